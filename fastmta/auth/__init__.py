@@ -1,0 +1,1 @@
+"""SASL mechanisms, password hashes, and who may log in."""

@@ -1,0 +1,1 @@
+"""The command line: fastmta, sendmail, mailq, newaliases, postmap."""

@@ -1,0 +1,1 @@
+"""Routing, the owner of next hops, and the transports."""

@@ -1,0 +1,1 @@
+"""Name resolution for delivery: the only place that imports dnspython."""

@@ -1,0 +1,1 @@
+"""Aliases, virtual maps and the directory of recipients."""

@@ -1,0 +1,1 @@
+"""Values without effects: addresses, envelopes, replies, flags, identifiers, limits and errors."""

@@ -1,0 +1,22 @@
+"""IMAP system flags as bits of a message record (RFC 9051 §2.3.2); keywords are kept apart, as names."""
+
+from typing import Final
+
+SEEN: Final = 1
+ANSWERED: Final = 2
+FLAGGED: Final = 4
+DELETED: Final = 8
+DRAFT: Final = 16
+
+NAMES: Final = {SEEN: "\\Seen", ANSWERED: "\\Answered", FLAGGED: "\\Flagged", DELETED: "\\Deleted", DRAFT: "\\Draft"}
+BITS: Final = {name.lower(): bit for bit, name in NAMES.items()}
+
+
+def names(flags: int, keywords: bytes = b"", *, recent: bool = False) -> str:
+    """The flag list between an IMAP response's parentheses; `keywords` is a record's space-joined form."""
+    out = [name for bit, name in NAMES.items() if flags & bit]
+    if keywords:
+        out.append(keywords.decode("ascii"))
+    if recent:
+        out.append("\\Recent")
+    return " ".join(out)

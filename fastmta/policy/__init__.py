@@ -1,0 +1,1 @@
+"""What may refuse a client, a sender, a recipient or a message."""

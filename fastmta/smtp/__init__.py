@@ -1,0 +1,1 @@
+"""SMTP and LMTP: the server's session and protocol, the client's rules and connection."""

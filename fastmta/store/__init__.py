@@ -1,0 +1,1 @@
+"""Domain objects over the LMDB environment: blobs, queue, mailboxes, accounts, aliases."""

@@ -1,0 +1,1 @@
+"""Processes, listeners and signals; builds everything and wires it."""

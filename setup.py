@@ -1,0 +1,64 @@
+"""Builds the Cython extensions: every fastmta/_*.pyx is one, and nothing else is compiled.
+
+FASTMTA_BUILD chooses the flavour: release (default), debug (bounds checks, -O0 -g), asan (debug with AddressSanitizer).
+FASTMTA_EXT limits the build to the named modules, for instance FASTMTA_EXT=_parser,_store.
+Warnings of Cython and of the C compiler are errors.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+
+FLAVOUR = os.environ.get("FASTMTA_BUILD", "release")
+ONLY = {name for name in os.environ.get("FASTMTA_EXT", "").split(",") if name}
+C_FLAGS = {
+    "release": ["-O3", "-fno-plt", "-g1"],
+    "debug": ["-O0", "-g", "-UNDEBUG"],
+    "asan": ["-O1", "-g", "-UNDEBUG", "-fsanitize=address", "-fno-omit-frame-pointer"],
+}
+if FLAVOUR not in C_FLAGS:
+    raise SystemExit(f"setup.py: FASTMTA_BUILD={FLAVOUR!r} is not one of {', '.join(C_FLAGS)}")
+
+Options.warning_errors = True
+os.chdir(Path(__file__).parent)
+
+extensions = [
+    Extension(
+        f"fastmta.{source.stem}",
+        [str(source)],
+        extra_compile_args=[
+            *C_FLAGS[FLAVOUR],
+            "-Wall",
+            "-Werror",
+            "-Wno-unused-function",
+            "-Wno-unused-but-set-variable",
+            "-Wno-unreachable-code",
+        ],
+        extra_link_args=["-fsanitize=address"] if FLAVOUR == "asan" else [],
+        libraries=["pthread", "dl"],
+    )
+    for source in sorted(Path("fastmta").glob("_*.pyx"))
+    if not ONLY or source.stem in ONLY
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        nthreads=int(os.environ.get("FASTMTA_JOBS", "2")),
+        build_dir=f"build/cython-{FLAVOUR}",
+        compiler_directives={
+            "language_level": 3,
+            "binding": False,
+            "embedsignature": False,
+            "boundscheck": True,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+        },
+        force=FLAVOUR != "release",
+        emit_linenums=FLAVOUR != "release",
+    ),
+)
