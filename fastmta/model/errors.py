@@ -1,4 +1,4 @@
-"""The families of failure. What may reach a peer carries a Reply; the private cause stays in `__cause__` and the log."""
+"""The families of failure. What may reach a peer carries a Reply; the private cause stays in its cause and the log."""
 
 from fastmta.model.reply import Reply
 

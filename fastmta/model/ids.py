@@ -9,7 +9,7 @@ _WIDTH: Final = 12
 
 
 def queue_id_text(queue_id: int) -> str:
-    """The queue id as users see it: at least 12 characters without vowels, so no words are spelt; sorts as the number does."""
+    """The queue id as users see it: 12 or more characters, no vowels (so no words); sorts as the number does."""
     out = []
     while queue_id:
         queue_id, digit = divmod(queue_id, _BASE)

@@ -1,0 +1,68 @@
+# FastMTA. `make help` lists the targets. Everything is built into .venv; nothing outside this folder is touched,
+# but for the system packages that some tests need, and those only when root (tests/install_packages.sh).
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILT := $(VENV)/.built
+SOURCES := setup.py pyproject.toml requirements.lock $(wildcard fastmta/_*.pyx fastmta/_*.pxd fastmta/_*/*.pxi)
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(BUILT) ## make .venv and compile the extensions into fastmta/
+
+$(VENV)/.venv: 
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "FastMTA needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "python3 -m venv failed: install the package python3-venv and try again" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(BUILT): $(VENV)/.venv $(SOURCES)
+	@echo "installing libraries and compiling (about two minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: build ## start a demo server on loopback high ports, with two accounts
+	@exec $(BIN)/python -m fastmta.supervisor.demo
+
+test: build packages ## the whole suite, in its short forms
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+packages:
+	@bash tests/install_packages.sh
+
+lint: build ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+interop: build packages ## programs from the distribution as clients and peers
+	@$(BIN)/python -m pytest -m interop tests/interop
+
+faults: build packages ## the long form of the fault tests
+	@$(BIN)/python -m tests.faults.ledger --rounds $${ROUNDS:-200}
+	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 3600
+
+simulate: build ## the long form of the seeded simulations
+	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/store tests/queue --timeout 3600
+
+fuzz: build ## the fuzz targets, FUZZ_SECONDS each
+	@set -e; for target in tests/fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target --seconds $${FUZZ_SECONDS:-60}; done
+
+bench: build packages ## measure against peers; prints ratios
+	@$(BIN)/python bench/run.py
+
+debug: $(VENV)/.venv ## compile with bounds checks and without optimisation
+	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force && rm -f $(BUILT)
+
+asan: $(VENV)/.venv ## compile with AddressSanitizer and run the extensions' tests under it
+	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force && rm -f $(BUILT)
+	@LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session --timeout 600
+
+clean: ## remove what was built
+	@rm -rf $(VENV) build fastmta/*.so *.egg-info
+
+.PHONY: help build run test packages lint interop faults simulate fuzz bench debug asan clean
