@@ -16,3 +16,6 @@ SMTP_REPLY_BYTES: Final = 65536  # a whole multiline reply of a next hop
 
 # --- hops ---
 RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for at least 100 only of simple counters
+
+# --- authentication ---
+SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets

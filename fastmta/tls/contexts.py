@@ -1,0 +1,120 @@
+"""The TLS contexts of a process: one for all our listeners, one for each security level towards other servers.
+
+Invariants: a context that has been given out stays valid for ever; a reload changes it in place, so listeners that
+hold it present the new certificate to the next client; a bad key or certificate leaves the old one in use.
+
+Left to others: which security level a destination gets (delivery), and the handshake itself (tls/upgrade.py).
+"""
+
+import ssl
+from typing import Final, Protocol
+
+from fastmta.model.errors import ConfigError
+
+# Postfix's smtp_tls_security_level. dane and dane-only need DNSSEC, fingerprint a table of its own.
+LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
+_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class TlsSettings(Protocol):
+    """The part of the configuration's [tls] table that contexts are made from."""
+
+    @property
+    def cert_file(self) -> str: ...
+    @property
+    def key_file(self) -> str: ...
+    @property
+    def ssl_min_protocol(self) -> str: ...
+    @property
+    def smtp_tls_CAfile(self) -> str: ...
+
+
+class Contexts:
+    """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
+
+    __slots__ = ("_clients", "_server", "_settings")
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._server: ssl.SSLContext | None = None
+        self._clients: dict[str, ssl.SSLContext] = {}
+
+    def server_context(self) -> ssl.SSLContext | None:
+        """The context of every listener, or None where no certificate is configured: then STARTTLS is not offered."""
+        if self._server is None and self._settings.cert_file:
+            self._server = server_context(self._settings)
+        return self._server
+
+    def client_context(self, level: str) -> ssl.SSLContext | None:
+        """The context for a destination's security level; None for "none". ValueError for an unknown level."""
+        if level == "none":
+            return None
+        context = self._clients.get(level)
+        if context is None:
+            context = self._clients[level] = client_context(level, self._settings.smtp_tls_CAfile)
+        return context
+
+    def reload(self, settings: TlsSettings | None = None) -> None:
+        """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
+        wanted = settings or self._settings
+        fresh = server_context(wanted) if wanted.cert_file else None
+        clients = {level: client_context(level, wanted.smtp_tls_CAfile) for level in self._clients}
+        if fresh is None or self._server is None:
+            self._server = fresh
+        else:
+            _load_certificate(self._server, wanted)
+            self._server.minimum_version = fresh.minimum_version
+        self._clients = clients
+        self._settings = wanted
+
+
+def server_context(settings: TlsSettings) -> ssl.SSLContext:
+    """A fresh server context; raises ConfigError that names the file which cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS.get(settings.ssl_min_protocol, ssl.TLSVersion.TLSv1_2)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 1  # the library's two cost a second write for a client that comes back once
+    _load_certificate(context, settings)
+    return context
+
+
+def client_context(level: str, ca_file: str = "") -> ssl.SSLContext:
+    """A context for sending at `level` (RFC 7672's terms are Postfix's): may and encrypt take any certificate."""
+    if level not in LEVELS or level == "none":
+        raise ValueError(f"not a TLS security level that makes a connection: {level!r}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if level in {"may", "encrypt"}:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        # Nothing is verified, so a weak certificate is no worse than a strong one, and both beat plain text (RFC 7435).
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        return context
+    try:
+        if ca_file:
+            context.load_verify_locations(cafile=ca_file)
+        else:
+            context.load_default_certs()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls.smtp_tls_CAfile: cannot use {ca_file}: {_reason(error)}") from error
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    try:
+        context.load_cert_chain(settings.cert_file, settings.key_file or None, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        files = f"{settings.cert_file} and {settings.key_file}" if settings.key_file else settings.cert_file
+        raise ConfigError(f"tls.cert_file, tls.key_file: cannot use {files}: {_reason(error)}") from error
+
+
+def _no_password() -> bytes:
+    """An encrypted key would otherwise ask at the terminal, in the middle of a start."""
+    return b""
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or error).lower().replace("_", " ")
+    return error.strerror or str(error)

@@ -1,0 +1,103 @@
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from fastmta.model.errors import ConfigError
+from fastmta.tls.certificate import write_self_signed
+from fastmta.tls.contexts import LEVELS, Contexts, client_context, server_context
+
+
+class Settings:
+    ssl_min_protocol = "TLSv1.2"
+    smtp_tls_CAfile = ""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.cert_file = str(directory / "cert.pem") if directory else ""
+        self.key_file = str(directory / "key.pem") if directory else ""
+
+
+def make(directory, name="mx.example.test"):
+    directory.mkdir(exist_ok=True)
+    write_self_signed(directory / "cert.pem", directory / "key.pem", [name])
+    return Settings(directory)
+
+
+def handshake(server, client, name="mx.example.test"):
+    """Runs a handshake in memory and gives the certificate that the client saw."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=name)
+    for _ in range(5):
+        for side in (theirs, ours):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+    return theirs.getpeercert(binary_form=True)
+
+
+def test_no_certificate_means_no_server_context():
+    assert Contexts(Settings(None)).server_context() is None
+
+
+def test_the_self_signed_key_is_readable_by_its_owner_only(tmp_path):
+    make(tmp_path)
+    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+
+
+def test_a_certificate_is_never_replaced(tmp_path):
+    make(tmp_path)
+    before = (tmp_path / "key.pem").read_bytes()
+    with pytest.raises(FileExistsError):
+        make(tmp_path)
+    assert (tmp_path / "key.pem").read_bytes() == before
+
+
+def test_reload_changes_the_context_that_listeners_hold(tmp_path):
+    settings = make(tmp_path / "one")
+    contexts = Contexts(settings)
+    held = contexts.server_context()
+    first = handshake(held, client_context("may"))
+    contexts.reload(make(tmp_path / "two"))
+    assert contexts.server_context() is held
+    assert handshake(held, client_context("may")) != first
+
+
+def test_a_bad_certificate_at_reload_keeps_the_old_one(tmp_path):
+    settings = make(tmp_path)
+    contexts = Contexts(settings)
+    first = handshake(contexts.server_context(), client_context("may"))
+    (tmp_path / "cert.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"cert\.pem"):
+        contexts.reload()
+    assert handshake(contexts.server_context(), client_context("may")) == first
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cert_file.*No such file"):
+        server_context(Settings(tmp_path))
+
+
+def test_verify_refuses_a_certificate_that_nobody_signed(tmp_path):
+    context = server_context(make(tmp_path))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(context, client_context("verify"))
+
+
+def test_verify_takes_what_the_ca_file_vouches_for_and_checks_the_name(tmp_path):
+    context = server_context(make(tmp_path))
+    client = client_context("verify", str(tmp_path / "cert.pem"))
+    assert handshake(context, client)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(context, client, "other.example.test")
+
+
+def test_every_level_has_a_context_but_none():
+    contexts = Contexts(Settings(None))
+    assert contexts.client_context("none") is None
+    for level in LEVELS[1:]:
+        assert contexts.client_context(level) is contexts.client_context(level)
+    with pytest.raises(ValueError, match="dane"):
+        contexts.client_context("dane")
