@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs the distribution's mail programs that the interop tests and the benchmark talk to.
+#
+# Does something only for root on a Debian-like system, and never fails: where a package can't be had, the tests that
+# need it skip and say so. Nothing installed here is started or enabled.
+set -u
+
+programs="swaks curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp"
+packages="swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates"
+
+missing=""
+for program in $programs; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "tests/install_packages.sh: not installed, their tests will skip:$missing" >&2
+    exit 0
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+# Packages must not start their daemons: an existing policy file is the administrator's and stays.
+policy=/usr/sbin/policy-rc.d
+ours=""
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes
+fi
+trap '[ -z "$ours" ] || rm -f "$policy"' EXIT
+
+echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections 2>/dev/null
+
+install_packages() {
+    # shellcheck disable=SC2086
+    timeout 300 apt-get install -y -qq --no-install-recommends $1 >/dev/null 2>&1
+}
+
+if ! install_packages "$packages"; then
+    timeout 120 apt-get update -qq >/dev/null 2>&1
+    if ! install_packages "$packages"; then
+        for package in $packages; do # one at a time: what one mirror lacks must not cost the rest
+            install_packages "$package" || echo "tests/install_packages.sh: no package $package" >&2
+        done
+    fi
+fi
+exit 0
