@@ -1,0 +1,298 @@
+"""Which next hop a recipient goes to: local domains, `[transport]`, relayhost, else the MX of the domain.
+
+The order is Postfix's: the domain is local; else transport(5)'s keys `user@domain`, `domain`, `.parent` (subdomains
+only, nearest first) and `*`; else relayhost; else `smtp:` and the domain itself. A router is immutable, so an answer
+may be kept for as long as the router lives. Nothing here does input or output: names become addresses in dns/.
+
+A hop is the key under which the queue schedules a recipient, and at the same time the whole route, so an owner needs
+nothing else: b"smtp:example.org", b"smtp:[127.0.0.1]:2526", b"lmtp:unix:/run/x", b"local:", b"discard:", b"error:TEXT".
+A hop that would be longer than 200 bytes is replaced by b"transport:#" and a digest; its owner asks the router again.
+"""
+
+import hashlib
+import ipaddress
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+import idna
+import msgspec
+
+from fastmta.model.errors import ConfigError
+from fastmta.model.reply import Reply
+
+HOP_BYTES: Final = 200  # a hop is part of the schedule's key, and LMDB keys end at 511 bytes
+LMTP_PORT: Final = 24
+TRANSPORTS: Final = ("smtp", "lmtp", "local", "discard", "error", "retry", "hold")
+_ALIASES: Final = {"relay": "smtp", "virtual": "local"}  # Postfix's own names for services that are one here
+_UNBUILT: Final = ("pipe", "uucp", "cyrus")
+
+
+class DeliveryConfig(Protocol):
+    @property
+    def smtp_tcp_port(self) -> int: ...
+
+
+class RoutingConfig(Protocol):
+    """What of the configuration decides routes."""
+
+    @property
+    def mydestination(self) -> tuple[str, ...]: ...
+    @property
+    def virtual_mailbox_domains(self) -> tuple[str, ...]: ...
+    @property
+    def relayhost(self) -> str: ...
+    @property
+    def transport(self) -> Mapping[str, str]: ...
+    @property
+    def delivery(self) -> DeliveryConfig: ...
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Where a recipient goes. `held`: queued and held at once. `refusal`: what RCPT is to be told instead."""
+
+    hop: bytes
+    held: bool = False
+    refusal: Reply | None = None
+
+
+class Host(msgspec.Struct, frozen=True, gc=False):
+    """One place of a next hop: a name or an address; `mx` says whether its MX records count. `path`: a unix socket."""
+
+    name: str = ""
+    port: int = 0
+    mx: bool = False
+    path: str = ""
+
+
+class NextHop(msgspec.Struct, frozen=True):
+    """A hop taken apart: the hosts to try in turn (smtp, lmtp), or the reply that error: and retry: give."""
+
+    transport: str
+    hosts: tuple[Host, ...] = ()
+    reply: Reply | None = None
+
+
+LOCAL: Final = Route(b"local:")
+_BAD_DOMAIN: Final = Reply(553, "5.1.2", "The recipient's domain is not a valid name")
+
+
+def canonical_domain(domain: bytes) -> str:
+    """The domain in lower case, as A-labels, without a final dot; literals keep their brackets.
+
+    ValueError: not a domain.
+    """
+    if domain.isascii():
+        text = domain.decode("ascii").lower()
+        return text[:-1] if text.endswith(".") else text
+    try:
+        return idna.encode(domain.decode("utf-8"), uts46=True).decode("ascii").lower().rstrip(".")
+    except (UnicodeError, idna.IDNAError) as error:
+        raise ValueError("not a domain") from error
+
+
+def literal_address(literal: str) -> str | None:
+    """The address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3), bare; None: not an address."""
+    inner = literal.strip("[]")
+    if inner[:5].lower() == "ipv6:":
+        inner = inner[5:]
+    try:
+        return str(ipaddress.ip_address(inner))
+    except ValueError:
+        return None
+
+
+def hop_key(text: str) -> bytes:
+    """The hop of a route's text, shortened to a digest where it is too long for a key."""
+    raw = text.encode("utf-8", "surrogateescape")
+    if len(raw) <= HOP_BYTES:
+        return raw
+    return raw[: raw.index(b":") + 1] + b"#" + hashlib.blake2b(raw, digest_size=20).hexdigest().encode()
+
+
+def is_digest(hop: bytes) -> bool:
+    """Whether the hop is a digest, so that `Router.full_hop` has to be asked for the route itself."""
+    return hop[hop.find(b":") + 1 :].startswith(b"#")
+
+
+def parse_hop(hop: bytes, default_port: int = 25) -> NextHop:
+    """Takes a hop apart; ValueError says in one line what is wrong with it."""
+    transport, colon, rest = hop.decode("utf-8", "surrogateescape").partition(":")
+    if not colon or transport not in TRANSPORTS:
+        raise ValueError(f"{transport!r} is not one of {', '.join(TRANSPORTS)}")
+    if transport in ("error", "retry"):
+        return NextHop(transport, reply=_status_reply(transport, rest))
+    if transport in ("smtp", "lmtp"):
+        port = default_port if transport == "smtp" else LMTP_PORT
+        hosts = tuple(_parse_host(transport, part.strip(), port) for part in rest.split(",") if part.strip())
+        if not hosts:
+            raise ValueError("the next hop is empty")
+        return NextHop(transport, hosts)
+    return NextHop(transport)
+
+
+def _status_reply(transport: str, text: str) -> Reply:
+    """The reply of `error:5.2.1 text`; the enhanced code is optional, its class the transport's (Postfix's error(8))."""
+    first, _, rest = text.strip().partition(" ")
+    digit, code = ("5", 550) if transport == "error" else ("4", 450)
+    parts = first.split(".")
+    if len(parts) == 3 and all(part.isdigit() for part in parts):
+        return Reply(code, f"{digit}.{parts[1]}.{parts[2]}", rest.strip() or "Mail is not delivered there")
+    fallback = "mail for this destination is not accepted" if digit == "5" else "mail for this destination is deferred"
+    return Reply(code, f"{digit}.0.0", text.strip() or fallback)
+
+
+def _parse_host(transport: str, text: str, default_port: int) -> Host:
+    if text.startswith("unix:"):
+        if transport != "lmtp" or not text[5:].startswith("/"):
+            raise ValueError(f"{text!r}: unix: needs lmtp and an absolute path")
+        return Host(path=text[5:])
+    text = text.removeprefix("inet:")
+    bracketed = text.startswith("[")
+    if bracketed:
+        name, closing, rest = text[1:].partition("]")
+        if not closing or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r}: expected [host] or [host]:port")
+        port_text = rest[1:]
+        name = literal_address(name) or name
+    else:
+        name, _, port_text = text.partition(":")
+    if not name or any(character in name for character in " []@/"):
+        raise ValueError(f"{text!r}: not a host name")
+    return Host(name.lower().rstrip("."), _port(port_text, default_port), transport == "smtp" and not bracketed)
+
+
+def _port(text: str, default: int) -> int:
+    if not text:
+        return default
+    if text.isdigit():
+        port = int(text)
+    else:
+        try:
+            port = socket.getservbyname(text, "tcp")
+        except OSError as error:
+            raise ValueError(f"{text!r} is not a port or a known service") from error
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is outside 1..65535")
+    return port
+
+
+class Router:
+    """Routes of one configuration. ConfigError at construction names a wrong `[transport]` entry or relayhost."""
+
+    __slots__ = ("_default_port", "_has_addresses", "_local", "_relay_hop", "_table")
+
+    def __init__(self, config: RoutingConfig) -> None:
+        self._default_port = config.delivery.smtp_tcp_port
+        self._local = frozenset(_lower((*config.mydestination, *config.virtual_mailbox_domains)))
+        self._relay_hop = ""
+        if config.relayhost:
+            self._relay_hop = self._checked("relayhost", f"smtp:{config.relayhost.removeprefix('smtp:')}")
+        self._table: dict[str, str] = {}
+        for key, value in config.transport.items():
+            self._table[key.lower()] = self._checked(f"transport {key!r}", self._expand(key, value))
+        self._has_addresses = any("@" in key for key in self._table)
+
+    def hop_for(self, domain: bytes) -> Route:
+        """The route of a domain; keys of the form `user@domain` need `route`."""
+        try:
+            name = canonical_domain(domain)
+        except ValueError:
+            return Route(b"", refusal=_BAD_DOMAIN)
+        return self._route(name, self._entry(name))
+
+    def route(self, forward_path: bytes) -> Route:
+        """The route of a whole address."""
+        if not self._has_addresses:
+            return self.hop_for(forward_path.rpartition(b"@")[2])
+        try:
+            return self._route(*self._lookup(forward_path))
+        except ValueError:
+            return Route(b"", refusal=_BAD_DOMAIN)
+
+    def full_hop(self, hop: bytes, forward_path: bytes) -> bytes:
+        """The hop itself, also where its key is a digest; routes that have changed since give today's."""
+        if not is_digest(hop):
+            return hop
+        return self._text(*self._lookup(forward_path)).removeprefix("hold:").encode("utf-8", "surrogateescape")
+
+    def _lookup(self, forward_path: bytes) -> tuple[str, str | None]:
+        local_part, _, domain = forward_path.rpartition(b"@")
+        name = canonical_domain(domain)
+        entry = self._table.get(f"{local_part.decode('utf-8', 'surrogateescape').lower()}@{name}")
+        return name, entry if entry is not None else self._entry(name)
+
+    def is_local(self, domain: str) -> bool:
+        """Whether a canonical domain has its mailboxes here."""
+        return domain in self._local
+
+    def _entry(self, name: str) -> str | None:
+        table = self._table
+        if not table:
+            return None
+        entry = table.get(name)
+        if entry is not None or name.startswith("["):
+            return entry if entry is not None else table.get("*")
+        dot = name.find(".")
+        while dot >= 0:
+            entry = table.get(name[dot:])
+            if entry is not None:
+                return entry
+            dot = name.find(".", dot + 1)
+        return table.get("*")
+
+    def _text(self, name: str, entry: str | None) -> str:
+        """The route's text; `transport:` alone means the domain itself, `:` alone the default transport."""
+        default = self._relay_hop or f"smtp:{name}"
+        if entry is None or entry == ":":
+            return default
+        if entry == "hold:":
+            return f"hold:{default}"
+        return entry + name if entry in ("smtp:", "lmtp:", "hold:smtp:", "hold:lmtp:") else entry
+
+    def _route(self, name: str, entry: str | None) -> Route:
+        if name in self._local and entry is None:
+            return LOCAL
+        if not name or (name.startswith("[") and literal_address(name) is None):
+            return Route(b"", refusal=_BAD_DOMAIN)
+        text = self._text(name, entry)
+        held = text.startswith("hold:")
+        if held:
+            text = text[5:]
+        refusal = None
+        if text.startswith(("error:", "retry:")) and not held:
+            transport, _, rest = text.partition(":")
+            refusal = _status_reply(transport, rest)
+        return Route(hop_key(text), held, refusal)
+
+    def _expand(self, key: str, value: str) -> str:
+        """An entry in the form that `_text` understands, aliases of transports resolved."""
+        value = value.strip()
+        transport, colon, rest = value.partition(":")
+        if not colon:
+            raise ConfigError(
+                f"transport {key!r}: {value!r} has no colon; write transport:nexthop, such as smtp:[host]:25"
+            )
+        transport = _ALIASES.get(transport, transport) or "smtp"
+        if transport in _UNBUILT:
+            raise ConfigError(f"transport {key!r}: {transport}: is not built yet; use one of {', '.join(TRANSPORTS)}")
+        if transport == "hold" and rest:
+            return "hold:" + self._expand(key, rest)
+        if transport == "smtp" and not rest and value == ":":
+            return ":"
+        return f"{transport}:{rest.strip()}"
+
+    def _checked(self, what: str, text: str) -> str:
+        """`text`, after parse_hop has found nothing wrong with it."""
+        inner = text.removeprefix("hold:") or "local:"
+        if inner in (":", "smtp:", "lmtp:"):
+            return text
+        try:
+            parse_hop(inner.encode("utf-8", "surrogateescape"), self._default_port)
+        except ValueError as error:
+            raise ConfigError(f"{what}: {error}") from error
+        return text
+
+
+def _lower(names: Iterable[str]) -> Iterable[str]:
+    return (canonical_domain(name.encode()) for name in names)

@@ -1,0 +1,129 @@
+"""Router: the order of Postfix's transport(5), literals, relayhost, and what a wrong entry says."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fastmta.delivery.routing import HOP_BYTES, Host, Router, parse_hop
+from fastmta.model.errors import ConfigError
+
+
+def router(transport=None, relayhost="", local=("example.test",)):
+    return Router(
+        SimpleNamespace(
+            mydestination=local,
+            virtual_mailbox_domains=("virtual.test",),
+            relayhost=relayhost,
+            transport=transport or {},
+            delivery=SimpleNamespace(smtp_tcp_port=2525),
+        )
+    )
+
+
+def test_local_domains_are_local_in_any_case():
+    assert router().hop_for(b"EXAMPLE.test").hop == b"local:"
+    assert router().hop_for(b"virtual.test.").hop == b"local:"
+
+
+def test_other_domains_go_to_their_own_mx():
+    assert router().hop_for(b"Example.ORG").hop == b"smtp:example.org"
+
+
+@pytest.mark.parametrize(
+    ("domain", "hop"),
+    [
+        (b"example.org", b"smtp:[127.0.0.1]:2526"),
+        (b"sub.example.org", b"smtp:[127.0.0.2]"),
+        (b"a.b.example.org", b"smtp:[127.0.0.3]"),
+        (b"else.test", b"smtp:fallback.test"),
+        (b"own.test", b"smtp:own.test"),
+        (b"lmtp.test", b"lmtp:unix:/run/x"),
+        (b"gone.test", b"discard:"),
+    ],
+)
+def test_transport_keys_match_most_specific_first(domain, hop):
+    table = {
+        "example.org": "smtp:[127.0.0.1]:2526",
+        ".example.org": "smtp:[127.0.0.2]",
+        ".b.example.org": "relay:[127.0.0.3]",
+        "own.test": ":",
+        "lmtp.test": "lmtp:unix:/run/x",
+        "gone.test": "discard:",
+        "*": "smtp:fallback.test",
+    }
+    assert router(table).hop_for(domain).hop == hop
+
+
+def test_an_address_key_wins_over_its_domain():
+    r = router({"example.org": "smtp:[a.test]", "bob@example.org": "smtp:[b.test]"})
+    assert r.route(b"Bob@example.org").hop == b"smtp:[b.test]"
+    assert r.route(b"al@example.org").hop == b"smtp:[a.test]"
+
+
+def test_an_explicit_transport_overrides_a_local_domain():
+    assert router({"example.test": "lmtp:[127.0.0.1]:24"}).hop_for(b"example.test").hop == b"lmtp:[127.0.0.1]:24"
+
+
+def test_hold_keeps_the_route_for_release():
+    r = router({"parked.example": "hold:", "p2.example": "hold:smtp:[127.0.0.1]"})
+    assert (r.hop_for(b"parked.example").hop, r.hop_for(b"parked.example").held) == (b"smtp:parked.example", True)
+    assert (r.hop_for(b"p2.example").hop, r.hop_for(b"p2.example").held) == (b"smtp:[127.0.0.1]", True)
+
+
+def test_error_and_retry_refuse_with_their_text():
+    r = router({"no.test": "error:5.1.2 no such domain", "later.test": "retry:come back"})
+    assert str(r.hop_for(b"no.test").refusal) == "550 5.1.2 no such domain"
+    assert str(r.hop_for(b"later.test").refusal) == "450 4.0.0 come back"
+    assert parse_hop(r.hop_for(b"no.test").hop).reply.enhanced == "5.1.2"
+
+
+def test_relayhost_takes_all_that_transport_does_not():
+    r = router({"x.test": ":"}, relayhost="[relay.test]:587")
+    assert r.hop_for(b"any.test").hop == b"smtp:[relay.test]:587"
+    assert r.hop_for(b"x.test").hop == b"smtp:[relay.test]:587"
+    assert router(relayhost="relay.test").hop_for(b"any.test").hop == b"smtp:relay.test"
+
+
+def test_address_literals_go_straight_to_the_address():
+    hop = router().hop_for(b"[192.0.2.1]").hop
+    assert parse_hop(hop).hosts == (Host("192.0.2.1", 25, False),)
+    assert parse_hop(router().hop_for(b"[IPv6:2001:db8::1]").hop).hosts[0].name == "2001:db8::1"
+    assert router().hop_for(b"[not an address]").refusal.code == 553
+
+
+def test_utf8_domains_become_a_labels():
+    assert router().hop_for("bücher.example".encode()).hop == b"smtp:xn--bcher-kva.example"
+    assert router().hop_for(b"\xff\xfe").refusal.code == 553
+
+
+def test_a_long_hop_is_a_digest_that_the_router_undoes():
+    domain = b".".join([b"a" * 60] * 4)
+    route = router().hop_for(domain)
+    assert route.hop.startswith(b"smtp:#") and len(route.hop) <= HOP_BYTES
+    assert router().full_hop(route.hop, b"u@" + domain) == b"smtp:" + domain
+
+
+def test_parse_hop_knows_ports_mx_and_lists():
+    assert parse_hop(b"smtp:a.test").hosts == (Host("a.test", 25, True),)
+    assert parse_hop(b"smtp:a.test:587").hosts == (Host("a.test", 587, True),)
+    assert parse_hop(b"smtp:[a.test]:smtp, b.test").hosts == (Host("a.test", 25), Host("b.test", 25, True))
+    assert parse_hop(b"lmtp:inet:a.test:2003").hosts == (Host("a.test", 2003),)
+    assert parse_hop(b"lmtp:unix:/run/x").hosts == (Host(path="/run/x"),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "word"),
+    [
+        ("nonsense", "no colon"),
+        ("ftp:x", "ftp"),
+        ("pipe:x", "not built"),
+        ("smtp:[a", "expected"),
+        ("smtp:a:99999", "outside"),
+        ("smtp:a:nosuchservice", "not a port"),
+        ("lmtp:unix:rel", "absolute"),
+    ],
+)
+def test_a_wrong_entry_is_a_config_error_that_names_it(entry, word):
+    with pytest.raises(ConfigError, match=r"'x\.test'") as caught:
+        router({"x.test": entry})
+    assert word in str(caught.value)
