@@ -1,0 +1,1 @@
+from libc.stdint cimport uint8_t

@@ -1,0 +1,19 @@
+"""SMTP over bytes, without effects: command lines, paths, parameters, the message's bytes, replies.
+
+Everything here is a pure function or a small machine that gives the same result however its input was cut. It knows no
+socket, clock, log or configuration. The C side is for `_session`; the Python classes wrap it for tests and clients.
+The parts lie in `_parser_parts/`: command.pxi (lines, paths, parameters), data.pxi (the DATA and BDAT receivers and the
+header scan), client.pxi (replies, dot-stuffing).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memchr, memcpy
+
+from fastmta.model.errors import ProtocolViolation
+from fastmta.model.limits import SMTP_REPLY_BYTES, SMTP_REPLY_LINE_BYTES
+from fastmta.model.reply import Reply
+
+cdef Py_ssize_t REPLY_LINE_BYTES = SMTP_REPLY_LINE_BYTES
+cdef Py_ssize_t REPLY_BYTES = SMTP_REPLY_BYTES
+
+include "_parser_parts/client.pxi"
