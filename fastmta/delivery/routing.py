@@ -132,7 +132,7 @@ def parse_hop(hop: bytes, default_port: int = 25) -> NextHop:
 
 
 def _status_reply(transport: str, text: str) -> Reply:
-    """The reply of `error:5.2.1 text`; the enhanced code is optional, its class the transport's (Postfix's error(8))."""
+    """The reply of `error:5.2.1 text`; the enhanced code may be absent, its class is fixed (Postfix's error(8))."""
     first, _, rest = text.strip().partition(" ")
     digit, code = ("5", 550) if transport == "error" else ("4", 450)
     parts = first.split(".")

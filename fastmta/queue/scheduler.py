@@ -1,0 +1,56 @@
+"""What the owner of a hop tries next: lanes, pages, and the memory of what is in flight. Pure: no clock, no store.
+
+The schedule itself lies in the store, ordered by lane and time; a `HopBook` only remembers the recipients that were
+taken from it and have no committed result yet. Its memory is bounded by the page and the window, not by the backlog.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from fastmta.model.envelope import Lane
+
+PAGE: Final = 64  # recipients that a refill asks for; twice the greatest window keeps connections busy
+RECIPIENTS_A_TRANSACTION: Final = 50  # Postfix's default_destination_recipient_limit
+LANE_SMALL_BYTES: Final = 1 << 16
+LANE_BULK_BYTES: Final = 10 << 20
+LANE_SMALL_RECIPIENTS: Final = 5
+LANE_BULK_RECIPIENTS: Final = 50
+
+Due = tuple[int, int, int, int]  # due_ms, lane, queue_id, n: a row of Queue.due
+Key = tuple[int, int]  # queue_id, n
+
+
+def lane_for(size_bytes: int, recipients: int) -> Lane:
+    """The lane of a message's recipients: a mailing or a huge message must not stand in front of a short letter."""
+    if recipients > LANE_BULK_RECIPIENTS or size_bytes > LANE_BULK_BYTES:
+        return Lane.BULK
+    if recipients <= LANE_SMALL_RECIPIENTS and size_bytes <= LANE_SMALL_BYTES:
+        return Lane.SMALL
+    return Lane.NORMAL
+
+
+class HopBook:
+    """The recipients of one hop that are in its owner's hands."""
+
+    __slots__ = ("in_flight", "more")
+
+    def __init__(self) -> None:
+        self.in_flight: set[Key] = set()
+        self.more = True  # the schedule may hold due recipients that are not in flight
+
+    def page_limit(self) -> int:
+        """How many rows to ask for: those in flight are still in the schedule and come first."""
+        return PAGE + len(self.in_flight)
+
+    def take(self, rows: Sequence[Due], limit: int) -> list[Key]:
+        """The rows that are not in flight yet, which now are; a page that was not full means no more are due."""
+        self.more = len(rows) >= limit
+        in_flight = self.in_flight
+        taken = [(row[2], row[3]) for row in rows if (row[2], row[3]) not in in_flight]
+        in_flight.update(taken)
+        return taken
+
+    def forget(self, queue_id: int, numbers: Iterable[int]) -> None:
+        """These have a committed result, or nobody knows them any more."""
+        for n in numbers:
+            self.in_flight.discard((queue_id, n))
