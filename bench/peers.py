@@ -1,0 +1,226 @@
+"""The servers of the benchmark, all private to a run: FastMTA, Postfix, Dovecot, and smtp-sink as the bare ceiling.
+
+Each gives its ports, the CPU seconds of its whole process tree, and what it still has to deliver.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+
+from tests.support import dovecot, postfix, processes
+from tests.support.ports import free_port, wait_until_listening
+from tests.support.server import Server
+
+HOLD_DOMAIN = "hold.example"  # accepted durably, never delivered
+RELAY_DOMAIN = "relay.example"  # relayed to the sink
+LOCAL_DOMAIN = "example.test"
+LOCAL_USER = "user@example.test"
+PASSWORD = "bench-secret"
+ACCESS_USERS = tuple(f"access{number}@{LOCAL_DOMAIN}" for number in range(10))
+
+
+class Peer(Protocol):
+    name: str
+
+    def port(self, service: str) -> int: ...
+    def cpu_seconds(self) -> float: ...
+    def pending(self) -> int: ...  # messages accepted and not yet where they belong, those on hold apart
+
+    def reset(self) -> None: ...  # empties the queue and the mailbox of LOCAL_USER; untimed
+
+    def stop(self) -> None: ...
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=postfix.search_path())
+    if found is None:
+        raise SystemExit(f"bench: {name} is not installed (apt-get install postfix)")
+    return found
+
+
+class SmtpSink:
+    """Postfix's smtp-sink, which parses and throws away: alone it is the ceiling, behind a relay the next hop.
+
+    With `count_file` it also writes its running counter there, which costs it; the ceiling runs without.
+    """
+
+    name = "smtp-sink"
+
+    def __init__(self, count_file: Path | None = None) -> None:
+        self._port = free_port()
+        self.count_file = count_file
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        counter = ["-c"] if count_file is not None else []
+        out = count_file.open("wb") if count_file is not None else subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            [program("smtp-sink"), *counter, *user, f"127.0.0.1:{self._port}", "1000"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+        if not isinstance(out, int):
+            out.close()
+        wait_until_listening("127.0.0.1", self._port)
+
+    def port(self, service: str) -> int:
+        return self._port
+
+    def received(self) -> int:
+        """Messages so far, read from the end of the counter's output: `sess=1 quit=1 mesg=1` and a carriage return."""
+        if self.count_file is None:
+            raise RuntimeError("this sink does not count")
+        with self.count_file.open("rb") as file:
+            file.seek(max(0, self.count_file.stat().st_size - 256))
+            tail = file.read()
+        whole, _, _ = tail.rpartition(b"\r")
+        number = whole.rpartition(b"mesg=")[2]
+        return int(number) if number.isdigit() else 0
+
+    def cpu_seconds(self) -> float:
+        return processes.cpu_seconds(self._process.pid)
+
+    def pending(self) -> int:
+        return 0
+
+    def reset(self) -> None:
+        return
+
+    def stop(self) -> None:
+        processes.stop(self._process)
+
+
+class PostfixPeer:
+    name = "postfix"
+
+    def __init__(self, directory: Path, next_hop_port: int) -> None:
+        reason = postfix.missing()
+        if reason:
+            raise SystemExit(f"bench: {reason}")
+        self._spool = directory / "postfix-mail"
+        self._spool.mkdir(parents=True)
+        self._server = postfix.Postfix(
+            directory,
+            {
+                "in_flow_delay": "0",
+                "default_process_limit": "1000",
+                "smtpd_client_connection_count_limit": "0",
+                "smtpd_client_connection_rate_limit": "0",
+                "smtpd_recipient_restrictions": f"check_recipient_access inline:{{{{{HOLD_DOMAIN}=HOLD}}}},"
+                f"permit_mynetworks,reject",
+                "relayhost": f"[127.0.0.1]:{next_hop_port}",
+                "virtual_mailbox_domains": LOCAL_DOMAIN,
+                "virtual_mailbox_maps": "static:all/",
+                "virtual_mailbox_base": str(self._spool),
+                "virtual_uid_maps": "static:65534",
+                "virtual_gid_maps": "static:65534",
+                "virtual_minimum_uid": "1000",
+                "virtual_mailbox_limit": "0",
+            },
+            smtpd_limit=1000,
+        )
+        shutil.chown(self._spool, "nobody")
+        self._server.start()
+
+    def port(self, service: str) -> int:
+        return self._server.port
+
+    def cpu_seconds(self) -> float:
+        return self._server.cpu_seconds()
+
+    def pending(self) -> int:
+        return self._server.queued()
+
+    def reset(self) -> None:
+        for path in (self._server.queue / "hold").iterdir():
+            path.unlink()
+        shutil.rmtree(self._spool / "all", ignore_errors=True)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+class FastMTAPeer:
+    """FastMTA with its default settings: log, metrics, Received header, durable commits; one worker unless told."""
+
+    name = "fastmta"
+
+    def __init__(self, directory: Path, next_hop_port: int, workers: int = 1) -> None:
+        self.server = Server(
+            directory / "fastmta",
+            domains=[LOCAL_DOMAIN],
+            workers=workers,
+            settings={
+                "transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{next_hop_port}"},
+            },
+        )
+        self.server.start()
+        for address in (LOCAL_USER, *ACCESS_USERS):
+            self.server.add_user(address, PASSWORD)
+
+    def port(self, service: str) -> int:
+        return self.server.port(service)
+
+    def cpu_seconds(self) -> float:
+        return processes.cpu_seconds(self.server.pid)
+
+    def pending(self) -> int:
+        metrics = self.server.metrics()
+        return int(
+            sum(
+                value
+                for name, value in metrics.items()
+                if name.startswith("fastmta_queue_messages{") and "held" not in name
+            )
+        )
+
+    def reset(self) -> None:
+        """Waits, too, until the store has cleared what it deletes in the background."""
+        self.server.cli("queue", "delete", "--all", check=False)
+        self.server.cli("mailbox", "purge", LOCAL_USER, check=False)
+        settle(self)
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+class DovecotPeer:
+    name = "dovecot"
+
+    def __init__(self, directory: Path) -> None:
+        reason = dovecot.missing()
+        if reason:
+            raise SystemExit(f"bench: {reason}")
+        where = directory / "dovecot"
+        where.mkdir(parents=True)
+        self._server = dovecot.Dovecot(where, dict.fromkeys((LOCAL_USER, *ACCESS_USERS), PASSWORD))
+        self._server.start()
+
+    def port(self, service: str) -> int:
+        return self._server.port(service)
+
+    def cpu_seconds(self) -> float:
+        return self._server.cpu_seconds()
+
+    def pending(self) -> int:
+        return 0
+
+    def reset(self) -> None:
+        return
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+def settle(peer: Peer, quiet_s: float = 0.2, timeout_s: float = 10.0) -> None:
+    """Waits until `peer` has spent next to no CPU for `quiet_s`: one sample's aftermath is not the next one's."""
+    deadline = time.monotonic() + timeout_s
+    before = peer.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(quiet_s)
+        now = peer.cpu_seconds()
+        if now - before <= 0.02 * quiet_s + 0.01:
+            return
+        before = now

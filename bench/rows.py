@@ -1,0 +1,305 @@
+"""The rows of the benchmark: which peers meet, how one sample is taken, and what it means.
+
+A sample is taken on peers that are all up; only the measured one has load. Rates are operations a second as the client
+sees them; CPU is that of all the peer's processes for 1,000 operations, and is the figure to trust where the client
+limits the rate.
+"""
+
+import functools
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import access, load
+from bench.peers import (
+    ACCESS_USERS,
+    HOLD_DOMAIN,
+    LOCAL_USER,
+    PASSWORD,
+    RELAY_DOMAIN,
+    Peer,
+    SmtpSink,
+    program,
+    settle,
+)
+
+DRAIN_TIMEOUT_S = 120.0
+
+
+class Sample(NamedTuple):
+    per_second: float
+    cpu_s_per_1000: float
+    extra: dict[str, float]
+
+
+class Context(NamedTuple):
+    """What a sample needs beside its peer: the next hop of both relays, and the scale of the run."""
+
+    next_hop: SmtpSink
+    scale: float  # 1.0 for a full run, less for --quick
+    directory: Path
+
+    def count(self, full: int) -> int:
+        return max(20, int(full * self.scale))
+
+
+class Row(NamedTuple):
+    key: str
+    title: str
+    peers: tuple[str, ...]  # the first is the one that the ratio is taken against
+    measure: Callable[[Peer, Context], Sample]
+    unit: str = "msg/s"
+    prepare: Callable[[Peer, Context], None] | None = None  # once a row and peer, untimed
+    refresh: Callable[[Peer, Context], None] | None = None  # before each sample, untimed
+
+
+def _smtp_source(port: int, *, sessions: int, messages: int, size: int, many: bool, to: str) -> None:
+    subprocess.run(
+        [
+            program("smtp-source"),
+            *["-s", str(sessions), "-m", str(messages), "-l", str(size)],
+            *(["-d"] if many else []),
+            *["-f", "bench@bench.example", "-t", to, f"127.0.0.1:{port}"],
+        ],
+        check=True,
+        timeout=300,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _sampled(peer: Peer, operations: int, work: Callable[[], float | None], extra: dict[str, float]) -> Sample:
+    """Times `work` (which may give its own elapsed seconds) and charges the peer for its CPU until it is quiet."""
+    settle(peer)
+    cpu = peer.cpu_seconds()
+    started = time.monotonic()
+    elapsed = work()
+    if elapsed is None:
+        elapsed = time.monotonic() - started
+    settle(peer)
+    spent = peer.cpu_seconds() - cpu
+    return Sample(operations / elapsed, spent * 1000 / operations, extra)
+
+
+def accept(sessions: int, many: bool, size: int = 4096) -> Callable[[Peer, Context], Sample]:
+    """smtp-source into a peer that keeps the mail on hold: acceptance with its durable commit alone."""
+
+    def measure(peer: Peer, context: Context) -> Sample:
+        full = 20_000 if many else 8_000
+        if peer.name == "postfix":
+            full = 2_000
+        messages = context.count(full if size <= 4096 else full // 4)
+
+        def work() -> None:
+            _smtp_source(
+                peer.port("smtp"), sessions=sessions, messages=messages, size=size, many=many, to=f"h@{HOLD_DOMAIN}"
+            )
+
+        return _sampled(peer, messages, work, {})
+
+    return measure
+
+
+def relay(sessions: int, many: bool, size: int = 4096) -> Callable[[Peer, Context], Sample]:
+    """smtp-source into a relay, until the last message has reached the sink behind it."""
+
+    def measure(peer: Peer, context: Context) -> Sample:
+        messages = context.count(2_000 if peer.name == "postfix" else 8_000)
+        target = context.next_hop.received() + messages
+        accepted_s = 0.0
+
+        def work() -> None:
+            nonlocal accepted_s
+            started = time.monotonic()
+            _smtp_source(
+                peer.port("smtp"), sessions=sessions, messages=messages, size=size, many=many, to=f"r@{RELAY_DOMAIN}"
+            )
+            accepted_s = time.monotonic() - started
+            deadline = time.monotonic() + DRAIN_TIMEOUT_S
+            while context.next_hop.received() < target:
+                if time.monotonic() > deadline:
+                    missing = target - context.next_hop.received()
+                    raise RuntimeError(f"{peer.name}: {missing} messages have not reached the next hop")
+                time.sleep(0.005)
+
+        sample = _sampled(peer, messages, work, {})
+        return sample._replace(extra={"accepted_per_second": messages / accepted_s})
+
+    return measure
+
+
+def local(sessions: int) -> Callable[[Peer, Context], Sample]:
+    """smtp-source into a local mailbox, until nothing is queued."""
+
+    def measure(peer: Peer, context: Context) -> Sample:
+        messages = context.count(2_000 if peer.name == "postfix" else 10_000)
+
+        def work() -> None:
+            _smtp_source(peer.port("smtp"), sessions=sessions, messages=messages, size=4096, many=True, to=LOCAL_USER)
+            deadline = time.monotonic() + DRAIN_TIMEOUT_S
+            while peer.name == "postfix" and peer.pending():
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{peer.name} has not delivered after {DRAIN_TIMEOUT_S} s")
+                time.sleep(0.01)
+
+        return _sampled(peer, messages, work, {})
+
+    return measure
+
+
+def latency(sessions: int) -> Callable[[Peer, Context], Sample]:
+    """A healthy prober's final 250 beside saturating connections."""
+
+    def measure(peer: Peer, context: Context) -> Sample:
+        seconds = max(1.5, 5.0 * context.scale)
+        result: dict[str, dict[str, float]] = {}
+        cpu = peer.cpu_seconds()
+        result = load.beside(
+            "127.0.0.1", peer.port("smtp"), sessions=sessions, seconds=seconds, interval_s=0.005, size=4096
+        )
+        settle(peer)
+        spent = peer.cpu_seconds() - cpu
+        for who, figures in result.items():
+            if figures["failed"]:
+                raise RuntimeError(f"{peer.name}: the {who} had failures: {figures['failures']}")
+        messages = result["load"]["messages"] + result["probe"]["messages"]
+        return Sample(
+            result["load"]["per_second"],
+            spent * 1000 / messages,
+            {
+                "probe_p50_ms": result["probe"]["p50_ms"],
+                "probe_p99_ms": result["probe"]["p99_ms"],
+                "probe_max_ms": result["probe"]["max_ms"],
+                "load_p50_ms": result["load"]["p50_ms"],
+                "load_p99_ms": result["load"]["p99_ms"],
+            },
+        )
+
+    return measure
+
+
+# --- reading mail ---
+
+_ACCOUNTS = [access.Account(user.encode(), PASSWORD.encode()) for user in ACCESS_USERS]
+
+
+def _mailbox_messages(context: Context) -> int:
+    return context.count(1_000)
+
+
+def _run_all(peer: Peer, service: str, script: Callable[[access.Account], access.Script]) -> access.Outcome:
+    return access.run(("127.0.0.1", peer.port(service)), [functools.partial(script, account) for account in _ACCOUNTS])
+
+
+def _fill(peer: Peer, context: Context) -> None:
+    """The same number of messages in every mailbox, whatever an earlier row left."""
+    count = _mailbox_messages(context)
+    _run_all(peer, "imap", lambda account: access.imap_fill(account, 1))  # so that emptying finds something
+    _run_all(peer, "imap", access.imap_empty)
+    _run_all(peer, "imap", lambda account: access.imap_fill(account, count))
+
+
+def reading(
+    service: str, operations: Callable[[Context], int], script: Callable[[access.Account, Context], access.Script]
+) -> Callable[[Peer, Context], Sample]:
+    """Ten clients, a mailbox each, run `script`; `operations` is what one of them does."""
+
+    def measure(peer: Peer, context: Context) -> Sample:
+        total = operations(context) * len(_ACCOUNTS)
+        megabytes = 0.0
+
+        def work() -> float:
+            nonlocal megabytes
+            outcome = _run_all(peer, service, lambda account: script(account, context))
+            megabytes = outcome.received_bytes / 1e6 / outcome.elapsed_s
+            return outcome.elapsed_s
+
+        sample = _sampled(peer, total, work, {})
+        return sample._replace(extra={"megabytes_per_second": megabytes})
+
+    return measure
+
+
+def logins() -> Callable[[Peer, Context], Sample]:
+    def measure(peer: Peer, context: Context) -> Sample:
+        rounds = context.count(100)
+
+        def work() -> float:
+            return sum(_run_all(peer, "imap", access.imap_login).elapsed_s for _ in range(rounds))
+
+        return _sampled(peer, rounds * len(_ACCOUNTS), work, {})
+
+    return measure
+
+
+_FETCHES = 5
+_ACCESS_PEERS = ("dovecot", "fastmta")
+
+ROWS: tuple[Row, ...] = (
+    Row("accept-20-many", "accept 4 KB, 20 sessions, many a connection", ("smtp-sink", "fastmta"), accept(20, True)),
+    Row("accept-20-one", "accept 4 KB, 20 sessions, one a connection", ("smtp-sink", "fastmta"), accept(20, False)),
+    Row("accept-100-many", "accept 4 KB, 100 sessions, many a connection", ("smtp-sink", "fastmta"), accept(100, True)),
+    Row("accept-100-one", "accept 4 KB, 100 sessions, one a connection", ("smtp-sink", "fastmta"), accept(100, False)),
+    Row("accept-postfix", "accept 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), accept(20, True)),
+    Row("accept-50k", "accept 50 KB, 20 sessions, many a connection", ("postfix", "fastmta"), accept(20, True, 51_200)),
+    Row("relay-20-many", "relay 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20, True)),
+    Row("relay-100-many", "relay 4 KB, 100 sessions, many a connection", ("postfix", "fastmta"), relay(100, True)),
+    Row("relay-20-one", "relay 4 KB, 20 sessions, one a connection", ("postfix", "fastmta"), relay(20, False)),
+    Row("local-20-many", "local delivery 4 KB, 20 sessions", ("postfix", "fastmta"), local(20)),
+    Row("latency-64", "prober's final 250 beside 64 saturating", ("smtp-sink", "fastmta"), latency(64)),
+    Row("imap-login", "IMAP login and logout, 10 clients", _ACCESS_PEERS, logins(), "logins/s"),
+    Row(
+        "imap-envelopes",
+        "IMAP ENVELOPE of all messages, 10 clients",
+        _ACCESS_PEERS,
+        reading(
+            "imap",
+            lambda context: _mailbox_messages(context) * _FETCHES,
+            lambda account, context: access.imap_fetch(account, b"FLAGS ENVELOPE", _FETCHES),
+        ),
+        prepare=_fill,
+    ),
+    Row(
+        "imap-bodies",
+        "IMAP BODY.PEEK[] of all messages, 10 clients",
+        _ACCESS_PEERS,
+        reading(
+            "imap",
+            lambda context: _mailbox_messages(context) * 2,
+            lambda account, context: access.imap_fetch(account, b"BODY.PEEK[]", 2),
+        ),
+        prepare=_fill,
+    ),
+    Row(
+        "imap-store",
+        "IMAP STORE of one flag, 10 clients",
+        _ACCESS_PEERS,
+        reading(
+            "imap",
+            lambda context: _mailbox_messages(context),
+            lambda account, context: access.imap_store(account, _mailbox_messages(context)),
+        ),
+        "ops/s",
+        prepare=_fill,
+    ),
+    Row(
+        "imap-append",
+        "IMAP APPEND of 4 KB, 10 clients",
+        _ACCESS_PEERS,
+        reading(
+            "imap",
+            lambda context: context.count(300),
+            lambda account, context: access.imap_fill(account, context.count(300)),
+        ),
+    ),
+    Row(
+        "pop3-drain",
+        "POP3 RETR and DELE of all, 10 clients",
+        _ACCESS_PEERS,
+        reading(
+            "pop3", _mailbox_messages, lambda account, context: access.pop3_drain(account, _mailbox_messages(context))
+        ),
+        refresh=_fill,
+    ),
+)
