@@ -1,0 +1,114 @@
+"""The commented `fastmta.toml` that `fastmta init` and the demo write.
+
+Every key that most installations touch stands in it; the rest keep their defaults (`fastmta check --all` lists them).
+"""
+
+from typing import Final, NamedTuple
+
+
+class Ports(NamedTuple):
+    """Where the written configuration listens. `host` is "" for all addresses, IPv4 and IPv6."""
+
+    host: str = ""
+    smtp: int = 25
+    submission: int = 587
+    submissions: int = 465
+    lmtp: int = 0
+    imap: int = 143
+    imaps: int = 993
+    pop3: int = 110
+    pop3s: int = 995
+    http: int = 8025
+
+    def endpoints(self, port: int) -> str:
+        """The TOML list for one service; 0 is off."""
+        if not port:
+            return "[]"
+        if self.host:
+            return f'["{self.host}:{port}"]'
+        return f'["0.0.0.0:{port}", "[::]:{port}"]'
+
+
+DEMO_PORTS: Final = Ports("127.0.0.1", 2525, 2587, 2465, 2424, 2143, 2993, 2110, 2995, 8025)
+DEMO_DOMAIN: Final = "example.test"
+
+
+def default_text(
+    *, hostname: str = "mx.example.test", domain: str = "example.test", ports: Ports | None = None, data: str = "data"
+) -> str:
+    """The file's text; `data` is the data directory, relative to the file or absolute."""
+    where = ports or Ports()
+    http = f'["{where.host or "127.0.0.1"}:{where.http}"]' if where.http else "[]"
+    return _TEMPLATE.format(
+        hostname=hostname,
+        domain=domain,
+        data=data,
+        http=http,
+        **{
+            name: where.endpoints(getattr(where, name))
+            for name in ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
+        },
+    )
+
+
+_TEMPLATE: Final = """\
+# FastMTA's configuration. A key bears Postfix's name and meaning where Postfix has it, Dovecot's where Dovecot has it.
+# Lists may be written in Postfix's one-string form ("a, b c"), $name refers to another key, times are "5d" or "300s",
+# sizes "50M" or bytes, and relative paths are relative to this file. `fastmta check` says what is wrong with it.
+
+myhostname = "{hostname}"
+mydomain = "{domain}"
+myorigin = "$mydomain"                    # what a bare user name gets, in maps and at the sendmail command
+mydestination = ["$mydomain"]             # domains whose mailboxes are here; accounts: fastmta user add
+# virtual_mailbox_domains = []            # further domains with mailboxes here; alias_maps do not apply to them
+# virtual_alias_domains = []              # domains that have aliases only
+# relay_domains = []                      # domains that we take mail for and pass on
+mynetworks = ["127.0.0.0/8", "[::1]/128"] # who may relay without logging in
+relayhost = ""                            # "[host]:port": everything goes there; "domain": to its MX
+
+virtual_alias_maps = []                   # ["hash:virtual"]: lines "address target, target", Postfix's virtual(5)
+alias_maps = []                           # ["hash:/etc/aliases"]: for the local parts of mydestination, aliases(5)
+recipient_delimiter = "+"                 # user+anything@ goes to user@
+
+message_size_limit = "50M"
+queue_minfree = "0"                       # below this much free disk new mail is put off; 0: chosen by size of disk
+smtpd_forbid_bare_newline = "reject"      # reject, normalize or no
+data_directory = "{data}"
+workers = 0                               # processes; 0: one a core
+# default_user = "fastmta"                # whom the workers run as, where the server is started as root
+# log_level = "info"                      # debug, info or error
+
+[listen]                                  # lists of "host:port" or "unix:/path"; empty: off
+smtp = {smtp}
+submission = {submission}
+submissions = {submissions}
+lmtp = {lmtp}
+imap = {imap}
+imaps = {imaps}
+pop3 = {pop3}
+pop3s = {pop3s}
+http = {http}                # /metrics /healthz /readyz
+
+[tls]
+cert_file = "cert.pem"
+key_file = "key.pem"
+
+[auth]
+mechanisms = ["PLAIN", "LOGIN"]
+disable_plaintext_auth = true             # no login without TLS, except from loopback
+
+[transport]                               # domain = "route": smtp: lmtp: local: discard: error: retry: hold:
+# "example.org" = "smtp:[192.0.2.25]:25"
+
+[dns]
+nameservers = []                          # ["127.0.0.1:5353"]; empty: the system's
+
+[delivery]
+smtp_tls_security_level = "may"           # none, may, encrypt, verify or secure
+maximal_queue_lifetime = "5d"
+bounce_queue_lifetime = "5d"
+minimal_backoff_time = "300s"
+maximal_backoff_time = "4000s"
+delay_warning_time = "0h"                 # tell the sender once after this long; 0h: never
+default_destination_concurrency_limit = 20
+"""

@@ -1,0 +1,210 @@
+"""Every key of `fastmta.toml`: its name, kind, default and meaning. The one place where a key is declared.
+
+A key bears Postfix's name, meaning and default where Postfix has the concept, Dovecot's where Dovecot has it; `flat`
+is the one name by which postconf and the importers know a key that stands in a table here. Values in these structs
+are ready for use: times in seconds, sizes in bytes, lists as tuples, `$name` expanded, paths absolute.
+
+To add a key: one line here, with the code that obeys it. A key that nothing obeys must not be here (it would be
+ignored silently); names of other servers' features that we lack are in config/not_built.py.
+"""
+
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+Kind = Literal[
+    "text",  # one line
+    "choice",  # one of `choices`
+    "bool",  # true, false; also Postfix's "yes" and "no"
+    "int",
+    "time",  # seconds; a bare number counts in `unit`, as in Postfix
+    "size",  # bytes
+    "path",  # made absolute; "" stays
+    "host",  # a domain name
+    "user",  # a login name of the system
+    "domains",
+    "networks",
+    "maps",  # "type:/path", paths made absolute
+    "endpoints",  # "host:port" or "unix:/path"
+    "servers",  # "address" or "address:port"
+    "words",  # upper-case words out of `choices`
+    "times",
+]
+
+
+class Key(NamedTuple):
+    """What a key is, beside its type. `default` is in the file's notation, where that says more than the value."""
+
+    kind: Kind
+    flat: str = ""
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = "s"
+    low: int = 0
+    high: int = 2**62
+    about: str = ""
+
+
+_Texts = tuple[str, ...]
+SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """[listen]: each a list of endpoints; empty or absent: off."""
+
+    smtp: Annotated[_Texts, Key("endpoints", flat="listen_smtp")] = ()
+    submission: Annotated[_Texts, Key("endpoints", flat="listen_submission")] = ()
+    submissions: Annotated[_Texts, Key("endpoints", flat="listen_submissions")] = ()
+    lmtp: Annotated[_Texts, Key("endpoints", flat="listen_lmtp")] = ()
+    imap: Annotated[_Texts, Key("endpoints", flat="listen_imap")] = ()
+    imaps: Annotated[_Texts, Key("endpoints", flat="listen_imaps")] = ()
+    pop3: Annotated[_Texts, Key("endpoints", flat="listen_pop3")] = ()
+    pop3s: Annotated[_Texts, Key("endpoints", flat="listen_pop3s")] = ()
+    managesieve: Annotated[_Texts, Key("endpoints", flat="listen_managesieve")] = ()
+    http: Annotated[_Texts, Key("endpoints", flat="listen_http")] = ()
+
+
+class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """[tls]: without a certificate no listener offers STARTTLS, and imaps, pop3s and submissions can't be opened."""
+
+    cert_file: Annotated[str, Key("path", flat="smtpd_tls_cert_file")] = ""
+    key_file: Annotated[str, Key("path", flat="smtpd_tls_key_file")] = ""
+    ssl_min_protocol: Annotated[str, Key("choice", choices=("TLSv1.2", "TLSv1.3"))] = "TLSv1.2"
+    smtp_tls_CAfile: Annotated[str, Key("path", about="for level verify and secure; empty: the system's")] = ""
+
+
+class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """[auth]"""
+
+    mechanisms: Annotated[_Texts, Key("words", flat="auth_mechanisms", choices=("PLAIN", "LOGIN"))] = ("PLAIN",)
+    disable_plaintext_auth: Annotated[bool, Key("bool")] = True
+    cache_ttl: Annotated[float, Key("time", flat="auth_cache_ttl", default="1h")] = 3600.0
+    failure_delay: Annotated[float, Key("time", flat="auth_failure_delay", default="2s")] = 2.0
+
+
+class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """[dns]"""
+
+    nameservers: Annotated[_Texts, Key("servers", flat="dns_nameservers", about="empty: the system's")] = ()
+
+
+class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """[delivery]: what Postfix's smtp(8) and qmgr(8) are told."""
+
+    smtp_tcp_port: Annotated[int, Key("int", low=1, high=65535)] = 25
+    smtp_tls_security_level: Annotated[str, Key("choice", choices=("none", "may", "encrypt", "verify", "secure"))] = (
+        "may"
+    )
+    smtp_helo_name: Annotated[str, Key("host", default="$myhostname")] = "localhost"
+    allow_loopback_mx: Annotated[bool, Key("bool")] = False
+    maximal_queue_lifetime: Annotated[float, Key("time", unit="d", default="5d")] = 432_000.0
+    bounce_queue_lifetime: Annotated[float, Key("time", unit="d", default="5d")] = 432_000.0
+    minimal_backoff_time: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    maximal_backoff_time: Annotated[float, Key("time", default="4000s", low=1)] = 4000.0
+    delay_warning_time: Annotated[float, Key("time", unit="h", default="0h")] = 0.0
+    initial_destination_concurrency: Annotated[int, Key("int", low=1, high=1000)] = 5
+    default_destination_concurrency_limit: Annotated[int, Key("int", low=1, high=1000)] = 20
+    default_destination_concurrency_failed_cohort_limit: Annotated[int, Key("int", high=1000)] = 1
+    default_destination_recipient_limit: Annotated[int, Key("int", low=1, high=1000)] = 50
+    bounce_size_limit: Annotated[int, Key("size", default="50000")] = 50_000
+    smtp_connect_timeout: Annotated[float, Key("time", default="30s", low=1)] = 30.0
+    smtp_helo_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_mail_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_rcpt_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_data_init_timeout: Annotated[float, Key("time", default="120s", low=1)] = 120.0
+    smtp_data_xfer_timeout: Annotated[float, Key("time", default="180s", low=1)] = 180.0
+    smtp_data_done_timeout: Annotated[float, Key("time", default="600s", low=1)] = 600.0
+    smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5
+    smtp_mx_session_limit: Annotated[int, Key("int", low=1, high=100)] = 2
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration. `config_file` is where it was read from, "" where from a text."""
+
+    config_file: str = ""
+
+    myhostname: Annotated[str, Key("host", about="default: this machine's name")] = "localhost"
+    mydomain: Annotated[str, Key("host", about="default: myhostname without its first label")] = "localdomain"
+    myorigin: Annotated[str, Key("host", default="$myhostname")] = "localhost"
+    mydestination: Annotated[_Texts, Key("domains", default="$myhostname, localhost.$mydomain, localhost")] = (
+        "localhost",
+    )
+    virtual_mailbox_domains: Annotated[_Texts, Key("domains")] = ()
+    virtual_alias_domains: Annotated[_Texts, Key("domains")] = ()
+    relay_domains: Annotated[_Texts, Key("domains")] = ()
+    mynetworks: Annotated[_Texts, Key("networks")] = ("127.0.0.0/8", "::1/128")
+    relayhost: Annotated[str, Key("text")] = ""
+
+    virtual_alias_maps: Annotated[_Texts, Key("maps")] = ()
+    virtual_alias_recursion_limit: Annotated[int, Key("int", low=1, high=1000)] = 1000
+    virtual_alias_expansion_limit: Annotated[int, Key("int", low=1, high=10_000)] = 1000
+    alias_maps: Annotated[_Texts, Key("maps")] = ()
+    alias_database: Annotated[_Texts, Key("maps", default="$alias_maps", about="what newaliases compiles")] = ()
+    smtpd_sender_login_maps: Annotated[_Texts, Key("maps", about="beside each login's own addresses")] = ()
+    recipient_delimiter: Annotated[str, Key("text")] = ""
+    hopcount_limit: Annotated[int, Key("int", low=1, high=1000)] = 50
+
+    message_size_limit: Annotated[int, Key("size")] = 10_240_000
+    queue_minfree: Annotated[int, Key("size", about="0: chosen by size of disk and message limit")] = 0
+    smtpd_forbid_bare_newline: Annotated[str, Key("choice", choices=("reject", "normalize", "no"))] = "reject"
+    smtpd_forbid_bare_newline_exclusions: Annotated[_Texts, Key("networks")] = ()
+    smtpd_banner: Annotated[str, Key("text", default="$myhostname ESMTP FastMTA")] = "localhost ESMTP FastMTA"
+    smtpd_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtpd_soft_error_limit: Annotated[int, Key("int")] = 10
+    smtpd_hard_error_limit: Annotated[int, Key("int", low=1)] = 20
+    smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
+    smtpd_recipient_limit: Annotated[int, Key("int", low=1, high=50_000)] = 1000
+    smtpd_client_connection_count_limit: Annotated[int, Key("int", about="0: no limit")] = 50
+
+    data_directory: Annotated[str, Key("path")] = "/var/lib/fastmta"
+    workers: Annotated[int, Key("int", high=1024, about="processes; 0: one a core")] = 0
+    default_user: Annotated[str, Key("user")] = "fastmta"
+    reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
+    log_level: Annotated[str, Key("choice", choices=("debug", "info", "error"))] = "info"
+
+    listen: Listen = msgspec.field(default_factory=Listen)
+    tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
+    auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
+    dns: DnsConfig = msgspec.field(default_factory=DnsConfig)
+    delivery: DeliveryConfig = msgspec.field(default_factory=DeliveryConfig)
+    transport: dict[str, str] = {}
+
+
+TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "listen": Listen,
+    "tls": TlsConfig,
+    "auth": AuthConfig,
+    "dns": DnsConfig,
+    "delivery": DeliveryConfig,
+}
+# Routes of [transport] (Postfix's transport(5), whose transport names these are).
+TRANSPORTS: Final = ("smtp", "lmtp", "local", "discard", "error", "retry", "hold")
+
+
+class Leaf(NamedTuple):
+    """One key: the table it stands in ("" for the top), its name there, what it is, and its default value."""
+
+    table: str
+    name: str
+    key: Key
+    value: object
+
+    @property
+    def dotted(self) -> str:
+        return f"{self.table}.{self.name}" if self.table else self.name
+
+    @property
+    def flat(self) -> str:
+        return self.key.flat or self.name
+
+
+def leaves() -> list[Leaf]:
+    """Every key but those of [transport], in the order of declaration."""
+    out = []
+    structs: list[tuple[str, type[msgspec.Struct]]] = [("", Config), *TABLES.items()]
+    for table, struct in structs:
+        for field in msgspec.structs.fields(struct):
+            for extra in getattr(field.type, "__metadata__", ()):
+                if isinstance(extra, Key):
+                    out.append(Leaf(table, field.name, extra, field.default))
+    return out

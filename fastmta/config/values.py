@@ -1,0 +1,148 @@
+"""The notation of single values: times, sizes, lists, endpoints, networks, maps.
+
+Every function takes what TOML gave and returns the value, or raises ValueError whose text says what was expected;
+config/load.py adds file, line and key.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_TIME: Final = re.compile(r"(\d{1,12})\s*([smhdw]?)", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,18})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+MAP_TYPES: Final = ("hash", "texthash")
+
+
+class Endpoint(NamedTuple):
+    """Where a service listens: a host and port, or the path of a unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+
+def parse_time(value: object, unit: str = "s") -> float:
+    """Seconds from "5d", "300s" or a bare number, which counts in `unit` as in Postfix."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return float(value * _SECONDS[unit])
+    match = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a time such as "300s", "10m", "4h", "5d" or "1w"')
+    return float(int(match[1]) * _SECONDS[match[2].lower() or unit])
+
+
+def parse_size(value: object) -> int:
+    """Bytes from "50M" (K, M, G, T: powers of 1024) or a bare number."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('a size such as "50M", "2G" or a number of bytes')
+    return int(match[1]) * _BYTES[match[2].upper()]
+
+
+def parse_bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in {"yes", "no", "true", "false"}:
+        raise ValueError("true or false")
+    return word in {"yes", "true"}
+
+
+def parse_int(value: object, low: int, high: int) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}\s*", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        limit = f"at least {low}" if high >= 2**62 else f"from {low} to {high}"
+        raise ValueError(f"a whole number, {limit}")
+    return value
+
+
+def split_list(text: str) -> list[str]:
+    """Postfix's one-string form: items apart by commas and white space."""
+    return [item for item in re.split(r"[,\s]+", text) if item]
+
+
+def parse_domain(text: str) -> str:
+    """A domain name in lower case, without a trailing dot."""
+    name = text.strip().rstrip(".").lower()
+    if not name or len(name) > 255 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError("a domain name such as example.org (in its xn-- form where it isn't ASCII)")
+    return name
+
+
+def parse_user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise ValueError("the name of a system user")
+    return text
+
+
+def parse_network(text: str) -> str:
+    """A network in Postfix's notation ("127.0.0.0/8", "[::1]/128", "[2001:db8::1]"), normalised to ipaddress's."""
+    bare = re.sub(r"^\[([0-9a-fA-F:.]+)\]", r"\1", text.strip())
+    try:
+        return str(ipaddress.ip_network(bare, strict=True))
+    except ValueError as error:
+        if "host bits" in str(error):
+            network = ipaddress.ip_network(bare, strict=False)
+            raise ValueError(f"a network without host bits ({network}, probably)") from None
+        raise ValueError('a network such as "192.0.2.0/24" or "[2001:db8::]/32"') from None
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """ "host:port", "[v6]:port" or "unix:/path"."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        if not path or len(path.encode()) > 107 or "\0" in path:  # sun_path is 108 bytes with its NUL
+            raise ValueError('a unix socket such as "unix:/run/fastmta/lmtp", at most 107 bytes')
+        return Endpoint("", 0, path)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        _require_address(host, 6)
+    elif ":" in host:
+        raise ValueError('an IPv6 endpoint in brackets, such as "[::]:25"')
+    if not colon or not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65_535:
+        raise ValueError('an endpoint such as "0.0.0.0:25", "[::]:25" or "unix:/path"')
+    if host == "*":
+        host = "0.0.0.0"
+    if not re.fullmatch(r"[0-9a-zA-Z:.-]+", host):
+        raise ValueError("an address or host name before the port")
+    return Endpoint(host, int(port))
+
+
+def parse_server(text: str) -> str:
+    """A name server: "192.0.2.1", "192.0.2.1:5353", "2001:db8::1" or "[2001:db8::1]:5353"."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or "53"
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    _require_address(host)
+    if not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) <= 65_535:
+        raise ValueError("a port from 1 to 65535 after the address")
+    return text
+
+
+def parse_map(text: str, base: Path) -> str:
+    """ "hash:/path" or "texthash:/path", the path made absolute."""
+    kind, colon, path = text.partition(":")
+    if not colon or kind not in MAP_TYPES or not path:
+        raise ValueError(f"a map such as hash:/etc/fastmta/virtual (types: {', '.join(MAP_TYPES)})")
+    return f"{kind}:{base / path}"
+
+
+def _require_address(text: str, version: int = 0) -> None:
+    try:
+        found = ipaddress.ip_address(text).version
+    except ValueError:
+        raise ValueError("an IP address") from None
+    if version and found != version:
+        raise ValueError("an IPv6 address between the brackets")
