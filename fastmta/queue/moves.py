@@ -1,4 +1,4 @@
-"""The legal moves of a queued recipient, as this folder's README tells them; the store's operation enforces the same."""
+"""The legal moves of a queued recipient, as the README beside tells them; the store's operation enforces the same."""
 
 from typing import Final
 

@@ -1,0 +1,186 @@
+"""From a destination's name to the addresses to try, in order: RFC 5321 §5.1, with Postfix's limits.
+
+Hosts go by MX preference, in random order within one preference; no MX record means the domain itself. At most
+`address_limit` addresses are given, with a share for each family, so that a dead IPv6 cannot hide IPv4. What must never
+be tried is left out here: an MX on loopback or in a private network, and ourselves (with all that is not better).
+"""
+
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
+from fastmta.model.errors import PermanentFailure, TemporaryFailure
+from fastmta.model.reply import Reply
+
+HOSTS_ASKED: Final = 20  # MX hosts whose addresses are looked up; a domain may list thousands
+ADDRESS_LIMIT: Final = 5  # Postfix's smtp_mx_address_limit
+
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
+
+
+class Address(msgspec.Struct, frozen=True, gc=False):
+    """One address to connect to; `host` is the name by which it was found, for logs and TLS."""
+
+    host: str
+    ip: str
+    port: int
+    preference: int = 0
+
+
+class Ourselves:
+    """Knows whether an address and port is one of our own listeners."""
+
+    __slots__ = ("_any", "_exact")
+
+    def __init__(self, listeners: Iterable[str] = ()) -> None:
+        """`listeners`: "host:port" as in [listen]; unix sockets are passed over."""
+        self._exact: set[tuple[str, int]] = set()
+        self._any: set[int] = set()
+        for text in listeners:
+            host, _, port = text.rpartition(":")
+            if text.startswith("unix:") or not port.isdigit():
+                continue
+            host = host.strip("[]")
+            if host in ("", "*", "0.0.0.0", "::"):
+                self._any.add(int(port))
+            else:
+                self._exact.add((host, int(port)))
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        ip, port = place
+        if place in self._exact:
+            return True
+        if port not in self._any:
+            return False
+        # Whether an address is this machine's is what bind(2) knows best, also after an interface came up.
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((ip, 0))
+        except OSError:
+            return False
+        return True
+
+
+class MxLookup:
+    """Finds the addresses of destinations. Raises PermanentFailure or TemporaryFailure with the reply to record."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        ourselves: Ourselves,
+        *,
+        allow_loopback_mx: bool = False,
+        address_limit: int = ADDRESS_LIMIT,
+        shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
+    ) -> None:
+        self._resolver = resolver
+        self._ourselves = ourselves
+        self._allow_loopback_mx = allow_loopback_mx
+        self._address_limit = address_limit
+        self._shuffle = shuffle
+
+    async def by_mx(self, domain: str, port: int) -> list[Address]:
+        """The addresses of a domain's mail exchangers, at least one."""
+        hosts = await self._exchangers(domain)
+        found: list[Address] = []
+        trouble: LookupTrouble | None = None
+        for preference, host in hosts[:HOSTS_ASKED]:
+            families = {":" in address.ip for address in found}
+            if len(found) >= self._address_limit and len(families) == 2:
+                break
+            try:
+                found += [Address(host, ip, port, preference) for ip in await self._resolver.addresses(host)]
+            except NotFound:
+                continue
+            except LookupTrouble as error:
+                trouble = error
+        if not found:
+            if trouble is not None:
+                raise TemporaryFailure(Reply(450, "4.4.3", f"Host or domain name not found: {trouble}")) from trouble
+            if len(hosts) == 1 and hosts[0][1] == domain:
+                raise PermanentFailure(Reply(550, "5.4.4", f"Host or domain name not found: {domain}"))
+            raise PermanentFailure(Reply(550, "5.4.4", f"No mail exchanger of {domain} has an address"))
+        found = self._without_ourselves(domain, found)
+        usable = [address for address in found if self._allow_loopback_mx or not _is_internal(address.ip)]
+        if not usable:
+            text = f"The mail exchanger of {domain} has an address that mail is not sent to: {found[0].ip}"
+            raise PermanentFailure(Reply(550, "5.4.4", text))
+        return _balance(usable, self._address_limit)
+
+    async def by_name(self, host: str, port: int) -> list[Address]:
+        """The addresses of a host that an administrator's route names: no MX, and loopback is as good as any."""
+        try:
+            ips: tuple[str, ...] = (str(ipaddress.ip_address(host)),)
+        except ValueError:
+            try:
+                ips = ("::1", "127.0.0.1") if host == "localhost" else await self._resolver.addresses(host)
+            except NotFound as error:
+                raise PermanentFailure(Reply(550, "5.4.4", f"Host not found: {error}")) from error
+            except LookupTrouble as error:
+                raise TemporaryFailure(Reply(450, "4.4.3", f"Host not found: {error}")) from error
+        found = self._without_ourselves(host, [Address(host, ip, port) for ip in ips])
+        return _balance(found, self._address_limit)
+
+    async def _exchangers(self, domain: str) -> list[tuple[int, str]]:
+        try:
+            records = await self._resolver.mx(domain)
+        except NotFound as error:
+            if error.name_exists:
+                return [(0, domain)]  # the implicit MX, RFC 5321 §5.1
+            raise PermanentFailure(Reply(550, "5.4.4", f"Host or domain name not found: {domain}")) from error
+        except LookupTrouble as error:
+            raise TemporaryFailure(Reply(450, "4.4.3", f"Host or domain name not found: {error}")) from error
+        if all(not host for _, host in records):
+            raise PermanentFailure(Reply(556, "5.1.10", f"Domain {domain} does not accept mail (null MX)"))  # RFC 7505
+        hosts = [record for record in records if record[1]]
+        self._shuffle(hosts)
+        hosts.sort(key=lambda record: record[0])
+        return hosts
+
+    def _without_ourselves(self, name: str, found: list[Address]) -> list[Address]:
+        """Without our own addresses and all that are not preferred to them (RFC 5321 §5.1)."""
+        own = [address.preference for address in found if (address.ip, address.port) in self._ourselves]
+        if not own:
+            return found
+        better = [address for address in found if address.preference < min(own)]
+        if not better:
+            raise PermanentFailure(Reply(554, "5.4.6", f"Mail for {name} loops back to myself"))
+        return better
+
+
+def _is_internal(ip: str) -> bool:
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return (
+        address.is_loopback
+        or address.is_unspecified
+        or address.is_link_local
+        or address.is_multicast
+        or (address.version == 4 and address in ipaddress.ip_network("0.0.0.0/8"))
+        or any(address.version == network.version and address in network for network in _PRIVATE)
+    )
+
+
+def _balance(found: list[Address], limit: int) -> list[Address]:
+    """The first `limit` addresses in order, with at least half of the places for either family that has so many."""
+    if len(found) <= limit:
+        return found
+    six = sum(1 for address in found if ":" in address.ip)
+    six_places = min(six, max(limit // 2, limit - (len(found) - six)))
+    places = {True: six_places, False: limit - six_places}
+    out = []
+    for address in found:
+        family = ":" in address.ip
+        if places[family] > 0:
+            places[family] -= 1
+            out.append(address)
+    return out
