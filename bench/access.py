@@ -1,8 +1,8 @@
 """Load of people who read mail: scripts of IMAP and POP3 clients, many at once in one process over epoll.
 
 A script is a generator: it yields what to send and the beginning of the line that ends the answer, and is resumed with
-the answer's last line. What comes before that line is counted, not kept: the client must cost little beside a server that
-streams at hundreds of megabytes a second.
+the answer's last line. What comes before that line is counted, not kept: the client must cost little beside a server
+that streams at hundreds of megabytes a second.
 """
 
 import select
