@@ -19,3 +19,35 @@ RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for
 
 # --- authentication ---
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
+
+# --- IMAP ---
+IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4 asks for 8192 of any line
+IMAP_LOGIN_LITERAL_BYTES: Final = 1024  # one literal before login: a user name or a password
+IMAP_LOGIN_SKIP_BYTES: Final = 4096  # a refused "{n+}" before login is read and dropped up to this, else BYE (RFC 7888 §5)
+IMAP_COMMAND_BYTES: Final = 131_072  # one command with its literals after login, APPEND's message apart
+IMAP_LITERAL_BYTES: Final = 65_536  # one literal after login, APPEND's message apart
+IMAP_PAREN_DEPTH: Final = 32  # nested parentheses and search keys; clients use 2 or 3
+IMAP_SEARCH_KEYS: Final = 1024  # of one SEARCH
+IMAP_FETCH_SECTIONS: Final = 64  # BODY[...] items of one FETCH
+IMAP_BAD_COMMANDS: Final = 20  # in a row, then BYE
+IMAP_LOGIN_ATTEMPTS: Final = 3  # failed ones of a connection, then BYE
+IMAP_FAILED_LOGIN_DELAY_S: Final = 2.0  # before a failed login is answered; one timer, no task
+IMAP_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all; Dovecot's is 180
+IMAP_IDLE_TIMEOUT_S: Final = 1800.0  # without a whole command; RFC 3501 §5.4 asks for at least 30 minutes
+IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a streamed literal or of a response that the peer should read
+IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
+IMAP_KEYWORD_BYTES: Final = 128  # one keyword
+IMAP_KEYWORDS: Final = 64  # of one message
+IMAP_MAILBOX_NAME_BYTES: Final = 480  # in UTF-8; leaves room for the account in the store's key of 511
+IMAP_MAILBOX_DEPTH: Final = 20  # levels of a mailbox name
+IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; what lies behind is not looked at
+
+# --- MIME (fastmta/_mime.pyx holds the same numbers; tests/mime compares them) ---
+MIME_DEPTH: Final = 100  # nesting of multipart and message/rfc822; deeper ones are opaque
+MIME_PARTS: Final = 1000  # entities of a message; the last one takes all the rest
+MIME_PARAMETERS: Final = 100  # of one Content-Type or Content-Disposition; the rest is left out
+MIME_ADDRESSES: Final = 5000  # of one address list in an ENVELOPE
+MIME_LINE_BYTES: Final = 65536  # of one header line that are looked at; RFC 5322 §2.1.1 allows 998
+MIME_FIELD_BYTES: Final = 65536  # kept of one unfolded field
+MIME_TEXT_BYTES: Final = 524288  # kept of all fields of a message
+MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
