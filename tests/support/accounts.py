@@ -6,13 +6,12 @@ The command line makes one account a call, each with its own hash; that is the r
 import asyncio
 from collections.abc import Iterable
 
-from tests.support.server import Server
+from tests.support.whole_server import Server
 
 
 def seed_accounts(server: Server, addresses: Iterable[str], password: str) -> None:
     """Adds `addresses`, all with `password`, to the store of a server that does not run."""
     from fastmta.auth.passwords import hash_password
-
     from fastmta.store import MailStore
 
     digest = hash_password(password)

@@ -1,0 +1,295 @@
+"""The promise of the 250, under kill -9.
+
+    python -m tests.faults.ledger --rounds 50 --seed 7
+
+Each round: clients send to local mailboxes and through a relay to a sink that remembers; in the middle something is
+killed (a worker, the supervisor alone, everything, or a worker at a named point of its own code); the server comes back
+by itself or is started again; when its queue is empty, all that was promised must be in a mailbox or at the sink, byte
+for byte, and nothing else may be there. Then the store is checked. The seed is printed; with it the faults and the
+messages come again, their timing does not.
+"""
+
+import argparse
+import imaplib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.faults.client import Client, Ledger
+from tests.support import processes
+from tests.support.ledger_sink import ledger_entry
+from tests.support.ports import free_port, wait_until_listening
+from tests.support.whole_server import REPOSITORY, Server, environment
+
+USERS = ("anna@example.test", "bill@example.test", "carl@example.test")
+REMOTES = ("x@remote.example", "y@remote.example", "z@other.example")
+PASSWORD = "ledger-secret"
+CRASH_POINTS = ("append", "commit", "before_250", "after_250", "after_remote_250", "before_done")
+CLIENTS = 6
+DRAIN_TIMEOUT_S = 60.0
+# A killed worker may have had this many deliveries between the next hop's 250 and its own commit.
+DUPLICATES_A_KILL = 64
+
+
+class Fault(NamedTuple):
+    kind: str  # "worker", "supervisor", "all" or "crash"
+    point: str = ""  # FASTMTA_CRASH_AT of "crash"
+
+    def __str__(self) -> str:
+        return f"crash at {self.point}" if self.point else f"kill {self.kind}"
+
+
+class Verdict(NamedTuple):
+    promised: int
+    in_mailboxes: int
+    at_sink: int
+    lost: list[str]
+    corrupt: list[str]
+    unknown: list[str]
+    doubled_in_mailboxes: list[str]
+    doubled_at_sink: int
+
+    def problems(self, duplicates_allowed: int) -> list[str]:
+        out = []
+        for name in ("lost", "corrupt", "unknown", "doubled_in_mailboxes"):
+            found = getattr(self, name)
+            if found:
+                out.append(f"{len(found)} {name.replace('_', ' ')}: {', '.join(found[:5])}")
+        if self.doubled_at_sink > duplicates_allowed:
+            out.append(f"{self.doubled_at_sink} doubled at the sink, {duplicates_allowed} allowed")
+        return out
+
+
+def choose_faults(rounds: int, chooser: random.Random) -> list[Fault]:
+    """Every kind within the first rounds, in an order of the seed's choosing, then as it falls."""
+    kinds = [Fault("worker"), Fault("supervisor"), Fault("all")]
+    kinds += [Fault("crash", point) for point in CRASH_POINTS]
+    out: list[Fault] = []
+    while len(out) < rounds:
+        turn = kinds[:]
+        chooser.shuffle(turn)
+        if not out:  # a short run must not be all crash points, nor none
+            turn.sort(key=lambda fault: kinds[:3].index(fault) if fault in kinds[:3] else 3)
+        out.extend(turn)
+    passage = (f"{fault.point}:{chooser.randint(1, 200)}" if fault.point else "" for fault in out)
+    return [Fault(fault.kind, point) for fault, point in zip(out[:rounds], passage, strict=False)]
+
+
+class LedgerTest:
+    """One server, one sink, one ledger over all rounds."""
+
+    def __init__(self, directory: Path, seed: int, *, workers: int = 2, load_s: float = 1.0) -> None:
+        self.directory = directory
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.load_s = load_s
+        self.kills = 0
+        self.ledger = Ledger(directory / "promised")
+        self.sink_file = directory / "at-sink"
+        self.sink_file.touch()
+        self.sink_port = free_port()
+        self.sink = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.ledger_sink", str(self.sink_port), str(self.sink_file)],
+            env=environment(),
+            cwd=REPOSITORY,
+        )
+        route = f"smtp:[127.0.0.1]:{self.sink_port}"
+        self.server = Server(
+            directory / "server",
+            services=("smtp", "imap"),
+            workers=workers,
+            settings={"transport": {"remote.example": route, "other.example": route}},
+        )
+        self.found: Counter[tuple[str, str, str]] = Counter()  # in mailboxes: (id, user, digest)
+        self.read_up_to: dict[str, tuple[str, int]] = {}  # user -> (UIDVALIDITY, highest UID read)
+
+    def close(self) -> None:
+        self.server.stop()
+        processes.stop(self.sink)
+        self.ledger.close()
+
+    def prepare(self) -> None:
+        wait_until_listening("127.0.0.1", self.sink_port)
+        with self.server as server:
+            for user in USERS:
+                server.add_user(user, PASSWORD)
+
+    def round(self, number: int, fault: Fault) -> list[str]:
+        """One round; gives what is wrong, in words."""
+        self.server.env = {"FASTMTA_CRASH_AT": fault.point} if fault.point else {}
+        self.server.start()
+        clients = [
+            Client(
+                (self.server.host, self.server.port("smtp")),
+                self.ledger,
+                USERS + REMOTES,
+                self.seed * 100_000 + number * 100 + index,
+                pipelined=index % 2 == 0,
+            )
+            for index in range(CLIENTS)
+        ]
+        for client in clients:
+            client.start()
+        try:
+            time.sleep(self.random.uniform(0.2, 0.7) * self.load_s)
+            self._strike(fault)
+            time.sleep(0.5 * self.load_s)
+        finally:
+            for client in clients:
+                client.stop()
+        for client in clients:
+            client.join(30.0)
+        if fault.point:
+            self.server.stop()
+            self.server.env = {}
+            self.server.start()
+        self.server.wait_ready()
+        return self._settle_and_check()
+
+    def _strike(self, fault: Fault) -> None:
+        self.kills += 1
+        if fault.kind == "worker":
+            victim = self.random.choice(self.server.workers())
+            os.kill(victim, signal.SIGKILL)
+        elif fault.kind == "supervisor":
+            self.server.kill_supervisor()
+            self.server.start()
+        elif fault.kind == "all":
+            self.server.kill()
+            self.server.start()
+        else:
+            time.sleep(0.7 * self.load_s)  # the workers die by themselves, and again after each restart
+            self.kills += 5
+
+    def _settle_and_check(self) -> list[str]:
+        problems = []
+        if not self._drained():
+            problems.append(f"the queue is not empty: {self.server.cli('queue', 'list').stdout[:2000]}")
+        self._read_mailboxes()
+        code = self.server.stop()
+        if code:
+            problems.append(f"the server ended with {code}")
+        checked = self.server.cli("store", "check", check=False)
+        if checked.returncode:
+            problems.append(f"store check: {checked.returncode}: {checked.stdout}{checked.stderr}")
+        return problems + self.verdict().problems(self.kills * DUPLICATES_A_KILL)
+
+    def _drained(self) -> bool:
+        """Waits for an empty queue; what a lost next hop deferred is tried again at once."""
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        flushed = False
+        while time.monotonic() < deadline:
+            states = {
+                name: value
+                for name, value in self.server.metrics().items()
+                if name.startswith("fastmta_queue_messages{")
+            }
+            if not any(states.values()):
+                return True
+            if not flushed and any(value for name, value in states.items() if "deferred" in name):
+                self.server.cli("queue", "flush", check=False)
+                flushed = True
+            time.sleep(0.05)
+        return False
+
+    def _read_mailboxes(self) -> None:
+        for user in USERS:
+            with imaplib.IMAP4(self.server.host, self.server.port("imap"), timeout=60) as imap:
+                imap.login(user, PASSWORD)
+                imap.select("INBOX", readonly=True)
+                validity = (imap.response("UIDVALIDITY")[1][0] or b"").decode()
+                before, highest = self.read_up_to.get(user, (validity, 0))
+                if before != validity:
+                    raise RuntimeError(f"UIDVALIDITY of {user} has changed from {before} to {validity}")
+                _, answer = imap.uid("FETCH", f"{highest + 1}:*", "(BODY.PEEK[])")
+                for part in answer:
+                    if not isinstance(part, tuple):
+                        continue
+                    uid = int(re.search(rb"UID (\d+)", part[0] + b" ").group(1))  # type: ignore[union-attr]
+                    if uid <= highest:
+                        continue
+                    entry = ledger_entry(part[1]) or ("not the ledger's", "")
+                    self.found[entry[0], user, entry[1]] += 1
+                    self.read_up_to[user] = (validity, max(uid, self.read_up_to.get(user, ("", 0))[1]))
+
+    def verdict(self) -> Verdict:
+        at_sink: Counter[tuple[str, str, str]] = Counter()
+        for line in self.sink_file.read_text().splitlines():
+            identifier, recipient, digest = line.split(" ")
+            at_sink[identifier, recipient, digest] += 1
+        everywhere = self.found + at_sink
+        sent = self.ledger.sent
+        corrupt = [f"{i} for {to}" for i, to, digest in everywhere if i in sent and sent[i] != digest]
+        return Verdict(
+            promised=len(self.ledger.promised),
+            in_mailboxes=self.found.total(),
+            at_sink=at_sink.total(),
+            lost=[f"{entry[0]} for {entry[1]}" for entry in self.ledger.promised if entry not in everywhere],
+            corrupt=corrupt,
+            unknown=[f"{i} for {to}" for i, to, _ in everywhere if i not in sent],
+            doubled_in_mailboxes=[f"{i} for {to}" for (i, to, _), count in self.found.items() if count > 1],
+            doubled_at_sink=sum(count - 1 for count in at_sink.values()),
+        )
+
+
+def run(rounds: int, seed: int, *, workers: int = 2, load_s: float = 1.0, only: str = "") -> list[str]:
+    """All rounds; gives the problems of the first round that has any. Keeps the data of a failed run."""
+    print(f"ledger: seed {seed}, {rounds} rounds", flush=True)
+    directory = Path(tempfile.mkdtemp(prefix="fastmta-ledger-"))
+    test = LedgerTest(directory, seed, workers=workers, load_s=load_s)
+    problems: list[str] = []
+    try:
+        test.prepare()
+        faults = choose_faults(rounds, test.random)
+        if only:
+            point = f"{only}:50" if only in CRASH_POINTS else ""
+            faults = [Fault("crash" if point else only, point)] * rounds
+        for number, fault in enumerate(faults):
+            started = time.monotonic()
+            try:
+                problems = test.round(number, fault)
+            except (RuntimeError, TimeoutError, OSError, imaplib.IMAP4.error) as failure:
+                problems = [f"{type(failure).__name__}: {failure}", test.server.log_tail()]
+            verdict = test.verdict()
+            print(
+                f"  round {number + 1}: {fault}: so far {verdict.promised} promised, {verdict.in_mailboxes} in boxes,"
+                f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there,"
+                f" {len(test.ledger.refused)} refused; {time.monotonic() - started:.1f} s",
+                flush=True,
+            )
+            if problems:
+                problems = [f"seed {seed}, round {number + 1}, {fault}", *problems, f"kept: {directory}"]
+                break
+    finally:
+        test.close()
+        if not problems:
+            shutil.rmtree(directory, ignore_errors=True)
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--load", type=float, default=1.0, help="scales the seconds of load a round")
+    parser.add_argument("--only", default="", help="one fault: worker, supervisor, all, or a crash point")
+    options = parser.parse_args()
+    problems = run(options.rounds, options.seed, workers=options.workers, load_s=options.load, only=options.only)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print("ledger: FAILED" if problems else "ledger: nothing lost", flush=True)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
