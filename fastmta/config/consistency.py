@@ -17,7 +17,7 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     """Yields (dotted key, what is wrong)."""
     yield from _domains(config)
     yield from _listeners(config)
-    if config.relayhost and not is_next_hop(config.relayhost):
+    if config.relayhost and not all(is_next_hop(host.strip()) for host in config.relayhost.split(",")):
         yield "relayhost", f'"{config.relayhost}" is not "[host]", "[host]:port", "domain" or "domain:port"'
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
@@ -58,23 +58,24 @@ def route_problem(domain: str, route: str) -> str:
     """What is wrong with a line of [transport] such as "example.org" = "smtp:[192.0.2.1]:25"; "" where nothing is."""
     if domain != "*":
         try:
-            parse_domain(domain.removeprefix("."))
+            parse_domain(domain.rpartition("@")[2].removeprefix("."))
         except ValueError as error:
-            return f'expected "*", "domain" or ".domain" (its subdomains), where the domain is {error}'
-    transport, colon, next_hop = route.partition(":")
-    if transport == "pipe":
-        return "FastMTA does not have the pipe transport: remove it"
-    if not colon or transport not in TRANSPORTS:
+            return f'expected "*", "domain", ".domain" (its subdomains) or "user@domain", the domain being {error}'
+    transport, colon, next_hop = route.strip().partition(":")
+    if transport in {"pipe", "uucp", "cyrus"}:
+        return f"FastMTA does not have the {transport}: transport: remove it"
+    if not colon or transport not in (*TRANSPORTS, "relay", "virtual", ""):
         return f'"{route}" is not a route: it begins with one of {", ".join(f"{name}:" for name in TRANSPORTS)}'
     if any(ord(character) < 32 for character in next_hop):
         return "a route is one line without control characters"
-    if transport in {"local", "discard", "hold"}:
-        return f'"{route}": nothing follows {transport}:' if next_hop and transport != "discard" else ""
+    if transport == "hold":
+        return route_problem("*", next_hop) if next_hop else ""
     if transport == "lmtp":
         if next_hop.startswith("unix:"):
-            return "" if len(next_hop) > 5 else "a path follows lmtp:unix:"
+            return "" if next_hop[5:].startswith("/") else "an absolute path follows lmtp:unix:"
         next_hop = next_hop.removeprefix("inet:")
-        return "" if is_next_hop(next_hop) else f'"{route}": expected lmtp:unix:/path or lmtp:[host]:port'
-    if transport == "smtp" and next_hop and not is_next_hop(next_hop):
-        return f'"{route}": expected smtp:[host]:port, smtp:domain or smtp:'
+    if transport in {"smtp", "relay", "lmtp", ""} and next_hop:
+        hosts = [host.strip() for host in next_hop.split(",")]
+        if not all(is_next_hop(host) for host in hosts):
+            return f'"{route}": expected {transport}:[host]:port or {transport}:domain'
     return ""

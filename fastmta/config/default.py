@@ -76,7 +76,7 @@ smtpd_forbid_bare_newline = "reject"      # reject, normalize or no
 data_directory = "{data}"
 workers = 0                               # processes; 0: one a core
 # default_user = "fastmta"                # whom the workers run as, where the server is started as root
-# log_level = "info"                      # debug, info or error
+# log_level = "info"                      # debug, info, warning or error
 
 [listen]                                  # lists of "host:port" or "unix:/path"; empty: off
 smtp = {smtp}

@@ -160,7 +160,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Key("int", high=1024, about="processes; 0: one a core")] = 0
     default_user: Annotated[str, Key("user")] = "fastmta"
     reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
-    log_level: Annotated[str, Key("choice", choices=("debug", "info", "error"))] = "info"
+    log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 
     listen: Listen = msgspec.field(default_factory=Listen)
     tls: TlsConfig = msgspec.field(default_factory=TlsConfig)

@@ -13,12 +13,26 @@ SMTP_DOMAIN_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2
 SMTP_RECIPIENTS: Final = 1000  # a transaction; RFC 5321 §4.5.3.1.8 asks for 100
 SMTP_REPLY_LINE_BYTES: Final = 4096  # one line of a next hop's reply; RFC 5321 §4.5.3.1.5 asks for 512
 SMTP_REPLY_BYTES: Final = 65536  # a whole multiline reply of a next hop
+SMTP_ENVID_BYTES: Final = 100  # RFC 3461 §4.4
+SMTP_ORCPT_BYTES: Final = 500  # RFC 3461 §4.2
+SMTP_SASL_LINE_BYTES: Final = 12_288  # RFC 4954 §4
+SMTP_WAITING_BYTES: Final = 16_384  # of a client's input kept while it waits for its own commit; then reading pauses
+SMTP_DISCARD_BYTES: Final = 1_048_576  # read and dropped after a last reply, so that the reply is not lost to a reset
+SMTP_LINGER_S: Final = 5  # how long that may take
+SMTP_RESOLUTIONS: Final = 10_000  # remembered by a worker and kind of client; a few hundred bytes each
+SMTP_MIN_DATA_RATE: Final = 500  # octets a second that a message must come at, after smtpd_timeout; Postfix's default
+SMTP_SMALL_RECIPIENTS: Final = 5  # targets of a message up to which it goes into the small lane
+SMTP_BULK_RECIPIENTS: Final = 50  # and over which into the bulk lane
+SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission adds
 
 # --- hops ---
 RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for at least 100 only of simple counters
 
 # --- authentication ---
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
+PASSWORD_BYTES: Final = 1024  # in UTF-8; a longer one is simply wrong
+PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, about 120 bytes each
+PASSWORD_CHECKS_WAITING: Final = 200  # in a process: at 30 ms each about 3 s of two threads; beyond it 454
 
 # --- IMAP ---
 IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4 asks for 8192 of any line
@@ -51,3 +65,9 @@ MIME_LINE_BYTES: Final = 65536  # of one header line that are looked at; RFC 532
 MIME_FIELD_BYTES: Final = 65536  # kept of one unfolded field
 MIME_TEXT_BYTES: Final = 524288  # kept of all fields of a message
 MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
+
+# --- maps and aliases ---
+MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
+MAP_LINE_BYTES: Final = 1 * 2**20  # one logical line, continuation lines included
+INCLUDE_FILE_BYTES: Final = 4 * 2**20  # one :include: file of aliases(5)
+ALIAS_DEPTH: Final = 100  # aliases inside aliases of aliases(5); Postfix's local(8) allows 100

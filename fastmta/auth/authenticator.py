@@ -1,0 +1,151 @@
+"""Who may log in: mechanisms offered, login names, and the verdict on a client's credentials.
+
+Invariants: unknown user, wrong password, disabled account and a foreign authorization identity give the same answer
+after the same hash and the same delay; a login name is looked up as it stands, never expanded.
+
+Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from fastmta.auth.passwords import HashedAccount, PasswordChecker
+from fastmta.auth.sasl import MECHANISMS, Credentials
+from fastmta.model.errors import TemporaryFailure
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
+
+LOGIN_NAME_CHARACTERS: Final = 320  # 64 + "@" + 255, RFC 5321 §4.5.3.1
+
+
+class LoginAccount(HashedAccount, Protocol):
+    @property
+    def address(self) -> str: ...
+    @property
+    def enabled(self) -> bool: ...
+
+
+A_co = TypeVar("A_co", bound=LoginAccount, covariant=True)
+A = TypeVar("A", bound=LoginAccount)
+
+
+class AccountLookup(Protocol[A_co]):
+    def lookup(self, address: str) -> A_co | None: ...
+
+
+class AuthSettings(Protocol):
+    @property
+    def mechanisms(self) -> tuple[str, ...]: ...
+    @property
+    def disable_plaintext_auth(self) -> bool: ...
+    @property
+    def failure_delay(self) -> float: ...
+
+
+class LoginSettings(Protocol):
+    @property
+    def auth(self) -> AuthSettings: ...
+    @property
+    def mydomain(self) -> str: ...
+    @property
+    def mydestination(self) -> tuple[str, ...]: ...
+
+
+class Authenticator(Generic[A]):
+    """The verdicts of one process, on its loop."""
+
+    __slots__ = (
+        "_accounts",
+        "_cells",
+        "_domain",
+        "_log",
+        "_offered",
+        "_passwords",
+        "_plain_text",
+        "_settings",
+        "_sleep",
+    )
+
+    def __init__(
+        self,
+        config: LoginSettings,
+        accounts: AccountLookup[A],
+        passwords: PasswordChecker,
+        *,
+        cells: Cells,
+        log: Log,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = config.auth
+        self._accounts = accounts
+        self._passwords = passwords
+        self._cells = cells
+        self._log = log
+        self._sleep = sleep
+        self._offered = tuple(name for name in config.auth.mechanisms if name in MECHANISMS)
+        self._plain_text = not config.auth.disable_plaintext_auth
+        local = config.mydestination
+        self._domain = config.mydomain if config.mydomain in local or not local else local[0]
+
+    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+        """What a connection may be offered: all of ours send the password itself, so nothing without TLS (RFC 4954 §4)
+        but from loopback, which is Dovecot's rule for disable_plaintext_auth.
+        """
+        return self._offered if tls or loopback or self._plain_text else ()
+
+    def login_allowed(self, tls: bool, loopback: bool) -> bool:
+        """Whether IMAP LOGIN and POP3 USER may be used; for LOGINDISABLED (RFC 9051 §6.2.3)."""
+        return tls or loopback or self._plain_text
+
+    def login_address(self, name: str) -> str:
+        """The account that a login name stands for: the full address, a bare name in our own domain."""
+        folded = name.lower()
+        return folded if "@" in folded else f"{folded}@{self._domain}"
+
+    def try_now(self, credentials: Credentials, service: str) -> A | None:
+        """The account, if these credentials were right not long ago; None says only that `authenticate` has to look."""
+        account = self._account(credentials)
+        if account is None or not account.enabled:
+            return None
+        if not self._passwords.cached(account, credentials.password, service, credentials.mechanism):
+            return None
+        self._count(credentials.mechanism, "success")
+        return account
+
+    async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> A | None:
+        """The account that these credentials open, or None, which comes after the failure delay.
+
+        Raises TemporaryFailure where too many wait. Cancel it when the peer leaves.
+        """
+        account = self._account(credentials)
+        try:
+            right = await self._passwords.verify(account, credentials.password, service, credentials.mechanism)
+        except TemporaryFailure:
+            self._count(credentials.mechanism, "temporary")
+            raise
+        if account is not None and right and account.enabled:
+            self._count(credentials.mechanism, "success")
+            return account
+        self._count(credentials.mechanism, "failure")
+        self._log.info(
+            "auth.failed",
+            service=service,
+            mechanism=credentials.mechanism,
+            login=credentials.authcid.encode("utf-8", "backslashreplace")[:LOGIN_NAME_CHARACTERS],
+            client=peer_ip,
+            known=account is not None,
+        )
+        await self._sleep(self._settings.failure_delay)
+        return None
+
+    def _account(self, credentials: Credentials) -> A | None:
+        address = self.login_address(credentials.authcid)
+        if len(address) > LOGIN_NAME_CHARACTERS or any(ord(character) <= 32 for character in address):
+            return None
+        if credentials.authzid and self.login_address(credentials.authzid) != address:
+            return None  # acting for somebody else (RFC 4616 §2) is not built
+        return self._accounts.lookup(address)
+
+    def _count(self, mechanism: str, result: str) -> None:
+        self._cells[METRICS.auth_total[mechanism, result]] += 1
