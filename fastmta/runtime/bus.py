@@ -1,13 +1,14 @@
 """The bus between workers, and whoever waits for a mailbox to change.
 
-Two things are told: *these next hops have new work* (to the slot that owns each) and *mailbox M is at modseq S* (to all). What
-this process committed is told inside it at once, by the store's observer; others get one unix datagram socket each. The kernel
-queues only ten datagrams, so loss is normal and costs nothing but time: what a peer cannot take now is gathered, newest wins,
-and sent when its socket is writable again. Once a second, if a transaction that was not ours has moved the environment, owners
-reread their hops and every watched mailbox compares its modseq: that alone would do, the datagrams only make it quick.
+Two things are told: *these next hops have new work* (to the slot that owns each) and *mailbox M is at modseq S* (to
+all). What this process committed is told inside it at once, by the store's observer; others get one unix datagram
+socket each. The kernel queues only ten datagrams, so loss is normal and costs nothing but time: what a peer cannot
+take now is gathered, newest wins, and sent when its socket is writable again. Once a second, if a transaction that
+was not ours has moved the environment, owners reread their hops and every watched mailbox compares its modseq: that
+alone would do, the datagrams only make it quick.
 
-Sockets lie in `data_directory/bus` as SLOT-PID and are found by listing it, so two generations of a slot can live side by side.
-FASTMTA_BUS_DROP=1 drops every datagram that is sent, for tests.
+Sockets lie in `data_directory/bus` as SLOT-PID and are found by listing it, so two generations of a slot can live
+side by side. FASTMTA_BUS_DROP=1 drops every datagram that is sent, for tests.
 """
 
 import asyncio
@@ -60,7 +61,8 @@ _decoder: Final = msgspec.msgpack.Decoder(Notice)
 class MailboxNotifier:
     """Who watches which mailbox, and at which modseq each was last told.
 
-    Subscribe first, then read the mailbox: a change between the two is then told, never lost. Being told twice is normal.
+    Subscribe first, then read the mailbox: a change between the two is then told, never lost. Being told twice is
+    normal.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, modseq_of: Callable[[int], int]) -> None:
@@ -71,7 +73,7 @@ class MailboxNotifier:
         self._checking: list[int] = []
 
     def subscribe(self, mailbox_id: int, watcher: Watcher) -> None:
-        """From now on `watcher.mailbox_changed` is called, on the loop, after each change; not by its own call of this."""
+        """From now on `watcher.mailbox_changed` is called, on the loop, after each change."""
         watchers = self._watchers.get(mailbox_id)
         if watchers is None:
             self._told[mailbox_id] = self._modseq_of(mailbox_id)
@@ -89,7 +91,7 @@ class MailboxNotifier:
             del self._watchers[mailbox_id], self._told[mailbox_id]
 
     def changed(self, mailboxes: Sequence[tuple[int, int]]) -> None:
-        """Tells the watchers of mailboxes that are now at these modseqs; one that was told already is not told again."""
+        """Tells the watchers of mailboxes that are now at these modseqs; never the same twice."""
         told = self._told
         for mailbox_id, modseq in mailboxes:
             known = told.get(mailbox_id)
@@ -236,7 +238,7 @@ class Bus:
                 self._hops_callback(owned)
 
     def own(self, owns: bool) -> None:
-        """Whether this process walks its slot's hops; without, its work is told to the process of the slot that does."""
+        """Whether this process walks its slot's hops; if not, their work is told to the slot's other process."""
         self._owns = owns
 
     def publish_hops(self, hops: Sequence[bytes]) -> list[bytes]:

@@ -50,8 +50,7 @@ def _logfmt(record: dict[str, Any]) -> bytes:
     parts = [at[11:-1], f"{level:<7}", event]
     for key, value in record.items():
         text = value if isinstance(value, str) else _encode(value).decode()
-        if text.isascii() and (not text or not _PLAIN.issuperset(text)) and not isinstance(value, list | tuple |
-        dict):
+        if text.isascii() and (not text or not _PLAIN.issuperset(text)) and not isinstance(value, list | tuple | dict):
             text = _encode(text).decode()
         elif not text.isprintable():
             text = ascii(text)

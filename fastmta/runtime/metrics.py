@@ -130,8 +130,8 @@ class Metrics:
         self.delivery_seconds = self._histogram(
             "delivery_seconds",
             "From acceptance to final delivery",
-            tuple(int(s * 1e6) for s in (0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 300, 1800, 7200, 43200, 172800,
-            432000)), 1_000_000,
+            tuple(int(s * 1e6) for s in (0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 300, 1800, 7200, 43200, 172800, 432000)),
+            1_000_000,
         )
         self.commit_seconds = self._histogram(
             "store_commit_seconds", "One commit of the store", tuple(64 << i for i in range(17)), 1_000_000

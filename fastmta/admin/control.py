@@ -1,0 +1,67 @@
+"""The client of the control socket: how commands talk to a server that is up.
+
+A request and its answer are one line of JSON each, {"do": "status"} and {"ok": true, ...} or {"ok": false, "error":
+"..."}. The server checks who asks by the kernel's word (SO_PEERCRED): root, or whoever runs it.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from fastmta.model.errors import FastMTAError
+
+SOCKET_NAME: Final = "control.sock"
+ANSWER_BYTES: Final = 1 << 22
+REQUEST_BYTES: Final = 1 << 16
+
+
+class ControlConfig(Protocol):
+    """What of the configuration says where the server is."""
+
+    @property
+    def data_directory(self) -> str: ...
+
+
+class NotRunning(FastMTAError):
+    """No server answers for this data directory."""
+
+
+def request(config: ControlConfig, command: dict[str, Any], *, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Sends one command and returns its answer. Blocks up to `timeout_s`.
+
+    NotRunning where no server listens; FastMTAError where it refuses us or its answer makes no sense.
+    """
+    directory = Path(config.data_directory)
+    try:
+        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise NotRunning(f"{directory}: {error.strerror}") from None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(timeout_s)
+            try:  # through the descriptor, because a socket's path has at most 107 bytes
+                sock.connect(f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}")
+            except (FileNotFoundError, ConnectionRefusedError):
+                raise NotRunning(f"no server is running on {directory}") from None
+            except PermissionError:
+                raise FastMTAError(f"not allowed to talk to the server on {directory}; try as root") from None
+            sock.sendall(json.dumps(command).encode() + b"\n")
+            data = bytearray()
+            while not data.endswith(b"\n"):
+                part = sock.recv(65536)
+                if not part or len(data) > ANSWER_BYTES:
+                    break
+                data += part
+    except TimeoutError:
+        raise FastMTAError(f"the server did not answer within {timeout_s:g} s") from None
+    except OSError as error:
+        raise FastMTAError(f"talking to the server failed: {error.strerror}") from error
+    finally:
+        os.close(directory_fd)
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        raise FastMTAError("the server closed the connection without an answer") from None
+    return dict(answer)

@@ -1,0 +1,203 @@
+"""Listening sockets: one SO_REUSEPORT socket an address and slot, kept open by the supervisor for as long as the
+address is listed.
+
+A worker inherits its slot's sockets with whatever waits in their backlog; closing one of two listeners would lose it.
+For the same reason a socket outlives its slot: after `workers` shrinks, the sockets of the slots that are gone are
+dealt out among those that stay. A unix socket, and one that systemd passed, is single and shared by all workers.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from fastmta.model.errors import ConfigError
+from fastmta.runtime.metrics import SERVICES
+
+BACKLOG: Final = 1024  # connections the kernel holds a socket; net.core.somaxconn may lower it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one service listens: a path, or a host and a port."""
+
+    service: str
+    text: str  # as configured
+
+    @property
+    def path(self) -> str:
+        return self.text.removeprefix("unix:") if self.text.startswith("unix:") else ""
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """ConfigError where the text is neither "host:port" nor "[v6]:port"."""
+        host, colon, port = self.text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f'listen.{self.service}: {self.text!r} is not "host:port" or "unix:/path"')
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One address and its sockets; `shared` has one socket for all slots."""
+
+    address: Address
+    sockets: list[socket.socket] = field(default_factory=list)
+    shared: bool = False
+
+    @property
+    def bound(self) -> str:
+        """The address with the port that the kernel chose, where 0 was asked for."""
+        if self.address.path:
+            return self.address.text
+        host, port = self.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def of_slot(self, slot: int, slots: int) -> list[socket.socket]:
+        """The sockets that the worker of `slot` accepts from."""
+        return self.sockets if self.shared else [s for n, s in enumerate(self.sockets) if n % slots == slot]
+
+
+def addresses(listen: object) -> list[Address]:
+    """Every address of a [listen] table, checked."""
+    out = []
+    for service in SERVICES:
+        for text in getattr(listen, service, ()) or ():
+            address = Address(service, text)
+            if not address.path:
+                _ = address.host_port
+            out.append(address)
+    return out
+
+
+def _bind(address: Address, beside: socket.socket | None) -> socket.socket:
+    if address.path:
+        return _bind_unix(address)
+    host, port = address.host_port
+    if beside is not None:
+        port = beside.getsockname()[1]
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+    except socket.gaierror as error:
+        raise ConfigError(f"listen.{address.service}: {address.text}: {error.strerror}") from None
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _bind_unix(address: Address) -> socket.socket:
+    path = address.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)  # left behind: the data directory's lock says that its server is gone
+        except FileNotFoundError:
+            pass
+        sock.bind(path)
+        os.chmod(path, 0o666)  # who may talk to it is decided by the directory it lies in, as with Postfix
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
+    sock.setblocking(False)
+    return sock
+
+
+class Listeners:
+    """All listening sockets of the server."""
+
+    def __init__(self, inherited: Iterable[tuple[str, socket.socket]] = ()) -> None:
+        self.endpoints: dict[Address, Endpoint] = {}
+        self._inherited = list(inherited)
+
+    def change(self, wanted: list[Address], slots: int) -> tuple[list[Endpoint], list[Endpoint]]:
+        """Binds what is new for `slots` workers, and returns the endpoints bound and those no longer wanted, still
+        open.
+
+        ConfigError where an address cannot be bound; then nothing has changed.
+        """
+        fresh: dict[Address, Endpoint] = {}
+        added: list[tuple[Endpoint, socket.socket]] = []
+        try:
+            for address in wanted:
+                endpoint = self.endpoints.get(address) or fresh.get(address)
+                if endpoint is None:
+                    endpoint = fresh[address] = self._adopt(address) or Endpoint(address, shared=bool(address.path))
+                while len(endpoint.sockets) < (1 if endpoint.shared else slots):
+                    sock = _bind(address, endpoint.sockets[0] if endpoint.sockets else None)
+                    endpoint.sockets.append(sock)
+                    added.append((endpoint, sock))
+        except ConfigError:
+            for endpoint, sock in added:
+                endpoint.sockets.remove(sock)
+                sock.close()
+            raise
+        self.endpoints.update(fresh)
+        gone = [self.endpoints.pop(address) for address in list(self.endpoints) if address not in set(wanted)]
+        return list(fresh.values()), gone
+
+    def _adopt(self, address: Address) -> Endpoint | None:
+        """The socket that systemd passed for this service and port, if it did."""
+        for name, sock in self._inherited:
+            where = sock.getsockname()
+            if sock.family == socket.AF_UNIX:
+                same = where == address.path
+            else:
+                same = not address.path and where[1] == address.host_port[1]
+            if same and name in (address.service, "unknown", ""):
+                self._inherited.remove((name, sock))
+                sock.setblocking(False)
+                return Endpoint(address, [sock], shared=True)
+        return None
+
+    def of_slot(self, slot: int, slots: int) -> list[tuple[Endpoint, socket.socket]]:
+        """What the worker of `slot` accepts from."""
+        return [(e, s) for e in self.endpoints.values() for s in e.of_slot(slot, slots)]
+
+    def close(self) -> None:
+        """Closes everything and removes the paths of unix sockets."""
+        for endpoint in self.endpoints.values():
+            close_endpoint(endpoint)
+        self.endpoints.clear()
+
+
+def close_endpoint(endpoint: Endpoint) -> None:
+    """Gives an address back."""
+    for sock in endpoint.sockets:
+        sock.close()
+    if endpoint.address.path:
+        try:
+            os.unlink(endpoint.address.path)
+        except OSError:
+            return
+
+
+def inherited_sockets() -> list[tuple[str, socket.socket]]:
+    """What sd_listen_fds(3) gives: descriptors from 3 on, with their names; the variables are consumed."""
+    count = os.environ.pop("LISTEN_FDS", "")
+    pid = os.environ.pop("LISTEN_PID", "")
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    if not count.isdigit() or pid != str(os.getpid()):
+        return []
+    out = []
+    for n in range(int(count)):
+        sock = socket.socket(fileno=3 + n)
+        sock.set_inheritable(False)
+        out.append((names[n] if n < len(names) else "", sock))
+    return out

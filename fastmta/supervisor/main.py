@@ -1,0 +1,289 @@
+"""The supervisor: binds the ports, starts the workers, and keeps them there. No loop, no store, no input from the
+network.
+
+Signals: HUP rereads the configuration in place; where `workers` or [listen] has changed, the workers are replaced
+without a connection lost. TERM and INT stop gracefully, a second one at once. The same through the control socket
+(admin/control.py). Exit codes are those of sysexits(3): 0 stopped, 75 the data directory is in use, 78 the
+configuration is wrong.
+"""
+
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from fastmta import __version__
+from fastmta.config.load import load
+from fastmta.config.schema import Config
+from fastmta.model.errors import ConfigError, FastMTAError
+from fastmta.runtime.lock import DirectoryBusy, lock_directory
+from fastmta.runtime.log import get_logger
+from fastmta.supervisor.control import Client, ControlSocket
+from fastmta.supervisor.listeners import Listeners, addresses, inherited_sockets
+from fastmta.supervisor.notify import notify, notify_reloading
+from fastmta.supervisor.pool import EX_CONFIG, Pool
+from fastmta.supervisor.process import Worker, identity
+from fastmta.supervisor.status import describe
+
+LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
+ANSWER_S: Final = 20.0  # for workers to answer a command
+EX_TEMPFAIL: Final = 75
+WORKER_COMMAND: Final = [sys.executable, "-m", "fastmta.supervisor.worker"]
+
+
+class Asked:
+    """A control client that waits for workers; answered when all have spoken, died, or taken too long."""
+
+    def __init__(self, client: Client | None, workers: list[Worker], deadline: float) -> None:
+        self.client = client
+        self.waiting = {w.pid for w in workers}
+        self.deadline = deadline
+        self.errors: list[str] = []
+
+
+class Supervisor:
+    """One run of the server, from bound ports to the last worker's end."""
+
+    def __init__(self, config_path: str, config: Config, lock_fd: int, command: list[str]) -> None:
+        self.config_path = config_path
+        self.config = config
+        self.log = get_logger()
+        self.selector = selectors.DefaultSelector()
+        self.listeners = Listeners(inherited_sockets())
+        self.pool = Pool(command, config_path, self.listeners, lock_fd, self.selector, self.log, self._on_message)
+        self.signals: list[int] = []
+        self.reloads: list[Asked] = []
+        self.status_asked: list[Asked] = []
+        self.pending_replace = False
+        self.told_ready = False
+
+    def run(self) -> int:
+        """Serves until stopped; the exit code."""
+        self._configure()
+        endpoints, _ = self.listeners.change(addresses(self.config.listen), self._slots())
+        for endpoint in endpoints:
+            self.log.info("listener.bound", service=endpoint.address.service, address=endpoint.bound)
+        self._catch_signals()
+        self.control = ControlSocket(Path(self.config.data_directory), self.selector, self._command)
+        bus = Path(self.config.data_directory) / "bus"
+        for stale in bus.glob("*-*") if bus.is_dir() else ():
+            stale.unlink(missing_ok=True)
+        self.log.info("supervisor.started", version=__version__, config=self.config_path, workers=self._slots())
+        self.pool.start_generation(self._slots(), [])
+        try:
+            while not (self.pool.stopping and not self.pool.workers):
+                self._turn()
+                if self.pool.failed_code is not None and not self.pool.stopping:
+                    self.log.error("supervisor.giving_up", reason="a worker could not use the configuration")
+                    self.pool.kill()
+        finally:
+            self.pool.kill()
+            self.control.close()
+            self.listeners.close()
+            self.selector.close()
+        self.log.info("supervisor.stopped")
+        return self.pool.failed_code or 0
+
+    def _slots(self) -> int:
+        return self.config.workers or len(os.sched_getaffinity(0))
+
+    def _configure(self) -> None:
+        """Whom the workers run as, and what only we may read for them."""
+        who = identity(self.config.default_user)
+        if os.geteuid() == 0 and not who.name:
+            self.log.warning("supervisor.workers_are_root", default_user=self.config.default_user)
+        who.give(Path(self.config.data_directory))
+        private = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
+        self.pool.configure(self.config, who, {key: path for key, path in private.items() if path})
+        self.log.set_level(self.config.log_level)
+
+    def _catch_signals(self) -> None:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._wakeup = (reader, writer)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, lambda n, _: self.signals.append(n))
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self.selector.register(reader, selectors.EVENT_READ, self._drain_wakeup)
+
+    def _drain_wakeup(self) -> None:
+        try:
+            self._wakeup[0].recv(4096)
+        except BlockingIOError:
+            return
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        deadlines = [asked.deadline for asked in (*self.reloads, *self.status_asked)]
+        due = self.pool.next_deadline()
+        if due is not None:
+            deadlines.append(due)
+        deadlines.append(now + 30.0)  # for control clients that say nothing
+        for key, _ in self.selector.select(max(0.0, min(deadlines) - now)):
+            key.data()
+        while self.signals:
+            self._signal(self.signals.pop(0))
+        self.pool.reap()
+        now = time.monotonic()
+        self.pool.tick(now)
+        self.control.expire(now)
+        self._answer(now)
+        if self.pending_replace and not self.pool.old:
+            self.pending_replace = False
+            self._reload(None)
+        if self.pool.all_ready and not self.told_ready and not self.pool.stopping:
+            self.told_ready = True
+            notify(f"READY=1\nSTATUS={self.pool.slots} workers")
+            self.log.info("supervisor.ready", workers=self.pool.slots)
+
+    def _signal(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload(None)
+        elif number in (signal.SIGTERM, signal.SIGINT):
+            if self.pool.stopping:
+                self.pool.kill()
+            else:
+                self._stop(signal.Signals(number).name)
+
+    def _stop(self, reason: str) -> None:
+        self.log.info("supervisor.stopping", reason=reason)
+        notify("STOPPING=1")
+        self.pool.stop()
+
+    # --- reload ---
+
+    def _reload(self, client: Client | None) -> None:
+        if self.pool.stopping:
+            if client:
+                client.answer(ok=False, error="the server is stopping")
+            return
+        notify_reloading()
+        try:
+            config = load(self.config_path)
+            if config.data_directory != self.config.data_directory:
+                raise ConfigError("data_directory: a change of it needs a restart")
+            wanted = addresses(config.listen)
+            slots = config.workers or len(os.sched_getaffinity(0))
+            replace = slots != self.pool.slots or set(wanted) != set(self.listeners.endpoints)
+            if replace and self.pool.old:  # two generations at most: the oldest goes first, later signals coalesce
+                self.pending_replace = True
+                for worker in self.pool.old:
+                    self.pool.stop_worker(worker)
+                self.log.info("config.reload_postponed", reason="workers of an earlier reload are still leaving")
+                if client:
+                    client.answer(ok=True, postponed=True)
+                return
+            bound, gone = self.listeners.change(wanted, slots) if replace else ([], [])
+        except FastMTAError as error:
+            self.log.error("config.rejected", error=str(error))
+            notify("READY=1")
+            if client:
+                client.answer(ok=False, error=str(error))
+            return
+        self.config = config
+        self._configure()
+        if not replace:
+            workers = self.pool.broadcast("reload")
+            self.reloads.append(Asked(client, workers, time.monotonic() + ANSWER_S))
+            return
+        for endpoint in bound:
+            self.log.info("listener.bound", service=endpoint.address.service, address=endpoint.bound)
+        for endpoint in gone:
+            self.log.info("listener.closed", service=endpoint.address.service, address=endpoint.bound)
+        self.told_ready = False
+        self.pool.start_generation(slots, gone)
+        self.log.info("config.reloaded", workers=slots, replaced=True)
+        if client:
+            client.answer(ok=True, replaced=True)
+
+    def _on_message(self, worker: Worker, message: dict[str, Any]) -> None:
+        if message.get("do") == "reloaded":
+            for asked in self.reloads:
+                asked.waiting.discard(worker.pid)
+                if message.get("error"):
+                    asked.errors.append(str(message["error"]))
+        elif message.get("do") == "status":
+            worker.status = message
+            for asked in self.status_asked:
+                asked.waiting.discard(worker.pid)
+
+    def _answer(self, now: float) -> None:
+        """Answers the commands whose workers have all spoken."""
+        alive = {w.pid for w in self.pool.workers}
+        for asked in [a for a in self.reloads if not (a.waiting & alive) or a.deadline <= now]:
+            self.reloads.remove(asked)
+            if asked.waiting & alive:
+                asked.errors.append("a worker did not answer")
+            if asked.errors:
+                self.log.error("config.rejected", error=asked.errors[0])
+            else:
+                self.log.info("config.reloaded", workers=self.pool.slots, replaced=False)
+            notify("READY=1")
+            if asked.client and asked.errors:
+                asked.client.answer(ok=False, error=asked.errors[0])
+            elif asked.client:
+                asked.client.answer(ok=True, replaced=False)
+        for asked in [a for a in self.status_asked if not (a.waiting & alive) or a.deadline <= now]:
+            self.status_asked.remove(asked)
+            if asked.client:
+                asked.client.answer(ok=True, **describe(self.pool, self.listeners, self.config_path))
+
+    # --- control socket ---
+
+    def _command(self, client: Client, request: dict[str, Any]) -> None:
+        match request.get("do"):
+            case "ping":
+                client.answer(ok=True, pid=os.getpid(), version=__version__)
+            case "reload":
+                self._reload(client)
+            case "stop":
+                client.answer(ok=True, pid=os.getpid())
+                if not self.pool.stopping:
+                    self._stop("control socket")
+            case "status":
+                workers = self.pool.broadcast("status")[:1]  # the queue is one: any worker can count it
+                self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
+            case other:
+                client.answer(ok=False, error=f"unknown command {other!r}; known: ping, reload, status, stop")
+
+
+def raise_descriptor_limit() -> None:
+    """Lifts the soft limit of open files to the hard one; workers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
+    """Runs the server in the foreground until it is stopped; the exit code. `command` starts a worker, for tests."""
+    log = get_logger()
+    try:
+        config = load(config_path)
+        log.set_level(config.log_level)
+        raise_descriptor_limit()
+        directory = Path(config.data_directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = lock_directory(
+            directory,
+            wait_s=LOCK_WAIT_S,
+            waiting=lambda holder: log.warning("supervisor.waiting", data_directory=str(directory), held_by=holder),
+        )
+        return Supervisor(str(config_path), config, lock_fd, command or WORKER_COMMAND).run()
+    except ConfigError as error:
+        print(f"fastmta: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except DirectoryBusy as error:
+        print(f"fastmta: {error}; is the server already running?", file=sys.stderr)
+        return EX_TEMPFAIL
+    except OSError as error:
+        print(f"fastmta: {error.filename or 'the server could not start'}: {error.strerror}", file=sys.stderr)
+        return EX_TEMPFAIL
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(sys.argv[1]))

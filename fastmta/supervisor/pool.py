@@ -1,0 +1,338 @@
+"""The workers of a server: their generations, their ranges of counters, their deaths and their successors.
+
+A *generation* is the set of workers started for one number of workers and one [listen] table. There are at most two:
+while the new one takes over, the old one stops accepting, releases its hops and lets its sessions end. The new one
+walks its hops only when every process of the old has released its own or been reaped, because with another number of
+workers the hops are dealt out anew; within a generation a slot's next process starts only after the last one was
+reaped.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from selectors import EVENT_READ, BaseSelector
+from typing import Any, Final, Protocol
+
+from fastmta.runtime.board import Board
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
+from fastmta.supervisor.listeners import Endpoint, Listeners, close_endpoint
+from fastmta.supervisor.process import Identity, Worker, sealed_copy, spawn
+from fastmta.supervisor.slots import Restarts
+
+RANGES: Final = 4096  # 16 MB of address space; only those that were used cost memory
+STOP_S: Final = 20.0  # for a worker that was told to stop, before it is killed
+EX_CONFIG: Final = 78  # a worker's own verdict on what it was given: no restart can mend it
+
+
+class PoolConfig(Protocol):
+    """What the pool reads of the configuration."""
+
+    @property
+    def data_directory(self) -> str: ...
+    @property
+    def reload_drain_time(self) -> float: ...
+
+
+class Pool:
+    """Starts, watches and replaces workers. `on_message` gets what the pool itself has no use for."""
+
+    def __init__(
+        self,
+        command: list[str],
+        config_path: str,
+        listeners: Listeners,
+        lock_fd: int,
+        selector: BaseSelector,
+        log: Log,
+        on_message: Callable[[Worker, dict[str, Any]], None],
+    ) -> None:
+        self._command = command
+        self._config_path = config_path
+        self._listeners = listeners
+        self._lock_fd = lock_fd
+        self._selector = selector
+        self._log = log
+        self._on_message = on_message
+        self.shared = SharedCells.create(RANGES)
+        self.board: Cells = self.shared.range(0)
+        self.board[Board.LAYOUT] = METRICS.layout
+        self.board[Board.STARTED_AT_S] = int(time.time())
+        self.board[Board.RANGES_USED] = 1
+        self._free_ranges = list(range(RANGES - 1, 0, -1))
+        self.workers: list[Worker] = []
+        self.generation = 0
+        self.slots = 0
+        self.identity = Identity()
+        self.private_files: dict[str, str] = {}  # configuration key -> path that only we can read
+        self._restarts: dict[int, Restarts] = {}
+        self._restart_at: dict[int, float] = {}
+        self._started: set[int] = set()
+        self._adopted: dict[int, Worker] = {}  # slot that waits -> worker that accepts for it
+        self._leftover: list[Endpoint] = []  # no longer listed; open until the old generation has let go
+        self._drain_s = 600.0
+        self.stopping = False
+        self.failed_code: int | None = None
+
+    # --- generations ---
+
+    def start_generation(self, slots: int, leftover: list[Endpoint]) -> None:
+        """Starts `slots` workers; those that run already are told to drain once the new ones are ready."""
+        self.generation += 1
+        self.slots = slots
+        self._leftover += leftover
+        self.board[Board.SLOTS] = slots
+        self._restart_at.clear()
+        for slot in list(self._adopted):
+            self._unadopt(slot)
+        for slot in range(slots):
+            self._spawn(slot)
+
+    @property
+    def current(self) -> list[Worker]:
+        """The workers of the newest generation."""
+        return [w for w in self.workers if w.generation == self.generation]
+
+    @property
+    def old(self) -> list[Worker]:
+        """Those of the generation before, still there."""
+        return [w for w in self.workers if w.generation != self.generation]
+
+    @property
+    def all_ready(self) -> bool:
+        """Every slot has a worker that accepts."""
+        return sum(w.state == "ready" for w in self.current) == self.slots
+
+    def configure(self, config: PoolConfig, identity: Identity, private_files: dict[str, str]) -> None:
+        """What the next worker is given."""
+        self._drain_s = config.reload_drain_time
+        self._bus = Path(config.data_directory) / "bus"
+        self.identity = identity
+        self.private_files = private_files if identity.name else {}
+
+    def private_fds(self) -> tuple[dict[str, int], list[int]]:
+        """Copies of the files that workers may not read, by the place of each in the list of descriptors."""
+        places: dict[str, int] = {}
+        fds: list[int] = []
+        for key, path in self.private_files.items():
+            try:
+                fds.append(sealed_copy(path))
+            except OSError as error:
+                self._log.error("tls.unreadable", key=key, path=path, error=error.strerror)
+            else:
+                places[key] = len(fds) - 1
+        return places, fds
+
+    def _spawn(self, slot: int) -> None:
+        if self.stopping:
+            return
+        self._unadopt(slot)
+        first = slot not in self._started
+        self._started.add(slot)
+        number = self._free_ranges.pop()
+        self.board[Board.RANGES_USED] = max(self.board[Board.RANGES_USED], number + 1)
+        try:
+            worker = spawn(self._command, slot, self.generation, number, self.identity, first=first)
+        except OSError as error:  # out of processes or memory: the same as a worker that died at once
+            self._free_ranges.append(number)
+            self._log.error("worker.not_started", slot=slot, error=error.strerror)
+            self._restart_at[slot] = time.monotonic() + max(1.0, self._deaths_of(slot).died(time.monotonic()))
+            return
+        self.workers.append(worker)
+        self._selector.register(worker.channel, EVENT_READ, lambda: self._readable(worker))
+        accept = self._listeners.of_slot(slot, self.slots)
+        places, private = self.private_fds()
+        sockets = [sock.fileno() for _, sock in accept]
+        sent = worker.channel.send(
+            "spec",
+            [self.shared.fd, self._lock_fd, *sockets, *private],
+            config_path=self._config_path,
+            slot=slot,
+            slots=self.slots,
+            generation=self.generation,
+            range=number,
+            ranges=RANGES,
+            layout=METRICS.layout,
+            own=all(w.released for w in self.old),
+            listeners=[(endpoint.address.service, endpoint.bound) for endpoint, _ in accept],
+            private=places,
+        )
+        for fd in private:
+            os.close(fd)
+        if not sent:
+            self._log.error("worker.not_started", slot=slot, pid=worker.pid)
+        self._log.info("worker.started", slot=slot, worker_pid=worker.pid, generation=self.generation)
+
+    def _deaths_of(self, slot: int) -> Restarts:
+        return self._restarts.setdefault(slot, Restarts())
+
+    # --- messages ---
+
+    def _readable(self, worker: Worker) -> None:
+        while True:
+            try:
+                received = worker.channel.receive()
+            except BlockingIOError:
+                return
+            if received is None:  # it is dying: SIGCHLD tells the rest
+                self._unregister(worker)
+                return
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            self._handle(worker, message)
+
+    def _handle(self, worker: Worker, message: dict[str, Any]) -> None:
+        match message.get("do"):
+            case "ready":
+                if worker.state == "starting":
+                    worker.state = "ready"
+                self._log.info("worker.ready", slot=worker.slot, worker_pid=worker.pid, seconds=message.get("seconds"))
+                self._settle()
+            case "released":
+                worker.released = True
+                self._settle()
+            case "store_failed":
+                self._log.error("store.failed", slot=worker.slot, worker_pid=worker.pid, error=message.get("error"))
+                self.board[Board.STORE_FAILED] = 1
+                for other in self.workers:  # the environment is one: all reopen it, and each first checks it
+                    self.stop_worker(other)
+        self._on_message(worker, message)
+
+    def _settle(self) -> None:
+        """Takes the steps that a worker's new state allows: drain the old generation, own its hops, close leftovers."""
+        ready = sum(w.state == "ready" for w in self.current)
+        self.board[Board.READY] = ready
+        old = self.old
+        if old and self.all_ready:
+            for worker in old:
+                if not worker.leaving:
+                    worker.state = "draining"
+                    worker.kill_at = time.monotonic() + self._drain_s + STOP_S
+                    worker.channel.send("drain", seconds=self._drain_s)
+        if all(w.released for w in old):
+            for worker in self.current:
+                worker.channel.send("own")
+            if not old or self.all_ready:
+                for endpoint in self._leftover:
+                    close_endpoint(endpoint)
+                self._leftover.clear()
+
+    # --- deaths ---
+
+    def reap(self) -> None:
+        """Takes leave of the workers that have died and decides when their successors start."""
+        for worker in [w for w in self.workers if w.process.poll() is not None]:
+            self._died(worker)
+
+    def _died(self, worker: Worker) -> None:
+        code = worker.process.returncode
+        expected = worker.leaving
+        how: dict[str, Any] = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+        tell = self._log.info if expected and code == 0 else self._log.error
+        tell(
+            "worker.left" if expected and code == 0 else "worker.died",
+            slot=worker.slot,
+            worker_pid=worker.pid,
+            uptime_s=round(time.time() - worker.started_at),
+            **how,
+        )
+        self._unregister(worker)
+        worker.channel.close()
+        self.workers.remove(worker)
+        reset_gauges(self.shared.range(worker.range))
+        self._free_ranges.append(worker.range)
+        (self._bus / f"{worker.slot}-{worker.pid}").unlink(missing_ok=True)
+        for slot in [slot for slot, by in self._adopted.items() if by is worker]:
+            del self._adopted[slot]
+        if self.board[Board.STORE_FAILED] and not any(w.state == "stopping" for w in self.workers):
+            self.board[Board.STORE_FAILED] = 0
+        if code == EX_CONFIG and worker.state == "starting" and self.generation == 1 and not self._ever_ready():
+            self.failed_code = code
+        if worker.generation == self.generation and not self.stopping:
+            self.board[Board.RESTARTS] += 1
+            now = time.monotonic()
+            wait = self._deaths_of(worker.slot).died(now)
+            self._restart_at[worker.slot] = now + wait
+            if wait:
+                self._log.warning("worker.restart_delayed", slot=worker.slot, seconds=wait)
+                self._adopt(worker.slot)
+        self._settle()
+
+    def _ever_ready(self) -> bool:
+        return any(w.state != "starting" for w in self.workers) or self.board[Board.RESTARTS] > 0
+
+    def _adopt(self, slot: int) -> None:
+        """Lets a sibling accept from the sockets of a slot that waits, so nobody hangs in their backlog."""
+        siblings = [w for w in self.current if w.state == "ready"]
+        if not siblings:
+            return
+        accept = [(e, s) for e, s in self._listeners.of_slot(slot, self.slots) if not e.shared]
+        listeners = [(endpoint.address.service, endpoint.bound) for endpoint, _ in accept]
+        if siblings[0].channel.send("adopt", [s.fileno() for _, s in accept], slot=slot, listeners=listeners):
+            self._adopted[slot] = siblings[0]
+
+    def _unadopt(self, slot: int) -> None:
+        worker = self._adopted.pop(slot, None)
+        if worker is not None:
+            worker.channel.send("unadopt", slot=slot)
+
+    def _unregister(self, worker: Worker) -> None:
+        if worker.channel.fileno() in self._selector.get_map():
+            self._selector.unregister(worker.channel)
+
+    # --- time ---
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, in monotonic seconds."""
+        times = [*self._restart_at.values(), *(w.kill_at for w in self.workers if w.kill_at)]
+        return min(times, default=None)
+
+    def tick(self, now: float) -> None:
+        """Starts the successors that are due and kills who did not leave in time."""
+        for slot in [slot for slot, at in self._restart_at.items() if at <= now]:
+            del self._restart_at[slot]
+            if not self.stopping and slot < self.slots:
+                self._spawn(slot)
+        for worker in self.workers:
+            if worker.kill_at and worker.kill_at <= now:
+                self._log.error(
+                    "worker.killed", slot=worker.slot, worker_pid=worker.pid, reason="did not leave in time"
+                )
+                worker.kill_at = 0.0
+                worker.process.kill()
+
+    def stop_worker(self, worker: Worker) -> None:
+        """Asks a worker to finish its transactions and leave; it is killed if it does not."""
+        if worker.state == "stopping":
+            return
+        worker.state = "stopping"
+        worker.kill_at = time.monotonic() + STOP_S
+        if not worker.channel.send("stop"):
+            worker.process.terminate()
+
+    def stop(self) -> None:
+        """Stops all of them; no successor starts any more."""
+        self.stopping = True
+        self._restart_at.clear()
+        for worker in self.workers:
+            self.stop_worker(worker)
+
+    def kill(self) -> None:
+        """Ends all of them at once: the store needs no goodbye."""
+        self.stopping = True
+        for worker in self.workers:
+            worker.process.kill()
+
+    def broadcast(self, do: str, **fields: Any) -> list[Worker]:
+        """Sends a message to every worker of the newest generation that is up, and returns those."""
+        reached = []
+        for worker in self.current:
+            places, private = self.private_fds() if do == "reload" else ({}, [])
+            if worker.state == "ready" and worker.channel.send(do, private, private=places, **fields):
+                reached.append(worker)
+            for fd in private:
+                os.close(fd)
+        return reached

@@ -1,0 +1,271 @@
+"""The supervisor with workers that speak a toy protocol: restarts, reloads, stops, counters."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.supervisor.running import Server, eventually, python
+
+STUB = str(Path(__file__).with_name("stub_server.py"))
+Start = Callable[..., Server]
+
+
+def config(workers: int = 1, listen: str = 'smtp = ["127.0.0.1:0"]', name: str = "one.test") -> str:
+    return f'myhostname = "{name}"\ndata_directory = "data"\nworkers = {workers}\n[listen]\n{listen}\n'
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    servers: list[Server] = []
+
+    def begin(text: str = "", *, ready: bool = True, **environment: str) -> Server:
+        server = Server(tmp_path, text or config(), python(STUB), PYTHONPATH=os.getcwd(), **environment)
+        servers.append(server)
+        return server.start(ready=ready)
+
+    yield begin
+    for server in servers:
+        server.kill()
+
+
+def line(sock: socket.socket, word: str = "") -> str:
+    if word:
+        sock.sendall(word.encode() + b"\r\n")
+    data = b""
+    while not data.endswith(b"\n"):
+        part = sock.recv(1)
+        if not part:
+            break
+        data += part
+    return data.decode().strip()
+
+
+def totals(server: Server) -> dict[str, Any]:
+    return server.status()["totals"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_slot_has_one_ready_worker(start: Start, workers: int) -> None:
+    server = start(config(workers))
+    found = server.status()["workers"]
+    assert [w["slot"] for w in found] == list(range(workers))
+    assert all(w["state"] == "ready" for w in found)
+    with server.connect() as sock:
+        assert line(sock).startswith("220 ")
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
+def test_a_killed_worker_is_replaced_at_once_and_totals_stay(start: Start) -> None:
+    server = start()
+    with server.connect() as sock:
+        line(sock)
+        for _ in range(3):
+            line(sock, "COUNT")
+        assert totals(server)["messages_received"] == 3
+        assert server.status()["connections"] == {"smtp": 1}
+        before = server.pids
+        sock.sendall(b"DIE\r\n")
+        assert line(sock) == ""
+    eventually(lambda: server.status()["ready"] and server.pids != before, "a new worker")
+    assert totals(server)["messages_received"] == 3
+    assert server.status()["connections"] == {}
+    assert server.status()["restarts"] == 1
+    with server.connect() as sock:
+        line(sock)
+        line(sock, "COUNT")
+    assert totals(server)["messages_received"] == 4
+    assert '"signal":"SIGKILL"' in server.log
+
+
+def test_connections_that_wait_in_the_backlog_survive_the_workers_death(start: Start) -> None:
+    server = start()
+    where = server.address("smtp")
+    pid = server.pids[0]
+    os.kill(pid, signal.SIGSTOP)
+    waiting = [socket.create_connection(where, timeout=15) for _ in range(20)]
+    os.kill(pid, signal.SIGKILL)
+    for sock in waiting:
+        assert line(sock).startswith("220 ")
+        sock.close()
+
+
+def test_a_worker_that_keeps_dying_waits_while_a_sibling_accepts_for_it(start: Start) -> None:
+    server = start(config(2))
+    for _ in range(3):
+        eventually(lambda: server.status()["ready"], "ready")
+        os.kill(next(w["pid"] for w in server.status()["workers"] if w["slot"] == 0), signal.SIGKILL)
+        eventually(lambda: not server.status()["ready"], "seen dead")
+    assert "worker.restart_delayed" in server.log
+    for _ in range(16):
+        with server.connect() as sock:
+            assert line(sock).startswith("220 ")
+    eventually(lambda: server.status()["ready"], "back after its wait")
+    for _ in range(16):
+        with server.connect() as sock:
+            assert line(sock).startswith("220 ")
+
+
+def test_hup_rereads_in_place_without_touching_a_connection(start: Start) -> None:
+    server = start()
+    before = server.pids
+    with server.connect() as sock:
+        line(sock)
+        assert line(sock, "NAME") == "one.test"
+        server.config_path.write_text(config(name="two.test"))
+        assert server.ask("reload") == {"ok": True, "replaced": False}
+        assert line(sock, "NAME") == "two.test"
+    assert server.pids == before
+
+
+def test_a_wrong_configuration_changes_nothing(start: Start) -> None:
+    server = start()
+    server.config_path.write_text(config() + "nonsense = 1\n")
+    answer = server.ask("reload")
+    assert not answer["ok"]
+    assert "nonsense" in answer["error"]
+    server.config_path.write_text(config(name="broken.test"))
+    assert server.ask("reload") == {"ok": False, "error": "this configuration cannot be used"}
+    with server.connect() as sock:
+        line(sock)
+        assert line(sock, "NAME") == "one.test"
+
+
+def test_more_workers_and_ports_replace_processes_and_old_sessions_go_on(start: Start) -> None:
+    server = start()
+    old_pid = server.pids[0]
+    with server.connect() as sock:
+        line(sock)
+        server.config_path.write_text(config(3, 'smtp = ["127.0.0.1:0"]\nimap = ["127.0.0.1:0"]'))
+        port = server.address("smtp")
+        server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+        eventually(lambda: len(server.status()["workers"]) == 4 and server.status()["ready"], "the new generation")
+        eventually(lambda: server.status()["workers"][0]["state"] == "draining", "the old one drains")
+        assert server.address("smtp") == port
+        with server.connect("imap") as other:
+            assert line(other).endswith("imap")
+        assert line(sock, "PING") == "OK"
+        assert line(sock, "OWN") == "no"
+        with server.connect() as fresh:
+            assert int(line(fresh).split()[2]) != old_pid
+            eventually(lambda: line(fresh, "OWN") == "yes", "the new one owns")
+    eventually(lambda: old_pid not in server.pids, "the old one leaves with its last session")
+
+
+def test_connections_during_a_replacement_are_all_greeted(start: Start) -> None:
+    server = start(config(2))
+    where = server.address("smtp")
+    for workers in (1, 3):
+        server.config_path.write_text(config(workers))
+        server.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+        done = 0
+        while done < 20 or not (server.status()["ready"] and len(server.pids) == workers):
+            with socket.create_connection(where, timeout=15) as sock:
+                assert line(sock).startswith("220 ")
+            done += 1
+
+
+def test_term_finishes_the_transaction_then_says_goodbye(start: Start) -> None:
+    server = start()
+    with server.connect() as busy, server.connect() as idle:
+        line(busy)
+        line(idle)
+        line(busy, "HOLD")
+        server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        assert line(idle) == "421 bye"
+        assert line(busy, "PING") == "OK"
+        assert line(busy, "DONE") == "OK"
+        assert line(busy) == "421 bye"
+    assert server.stop() == 0
+
+
+def test_a_failed_store_replaces_all_workers(start: Start) -> None:
+    server = start(config(2))
+    before = server.pids
+    with server.connect() as sock:
+        line(sock)
+        line(sock, "FAIL")
+        eventually(lambda: server.status()["ready"] and not set(server.pids) & set(before), "fresh workers")
+    assert "store.failed" in server.log
+
+
+def test_workers_leave_when_the_supervisor_is_killed_and_a_new_one_waits_for_them(start: Start, tmp_path: Path) -> None:
+    server = start()
+    old = server.pids[0]
+    with server.connect() as sock:
+        line(sock)
+        line(sock, "HOLD")
+        server.process.kill()  # type: ignore[union-attr]
+        server.process.wait()  # type: ignore[union-attr]
+        second = Server(tmp_path, config(), python(STUB), PYTHONPATH=os.getcwd()).start(ready=False)
+        try:
+            eventually(lambda: "supervisor.waiting" in second.log, "the second waits")
+            line(sock, "DONE")
+            eventually(lambda: second.status().get("ready"), "the second serves")
+            assert old not in second.pids
+            assert second.stop() == 0
+        finally:
+            second.kill()
+
+
+def test_a_crash_point_is_not_inherited_by_the_successor(start: Start, tmp_path: Path) -> None:
+    server = start(config(), FASTMTA_CRASH_AT="before_250")
+    pid = server.pids[0]
+    assert b"FASTMTA_CRASH_AT=before_250" in Path(f"/proc/{pid}/environ").read_bytes()
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: server.status()["ready"] and server.pids != [pid], "a successor")
+    assert b"FASTMTA_CRASH_AT" not in Path(f"/proc/{server.pids[0]}/environ").read_bytes()
+
+
+def test_a_configuration_that_no_worker_can_use_ends_the_server(start: Start) -> None:
+    server = start(config(name="broken.test"), ready=False)
+    assert server.process.wait(15) == 78  # type: ignore[union-attr]
+    assert "this configuration cannot be used" in server.log
+
+
+def test_a_port_in_use_is_one_plain_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = start(config(listen=f'smtp = ["127.0.0.1:{port}"]'), ready=False)
+        assert server.process.wait(15) == 78  # type: ignore[union-attr]
+    assert f"fastmta: listen.smtp: cannot listen on 127.0.0.1:{port}: Address already in use\n" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_readiness_reload_and_stop_are_told_to_systemd(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        path = f"/proc/self/fd/{os.open(tmp_path, os.O_RDONLY)}/notify"
+        manager.bind(path)
+        manager.settimeout(15)
+        server = start(config(), NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert manager.recv(500).startswith(b"READY=1")
+        server.ask("reload")
+        assert manager.recv(500).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(500).startswith(b"READY=1")
+        server.ask("stop")
+        assert manager.recv(500).startswith(b"STOPPING=1")
+    assert server.stop() == 0
+
+
+def test_the_control_socket_answers_ping_and_refuses_nonsense(start: Start) -> None:
+    server = start()
+    assert server.ask("ping")["ok"]
+    assert "unknown command" in server.ask("dance")["error"]
+    status = server.ask("status")
+    assert status["queue"] == {"active": 3, "deferred": 0, "held": 0}
+
+
+def test_a_unix_socket_is_shared_by_all_workers(start: Start, tmp_path: Path) -> None:
+    server = start(config(2, 'lmtp = ["unix:lmtp.sock"]'))
+    path = server.status()["listeners"][0]["address"].removeprefix("unix:")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(15)
+        sock.connect(path)
+        assert line(sock).endswith("lmtp")
+    assert server.stop() == 0
+    assert not Path(path).exists()
