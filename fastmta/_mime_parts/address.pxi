@@ -51,7 +51,7 @@ cdef const char* take_words(const char* p, const char* end, Buffer* words, Py_ss
     last_word[0] = 0
     while p < end:
         start = p
-        p = skip_space(p, end, comment)
+        p = skip_space(p, end, comment if words.size else NULL)     # a comment in front of everything names nobody
         if p > start:
             spaced = True
         if p >= end or (is_special(p[0]) and p[0] != c'"'):

@@ -3,12 +3,22 @@
 cdef struct Describer:
     Buffer out
     Buffer value
+    Buffer values               # of a parameter list
     AddressScratch scratch
+
+
+cdef struct Parameter:
+    Slice name                  # of Structure.text
+    Slice value                 # of Describer.values
+    uint32_t base               # length of the name without RFC 2231's marks
+    int section
+    bint extended
 
 
 cdef void release_describer(Describer* d) noexcept nogil:
     release(&d.out)
     release(&d.value)
+    release(&d.values)
     release(&d.scratch.words)
     release(&d.scratch.name)
     release(&d.scratch.route)
@@ -18,8 +28,8 @@ cdef void release_describer(Describer* d) noexcept nogil:
 
 cdef bint describer_failed(Describer* d) noexcept nogil:
     return (
-        d.out.failed or d.value.failed or d.scratch.words.failed or d.scratch.name.failed or d.scratch.route.failed
-        or d.scratch.host.failed or d.scratch.comment.failed
+        d.out.failed or d.value.failed or d.values.failed or d.scratch.words.failed or d.scratch.name.failed
+        or d.scratch.route.failed or d.scratch.host.failed or d.scratch.comment.failed
     )
 
 
@@ -89,29 +99,122 @@ cdef void put_envelope(Describer* d, Buffer* text, Node* node) noexcept nogil:
     put_char(&d.out, b")")
 
 
+cdef void split_name(const char* text, Parameter* parameter) noexcept nogil:
+    """Reads a name of RFC 2231's forms `name*`, `name*n` and `name*n*`: base length, section number (-1: none), extended or not."""
+    cdef const char* name = text + parameter.name.start
+    cdef Py_ssize_t length = parameter.name.length
+    cdef Py_ssize_t i
+    cdef int number = 0
+    parameter.section = -1
+    parameter.base = parameter.name.length
+    parameter.extended = length > 1 and name[length - 1] == c"*"
+    if parameter.extended:
+        length -= 1
+    i = length
+    while i > 0 and length - i < 4 and 48 <= name[i - 1] <= 57:
+        i -= 1
+    if i == length or i < 2 or name[i - 1] != c"*":
+        return
+    parameter.base = <uint32_t>(i - 1)
+    while i < length:
+        number = number * 10 + name[i] - 48
+        i += 1
+    parameter.section = number
+
+
+cdef int find_section(const char* text, Parameter* parameters, int count, int like, int section) noexcept nogil:
+    """The parameter that is section `section` of the same base name as the one at `like`, or -1."""
+    cdef int i
+    cdef Py_ssize_t k
+    cdef Parameter* one = &parameters[like]
+    for i in range(count):
+        if parameters[i].section != section or parameters[i].base != one.base:
+            continue
+        k = 0
+        while k < one.base and lower(text[parameters[i].name.start + k]) == lower(text[one.name.start + k]):
+            k += 1
+        if k == one.base:
+            return i
+    return -1
+
+
+cdef void put_joined(Describer* d, const char* text, Parameter* parameters, int count, int like) noexcept nogil:
+    """Name and joined value of a parameter sent in sections (RFC 2231 §6: a server should join them). Where one section is percent-encoded
+    the whole is, so a "%" of a section that is not must be encoded too."""
+    cdef bint extended = False
+    cdef int section = 0
+    cdef int i
+    cdef Py_ssize_t k
+    cdef Parameter* one = &parameters[like]
+    cdef char c
+    while True:
+        i = find_section(text, parameters, count, like, section)
+        if i < 0:
+            break
+        extended = extended or parameters[i].extended
+        section += 1
+    d.value.size = 0
+    put(&d.value, text + one.name.start, one.base)
+    if extended:
+        put_char(&d.value, b"*")
+    put_string(&d.out, d.value.data, d.value.size)
+    put_char(&d.out, b" ")
+    d.value.size = 0
+    for section in range(section):
+        i = find_section(text, parameters, count, like, section)
+        if not extended or parameters[i].extended:
+            put(&d.value, d.values.data + parameters[i].value.start, parameters[i].value.length)
+            continue
+        for k in range(parameters[i].value.length):
+            c = d.values.data[parameters[i].value.start + k]
+            put_char(&d.value, c)
+            if c == c"%":
+                put(&d.value, b"25", 2)
+    put_string(&d.out, d.value.data, d.value.size)
+
+
 cdef void put_parameters(Describer* d, Buffer* text, const char* p, const char* end, bint needs_charset) noexcept nogil:
-    """`("name" "value" ...)`, names and values as sent (RFC 2231 forms too), or NIL."""
-    cdef Slice name
-    cdef int count = 0
+    """`("name" "value" ...)`, as sent but for RFC 2231's sections, which are joined; or NIL."""
+    cdef Parameter parameters[MAX_PARAMETERS]
+    cdef Parameter* one
+    cdef int count = 0, i
+    cdef bint empty = True
+    d.values.size = 0
     while count < MAX_PARAMETERS:
-        p = next_parameter(p, end, &name, text.data, &d.value)
+        one = &parameters[count]
+        p = next_parameter(p, end, &one.name, text.data, &d.value)
         if p == NULL:
             break
-        put_char(&d.out, b"(" if count == 0 else b" ")
-        put_string(&d.out, text.data + name.start, name.length)
-        put_char(&d.out, b" ")
-        put_string(&d.out, d.value.data, d.value.size)
-        if needs_charset and slice_is(text, &name, b"charset", 7):
+        split_name(text.data, one)
+        one.value.start = <uint32_t>d.values.size
+        one.value.length = <uint32_t>d.value.size
+        put(&d.values, d.value.data, d.value.size)
+        if d.values.failed:
+            return
+        if needs_charset and slice_is(text, &one.name, b"charset", 7):
             needs_charset = False
         count += 1
+    for i in range(count):
+        one = &parameters[i]
+        if one.section >= 0 and find_section(text.data, parameters, count, i, 0) >= 0:
+            if find_section(text.data, parameters, count, i, 0) == i:
+                put_char(&d.out, b"(" if empty else b" ")
+                put_joined(d, text.data, parameters, count, i)
+                empty = False
+            continue
+        put_char(&d.out, b"(" if empty else b" ")
+        put_string(&d.out, text.data + one.name.start, one.name.length)
+        put_char(&d.out, b" ")
+        put_string(&d.out, d.values.data + one.value.start, one.value.length)
+        empty = False
     if needs_charset:
-        put_char(&d.out, b"(" if count == 0 else b" ")
+        put_char(&d.out, b"(" if empty else b" ")
         put(&d.out, b'"charset" "us-ascii"', 20)
-        count += 1
-    if count:
-        put_char(&d.out, b")")
-    else:
+        empty = False
+    if empty:
         put_nil(&d.out)
+    else:
+        put_char(&d.out, b")")
 
 
 cdef void put_media_parameters(Describer* d, Buffer* text, Node* node) noexcept nogil:

@@ -264,7 +264,7 @@ def find_part(bytes record not None, section, uint64_t prefix_length=0):
         words = section.upper().split(".") if section else []
         what = ""
         for word in words:
-            if what:
+            if what or not word:
                 return None
             if not (word.isascii() and word.isdigit()):
                 what = word

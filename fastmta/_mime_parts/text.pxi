@@ -71,7 +71,7 @@ def _decode_base64(data):
         clean = clean[:cut]
     if len(clean) % 4 == 1:
         clean = clean[: len(clean) - 1]
-    return binascii.a2b_base64(clean + b"=" * (-len(clean) % 4))
+    return binascii.a2b_base64(clean + b"==="[: (4 - len(clean) % 4) % 4])
 
 
 def _decode_word(match):
