@@ -1,0 +1,41 @@
+"""One server for all interop tests of a run; every test has an account of its own."""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.whole_server import Server
+
+PASSWORD = "interop-secret"
+
+
+class Account(NamedTuple):
+    user: str
+    password: str
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # Only 127.0.0.1 may relay: other loopback addresses play the strangers.
+    settings = {"mynetworks": ["127.0.0.1/32"], "message_size_limit": 2_000_000, "auth": {"failure_delay": "0s"}}
+    with Server(tmp_path_factory.mktemp("interop"), settings=settings, workers=2) as running:
+        yield running
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def account(server: Server) -> Account:
+    """A fresh, empty account."""
+    made = Account(f"user{next(_numbers)}@example.test", PASSWORD)
+    server.add_user(*made)
+    return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/interop/" in item.path.as_posix():
+            item.add_marker(pytest.mark.interop)
