@@ -1,0 +1,309 @@
+"""The socket of an SMTP or LMTP client: one connection to one next hop, which carries one message after the other.
+
+It moves bytes between the transport and the rules of smtp/client.py, sends bodies, and keeps one deadline, which the
+service's sweep looks at once a second; so a delivery costs no timer, task or future. A small message leaves in one
+write with its final dot; a big one in slices, each read from the store only when the socket has room.
+
+Nothing that leaves has a bare CR or LF, an unstuffed dot, or a last line without CRLF, whatever the store holds.
+"""
+
+import asyncio
+import ssl
+from typing import Any, Final, Protocol
+
+from fastmta._parser import normalize, stuff
+from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
+from fastmta.smtp.client import Client, Event, State, Transaction
+from fastmta.tls.upgrade import start_tls
+
+SLICE_BYTES: Final = 131_072  # read from the store and written at once; the high-water mark lets one wait behind it
+TLS_HANDSHAKE_S: Final = 60.0
+IDLE_S: Final = 10.0  # how long an idle connection is kept
+LIFETIME_S: Final = 300.0  # Postfix's smtp_connection_reuse_time_limit
+MESSAGES: Final = 100
+PROBE_AFTER_S: Final = 1.0  # an idle connection may have been closed by the server: RSET asks first
+
+_UNUSUAL: Final = HAS_BARE_NEWLINE | HAS_DOT_LINE | NO_FINAL_CRLF
+_NOTHING, _BODY, _DONE = Event.NOTHING, Event.BODY, Event.DONE
+
+
+class Timeouts(Protocol):
+    """Postfix's timeouts, in seconds, as [delivery] has them."""
+
+    @property
+    def smtp_helo_timeout(self) -> float: ...
+    @property
+    def smtp_mail_timeout(self) -> float: ...
+    @property
+    def smtp_data_xfer_timeout(self) -> float: ...
+    @property
+    def smtp_data_done_timeout(self) -> float: ...
+
+
+class ConnectionOwner(Protocol):
+    """Who uses the connection: told of the end of the handshake, of each transaction, and of the connection."""
+
+    def session_ready(self, connection: "Connection") -> None: ...
+    def transaction_done(self, connection: "Connection") -> None: ...
+    def session_over(self, connection: "Connection") -> None:
+        """Called exactly once. `client.failure` says why; the transaction, if any, may have undecided recipients."""
+        ...
+
+    def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
+        """The message's bytes as stored; None: it has been deleted meanwhile."""
+        ...
+
+    def tls_context(self) -> ssl.SSLContext | None: ...
+    def spawn(self, name: str, work: Any) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `deadline` is in the loop's seconds; `busy` while a transaction or the handshake is under way."""
+
+    __slots__ = (
+        "_after_cr",
+        "_at_line_start",
+        "_ended",
+        "_loop",
+        "_offset",
+        "_owner",
+        "_paused",
+        "_size",
+        "_timeouts",
+        "_transport",
+        "client",
+        "deadline",
+        "host",
+        "idle_since",
+        "opened_at",
+        "tls_failed",
+        "transaction",
+    )
+
+    # `tls_failed`: the handshake has begun and not ended well, so the owner may try again without.
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, client: Client, host: str, timeouts: Timeouts
+    ) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._timeouts = timeouts
+        self._transport: asyncio.Transport | None = None
+        self._ended = self._paused = False
+        self._offset = self._size = 0
+        self._at_line_start, self._after_cr = True, False
+        self.client = client
+        self.host = host
+        self.opened_at = self.idle_since = loop.time()
+        self.deadline = self.opened_at + timeouts.smtp_helo_timeout
+        self.tls_failed = False
+        self.transaction: Transaction | None = None
+
+    # --- what the owner calls ---
+
+    def start(self, transaction: Transaction) -> None:
+        """Sends a transaction over a ready connection; after a longer idle time the server is asked first."""
+        now = self._loop.time()
+        self.transaction = transaction
+        self.deadline = now + self._timeouts.smtp_mail_timeout
+        client = self.client
+        event = client.start(transaction, probe=client.messages > 0 and now - self.idle_since > PROBE_AFTER_S)
+        if client.output:
+            self._transport.write(client.output)  # type: ignore[union-attr]
+            client.output = b""
+        if event is _DONE:
+            # Decided without asking: told in a turn of its own, so that many of these do not recurse.
+            self._loop.call_soon(self._owner.transaction_done, self)
+
+    def rest(self) -> None:
+        """No transaction for now: the connection waits for the next one for a while."""
+        self.transaction = None
+        self.idle_since = self._loop.time()
+        self.deadline = self.idle_since + IDLE_S
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another transaction may be started."""
+        client = self.client
+        return (
+            client.is_usable
+            and not self._ended
+            and client.messages < MESSAGES
+            and self._loop.time() - self.opened_at < LIFETIME_S
+        )
+
+    def close(self) -> None:
+        """Says QUIT and closes behind it, without waiting for an answer."""
+        if self._transport is not None and not self._transport.is_closing():
+            if self.client.state is State.READY:
+                self.client.quit()
+                self._transport.write(self.client.output)
+                self.client.output = b""
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    def deadline_passed(self, now: float) -> None:
+        """For the sweep: a connection at rest leaves politely, one that waits for the server has failed."""
+        if self.transaction is None and self.client.state is State.READY:
+            self.deadline = now + IDLE_S
+            self.close()
+            return
+        self.client.lost("conversation timed out")
+        self.abort()
+
+    # --- what the transport calls ---
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=SLICE_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        client = self.client
+        event = client.receive(data)
+        if event is _NOTHING:
+            if client.output:
+                self._write_output()
+        elif event is _BODY:
+            self._begin_body()
+        elif event is _DONE:
+            if client.output:
+                self._write_output()
+            self._owner.transaction_done(self)
+        elif event is Event.READY:
+            self._owner.session_ready(self)
+        elif event is Event.HANDSHAKE:
+            self._owner.spawn("delivery TLS handshake", self._start_tls())
+        else:
+            self.abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.client.lost(
+            "lost connection" if exc is None or not self.tls_failed else f"Cannot start TLS: {exc}: failure"
+        )
+        self._end()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.client.state is State.BODY and not self._ended:
+            self._continue_body()
+
+    # --- the message ---
+
+    def _write_output(self) -> None:
+        client = self.client
+        now = self._loop.time()
+        self.deadline = now + (
+            self._timeouts.smtp_mail_timeout if self.transaction is not None else self._timeouts.smtp_helo_timeout
+        )
+        if self._transport is not None:
+            self._transport.write(client.output)
+        client.output = b""
+
+    def _begin_body(self) -> None:
+        transaction = self.transaction
+        assert transaction is not None
+        envelope = transaction.envelope
+        size = envelope.size_bytes
+        if size <= SLICE_BYTES:
+            body = self._owner.read_body(transaction, 0, size)
+            if body is None or len(body) != size:
+                self._gone()
+                return
+            if envelope.bits & _UNUSUAL:
+                self._at_line_start, self._after_cr = True, False
+                body = self._encoded(body, last=True)
+            self.client.body_sent()
+            self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
+            self._transport.write(body + b".\r\n")  # type: ignore[union-attr]
+            return
+        self._offset = 0
+        self._size = size
+        self._at_line_start, self._after_cr = True, False
+        self._continue_body()
+
+    def _continue_body(self) -> None:
+        """Writes slices until the socket has enough or the message is whole."""
+        transaction = self.transaction
+        assert transaction is not None and self._transport is not None
+        while not self._paused and not self._transport.is_closing():
+            length = min(SLICE_BYTES, self._size - self._offset)
+            piece = self._owner.read_body(transaction, self._offset, length)
+            if piece is None or len(piece) != length:
+                self._gone()
+                return
+            self._offset += length
+            last = self._offset >= self._size
+            if transaction.envelope.bits & _UNUSUAL:
+                piece = self._encoded(piece, last=last)
+            if last:
+                self.client.body_sent()
+                self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
+                self._transport.write(piece + b".\r\n")
+                return
+            self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
+            self._transport.write(piece)
+
+    def _encoded(self, piece: bytes, *, last: bool) -> bytes:
+        """The piece as it goes over the wire: no bare CR or LF, dots doubled, and CRLF at the end of the last one."""
+        if self.transaction is not None and self.transaction.envelope.bits & HAS_BARE_NEWLINE:
+            piece, self._after_cr = normalize(piece, self._after_cr)
+            if last and self._after_cr:
+                piece += b" "  # what a bare CR becomes
+        piece, self._at_line_start = stuff(piece, self._at_line_start)
+        if last and not self._at_line_start:
+            piece += b"\r\n"
+        return piece
+
+    def _gone(self) -> None:
+        """The message was deleted while it was under way: the server must not take half of it."""
+        self.client.lost("message deleted")
+        self.abort()
+
+    # --- the ends ---
+
+    async def _start_tls(self) -> None:
+        context = self._owner.tls_context()
+        transport = self._transport
+        if context is None or transport is None:
+            self.abort()
+            return
+        self.deadline = self._loop.time() + TLS_HANDSHAKE_S + 2
+        self.tls_failed = True  # until it has not
+        try:
+            await start_tls(
+                self._loop,
+                transport,
+                self,
+                context,
+                server_side=False,
+                server_hostname=self.host,
+                timeout_s=TLS_HANDSHAKE_S,
+                adopt=self._adopt,
+            )
+        except (OSError, TimeoutError):
+            self._end()  # start_tls has told connection_lost why
+            return
+        self.tls_failed = False
+        self.client.tls_started()
+        self._write_output()
+
+    def _adopt(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=SLICE_BYTES)
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self.client.is_usable = False
+            self._owner.session_over(self)
