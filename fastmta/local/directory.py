@@ -1,0 +1,410 @@
+"""The recipients' directory: what becomes of one RCPT, by aliases, accounts and routes, in Postfix's order.
+
+virtual_alias_maps and the store's aliases rewrite any recipient, over and over; alias_maps rewrite the local parts of
+mydestination; what is left is an account here, a next hop, or a refusal that names the reason.
+
+Invariants: nothing outside our domains is accepted from a client that may not relay, whatever its local part says;
+every expansion ends (depth, size and loops are bounded); an answer is stale only if `version` has changed since.
+
+Left to others: which hop a foreign domain has (the router), and counting what is refused.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from fastmta.local import addresses
+from fastmta.local.addresses import Address
+from fastmta.local.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
+from fastmta.local.maps import TableSet, alias_tables
+from fastmta.local.seams import Account, DirectoryConfig, Router, Store
+from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
+from fastmta.model.errors import ConfigError, PermanentFailure, TemporaryFailure
+from fastmta.model.reply import Reply
+from fastmta.runtime.clock import Clock, SystemClock
+
+REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
+_ROLES: Final = ("postmaster", "abuse")  # RFC 5321 §4.5.1, RFC 2142
+_LOCAL_HOP: Final = b"local:"
+_NOT_BUILT: Final = Reply(451, "4.3.5", "Mail system configuration error")
+
+
+class DomainClass(Enum):
+    """Postfix's address classes. A domain is in one of them."""
+
+    LOCAL = "mydestination"
+    MAILBOX = "virtual_mailbox_domains"
+    ALIAS = "virtual_alias_domains"
+    RELAY = "relay_domains"
+    OTHER = "other"
+
+
+class LocalDirectory:
+    """The directory of one configuration. Look-ups are synchronous: memory, and short reads of the store's map."""
+
+    __slots__ = (
+        "_account_domains",
+        "_aliases",
+        "_checked_at",
+        "_classes",
+        "_clock",
+        "_config",
+        "_delimiters",
+        "_log_problem",
+        "_logins",
+        "_relay",
+        "_router",
+        "_store",
+        "_store_version",
+        "_version",
+        "_virtual",
+    )
+
+    def __init__(
+        self,
+        config: DirectoryConfig,
+        store: Store,
+        router: Router,
+        *,
+        clock: Clock | None = None,
+        log_problem: Callable[[str], None] | None = None,
+    ) -> None:
+        """`log_problem` is told, once for each change, of a map that cannot be read."""
+        self._config = config
+        self._store = store
+        self._router = router
+        self._clock = clock or SystemClock()
+        self._log_problem = log_problem
+        self._delimiters = config.recipient_delimiter
+        self._account_domains = config.mydestination
+        self._classes: dict[str, DomainClass] = {}
+        for found in (DomainClass.RELAY, DomainClass.ALIAS, DomainClass.MAILBOX, DomainClass.LOCAL):
+            self._classes.update(dict.fromkeys(getattr(config, found.value), found))
+        self._relay = frozenset(config.relay_domains)
+        self._virtual = TableSet(config.virtual_alias_maps)
+        self._aliases = alias_tables(config.alias_maps)
+        self._logins = TableSet(config.smtpd_sender_login_maps)
+        self._store_version = store.directory_version
+        self._checked_at = self._clock.monotonic()
+        self._version = 1
+        self._tell_problems()
+
+    @property
+    def version(self) -> int:
+        """Changes whenever an earlier answer may be stale. Looks at the maps' files at most once a second."""
+        self._refresh()
+        return self._version
+
+    def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._checked_at >= REFRESH_S:
+            self._checked_at = now
+            # All three, always: an `or` would leave the others unread until the next look.
+            changed = [tables.refresh() for tables in (self._virtual, self._aliases, self._logins)]
+            if any(changed):
+                self._tell_problems()
+            store_version = self._store.directory_version
+            if any(changed) or store_version != self._store_version:
+                self._store_version = store_version
+                self._version += 1
+
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
+        """What one recipient stands for. `forward_path` is without angle brackets and syntactically valid."""
+        self._refresh()
+        text = forward_path.decode("utf-8", "surrogateescape")
+        try:
+            address = self.qualify(text)
+            self._require_ours(address, may_relay)
+            resolution = self._expanded(address)
+            if not may_relay and address.is_source_routed:
+                self._require_no_relay(address, resolution)
+            return resolution
+        except ValueError:
+            return Resolution(Reply(553, "5.1.3", f"<{_shown(text)}>: Recipient address rejected: Bad address syntax"))
+        except (TemporaryFailure, PermanentFailure) as failure:
+            return Resolution(failure.reply)
+
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
+        """Whether an account may send as `reverse_path`: its own address, extensions of it, what is an alias of it, and
+        what smtpd_sender_login_maps give it; and the null path.
+        """
+        if not reverse_path:
+            return True
+        self._refresh()
+        try:
+            sender = self.qualify(reverse_path.decode("utf-8", "surrogateescape"))
+            owners = self._logins.get(sender.key) if self._logins else None
+            if owners is None and self._logins:
+                owners = self._logins.get(f"@{sender.domain}")
+            if owners is not None and login.lower() in (self.qualify(item).key for item in split_targets(owners)):
+                return True
+            if self.class_of(sender.domain) in (DomainClass.OTHER, DomainClass.RELAY):
+                return False
+            account = self._store.accounts.lookup(login.lower())
+            targets = self._expanded(sender).targets if account is not None else ()
+        except (ValueError, TemporaryFailure, PermanentFailure):
+            return False
+        return account is not None and any(
+            isinstance(target, LocalTarget) and target.account_id == account.id for target in targets
+        )
+
+    def class_of(self, domain: str) -> DomainClass:
+        """The class of a canonical domain; relay_domains hold their subdomains too, as in Postfix."""
+        found = self._classes.get(domain)
+        if found is not None:
+            return found
+        dot = domain.find(".") if self._relay else -1
+        while dot >= 0:
+            if domain[dot + 1 :] in self._relay:
+                return DomainClass.RELAY
+            dot = domain.find(".", dot + 1)
+        if self._virtual and self._virtual.get(domain) is not None:  # virtual(5): `example.org anything`
+            return DomainClass.ALIAS
+        return DomainClass.OTHER
+
+    def qualify(self, text: str) -> Address:
+        """A written address as one with a domain: a bare name gets myorigin. ValueError: not an address."""
+        name = address_of(text.strip())
+        return addresses.parse(name if "@" in name else f"{name}@{self._config.myorigin}")
+
+    def problems(self) -> list[str]:
+        """Why maps cannot be used, one line each."""
+        return [problem for tables in (self._virtual, self._aliases, self._logins) for problem in tables.problems()]
+
+    def _tell_problems(self) -> None:
+        for problem in self.problems() if self._log_problem else ():
+            assert self._log_problem is not None
+            self._log_problem(problem)
+
+    def _require_ours(self, address: Address, may_relay: bool) -> None:
+        if may_relay:
+            return
+        found = self.class_of(address.domain)
+        if found is DomainClass.OTHER or (found is DomainClass.RELAY and address.is_source_routed):
+            raise PermanentFailure(_relay_denied(address))
+
+    def _require_no_relay(self, address: Address, resolution: Resolution) -> None:
+        """A catch-all (`@ours @theirs`) must not hand a stranger's u%h or g!u on to a host that may obey it."""
+        for target in resolution.targets:
+            if isinstance(target, QueuedTarget):
+                passed_on = addresses.parse(target.forward_path.decode("utf-8", "surrogateescape"))
+                if passed_on.is_source_routed:
+                    raise PermanentFailure(_relay_denied(address))
+
+    def _expanded(self, first: Address) -> Resolution:
+        """Depth-first through the aliases. An address met again below itself is a loop; elsewhere it is only known."""
+        targets: dict[LocalTarget | QueuedTarget, None] = {}
+        refusals: list[tuple[Address, Reply]] = []
+        above: set[str] = set()
+        known: set[str] = set()
+        stack: list[tuple[Address, bool]] = [(first, False)]
+        while stack:
+            address, is_end = stack.pop()
+            key = address.key
+            if is_end:
+                above.discard(key)
+                continue
+            if key in above or len(above) > self._config.virtual_alias_recursion_limit:
+                raise PermanentFailure(Reply(554, "5.4.6", f"<{_shown_address(first)}>: Alias loop"))
+            if key in known:
+                continue
+            known.add(key)
+            if len(known) > self._config.virtual_alias_expansion_limit:
+                raise TemporaryFailure(Reply(451, "4.6.0", f"<{_shown_address(first)}>: Alias expansion is too large"))
+            inner = self._virtual_targets(address)
+            if inner is None:
+                inner = self._local_targets(address, targets)
+            if inner is None:
+                self._finish(address, targets, refusals, stack)
+                continue
+            above.add(key)
+            stack.append((address, True))
+            for target in reversed(inner):
+                if target.key == key:  # `user: user, other`: the mailbox of that name itself
+                    self._finish(address, targets, refusals, None)
+                else:
+                    stack.append((target, False))
+        return self._verdict(first, targets, refusals)
+
+    def _verdict(
+        self, first: Address, targets: dict[LocalTarget | QueuedTarget, None], refusals: list[tuple[Address, Reply]]
+    ) -> Resolution:
+        if not targets:
+            if not refusals:  # an alias of nothing but what was dropped
+                raise PermanentFailure(_unknown(first, "alias table"))
+            temporary = [reply for _, reply in refusals if reply.is_temporary]
+            return Resolution(temporary[0] if temporary else refusals[0][1])
+        for address, reply in refusals:  # the others get it, and the sender is told of this one
+            hop = f"error:{reply.enhanced} {reply.text}"[:200].encode("utf-8", "surrogateescape")
+            targets[QueuedTarget(address.raw, hop)] = None
+        if len(targets) == 1 and not refusals:
+            (only,) = targets
+            if isinstance(only, LocalTarget):
+                self._require_room(only, first)
+        return Resolution(None, tuple(targets))
+
+    def _require_room(self, target: LocalTarget, first: Address) -> None:
+        """A full mailbox is told at RCPT; the commit checks again, with the message's size."""
+        account = self._account_of(addresses.parse(target.address.decode("utf-8", "surrogateescape")))
+        if (
+            account is not None
+            and account.quota_bytes
+            and (self._store.accounts.usage(account.id)[0] >= account.quota_bytes)
+        ):
+            raise TemporaryFailure(Reply(452, "4.2.2", f"<{_shown_address(first)}>: Mailbox full"))
+
+    def _virtual_targets(self, address: Address) -> list[Address] | None:
+        """What virtual_alias_maps, else the store's aliases make of an address; None: nothing."""
+        user, extension = addresses.split_extension(address.local_part, self._delimiters)
+        if self._virtual:
+            found = self._find_virtual(address, user, extension)
+            if found is not None:
+                value, unmatched = found
+                return [self._rewritten(item, address, unmatched) for item in split_targets(value)]
+        lookup = self._store.aliases.lookup
+        stored = lookup(address.key)
+        if stored is None and extension:
+            stored = lookup(f"{user.lower()}@{address.domain}")
+            if stored is not None:
+                return [self._rewritten(item, address, extension) for item in stored]
+        if stored is None and self._account_of(address) is None:  # a catch-all takes what nobody else has
+            stored = lookup(f"@{address.domain}")
+        return None if stored is None else [self._rewritten(item, address, "") for item in stored]
+
+    def _find_virtual(self, address: Address, user: str, extension: str) -> tuple[str, str] | None:
+        """(value, extension that no key matched), in the order of virtual(5)."""
+        forms = [(f"{address.local_part}@{address.domain}", "")]
+        if extension:
+            forms.append((f"{user}@{address.domain}", extension))
+        if address.domain == self._config.myorigin or address.domain in self._config.mydestination:
+            forms.append((address.local_part, ""))
+            if extension:
+                forms.append((user, extension))
+        forms.append((f"@{address.domain}", extension))
+        for form, unmatched in forms:
+            value = self._virtual.get(form)
+            if value is not None:
+                return value, unmatched
+        return None
+
+    def _rewritten(self, item: str, original: Address, extension: str) -> Address:
+        """A target; `@other` keeps the local part, and an extension that no key matched goes along."""
+        if item.startswith("@"):
+            return Address(original.local_part, addresses.canonical_domain(item[1:]))
+        target = self.qualify(item)
+        return Address(target.local_part + extension, target.domain) if extension else target
+
+    def _local_targets(self, address: Address, targets: dict[LocalTarget | QueuedTarget, None]) -> list[Address] | None:
+        """What alias_maps make of a local part of mydestination; None: nothing."""
+        if not self._aliases or self.class_of(address.domain) is not DomainClass.LOCAL:
+            return None
+        user, extension = addresses.split_extension(address.local_part, self._delimiters)
+        value = self._aliases.get(address.local_part)
+        if value is None and extension:
+            value = self._aliases.get(user)
+        if value is None:
+            return None
+        out: list[Address] = []
+        pending = parse_targets(value)
+        included = 0
+        while pending:
+            target = pending.pop(0)
+            if target.kind is TargetKind.INCLUDE:
+                included += 1
+                pending += self._included(target, included)
+            elif target.kind is TargetKind.FILE and target.text == "/dev/null":
+                targets[QueuedTarget(address.raw, b"discard:")] = None
+            elif target.kind is not TargetKind.ADDRESS:
+                raise TemporaryFailure(_NOT_BUILT)
+            elif target.final:
+                out.append(address if target.text.lower() == user.lower() else self.qualify(target.text))
+            else:
+                named = self.qualify(target.text)
+                # `user: user, other` where myorigin is another of our names is that mailbox too, not a loop.
+                same = named.local_part.lower() == address.local_part.lower()
+                out.append(address if same and self.class_of(named.domain) is DomainClass.LOCAL else named)
+        return out
+
+    def _included(self, target: Target, count: int) -> list[Target]:
+        if count > 100:
+            raise TemporaryFailure(_NOT_BUILT)
+        try:
+            return read_include(target.text)
+        except (OSError, ConfigError) as error:
+            if self._log_problem is not None:
+                self._log_problem(str(error))
+            raise TemporaryFailure(_NOT_BUILT) from error
+
+    def _finish(
+        self,
+        address: Address,
+        targets: dict[LocalTarget | QueuedTarget, None],
+        refusals: list[tuple[Address, Reply]],
+        stack: list[tuple[Address, bool]] | None,
+    ) -> None:
+        """An address that no alias changes any more becomes a target or a refusal."""
+        found = self.class_of(address.domain)
+        if found is DomainClass.ALIAS:
+            self._unknown(address, "virtual alias table", refusals, stack)
+            return
+        route = self._router.route(address.raw)
+        if route.refusal is not None:
+            refusals.append((address, route.refusal))
+        elif route.hop != _LOCAL_HOP or route.held:
+            targets[QueuedTarget(address.raw, route.hop, route.held)] = None
+        else:
+            account = self._account_of(address)
+            if account is None:
+                table = "local recipient table" if found is DomainClass.LOCAL else "virtual mailbox table"
+                self._unknown(address, table, refusals, stack)
+            elif not account.enabled:
+                refusals.append((address, Reply(550, "5.2.1", f"<{_shown_address(address)}>: Mailbox disabled")))
+            else:
+                targets[LocalTarget(account.id, account.inbox_id, address.raw)] = None
+
+    def _unknown(
+        self,
+        address: Address,
+        table: str,
+        refusals: list[tuple[Address, Reply]],
+        stack: list[tuple[Address, bool]] | None,
+    ) -> None:
+        role, origin = address.local_part.lower(), self._config.myorigin
+        if role in _ROLES and address.domain != origin and stack is not None:
+            at_origin = self.class_of(origin)
+            if at_origin is DomainClass.LOCAL or at_origin is DomainClass.MAILBOX:
+                stack.append((Address(role, origin), False))
+                return
+        refusals.append((address, _unknown(address, table)))
+
+    def _account_of(self, address: Address) -> Account | None:
+        """The account of an address: exact, else without its extension; the domains of mydestination share theirs."""
+        user, extension = addresses.split_extension(address.local_part, self._delimiters)
+        names = (address.local_part, user) if extension else (user,)
+        domains: tuple[str, ...] = (address.domain,)
+        if len(self._account_domains) > 1 and address.domain in self._account_domains:
+            domains += tuple(domain for domain in self._account_domains if domain != address.domain)
+        for domain in domains:
+            for name in names:
+                account = self._store.accounts.lookup(f"{name.lower()}@{domain}")
+                if account is not None:
+                    return account
+        return None
+
+
+def _unknown(address: Address, table: str) -> Reply:
+    text = f"<{_shown_address(address)}>: Recipient address rejected: User unknown in {table}"
+    return Reply(550, "5.1.1", text)
+
+
+def _relay_denied(address: Address) -> Reply:
+    return Reply(554, "5.7.1", f"<{_shown_address(address)}>: Relay access denied")
+
+
+def _shown_address(address: Address) -> str:
+    return _shown(address.raw.decode("utf-8", "surrogateescape"))
+
+
+def _shown(text: str) -> str:
+    """An address as a reply may carry it: ASCII, one line, bounded."""
+    return "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:320])

@@ -1,0 +1,85 @@
+"""The source text of a look-up table in Postfix's two formats: postmap(1)'s "key value", aliases(5)'s "name: value".
+
+A line that begins with white space continues the one before; empty lines and those whose first other character is "#"
+are no lines at all. Keys are folded to lower case, as postmap does. Of a key given twice the first counts.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fastmta.model.errors import ConfigError
+from fastmta.model.limits import MAP_LINE_BYTES
+
+
+class Entry(NamedTuple):
+    line: int
+    key: str
+    value: str
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(number of its first line, the line with its continuations joined)."""
+    number, size = 0, 0
+    parts: list[str] = []
+    for at, line in enumerate(text.split("\n"), 1):
+        line = line.rstrip("\r")
+        stripped = line.strip()
+        if not stripped or stripped[0] == "#":
+            continue
+        if line[0] in " \t" and parts:
+            size += len(line)
+            if size > MAP_LINE_BYTES:
+                raise ValueError(f"line {number}: longer than {MAP_LINE_BYTES} bytes")
+            parts.append(line.strip())
+            continue
+        if parts:
+            yield number, " ".join(parts)
+        number, parts, size = at, [stripped], len(line)
+    if parts:
+        yield number, " ".join(parts)
+
+
+def parse_map(text: str, name: str) -> Iterator[Entry]:
+    """Entries of a postmap source. Raises ConfigError with file and line."""
+    for number, line in _lines(text, name):
+        key, _, value = line.replace("\t", " ").partition(" ")
+        if line[0] == '"':
+            key, value = _quoted(line, " ", name, number)
+        if not value.strip():
+            raise ConfigError(f"{name}:{number}: {key}: no value; expected: key, white space, value")
+        yield Entry(number, key.lower(), value.strip())
+
+
+def parse_aliases(text: str, name: str) -> Iterator[Entry]:
+    """Entries of an aliases(5) source. Raises ConfigError with file and line."""
+    for number, line in _lines(text, name):
+        if line[0] == '"':
+            key, value = _quoted(line, ":", name, number)
+        else:
+            key, colon, value = line.partition(":")
+            if not colon:
+                raise ConfigError(f"{name}:{number}: no colon; expected: name: address, address")
+        if not key.strip() or not value.strip():
+            raise ConfigError(f"{name}:{number}: {key.strip()}: no value; expected: name: address, address")
+        yield Entry(number, key.strip().lower(), value.strip())
+
+
+def _lines(text: str, name: str) -> Iterator[tuple[int, str]]:
+    try:
+        yield from logical_lines(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _quoted(line: str, separator: str, name: str, number: int) -> tuple[str, str]:
+    """A key in double quotes, which may hold white space and colons; backslash quotes the next character."""
+    out, at = [], 1
+    while at < len(line) and line[at] != '"':
+        if line[at] == "\\":
+            at += 1
+        out.append(line[at : at + 1])
+        at += 1
+    rest = line[at + 1 :].lstrip()
+    if at >= len(line) or (separator == ":" and not rest.startswith(":")):
+        raise ConfigError(f"{name}:{number}: expected a closing quote{' and a colon' if separator == ':' else ''}")
+    return "".join(out), rest.removeprefix(":") if separator == ":" else rest
