@@ -26,6 +26,7 @@ class Ledger:
         self.path = path
         self.sent: dict[str, str] = {}  # id -> digest, from before the first byte of DATA
         self.promised: list[tuple[str, str, str]] = []
+        self.promised_at: list[float] = []  # time.monotonic() of the same entries, when the 250 had been read
         self.refused: list[str] = []
         self._file = LedgerFile(str(path))
         self._lock = threading.Lock()
@@ -43,10 +44,12 @@ class Ledger:
         return identifier, message
 
     def promise(self, identifier: str, recipients: Sequence[str]) -> None:
+        at = time.monotonic()
         entries = [(identifier, recipient, self.sent[identifier]) for recipient in recipients]
         with self._lock:
             self._file.add(*(" ".join(entry) for entry in entries))
             self.promised.extend(entries)
+            self.promised_at.extend([at] * len(entries))
 
     def refuse(self, reply: bytes) -> None:
         with self._lock:
