@@ -24,7 +24,7 @@ from bench.peers import PASSWORD, settle
 from tests.support import dovecot, processes
 from tests.support.accounts import seed_accounts
 from tests.support.postfix import make_traversable
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 CONNECTING_AT_ONCE = 100
 DESCRIPTORS_FOR_THE_REST = 200

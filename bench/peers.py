@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tests.support import dovecot, postfix, processes
 from tests.support.ports import free_port, wait_until_listening
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 HOLD_DOMAIN = "hold.example"  # accepted durably, never delivered
 RELAY_DOMAIN = "relay.example"  # relayed to the sink

@@ -17,7 +17,7 @@ from tests.support.dns_stub import DnsStub
 from tests.support.dns_thread import dns_stub
 from tests.support.mail import imap, letter, unverified, wait_for_messages
 from tests.support.ports import free_port
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 RELAY_HOST, SMTP_HOST = "127.0.0.2", "127.0.0.3"
 MARK, BILL = "mark@example.net", "bill@example.org"

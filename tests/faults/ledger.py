@@ -28,7 +28,7 @@ from tests.faults.client import Client, Ledger
 from tests.support import processes
 from tests.support.ledger_sink import ledger_entry
 from tests.support.ports import free_port, wait_until_listening
-from tests.support.whole_server import REPOSITORY, Server, environment
+from tests.support.server import REPOSITORY, Server, environment
 
 USERS = ("anna@example.test", "bill@example.test", "carl@example.test")
 REMOTES = ("x@remote.example", "y@remote.example", "z@other.example")

@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.faults.client import Client, Ledger
 from tests.faults.ledger import PASSWORD, USERS
 from tests.support.ledger_sink import ledger_entry
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support import processes
 from tests.support.mail import imap, letter, messages, send
+from tests.support.server import Server
 from tests.support.waiting import wait_for
-from tests.support.whole_server import Server
 
 USER, PASSWORD = "user@example.test", "secret"
 DISK_BYTES = 48 << 20

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 PASSWORD = "interop-secret"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.interop.conftest import Account
 from tests.support.mail import letter, messages, needs, run, send
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 
 def _curl(account: Account | None, *arguments: str, stdin: bytes = b"") -> bytes:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.interop.conftest import Account
 from tests.support.mail import letter, messages, needs, run, send
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 NOTHING_TO_FETCH = 1  # fetchmail's exit code
 

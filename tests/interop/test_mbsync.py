@@ -9,7 +9,7 @@ import pytest
 
 from tests.interop.conftest import Account
 from tests.support.mail import imap, letter, needs, run, send
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 _RC = """\
 IMAPAccount test

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.interop.conftest import Account
 from tests.support.mail import letter, messages, needs, run, send
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 _RC = """\
 set from = "{user}"

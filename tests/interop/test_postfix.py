@@ -10,8 +10,8 @@ from tests.interop.conftest import Account
 from tests.support import postfix
 from tests.support.mail import letter, send, wait_for_messages
 from tests.support.ports import free_port
+from tests.support.server import Server
 from tests.support.waiting import wait_for
-from tests.support.whole_server import Server
 
 COUNT = 20
 

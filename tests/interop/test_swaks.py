@@ -4,7 +4,7 @@ import pytest
 
 from tests.interop.conftest import Account
 from tests.support.mail import letter, messages, needs, run
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 STRANGER = "127.0.0.9"  # a loopback address outside mynetworks
 AUTH_REFUSED = 28  # swaks' exit code

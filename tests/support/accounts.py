@@ -6,7 +6,7 @@ The command line makes one account a call, each with its own hash; that is the r
 import asyncio
 from collections.abc import Iterable
 
-from tests.support.whole_server import Server
+from tests.support.server import Server
 
 
 def seed_accounts(server: Server, addresses: Iterable[str], password: str) -> None:

@@ -96,7 +96,7 @@ class Server:
         self.domains = tuple(domains)
         self.env = dict(env or {})
         self.config_path = directory / "fastmta.toml"
-        self.data_directory = directory / "data"
+        self.data_directory = Path((settings or {}).get("data_directory", directory / "data"))
         self.log_path = directory / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
         names = tuple(dict.fromkeys((*services, "http")))
