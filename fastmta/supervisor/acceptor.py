@@ -1,60 +1,95 @@
 """Accepting connections in a worker: the inherited sockets, and a pause while descriptors are short.
 
 libuv answers a failed accept (EMFILE) by taking the connection and closing it at once, so the client sees a reset.
-Therefore we stop listening before it comes to that, at a number of sessions that leaves a reserve for deliveries and
+Therefore we stop listening before it comes to that, at a number of descriptors that leaves a reserve for deliveries and
 the store; the backlog, which is the supervisor's and stays open, then holds who comes.
+
+Services with implicit TLS are wrapped here; their sessions are those of the plain service and see TLS by their
+transport.
 """
 
 import asyncio
+import os
 import resource
 import socket
+import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
+from fastmta.model.errors import ConfigError
 from fastmta.runtime.log import Log
 from fastmta.supervisor.listeners import BACKLOG
+from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
 
 RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of the limit where that is less
-RESUME_SHARE: Final = 0.9  # of the sessions at which accepting paused
+RESUME_SHARE: Final = 0.9  # of the descriptors at which accepting paused
+IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "pop3s"})
+TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
 
 Factory = Callable[[], asyncio.BaseProtocol]
+
+
+def lowest_free_descriptor() -> int:
+    """All descriptors below this one are in use; the limit itself if all are. 1 µs, where listing them costs more."""
+    try:
+        fd = os.dup(0)
+    except OSError:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    os.close(fd)
+    return fd
+
+
+def _wrapped(factory: Factory) -> Factory:
+    def wrap() -> asyncio.BaseProtocol:
+        return SharedBuffer(cast("InnerProtocol", factory()))
+
+    return wrap
 
 
 class _Listening:
     """One socket and the service that speaks on it."""
 
-    __slots__ = ("address", "factory", "server", "service", "socket", "tag")
+    __slots__ = ("context", "factory", "server", "service", "socket", "tag")
 
-    def __init__(self, tag: int, service: str, address: str, sock: socket.socket, factory: Factory) -> None:
+    def __init__(
+        self, tag: int, service: str, sock: socket.socket, factory: Factory, context: ssl.SSLContext | None
+    ) -> None:
         self.tag = tag  # the slot that it belongs to
         self.service = service
-        self.address = address
         self.socket = sock
         self.factory = factory
+        self.context = context
         self.server: asyncio.AbstractServer | None = None
 
 
 class Acceptor:
-    """The listening side of a worker. `sessions` counts the connections that are open."""
+    """The listening side of a worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: Log, sessions: Callable[[], int]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: Log) -> None:
         self._loop = loop
         self._log = log
-        self._sessions = sessions
         self._listening: list[_Listening] = []
         self._closed = False
         self.paused = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.limit = max(1, soft - min(RESERVED_DESCRIPTORS, soft // 2))
+        self._limit = soft - min(RESERVED_DESCRIPTORS, soft // 2)
 
     @property
     def accepting(self) -> bool:
         """Whether newcomers are taken; a pause for want of descriptors counts as taking them."""
         return not self._closed and bool(self._listening)
 
-    async def add(self, tag: int, service: str, address: str, sock: socket.socket, factory: Factory) -> None:
-        """Accepts from `sock`, which becomes ours, for `service`."""
-        listening = _Listening(tag, service, address, sock, self._counted(service, factory))
+    async def add(
+        self, tag: int, service: str, sock: socket.socket, factory: Factory, context: ssl.SSLContext | None
+    ) -> None:
+        """Accepts from `sock`, which becomes ours, for `service`; `context` is for implicit TLS."""
+        if service in IMPLICIT_TLS:
+            if context is None:
+                raise ConfigError(f"listen.{service}: needs tls.cert_file and tls.key_file")
+            factory = _wrapped(factory)
+        else:
+            context = None
+        listening = _Listening(tag, service, sock, self._counted(service, factory), context)
         self._listening.append(listening)
         if not self.paused:
             await self._open(listening)
@@ -64,7 +99,7 @@ class Acceptor:
             return factory
 
         def accept() -> asyncio.BaseProtocol:
-            if self._sessions() >= self.limit and not self.paused:
+            if not self.paused and lowest_free_descriptor() >= self._limit:
                 self._pause()
             return factory()
 
@@ -73,12 +108,16 @@ class Acceptor:
     async def _open(self, listening: _Listening) -> None:
         # A duplicate, because closing a server closes its socket; the listening state and its backlog are shared.
         listening.server = await self._loop.create_server(
-            listening.factory, sock=listening.socket.dup(), backlog=BACKLOG
+            listening.factory,
+            sock=listening.socket.dup(),
+            backlog=BACKLOG,
+            ssl=listening.context,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if listening.context else None,
         )
 
     def _pause(self) -> None:
         self.paused = True
-        self._log.error("listener.paused", reason="file descriptors", sessions=self._sessions(), limit=self.limit)
+        self._log.error("listener.paused", reason="file descriptors are short", limit=self._limit)
         for listening in self._listening:
             if listening.service != "http" and listening.server is not None:
                 listening.server.close()
@@ -86,9 +125,9 @@ class Acceptor:
 
     async def check(self) -> None:
         """Once a second: accepts again when enough sessions have ended."""
-        if self.paused and not self._closed and self._sessions() < self.limit * RESUME_SHARE:
+        if self.paused and not self._closed and lowest_free_descriptor() < self._limit * RESUME_SHARE:
             self.paused = False
-            self._log.info("listener.resumed", sessions=self._sessions())
+            self._log.info("listener.resumed")
             for listening in self._listening:
                 if listening.server is None:
                     await self._open(listening)

@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -83,7 +84,11 @@ class Program(Protocol):
         """Why no commit can succeed any more, or "": then the worker leaves and a fresh one checks the store."""
         ...
 
-    def factory(self, service: str) -> Factory: ...
+    def factory(self, service: str) -> Factory:
+        """Makes the plain session of a service; implicit TLS is the acceptor's."""
+        ...
+
+    def server_context(self) -> ssl.SSLContext | None: ...
 
     def own(self) -> None:
         """Begin to walk this slot's hops: nobody else does now."""
@@ -155,7 +160,7 @@ class WorkerLife:
         except FastMTAError as error:
             self._log.error("worker.not_started", error=str(error))
             return EX_TEMPFAIL
-        self._acceptor = Acceptor(loop, self._log, lambda: self._program.sessions)
+        self._acceptor = Acceptor(loop, self._log)
         place.accepting = lambda: self._acceptor.accepting
         for name, number in (("stop", signal.SIGTERM), ("reload", signal.SIGHUP)):
             loop.add_signal_handler(number, self._handle, {"do": name}, [])
@@ -164,8 +169,12 @@ class WorkerLife:
         loop.add_reader(self._channel.fileno(), self._readable)
         if spec.own:
             self._program.own()
-        for (service, address), fd in zip(spec.listeners, accept, strict=True):
-            await self._accept(spec.slot, service, address, fd)
+        try:
+            for (service, _), fd in zip(spec.listeners, accept, strict=True):
+                await self._accept(spec.slot, service, fd)
+        except ConfigError as error:
+            self._log.error("config.rejected", error=str(error))
+            return EX_CONFIG
         gc.collect()
         gc.freeze()  # what is built now lives as long as the process: no collection walks it again
         self._channel.send("ready", seconds=round(time.monotonic() - started, 3))
@@ -195,10 +204,10 @@ class WorkerLife:
             config = msgspec.structs.replace(config, tls=msgspec.structs.replace(config.tls, **paths))
         return config
 
-    async def _accept(self, tag: int, service: str, address: str, fd: int) -> None:
+    async def _accept(self, tag: int, service: str, fd: int) -> None:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        await self._acceptor.add(tag, service, address, sock, self._program.factory(service))
+        await self._acceptor.add(tag, service, sock, self._program.factory(service), self._program.server_context())
 
     # --- orders ---
 
@@ -255,8 +264,8 @@ class WorkerLife:
 
     async def _adopt(self, message: dict[str, Any], fds: list[int]) -> None:
         self._log.info("listener.adopted", of_slot=message["slot"])
-        for (service, address), fd in zip(message["listeners"], fds, strict=True):
-            await self._accept(int(message["slot"]), service, address, fd)
+        for (service, _), fd in zip(message["listeners"], fds, strict=True):
+            await self._accept(int(message["slot"]), service, fd)
 
     async def _drain(self, seconds: float) -> None:
         """Another generation has taken over: accept no more, let go of the hops, and wait for the sessions to end."""

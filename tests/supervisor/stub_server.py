@@ -1,7 +1,9 @@
-"""A server whose workers speak a toy protocol, so that the supervisor can be tested without mail: run with a config path.
+"""A server whose workers speak a toy protocol, so that the supervisor can be tested without mail.
 
-A line in, a line out: PING, COUNT (a received message), DIE (SIGKILL), HOLD and DONE (begin and end a transaction), FAIL (the
-store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload).
+    python stub_server.py CONFIG
+
+A line in, a line out: PING, COUNT (a received message), DIE (SIGKILL), HOLD and DONE (begin and end a transaction), FAIL
+(the store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload).
 """
 
 import asyncio
@@ -80,6 +82,9 @@ class StubProgram:
 
     def factory(self, service: str) -> Any:
         return lambda: Session(self, service)
+
+    def server_context(self) -> None:
+        return None
 
     def own(self) -> None:
         self.owns = True

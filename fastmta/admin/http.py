@@ -1,0 +1,155 @@
+"""HTTP for machines that watch: GET /metrics, /healthz, /readyz. Any worker answers for all.
+
+A handler of our own, because three short answers do not need a framework's 0.3 s of import in every worker. A request
+is bounded in bytes and in time, bodies are not read, and a connection is kept for the next request as HTTP/1.1 has it
+(RFC 9112 §9.3).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
+
+REQUEST_BYTES: Final = 8192  # line and header fields together
+REQUEST_S: Final = 10.0  # for a request to arrive, and for an idle connection
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+PLAIN: Final = "text/plain; charset=utf-8"
+
+
+class Answer(NamedTuple):
+    """A status, its body and what the body is."""
+
+    status: int
+    body: bytes
+    content_type: str = PLAIN
+
+
+Page = Callable[[], Answer]
+
+
+class HttpServer:
+    """The pages by their path, and the connections that read them."""
+
+    def __init__(self, pages: dict[str, Page], cells: Cells, log: Log) -> None:
+        self._pages = pages
+        self._cells = cells
+        self._log = log
+        self._open: set[_Connection] = set()
+
+    def factory(self) -> asyncio.Protocol:
+        """A protocol for one connection."""
+        return _Connection(self)
+
+    @property
+    def sessions(self) -> int:
+        return len(self._open)
+
+    def answer(self, method: str, target: str) -> Answer:
+        """The answer to one request; a page's failure is a 500 and a line in the log."""
+        page = self._pages.get(target.partition("?")[0])
+        if page is None:
+            return Answer(404, f"nothing here; try {', '.join(self._pages)}\n".encode())
+        if method not in ("GET", "HEAD"):
+            return Answer(405, b"only GET and HEAD\n")
+        try:
+            return page()
+        except Exception as error:
+            self._cells[METRICS.internal_errors_total["http"]] += 1
+            self._log.exception("http.failed", error, page=target)
+            return Answer(500, b"failed; the log has the cause\n")
+
+    def connected(self, connection: "_Connection", by: int) -> None:
+        """Counts a connection in (1) or out (-1)."""
+        if by > 0:
+            self._open.add(connection)
+            self._cells[METRICS.connections_total["http"]] += 1
+            self._cells[METRICS.connections["http"]] += 1
+        else:
+            self._open.discard(connection)
+            self._cells[METRICS.connections["http"]] -= 1
+
+    def close_all(self) -> None:
+        for connection in list(self._open):
+            connection.close()
+
+
+class _Connection(asyncio.Protocol):
+    __slots__ = ("_buffer", "_server", "_timer", "_transport")
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.connected(self, 1)
+        self._expect()
+
+    def _expect(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_S, self.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.connected(self, -1)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer and not self._transport.is_closing():
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+            self._request(head)
+            self._expect()
+        if len(self._buffer) > REQUEST_BYTES and not self._transport.is_closing():
+            self._send(Answer(431, b"the request is too long\n"), head_only=False, keep=False)
+
+    def _request(self, head: bytes) -> None:
+        lines = head.decode("latin-1").split("\r\n")
+        parts = lines[0].split(" ")
+        fields = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            fields[name.lower()] = value.strip().lower()
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+            self._send(Answer(400, b"this is not an HTTP/1.1 request\n"), head_only=False, keep=False)
+            return
+        has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
+        wants = fields.get("connection", "" if parts[2] == "HTTP/1.1" else "close")
+        keep = "close" not in wants and not has_body  # an unread body would be taken for the next request
+        self._send(self._server.answer(parts[0], parts[1]), head_only=parts[0] == "HEAD", keep=keep)
+
+    def _send(self, answer: Answer, *, head_only: bool, keep: bool) -> None:
+        assert self._transport is not None
+        fields = [
+            f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}",
+            f"Content-Type: {answer.content_type}",
+            f"Content-Length: {len(answer.body)}",
+        ]
+        if answer.status == 405:
+            fields.append("Allow: GET, HEAD")
+        if not keep:
+            fields.append("Connection: close")
+        head = "\r\n".join(fields).encode() + b"\r\n\r\n"
+        self._transport.write(head + (b"" if head_only else answer.body))
+        if not keep:
+            self._transport.close()

@@ -1,0 +1,241 @@
+"""Builds the server inside a worker, from the store up, and is what the worker's life then drives."""
+
+import os
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from fastmta.admin.collector import CONTENT_TYPE, Collector, StoreFigures
+from fastmta.admin.health import Readiness, healthz
+from fastmta.admin.http import Answer, HttpServer
+from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.passwords import PasswordChecker
+from fastmta.config.schema import Config
+from fastmta.delivery.routing import Router
+from fastmta.delivery.service import DeliveryService
+from fastmta.imap.protocol import ImapServer
+from fastmta.local.directory import LocalDirectory
+from fastmta.policy.networks import Networks
+from fastmta.pop3.protocol import Pop3Server
+from fastmta.queue.ownership import slot_of
+from fastmta.runtime.board import Board
+from fastmta.runtime.bus import Bus, MailboxNotifier
+from fastmta.runtime.clock import SystemClock
+from fastmta.runtime.metrics import METRICS
+from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.smtp.protocol import SmtpServer
+from fastmta.store import MailStore
+from fastmta.supervisor.acceptor import Factory
+from fastmta.supervisor.services import Services
+from fastmta.supervisor.storage import StorageWatch
+from fastmta.supervisor.worker import Place
+from fastmta.tls.contexts import Contexts
+
+PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
+_SERVERS: Final = {
+    "smtp": "smtp",
+    "submission": "smtp",
+    "submissions": "smtp",
+    "lmtp": "smtp",
+    "imap": "imap",
+    "imaps": "imap",
+    "pop3": "pop3",
+    "pop3s": "pop3",
+    "http": "http",
+}
+
+
+class MailServer:
+    """Every part of a worker, and what happens to all of them together. The worker's `Program`."""
+
+    def __init__(self, place: Place) -> None:
+        config = place.config
+        self._place = place
+        self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
+        try:
+            self._services = services = self._wire(config)
+            self._smtp = SmtpServer(services)
+            self._imap = ImapServer(services)
+            self._pop3 = Pop3Server(services)
+            self._delivery = DeliveryService(services)
+        except BaseException:
+            self._store.close()
+            raise
+        self._delivering = False
+        services.bus.on_hops(self._hops_changed)
+        services.bus.own(False)
+        self._store.attach(place.loop)
+        services.bus.start(self._store.raw)
+        self._http = HttpServer(self._pages(), place.cells, place.log)
+
+    def _wire(self, config: Config) -> Services:
+        place, store = self._place, self._store
+        store.raw.set_metrics(place.cells, METRICS.commit_seconds.index, METRICS.commit_messages.index)
+        self._watch = StorageWatch(
+            config.data_directory, config.queue_minfree, config.message_size_limit, place.log, self._reusable_bytes
+        )
+        self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
+        passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl)
+        contexts = Contexts(config.tls)
+        contexts.server_context()  # a certificate that cannot be used is found now and not by the first client
+        notifier = MailboxNotifier(place.loop, self._modseq_of)
+        bus = Bus(
+            Path(config.data_directory) / "bus",
+            place.slot,
+            lambda hop: slot_of(hop, place.slots),
+            notifier,
+            loop=place.loop,
+            log=place.log,
+            cells=place.cells,
+        )
+        router = Router(config)
+        return Services(
+            config=config,
+            store=store,
+            directory=LocalDirectory(config, store, router),
+            router=router,
+            authenticator=Authenticator(config, store.accounts, passwords, cells=place.cells, log=place.log),
+            passwords=passwords,
+            contexts=contexts,
+            networks=Networks(config.mynetworks),
+            notifier=notifier,
+            bus=bus,
+            cells=place.cells,
+            log=place.log,
+            clock=SystemClock(),
+            slot=place.slot,
+            slots=place.slots,
+            loop=place.loop,
+            tasks=Tasks(place.log),
+            sweep=Sweep(place.loop),
+            storage_ok=self._storage_ok,
+        )
+
+    def _pages(self) -> dict[str, Any]:
+        place = self._place
+        readiness = Readiness(place.board, lambda: place.accepting(), self._trouble)
+        pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readiness.readyz}
+        if place.shared is not None:
+            collector = Collector(place.shared, self._figures)
+            pages["/metrics"] = lambda: Answer(200, collector.text(), CONTENT_TYPE)
+        return pages
+
+    # --- the store's state ---
+
+    def _modseq_of(self, mailbox_id: int) -> int:
+        mailbox = self._store.mailboxes.by_id(mailbox_id)
+        return 0 if mailbox is None else mailbox.highest_modseq
+
+    def _reusable_bytes(self) -> int:
+        return 0
+
+    def _storage_ok(self) -> bool:
+        return self._watch.ok() and not self._place.board[Board.STORE_FAILED] and not self._store.raw.failed
+
+    def _trouble(self) -> str:
+        return self.failure or self._watch.trouble
+
+    @property
+    def failure(self) -> str:
+        return "the store failed to commit" if self._store.raw.failed else ""
+
+    def _oldest_age_s(self) -> float:
+        oldest = self._store.queue.oldest_ms()
+        return 0.0 if oldest is None else max(0.0, self._services.clock.now() - oldest / 1000)
+
+    def _figures(self) -> StoreFigures | None:
+        if self._store.raw.failed:
+            return None
+        stats = {name: float(value) for name, value in self._stats().items()}
+        return StoreFigures(self._store.queue.counts(), self._oldest_age_s(), stats)
+
+    def _stats(self) -> dict[str, int | float]:
+        return {name: value for name, value in self._store.raw.stats().items() if isinstance(value, int | float)}
+
+    def status(self) -> dict[str, Any]:
+        queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
+        return {"queue": queue, "store": self._stats(), "trouble": self._trouble()}
+
+    # --- a worker's life ---
+
+    @property
+    def sessions(self) -> int:
+        return self._smtp.sessions + self._imap.sessions + self._pop3.sessions
+
+    def factory(self, service: str) -> Factory:
+        match _SERVERS[service]:
+            case "smtp":
+                return self._smtp.factory(service)
+            case "imap":
+                return self._imap.factory(service)
+            case "pop3":
+                return self._pop3.factory(service)
+            case _:
+                return self._http.factory
+
+    def server_context(self) -> ssl.SSLContext | None:
+        return self._services.contexts.server_context()
+
+    def _hops_changed(self, hops: list[bytes] | None) -> None:
+        if self._delivering:
+            self._delivery.hops_changed(hops)
+
+    def own(self) -> None:
+        if not self._delivering:
+            self._delivering = True
+            self._services.bus.own(True)
+            self._delivery.start()
+
+    async def release(self, timeout_s: float) -> None:
+        self._services.bus.own(False)
+        if self._delivering:
+            await self._delivery.stop(timeout_s)
+            self._delivering = False
+
+    def reload(self, config: Config) -> None:
+        """Everything that can be refused is made first; the certificates, changed in place, are the last of it."""
+        services = self._services
+        router = Router(config)
+        directory = LocalDirectory(config, self._store, router)
+        networks = Networks(config.mynetworks)
+        authenticator = Authenticator(
+            config, self._store.accounts, services.passwords, cells=services.cells, log=services.log
+        )
+        services.contexts.reload(config.tls)
+        services.config = config
+        services.router = router
+        services.directory = directory
+        services.networks = networks
+        services.authenticator = authenticator
+        self._watch.configure(config.queue_minfree, config.message_size_limit)
+        for server in (self._smtp, self._imap, self._pop3):
+            server.reload(services)
+        self._delivery.reload()
+
+    def tick(self) -> None:
+        self._watch.look()
+
+    def drain(self) -> None:
+        for server in (self._smtp, self._imap, self._pop3):
+            server.drain()
+
+    def close_all(self, reason: str) -> None:
+        for server in (self._smtp, self._imap, self._pop3):
+            server.close_all(reason)
+        self._http.close_all()
+
+    async def close(self) -> None:
+        services = self._services
+        await services.tasks.close()
+        services.sweep.close()
+        services.bus.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._store.detach()
+        self._store.close()
+
+
+def build(place: Place) -> MailServer:
+    """The whole mail server for a worker."""
+    os.umask(0o077)
+    return MailServer(place)

@@ -1,0 +1,49 @@
+"""What a worker's parts are built from: one record, given to every server of the worker.
+
+Each room declares, as Protocols beside their users, the few of these that it takes. A reload replaces `config`,
+`router`, `directory`, `networks` and `authenticator` here and then calls `reload` of every server; the rest lives as
+long as the worker.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.passwords import PasswordChecker
+from fastmta.config.schema import Config
+from fastmta.delivery.routing import Router
+from fastmta.local.directory import LocalDirectory
+from fastmta.policy.networks import Networks
+from fastmta.runtime.bus import Bus, MailboxNotifier
+from fastmta.runtime.clock import Clock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import Cells
+from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.store import Account, MailStore
+from fastmta.tls.contexts import Contexts
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of one worker that its servers share."""
+
+    config: Config
+    store: MailStore
+    directory: LocalDirectory
+    router: Router
+    authenticator: Authenticator[Account]
+    passwords: PasswordChecker
+    contexts: Contexts
+    networks: Networks
+    notifier: MailboxNotifier
+    bus: Bus
+    cells: Cells
+    log: Log
+    clock: Clock
+    slot: int
+    slots: int
+    loop: asyncio.AbstractEventLoop
+    tasks: Tasks
+    sweep: Sweep
+    storage_ok: Callable[[], bool]

@@ -1,0 +1,69 @@
+"""Whether new mail may be taken in: the disk's free space against queue_minfree, looked at once a second.
+
+Below it new mail gets 452 4.3.1 while reading and deleting go on. Pages that the store has freed inside its file count
+as free space, since a full disk that mail was deleted from would otherwise refuse for ever.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from fastmta.runtime.log import Log
+
+MESSAGE_SHARE: Final = 1.5  # of message_size_limit: Postfix's own advice for queue_minfree
+DISK_SHARE: Final = 0.01
+TINY_SHARE: Final = 0.25  # no default asks for more than this of a disk
+RESUME_SHARE: Final = 1.05  # above the bound by this much before mail is taken again, so that it does not flutter
+
+
+class StorageWatch:
+    """The verdict of the last look; `ok` is cheap and asked for each message."""
+
+    def __init__(
+        self,
+        path: str,
+        queue_minfree: int,
+        message_size_limit: int,
+        log: Log,
+        reusable_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._path = path
+        self._log = log
+        self._reusable_bytes = reusable_bytes
+        self.trouble = ""
+        self.configure(queue_minfree, message_size_limit)
+
+    def configure(self, queue_minfree: int, message_size_limit: int) -> None:
+        """Takes over changed settings; 0 lets us choose by the size of the disk and of a message."""
+        self._minfree = queue_minfree
+        self._message_size_limit = message_size_limit
+        self.look()
+
+    def ok(self) -> bool:
+        """Whether there is room for new mail."""
+        return not self.trouble
+
+    def look(self) -> None:
+        """Looks at the disk; may block for the microseconds of a statvfs."""
+        try:
+            disk = os.statvfs(self._path)
+        except OSError as error:
+            self._say(f"the data directory cannot be looked at: {error.strerror}")
+            return
+        total = disk.f_blocks * disk.f_frsize
+        free = disk.f_bavail * disk.f_frsize + self._reusable_bytes()
+        wanted = self._minfree or int(
+            min(max(MESSAGE_SHARE * self._message_size_limit, DISK_SHARE * total), TINY_SHARE * total)
+        )
+        if free < wanted * (RESUME_SHARE if self.trouble else 1.0):
+            self._say(f"free space {free} bytes is below queue_minfree {wanted}")
+        else:
+            self._say("")
+
+    def _say(self, trouble: str) -> None:
+        if bool(trouble) != bool(self.trouble):
+            if trouble:
+                self._log.error("storage.low", reason=trouble, effect="new mail gets 452 4.3.1")
+            else:
+                self._log.info("storage.recovered")
+        self.trouble = trouble

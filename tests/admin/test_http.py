@@ -1,0 +1,184 @@
+"""The HTTP handler, the collector and readiness, over a transport that keeps what is written."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from fastmta.admin import http
+from fastmta.admin.collector import Collector, StoreFigures
+from fastmta.admin.health import Readiness, healthz
+from fastmta.admin.http import Answer, HttpServer
+from fastmta.runtime.board import Board
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, SharedCells, local_cells
+
+
+class Wire(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        self.sent += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def broken() -> Answer:
+    raise ValueError("no")
+
+
+class Client:
+    def __init__(self) -> None:
+        self.cells = local_cells()
+        self.server = HttpServer({"/healthz": healthz, "/broken": broken}, self.cells, Log(fd=-1))
+        self.protocol = self.server.factory()
+        self.wire = Wire()
+        self.protocol.connection_made(self.wire)
+
+    def send(self, data: bytes) -> bytes:
+        self.wire.sent = b""
+        self.protocol.data_received(data)
+        return self.wire.sent
+
+
+@pytest.fixture
+async def client() -> Iterator[Client]:
+    made = Client()
+    yield made
+    made.protocol.connection_lost(None)
+    assert made.cells[METRICS.connections["http"]] == 0
+
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+async def test_a_page_is_answered_and_the_connection_kept(client: Client) -> None:
+    answer = client.send(GET)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"Content-Length: 3\r\n\r\nok\n")
+    assert client.send(GET + GET).count(b"200 OK") == 2
+    assert not client.wire.closed
+
+
+@pytest.mark.parametrize("cut", range(len(GET)))
+async def test_a_request_may_be_split_anywhere(client: Client, cut: int) -> None:
+    assert client.send(GET[:cut]) == b""
+    assert client.send(GET[cut:]).startswith(b"HTTP/1.1 200")
+
+
+async def test_head_has_the_fields_without_the_body(client: Client) -> None:
+    answer = client.send(GET.replace(b"GET", b"HEAD"))
+    assert b"Content-Length: 3" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"POST /healthz HTTP/1.1", b"405"),
+        (b"GET /etc/passwd HTTP/1.1", b"404"),
+        (b"GET /healthz?x=1 HTTP/1.1", b"200"),
+        (b"GET /broken HTTP/1.1", b"500"),
+        (b"EHLO there", b"400"),
+        (b"GET  /healthz HTTP/1.1", b"400"),
+        (b"GET /healthz HTTP/2.0", b"400"),
+        (b"\xff\x00", b"400"),
+    ],
+)
+async def test_each_request_has_its_status(client: Client, request_line: bytes, status: bytes) -> None:
+    assert client.send(request_line + b"\r\n\r\n").split()[1] == status
+
+
+async def test_a_request_with_a_body_ends_the_connection(client: Client) -> None:
+    answer = client.send(b"GET /healthz HTTP/1.1\r\nContent-Length: 4\r\n\r\nGET ")
+    assert b"Connection: close\r\n" in answer
+    assert client.wire.closed
+
+
+async def test_http_1_0_and_connection_close_end_the_connection(client: Client) -> None:
+    client.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert client.wire.closed
+
+
+@pytest.mark.parametrize(("size", "refused"), [(http.REQUEST_BYTES, False), (http.REQUEST_BYTES + 1, True)])
+async def test_a_request_is_bounded(client: Client, size: int, refused: bool) -> None:
+    client.send(b"x" * (size - 1))
+    answer = client.send(b"x")
+    assert answer.startswith(b"HTTP/1.1 431") == refused
+    assert client.wire.closed == refused
+
+
+async def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "REQUEST_S", 0.0)
+    client = Client()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert client.wire.closed
+    client.protocol.connection_lost(None)
+
+
+def value(text: str, name: str) -> float:
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def test_the_figures_are_of_all_ranges_together() -> None:
+    shared = SharedCells.create(4)
+    shared.range(0)[Board.RANGES_USED] = 3
+    shared.range(1)[METRICS.connections_total["smtp"]] = 2
+    shared.range(2)[METRICS.connections_total["smtp"]] = 3
+    METRICS.commit_seconds.observe(shared.range(1), 0.0001)
+    METRICS.commit_seconds.observe(shared.range(2), 10.0)
+    figures = StoreFigures({"active": 4, "deferred": 1, "held": 0}, 12.5, {"map_used_bytes": 99.0})
+    text = Collector(shared, lambda: figures).text().decode()
+    assert value(text, 'fastmta_connections_total{service="smtp"}') == 5
+    assert value(text, 'fastmta_store_commit_seconds_bucket{le="0.000128"}') == 1
+    assert value(text, 'fastmta_store_commit_seconds_bucket{le="+Inf"}') == 2
+    assert value(text, "fastmta_store_commit_seconds_count") == 2
+    assert value(text, "fastmta_store_commit_seconds_sum") == pytest.approx(10.0001)
+    assert value(text, 'fastmta_queue_messages{state="active"}') == 4
+    assert value(text, "fastmta_queue_age_seconds") == 12.5
+    assert value(text, "fastmta_store_map_used_bytes") == 99
+
+
+def test_the_names_that_operators_rely_on_are_there() -> None:
+    shared = SharedCells.create(2)
+    shared.range(0)[Board.RANGES_USED] = 2
+    text = Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, {})).text().decode()
+    for name in (
+        'connections_total{service="imap"}',
+        'connections{service="imap"}',
+        "messages_received_total",
+        "received_bytes_total",
+        'messages_rejected_total{reason="relay_denied"}',
+        'deliveries_total{result="bounced",transport="smtp"}',
+        'delivery_seconds_bucket{le="+Inf"}',
+        'queue_messages{state="active"}',
+        "queue_age_seconds",
+        "store_commit_seconds_count",
+        "store_commit_messages_count",
+        'auth_total{mechanism="PLAIN",result="success"}',
+        'tls_connections_total{service="imaps",version="TLSv1.3"}',
+    ):
+        assert f"fastmta_{name} " in text
+
+
+def test_readiness_says_in_one_line_what_is_wrong() -> None:
+    board = local_cells()
+    board[Board.SLOTS] = board[Board.READY] = 2
+    state = {"accepting": True, "trouble": ""}
+    readiness = Readiness(board, lambda: bool(state["accepting"]), lambda: str(state["trouble"]))
+    assert readiness.readyz() == Answer(200, b"ready: 2 of 2 workers\n")
+    state["trouble"] = "free space 1 bytes is below queue_minfree 2"
+    assert readiness.readyz() == Answer(503, b"not ready: free space 1 bytes is below queue_minfree 2\n")
+    board[Board.STORE_FAILED] = 1
+    assert readiness.readyz().body.startswith(b"not ready: the store failed")
+    state["accepting"] = False
+    assert readiness.readyz().body.startswith(b"not ready: this worker is not accepting")

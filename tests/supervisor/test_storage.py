@@ -1,0 +1,59 @@
+import os
+from typing import Any
+
+import pytest
+
+from fastmta.runtime.log import Log
+from fastmta.supervisor.storage import StorageWatch
+
+
+class Disk:
+    """A disk whose free space a test sets; blocks of one byte."""
+
+    def __init__(self, total: int, free: int) -> None:
+        self.f_blocks = total
+        self.f_bavail = free
+        self.f_frsize = 1
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    made = Disk(1_000_000, 500_000)
+    monkeypatch.setattr(os, "statvfs", lambda path: made)
+    return made
+
+
+def watch(minfree: int, limit: int = 1000, **more: Any) -> StorageWatch:
+    return StorageWatch("/", minfree, limit, Log(fd=-1), **more)
+
+
+@pytest.mark.parametrize(("free", "ok"), [(99, False), (100, True), (101, True)])
+def test_the_bound_itself_is_enough(disk: Disk, free: int, ok: bool) -> None:
+    disk.f_bavail = free
+    assert watch(100).ok() is ok
+
+
+@pytest.mark.parametrize(("limit", "bound"), [(1000, 10_000), (100_000, 150_000), (1_000_000, 250_000)])
+def test_zero_chooses_by_disk_and_message(disk: Disk, limit: int, bound: int) -> None:
+    disk.f_bavail = bound
+    chosen = watch(0, limit)
+    assert chosen.ok()
+    disk.f_bavail = bound - 1
+    chosen.look()
+    assert not chosen.ok()
+
+
+def test_it_recovers_by_itself_a_little_above_the_bound(disk: Disk) -> None:
+    disk.f_bavail = 99
+    low = watch(100)
+    disk.f_bavail = 101
+    low.look()
+    assert not low.ok()
+    disk.f_bavail = 105
+    low.look()
+    assert low.ok()
+
+
+def test_pages_freed_inside_the_store_count(disk: Disk) -> None:
+    disk.f_bavail = 10
+    assert watch(100, reusable_bytes=lambda: 90).ok()
