@@ -52,7 +52,7 @@ fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 	@set -e; for target in tests/fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target --seconds $${FUZZ_SECONDS:-60}; done
 
 bench: build packages ## measure against peers; prints ratios
-	@$(BIN)/python bench/run.py
+	@$(BIN)/python -m bench.run
 
 debug: $(VENV)/.venv ## compile with bounds checks and without optimisation
 	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force && rm -f $(BUILT)
