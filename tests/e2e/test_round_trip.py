@@ -31,6 +31,9 @@ ZONES = {
 }
 
 
+pytestmark = pytest.mark.xdist_group("round-trip")  # one pair of servers for all of them
+
+
 class World(NamedTuple):
     dns: DnsStub
     relay: Server

@@ -39,3 +39,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/interop/" in item.path.as_posix():
             item.add_marker(pytest.mark.interop)
+            item.add_marker(pytest.mark.xdist_group("interop"))  # they share one server
