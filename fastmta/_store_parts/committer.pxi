@@ -1,0 +1,281 @@
+# The committer: one native thread that never takes the GIL. It takes what is pending, applies it in one transaction, commits,
+# and signals an eventfd. Between commits it empties the trash.
+
+cdef inline int64_t clock_ns(int which) noexcept nogil:
+    cdef timespec at
+    clock_gettime(which, &at)
+    return <int64_t>at.tv_sec * 1000000000 + at.tv_nsec
+
+
+cdef inline int64_t wall_ms() noexcept nogil:
+    return clock_ns(CLOCK_REALTIME) // 1000000
+
+
+cdef void crash_point(StoreState* s, int which) noexcept nogil:
+    if s.crash_at == which:
+        s.crash_after -= 1
+        if s.crash_after <= 0:
+            kill(getpid(), SIGKILL)
+
+
+cdef bint is_fatal(int rc) noexcept nogil:
+    """After these the environment must be opened anew, by another process: nothing more is accepted here."""
+    return rc != MDB_MAP_FULL and rc != MDB_TXN_FULL and rc != ENOMEM
+
+
+# --- one transaction ---
+
+cdef void txn_release(Txn* t) noexcept nogil:
+    buffer_free(&t.undo)
+    buffer_free(&t.scratch)
+    buffer_free(&t.scratch2)
+    buffer_free(&t.unreferenced)
+    buffer_free(&t.envelope)
+    buffer_free(&t.hops)
+    buffer_free(&t.dead)
+    buffer_free(&t.touched)
+
+
+cdef void txn_reset(Txn* t) noexcept nogil:
+    t.rc = t.writes = t.no_undo = t.fail_in = 0
+    t.hops.length = t.dead.length = t.touched.length = t.unreferenced.length = 0
+    memset(t.counts, 0, sizeof(t.counts))
+
+
+cdef int unit_run(Txn* t, CUnit* u) noexcept nogil:
+    """Applies one unit or nothing of it; POISONED where the whole transaction must be given up."""
+    cdef size_t at = 0
+    cdef size_t dead = t.dead.length
+    cdef size_t touched = t.touched.length
+    cdef Op* op
+    cdef int rc = DONE
+    unit_begin(t)
+    t.unit = u
+    t.fail_in = u.fail_at
+    u.results.length = 0
+    while at < u.ops.length:
+        op = <Op*>(u.ops.data + at)
+        rc = apply_op(t, op)
+        if rc:
+            break
+        at += op.length
+    if rc == DONE:
+        rc = unit_end(t)
+    t.fail_in = 0
+    if rc < 0:
+        return POISONED
+    if rc == DONE:
+        u.status = 1
+        u.code = 0
+        return DONE
+    u.status = 3 if rc >= FAIL_FULL else 2
+    u.code = rc
+    u.results.length = 0
+    t.dead.length = dead
+    t.touched.length = touched
+    return t_undo(t)
+
+
+cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
+    """One transaction over n units; 0, or LMDB's error with nothing kept."""
+    cdef int i, rc
+    cdef bint full
+    cdef int64_t started = clock_ns(CLOCK_MONOTONIC)
+    if s.inject_kind == INJECT_BEGIN and s.inject_after:
+        s.inject_after -= 1
+        if s.inject_after == 0:
+            return s.inject_rc
+    rc = mdb_txn_begin(s.env, NULL, 0, &t.txn)
+    if rc:
+        return rc
+    txn_reset(t)
+    t.now_ms = wall_ms()
+    for i in range(n):
+        if unit_run(t, units[i]) < 0:
+            break
+        if s.crash_at:
+            crash_point(s, CRASH_APPEND)
+    if t.rc == 0:
+        txn_flush(t)
+    if t.rc:
+        mdb_txn_abort(t.txn)
+        return t.rc
+    if t.writes == 0:
+        mdb_txn_abort(t.txn)
+        return 0
+    if s.inject_kind == INJECT_COMMIT and s.inject_after:
+        s.inject_after -= 1
+        if s.inject_after == 0:
+            mdb_txn_abort(t.txn)
+            return s.inject_rc
+    t.txn_id = mdb_txn_id(t.txn)
+    rc = mdb_txn_commit(t.txn)
+    if rc:
+        return rc
+    if s.crash_at:
+        crash_point(s, CRASH_COMMIT)
+    s.own_txn_id = t.txn_id
+    s.commits += 1
+    record_commit(s, clock_ns(CLOCK_MONOTONIC) - started, n)
+    if t.dead.length and t.now_ms + s.trash_delay_ms < s.trash_due_ms:
+        s.trash_due_ms = t.now_ms + s.trash_delay_ms
+    batch_tell(s, t)
+    return 0
+
+
+cdef void record_commit(StoreState* s, int64_t took_ns, int n) noexcept nogil:
+    """The two histograms of runtime/metrics.py: the sum, then buckets whose bounds are powers of two from a first one."""
+    s.busy_ns += took_ns
+    s.units += n
+    if s.cells != NULL:
+        record_value(s.cells + s.cell_seconds, <uint64_t>(took_ns // 1000), 6, 17)
+        record_value(s.cells + s.cell_messages, n, 0, 9)
+
+
+cdef inline void record_value(uint64_t* cells, uint64_t value, int first_bit, int buckets) noexcept nogil:
+    cdef int bucket = 0
+    while bucket < buckets and value > (<uint64_t>1 << (first_bit + bucket)):
+        bucket += 1
+    cells[0] += value
+    cells[1 + bucket] += 1
+
+
+cdef void batch_tell(StoreState* s, Txn* t) noexcept nogil:
+    """Leaves for the observer what this transaction touched; bounded, since everything can be reread."""
+    cdef size_t i
+    cdef HopTouch* touch
+    if not s.observed:
+        return
+    pthread_mutex_lock(&s.mutex)
+    if s.done_touched.length < (1 << 20):
+        buffer_add(&s.done_touched, t.touched.data, t.touched.length)
+    if s.done_hops.length < (1 << 22):
+        for i in range(t.hops.length // sizeof(HopTouch)):
+            touch = <HopTouch*>t.hops.data + i
+            if touch.new_work:
+                buffer_add(&s.done_hops, &touch.length, 2)
+                buffer_add(&s.done_hops, touch.name, touch.length)
+    pthread_mutex_unlock(&s.mutex)
+
+
+cdef void batch_fail(CUnit** units, int n, int rc) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        units[i].status = 3
+        units[i].code = FAIL_FULL if rc == MDB_MAP_FULL or rc == ENOSPC or rc == EDQUOT else FAIL_IO
+        units[i].results.length = 0
+
+
+cdef void batch_run(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
+    """Runs a batch; where it fails, its halves, until the unit at fault stands alone."""
+    cdef int rc
+    if s.failed:
+        batch_fail(units, n, EIO)
+        return
+    rc = batch_try(s, t, units, n)
+    if rc == 0:
+        return
+    if is_fatal(rc):
+        s.failed = rc
+        batch_fail(units, n, rc)
+    elif n == 1:
+        batch_fail(units, n, rc)
+    else:
+        batch_run(s, t, units, n // 2)
+        batch_run(s, t, units + n // 2, n - n // 2)
+
+
+# --- the thread ---
+
+cdef int take_batch(StoreState* s, CUnit** units) noexcept nogil:
+    """The next units of at most MAX_UNITS and MAX_WEIGHT together, at least one; the mutex is held."""
+    cdef int n = 0
+    cdef size_t weight = 0
+    while s.head != NULL and n < MAX_UNITS:
+        weight += s.head.weight
+        if n and weight > MAX_WEIGHT:
+            break
+        units[n] = s.head
+        s.head = s.head.next
+        n += 1
+    if s.head == NULL:
+        s.tail = NULL
+    s.pending -= n
+    return n
+
+
+cdef void finish_batch(StoreState* s, CUnit** units, int n) noexcept nogil:
+    cdef int i
+    cdef bint waiters = False
+    cdef bint signal = False
+    cdef uint64_t one = 1
+    pthread_mutex_lock(&s.mutex)
+    for i in range(n):
+        units[i].finished = 1
+        if units[i].sync:
+            waiters = True
+            continue
+        units[i].next = NULL
+        if s.done_tail == NULL:
+            s.done_head = units[i]
+        else:
+            s.done_tail.next = units[i]
+        s.done_tail = units[i]
+    if not s.done_ready and (s.done_head != NULL or s.done_touched.length or s.done_hops.length):
+        s.done_ready = 1
+        signal = True
+    if waiters:
+        pthread_cond_broadcast(&s.finished)
+    pthread_mutex_unlock(&s.mutex)
+    if signal:
+        write(s.event_fd, &one, 8)
+
+
+cdef int64_t idle_wait_ms(StoreState* s) noexcept nogil:
+    """How long there is nothing to do but wait for units; 0: housekeeping is due."""
+    cdef int64_t now = wall_ms()
+    cdef int64_t until = s.reader_check_ms if s.reader_check_ms < s.trash_due_ms else s.trash_due_ms
+    if s.reap_now or until <= now:
+        return 0
+    return until - now if until - now < READER_CHECK_MS else READER_CHECK_MS
+
+
+cdef void* committer_main(void* argument) noexcept nogil:
+    cdef StoreState* s = <StoreState*>argument
+    cdef CUnit* units[MAX_UNITS]
+    cdef Txn t
+    cdef timespec until
+    cdef sigset_t signals
+    cdef int64_t wait_ms
+    cdef int n
+    sigfillset(&signals)
+    pthread_sigmask(SIG_BLOCK, &signals, NULL)
+    memset(&t, 0, sizeof(t))
+    t.s = s
+    while True:
+        pthread_mutex_lock(&s.mutex)
+        while s.head == NULL and not s.stopping:
+            wait_ms = READER_CHECK_MS if s.failed else idle_wait_ms(s)
+            if wait_ms == 0:
+                break
+            clock_gettime(CLOCK_MONOTONIC, &until)
+            until.tv_sec += wait_ms // 1000
+            until.tv_nsec += (wait_ms % 1000) * 1000000
+            if until.tv_nsec >= 1000000000:
+                until.tv_sec += 1
+                until.tv_nsec -= 1000000000
+            s.sleeping = 1
+            pthread_cond_timedwait(&s.wake, &s.mutex, &until)
+            s.sleeping = 0
+        n = take_batch(s, units)
+        if n == 0 and s.stopping:
+            pthread_mutex_unlock(&s.mutex)
+            break
+        pthread_mutex_unlock(&s.mutex)
+        if n:
+            batch_run(s, &t, units, n)
+            finish_batch(s, units, n)
+        if not s.failed:
+            housekeeping(s, &t, n != 0)
+    txn_release(&t)
+    return NULL

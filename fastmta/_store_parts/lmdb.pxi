@@ -1,0 +1,147 @@
+# The LMDB that the `lmdb` wheel carries: its v09 functions, resolved by name at import (v10 is another file format).
+
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+cdef extern from "<dlfcn.h>" nogil:
+    void* dlopen(const char*, int)
+    void* dlsym(void*, const char*)
+    char* dlerror()
+    enum: RTLD_NOW
+    enum: RTLD_LOCAL
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    enum: EAGAIN
+    enum: EDQUOT
+    enum: EIO
+    enum: ENOMEM
+    enum: ENOSPC
+    enum: EROFS
+
+ctypedef unsigned int MDB_dbi
+
+cdef struct MDB_stat:
+    unsigned int ms_psize
+    unsigned int ms_depth
+    size_t ms_branch_pages
+    size_t ms_leaf_pages
+    size_t ms_overflow_pages
+    size_t ms_entries
+
+cdef struct MDB_envinfo:
+    void* me_mapaddr
+    size_t me_mapsize
+    size_t me_last_pgno
+    size_t me_last_txnid
+    unsigned int me_maxreaders
+    unsigned int me_numreaders
+
+cdef enum:
+    MDB_NOSYNC = 0x10000
+    MDB_RDONLY = 0x20000
+    MDB_NOTLS = 0x200000
+    MDB_NORDAHEAD = 0x800000
+    MDB_CREATE = 0x40000
+    MDB_CP_COMPACT = 1
+    MDB_FIRST = 0
+    MDB_LAST = 6
+    MDB_NEXT = 8
+    MDB_PREV = 12
+    MDB_SET_RANGE = 17
+    MDB_NOTFOUND = -30798
+    MDB_PAGE_NOTFOUND = -30797
+    MDB_CORRUPTED = -30796
+    MDB_PANIC = -30795
+    MDB_MAP_FULL = -30792
+    MDB_TXN_FULL = -30788
+
+cdef int (*mdb_env_create)(void**) noexcept nogil
+cdef int (*mdb_env_open)(void*, const char*, unsigned int, unsigned int) noexcept nogil
+cdef int (*mdb_env_set_mapsize)(void*, size_t) noexcept nogil
+cdef int (*mdb_env_set_maxdbs)(void*, MDB_dbi) noexcept nogil
+cdef int (*mdb_env_set_maxreaders)(void*, unsigned int) noexcept nogil
+cdef int (*mdb_env_info)(void*, MDB_envinfo*) noexcept nogil
+cdef int (*mdb_env_stat)(void*, MDB_stat*) noexcept nogil
+cdef int (*mdb_env_copyfd2)(void*, int, unsigned int) noexcept nogil
+cdef void (*mdb_env_close)(void*) noexcept nogil
+cdef int (*mdb_reader_check)(void*, int*) noexcept nogil
+cdef int (*mdb_reader_list)(void*, int (*)(const char*, void*) noexcept, void*) noexcept nogil
+cdef int (*mdb_txn_begin)(void*, void*, unsigned int, void**) noexcept nogil
+cdef int (*mdb_txn_commit)(void*) noexcept nogil
+cdef void (*mdb_txn_abort)(void*) noexcept nogil
+cdef void (*mdb_txn_reset)(void*) noexcept nogil
+cdef int (*mdb_txn_renew)(void*) noexcept nogil
+cdef size_t (*mdb_txn_id)(void*) noexcept nogil
+cdef int (*mdb_dbi_open)(void*, const char*, unsigned int, MDB_dbi*) noexcept nogil
+cdef int (*mdb_stat)(void*, MDB_dbi, MDB_stat*) noexcept nogil
+cdef int (*mdb_get)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
+cdef int (*mdb_put)(void*, MDB_dbi, MDB_val*, MDB_val*, unsigned int) noexcept nogil
+cdef int (*mdb_del)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
+cdef int (*mdb_cursor_open)(void*, MDB_dbi, void**) noexcept nogil
+cdef void (*mdb_cursor_close)(void*) noexcept nogil
+cdef int (*mdb_cursor_get)(void*, MDB_val*, MDB_val*, int) noexcept nogil
+cdef int (*mdb_cursor_put)(void*, MDB_val*, MDB_val*, unsigned int) noexcept nogil
+cdef int (*mdb_cursor_del)(void*, unsigned int) noexcept nogil
+cdef const char* (*mdb_strerror)(int) noexcept nogil
+
+
+cdef int _resolve(void* library, const char* name, void** where) except -1:
+    cdef bytes symbol = b"mdb09_" + name
+    where[0] = dlsym(library, symbol)
+    if where[0] == NULL:
+        raise ImportError(f"fastmta: the installed lmdb wheel has no {symbol.decode()}; install lmdb>=3.0,<3.1")
+    return 0
+
+
+cdef int _load_lmdb() except -1:
+    """Finds the wheel's extension without importing python-lmdb, and fills the pointers above."""
+    spec = importlib.util.find_spec("lmdb")
+    cdef bytes path
+    cdef void* library
+    found = []
+    if spec is not None and spec.submodule_search_locations:
+        for folder in spec.submodule_search_locations:
+            for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+                candidate = os.path.join(folder, "cpython" + suffix)
+                if os.path.exists(candidate):
+                    found.append(candidate)
+    if not found:
+        raise ImportError("fastmta: the lmdb package has no compiled extension; install lmdb>=3.0,<3.1 from its wheel")
+    path = os.fsencode(found[0])
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL)
+    if library == NULL:
+        raise ImportError(f"fastmta: cannot load {found[0]}: {dlerror().decode('utf-8', 'replace')}")
+    _resolve(library, b"env_create", <void**>&mdb_env_create)
+    _resolve(library, b"env_open", <void**>&mdb_env_open)
+    _resolve(library, b"env_set_mapsize", <void**>&mdb_env_set_mapsize)
+    _resolve(library, b"env_set_maxdbs", <void**>&mdb_env_set_maxdbs)
+    _resolve(library, b"env_set_maxreaders", <void**>&mdb_env_set_maxreaders)
+    _resolve(library, b"env_info", <void**>&mdb_env_info)
+    _resolve(library, b"env_stat", <void**>&mdb_env_stat)
+    _resolve(library, b"env_copyfd2", <void**>&mdb_env_copyfd2)
+    _resolve(library, b"env_close", <void**>&mdb_env_close)
+    _resolve(library, b"reader_check", <void**>&mdb_reader_check)
+    _resolve(library, b"reader_list", <void**>&mdb_reader_list)
+    _resolve(library, b"txn_begin", <void**>&mdb_txn_begin)
+    _resolve(library, b"txn_commit", <void**>&mdb_txn_commit)
+    _resolve(library, b"txn_abort", <void**>&mdb_txn_abort)
+    _resolve(library, b"txn_reset", <void**>&mdb_txn_reset)
+    _resolve(library, b"txn_renew", <void**>&mdb_txn_renew)
+    _resolve(library, b"txn_id", <void**>&mdb_txn_id)
+    _resolve(library, b"dbi_open", <void**>&mdb_dbi_open)
+    _resolve(library, b"stat", <void**>&mdb_stat)
+    _resolve(library, b"get", <void**>&mdb_get)
+    _resolve(library, b"put", <void**>&mdb_put)
+    _resolve(library, b"del", <void**>&mdb_del)
+    _resolve(library, b"cursor_open", <void**>&mdb_cursor_open)
+    _resolve(library, b"cursor_close", <void**>&mdb_cursor_close)
+    _resolve(library, b"cursor_get", <void**>&mdb_cursor_get)
+    _resolve(library, b"cursor_put", <void**>&mdb_cursor_put)
+    _resolve(library, b"cursor_del", <void**>&mdb_cursor_del)
+    _resolve(library, b"strerror", <void**>&mdb_strerror)
+    return 0
+
+
+_load_lmdb()

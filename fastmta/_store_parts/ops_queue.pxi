@@ -1,0 +1,337 @@
+# Operations on the queue. The legal moves of a recipient stand in fastmta/queue/README.md; any other is refused as "state".
+
+cdef enum State:
+    ACTIVE = 1
+    DEFERRED = 2
+    HELD = 3
+    DELIVERED = 4
+    BOUNCED = 5
+
+
+cdef bint is_legal_move(int from_state, int to_state) noexcept nogil:
+    if from_state == ACTIVE:
+        return DEFERRED <= to_state <= BOUNCED
+    if from_state == DEFERRED:
+        return ACTIVE <= to_state <= BOUNCED
+    if from_state == HELD:
+        return to_state == ACTIVE or to_state == DEFERRED or to_state == BOUNCED
+    return False
+
+
+# --- the queue row, kept aside while a unit works on it ---
+
+cdef int row_flush(Txn* t) noexcept nogil:
+    cdef Key k
+    cdef int rc
+    if not t.has_queue:
+        return DONE
+    t.has_queue = 0
+    if not t.queue_dirty:
+        return DONE
+    k_id(&k, T_QUEUE, t.queue_id)
+    if t.queue.live == 0:
+        if t.queue_new:
+            return REFUSE_MISSING  # an envelope without recipients
+        rc = t_del(t, &k)
+        if rc:
+            return rc
+        return blob_ref(t, t.queue.blob_id, -1)
+    t.scratch.length = 0
+    if buffer_add(&t.scratch, &t.queue, sizeof(t.queue)) < 0:
+        return poison(t, ENOMEM)
+    if buffer_add(&t.scratch, t.envelope.data, t.envelope.length) < 0:
+        return poison(t, ENOMEM)
+    return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT if t.queue_new else OLD_UNKNOWN, NULL, 0)
+
+
+cdef int row_load(Txn* t, uint64_t queue_id) noexcept nogil:
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    if t.has_queue:
+        if t.queue_id == queue_id:
+            return DONE
+        rc = row_flush(t)
+        if rc:
+            return rc
+    k_id(&k, T_QUEUE, queue_id)
+    rc = t_get(t, &k, &value)
+    if rc:
+        return rc
+    memcpy(&t.queue, value.mv_data, sizeof(t.queue))
+    t.envelope.length = 0
+    if buffer_add(&t.envelope, <char*>value.mv_data + sizeof(t.queue), value.mv_size - sizeof(t.queue)) < 0:
+        return poison(t, ENOMEM)
+    t.queue_id = queue_id
+    t.has_queue = 1
+    t.queue_dirty = t.queue_new = 0
+    return DONE
+
+
+cdef int row_create(Txn* t, uint64_t queue_id, uint64_t blob_id, const char* envelope, size_t n) noexcept nogil:
+    """A new row for `queue_id`, which is known to have none."""
+    cdef int rc = row_flush(t)
+    if rc == DONE:
+        rc = blob_ref(t, blob_id, 1)
+    if rc:
+        return rc
+    memset(&t.queue, 0, sizeof(t.queue))
+    t.queue.format = FORMAT
+    t.queue.blob_id = blob_id
+    t.envelope.length = 0
+    if buffer_add(&t.envelope, envelope, n) < 0:
+        return poison(t, ENOMEM)
+    t.queue_id = queue_id
+    t.has_queue = t.queue_dirty = t.queue_new = 1
+    return DONE
+
+
+cdef int op_enqueue(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef int rc = row_load(t, op.a)
+    if rc == DONE:
+        return REFUSE_EXISTS
+    if rc != REFUSE_MISSING:
+        return rc
+    return row_create(t, op.a, op.b, parts, op.part[0])
+
+
+# --- msgpack, just enough to find what an index needs ---
+
+cdef size_t pack_bytes(const uint8_t* p, size_t n, const uint8_t** data, size_t* length) noexcept nogil:
+    """A byte string at p; returns what it takes, 0 where there is none."""
+    cdef size_t lead
+    if n < 2:
+        return 0
+    if p[0] == 0xC4:
+        lead = 2
+        length[0] = p[1]
+    elif p[0] == 0xC5 and n >= 3:
+        lead = 3
+        length[0] = (<size_t>p[1] << 8) | p[2]
+    else:
+        return 0
+    if length[0] > n - lead:
+        return 0
+    data[0] = p + lead
+    return lead + length[0]
+
+
+cdef void envelope_fields(Txn* t, const uint8_t** path, size_t* path_length, int64_t* received_at_ms) noexcept nogil:
+    """The reverse path and arrival of the row at hand: the first two fields of its envelope."""
+    cdef const uint8_t* p = <const uint8_t*>t.envelope.data
+    cdef size_t n = t.envelope.length
+    cdef size_t lead = 3 if n and p[0] == 0xDC else 1
+    cdef size_t taken
+    path[0] = p
+    path_length[0] = 0
+    received_at_ms[0] = 0
+    if n <= lead:
+        return
+    p += lead
+    n -= lead
+    taken = pack_bytes(p, n, path, path_length)
+    p += taken
+    n -= taken
+    if n >= 9 and (p[0] == 0xCF or p[0] == 0xD3):
+        received_at_ms[0] = <int64_t>(be64(p + 1) & 0x7FFFFFFFFFFFFFFFu)
+    elif n >= 5 and p[0] == 0xCE:
+        received_at_ms[0] = be32(p + 1)
+    elif n >= 3 and p[0] == 0xCD:
+        received_at_ms[0] = (<int64_t>p[1] << 8) | p[2]
+    elif n >= 2 and p[0] == 0xCC:
+        received_at_ms[0] = p[1]
+    elif n >= 1 and p[0] < 0x80:
+        received_at_ms[0] = p[0]
+
+
+cdef void k_lower(Key* k, const uint8_t* data, size_t n) noexcept nogil:
+    """A path or domain in lower case (ASCII) and a NUL, so that no name's rows mix with a longer one's."""
+    cdef size_t i
+    if n > 400:
+        n = 400
+    for i in range(n):
+        k.b[k.n + i] = data[i] + 32 if c'A' <= data[i] <= c'Z' else data[i]
+    k.n += n
+    k_u8(k, 0)
+
+
+cdef int index_recipient(Txn* t, uint64_t queue_id, uint32_t n, const char* tail, size_t tail_length, bint add) noexcept nogil:
+    """Writes or removes the rows by which people find a recipient; the queue row must be loaded."""
+    cdef Key keys[3]
+    cdef const uint8_t* path
+    cdef const uint8_t* forward = <const uint8_t*>tail
+    cdef size_t path_length, forward_length = 0, at
+    cdef int64_t received_at_ms
+    cdef int i
+    envelope_fields(t, &path, &path_length, &received_at_ms)
+    k_start(&keys[0], T_BY_SENDER)
+    k_lower(&keys[0], path, path_length)
+    if tail_length > 1:
+        pack_bytes(<const uint8_t*>tail + 1, tail_length - 1, &forward, &forward_length)
+    at = forward_length
+    while at > 0 and forward[at - 1] != c'@':
+        at -= 1
+    k_start(&keys[1], T_BY_DOMAIN)
+    k_lower(&keys[1], forward + at, forward_length - at)
+    k_start(&keys[2], T_BY_AGE)
+    k_u64(&keys[2], <uint64_t>received_at_ms)
+    for i in range(3):
+        k_u64(&keys[i], queue_id)
+        k_u32(&keys[i], n)
+        if add:
+            if t_put(t, &keys[i], NULL, 0, OLD_ABSENT, NULL, 0) < 0:
+                return POISONED
+        elif t_del(t, &keys[i]) < 0:
+            return POISONED
+    return DONE
+
+
+# --- recipients ---
+
+cdef int schedule_change(Txn* t, RecipientRecord* record, const char* hop, uint64_t queue_id, uint32_t n, int delta) noexcept nogil:
+    """Puts a recipient into the schedule of its hop (+1) or takes it out (-1); a held one is only counted."""
+    cdef Key k
+    if record.state != HELD:
+        k_schedule(&k, hop, record.hop_length, record.lane)
+        k_u64(&k, <uint64_t>record.due_ms)
+        k_u64(&k, queue_id)
+        k_u32(&k, n)
+        if delta > 0:
+            if t_put(t, &k, NULL, 0, OLD_ABSENT, NULL, 0) < 0:
+                return POISONED
+        elif t_del(t, &k) < 0:
+            return POISONED
+    t.unit_counts[record.state] += delta
+    return hop_touch(t, hop, record.hop_length, record.state, delta, record.due_ms)
+
+
+cdef int recipient_add(Txn* t, uint64_t queue_id, uint32_t n, int state, int lane, int64_t due_ms, const char* hop,
+                       size_t hop_length, const char* tail, size_t tail_length, const char* reply,
+                       size_t reply_length) noexcept nogil:
+    """A new recipient of the row at hand."""
+    cdef RecipientRecord record
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    if hop_length > HOP_MAX or lane < 0 or lane >= LANES or due_ms < 0 or n == 0xFFFFFFFFu:
+        return REFUSE_LIMIT
+    if state < ACTIVE or state > HELD:
+        return REFUSE_STATE
+    k_id_n(&k, T_QUEUE, queue_id, n)
+    if not t.queue_new or t.queue.live:
+        rc = t_get(t, &k, &value)
+        if rc == DONE:
+            return REFUSE_EXISTS
+        if rc < 0:
+            return rc
+    memset(&record, 0, sizeof(record))
+    record.format = FORMAT
+    record.state = <uint8_t>state
+    record.lane = <uint8_t>lane
+    record.indexed = state != ACTIVE
+    record.due_ms = due_ms
+    record.hop_length = <uint16_t>hop_length
+    record.reply_length = <uint16_t>reply_length
+    record.tail_length = <uint32_t>tail_length
+    rc = recipient_put(t, &k, &record, hop, tail, reply, OLD_ABSENT)
+    if rc == DONE:
+        rc = schedule_change(t, &record, hop, queue_id, n, 1)
+    if rc == DONE and record.indexed:
+        rc = index_recipient(t, queue_id, n, tail, tail_length, True)
+    t.queue.live += 1
+    t.queue_dirty = 1
+    return rc
+
+
+cdef int recipient_put(Txn* t, Key* k, RecipientRecord* record, const char* hop, const char* tail, const char* reply,
+                       int old) noexcept nogil:
+    """Writes a recipient's record; its parts may lie in scratch2, not in scratch."""
+    t.scratch.length = 0
+    if (buffer_add(&t.scratch, record, sizeof(record[0])) < 0
+            or buffer_add(&t.scratch, hop, record.hop_length) < 0
+            or buffer_add(&t.scratch, tail, record.tail_length) < 0
+            or buffer_add(&t.scratch, reply, record.reply_length) < 0):
+        return poison(t, ENOMEM)
+    return t_put(t, k, t.scratch.data, t.scratch.length, old, NULL, 0)
+
+
+cdef int op_recipient(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef int rc = row_load(t, op.a)
+    if rc:
+        return rc
+    return recipient_add(t, op.a, op.n, op.state, op.lane, op.d, parts, op.part[0], parts + op.part[0], op.part[1], NULL, 0)
+
+
+cdef int recipient_load(Txn* t, uint64_t queue_id, uint32_t n, Key* k, RecipientRecord* record) noexcept nogil:
+    """The recipient's record, with its parts in scratch2."""
+    cdef MDB_val value
+    cdef int rc
+    k_id_n(k, T_QUEUE, queue_id, n)
+    rc = t_get(t, k, &value)
+    if rc:
+        return rc
+    memcpy(record, value.mv_data, sizeof(record[0]))
+    t.scratch2.length = 0
+    if buffer_add(&t.scratch2, <char*>value.mv_data + sizeof(record[0]), value.mv_size - sizeof(record[0])) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
+cdef int op_move(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef RecipientRecord record
+    cdef Key k
+    cdef const char* hop
+    cdef const char* tail
+    cdef int rc = row_load(t, op.a)
+    if rc == DONE:
+        rc = recipient_load(t, op.a, op.n, &k, &record)
+    if rc:
+        return rc
+    if op.from_state != 0 and op.from_state != record.state:
+        return REFUSE_STATE
+    if not is_legal_move(record.state, op.state):
+        return REFUSE_STATE
+    if op.d < 0 or op.part[0] > 65535:
+        return REFUSE_LIMIT
+    hop = t.scratch2.data
+    tail = hop + record.hop_length
+    if schedule_change(t, &record, hop, op.a, op.n, -1) < 0:
+        return POISONED
+    if op.state >= DELIVERED:
+        if record.indexed and index_recipient(t, op.a, op.n, tail, record.tail_length, False) < 0:
+            return POISONED
+        t.queue.live -= 1
+        t.queue_dirty = 1
+        return t_del(t, &k)
+    if op.state != ACTIVE and not record.indexed:
+        record.indexed = 1
+        if index_recipient(t, op.a, op.n, tail, record.tail_length, True) < 0:
+            return POISONED
+    record.state = op.state
+    record.attempts = op.flags
+    record.due_ms = op.d
+    record.reply_length = <uint16_t>op.part[0]
+    if schedule_change(t, &record, hop, op.a, op.n, 1) < 0:
+        return POISONED
+    return recipient_put(t, &k, &record, hop, tail, parts, OLD_UNKNOWN)
+
+
+cdef int op_reroute(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """Gives a recipient another next hop and lane; its state stays."""
+    cdef RecipientRecord record
+    cdef Key k
+    cdef const char* tail
+    cdef int rc
+    if op.part[0] > HOP_MAX or op.lane >= LANES:
+        return REFUSE_LIMIT
+    rc = recipient_load(t, op.a, op.n, &k, &record)
+    if rc:
+        return rc
+    if schedule_change(t, &record, t.scratch2.data, op.a, op.n, -1) < 0:
+        return POISONED
+    tail = t.scratch2.data + record.hop_length
+    record.hop_length = <uint16_t>op.part[0]
+    record.lane = op.lane
+    if schedule_change(t, &record, parts, op.a, op.n, 1) < 0:
+        return POISONED
+    return recipient_put(t, &k, &record, parts, tail, tail + record.tail_length, OLD_UNKNOWN)

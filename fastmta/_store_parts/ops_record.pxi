@@ -1,0 +1,314 @@
+# Operations on plain records, counters and blobs; the results of operations; and the one switch over all of them.
+
+cdef enum OpCode:
+    OP_PUT_NEW = 1
+    OP_PUT = 2
+    OP_DELETE = 3
+    OP_GUARD = 4
+    OP_COUNT = 5
+    OP_BLOB = 6
+    OP_REF = 7
+    OP_APPEND = 8
+    OP_ENQUEUE = 9
+    OP_RECIPIENT = 10
+    OP_DELIVER = 11
+    OP_MOVE = 12
+    OP_FLAGS = 13
+    OP_EXPUNGE = 14
+    OP_COPY = 15
+    OP_TAKE_RECENT = 16
+    OP_MAILBOX_NEW = 17
+    OP_MAILBOX_GONE = 18
+    OP_MAILBOX_RENAME = 19
+    OP_LIST_VERSION = 20
+    OP_QUOTA = 21
+    OP_REROUTE = 22
+    OP_CHUNKS = 23
+    OP_ABANDON = 24
+    OP_FAIL = 25
+
+
+# --- results: a letter, then fields; decoded by Unit.results ---
+
+cdef int result_add(Txn* t, const void* data, size_t n) noexcept nogil:
+    if buffer_add(&t.unit.results, data, n) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
+cdef int result_tagged(Txn* t, char letter, const void* data, size_t n) noexcept nogil:
+    if result_add(t, &letter, 1) < 0:
+        return POISONED
+    return result_add(t, data, n)
+
+
+cdef int result_append(Txn* t, MailboxRecord* box) noexcept nogil:
+    cdef uint32_t pair[2]
+    pair[0] = box.uid_validity
+    pair[1] = box.uid_next - 1
+    if result_tagged(t, c'A', pair, 8) < 0:
+        return POISONED
+    return result_add(t, &box.modseq, 8)
+
+
+cdef int result_word(Txn* t, int code) noexcept nogil:
+    cdef uint8_t byte = <uint8_t>code
+    return result_tagged(t, c'W', &byte, 1)
+
+
+cdef int result_recent(Txn* t, uint32_t uid) noexcept nogil:
+    return result_tagged(t, c'R', &uid, 4)
+
+
+# Lists grow behind a count that is filled in as they do; `mark` is where the open one begins.
+
+cdef int result_flags_begin(Txn* t) noexcept nogil:
+    cdef uint64_t nothing[2]
+    nothing[0] = nothing[1] = 0
+    t.mark = t.unit.results.length + 1
+    return result_tagged(t, c'F', nothing, 12)
+
+
+cdef int result_flags_end(Txn* t, uint64_t modseq) noexcept nogil:
+    cdef uint32_t count = <uint32_t>((t.unit.results.length - t.mark - 12) // 4)
+    memcpy(t.unit.results.data + t.mark, &modseq, 8)
+    memcpy(t.unit.results.data + t.mark + 8, &count, 4)
+    return DONE
+
+
+cdef int result_expunge_begin(Txn* t) noexcept nogil:
+    cdef uint32_t nothing = 0
+    t.mark = t.unit.results.length + 1
+    return result_tagged(t, c'E', &nothing, 4)
+
+
+cdef int result_expunge_end(Txn* t) noexcept nogil:
+    cdef uint32_t count = <uint32_t>((t.unit.results.length - t.mark - 4) // 4)
+    memcpy(t.unit.results.data + t.mark, &count, 4)
+    return DONE
+
+
+cdef int result_uid(Txn* t, uint32_t uid) noexcept nogil:
+    return result_add(t, &uid, 4)
+
+
+cdef int result_copy_begin(Txn* t, uint32_t uid_validity) noexcept nogil:
+    cdef uint32_t lead[2]
+    lead[0] = uid_validity
+    lead[1] = 0
+    t.mark = t.unit.results.length + 1
+    return result_tagged(t, c'Y', lead, 8)
+
+
+cdef int result_pair(Txn* t, uint32_t source, uint32_t target) noexcept nogil:
+    cdef uint32_t pair[2]
+    cdef uint32_t count
+    pair[0] = source
+    pair[1] = target
+    memcpy(&count, t.unit.results.data + t.mark + 4, 4)
+    count += 1
+    memcpy(t.unit.results.data + t.mark + 4, &count, 4)
+    return result_add(t, pair, 8)
+
+
+# --- records and counters ---
+
+cdef void k_given(Key* k, int table, const char* data, size_t n) noexcept nogil:
+    k_start(k, table)
+    memcpy(k.b + 1, data, n)  # the builder has refused keys longer than KEY_MAX - 1
+    k.n = n + 1
+
+
+cdef int op_put(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    k_given(&k, op.table, parts, op.part[0])
+    if op.code == OP_PUT_NEW:
+        rc = t_get(t, &k, &value)
+        if rc == DONE:
+            return REFUSE_EXISTS
+        if rc < 0:
+            return rc
+        return t_put(t, &k, parts + op.part[0], op.part[1], OLD_ABSENT, NULL, 0)
+    return t_put(t, &k, parts + op.part[0], op.part[1], OLD_UNKNOWN, NULL, 0)
+
+
+cdef int op_delete(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """Deleting what is not there is no failure: a GUARD before it says when it must be."""
+    cdef Key k
+    k_given(&k, op.table, parts, op.part[0])
+    return POISONED if t_del(t, &k) < 0 else DONE
+
+
+cdef int op_guard(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    k_given(&k, op.table, parts, op.part[0])
+    rc = t_get(t, &k, &value)
+    if rc < 0:
+        return rc
+    if op.mode:  # must be absent
+        return DONE if rc == REFUSE_MISSING else REFUSE_CHANGED
+    if rc != DONE or value.mv_size != op.part[1] or memcmp(value.mv_data, parts + op.part[0], value.mv_size) != 0:
+        return REFUSE_CHANGED
+    return DONE
+
+
+cdef int op_count(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef Key k
+    cdef MDB_val value
+    cdef int64_t number = 0
+    cdef int rc
+    k_given(&k, T_COUNTER, parts, op.part[0])
+    rc = t_get(t, &k, &value)
+    if rc < 0:
+        return rc
+    if rc == DONE and value.mv_size == 8:
+        memcpy(&number, value.mv_data, 8)
+    number += op.d
+    if op.e >= 0 and op.d > 0 and number > op.e:
+        return REFUSE_QUOTA
+    if t_put(t, &k, &number, 8, OLD_UNKNOWN, NULL, 0) < 0:
+        return POISONED
+    return result_tagged(t, c'C', &number, 8)
+
+
+# --- blobs ---
+
+cdef int chunks_put(Txn* t, uint64_t blob_id, PendingRecord* blob, const char* data, size_t n) noexcept nogil:
+    """Writes bytes as the next chunks of `blob`; the digest chains, each chunk's seeded by the one before."""
+    cdef Key k
+    cdef size_t length
+    while n:
+        length = CHUNK if n > CHUNK else n
+        blob.digest = xxh64(data, length, blob.digest)
+        k_id_n(&k, T_BLOB, blob_id, blob.chunks)
+        if t_put(t, &k, data, length, OLD_ABSENT, NULL, 0) < 0:
+            return POISONED
+        blob.chunks += 1
+        blob.size += length
+        data += length
+        n -= length
+    return DONE
+
+
+cdef int pending_get(Txn* t, Body* body, Key* k, PendingRecord* pending) noexcept nogil:
+    """The record of chunks that came before; it must say exactly what the body at hand continues."""
+    cdef MDB_val value
+    cdef int rc
+    k_id(k, T_PENDING, body.blob_id)
+    rc = t_get(t, k, &value)
+    if rc < 0:
+        return rc
+    if rc == REFUSE_MISSING:
+        if body.first_chunk:
+            return FAIL_IO
+        memset(pending, 0, sizeof(pending[0]))
+        pending.format = FORMAT
+        pending.incarnation = body.incarnation
+        return DONE
+    memcpy(pending, value.mv_data, sizeof(pending[0]))
+    return DONE if pending.chunks == body.first_chunk else FAIL_IO
+
+
+cdef int op_chunks(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef PendingRecord pending
+    cdef Key k
+    cdef int rc = pending_get(t, op.body, &k, &pending)
+    if rc:
+        return rc
+    if chunks_put(t, op.body.blob_id, &pending, op.body.bytes.data, op.b) < 0:
+        return POISONED
+    return t_put(t, &k, &pending, sizeof(pending), OLD_UNKNOWN, NULL, 0)
+
+
+cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef Body* body = op.body
+    cdef PendingRecord pending
+    cdef Key k
+    cdef int rc = blob_flush(t)
+    if rc:
+        return rc
+    memset(&pending, 0, sizeof(pending))
+    if body.first_chunk:
+        rc = pending_get(t, body, &k, &pending)
+        if rc == DONE:
+            rc = t_del(t, &k)
+        if rc:
+            return rc
+    if chunks_put(t, body.blob_id, &pending, body.bytes.data, body.bytes.length) < 0:
+        return POISONED
+    memset(&t.blob, 0, sizeof(t.blob))
+    t.blob.format = FORMAT
+    t.blob.bits = body.bits
+    t.blob.chunks = pending.chunks
+    t.blob.size = pending.size
+    t.blob.digest = pending.digest
+    t.blob_id = body.blob_id
+    t.has_blob = 1
+    return DONE
+
+
+cdef int op_abandon(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """Chunks that will never be a message go to the trash."""
+    cdef Key k
+    cdef int rc
+    k_id(&k, T_PENDING, op.a)
+    rc = t_del(t, &k)
+    if rc < 0:
+        return rc
+    return blob_dead(t, op.a) if rc == DONE else DONE
+
+
+cdef int apply_op(Txn* t, Op* op) noexcept nogil:
+    cdef const char* parts = <const char*>op + sizeof(Op)
+    cdef int code = op.code
+    if code == OP_BLOB:
+        return op_blob(t, op, parts)
+    if code == OP_ENQUEUE:
+        return op_enqueue(t, op, parts)
+    if code == OP_RECIPIENT:
+        return op_recipient(t, op, parts)
+    if code == OP_MOVE:
+        return op_move(t, op, parts)
+    if code == OP_DELIVER:
+        return op_deliver(t, op, parts)
+    if code == OP_APPEND:
+        return op_append(t, op, parts)
+    if code == OP_FLAGS:
+        return op_flags(t, op, parts)
+    if code == OP_EXPUNGE:
+        return op_expunge(t, op, parts)
+    if code == OP_COPY:
+        return op_copy(t, op, parts)
+    if code == OP_TAKE_RECENT:
+        return op_take_recent(t, op, parts)
+    if code == OP_CHUNKS:
+        return op_chunks(t, op, parts)
+    if code == OP_ABANDON:
+        return op_abandon(t, op, parts)
+    if code == OP_PUT_NEW or code == OP_PUT:
+        return op_put(t, op, parts)
+    if code == OP_DELETE:
+        return op_delete(t, op, parts)
+    if code == OP_GUARD:
+        return op_guard(t, op, parts)
+    if code == OP_COUNT:
+        return op_count(t, op, parts)
+    if code == OP_REF:
+        return blob_ref(t, op.a, <int>op.d)
+    if code == OP_MAILBOX_NEW:
+        return op_mailbox_new(t, op, parts)
+    if code == OP_MAILBOX_GONE:
+        return op_mailbox_gone(t, op, parts)
+    if code == OP_MAILBOX_RENAME:
+        return op_mailbox_rename(t, op, parts)
+    if code == OP_LIST_VERSION:
+        return op_list_version(t, op, parts)
+    if code == OP_QUOTA:
+        return op_quota(t, op, parts)
+    if code == OP_REROUTE:
+        return op_reroute(t, op, parts)
+    return FAIL_IO

@@ -1,0 +1,196 @@
+# Reads: each in one short transaction that is renewed for it, and none of them hands out memory of the map.
+
+cdef extern from "Python.h":
+    object PyBytes_FromStringAndSize(const char*, Py_ssize_t)
+    char* PyBytes_AS_STRING(object)
+
+
+cdef inline bytes value_bytes(MDB_val* value):
+    return PyBytes_FromStringAndSize(<const char*>value.mv_data, <Py_ssize_t>value.mv_size)
+
+
+@cython.final
+cdef class Reading:
+    """One read transaction, for as long as this object is alive; kept inside one call."""
+
+    cdef Store store
+    cdef void* txn
+
+    def __cinit__(self, Store store not None):
+        self.store = store
+        self.txn = store._begin_read()
+
+    def __dealloc__(self):
+        if self.txn != NULL:
+            self.store._end_read(self.txn)
+
+    cdef void* cursor(self, int table) except NULL:
+        cdef void* cursor
+        cdef int rc = mdb_cursor_open(self.txn, self.store.s.dbi[database_of(table)], &cursor)
+        if rc:
+            raise StorageFailure(lmdb_error(rc))
+        return cursor
+
+    cdef bint get(self, Key* k, MDB_val* value) except -1:
+        cdef MDB_val key
+        cdef int rc
+        key.mv_size = k.n
+        key.mv_data = k.b
+        rc = mdb_get(self.txn, self.store.s.dbi[database_of(k.b[0])], &key, value)
+        if rc == 0:
+            return True
+        if rc == MDB_NOTFOUND:
+            return False
+        raise StorageFailure(lmdb_error(rc))
+
+
+cdef inline bint seek(void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
+    """To the first record at or after k that shares its first `prefix` bytes."""
+    key.mv_size = k.n
+    key.mv_data = k.b
+    if mdb_cursor_get(cursor, key, value, MDB_SET_RANGE):
+        return False
+    return key.mv_size >= prefix and memcmp(key.mv_data, k.b, prefix) == 0
+
+
+cdef inline bint following(void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
+    if mdb_cursor_get(cursor, key, value, MDB_NEXT):
+        return False
+    return key.mv_size >= prefix and memcmp(key.mv_data, k.b, prefix) == 0
+
+
+def store_get(Store store not None, int table, bytes key not None):
+    cdef Reading reading
+    cdef Key k
+    cdef MDB_val value
+    require_key(table, key)
+    k_given(&k, table, key, len(key))
+    reading = Reading(store)
+    return value_bytes(&value) if reading.get(&k, &value) else None
+
+
+def store_scan(Store store not None, int table, bytes prefix not None, bytes start not None, Py_ssize_t limit):
+    cdef Reading reading
+    cdef void* cursor
+    cdef Key first, wanted
+    cdef MDB_val key, value
+    cdef list out = []
+    cdef bint more
+    require_key(table, prefix)
+    require_key(table, start)
+    k_given(&wanted, table, prefix, len(prefix))
+    k_given(&first, table, max(prefix, start), len(max(prefix, start)))
+    reading = Reading(store)
+    cursor = reading.cursor(table)
+    more = seek(cursor, &first, 1, &key, &value)
+    while (more and len(out) < limit and key.mv_size >= wanted.n
+           and memcmp(key.mv_data, wanted.b, wanted.n) == 0):
+        out.append((PyBytes_FromStringAndSize(<char*>key.mv_data + 1, key.mv_size - 1), value_bytes(&value)))
+        more = following(cursor, &wanted, 1, &key, &value)
+    mdb_cursor_close(cursor)
+    return out
+
+
+cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
+    """Copies up to n bytes of a blob from `offset`; -1 where the blob is gone."""
+    cdef Key k
+    cdef MDB_val key, value
+    cdef BlobMeta meta
+    cdef Py_ssize_t done = 0
+    cdef size_t inside, length
+    cdef uint32_t chunk
+    cdef void* cursor
+    k_id(&k, T_BLOB, blob_id)
+    if not reading.get(&k, &value):
+        return -1
+    memcpy(&meta, value.mv_data, sizeof(meta))
+    if offset >= meta.size or n == 0:
+        return 0
+    if <uint64_t>n > meta.size - offset:
+        n = <Py_ssize_t>(meta.size - offset)
+    cursor = reading.cursor(T_BLOB)
+    try:
+        chunk, inside = find_chunk(&meta, offset)
+        while done < n:
+            k_id_n(&k, T_BLOB, blob_id, chunk)
+            if not seek(cursor, &k, k.n, &key, &value) or value.mv_size <= inside:
+                return -1
+            length = value.mv_size - inside
+            if length > <size_t>(n - done):
+                length = n - done
+            memcpy(out + done, <char*>value.mv_data + inside, length)
+            done += length
+            chunk += 1
+            inside = 0
+    finally:
+        mdb_cursor_close(cursor)
+    return done
+
+
+cdef (uint32_t, size_t) find_chunk(BlobMeta* meta, uint64_t offset) noexcept nogil:
+    # Every chunk but the last is full: a body flushes whole chunks, and its rest begins the next.
+    return <uint32_t>(offset // CHUNK), <size_t>(offset % CHUNK)
+
+
+cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
+                           uint64_t length):
+    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone."""
+    cdef BlobMeta meta
+    cdef Key k
+    cdef MDB_val value
+    cdef uint64_t size
+    cdef Py_ssize_t from_prefix = 0, got
+    cdef bytes out
+    k_id(&k, T_BLOB, blob_id)
+    if not reading.get(&k, &value):
+        return None
+    memcpy(&meta, value.mv_data, sizeof(meta))
+    size = prefix_length + meta.size
+    if offset >= size:
+        return b""
+    if length > size - offset:
+        length = size - offset
+    out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+    if offset < prefix_length:
+        from_prefix = <Py_ssize_t>(prefix_length - offset if prefix_length - offset < length else length)
+        memcpy(PyBytes_AS_STRING(out), prefix + offset, from_prefix)
+    got = blob_copy(reading, blob_id, offset + from_prefix - prefix_length, PyBytes_AS_STRING(out) + from_prefix,
+                    <Py_ssize_t>length - from_prefix)
+    return out if got == <Py_ssize_t>length - from_prefix else None
+
+
+def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
+    """Bytes of a blob, a copy; b"" at its end, None where it is gone."""
+    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length)
+
+
+def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length):
+    """Bytes of a message, the prefix in front of the blob; b"" at its end, None where it is gone."""
+    cdef Reading reading = Reading(store)
+    cdef Key k
+    cdef MDB_val value
+    cdef MessageRecord message
+    k_id_n(&k, T_MESSAGE, mailbox_id, uid)
+    if not reading.get(&k, &value):
+        return None
+    memcpy(&message, value.mv_data, sizeof(message))
+    return part_of_message(reading, <char*>value.mv_data + sizeof(message) + message.keywords_length,
+                           message.prefix_length, message.blob_id, offset, length)
+
+
+def blob_meta(bytes record not None):
+    """(refs, size, bits, chunks, digest) of a blob's record."""
+    cdef BlobMeta* meta = <BlobMeta*><char*>record
+    if len(record) != sizeof(BlobMeta):
+        raise ValueError("not a blob's record")
+    return meta.refs, meta.size, meta.bits, meta.chunks, meta.digest
+
+
+def digest_of(bytes data not None, uint64_t seed=0):
+    """The chained digest of blobs: one chunk's, given the one of the chunk before."""
+    return xxh64(<char*>data, len(data), seed)
+
+
+def partition_of(bytes hop not None):
+    """The partition by which slots share out next hops."""
+    return crc32_of(hop, len(hop)) & 255

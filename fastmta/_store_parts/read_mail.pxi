@@ -1,0 +1,368 @@
+# Read loops over mailboxes: what SELECT, FETCH, SEARCH and POP3 need of every message, without a Python object for each.
+
+cdef enum Item:
+    ITEM_UID = 1
+    ITEM_FLAGS = 2
+    ITEM_INTERNALDATE = 4
+    ITEM_SIZE = 8
+    ITEM_ENVELOPE = 16
+    ITEM_BODY = 32
+    ITEM_BODYSTRUCTURE = 64
+    ITEM_MODSEQ = 128
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct tm:
+        int tm_sec
+        int tm_min
+        int tm_hour
+        int tm_mday
+        int tm_mon
+        int tm_year
+    tm* gmtime_r(const time_t*, tm*)
+
+cdef extern from "<stdio.h>" nogil:
+    int snprintf(char*, size_t, const char*, ...)
+
+
+cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
+    void* cursor
+    Key key
+    MDB_val found
+    MDB_val value
+    uint32_t uid
+    int state  # 0 not placed, 1 on `uid`, 2 past the last
+
+
+cdef void walk_start(Walk* walk, void* cursor, int table, uint64_t mailbox_id) noexcept nogil:
+    walk.cursor = cursor
+    walk.state = 0
+    k_id_n(&walk.key, table, mailbox_id, 0)
+
+
+cdef bint walk_place(Walk* walk, bint found) noexcept nogil:
+    if found:
+        walk.uid = be32(<uint8_t*>walk.found.mv_data + 9)
+        walk.state = 1
+    else:
+        walk.state = 2
+    return found
+
+
+cdef bint walk_next(Walk* walk) noexcept nogil:
+    """To the first row, then to each following one."""
+    if walk.state == 0:
+        return walk_place(walk, seek(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+    if walk.state == 2:
+        return False
+    return walk_place(walk, following(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+
+
+cdef bint walk_to(Walk* walk, uint32_t uid) noexcept nogil:
+    """To the row of `uid`; a step where it is the next one, else a search."""
+    if walk.state == 1 and walk.uid < uid:
+        walk_next(walk)
+    if walk.state == 1 and walk.uid == uid:
+        return True
+    if walk.state == 0 or (walk.state == 1 and walk.uid < uid) or (walk.state >= 1 and walk.uid > uid) or walk.state == 2:
+        walk.key.n = 9
+        k_u32(&walk.key, uid)
+        walk_place(walk, seek(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+    return walk.state == 1 and walk.uid == uid
+
+
+cdef object uint_array(str kind, Buffer* buffer):
+    out = array(kind)
+    if buffer.length:
+        out.frombytes(<unsigned char[:buffer.length]><unsigned char*>buffer.data)
+    return out
+
+
+def mailbox_fields(bytes record not None):
+    """(account id, uid_validity, uid_next, modseq, floor_modseq, exists, unseen, recent_uid, size, deleted, name, special use)."""
+    cdef MailboxRecord* box = <MailboxRecord*><char*>record
+    cdef Py_ssize_t at = sizeof(MailboxRecord)
+    if len(record) < at:
+        raise ValueError("not a mailbox's record")
+    name = record[at : at + box.name_length]
+    special = record[at + box.name_length : at + box.name_length + box.special_length]
+    return (box.account_id, box.uid_validity, box.uid_next, box.modseq, box.floor_modseq, box.exists, box.unseen,
+            box.recent_uid, box.size, box.deleted, name, special)
+
+
+def mailbox_modseq(Store store not None, uint64_t mailbox_id):
+    """A mailbox's highest modseq; 0 where it is gone."""
+    cdef Reading reading = Reading(store)
+    cdef Key k
+    cdef MDB_val value
+    k_id(&k, T_MAILBOX, mailbox_id)
+    return (<MailboxRecord*>value.mv_data).modseq if reading.get(&k, &value) else 0
+
+
+def usage_fields(bytes record):
+    """(bytes, messages, quota, list version) of an account's usage record; None counts as an empty one."""
+    cdef UsageRecord* usage
+    if record is None:
+        return 0, 0, 0, 0
+    usage = <UsageRecord*><char*>record
+    if len(record) != sizeof(UsageRecord):
+        raise ValueError("not a usage record")
+    return usage.bytes, usage.messages, usage.quota, usage.list_version
+
+
+def mailbox_uids(Store store not None, uint64_t mailbox_id):
+    """Every uid, ascending, as array('I')."""
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef Buffer out
+    cdef bint short_of_memory = False
+    memset(&out, 0, sizeof(out))
+    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    while walk_next(&walk):
+        if buffer_add(&out, &walk.uid, 4) < 0:
+            short_of_memory = True
+            break
+    mdb_cursor_close(walk.cursor)
+    try:
+        if short_of_memory:
+            raise MemoryError
+        return uint_array("I", &out)
+    finally:
+        buffer_free(&out)
+
+
+def mailbox_summary(Store store not None, uint64_t mailbox_id):
+    """(uids, flags, modseqs, sizes, keyword lists in use) of a mailbox, in one pass."""
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef Buffer out[4]
+    cdef MessageRecord message
+    cdef uint32_t size
+    cdef set keywords = set()
+    cdef int i, failed = 0
+    cdef bytes known = b""
+    memset(out, 0, sizeof(out))
+    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    try:
+        while walk_next(&walk):
+            memcpy(&message, walk.value.mv_data, sizeof(message))
+            size = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
+            failed |= buffer_add(&out[0], &walk.uid, 4) | buffer_add(&out[1], &message.flags, 4)
+            failed |= buffer_add(&out[2], &message.modseq, 8) | buffer_add(&out[3], &size, 4)
+            if failed:
+                raise MemoryError
+            if message.keywords_length:
+                words = (<char*>walk.value.mv_data + sizeof(message))[: message.keywords_length]
+                if words != known:
+                    known = words
+                    keywords.add(words)
+        return (uint_array("I", &out[0]), uint_array("I", &out[1]), uint_array("Q", &out[2]), uint_array("I", &out[3]),
+                keywords)
+    finally:
+        mdb_cursor_close(walk.cursor)
+        for i in range(4):
+            buffer_free(&out[i])
+
+
+cdef tuple message_tuple(uint32_t uid, MDB_val* value):
+    cdef MessageRecord message
+    cdef char* at = <char*>value.mv_data + sizeof(message)
+    memcpy(&message, value.mv_data, sizeof(message))
+    return (uid, message.blob_id, message.flags, at[: message.keywords_length], message.modseq, message.date_s,
+            message.tz_minutes, message.size,
+            (at + message.keywords_length)[: message.prefix_length])
+
+
+def message_rows(Store store not None, uint64_t mailbox_id, uids):
+    """The fields of store.mailboxes.MessageRow, as tuples, for these uids (ascending is fastest) or for all (None)."""
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef list out = []
+    cdef const unsigned int[::1] wanted
+    cdef Py_ssize_t i
+    if uids is not None and len(uids) == 0:
+        return out
+    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    try:
+        if uids is None:
+            while walk_next(&walk):
+                out.append(message_tuple(walk.uid, &walk.value))
+        else:
+            wanted = uids
+            for i in range(wanted.shape[0]):
+                if walk_to(&walk, wanted[i]):
+                    out.append(message_tuple(walk.uid, &walk.value))
+    finally:
+        mdb_cursor_close(walk.cursor)
+    return out
+
+
+def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq):
+    """(rows of messages changed after `since_modseq`, by modseq; uids expunged after it, ascending)."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor
+    cdef Key k, row
+    cdef MDB_val key, value
+    cdef bint more
+    cdef list rows = []
+    cdef list gone = []
+    cdef uint32_t uid
+    cdef int kind
+    if since_modseq == 0xFFFFFFFFFFFFFFFFu:
+        return rows, array("I")
+    cursor = reading.cursor(T_CHANGE)
+    try:
+        for kind in range(2):
+            k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
+            more = seek(cursor, &k, 10, &key, &value)
+            while more:
+                uid = be32(<uint8_t*>key.mv_data + 18)
+                if kind:
+                    gone.append(uid)
+                else:
+                    k_id_n(&row, T_MESSAGE, mailbox_id, uid)
+                    if reading.get(&row, &value):
+                        rows.append(message_tuple(uid, &value))
+                more = following(cursor, &k, 10, &key, &value)
+    finally:
+        mdb_cursor_close(cursor)
+    return rows, array("I", sorted(gone))
+
+
+# --- FETCH lines ---
+
+cdef const char* MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+cdef int put_number(Buffer* out, const char* lead, uint64_t number, const char* end) noexcept nogil:
+    cdef char digits[24]
+    cdef int at = 24
+    while True:
+        at -= 1
+        digits[at] = <char>(c'0' + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    return (buffer_add(out, lead, strlen(lead)) | buffer_add(out, digits + at, 24 - at)
+            | buffer_add(out, end, strlen(end)))
+
+
+cdef int put_date(Buffer* out, int64_t date_s, int tz_minutes) noexcept nogil:
+    """INTERNALDATE as RFC 3501 writes it: the day padded with a space."""
+    cdef char text[48]
+    cdef tm parts
+    cdef time_t local
+    cdef int n
+    cdef int zone = tz_minutes if tz_minutes >= 0 else -tz_minutes
+    if date_s < 0:
+        date_s = 0
+    elif date_s > 253402214400LL:  # the end of the year 9999, so that the field keeps its width
+        date_s = 253402214400LL
+    local = date_s + tz_minutes * 60
+    gmtime_r(&local, &parts)
+    n = snprintf(text, sizeof(text), "INTERNALDATE \"%2d-%.3s-%04d %02d:%02d:%02d %c%02d%02d\" ", parts.tm_mday,
+                 MONTHS + 3 * parts.tm_mon, parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec,
+                 c'-' if tz_minutes < 0 else c'+', zone // 60, zone % 60)
+    return buffer_add(out, text, n)
+
+
+cdef inline int put_flag(Buffer* out, const char* name, bint given) noexcept nogil:
+    return buffer_add(out, name, strlen(name)) if given else 0
+
+
+cdef int put_flags(Buffer* out, uint32_t flags, const char* keywords, size_t keywords_length, bint recent) noexcept nogil:
+    cdef int failed = buffer_add(out, b"FLAGS (", 7)
+    cdef size_t start = out.length
+    failed |= put_flag(out, b"\\Seen ", flags & 1)
+    failed |= put_flag(out, b"\\Answered ", flags & 2)
+    failed |= put_flag(out, b"\\Flagged ", flags & 4)
+    failed |= put_flag(out, b"\\Deleted ", flags & 8)
+    failed |= put_flag(out, b"\\Draft ", flags & 16)
+    if keywords_length:
+        failed |= buffer_add(out, keywords, keywords_length) | buffer_add(out, b" ", 1)
+    failed |= put_flag(out, b"\\Recent ", recent)
+    if failed == 0 and out.length > start:
+        out.length -= 1
+    return failed | buffer_add(out, b") ", 2)
+
+
+cdef int put_structure(Buffer* out, int items, MDB_val* record) noexcept nogil:
+    """The wire bytes that were computed at arrival; NIL where the record is missing or damaged."""
+    cdef uint32_t lengths[4]
+    cdef const char* at = NULL
+    cdef int failed = 0
+    memset(lengths, 0, sizeof(lengths))
+    if record.mv_size >= 16:
+        memcpy(lengths, record.mv_data, 16)
+        at = <const char*>record.mv_data + 16
+        if <uint64_t>lengths[0] + lengths[1] + lengths[2] > record.mv_size - 16:
+            memset(lengths, 0, sizeof(lengths))
+    if items & ITEM_ENVELOPE:
+        failed |= put_part(out, b"ENVELOPE ", at, lengths[0])
+    if items & ITEM_BODY:
+        failed |= put_part(out, b"BODY ", at + lengths[0], lengths[1])
+    if items & ITEM_BODYSTRUCTURE:
+        failed |= put_part(out, b"BODYSTRUCTURE ", at + lengths[0] + lengths[1], lengths[2])
+    return failed
+
+
+cdef int put_part(Buffer* out, const char* name, const char* data, size_t n) noexcept nogil:
+    cdef int failed = buffer_add(out, name, strlen(name))
+    failed |= buffer_add(out, data, n) if n else buffer_add(out, b"NIL", 3)
+    return failed | buffer_add(out, b" ", 1)
+
+
+cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, bint recent) noexcept nogil:
+    cdef MessageRecord message
+    cdef MDB_val nothing
+    cdef int failed
+    memcpy(&message, messages.value.mv_data, sizeof(message))
+    failed = put_number(out, b"* ", seq, b" FETCH (")
+    if items & ITEM_UID:
+        failed |= put_number(out, b"UID ", messages.uid, b" ")
+    if items & ITEM_FLAGS:
+        failed |= put_flags(out, message.flags, <char*>messages.value.mv_data + sizeof(message), message.keywords_length,
+                            recent)
+    if items & ITEM_INTERNALDATE:
+        failed |= put_date(out, message.date_s, message.tz_minutes)
+    if items & ITEM_SIZE:
+        failed |= put_number(out, b"RFC822.SIZE ", message.size, b" ")
+    if items & (ITEM_ENVELOPE | ITEM_BODY | ITEM_BODYSTRUCTURE):
+        nothing.mv_size = 0
+        failed |= put_structure(out, items, &structures.value if walk_to(structures, messages.uid) else &nothing)
+    if items & ITEM_MODSEQ:
+        failed |= put_number(out, b"MODSEQ (", message.modseq, b") ")
+    if failed == 0 and out.data[out.length - 1] == c' ':
+        out.length -= 1
+    return failed | buffer_add(out, b")\r\n", 3)
+
+
+def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items, Py_ssize_t start, size_t max_bytes,
+                uint64_t recent_from):
+    """(complete `* seq FETCH (...)` lines for uids[start:], the next start); about max_bytes, at least one line's worth."""
+    cdef const unsigned int[::1] numbers = seqs
+    cdef const unsigned int[::1] wanted = uids
+    cdef Py_ssize_t count = min(numbers.shape[0], wanted.shape[0])
+    cdef Py_ssize_t i = start
+    cdef Reading reading
+    cdef Walk messages, structures
+    cdef Buffer out
+    cdef int failed = 0
+    if start < 0:
+        raise ValueError("start is negative")
+    reading = Reading(store)
+    memset(&out, 0, sizeof(out))
+    walk_start(&messages, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    walk_start(&structures, reading.cursor(T_ENVELOPE), T_ENVELOPE, mailbox_id)
+    while i < count and out.length < max_bytes and not failed:
+        if walk_to(&messages, wanted[i]):
+            failed = put_line(&out, numbers[i], items, &messages, &structures, wanted[i] >= recent_from)
+        i += 1
+    mdb_cursor_close(messages.cursor)
+    mdb_cursor_close(structures.cursor)
+    try:
+        if failed:
+            raise MemoryError
+        return out.data[: out.length], i
+    finally:
+        buffer_free(&out)

@@ -1,0 +1,195 @@
+# Read loops over the queue: what an owner has to do next, and what people list.
+
+cdef int[LANES] lane_weight
+lane_weight[0] = 6  # small
+lane_weight[1] = 3  # normal
+lane_weight[2] = 1  # bulk
+
+cdef enum:
+    POSITION = 20  # due, queue id, n of one lane in a token
+
+
+def queue_fields(bytes record not None):
+    """(blob id, live recipients, envelope) of a queue row."""
+    cdef QueueRecord* row = <QueueRecord*><char*>record
+    if len(record) < <Py_ssize_t>sizeof(QueueRecord):
+        raise ValueError("not a queue row")
+    return row.blob_id, row.live, record[sizeof(QueueRecord) :]
+
+
+cdef tuple recipient_tuple(uint64_t queue_id, uint32_t n, const char* data, size_t length):
+    cdef RecipientRecord record
+    cdef const char* at = data + sizeof(record)
+    memcpy(&record, data, sizeof(record))
+    if sizeof(record) + record.hop_length + record.tail_length + record.reply_length > length:
+        raise StorageFailure("a recipient's record is damaged")
+    return (queue_id, n, at[: record.hop_length], record.lane, record.state, record.attempts, record.due_ms,
+            (at + record.hop_length + record.tail_length)[: record.reply_length],
+            (at + record.hop_length)[: record.tail_length])
+
+
+def recipient_fields(uint64_t queue_id, uint32_t n, bytes record not None):
+    """(queue id, n, hop, lane, state, attempts, due, last reply, tail) of a recipient's row."""
+    return recipient_tuple(queue_id, n, record, len(record))
+
+
+def queue_load(Store store not None, uint64_t queue_id, numbers):
+    """((blob id, live, envelope), [recipient tuples]) of a message, of the given recipients or of all (None); None: gone."""
+    cdef Reading reading = Reading(store)
+    return load_message(reading, queue_id, numbers)
+
+
+def queue_load_many(Store store not None, list wanted not None):
+    """The same for [(queue id, [n, ...])] in one read transaction; messages that are gone give None."""
+    cdef Reading reading = Reading(store)
+    return [load_message(reading, queue_id, numbers) for queue_id, numbers in wanted]
+
+
+cdef object load_message(Reading reading, uint64_t queue_id, numbers):
+    cdef Key k
+    cdef MDB_val key, value
+    cdef void* cursor
+    cdef list recipients = []
+    cdef bint more
+    k_id(&k, T_QUEUE, queue_id)
+    if numbers is not None:
+        if not reading.get(&k, &value):
+            return None
+        message = queue_fields(value_bytes(&value))
+        for n in numbers:
+            k_id_n(&k, T_QUEUE, queue_id, n)
+            if reading.get(&k, &value):
+                recipients.append(recipient_tuple(queue_id, n, <char*>value.mv_data, value.mv_size))
+        return message, recipients
+    cursor = reading.cursor(T_QUEUE)
+    try:
+        if not seek(cursor, &k, 9, &key, &value) or key.mv_size != 9:
+            return None
+        message = queue_fields(value_bytes(&value))
+        more = following(cursor, &k, 9, &key, &value)
+        while more:
+            recipients.append(recipient_tuple(queue_id, be32(<uint8_t*>key.mv_data + 9), <char*>value.mv_data,
+                                              value.mv_size))
+            more = following(cursor, &k, 9, &key, &value)
+    finally:
+        mdb_cursor_close(cursor)
+    return message, recipients
+
+
+def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t limit, bytes after not None):
+    """[(due, lane, queue id, n)] of one hop that are due, lanes in weighted turns, after the positions of a token."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursors[LANES]
+    cdef Key prefix[LANES]
+    cdef MDB_val keys[LANES]
+    cdef MDB_val value
+    cdef bint more[LANES]
+    cdef size_t base
+    cdef int64_t due
+    cdef const uint8_t* at
+    cdef Key start
+    cdef list out = []
+    cdef int lane, turn, opened = 0
+    cdef bint any_left = True
+    if after and len(after) != LANES * POSITION:
+        raise ValueError("not a position in the schedule")
+    if len(hop) > HOP_MAX:
+        raise ValueError("a hop has at most 200 bytes")
+    try:
+        for lane in range(LANES):
+            cursors[lane] = reading.cursor(T_SCHEDULE)
+            opened += 1
+            k_schedule(&prefix[lane], hop, len(hop), lane)
+            start = prefix[lane]
+            if after:
+                memcpy(start.b + start.n, <const char*>after + lane * POSITION, POSITION)
+                start.n += POSITION
+            more[lane] = seek(cursors[lane], &start, prefix[lane].n, &keys[lane], &value)
+            if more[lane] and after and memcmp(keys[lane].mv_data, start.b, start.n) == 0:
+                more[lane] = following(cursors[lane], &prefix[lane], prefix[lane].n, &keys[lane], &value)
+        base = prefix[0].n
+        while any_left and len(out) < limit:
+            any_left = False
+            for lane in range(LANES):
+                for turn in range(lane_weight[lane]):
+                    if not more[lane] or len(out) >= limit:
+                        break
+                    at = <const uint8_t*>keys[lane].mv_data + base
+                    due = <int64_t>be64(at)
+                    if due > now_ms:
+                        more[lane] = False
+                        break
+                    out.append((due, lane, be64(at + 8), be32(at + 16)))
+                    more[lane] = following(cursors[lane], &prefix[lane], base, &keys[lane], &value)
+                    any_left = True
+    finally:
+        for lane in range(opened):
+            mdb_cursor_close(cursors[lane])
+    return out
+
+
+def schedule_token(rows, bytes previous not None=b""):
+    """The `after` that continues behind these rows of hop_due, or behind an earlier token."""
+    cdef list places = [previous[i * POSITION : (i + 1) * POSITION] or b"\0" * POSITION for i in range(LANES)]
+    for due, lane, queue_id, n in rows:
+        place = due.to_bytes(8, "big") + queue_id.to_bytes(8, "big") + n.to_bytes(4, "big")
+        if place > places[lane]:
+            places[lane] = place
+    return b"".join(places)
+
+
+def hops_due(Store store not None, partitions, int64_t now_ms, Py_ssize_t limit):
+    """[(earliest due, hop)] of these partitions where that is not after now, in order of due, at most `limit` a partition."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor = reading.cursor(T_HOP)
+    cdef Key k
+    cdef MDB_val key, value
+    cdef list out = []
+    cdef int64_t due
+    cdef Py_ssize_t n
+    cdef bint more
+    try:
+        for partition in partitions:
+            k_start(&k, T_HOP)
+            k_u8(&k, partition)
+            more = seek(cursor, &k, 2, &key, &value)
+            n = 0
+            while more and n < limit:
+                due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
+                if due > now_ms:
+                    break
+                out.append((due, (<char*>key.mv_data + 10)[: key.mv_size - 10]))
+                n += 1
+                more = following(cursor, &k, 2, &key, &value)
+    finally:
+        mdb_cursor_close(cursor)
+    out.sort()
+    return out[:limit]
+
+
+def hops_next_due(Store store not None, partitions):
+    """The earliest due of all hops of these partitions; None where they have none."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor = reading.cursor(T_HOP)
+    cdef Key k
+    cdef MDB_val key, value
+    cdef int64_t due, earliest = NEVER
+    try:
+        for partition in partitions:
+            k_start(&k, T_HOP)
+            k_u8(&k, partition)
+            if seek(cursor, &k, 2, &key, &value):
+                due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
+                if due < earliest:
+                    earliest = due
+    finally:
+        mdb_cursor_close(cursor)
+    return None if earliest == NEVER else earliest
+
+
+def hop_fields(bytes record not None):
+    """(active, deferred, held, earliest due or None) of a hop's record."""
+    cdef HopRecord* hop = <HopRecord*><char*>record
+    if len(record) != sizeof(HopRecord):
+        raise ValueError("not a hop's record")
+    return hop.active, hop.deferred, hop.held, None if hop.due_ms == NEVER else hop.due_ms

@@ -1,0 +1,285 @@
+# Tables, keys, checksums and growable buffers: what both the committer and the readers build on.
+
+cdef enum Table:
+    T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
+    T_QUEUE = 2         # queue id -> QueueRecord, envelope; queue id, n -> RecipientRecord, hop, tail, reply
+    T_SCHEDULE = 3      # length and hop, lane, due, queue id, n -> nothing
+    T_HOP = 4           # partition, earliest due, hop -> nothing
+    T_HOP_STATE = 5     # hop -> HopRecord
+    T_BY_SENDER = 6     # reverse path, 0, queue id, n -> nothing
+    T_BY_DOMAIN = 7     # domain, 0, queue id, n -> nothing
+    T_BY_AGE = 8        # received at, queue id, n -> nothing
+    T_COUNTER = 9       # name -> int64
+    T_MAILBOX = 10      # mailbox id -> MailboxRecord, name, special use
+    T_MAILBOX_NAME = 11  # account id, name -> mailbox id
+    T_MESSAGE = 12      # mailbox id, uid -> MessageRecord, keywords, prefix
+    T_ENVELOPE = 13     # mailbox id, uid -> structure
+    T_CHANGE = 14       # mailbox id, 0 changed or 1 expunged, modseq, uid -> nothing
+    T_ACCOUNT = 15      # account id -> record
+    T_ACCOUNT_NAME = 16  # address -> account id
+    T_SUBSCRIPTION = 17  # account id, name -> nothing
+    T_USAGE = 18        # account id -> UsageRecord
+    T_ALIAS = 19        # address -> record
+    T_PENDING = 20      # blob id -> PendingRecord
+    T_TRASH = 21        # due, kind, number -> blob ids, or nothing where the number is a mailbox id
+    T_META = 22         # name -> value
+    TABLES = 23
+
+cdef enum:
+    DB_BLOB = 0
+    DB_QUEUE = 1
+    DB_MAIL = 2
+    DB_DIRECTORY = 3
+    DATABASES = 4
+    FORMAT = 1
+    CHUNK = 61424  # fifteen pages less LMDB's header of an overflow page
+    BODY_MEMORY = 262144  # what a blob keeps in memory before its chunks commit as they come
+    KEY_MAX = 511
+    HOP_MAX = 200
+    LANES = 3
+    COUNTED_STATES = 4  # active 1, deferred 2, held 3
+
+cdef extern from *:
+    """
+    #define NEVER INT64_MAX
+    """
+    const int64_t NEVER
+
+cdef inline int database_of(int table) noexcept nogil:
+    if table == T_BLOB or table == T_PENDING or table == T_TRASH:
+        return DB_BLOB
+    if T_QUEUE <= table <= T_COUNTER:
+        return DB_QUEUE
+    if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE:
+        return DB_MAIL
+    return DB_DIRECTORY
+
+
+DATABASE_NAMES = (b"blob", b"queue", b"mail", b"directory")
+TABLE_BLOB = T_BLOB
+TABLE_QUEUE = T_QUEUE
+TABLE_SCHEDULE = T_SCHEDULE
+TABLE_HOP = T_HOP
+TABLE_HOP_STATE = T_HOP_STATE
+TABLE_QUEUE_BY_SENDER = T_BY_SENDER
+TABLE_QUEUE_BY_DOMAIN = T_BY_DOMAIN
+TABLE_QUEUE_BY_AGE = T_BY_AGE
+TABLE_COUNTER = T_COUNTER
+TABLE_MAILBOX = T_MAILBOX
+TABLE_MAILBOX_NAME = T_MAILBOX_NAME
+TABLE_MESSAGE = T_MESSAGE
+TABLE_ENVELOPE = T_ENVELOPE
+TABLE_CHANGE = T_CHANGE
+TABLE_ACCOUNT = T_ACCOUNT
+TABLE_ACCOUNT_NAME = T_ACCOUNT_NAME
+TABLE_SUBSCRIPTION = T_SUBSCRIPTION
+TABLE_USAGE = T_USAGE
+TABLE_ALIAS = T_ALIAS
+TABLE_PENDING = T_PENDING
+TABLE_TRASH = T_TRASH
+TABLE_META = T_META
+CHUNK_BYTES = CHUNK
+
+
+cdef struct Key:
+    size_t n
+    uint8_t b[KEY_MAX + 1]
+
+
+cdef inline void k_start(Key* k, int table) noexcept nogil:
+    k.b[0] = <uint8_t>table
+    k.n = 1
+
+
+# Every composition below stays under KEY_MAX: fixed fields take at most 35 bytes, and hops (200), names and paths (440) are
+# bounded where they enter; k_bytes cuts rather than overruns.
+
+cdef inline void k_u8(Key* k, uint8_t value) noexcept nogil:
+    k.b[k.n] = value
+    k.n += 1
+
+
+cdef inline void k_u32(Key* k, uint32_t value) noexcept nogil:
+    cdef int i
+    for i in range(4):
+        k.b[k.n + i] = <uint8_t>(value >> (24 - 8 * i))
+    k.n += 4
+
+
+cdef inline void k_u64(Key* k, uint64_t value) noexcept nogil:
+    cdef int i
+    for i in range(8):
+        k.b[k.n + i] = <uint8_t>(value >> (56 - 8 * i))
+    k.n += 8
+
+
+cdef inline void k_bytes(Key* k, const void* data, size_t n) noexcept nogil:
+    if n > KEY_MAX - 32 - k.n:
+        n = KEY_MAX - 32 - k.n
+    memcpy(k.b + k.n, data, n)
+    k.n += n
+
+
+cdef inline uint32_t be32(const uint8_t* p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline uint64_t be64(const uint8_t* p) noexcept nogil:
+    return (<uint64_t>be32(p) << 32) | be32(p + 4)
+
+
+cdef inline void k_id(Key* k, int table, uint64_t number) noexcept nogil:
+    k_start(k, table)
+    k_u64(k, number)
+
+
+cdef inline void k_id_n(Key* k, int table, uint64_t number, uint32_t n) noexcept nogil:
+    k_start(k, table)
+    k_u64(k, number)
+    k_u32(k, n)
+
+
+cdef inline void k_change(Key* k, uint64_t mailbox_id, int expunged, uint64_t modseq, uint32_t uid) noexcept nogil:
+    k_start(k, T_CHANGE)
+    k_u64(k, mailbox_id)
+    k_u8(k, <uint8_t>expunged)
+    k_u64(k, modseq)
+    k_u32(k, uid)
+
+
+cdef inline void k_schedule(Key* k, const char* hop, size_t hop_length, int lane) noexcept nogil:
+    """The part of a schedule key that one lane of one hop shares."""
+    k_start(k, T_SCHEDULE)
+    k_u8(k, <uint8_t>hop_length)
+    k_bytes(k, hop, hop_length)
+    k_u8(k, <uint8_t>lane)
+
+
+cdef inline void k_hop_state(Key* k, const char* hop, size_t hop_length) noexcept nogil:
+    k_start(k, T_HOP_STATE)
+    k_bytes(k, hop, hop_length)
+
+
+# --- growable buffers ---
+
+cdef inline int buffer_room(Buffer* buffer, size_t n) noexcept nogil:
+    """Room for n more bytes; -1 without memory."""
+    cdef size_t capacity
+    cdef char* data
+    if buffer.capacity - buffer.length >= n:
+        return 0
+    capacity = buffer.capacity * 2 if buffer.capacity else 512
+    while capacity - buffer.length < n:
+        capacity *= 2
+    data = <char*>realloc(buffer.data, capacity)
+    if data == NULL:
+        return -1
+    buffer.data = data
+    buffer.capacity = capacity
+    return 0
+
+
+cdef inline int buffer_add(Buffer* buffer, const void* data, size_t n) noexcept nogil:
+    if buffer_room(buffer, n) < 0:
+        return -1
+    memcpy(buffer.data + buffer.length, data, n)
+    buffer.length += n
+    return 0
+
+
+cdef inline void buffer_free(Buffer* buffer) noexcept nogil:
+    free(buffer.data)
+    buffer.data = NULL
+    buffer.length = buffer.capacity = 0
+
+
+# --- checksums ---
+
+cdef uint32_t[256] crc_table
+
+
+cdef void _fill_crc_table() noexcept nogil:
+    cdef uint32_t value
+    cdef int i, bit
+    for i in range(256):
+        value = i
+        for bit in range(8):
+            value = (value >> 1) ^ 0xEDB88320u if value & 1 else value >> 1
+        crc_table[i] = value
+
+
+_fill_crc_table()
+
+
+cdef inline uint32_t crc32_of(const char* data, size_t n) noexcept nogil:
+    """The same as zlib.crc32: a hop's partition is its low byte."""
+    cdef uint32_t value = 0xFFFFFFFFu
+    cdef size_t i
+    for i in range(n):
+        value = crc_table[(value ^ <uint8_t>data[i]) & 0xFF] ^ (value >> 8)
+    return ~value
+
+
+cdef extern from *:
+    """
+    #define P1 0x9E3779B185EBCA87ull
+    #define P2 0xC2B2AE3D27D4EB4Full
+    #define P3 0x165667B19E3779F9ull
+    #define P4 0x85EBCA77C2B2AE63ull
+    #define P5 0x27D4EB2F165667C5ull
+    """
+    const uint64_t P1, P2, P3, P4, P5
+
+
+cdef inline uint64_t rotl(uint64_t value, int n) noexcept nogil:
+    return (value << n) | (value >> (64 - n))
+
+
+cdef inline uint64_t load64(const uint8_t* p) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, p, 8)
+    return value
+
+
+cdef inline uint64_t xx_round(uint64_t lane, uint64_t word) noexcept nogil:
+    return rotl(lane + word * P2, 31) * P1
+
+
+cdef uint64_t xxh64(const void* data, size_t n, uint64_t seed) noexcept nogil:
+    """XXH64 of `data` on a little-endian machine: it detects damage, nobody's malice."""
+    cdef const uint8_t* p = <const uint8_t*>data
+    cdef const uint8_t* end = p + n
+    cdef uint64_t a, b, c, d, h
+    cdef uint32_t word
+    if n >= 32:
+        a = seed + P1 + P2
+        b = seed + P2
+        c = seed
+        d = seed - P1
+        while end - p >= 32:
+            a = xx_round(a, load64(p))
+            b = xx_round(b, load64(p + 8))
+            c = xx_round(c, load64(p + 16))
+            d = xx_round(d, load64(p + 24))
+            p += 32
+        h = rotl(a, 1) + rotl(b, 7) + rotl(c, 12) + rotl(d, 18)
+        h = (h ^ xx_round(0, a)) * P1 + P4
+        h = (h ^ xx_round(0, b)) * P1 + P4
+        h = (h ^ xx_round(0, c)) * P1 + P4
+        h = (h ^ xx_round(0, d)) * P1 + P4
+    else:
+        h = seed + P5
+    h += n
+    while end - p >= 8:
+        h = rotl(h ^ xx_round(0, load64(p)), 27) * P1 + P4
+        p += 8
+    if end - p >= 4:
+        memcpy(&word, p, 4)
+        h = rotl(h ^ (word * P1), 23) * P2 + P3
+        p += 4
+    while p < end:
+        h = rotl(h ^ (p[0] * P5), 11) * P1
+        p += 1
+    h = (h ^ (h >> 33)) * P2
+    h = (h ^ (h >> 29)) * P3
+    return h ^ (h >> 32)

@@ -1,0 +1,572 @@
+# The store of one process: opening, submitting, dispatching, closing.
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int, int)
+    enum: EFD_NONBLOCK
+    enum: EFD_CLOEXEC
+
+cdef extern from "<sys/statfs.h>" nogil:
+    struct c_statfs "statfs":
+        long f_type
+    int c_statfs_of "statfs"(const char*, c_statfs*)
+
+cdef extern from "<fcntl.h>" nogil:
+    struct flock:
+        short l_type
+        short l_whence
+        long l_start
+        long l_len
+        int l_pid
+    int fcntl(int, int, ...)
+    enum: F_WRLCK
+    enum: F_UNLCK
+
+cdef extern from "<unistd.h>" nogil:
+    int c_close "close"(int)
+    ssize_t c_read "read"(int, void*, size_t)
+
+cdef enum:
+    F_OFD_GETLK_ = 36
+    F_OFD_SETLK_ = 37
+    UNITS_KEPT = 256
+
+ID_BLOCK = 1 << 20
+_NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0x517B: "SMB", 0x01021997: "9p",
+                         0x00C36400: "Ceph", 0x5346414F: "AFS", 0x7461636F: "OCFS2", 0x01161970: "GFS2"}
+_open_here = set()  # identities (device, inode) of the environments that this process has open
+
+SCHEMA = b"1"
+
+
+cdef inline void eventfd_drain(int fd) noexcept nogil:
+    cdef uint64_t count
+    c_read(fd, &count, 8)
+
+
+cdef str lmdb_error(int rc):
+    return mdb_strerror(rc).decode("utf-8", "replace")
+
+
+@cython.final
+cdef class Store:
+    """One LMDB environment, opened once in this process.
+
+    `path` is a directory; it is made where it is missing. All methods belong to one thread (the loop's), except that reads may
+    come from others. `sync=False` gives durability away and is for tests.
+    """
+
+    def __cinit__(self, path, *, size_t map_size_bytes=0, bint sync=True, int slot=0, int64_t trash_delay_ms=60000,
+                  bint create=True):
+        cdef int rc
+        self.event_fd = -1
+        self._lock_fd = -1
+        self._congested = set()
+        self._pending_limit = 64 * 1024 * 1024
+        self.path = os.fspath(path)
+        self.slot = slot
+        if create:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        elif not os.path.exists(os.path.join(self.path, "data.mdb")):
+            raise FileNotFoundError(f"no store at {self.path}")
+        self._require_local()
+        info = os.stat(self.path)
+        if (info.st_dev, info.st_ino) in _open_here:
+            raise StorageFailure(f"the store {self.path} is open in this process already")
+        self.s = <StoreState*>calloc(1, sizeof(StoreState))
+        if self.s == NULL:
+            raise MemoryError
+        self.s.trash_delay_ms = trash_delay_ms
+        self.s.trash_due_ms = 0
+        self.s.reader_check_ms = wall_ms() + READER_CHECK_MS
+        self.s.event_fd = self.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.event_fd < 0:
+            raise OSError(errno, "eventfd")
+        if map_size_bytes == 0:
+            volume = os.statvfs(self.path)
+            map_size_bytes = max(64 << 30, volume.f_frsize * volume.f_blocks)
+        self._open_environment(map_size_bytes, sync)
+        self._device, self._inode = info.st_dev, info.st_ino
+        _open_here.add((self._device, self._inode))
+        self._read_test_variables()
+        self._start_thread()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _require_local(self):
+        cdef c_statfs volume
+        cdef bytes name = os.fsencode(self.path)
+        if c_statfs_of(name, &volume) == 0:
+            kind = _NETWORK_FILE_SYSTEMS.get(volume.f_type & 0xFFFFFFFF)
+            if kind is not None:
+                raise StorageFailure(f"{self.path} lies on {kind}: the store needs a local file system")
+
+    def _open_environment(self, size_t map_size_bytes, bint sync):
+        cdef void* txn = NULL
+        cdef int i, rc, dead
+        cdef bytes name = os.fsencode(self.path)
+        cdef unsigned int flags = MDB_NOTLS | MDB_NORDAHEAD
+        if not sync:
+            flags |= MDB_NOSYNC
+        rc = mdb_env_create(&self.s.env)
+        if rc == 0:
+            rc = mdb_env_set_mapsize(self.s.env, map_size_bytes)
+        if rc == 0:
+            rc = mdb_env_set_maxdbs(self.s.env, DATABASES)
+        if rc == 0:
+            rc = mdb_env_set_maxreaders(self.s.env, 1024)
+        if rc == 0:
+            rc = mdb_env_open(self.s.env, name, flags, 0o600)
+        if rc == 0:
+            rc = mdb_reader_check(self.s.env, &dead)
+        if rc == 0:
+            rc = mdb_txn_begin(self.s.env, NULL, 0, &txn)
+        if rc == 0:
+            for i in range(DATABASES):
+                rc = mdb_dbi_open(txn, <const char*><bytes>DATABASE_NAMES[i], MDB_CREATE, &self.s.dbi[i])
+                if rc:
+                    break
+            if rc:
+                mdb_txn_abort(txn)
+            else:
+                rc = mdb_txn_commit(txn)
+        if rc:
+            if self.s.env != NULL:
+                mdb_env_close(self.s.env)
+            self.s.env = NULL
+            raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
+
+    def _read_test_variables(self):
+        name, _, count = os.environ.get("FASTMTA_CRASH_AT", "").partition(":")
+        self.s.crash_at = {"append": CRASH_APPEND, "commit": CRASH_COMMIT}.get(name, 0)
+        self.s.crash_after = int(count or "1")
+        kind, _, nth = os.environ.get("FASTMTA_STORE_FAIL", "").partition(":")
+        if kind:
+            self.inject_failure(kind, int(nth or "1"))
+
+    def _start_thread(self):
+        cdef pthread_condattr_t attributes
+        pthread_mutex_init(&self.s.mutex, NULL)
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(&self.s.wake, &attributes)
+        pthread_cond_init(&self.s.finished, NULL)
+        cdef int rc = pthread_create(&self.s.thread, NULL, committer_main, self.s)
+        if rc:
+            mdb_env_close(self.s.env)
+            self.s.env = NULL
+            _open_here.discard((self._device, self._inode))
+            raise OSError(rc, "cannot start the committer's thread")
+
+    def _prepare(self):
+        """The schema's version, this process's lock as a writer of pending chunks, and the chunks of writers that died."""
+        cdef Unit unit
+        found = self.get(T_META, b"schema")
+        if found is None:
+            unit = self.new_unit()
+            unit.put(T_META, b"schema", SCHEMA)
+            self.commit_sync(unit)
+            found = self.get(T_META, b"schema")
+        if found != SCHEMA:
+            raise StorageFailure(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
+        self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
+                if not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
+        for start in range(0, len(dead), 1000):
+            unit = self.new_unit()
+            for key in dead[start : start + 1000]:
+                unit._op(OP_ABANDON).a = int.from_bytes(key, "big")
+            self.commit_sync(unit)
+
+    cdef bint _lock(self, uint64_t incarnation, int command) except -1:
+        """Takes (F_OFD_SETLK) the lock of one incarnation, or asks (F_OFD_GETLK) whether it is free; the kernel lets go on death."""
+        cdef flock lock
+        memset(&lock, 0, sizeof(lock))
+        lock.l_type = F_WRLCK
+        lock.l_start = <long>(incarnation & 0x3FFFFFFFFFFFFFFF)
+        lock.l_len = 1
+        if fcntl(self._lock_fd, command, &lock) < 0:
+            return False
+        return command == F_OFD_SETLK_ or lock.l_type == F_UNLCK
+
+    def _is_alive(self, uint64_t incarnation):
+        return not self._lock(incarnation, F_OFD_GETLK_)
+
+    # --- closing ---
+
+    def close(self):
+        """Commits what is pending, runs its waiters, and lets go of the environment; calling it twice does nothing."""
+        if self.s == NULL or self.s.env == NULL:
+            return
+        self._stop_thread()
+        try:
+            while self.s.done_head != NULL:
+                self.dispatch()
+        finally:
+            self._close_environment()
+            c_close(self.event_fd)
+            self.event_fd = -1
+
+    cdef int _stop_thread(self) except -1:
+        with nogil:
+            pthread_mutex_lock(&self.s.mutex)
+            self.s.stopping = 1
+            pthread_cond_signal(&self.s.wake)
+            pthread_mutex_unlock(&self.s.mutex)
+            pthread_join(self.s.thread, NULL)
+        return 0
+
+    cdef int _close_environment(self) except -1:
+        if self._reader != NULL:
+            mdb_txn_abort(self._reader)
+            self._reader = NULL
+        mdb_env_close(self.s.env)
+        self.s.env = NULL
+        _open_here.discard((self._device, self._inode))
+        if self._lock_fd >= 0:
+            c_close(self._lock_fd)
+            self._lock_fd = -1
+        return 0
+
+    def __dealloc__(self):
+        cdef CUnit* u
+        if self.s != NULL:
+            if self.s.env != NULL:
+                self._stop_thread()
+                self._close_environment()
+            buffer_free(&self.s.done_touched)
+            buffer_free(&self.s.done_hops)
+            free(self.s)
+        if self.event_fd >= 0:
+            c_close(self.event_fd)
+        while self._free != NULL:
+            u = self._free
+            self._free = u.next
+            buffer_free(&u.ops)
+            buffer_free(&u.results)
+            free(u)
+
+    # --- units ---
+
+    cdef CUnit* _take_unit(self) except NULL:
+        cdef CUnit* u = self._free
+        if u == NULL:
+            u = <CUnit*>calloc(1, sizeof(CUnit))
+            if u == NULL:
+                raise MemoryError
+            return u
+        self._free = u.next
+        self._free_count -= 1
+        u.next = NULL
+        return u
+
+    cdef void _give_unit(self, CUnit* u) noexcept:
+        if self._free_count >= UNITS_KEPT or u.ops.capacity > 65536 or u.results.capacity > 65536:
+            buffer_free(&u.ops)
+            buffer_free(&u.results)
+            free(u)
+            return
+        u.ops.length = u.results.length = u.weight = 0
+        u.status = u.code = u.sync = u.fail_at = u.finished = 0
+        u.owner = NULL
+        u.next = self._free
+        self._free = u
+        self._free_count += 1
+
+    cpdef Unit new_unit(self):
+        return Unit.__new__(Unit, self)
+
+    cpdef Blob new_blob(self):
+        cdef uint64_t blob_id = self.new_id()
+        return Blob.__new__(Blob, self, blob_id, self._incarnation)
+
+    cdef int submit_c(self, Unit unit, Waiter waiter) except -1:
+        """Hands the unit over; `waiter.unit_done` is called by a later dispatch, never from here."""
+        unit.waiter = waiter
+        return self._submit(unit, 0)
+
+    def submit(self, Unit unit not None, callback):
+        """Hands the unit over; `callback(unit)` is called by a later dispatch. None: nobody wants to know."""
+        unit.callback = callback
+        self._submit(unit, 0)
+
+    cdef int _submit(self, Unit unit, int sync) except -1:
+        cdef StoreState* s = self.s
+        cdef CUnit* u = unit.u
+        if unit.submitted:
+            raise RuntimeError("the unit was submitted already")
+        if s.env == NULL or s.stopping:
+            raise StorageFailure("the store is closed")
+        if unit.store is not self:
+            raise RuntimeError("the unit belongs to another store")
+        unit.submitted = True
+        u.sync = sync
+        u.owner = <void*>unit
+        Py_INCREF(unit)
+        pthread_mutex_lock(&s.mutex)
+        if s.tail == NULL:
+            s.head = u
+        else:
+            s.tail.next = u
+        s.tail = u
+        s.pending += 1
+        if s.sleeping:
+            pthread_cond_signal(&s.wake)
+        pthread_mutex_unlock(&s.mutex)
+        return 0
+
+    def commit_sync(self, Unit unit not None):
+        """Submits and waits, with the GIL released, until the unit is committed or not; returns it."""
+        cdef CUnit* u = unit.u
+        self._submit(unit, 1)
+        with nogil:
+            pthread_mutex_lock(&self.s.mutex)
+            while not u.finished:
+                pthread_cond_wait(&self.s.finished, &self.s.mutex)
+            pthread_mutex_unlock(&self.s.mutex)
+        Py_DECREF(unit)
+        unit.first_blob = unit.more_blobs = None
+        return unit
+
+    def dispatch(self):
+        """Tells the observer, then the waiters, what has been committed; the loop calls it when event_fd is readable."""
+        cdef CUnit* u
+        cdef CUnit* following
+        cdef Unit unit
+        cdef Buffer touched, hops
+        cdef object error = None
+        cdef StoreState* s = self.s
+        if s.env == NULL:
+            return
+        pthread_mutex_lock(&s.mutex)
+        u = s.done_head
+        s.done_head = s.done_tail = NULL
+        if s.done_ready:
+            s.done_ready = 0
+            eventfd_drain(s.event_fd)
+        touched = s.done_touched
+        hops = s.done_hops
+        memset(&s.done_touched, 0, sizeof(Buffer))
+        memset(&s.done_hops, 0, sizeof(Buffer))
+        pthread_mutex_unlock(&s.mutex)
+        if touched.length or hops.length:
+            try:
+                self._observe(&touched, &hops)
+            except Exception as failure:
+                error = failure
+        buffer_free(&touched)
+        buffer_free(&hops)
+        while u != NULL:
+            following = u.next
+            unit = <Unit>u.owner
+            Py_DECREF(unit)
+            unit.first_blob = unit.more_blobs = None
+            try:
+                if unit.waiter is not None:
+                    waiter, unit.waiter = unit.waiter, None
+                    (<Waiter>waiter).unit_done(unit)
+                elif unit.callback is not None:
+                    callback, unit.callback = unit.callback, None
+                    callback(unit)
+            except Exception as failure:
+                error = failure if error is None else error
+            u = following
+        if error is not None:
+            raise error  # every waiter was told first
+
+    cdef int _observe(self, Buffer* touched, Buffer* hops) except -1:
+        cdef dict boxes = {}
+        cdef dict names = {}
+        cdef size_t i = 0
+        cdef uint16_t n
+        cdef MailboxTouch* touch = <MailboxTouch*>touched.data
+        if self._observer is None:
+            return 0
+        for i in range(touched.length // sizeof(MailboxTouch)):
+            boxes[touch[i].mailbox_id] = touch[i].modseq
+        i = 0
+        while i < hops.length:
+            memcpy(&n, hops.data + i, 2)
+            names[hops.data[i + 2 : i + 2 + n]] = None
+            i += 2 + n
+        self._observer(list(boxes.items()), list(names))
+        return 0
+
+    @property
+    def observer(self):
+        return self._observer
+
+    @observer.setter
+    def observer(self, value):
+        self._observer = value
+        self.s.observed = value is not None
+
+    cdef int _chunk_done(self, Blob blob, size_t n, bint ok) except -1:
+        cdef list drained
+        blob.in_flight -= n
+        self._pending_bytes -= n
+        if not ok:
+            blob.failed = True
+        if not self._congested:
+            return 0
+        drained = [each for each in self._congested
+                   if (<Blob>each).in_flight <= BLOB_IN_FLIGHT // 2 and self._pending_bytes <= self._pending_limit // 2
+                   or (<Blob>each).in_flight == 0]
+        for each in drained:
+            self._congested.discard(each)
+            if each.on_drain is not None:
+                each.on_drain()
+        return 0
+
+    # --- identifiers ---
+
+    cpdef uint64_t new_id(self) except 0:
+        """A number that no other call, in any process on this store, ever gets."""
+        cdef uint64_t number
+        if self._next_id == self._end_id:
+            if self._spare_id == 0:
+                self.reserve_ids()
+            if self._spare_id:
+                self._next_id, self._end_id, self._spare_id = self._spare_id, self._spare_id + ID_BLOCK, 0
+        number = self._next_id
+        self._next_id += 1
+        if self._spare_id == 0 and not self._reserving and self._end_id - number < ID_BLOCK // 2:
+            self._reserving = True
+            unit = self.new_unit()
+            unit.count(b"id", ID_BLOCK, -1)
+            self.submit(unit, self._reserved)
+        return number
+
+    def reserve_ids(self):
+        """Has a block of identifiers ready, so that the first new_id need not wait for a commit."""
+        if self._next_id == self._end_id and self._spare_id == 0:
+            unit = self.new_unit()
+            unit.count(b"id", ID_BLOCK, -1)
+            self._reserved(self.commit_sync(unit))
+            if self._spare_id == 0:
+                raise StorageFailure("cannot reserve identifiers")
+        if self._incarnation == 0:
+            # The first identifier of the first block names this process as a writer of pending chunks.
+            self._incarnation = self._spare_id if self._spare_id else self._next_id
+            if self._spare_id:
+                self._next_id, self._end_id, self._spare_id = self._spare_id + 1, self._spare_id + ID_BLOCK, 0
+            self._lock(self._incarnation, F_OFD_SETLK_)
+
+    def _reserved(self, Unit unit):
+        self._reserving = False
+        if unit.u.status == 1 and self._spare_id == 0:
+            self._spare_id = unit.results[0]
+
+    # --- reads ---
+
+    cdef void* _begin_read(self) except NULL:
+        cdef void* txn = NULL
+        cdef int rc
+        if self.s.env == NULL:
+            raise StorageFailure("the store is closed")
+        if self._reading:  # another thread reads, or a finalizer runs inside a read
+            rc = mdb_txn_begin(self.s.env, NULL, MDB_RDONLY, &txn)
+            if rc:
+                raise StorageFailure(lmdb_error(rc))
+            return txn
+        if self._reader == NULL:
+            rc = mdb_txn_begin(self.s.env, NULL, MDB_RDONLY, &self._reader)
+            if rc:
+                self._reader = NULL
+        else:
+            rc = mdb_txn_renew(self._reader)
+        if rc:
+            raise StorageFailure(lmdb_error(rc))
+        self._reading = True
+        return self._reader
+
+    cdef void _end_read(self, void* txn) noexcept:
+        if txn == self._reader:
+            mdb_txn_reset(txn)
+            self._reading = False
+        else:
+            mdb_txn_abort(txn)
+
+    def get(self, int table, bytes key):
+        """The value of a record, a copy; None where there is none."""
+        return store_get(self, table, key)
+
+    def scan(self, int table, bytes prefix, bytes start=b"", Py_ssize_t limit=1000):
+        """[(key, value)] of the records whose key begins with `prefix` and is not before `start`."""
+        return store_scan(self, table, prefix, start, limit)
+
+    def last_txn_id(self):
+        """The number of the environment's last transaction, ours or another process's."""
+        cdef MDB_envinfo info
+        if self.s.env == NULL:
+            return 0
+        mdb_env_info(self.s.env, &info)
+        return info.me_last_txnid
+
+    # --- the operator's view ---
+
+    @property
+    def failed(self):
+        """A commit failed in a way after which this process must be replaced."""
+        return self.s.failed != 0
+
+    @property
+    def own_commits(self):
+        return self.s.commits
+
+    def stats(self):
+        """Figures of this process and of the environment."""
+        cdef MDB_envinfo info
+        if self.s.env == NULL:
+            raise StorageFailure("the store is closed")
+        mdb_env_info(self.s.env, &info)
+        return {
+            "commits": self.s.commits,
+            "units": self.s.units,
+            "busy_seconds": self.s.busy_ns / 1e9,
+            "pending_units": self.s.pending,
+            "pending_bytes": self._pending_bytes,
+            "reaped_blobs": self.s.reaped,
+            "map_bytes": info.me_mapsize,
+            "map_used_bytes": (info.me_last_pgno + 1) * 4096,
+            "last_txn_id": info.me_last_txnid,
+            "readers": info.me_numreaders,
+        }
+
+    def set_metrics(self, cells, int commit_seconds_index, int commit_messages_index):
+        """Has the committer record into cells of runtime/metrics.py; `cells` stays referenced until the store closes."""
+        cdef uint64_t[::1] view = cells
+        if max(commit_seconds_index + 19, commit_messages_index + 11) > view.shape[0]:
+            raise ValueError("the histograms lie outside of the cells")
+        self._metrics = view
+        self.s.cell_seconds = commit_seconds_index
+        self.s.cell_messages = commit_messages_index
+        self.s.cells = &view[0]
+
+    def copy_to(self, int fd, bint compact=True):
+        """Writes a consistent copy of the environment to a file descriptor, with the GIL released."""
+        cdef int rc
+        with nogil:
+            rc = mdb_env_copyfd2(self.s.env, fd, MDB_CP_COMPACT if compact else 0)
+        if rc:
+            raise StorageFailure(f"cannot copy the store: {lmdb_error(rc)}")
+
+    def reap(self):
+        """Empties the trash of all that is due, now; returns how many blobs have been reaped since the start."""
+        with nogil:
+            pthread_mutex_lock(&self.s.mutex)
+            if not self.s.failed and not self.s.stopping:
+                self.s.reap_now = 1
+                pthread_cond_signal(&self.s.wake)
+                while self.s.reap_now:
+                    pthread_cond_wait(&self.s.finished, &self.s.mutex)
+            pthread_mutex_unlock(&self.s.mutex)
+        return self.s.reaped
+
+    def inject_failure(self, str kind, int nth, str error="full"):
+        """For tests: the nth write ("put", "del"), begin or commit from now on fails once, as "full", "io" or "nospace"."""
+        self.s.inject_rc = {"full": MDB_MAP_FULL, "io": EIO, "nospace": ENOSPC}[error]
+        self.s.inject_kind = {"put": INJECT_PUT, "del": INJECT_DEL, "commit": INJECT_COMMIT, "begin": INJECT_BEGIN}[kind]
+        self.s.inject_after = nth

@@ -1,0 +1,498 @@
+# One write transaction as the operations see it: reads, writes with an undo log, and what is written once at its end.
+#
+# A unit's operations run one after the other, each checking before it writes. Where one refuses, the unit's earlier writes are
+# undone from the log and the transaction goes on with the next unit. Where LMDB itself fails, the transaction is poisoned.
+
+cdef enum Code:
+    DONE = 0
+    POISONED = -1  # Txn.rc says why
+    REFUSE_EXISTS = 1
+    REFUSE_MISSING = 2
+    REFUSE_CHANGED = 3
+    REFUSE_QUOTA = 4
+    REFUSE_STATE = 5
+    REFUSE_LIMIT = 6
+    FAIL_FULL = 7
+    FAIL_IO = 8
+
+cdef enum:
+    OLD_UNKNOWN = 0
+    OLD_ABSENT = 1
+    OLD_GIVEN = 2
+    UNDO_REMOVE = 1
+    UNDO_RESTORE = 2
+    UNDO_HOP = 3
+
+cdef struct HopTouch:
+    uint32_t crc
+    uint16_t length
+    uint8_t new_work
+    uint8_t removed  # the earliest due must be sought anew
+    int32_t active
+    int32_t deferred
+    int32_t held
+    int64_t added_due
+    char name[HOP_MAX]
+
+cdef struct MailboxTouch:
+    uint64_t mailbox_id
+    uint64_t modseq
+
+cdef packed struct UndoTail:
+    uint8_t kind
+    uint8_t state
+    int16_t delta
+    uint32_t key_length
+    uint32_t value_length
+
+cdef struct Txn:
+    void* txn
+    StoreState* s
+    int rc
+    int writes  # of this transaction
+    uint64_t txn_id
+    int no_undo
+    int fail_in  # writes until a unit's injected failure; 0: none
+    int64_t now_ms
+    Buffer undo
+    Buffer scratch
+    Buffer scratch2
+    # of the unit
+    CUnit* unit
+    size_t mark  # where its open list of results begins
+    int has_blob
+    uint64_t blob_id
+    BlobMeta blob
+    Buffer unreferenced
+    int has_queue
+    int queue_dirty
+    int queue_new
+    uint64_t queue_id
+    QueueRecord queue
+    Buffer envelope
+    int64_t unit_counts[COUNTED_STATES]
+    # of the transaction
+    int64_t counts[COUNTED_STATES]
+    Buffer hops  # HopTouch
+    Buffer dead  # blob ids without references
+    Buffer touched  # MailboxTouch
+
+
+cdef inline int poison(Txn* t, int rc) noexcept nogil:
+    if t.rc == 0:
+        t.rc = rc
+    return POISONED
+
+
+cdef inline int t_get(Txn* t, Key* k, MDB_val* value) noexcept nogil:
+    """DONE, REFUSE_MISSING or POISONED; the value lies in the map and is gone with the next write."""
+    cdef MDB_val key
+    cdef int rc
+    key.mv_size = k.n
+    key.mv_data = k.b
+    rc = mdb_get(t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
+    if rc == 0:
+        return DONE
+    if rc == MDB_NOTFOUND:
+        return REFUSE_MISSING
+    return poison(t, rc)
+
+
+cdef int undo_note(Txn* t, int kind, const void* key, size_t key_length, const void* value, size_t value_length) noexcept nogil:
+    cdef UndoTail tail
+    if t.no_undo:
+        return DONE
+    memset(&tail, 0, sizeof(tail))
+    tail.kind = <uint8_t>kind
+    tail.key_length = <uint32_t>key_length
+    tail.value_length = <uint32_t>value_length
+    if buffer_room(&t.undo, key_length + value_length + sizeof(tail)) < 0:
+        return poison(t, ENOMEM)
+    buffer_add(&t.undo, key, key_length)
+    buffer_add(&t.undo, value, value_length)
+    buffer_add(&t.undo, &tail, sizeof(tail))
+    return DONE
+
+
+cdef inline int injected(Txn* t, int kind) noexcept nogil:
+    """A test's failure at this write, as LMDB would report it; 0: none."""
+    cdef StoreState* s = t.s
+    if t.fail_in:
+        t.fail_in -= 1
+        if t.fail_in == 0:
+            t.fail_in = 1  # and every later one
+            return MDB_MAP_FULL
+    if s.inject_kind == kind and s.inject_after:
+        s.inject_after -= 1
+        if s.inject_after == 0:
+            return s.inject_rc
+    return 0
+
+
+cdef int t_put(Txn* t, Key* k, const void* data, size_t n, int old, const void* old_data, size_t old_length) noexcept nogil:
+    cdef MDB_val key, value
+    cdef int rc
+    rc = injected(t, INJECT_PUT)
+    if rc:
+        return poison(t, rc)
+    if old == OLD_ABSENT:
+        rc = undo_note(t, UNDO_REMOVE, k.b, k.n, NULL, 0)
+    elif old == OLD_GIVEN:
+        rc = undo_note(t, UNDO_RESTORE, k.b, k.n, old_data, old_length)
+    elif not t.no_undo:
+        rc = t_get(t, k, &value)
+        if rc == DONE:
+            rc = undo_note(t, UNDO_RESTORE, k.b, k.n, value.mv_data, value.mv_size)
+        elif rc == REFUSE_MISSING:
+            rc = undo_note(t, UNDO_REMOVE, k.b, k.n, NULL, 0)
+    if rc < 0:
+        return rc
+    key.mv_size = k.n
+    key.mv_data = k.b
+    value.mv_size = n
+    value.mv_data = <void*>data
+    rc = mdb_put(t.txn, t.s.dbi[database_of(k.b[0])], &key, &value, 0)
+    if rc:
+        return poison(t, rc)
+    t.writes += 1
+    return DONE
+
+
+cdef int t_del(Txn* t, Key* k) noexcept nogil:
+    """DONE, or REFUSE_MISSING where there is no such record."""
+    cdef MDB_val key, value
+    cdef int rc
+    rc = injected(t, INJECT_DEL)
+    if rc:
+        return poison(t, rc)
+    if not t.no_undo:
+        rc = t_get(t, k, &value)
+        if rc:
+            return rc
+        if undo_note(t, UNDO_RESTORE, k.b, k.n, value.mv_data, value.mv_size) < 0:
+            return POISONED
+    key.mv_size = k.n
+    key.mv_data = k.b
+    rc = mdb_del(t.txn, t.s.dbi[database_of(k.b[0])], &key, NULL)
+    if rc == MDB_NOTFOUND:
+        return REFUSE_MISSING
+    if rc:
+        return poison(t, rc)
+    t.writes += 1
+    return DONE
+
+
+cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
+    """The first record at or after `start` that shares its first `prefix` bytes."""
+    cdef void* cursor
+    cdef int rc = mdb_cursor_open(t.txn, t.s.dbi[database_of(start.b[0])], &cursor)
+    if rc:
+        return poison(t, rc)
+    key.mv_size = start.n
+    key.mv_data = start.b
+    rc = mdb_cursor_get(cursor, key, value, MDB_SET_RANGE)
+    mdb_cursor_close(cursor)
+    if rc == MDB_NOTFOUND:
+        return REFUSE_MISSING
+    if rc:
+        return poison(t, rc)
+    if key.mv_size < prefix or memcmp(key.mv_data, start.b, prefix) != 0:
+        return REFUSE_MISSING
+    return DONE
+
+
+cdef int t_undo(Txn* t) noexcept nogil:
+    """Takes back the unit's writes, newest first."""
+    cdef UndoTail tail
+    cdef MDB_val key, value
+    cdef HopTouch* touch
+    cdef char* at
+    cdef int rc
+    while t.undo.length:
+        memcpy(&tail, t.undo.data + t.undo.length - sizeof(tail), sizeof(tail))
+        t.undo.length -= sizeof(tail) + tail.key_length + tail.value_length
+        at = t.undo.data + t.undo.length
+        if tail.kind == UNDO_HOP:
+            memcpy(&rc, at, sizeof(rc))
+            touch = <HopTouch*>t.hops.data + rc
+            hop_count(touch, tail.state, -tail.delta)
+            touch.removed = 1
+            continue
+        key.mv_size = tail.key_length
+        key.mv_data = at
+        if tail.kind == UNDO_REMOVE:
+            rc = mdb_del(t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, NULL)
+        else:
+            value.mv_size = tail.value_length
+            value.mv_data = at + tail.key_length
+            rc = mdb_put(t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, &value, 0)
+        if rc:
+            return poison(t, rc)
+    return DONE
+
+
+# --- hops ---
+
+cdef inline void hop_count(HopTouch* touch, int state, int delta) noexcept nogil:
+    if state == 1:
+        touch.active += delta
+    elif state == 2:
+        touch.deferred += delta
+    else:
+        touch.held += delta
+
+
+cdef int hop_touch(Txn* t, const char* hop, size_t n, int state, int delta, int64_t due_ms) noexcept nogil:
+    """Notes that a recipient of this hop came (+1) to or went (-1) from `state`."""
+    cdef uint32_t crc = crc32_of(hop, n)
+    cdef HopTouch* touch = <HopTouch*>t.hops.data
+    cdef int count = <int>(t.hops.length // sizeof(HopTouch))
+    cdef int i
+    cdef UndoTail tail
+    for i in range(count):
+        if touch[i].crc == crc and touch[i].length == n and memcmp(touch[i].name, hop, n) == 0:
+            break
+    else:
+        i = count
+        if buffer_room(&t.hops, sizeof(HopTouch)) < 0:
+            return poison(t, ENOMEM)
+        touch = <HopTouch*>t.hops.data
+        memset(&touch[i], 0, sizeof(HopTouch))
+        touch[i].crc = crc
+        touch[i].length = <uint16_t>n
+        touch[i].added_due = NEVER
+        memcpy(touch[i].name, hop, n)
+        t.hops.length += sizeof(HopTouch)
+    hop_count(&touch[i], state, delta)
+    if delta < 0:
+        touch[i].removed = 1
+    elif state != 3:
+        if due_ms < touch[i].added_due:
+            touch[i].added_due = due_ms
+        if state == 1:
+            touch[i].new_work = 1
+    memset(&tail, 0, sizeof(tail))
+    tail.kind = UNDO_HOP
+    tail.state = <uint8_t>state
+    tail.delta = <int16_t>delta
+    tail.key_length = sizeof(i)
+    if buffer_add(&t.undo, &i, sizeof(i)) < 0 or buffer_add(&t.undo, &tail, sizeof(tail)) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
+cdef int hop_flush(Txn* t, HopTouch* touch) noexcept nogil:
+    """Brings a touched hop's record and its place in the index up to date."""
+    cdef HopRecord record
+    cdef Key state_key, index_key, lane_key
+    cdef MDB_val key, value
+    cdef int64_t earliest, due
+    cdef int rc, lane, had
+    k_hop_state(&state_key, touch.name, touch.length)
+    rc = t_get(t, &state_key, &value)
+    if rc < 0:
+        return rc
+    had = rc == DONE
+    if had:
+        memcpy(&record, value.mv_data, sizeof(record))
+    else:
+        memset(&record, 0, sizeof(record))
+        record.format = FORMAT
+        record.due_ms = NEVER
+    if touch.removed:
+        earliest = NEVER
+        for lane in range(LANES):
+            k_schedule(&lane_key, touch.name, touch.length, lane)
+            rc = t_first(t, &lane_key, lane_key.n, &key, &value)
+            if rc < 0:
+                return rc
+            if rc == DONE:
+                due = <int64_t>be64(<uint8_t*>key.mv_data + lane_key.n)
+                if due < earliest:
+                    earliest = due
+    else:
+        earliest = record.due_ms if record.due_ms < touch.added_due else touch.added_due
+    if earliest != record.due_ms:
+        if record.due_ms != NEVER:
+            k_hop(&index_key, touch, record.due_ms)
+            if t_del(t, &index_key) < 0:
+                return POISONED
+        if earliest != NEVER:
+            k_hop(&index_key, touch, earliest)
+            if t_put(t, &index_key, NULL, 0, OLD_UNKNOWN, NULL, 0) < 0:
+                return POISONED
+    elif touch.active == 0 and touch.deferred == 0 and touch.held == 0:
+        return DONE
+    record.due_ms = earliest
+    record.active += touch.active
+    record.deferred += touch.deferred
+    record.held += touch.held
+    if record.active == 0 and record.deferred == 0 and record.held == 0:
+        return t_del(t, &state_key) if had else DONE
+    return t_put(t, &state_key, &record, sizeof(record), OLD_UNKNOWN, NULL, 0)
+
+
+cdef inline void k_hop(Key* k, HopTouch* touch, int64_t due_ms) noexcept nogil:
+    k_start(k, T_HOP)
+    k_u8(k, <uint8_t>(touch.crc & 255))
+    k_u64(k, <uint64_t>due_ms)
+    k_bytes(k, touch.name, touch.length)
+
+
+# --- blobs ---
+
+cdef int blob_dead(Txn* t, uint64_t blob_id) noexcept nogil:
+    if buffer_add(&t.dead, &blob_id, sizeof(blob_id)) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
+cdef int blob_flush(Txn* t) noexcept nogil:
+    """Writes the record of the blob that this unit brought; one without references yet must have some by the unit's end."""
+    cdef Key k
+    if not t.has_blob:
+        return DONE
+    t.has_blob = 0
+    if t.blob.refs == 0 and buffer_add(&t.unreferenced, &t.blob_id, sizeof(t.blob_id)) < 0:
+        return poison(t, ENOMEM)
+    k_id(&k, T_BLOB, t.blob_id)
+    return t_put(t, &k, &t.blob, sizeof(t.blob), OLD_ABSENT, NULL, 0)
+
+
+cdef int blob_size(Txn* t, uint64_t blob_id, uint64_t* size) noexcept nogil:
+    """The size of a blob that may be referred to."""
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    if t.has_blob and t.blob_id == blob_id:
+        size[0] = t.blob.size
+        return DONE
+    k_id(&k, T_BLOB, blob_id)
+    rc = t_get(t, &k, &value)
+    if rc:
+        return rc
+    if (<BlobMeta*>value.mv_data).refs == 0 and not is_unreferenced(t, blob_id):
+        return REFUSE_MISSING
+    size[0] = (<BlobMeta*>value.mv_data).size
+    return DONE
+
+
+cdef bint is_unreferenced(Txn* t, uint64_t blob_id) noexcept nogil:
+    cdef size_t i
+    for i in range(t.unreferenced.length // 8):
+        if (<uint64_t*>t.unreferenced.data)[i] == blob_id:
+            return True
+    return False
+
+
+cdef int blob_ref(Txn* t, uint64_t blob_id, int delta) noexcept nogil:
+    """Adds to a blob's references; the last one that goes sends it to the trash."""
+    cdef Key k
+    cdef MDB_val value
+    cdef BlobMeta meta, old
+    cdef int rc
+    if t.has_blob and t.blob_id == blob_id:
+        if delta < 0 and t.blob.refs < <uint32_t>(-delta):
+            return REFUSE_MISSING
+        t.blob.refs += delta
+        return DONE
+    k_id(&k, T_BLOB, blob_id)
+    rc = t_get(t, &k, &value)
+    if rc:
+        return rc
+    memcpy(&meta, value.mv_data, sizeof(meta))
+    if meta.refs == 0 and not is_unreferenced(t, blob_id):
+        return REFUSE_MISSING
+    if delta < 0 and meta.refs < <uint32_t>(-delta):
+        return REFUSE_MISSING
+    old = meta
+    meta.refs += delta
+    if t_put(t, &k, &meta, sizeof(meta), OLD_GIVEN, &old, sizeof(old)) < 0:
+        return POISONED
+    if meta.refs == 0 and old.refs != 0:
+        return blob_dead(t, blob_id)
+    return DONE
+
+
+# --- the ends of a unit and of a transaction ---
+
+cdef void unit_begin(Txn* t) noexcept nogil:
+    t.undo.length = 0
+    t.unreferenced.length = 0
+    t.has_blob = t.has_queue = 0
+    memset(t.unit_counts, 0, sizeof(t.unit_counts))
+
+
+cdef int unit_end(Txn* t) noexcept nogil:
+    cdef size_t i
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc = row_flush(t)
+    if rc == DONE:
+        rc = blob_flush(t)
+    if rc:
+        return rc
+    for i in range(t.unreferenced.length // 8):
+        k_id(&k, T_BLOB, (<uint64_t*>t.unreferenced.data)[i])
+        rc = t_get(t, &k, &value)
+        if rc:
+            return rc
+        if (<BlobMeta*>value.mv_data).refs == 0:
+            return REFUSE_MISSING
+    for i in range(<size_t>COUNTED_STATES):
+        t.counts[i] += t.unit_counts[i]
+    return DONE
+
+
+cdef int counter_add(Txn* t, const char* name, int64_t delta) noexcept nogil:
+    cdef Key k
+    cdef MDB_val value
+    cdef int64_t number = 0
+    cdef int rc
+    k_start(&k, T_COUNTER)
+    k_bytes(&k, name, strlen(name))
+    rc = t_get(t, &k, &value)
+    if rc < 0:
+        return rc
+    if rc == DONE and value.mv_size == 8:
+        memcpy(&number, value.mv_data, 8)
+    number += delta
+    return t_put(t, &k, &number, 8, OLD_UNKNOWN, NULL, 0)
+
+
+cdef int txn_flush(Txn* t) noexcept nogil:
+    """What is written once a transaction: counters, the index of hops, the list of dead blobs."""
+    cdef size_t i
+    t.no_undo = 1
+    for i in range(t.hops.length // sizeof(HopTouch)):
+        if hop_flush(t, <HopTouch*>t.hops.data + i) < 0:
+            return POISONED
+    if t.counts[1] and counter_add(t, b"active", t.counts[1]) < 0:
+        return POISONED
+    if t.counts[2] and counter_add(t, b"deferred", t.counts[2]) < 0:
+        return POISONED
+    if t.counts[3] and counter_add(t, b"held", t.counts[3]) < 0:
+        return POISONED
+    return trash_dead(t)
+
+
+cdef int trash_put(Txn* t, int kind, uint64_t number, const void* data, size_t n) noexcept nogil:
+    cdef Key k
+    k_start(&k, T_TRASH)
+    k_u64(&k, <uint64_t>(t.now_ms + t.s.trash_delay_ms))
+    k_u8(&k, <uint8_t>kind)
+    k_u64(&k, number)
+    return t_put(t, &k, data, n, OLD_UNKNOWN, NULL, 0)
+
+
+cdef int trash_dead(Txn* t) noexcept nogil:
+    """One row of trash for all blobs that died in this transaction, or several where they are many."""
+    cdef size_t count = t.dead.length // 8
+    cdef size_t done = 0, n
+    while done < count:
+        n = count - done if count - done < 400 else 400
+        # A blob dies once, so the first id tells this row from every other.
+        if trash_put(t, TRASH_BLOBS, (<uint64_t*>t.dead.data)[done], t.dead.data + done * 8, n * 8) < 0:
+            return POISONED
+        done += n
+    return DONE

@@ -1,0 +1,348 @@
+# Units and waiters: how callers write down what shall be done.
+
+FAILURES = {
+    REFUSE_EXISTS: "exists",
+    REFUSE_MISSING: "missing",
+    REFUSE_CHANGED: "changed",
+    REFUSE_QUOTA: "quota",
+    REFUSE_STATE: "state",
+    REFUSE_LIMIT: "limit",
+    FAIL_FULL: "full",
+    FAIL_IO: "io",
+}
+PENDING = 0
+COMMITTED = 1
+REFUSED = 2
+FAILED = 3
+
+cdef enum:
+    LIST_WEIGHT = 256  # of one uid in FLAGS, EXPUNGE or COPY, in bytes: it bounds what one transaction does
+
+
+def normal_keywords(bytes keywords not None):
+    """A space-joined list of keywords as it is stored: each once, without regard to case, and sorted."""
+    if b" " not in keywords:
+        return keywords
+    words = {}
+    for word in keywords.split():
+        words.setdefault(word.lower(), word)
+    return b" ".join([words[key] for key in sorted(words)])
+
+
+cdef class Waiter:
+    """Subclassed in Cython by who waits for a unit without a callback object."""
+
+    cdef int unit_done(self, Unit unit) except -1:
+        return 0
+
+
+@cython.final
+cdef class Unit:
+    """An ordered list of operations, all or nothing. Made by Store.new_unit, filled, submitted once."""
+
+    def __cinit__(self, Store store):
+        self.store = store
+        self.u = store._take_unit()
+
+    def __dealloc__(self):
+        if self.body != NULL:
+            body_free(self.body)
+        if self.u != NULL and self.store is not None:
+            self.store._give_unit(self.u)
+
+    @property
+    def status(self):
+        return self.u.status
+
+    @property
+    def failure(self):
+        """The word of errors.Refused, or "full" or "io" of a unit that failed; None where it did not."""
+        return FAILURES.get(self.u.code) if self.u.code else None
+
+    @property
+    def results(self):
+        """One result for each operation that gives one, in order."""
+        return decode_results(self.u.results.data, self.u.results.length)
+
+    cdef Op* _op(self, int code, bytes p0=None, bytes p1=None, bytes p2=None, bytes p3=None, bytes p4=None,
+                 bytes p5=None) except NULL:
+        """Room for one operation with its parts copied behind it; valid until the next call."""
+        cdef size_t n = sizeof(Op)
+        cdef Op* op
+        cdef char* at
+        cdef Buffer* ops = &self.u.ops
+        if self.submitted:
+            raise RuntimeError("the unit was submitted already")
+        n += length_of(p0) + length_of(p1) + length_of(p2) + length_of(p3) + length_of(p4) + length_of(p5)
+        n = (n + 7) & ~<size_t>7
+        if n > MAX_WEIGHT:
+            raise ValueError("an operation of more than 4 MB")
+        if buffer_room(ops, n) < 0:
+            raise MemoryError
+        op = <Op*>(ops.data + ops.length)
+        memset(op, 0, sizeof(Op))
+        op.length = <uint32_t>n
+        op.code = <uint8_t>code
+        at = <char*>op + sizeof(Op)
+        at = part_put(op, 0, at, p0)
+        at = part_put(op, 1, at, p1)
+        at = part_put(op, 2, at, p2)
+        at = part_put(op, 3, at, p3)
+        at = part_put(op, 4, at, p4)
+        at = part_put(op, 5, at, p5)
+        ops.length += n
+        self.u.weight += n
+        return op
+
+    cpdef int put_new(self, int table, bytes key, bytes value) except -1:
+        require_key(table, key)
+        cdef Op* op = self._op(OP_PUT_NEW, key, value)
+        op.table = <uint8_t>table
+        return 0
+
+    cpdef int put(self, int table, bytes key, bytes value) except -1:
+        require_key(table, key)
+        cdef Op* op = self._op(OP_PUT, key, value)
+        op.table = <uint8_t>table
+        return 0
+
+    cpdef int delete(self, int table, bytes key) except -1:
+        require_key(table, key)
+        cdef Op* op = self._op(OP_DELETE, key)
+        op.table = <uint8_t>table
+        return 0
+
+    cpdef int guard(self, int table, bytes key, bytes value) except -1:
+        require_key(table, key)
+        cdef Op* op = self._op(OP_GUARD, key, value)
+        op.table = <uint8_t>table
+        op.mode = value is None
+        return 0
+
+    cpdef int count(self, bytes key, int64_t delta, int64_t ceiling) except -1:
+        require_key(T_COUNTER, key)
+        cdef Op* op = self._op(OP_COUNT, key)
+        op.d = delta
+        op.e = ceiling
+        return 0
+
+    cpdef int blob(self, Blob blob) except -1:
+        cdef Op* op
+        if blob.used:
+            raise RuntimeError("the blob was used or abandoned already")
+        op = self._op(OP_FAIL if blob.failed else OP_BLOB)
+        op.body = blob.body
+        blob.body.bits = blob.bits
+        blob.used = True
+        self.u.weight += blob.body.bytes.length
+        if self.first_blob is None:
+            self.first_blob = blob
+        elif self.more_blobs is None:
+            self.more_blobs = [blob]
+        else:
+            self.more_blobs.append(blob)
+        return 0
+
+    cpdef int ref(self, uint64_t blob_id, int delta) except -1:
+        cdef Op* op = self._op(OP_REF)
+        op.a = blob_id
+        op.d = delta
+        return 0
+
+    cpdef int append(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
+                     int64_t internal_date_s, int tz_minutes, bytes structure) except -1:
+        cdef Op* op = self._op(OP_APPEND, prefix, normal_keywords(keywords), structure)
+        op.a = mailbox_id
+        op.b = blob_id
+        op.flags = flags
+        op.d = internal_date_s
+        op.tz_minutes = <int16_t>tz_minutes
+        return 0
+
+    cpdef int enqueue(self, uint64_t queue_id, uint64_t blob_id, bytes envelope) except -1:
+        cdef Op* op = self._op(OP_ENQUEUE, envelope)
+        op.a = queue_id
+        op.b = blob_id
+        return 0
+
+    cpdef int recipient(self, uint64_t queue_id, int n, bytes hop, int lane, int state, int64_t due_ms,
+                        bytes tail) except -1:
+        cdef Op* op = self._op(OP_RECIPIENT, hop, tail)
+        op.a = queue_id
+        op.n = <uint32_t>n
+        op.lane = <uint8_t>lane
+        op.state = <uint8_t>state
+        op.d = due_ms
+        return 0
+
+    cpdef int deliver(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
+                      int64_t internal_date_s, int tz_minutes, bytes structure, uint64_t queue_id, int n, bytes hop,
+                      bytes tail, bytes envelope) except -1:
+        cdef Op* op = self._op(OP_DELIVER, prefix, normal_keywords(keywords), structure, hop, tail, envelope)
+        op.a = mailbox_id
+        op.b = blob_id
+        op.flags = flags
+        op.d = internal_date_s
+        op.tz_minutes = <int16_t>tz_minutes
+        op.c = queue_id
+        op.n = <uint32_t>n
+        return 0
+
+    cpdef int move_recipient(self, uint64_t queue_id, int n, int from_state, int to_state, int attempts,
+                             int64_t due_ms, bytes last_reply) except -1:
+        cdef Op* op = self._op(OP_MOVE, last_reply)
+        op.a = queue_id
+        op.n = <uint32_t>n
+        op.from_state = <uint8_t>from_state
+        op.state = <uint8_t>to_state
+        op.flags = <uint32_t>attempts
+        op.d = due_ms
+        return 0
+
+    cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1:
+        cdef Op* op = self._op(OP_REROUTE, hop)
+        op.a = queue_id
+        op.n = <uint32_t>n
+        op.lane = <uint8_t>lane
+        return 0
+
+    cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
+                    int64_t unchanged_since) except -1:
+        cdef Op* op
+        if not 0 <= mode <= 2:
+            raise ValueError("mode is 0, 1 or 2")
+        op = self._op(OP_FLAGS, uids, normal_keywords(keywords))
+        op.a = mailbox_id
+        op.mode = <uint8_t>mode
+        op.flags = flags
+        op.d = unchanged_since
+        self.u.weight += len(uids) // 4 * LIST_WEIGHT
+        return 0
+
+    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted) except -1:
+        cdef Op* op = self._op(OP_EXPUNGE, uids)
+        op.a = mailbox_id
+        op.mode = <uint8_t>((1 if only_deleted else 0) | (2 if uids is None else 0))
+        self.u.weight += length_of(uids) // 4 * LIST_WEIGHT
+        return 0
+
+    cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move) except -1:
+        cdef Op* op = self._op(OP_COPY, uids)
+        op.a = source_id
+        op.b = target_id
+        op.mode = move
+        self.u.weight += len(uids) // 4 * LIST_WEIGHT * 4
+        return 0
+
+    cpdef int take_recent(self, uint64_t mailbox_id) except -1:
+        cdef Op* op = self._op(OP_TAKE_RECENT)
+        op.a = mailbox_id
+        return 0
+
+    cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,
+                          int64_t now_s) except -1:
+        cdef Op* op = self._op(OP_MAILBOX_NEW, name, special_use)
+        op.a = mailbox_id
+        op.b = account_id
+        op.d = now_s
+        return 0
+
+    cpdef int mailbox_gone(self, uint64_t mailbox_id) except -1:
+        cdef Op* op = self._op(OP_MAILBOX_GONE)
+        op.a = mailbox_id
+        return 0
+
+    cpdef int mailbox_rename(self, uint64_t mailbox_id, bytes old_name, bytes new_name) except -1:
+        cdef Op* op = self._op(OP_MAILBOX_RENAME, old_name, new_name)
+        op.a = mailbox_id
+        return 0
+
+    cpdef int mailbox_list_version(self, uint64_t account_id, uint32_t expected) except -1:
+        cdef Op* op = self._op(OP_LIST_VERSION)
+        op.a = account_id
+        op.flags = expected
+        return 0
+
+    cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes) except -1:
+        cdef Op* op = self._op(OP_QUOTA)
+        op.a = account_id
+        op.b = quota_bytes
+        return 0
+
+    def fail_at(self, int nth):
+        """For tests: the nth write of this unit, and every later one, fails as on a full map, each time it is run."""
+        self.u.fail_at = nth
+
+
+cdef inline size_t length_of(bytes part):
+    return 0 if part is None else len(part)
+
+
+cdef inline char* part_put(Op* op, int i, char* at, bytes part):
+    cdef size_t n
+    if part is None:
+        return at
+    n = len(part)
+    op.part[i] = <uint32_t>n
+    memcpy(at, <const char*>part, n)
+    return at + n
+
+
+cdef int require_key(int table, bytes key) except -1:
+    if not 0 < table < TABLES:
+        raise ValueError(f"no table {table}")
+    if key is None or len(key) >= KEY_MAX:
+        raise ValueError("a key has at most 510 bytes")
+    return 0
+
+
+cdef list decode_results(const char* p, size_t n):
+    """The results of a unit as Python objects; the committer's own encoding, so it is trusted."""
+    cdef list out = []
+    cdef const char* end = p + n
+    cdef uint32_t numbers[2]
+    cdef uint32_t count, i
+    cdef uint64_t modseq
+    cdef int64_t number
+    cdef char letter
+    while p < end:
+        letter = p[0]
+        p += 1
+        if letter == c'A':
+            memcpy(numbers, p, 8)
+            memcpy(&modseq, p + 8, 8)
+            out.append((numbers[0], numbers[1], modseq))
+            p += 16
+        elif letter == c'W':
+            out.append(FAILURES[<int>p[0]])
+            p += 1
+        elif letter == c'C':
+            memcpy(&number, p, 8)
+            out.append(number)
+            p += 8
+        elif letter == c'R':
+            memcpy(numbers, p, 4)
+            out.append(numbers[0])
+            p += 4
+        elif letter == c'F':
+            memcpy(&modseq, p, 8)
+            memcpy(&count, p + 8, 4)
+            out.append((modseq, (p + 12)[:count * 4]))
+            p += 12 + count * 4
+        elif letter == c'E':
+            memcpy(&count, p, 4)
+            out.append((p + 4)[:count * 4])
+            p += 4 + count * 4
+        elif letter == c'Y':
+            memcpy(numbers, p, 8)
+            count = numbers[1]
+            source = PyBytes_FromStringAndSize(NULL, count * 4)
+            target = PyBytes_FromStringAndSize(NULL, count * 4)
+            for i in range(count):
+                memcpy(PyBytes_AS_STRING(source) + i * 4, p + 8 + i * 8, 4)
+                memcpy(PyBytes_AS_STRING(target) + i * 4, p + 12 + i * 8, 4)
+            out.append((numbers[0], source, target))
+            p += 8 + count * 8
+        else:
+            raise SystemError("an unknown result")
+    return out
