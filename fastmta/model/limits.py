@@ -71,3 +71,18 @@ MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
 MAP_LINE_BYTES: Final = 1 * 2**20  # one logical line, continuation lines included
 INCLUDE_FILE_BYTES: Final = 4 * 2**20  # one :include: file of aliases(5)
 ALIAS_DEPTH: Final = 100  # aliases inside aliases of aliases(5); Postfix's local(8) allows 100
+
+# --- POP3 ---
+POP3_COMMAND_BYTES: Final = 1024  # a command line with CRLF; RFC 2449 §4 allows 255, passwords may be longer
+POP3_SASL_LINE_BYTES: Final = 12_290  # a base64 line of AUTH; RFC 4954 §4
+POP3_WAITING_BYTES: Final = 16_384  # pipelined input kept while a reply is under way; then reading pauses
+POP3_BAD_COMMANDS: Final = 20  # in a row, then the connection ends; Dovecot's figure
+POP3_LOGIN_ATTEMPTS: Final = 3  # failed ones of a connection
+POP3_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all
+POP3_IDLE_TIMEOUT_S: Final = 600.0  # RFC 1939 §3: at least 10 minutes
+POP3_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a response that the peer should read
+POP3_BLOCK_BYTES: Final = 65_536  # of a message or listing read at a time
+POP3_TURN_BYTES: Final = 262_144  # sent before other sessions get their turn
+POP3_LISTING_LINES: Final = 1000  # of LIST or UIDL made at a time, about 1 ms
+POP3_ENDS_CHECKED: Final = 500  # message ends looked at in one go at login, about 2 ms
+POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which messages lack a final CRLF

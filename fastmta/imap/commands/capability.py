@@ -1,0 +1,45 @@
+"""CAPABILITY (RFC 3501 §6.1.1): only what is built is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastmta.imap.session import State
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+# Before login a "{n+}" has LITERAL-'s small bound (RFC 7888 §5), after it LITERAL+ holds.
+BEFORE_LOGIN: Final = b"IMAP4rev1 LITERAL- SASL-IR ID"
+AFTER_LOGIN: Final = b"IMAP4rev1 LITERAL+ ID IDLE NAMESPACE CHILDREN UIDPLUS MOVE UNSELECT SPECIAL-USE"
+
+
+def may_log_in(session: Session) -> bool:
+    """Dovecot's disable_plaintext_auth: without TLS only from loopback (RFC 3501 §6.2.3, §11.1)."""
+    return session.tls or session.loopback or not session.services.config.auth.disable_plaintext_auth
+
+
+def offers_tls(session: Session) -> bool:
+    return not session.tls and session.services.contexts.server_context() is not None
+
+
+def capabilities(session: Session) -> bytes:
+    """The capability list for the session as it is now."""
+    if session.state != State.NOT_AUTHENTICATED:
+        return AFTER_LOGIN
+    out = BEFORE_LOGIN
+    if offers_tls(session):
+        out += b" STARTTLS"
+    if not may_log_in(session):
+        return out + b" LOGINDISABLED"
+    for mechanism in session.services.authenticator.mechanisms(session.tls, session.loopback):
+        out += b" AUTH=" + mechanism.encode("ascii")
+    return out
+
+
+def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.end()
+    session.write(b"* CAPABILITY %b\r\n" % capabilities(session))
+    return b"OK CAPABILITY completed"

@@ -1,0 +1,64 @@
+"""COPY and MOVE with their UID forms (RFC 3501 §6.4.7, RFC 6851), with COPYUID (RFC 4315 §3)."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from fastmta import _imap
+from fastmta._imap import BadSyntax
+from fastmta.imap import mailbox_name
+from fastmta.imap.commands.expunge import READ_ONLY
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+
+def copy(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _transfer(session, cursor, by_uid=False, move=False)
+
+
+def uid_copy(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _transfer(session, cursor, by_uid=True, move=False)
+
+
+def move(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _transfer(session, cursor, by_uid=False, move=True)
+
+
+def uid_move(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _transfer(session, cursor, by_uid=True, move=True)
+
+
+def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> Answer:
+    cursor.sp()
+    pairs = cursor.sequence_set()
+    cursor.sp()
+    raw_name = cursor.astring()
+    cursor.end()
+    view = session.selected
+    chosen = view.uids.by_uids(pairs) if by_uid else view.uids.by_seqs(pairs)
+    if chosen is None:
+        raise BadSyntax("Message number out of range")
+    name = mailbox_name.parse(raw_name)
+    target = session.mailboxes.get(session.account_id, name)
+    if target is None:
+        return b"NO [TRYCREATE] Mailbox does not exist"
+    if move and view.read_only:
+        return READ_ONLY
+    done = b"OK %b completed" % (b"MOVE" if move else b"COPY")
+    uids = chosen[1]
+    return _run(session, uids, target.id, move, done) if uids else done
+
+
+async def _run(session: Session, uids: array[int], target_id: int, move: bool, done: bytes) -> bytes:
+    validity, source, target = await session.mailboxes.copy(session.selected.mailbox_id, uids, target_id, move=move)
+    if not source:
+        return b"NO [EXPUNGEISSUED] The messages no longer exist"
+    code = b"[COPYUID %d %b %b]" % (validity, _imap.uid_set(source), _imap.uid_set(target))
+    if move:
+        session.write(b"* OK %b Moved\r\n" % code)  # before the EXPUNGE responses, RFC 6851 §4.3
+        return done
+    return b"OK %b%b" % (code, done[2:])

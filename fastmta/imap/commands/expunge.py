@@ -1,0 +1,33 @@
+"""EXPUNGE, UID EXPUNGE (RFC 3501 §6.4.3, RFC 4315 §2.1): what went is told when the command ends."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+READ_ONLY = b"NO [READ-ONLY] The mailbox is read-only"
+
+
+def expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.end()
+    return READ_ONLY if session.selected.read_only else _expunge(session, None)
+
+
+def uid_expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.sp()
+    pairs = cursor.sequence_set()
+    cursor.end()
+    if session.selected.read_only:
+        return READ_ONLY
+    _seqs, uids = session.selected.uids.by_uids(pairs)
+    return _expunge(session, uids) if uids else b"OK UID EXPUNGE completed"
+
+
+async def _expunge(session: Session, uids: array[int] | None) -> bytes:
+    await session.mailboxes.expunge(session.selected.mailbox_id, uids, True)
+    return b"OK EXPUNGE completed" if uids is None else b"OK UID EXPUNGE completed"

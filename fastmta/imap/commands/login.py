@@ -1,0 +1,77 @@
+"""LOGIN (RFC 3501 §6.2.3), and what LOGIN and AUTHENTICATE share: who it is, and the answer to a failure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastmta.auth.sasl import Credentials
+from fastmta.imap.commands.capability import capabilities, may_log_in
+from fastmta.imap.session import State
+from fastmta.model.errors import TemporaryFailure
+from fastmta.model.limits import IMAP_FAILED_LOGIN_DELAY_S, IMAP_LOGIN_ATTEMPTS
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Account, Answer
+    from fastmta.imap.session import Session
+
+PRIVACY_REQUIRED = b"NO [PRIVACYREQUIRED] Plaintext authentication is not allowed without TLS"
+
+
+def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.sp()
+    raw_user = cursor.astring()
+    cursor.sp()
+    raw_password = cursor.astring()
+    cursor.end()
+    if not may_log_in(session):
+        return PRIVACY_REQUIRED
+    try:
+        user, password = raw_user.decode("utf-8"), raw_password.decode("utf-8")
+    except UnicodeDecodeError:
+        user = password = ""
+    if not user or not password:
+        session.wire.delay(IMAP_FAILED_LOGIN_DELAY_S, lambda: refuse(session, tag))
+        return None
+    return log_in(session, tag, Credentials(user, password, "", "USER"))
+
+
+def log_in(session: Session, tag: bytes, credentials: Credentials) -> Answer:
+    """Answers at once where the authenticator knows these credentials; a failure is answered later, by a timer."""
+    authenticator = session.services.authenticator
+    account = authenticator.try_now(credentials, session.service)
+    if account is not None:
+        return _welcome(session, account)
+    return _authenticate(session, tag, credentials)
+
+
+async def _authenticate(session: Session, tag: bytes, credentials: Credentials) -> bytes:
+    try:
+        account = await session.services.authenticator.authenticate(credentials, session.service, session.peer_ip)
+    except TemporaryFailure:
+        return b"NO [UNAVAILABLE] Authentication is not available now, try again later"
+    if session.state != State.NOT_AUTHENTICATED:
+        return b""  # the connection has ended meanwhile
+    if account is None:
+        refuse(session, tag)
+        return b""
+    return _welcome(session, account)
+
+
+def _welcome(session: Session, account: Account) -> bytes:
+    session.account_id = account.id
+    session.address = account.address
+    session.state = State.AUTHENTICATED
+    session.failed_logins = 0
+    session.wire.logged_in()
+    session.services.log.info("imap.login", account=account.address, client=session.peer_ip, tls=int(session.tls))
+    return b"OK [CAPABILITY %b] Logged in" % capabilities(session)
+
+
+def refuse(session: Session, tag: bytes) -> None:
+    """The same text, whatever was wrong; the delay before it is the authenticator's."""
+    session.failed_logins += 1
+    session.write(tag + b" NO [AUTHENTICATIONFAILED] Authentication failed\r\n")
+    if session.failed_logins >= IMAP_LOGIN_ATTEMPTS:
+        session.write(b"* BYE Too many failed logins\r\n")
+        session.log_out()

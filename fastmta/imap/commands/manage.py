@@ -1,0 +1,114 @@
+"""CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 §6.3.3 to §6.3.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastmta.imap import mailbox_name
+from fastmta.imap.mailbox_name import SEPARATOR
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+
+def _name(cursor: Cursor) -> str:
+    cursor.sp()
+    return mailbox_name.parse(cursor.astring())
+
+
+def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    name = _name(cursor)
+    cursor.end()
+    # A separator at the end only says that children will follow (RFC 3501 §6.3.3).
+    name = name.removesuffix(SEPARATOR)
+    mailbox_name.require_creatable(name)
+    return _create(session, name)
+
+
+async def _create(session: Session, name: str) -> bytes:
+    await session.mailboxes.create(session.account_id, name)
+    return b"OK CREATE completed"
+
+
+def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    name = _name(cursor)
+    cursor.end()
+    if name == "INBOX":
+        return b"NO [CANNOT] INBOX can't be deleted"
+    box = session.mailboxes.get(session.account_id, name)
+    if box is None:
+        if has_children(session, name):
+            return b"NO [CANNOT] Only a name with inferiors, no mailbox"  # RFC 3501 §6.3.4, \Noselect
+        return b"NO [NONEXISTENT] Mailbox does not exist"
+    if session.view is not None and session.view.mailbox_id == box.id:
+        session.unselect()
+        session.write(b"* OK [CLOSED] The selected mailbox is being deleted\r\n")
+    return _delete(session, box.id)
+
+
+async def _delete(session: Session, mailbox_id: int) -> bytes:
+    await session.mailboxes.delete(mailbox_id)
+    return b"OK DELETE completed"
+
+
+def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    old = _name(cursor)
+    new = _name(cursor).removesuffix(SEPARATOR)
+    cursor.end()
+    mailbox_name.require_creatable(new)
+    if session.mailboxes.get(session.account_id, old) is None and not has_children(session, old):
+        return b"NO [NONEXISTENT] Mailbox does not exist"
+    if new == "INBOX" or session.mailboxes.get(session.account_id, new) is not None:
+        return b"NO [ALREADYEXISTS] Mailbox already exists"
+    if new == old or (old != "INBOX" and new.startswith(old + SEPARATOR)):
+        return b"NO [CANNOT] A mailbox can't become its own inferior"
+    if old != "INBOX":
+        longest = max(
+            (
+                len(box.name)
+                for box in session.mailboxes.list(session.account_id)
+                if box.name.startswith(old + SEPARATOR)
+            ),
+            default=len(old),
+        )
+        mailbox_name.require_creatable(new + "x" * (longest - len(old)))
+    return _rename(session, old, new)
+
+
+async def _rename(session: Session, old: str, new: str) -> bytes:
+    await session.mailboxes.rename(session.account_id, old, new)
+    return b"OK RENAME completed"
+
+
+def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    name = _name(cursor).removesuffix(SEPARATOR)
+    cursor.end()
+    if session.mailboxes.get(session.account_id, name) is None and not has_children(session, name):
+        return b"NO [NONEXISTENT] Mailbox does not exist"
+    return _subscribe(session, name)
+
+
+async def _subscribe(session: Session, name: str) -> bytes:
+    await session.mailboxes.subscribe(session.account_id, name)
+    return b"OK SUBSCRIBE completed"
+
+
+def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    name = _name(cursor).removesuffix(SEPARATOR)
+    cursor.end()
+    if name not in session.mailboxes.subscriptions(session.account_id):
+        return b"NO [NONEXISTENT] Not subscribed"
+    return _unsubscribe(session, name)
+
+
+async def _unsubscribe(session: Session, name: str) -> bytes:
+    await session.mailboxes.unsubscribe(session.account_id, name)
+    return b"OK UNSUBSCRIBE completed"
+
+
+def has_children(session: Session, name: str) -> bool:
+    """Whether mailboxes lie under this name."""
+    lead = name + SEPARATOR
+    return any(box.name.startswith(lead) for box in session.mailboxes.list(session.account_id))

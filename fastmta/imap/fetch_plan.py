@@ -1,0 +1,170 @@
+"""What a FETCH asks for (RFC 3501 §6.4.5, §9 fetch-att): bits for the store's loop, sections for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fastmta import _imap
+from fastmta._imap import BadSyntax
+from fastmta.model.limits import IMAP_FETCH_SECTIONS
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+
+# The bits of Mailboxes.fetch.
+UID: Final = 1
+FLAGS: Final = 2
+INTERNALDATE: Final = 4
+SIZE: Final = 8
+ENVELOPE: Final = 16
+BODY: Final = 32
+BODYSTRUCTURE: Final = 64
+
+_BITS: Final = {
+    b"UID": UID,
+    b"FLAGS": FLAGS,
+    b"INTERNALDATE": INTERNALDATE,
+    b"RFC822.SIZE": SIZE,
+    b"ENVELOPE": ENVELOPE,
+    b"BODYSTRUCTURE": BODYSTRUCTURE,
+}
+_MACROS: Final = {
+    b"FAST": FLAGS | INTERNALDATE | SIZE,
+    b"ALL": FLAGS | INTERNALDATE | SIZE | ENVELOPE,
+    b"FULL": FLAGS | INTERNALDATE | SIZE | ENVELOPE | BODY,
+}
+MAX_PARTS: Final = 32  # levels of a part number; a deeper one does not exist in any message we keep the structure of
+
+
+class Section(msgspec.Struct, frozen=True):
+    """One BODY[...] or RFC822 item. `place` is what _mime.find_part is asked for; `fields` filters a header."""
+
+    label: bytes  # as the response names it
+    place: bytes
+    fields: tuple[bytes, ...] | None = None
+    invert: bool = False
+    begin: int = 0  # of a partial <begin.length>
+    length: int = -1  # -1: all of it
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`marks_seen`: some section is not a .PEEK."""
+
+    items: int
+    sections: tuple[Section, ...] = ()
+    marks_seen: bool = False
+
+
+def parse(cursor: Cursor, *, by_uid: bool) -> Plan:
+    """The items behind the sequence set, up to the command's end."""
+    items = UID if by_uid else 0
+    sections: list[Section] = []
+    marks_seen = False
+    if cursor.try_open():
+        while True:
+            bits, section, seen = _item(cursor, cursor.word())
+            items |= bits
+            marks_seen |= seen
+            if section is not None:
+                sections.append(section)
+                if len(sections) > IMAP_FETCH_SECTIONS:
+                    raise BadSyntax("Too many sections")
+            if cursor.try_close():
+                break
+            cursor.sp()
+    else:
+        name = cursor.word()
+        if name in _MACROS:
+            items |= _MACROS[name]
+        else:
+            bits, section, marks_seen = _item(cursor, name)
+            items |= bits
+            if section is not None:
+                sections.append(section)
+    cursor.end()
+    return Plan(items, tuple(sections), marks_seen)
+
+
+_LEGACY: Final = {
+    b"RFC822": (Section(b"RFC822", b""), True),
+    b"RFC822.HEADER": (Section(b"RFC822.HEADER", b"HEADER"), False),
+    b"RFC822.TEXT": (Section(b"RFC822.TEXT", b"TEXT"), True),
+}
+
+
+def _item(cursor: Cursor, name: bytes) -> tuple[int, Section | None, bool]:
+    """(bits, section, whether it marks as seen) of one fetch-att."""
+    if name in _BITS:
+        return _BITS[name], None, False
+    if name in _LEGACY:
+        section, seen = _LEGACY[name]
+        return 0, section, seen
+    if name == b"BODY":
+        if not cursor.take(0x5B):
+            return BODY, None, False
+        return 0, _section(cursor), True
+    if name == b"BODY.PEEK" and cursor.take(0x5B):
+        return 0, _section(cursor), False
+    raise BadSyntax("Unknown FETCH item")
+
+
+def _section(cursor: Cursor) -> Section:
+    place = b"" if cursor.at(0x5D) else cursor.word()
+    fields: tuple[bytes, ...] | None = None
+    invert = False
+    label = place
+    _check_place(place)
+    text = place.rpartition(b".HEADER.FIELDS") if b".HEADER.FIELDS" in place else (b"", b"", place)
+    if text[1] or place.startswith(b"HEADER.FIELDS"):
+        rest = text[2] if text[1] else place.removeprefix(b"HEADER.FIELDS")
+        if rest not in (b"", b".NOT"):
+            raise BadSyntax("Unknown section")
+        invert = rest == b".NOT"
+        cursor.sp()
+        fields = _header_list(cursor)
+        label = b"%b (%b)" % (place, b" ".join(_imap.astring(field) for field in fields))
+        place = text[0] + b".HEADER" if text[1] else b"HEADER"
+    if not cursor.take(0x5D):
+        raise BadSyntax('"]" expected')
+    label = b"BODY[%b]" % label
+    begin, length = 0, -1
+    if cursor.take(0x3C):
+        begin = cursor.number()
+        if not cursor.take(0x2E):
+            raise BadSyntax("Partial <start.length> expected")
+        length = cursor.number()
+        if length == 0 or not cursor.take(0x3E):
+            raise BadSyntax("Partial <start.length> expected")
+        label = b"%b<%d>" % (label, begin)
+    return Section(label, place, fields, invert, begin, length)
+
+
+def _check_place(place: bytes) -> None:
+    """The grammar of RFC 3501 §9 section-spec; whether a message has such a part is another question."""
+    if not place:
+        return
+    words = place.split(b".")
+    numbers = 0
+    while numbers < len(words) and words[numbers].isdigit():
+        if words[numbers].startswith(b"0") or len(words[numbers]) > 10:
+            raise BadSyntax("Part numbers begin with 1")
+        numbers += 1
+    if numbers > MAX_PARTS:
+        raise BadSyntax("Part number too deep")
+    text = b".".join(words[numbers:])
+    known = (b"HEADER", b"TEXT", b"HEADER.FIELDS", b"HEADER.FIELDS.NOT")
+    if text in known or (numbers and text in (b"", b"MIME") and place[-1:] != b"."):
+        return
+    raise BadSyntax("Unknown section")
+
+
+def _header_list(cursor: Cursor) -> tuple[bytes, ...]:
+    fields: list[bytes] = []
+    cursor.open()
+    while True:
+        fields.append(cursor.astring())
+        if cursor.try_close():
+            return tuple(fields)
+        cursor.sp()

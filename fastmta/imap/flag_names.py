@@ -1,0 +1,44 @@
+"""Flags between the wire and the store: names to bits and keywords, and the one way in which a session changes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastmta._imap import BadSyntax
+from fastmta.model import flags as system_flags
+from fastmta.model.limits import IMAP_KEYWORD_BYTES, IMAP_KEYWORDS
+
+if TYPE_CHECKING:
+    from array import array
+
+    from fastmta.imap.session import Session
+    from fastmta.imap.view import View
+
+
+def parse_flags(names: list[bytes]) -> tuple[int, bytes]:
+    """(bits, keywords as the store keeps them). \\Recent can't be set; an unknown system flag is BAD."""
+    bits = 0
+    keywords: dict[bytes, bytes] = {}
+    for name in names:
+        if name.startswith(b"\\"):
+            bit = system_flags.BITS.get(name.decode("ascii").lower())
+            if bit is None:
+                raise BadSyntax("Unknown system flag" if name.lower() != b"\\recent" else "\\Recent can't be changed")
+            bits |= bit
+        else:
+            if len(name) > IMAP_KEYWORD_BYTES:
+                raise BadSyntax("Keyword is too long")
+            keywords.setdefault(name.lower(), name)
+    if len(keywords) > IMAP_KEYWORDS:
+        raise BadSyntax("Too many keywords")
+    return bits, b" ".join(keywords[key] for key in sorted(keywords))
+
+
+async def change_flags(session: Session, view: View, uids: array[int], mode: int, flags: int, keywords: bytes) -> None:
+    """Changes flags in one unit (mode 0 sets, 1 adds, 2 removes); uids that are gone are passed over. Remembers the
+    unit's modseq, so that the session does not hear of its own change."""
+    store = session.services.store
+    unit = store.raw.new_unit()
+    unit.flags(view.mailbox_id, uids.tobytes(), mode, flags, keywords, -1)
+    await store.commit(unit)
+    view.own_modseq = unit.results[0][0]

@@ -1,0 +1,455 @@
+"""IMAP's sockets: bytes to commands, responses to bytes, with back-pressure in both directions; and the server of them.
+
+Invariants: one write a turn of input; a command that waits stops the connection's parsing; at most IMAP_CHUNK_BYTES of
+responses are gathered before the peer must have taken them; an idle session owns no task, no timer, no buffer. What a
+command means is imap/session.py's and imap/commands'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from fastmta import _imap
+from fastmta.imap.commands import COMMANDS, append
+from fastmta.imap.commands.capability import capabilities
+from fastmta.imap.session import SERVER_BUG, Session, State
+from fastmta.model.limits import (
+    IMAP_CHUNK_BYTES,
+    IMAP_COMMAND_BYTES,
+    IMAP_IDLE_TIMEOUT_S,
+    IMAP_LITERAL_BYTES,
+    IMAP_LOGIN_COMMAND_BYTES,
+    IMAP_LOGIN_LITERAL_BYTES,
+    IMAP_LOGIN_SKIP_BYTES,
+    IMAP_LOGIN_TIMEOUT_S,
+    IMAP_TRANSFER_TIMEOUT_S,
+)
+from fastmta.runtime.metrics import METRICS
+from fastmta.tls.upgrade import start_tls
+
+if TYPE_CHECKING:
+    from fastmta.imap.seams import Services
+
+WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause; more only fills memory for slow readers
+CLOSE_TIMEOUT_S: Final = 30.0  # for the last responses to leave
+
+
+class ImapProtocol(asyncio.Protocol):
+    """One connection. It is its session's Wire."""
+
+    __slots__ = (
+        "_busy",
+        "_changed",
+        "_closing",
+        "_farewell",
+        "_out",
+        "_out_bytes",
+        "_parser",
+        "_paused",
+        "_reading",
+        "_resumed",
+        "_timer",
+        "_transport",
+        "deadline",
+        "server",
+        "service",
+        "session",
+    )
+
+    def __init__(self, server: ImapServer, service: str) -> None:
+        self.server = server
+        self.service = service
+        self._transport: Any = None
+        self._parser = _imap.CommandParser(IMAP_LOGIN_COMMAND_BYTES, IMAP_LOGIN_LITERAL_BYTES, IMAP_LOGIN_SKIP_BYTES)
+        self._out: list[bytes] | None = None
+        self._out_bytes = 0
+        self._busy = False  # a command waits: nothing further is parsed
+        self._paused = False  # the peer does not read
+        self._reading = True
+        self._closing = False
+        self._farewell = b""  # said when the command that is under way has ended: never inside a literal
+        self._changed = False  # in IDLE, with something to tell as soon as it can be
+        self._resumed: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = 0.0
+        self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: Any) -> None:
+        server, services = self.server, self.server.services
+        if self._transport is not None:  # TLS has taken the connection over
+            self._transport = transport
+            return
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        peer = transport.get_extra_info("peername")
+        peer_ip = peer[0] if isinstance(peer, tuple) else ""
+        tls = transport.get_extra_info("ssl_object") is not None
+        self.session = Session(
+            services,
+            self,
+            COMMANDS,
+            service=self.service,
+            tls=tls,
+            peer_ip=peer_ip,
+            loopback=not peer_ip or peer_ip == "::1" or peer_ip.startswith("127."),
+        )
+        services.cells[METRICS.connections_total[self.service]] += 1
+        services.cells[METRICS.connections[self.service]] += 1
+        if tls:
+            self._count_tls(transport)
+        self.deadline = services.loop.time() + IMAP_LOGIN_TIMEOUT_S
+        server.opened(self)
+        if server.draining:
+            self.write(b"* BYE Shutting down\r\n")
+            self.close()
+        else:
+            self.write(b"* OK [CAPABILITY %b] FastMTA ready\r\n" % capabilities(self.session))
+        self._hand_over()
+
+    def _count_tls(self, transport: Any) -> None:
+        connection = transport.get_extra_info("ssl_object")
+        version = (connection.version() or "other") if connection is not None else "other"
+        self.server.services.cells[METRICS.tls_connections_total[self.service, version]] += 1
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._parser.feed(bytes(data))
+        if self._busy or self._paused:
+            self._stop_reading()
+        else:
+            self._work()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._release_writer()
+        self._out = None
+        self._out_bytes = 0
+        if self.session is not None:
+            self.server.closed(self)
+            self.session.ended()
+            self.server.services.cells[METRICS.connections[self.service]] -= 1
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._touch()
+        self._release_writer()
+        if not self._busy:
+            self._work()
+
+    # --- the session's Wire ---
+
+    def write(self, data: bytes) -> None:
+        if self._out is None:
+            self._out = [data]
+        else:
+            self._out.append(data)
+        self._out_bytes += len(data)
+
+    def written(self) -> int:
+        return self._out_bytes
+
+    async def flush(self) -> None:
+        self._hand_over()
+        if self._paused and not self._closing:
+            self._resumed = self.server.services.loop.create_future()
+            await self._resumed
+            self._resumed = None
+        else:
+            await asyncio.sleep(0)
+        if self._closing:
+            self.session.state = State.LOGOUT
+
+    def expect_line(self) -> None:
+        self._parser.expect_line()
+
+    def logged_in(self) -> None:
+        self._parser.command_bytes = IMAP_COMMAND_BYTES
+        self._parser.literal_bytes = IMAP_LITERAL_BYTES
+        self._parser.skip_bytes = 2 * (self.server.services.config.message_size_limit or 2**31)
+
+    def changed(self) -> None:
+        """Called on the loop by the notifier, perhaps many times in one turn: only the first counts."""
+        if self._changed:
+            return
+        self._changed = True
+        if not self._busy and not self._paused:
+            self.server.services.loop.call_soon(self._tell_changes)
+
+    def delay(self, seconds: float, then: Callable[[], None]) -> None:
+        self._busy = True
+        self._stop_reading()
+        self._timer = self.server.services.loop.call_later(seconds, self._delay_over, then)
+
+    def _delay_over(self, then: Callable[[], None]) -> None:
+        self._timer = None
+        self._busy = False
+        then()
+        self._work()
+
+    def close(self) -> None:
+        self._closing = True
+        self.deadline = self.server.services.loop.time() + CLOSE_TIMEOUT_S
+
+    def abort(self) -> None:
+        self.session.log_out()
+        self._out = None
+        self._out_bytes = 0
+        self._transport.abort()
+
+    def start_tls(self) -> None:
+        self._parser.clear()  # whatever came behind STARTTLS in plain text is dropped (RFC 3501 §11.1)
+        self._busy = True
+        self._hand_over()
+        self._transport.pause_reading()
+        self._reading = False
+        self.server.services.tasks.spawn("imap.starttls", self._start_tls())
+
+    async def _start_tls(self) -> None:
+        context = self.server.services.contexts.server_context()
+        try:
+            await start_tls(self.server.services.loop, self._transport, self, context, adopt=self._adopt)
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; connection_lost has been called
+            self.server.services.log.debug("imap.tls_failed", error=error)
+
+    def _adopt(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._parser.clear()
+        self.session.tls = True
+        self._count_tls(transport)
+        self._busy = False
+        self._reading = True
+
+    # --- input ---
+
+    def _work(self) -> None:
+        """Runs what has come, until a command waits, the peer stops reading, or all of it is done."""
+        try:
+            while not self._busy and not self._closing:
+                if self._out_bytes >= IMAP_CHUNK_BYTES:
+                    self._hand_over()
+                if self._paused:
+                    break
+                event = self._parser.next()
+                if event == _imap.NEED_MORE:
+                    break
+                self._event(event)
+        except Exception as error:  # the one net of a connection: our fault is logged, and ends this session alone
+            self._failed(error)
+        self._parser.forget()
+        self._hand_over()
+        if self._changed and not self._busy and not self._paused and not self._closing:
+            self._tell_changes()
+        if self._busy or self._paused:
+            self._stop_reading()
+        elif not self._reading and not self._closing:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _event(self, event: int) -> None:
+        parser, session = self._parser, self.session
+        if event == _imap.COMMAND:
+            self._touch()
+            self._run(session.command(parser.command))
+        elif event == _imap.DATA:
+            self._touch()
+            if not append.feed(session, parser.data):
+                parser.abandon()
+            elif session.upload is not None and session.upload.blob.congested:
+                self._wait_for_store(session.upload.blob)
+        elif event == _imap.LINE:
+            self._touch()
+            self._run(session.line(parser.command))
+        elif event == _imap.LITERAL:
+            self.write(b"+ OK\r\n")
+        elif event == _imap.APPEND:
+            self._touch()
+            if append.begin(session, parser.command, parser.literal_size):
+                parser.accept()
+                if parser.literal_sync:
+                    self.write(b"+ OK\r\n")
+            else:
+                parser.refuse()
+        elif event == _imap.APPEND_END:
+            self._touch()
+            self._run(append.end(session, parser.command))
+        else:
+            self._too_big(event)
+
+    def _too_big(self, event: int) -> None:
+        """A line or a literal over its limit: refused by the tag that came with it."""
+        session = self.session
+        try:
+            tag = _imap.Cursor(self._parser.command).tag()
+        except _imap.BadSyntax:
+            tag = b"*"
+        if session.upload is not None:
+            session.upload.abandon()
+            session.upload = None
+        if event == _imap.FATAL:
+            self.write(b"* BYE [TOOBIG] Literal is too large\r\n")
+            session.log_out()
+        elif event == _imap.LITERAL_TOO_BIG:
+            session.bad(tag, "[TOOBIG] Literal is too large")
+        else:
+            session.idle_tag = session.on_line = None
+            session.bad(tag, "[TOOBIG] Command is too long")
+
+    def _wait_for_store(self, blob: Any) -> None:
+        """The store has enough of this message for now: reading stops until it has written some."""
+        self._busy = True
+        blob.on_drain = self._drained
+
+    def _drained(self) -> None:
+        if self.session.upload is not None:
+            self.session.upload.blob.on_drain = None
+            self._busy = False
+            self.server.services.loop.call_soon(self._work_again)
+
+    def _work_again(self) -> None:
+        if not self._busy and not self._closing:
+            self._work()
+
+    def _run(self, waiting: Awaitable[None] | None) -> None:
+        if waiting is not None:
+            self._busy = True
+            self.server.services.tasks.spawn("imap.command", self._wait(waiting))
+
+    async def _wait(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except Exception as error:  # as in _work, for what had to wait
+            self._failed(error)
+        self._busy = False
+        if self._farewell and not self._closing:
+            self.bye(self._farewell)
+        if self._closing:
+            self._hand_over()
+        else:
+            self._work()
+
+    def _failed(self, error: Exception) -> None:
+        services = self.server.services
+        services.log.exception("imap.failed", error, account=self.session.address)
+        self.write(b"* BYE " + SERVER_BUG[3:] + b"\r\n")
+        self.session.log_out()
+
+    def _tell_changes(self) -> None:
+        """IDLE: what the selected mailbox has become."""
+        if self._busy or self._paused or self._closing or not self._changed:
+            return
+        self._changed = False
+        self._run(self.session.tell_idle())
+        self._hand_over()
+
+    # --- output ---
+
+    def _hand_over(self) -> None:
+        out = self._out
+        if out is not None and self._transport is not None:
+            self._out = None
+            self._out_bytes = 0
+            if not self._transport.is_closing():
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._closing and not self._busy and self._transport is not None:
+            self._transport.close()
+
+    def _release_writer(self) -> None:
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+
+    def _stop_reading(self) -> None:
+        if self._reading and not self._closing:
+            self._reading = False
+            self._transport.pause_reading()
+
+    # --- time ---
+
+    def _touch(self) -> None:
+        """Something happened: the next deadline. Before login there is one for all of it."""
+        if self.session.state & (State.AUTHENTICATED | State.SELECTED):
+            self.deadline = self.server.services.loop.time() + IMAP_IDLE_TIMEOUT_S
+
+    def deadline_passed(self, now: float) -> None:
+        """Called by the sweep."""
+        if self._closing:
+            self._transport.abort()
+            return
+        if self._paused:
+            self.abort()  # nothing more can be said to a peer that does not read
+            return
+        if self._busy:
+            self.deadline = now + IMAP_TRANSFER_TIMEOUT_S
+            return
+        self.bye(b"Autologout; idle for too long" if self.session.account_id else b"No login in time")
+        self.deadline = now + IMAP_LOGIN_TIMEOUT_S
+
+    def bye(self, text: bytes, *, now: bool = False) -> None:
+        """Ends the session with a word (RFC 3501 §7.1.5), after the command that is under way, or `now`."""
+        if self._busy and now:
+            self.session.log_out()
+            self._transport.close()
+            return
+        if self._busy:
+            self._farewell = text
+            return
+        if not self._closing:
+            self.write(b"* BYE %b\r\n" % text)
+            self.session.log_out()
+        self._hand_over()
+
+
+class ImapServer:
+    """All IMAP connections of a worker."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.draining = False
+        self._connections: set[ImapProtocol] = set()
+
+    def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:
+        """The protocol factory of "imap" or "imaps"; under "imaps" the acceptor wraps it in TLS."""
+        return lambda: ImapProtocol(self, service)
+
+    @property
+    def sessions(self) -> int:
+        return len(self._connections)
+
+    def opened(self, connection: ImapProtocol) -> None:
+        self._connections.add(connection)
+        self.services.sweep.add(connection)
+
+    def closed(self, connection: ImapProtocol) -> None:
+        self._connections.discard(connection)
+        self.services.sweep.discard(connection)
+
+    def drain(self) -> None:
+        """`* BYE` to everyone, also to whoever comes; a command that is under way is finished first."""
+        self.draining = True
+        for connection in list(self._connections):
+            connection.bye(b"Shutting down")
+
+    def close_all(self, reason: str = "Shutting down") -> None:
+        """`* BYE` and an end now; where a command is under way, without the word, which could fall into a literal."""
+        for connection in list(self._connections):
+            connection.bye(reason.encode("ascii", "replace"), now=True)
+
+    def reload(self, services: Services) -> None:
+        """Later commands of all sessions use the new services."""
+        self.services = services
+        for connection in self._connections:
+            connection.session.services = services

@@ -1,0 +1,213 @@
+"""SEARCH's keys as a tree (RFC 3501 §6.4.4, §9 search-key). Depth and number are bounded."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+import msgspec
+
+from fastmta._imap import BadSyntax, Cursor
+from fastmta.imap.dates import parse_date
+from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+from fastmta.model.limits import IMAP_PAREN_DEPTH, IMAP_SEARCH_KEYS
+
+FOREVER: Final = 2**31  # a day or a size beyond all
+
+
+class BadCharset(Exception):
+    """A charset that SEARCH does not know (RFC 3501 §7.1 BADCHARSET)."""
+
+
+class Key(msgspec.Struct, frozen=True, eq=False):
+    """A node of the tree."""
+
+
+class Flags(Key, frozen=True, eq=False):
+    wanted: int = 0
+    unwanted: int = 0
+
+
+class Recent(Key, frozen=True, eq=False):
+    pass
+
+
+class Keyword(Key, frozen=True, eq=False):
+    name: bytes  # lower case
+
+
+class Numbers(Key, frozen=True, eq=False):
+    pairs: array[int]
+    by_uid: bool
+
+
+class Size(Key, frozen=True, eq=False):
+    low: int
+    high: int
+
+
+class Received(Key, frozen=True, eq=False):
+    """Internal date, in days, both included."""
+
+    low: int
+    high: int
+
+
+class Sent(Key, frozen=True, eq=False):
+    """The Date field, in days, both included."""
+
+    low: int
+    high: int
+
+
+class Header(Key, frozen=True, eq=False):
+    field: bytes
+    needle: str
+
+
+class Text(Key, frozen=True, eq=False):
+    needle: str
+    with_header: bool
+
+
+class And(Key, frozen=True, eq=False):
+    keys: tuple[Key, ...]
+
+
+class Or(Key, frozen=True, eq=False):
+    first: Key
+    second: Key
+
+
+class Not(Key, frozen=True, eq=False):
+    key: Key
+
+
+_FLAG_KEYS: Final = {
+    b"ALL": Flags(),
+    b"ANSWERED": Flags(ANSWERED),
+    b"DELETED": Flags(DELETED),
+    b"DRAFT": Flags(DRAFT),
+    b"FLAGGED": Flags(FLAGGED),
+    b"SEEN": Flags(SEEN),
+    b"UNANSWERED": Flags(0, ANSWERED),
+    b"UNDELETED": Flags(0, DELETED),
+    b"UNDRAFT": Flags(0, DRAFT),
+    b"UNFLAGGED": Flags(0, FLAGGED),
+    b"UNSEEN": Flags(0, SEEN),
+}
+_FIELDS: Final = frozenset({b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO"})
+
+
+class Parser:
+    """Reads the keys of one command."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._charset = "utf-8"
+        self._keys = 0
+
+    def parse(self) -> Key:
+        """The whole program, up to the command's end. BadSyntax, BadCharset."""
+        cursor = self._cursor
+        cursor.sp()
+        keys: list[Key] = []
+        if not (cursor.at_set() or cursor.at(0x28)):
+            name = cursor.atom()
+            if name == b"CHARSET":
+                cursor.sp()
+                charset = cursor.astring().upper()
+                if charset not in (b"UTF-8", b"US-ASCII"):
+                    raise BadCharset
+                self._charset = "utf-8" if charset == b"UTF-8" else "ascii"
+                cursor.sp()
+                keys.append(self._key(0))
+            else:
+                keys.append(self._named(name, 0))
+        else:
+            keys.append(self._key(0))
+        while cursor.try_sp():
+            keys.append(self._key(0))
+        cursor.end()
+        return keys[0] if len(keys) == 1 else And(tuple(keys))
+
+    def _key(self, depth: int) -> Key:
+        cursor = self._cursor
+        if depth > IMAP_PAREN_DEPTH:
+            raise BadSyntax("Search keys are nested too deep")
+        if cursor.try_open():
+            keys = [self._key(depth + 1)]
+            while not cursor.try_close():
+                cursor.sp()
+                keys.append(self._key(depth + 1))
+            return keys[0] if len(keys) == 1 else And(tuple(keys))
+        if cursor.at_set():
+            self._count()
+            return Numbers(cursor.sequence_set(), False)
+        return self._named(cursor.atom(), depth)
+
+    def _count(self) -> None:
+        self._keys += 1
+        if self._keys > IMAP_SEARCH_KEYS:
+            raise BadSyntax("Too many search keys")
+
+    def _named(self, name: bytes, depth: int) -> Key:
+        self._count()
+        simple = _FLAG_KEYS.get(name)
+        if simple is not None:
+            return simple
+        if name == b"RECENT":
+            return Recent()
+        if name == b"NEW":
+            return And((Recent(), Flags(0, SEEN)))
+        if name == b"OLD":
+            return Not(Recent())
+        cursor = self._cursor
+        cursor.sp()
+        if name == b"NOT":
+            return Not(self._key(depth + 1))
+        if name == b"OR":
+            first = self._key(depth + 1)
+            cursor.sp()
+            return Or(first, self._key(depth + 1))
+        return self._with_value(name)
+
+    def _with_value(self, name: bytes) -> Key:
+        cursor = self._cursor
+        if name in _FIELDS:
+            return Header(name, self._needle())
+        if name == b"HEADER":
+            field = cursor.astring()
+            cursor.sp()
+            return Header(field, self._needle())
+        if name in (b"BODY", b"TEXT"):
+            return Text(self._needle(), name == b"TEXT")
+        if name == b"KEYWORD":
+            return Keyword(cursor.raw_atom().lower())
+        if name == b"UNKEYWORD":
+            return Not(Keyword(cursor.raw_atom().lower()))
+        if name == b"LARGER":
+            return Size(cursor.number() + 1, 2**33)
+        if name == b"SMALLER":
+            return Size(0, cursor.number() - 1)
+        if name == b"UID":
+            return Numbers(cursor.sequence_set(), True)
+        return self._dated(name)
+
+    def _dated(self, name: bytes) -> Key:
+        kind: type[Received] | type[Sent] = Received
+        if name.startswith(b"SENT"):
+            kind = Sent
+            name = name[4:]
+        if name not in (b"BEFORE", b"ON", b"SINCE"):
+            raise BadSyntax("Unknown search key")
+        day = parse_date(self._cursor.astring())
+        if name == b"BEFORE":
+            return kind(-FOREVER, day - 1)
+        return kind(day, day) if name == b"ON" else kind(day, FOREVER)
+
+    def _needle(self) -> str:
+        try:
+            return self._cursor.astring().decode(self._charset).casefold()
+        except UnicodeDecodeError:
+            raise BadSyntax("Search string does not fit its charset") from None

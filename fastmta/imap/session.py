@@ -1,0 +1,319 @@
+"""The rules of an IMAP session (RFC 3501): its states, which command is legal in which, and how a command is answered.
+
+A session takes whole commands and writes responses to its Wire; it knows no socket, loop, clock or store but through
+the seams. A command that can be answered at once is a plain function; one that has to wait gives an awaitable, and no
+further command is taken until it is done. At a command's end the session tells what other sessions have changed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable
+from enum import Enum, IntFlag
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from fastmta._imap import BadSyntax, Cursor
+from fastmta.imap.mailbox_name import BadName
+from fastmta.imap.view import MailboxGone, View
+from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
+
+if TYPE_CHECKING:
+    from fastmta.imap.commands.append import Upload
+    from fastmta.imap.seams import Answer, Services, Wire
+
+
+class State(IntFlag):
+    """RFC 3501 §3. Flags, so that a command lists the states it is legal in."""
+
+    NOT_AUTHENTICATED = 1
+    AUTHENTICATED = 2
+    SELECTED = 4
+    LOGOUT = 8
+
+
+ANY: Final = State.NOT_AUTHENTICATED | State.AUTHENTICATED | State.SELECTED
+LOGGED_IN: Final = State.AUTHENTICATED | State.SELECTED
+
+
+class Sync(Enum):
+    """What a command tells at its end of the changes that others made."""
+
+    NOTHING = 0
+    NO_EXPUNGE = 1  # FETCH, STORE, SEARCH and COPY by number: numbers stay (RFC 3501 §7.4.1)
+    ALL = 2
+
+
+class Command(msgspec.Struct, frozen=True):
+    """One line of the command table."""
+
+    run: Callable[[Session, bytes, Cursor], Answer]
+    states: State
+    sync: Sync = Sync.NOTHING
+
+
+REFUSALS: Final = {
+    "exists": b"NO [ALREADYEXISTS] Mailbox already exists",
+    "missing": b"NO [NONEXISTENT] Mailbox does not exist",
+    "changed": b"NO [INUSE] Changed by another session meanwhile, try again",
+    "quota": b"NO [OVERQUOTA] Quota exceeded",
+}
+GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
+UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
+SERVER_BUG: Final = b"NO [SERVERBUG] Internal error, the administrator has been told"
+
+
+class Session:
+    """One connection's session. `services` and the command table are shared by all."""
+
+    __slots__ = (
+        "__weakref__",
+        "account_id",
+        "address",
+        "bad_commands",
+        "commands",
+        "failed_logins",
+        "idle_tag",
+        "loopback",
+        "named",
+        "on_line",
+        "peer_ip",
+        "service",
+        "services",
+        "state",
+        "tls",
+        "upload",
+        "view",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        wire: Wire,
+        commands: dict[bytes, Command],
+        *,
+        service: str,
+        tls: bool,
+        peer_ip: str,
+        loopback: bool,
+    ) -> None:
+        self.services = services
+        self.wire = wire
+        self.commands = commands
+        self.service = service
+        self.tls = tls
+        self.peer_ip = peer_ip
+        self.loopback = loopback
+        self.state = State.NOT_AUTHENTICATED
+        self.account_id = 0
+        self.address = ""
+        self.view: View | None = None
+        self.idle_tag: bytes | None = None
+        self.on_line: Callable[[bytes], Awaitable[None] | None] | None = None  # who takes the next SASL response
+        self.named: array[int] | None = None  # the uids that the running command named by number
+        self.upload: Upload | None = None
+        self.bad_commands = 0
+        self.failed_logins = 0
+
+    # --- what a command may use ---
+
+    def write(self, data: bytes) -> None:
+        self.wire.write(data)
+
+    @property
+    def selected(self) -> View:
+        """The view of the selected mailbox; only in state SELECTED."""
+        view = self.view
+        if view is None:
+            raise RuntimeError("no mailbox is selected")
+        return view
+
+    @property
+    def mailboxes(self) -> Any:
+        return self.services.store.mailboxes
+
+    def select(self, view: View) -> None:
+        self.view = view
+        self.state = State.SELECTED
+
+    def unselect(self) -> None:
+        """Forgets the selected mailbox, if there is one, and hears of its changes no more."""
+        if self.view is not None:
+            self.services.notifier.unsubscribe(self.view.mailbox_id, self)
+            self.view = None
+            self.state = State.AUTHENTICATED
+
+    def log_out(self) -> None:
+        self.unselect()
+        self.state = State.LOGOUT
+        self.wire.close()
+
+    # --- commands ---
+
+    def command(self, raw: bytes) -> Awaitable[None] | None:
+        """Runs one command. What it gives must be awaited before the next one is run."""
+        cursor = Cursor(raw, IMAP_PAREN_DEPTH)
+        try:
+            tag = cursor.tag()
+        except BadSyntax:
+            return self.bad(b"*", "Invalid tag")
+        try:
+            cursor.sp()
+            name = cursor.atom()
+            if name == b"UID":
+                cursor.sp()
+                name = b"UID " + cursor.atom()
+        except BadSyntax as error:
+            return self.bad(tag, str(error))
+        entry = self.commands.get(name)
+        if entry is None:
+            return self.bad(tag, "Unknown command")
+        if not entry.states & self.state:
+            return self.bad(tag, self._wrong_state(entry.states))
+        try:
+            answer = entry.run(self, tag, cursor)
+        except BadSyntax as error:
+            return self.bad(tag, f"{name.decode('ascii')}: {error}")
+        except BadName as error:
+            answer = b"NO [CANNOT] %b" % str(error).encode("ascii", "replace")
+        self.bad_commands = 0
+        if answer is None:
+            return None
+        if isinstance(answer, bytes):
+            return self.finish(tag, answer, entry.sync)
+        return self._wait(tag, answer, entry.sync)
+
+    def _wrong_state(self, legal: State) -> str:
+        if self.state == State.NOT_AUTHENTICATED:
+            return "Log in first"
+        return "No mailbox selected" if legal == State.SELECTED else "Not valid in this state"
+
+    def bad(self, tag: bytes, text: str) -> Awaitable[None] | None:
+        """BAD (RFC 3501 §7.1.3); too many in a row end the session."""
+        self.write(b"%b BAD %b\r\n" % (tag, text.encode("ascii", "backslashreplace")))
+        self.bad_commands += 1
+        if self.bad_commands >= IMAP_BAD_COMMANDS and self.state != State.LOGOUT:
+            self.write(b"* BYE Too many invalid commands\r\n")
+            self.log_out()
+        return None
+
+    async def run(self, tag: bytes, answer: Awaitable[bytes], sync: Sync = Sync.NOTHING) -> None:
+        """Waits for a command's answer and gives it; b"" where the command answers by other ways."""
+        await self._wait(tag, answer, sync)
+
+    async def _wait(self, tag: bytes, answer: Awaitable[bytes], sync: Sync) -> None:
+        text = await self.outcome(answer)
+        if not text:
+            return  # the command answers by other ways
+        pending = self.finish(tag, text, sync)
+        if pending is not None:
+            await pending
+
+    async def outcome(self, answer: Awaitable[bytes]) -> bytes:
+        """The tagged text of a command that had to wait, failures included."""
+        try:
+            return await answer
+        except BadSyntax as error:
+            return b"BAD %b" % str(error).encode("ascii", "backslashreplace")
+        except BadName as error:
+            return b"NO [CANNOT] %b" % str(error).encode("ascii", "replace")
+        except Refused as error:
+            return REFUSALS.get(error.code, b"NO Refused")
+        except StorageFailure as error:
+            self.services.log.error("imap.storage", error=error)
+            return UNAVAILABLE
+        except MailboxGone:
+            return self.mailbox_gone()
+
+    def finish(self, tag: bytes, text: bytes, sync: Sync) -> Awaitable[None] | None:
+        """Tells what has changed, then the tagged response."""
+        if sync is not Sync.NOTHING and self.view is not None:
+            try:
+                pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync is Sync.ALL)
+            except MailboxGone:
+                self.mailbox_gone()
+                return None
+            if pending is not None:
+                return self._finish_later(tag, text, pending)
+        self._close_command(tag, text)
+        return None
+
+    async def _finish_later(self, tag: bytes, text: bytes, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except MailboxGone:
+            self.mailbox_gone()
+            return
+        except (Refused, StorageFailure) as error:
+            self.services.log.error("imap.storage", error=error)
+        self._close_command(tag, text)
+
+    def _close_command(self, tag: bytes, text: bytes) -> None:
+        if self.named is not None:
+            # Messages named by number were gone already (RFC 2180 §4.1.2, §4.2.1); by uid they are passed over.
+            if text.startswith(b"OK") and self.view is not None and self.view.lost(self.named):
+                text = GONE
+            self.named = None
+        self.write(b"%b %b\r\n" % (tag, text))
+
+    def mailbox_gone(self) -> bytes:
+        """RFC 2180 §3.3: the session cannot go on."""
+        if self.state != State.LOGOUT:
+            self.write(b"* BYE The selected mailbox was deleted\r\n")
+            self.log_out()
+        return b"NO [NONEXISTENT] The selected mailbox was deleted"
+
+    # --- a raw line: a SASL response, or DONE ---
+
+    def line(self, raw: bytes) -> Awaitable[None] | None:
+        if self.idle_tag is not None:
+            return self._done(raw)
+        taker, self.on_line = self.on_line, None
+        if taker is not None:
+            return taker(raw)
+        return self.bad(b"*", "Unexpected line")
+
+    def _done(self, raw: bytes) -> Awaitable[None] | None:
+        """The end of IDLE (RFC 2177)."""
+        tag, self.idle_tag = self.idle_tag or b"*", None
+        if raw.upper() != b"DONE":
+            return self.bad(tag, "Expected DONE")
+        return self.finish(tag, b"OK IDLE completed", Sync.ALL)
+
+    # --- the notifier's watcher ---
+
+    def mailbox_changed(self, mailbox_id: int) -> None:
+        """Called on the loop after a commit. Only a session in IDLE is told now; any other at its command's end."""
+        if self.idle_tag is not None and self.view is not None and mailbox_id == self.view.mailbox_id:
+            self.wire.changed()
+
+    def tell_idle(self) -> Awaitable[None] | None:
+        """Tells a session in IDLE what has changed. What it gives must be awaited."""
+        if self.idle_tag is None or self.view is None:
+            return None
+        try:
+            pending = self.view.sync(self.mailboxes, self.wire.write, expunge=True)
+        except MailboxGone:
+            self.mailbox_gone()
+            return None
+        return None if pending is None else self._tell_later(pending)
+
+    async def _tell_later(self, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except MailboxGone:
+            self.mailbox_gone()
+        except (Refused, StorageFailure) as error:
+            self.services.log.error("imap.storage", error=error)
+
+    def ended(self) -> None:
+        """The connection is gone."""
+        if self.upload is not None:
+            self.upload.abandon()
+            self.upload = None
+        self.idle_tag = None
+        self.unselect()
+        self.state = State.LOGOUT

@@ -1,0 +1,189 @@
+"""One session's view of its selected mailbox: which message has which number, and what the client has been told.
+
+Invariants: numbers change only where `sync` is called with expunge=True, or where an expunging command says so; a
+message that is gone meanwhile keeps its number until then (RFC 3501 §7.4.1, RFC 2180 §4). Nothing is told twice but
+where two readings overlap, which is harmless. A view costs a few hundred bytes: uids are kept as runs.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from fastmta import _imap
+from fastmta.model import flags as system_flags
+
+if TYPE_CHECKING:
+    from fastmta.imap.seams import Mailbox, Mailboxes
+
+NEVER_RECENT: Final = 2**32  # for Mailboxes.fetch: no uid is at or above it
+_SYSTEM: Final = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
+NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
+
+Write = Callable[[bytes], None]
+
+
+class MailboxGone(Exception):
+    """The selected mailbox was deleted by somebody else."""
+
+
+class View:
+    """`modseq`: changes up to it have been seen. `gone`: expunged meanwhile, not told yet."""
+
+    __slots__ = (
+        "gone",
+        "keywords",
+        "mailbox_id",
+        "modseq",
+        "name",
+        "own_modseq",
+        "read_only",
+        "recent",
+        "uid_next",
+        "uids",
+    )
+
+    def __init__(self, box: Mailbox, *, read_only: bool) -> None:
+        self.mailbox_id = box.id
+        self.name = box.name
+        self.read_only = read_only
+        self.uids = _imap.UidMap()
+        self.modseq = box.highest_modseq
+        self.uid_next = box.uid_next
+        self.recent: tuple[tuple[int, int], ...] = ()  # [low, high) ranges of uids that are \Recent in this session
+        self.keywords = NO_KEYWORDS  # those that a FLAGS response has named
+        self.gone: array[int] | None = None
+        self.own_modseq = 0
+
+    # --- \Recent (RFC 3501 §2.3.2) ---
+
+    def claim(self, low: int, high: int) -> None:
+        """Messages low..high-1 are \\Recent here, and in no other session."""
+        if low >= high:
+            return
+        if self.recent and self.recent[-1][1] >= low:
+            self.recent = (*self.recent[:-1], (self.recent[-1][0], max(high, self.recent[-1][1])))
+        else:
+            self.recent = (*self.recent, (low, high))
+
+    def recent_count(self) -> int:
+        count = 0
+        for low, high in self.recent:
+            count += self.uids.count_from(low) - (self.uids.count_from(high) if high < 2**32 else 0)
+        return count
+
+    def is_recent(self, uid: int) -> bool:
+        return any(low <= uid < high for low, high in self.recent)
+
+    def recent_segments(self, uids: array[int]) -> list[tuple[int, int, int]]:
+        """(begin, end, recent_from) slices of an ascending uid array for Mailboxes.fetch; nearly always one."""
+        if not self.recent or not uids:
+            return [(0, len(uids), NEVER_RECENT)]
+        if len(self.recent) == 1 and self.recent[0][1] > uids[-1]:
+            return [(0, len(uids), self.recent[0][0])]
+        out: list[tuple[int, int, int]] = []
+        begin = 0
+        for n in range(1, len(uids) + 1):
+            if n == len(uids) or self.is_recent(uids[n]) != self.is_recent(uids[begin]):
+                out.append((begin, n, 0 if self.is_recent(uids[begin]) else NEVER_RECENT))
+                begin = n
+        return out
+
+    # --- flags ---
+
+    def flags_text(self, flags: int, keywords: bytes, uid: int) -> bytes:
+        """A flag list without parentheses."""
+        return system_flags.names(flags, keywords, recent=self.is_recent(uid)).encode("ascii")
+
+    def tell_flags(self, write: Write) -> None:
+        """FLAGS and PERMANENTFLAGS (RFC 3501 §7.2.6, §7.1)."""
+        known = b"".join(b" " + keyword for keyword in sorted(self.keywords))
+        write(b"* FLAGS (%b%b)\r\n" % (_SYSTEM, known))
+        if self.read_only:
+            write(b"* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n")
+        else:
+            write(b"* OK [PERMANENTFLAGS (%b%b \\*)] Flags permitted\r\n" % (_SYSTEM, known))
+
+    def learn_keywords(self, keywords: set[bytes], write: Write) -> None:
+        """Names keywords in FLAGS before a response uses them."""
+        known = {keyword.lower() for keyword in self.keywords}
+        new = {keyword for keyword in keywords if keyword.lower() not in known}
+        if new:
+            self.keywords = self.keywords | new
+            self.tell_flags(write)
+
+    # --- changes ---
+
+    def sync(
+        self, mailboxes: Mailboxes, write: Write, *, expunge: bool, with_uid: bool = False
+    ) -> Coroutine[Any, Any, None] | None:
+        """Tells what has changed since the last time. Gives a coroutine where new messages must be claimed first.
+
+        Raises MailboxGone. Without `expunge` no number changes and no EXPUNGE is told (RFC 3501 §7.4.1).
+        """
+        box = mailboxes.by_id(self.mailbox_id)
+        if box is None:
+            raise MailboxGone
+        own, self.own_modseq = self.own_modseq, 0
+        if own and own == box.highest_modseq and own == self.modseq + 1:
+            self.modseq = own  # nobody but ourselves, and what we did has been told
+        if box.highest_modseq == self.modseq:
+            if expunge:
+                self.tell_gone(write)
+            return None
+        if not self.read_only and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
+            return self._claim_and_tell(mailboxes, write, expunge, with_uid, own)
+        self._tell(mailboxes, write, box, expunge, with_uid, own)
+        return None
+
+    async def _claim_and_tell(
+        self, mailboxes: Mailboxes, write: Write, expunge: bool, with_uid: bool, own: int
+    ) -> None:
+        first = await mailboxes.take_recent(self.mailbox_id)
+        box = mailboxes.by_id(self.mailbox_id)
+        if box is None:
+            raise MailboxGone
+        self.claim(first, box.recent_uid)
+        self._tell(mailboxes, write, box, expunge, with_uid, own)
+
+    def _tell(self, mailboxes: Mailboxes, write: Write, box: Mailbox, expunge: bool, with_uid: bool, own: int) -> None:
+        since = self.modseq
+        rows, gone = mailboxes.changes(self.mailbox_id, since)
+        if box.floor_modseq > since:
+            # Records of expunges have been dropped since: what is missing is found by comparing.
+            gone = self.uids.missing(mailboxes.uids(self.mailbox_id))
+        self.modseq = max(since, box.highest_modseq)
+        if gone:
+            self.gone = gone if self.gone is None else self.gone + gone
+        if expunge:
+            self.tell_gone(write)
+        arrived = array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next))
+        changed = [row for row in rows if row.uid < self.uid_next and row.modseq != own]
+        self.uid_next = max(box.uid_next, arrived[-1] + 1 if arrived else 0)
+        if arrived:
+            if self.read_only and box.recent_uid <= arrived[-1]:
+                self.claim(max(box.recent_uid, arrived[0]), arrived[-1] + 1)
+            self.uids.extend(arrived)
+            write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (self.uids.count, self.recent_count()))
+        self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)
+        for row in changed:
+            seq = self.uids.seq_of(row.uid)
+            if seq:
+                text = self.flags_text(row.flags, row.keywords, row.uid)
+                if with_uid:
+                    write(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (seq, row.uid, text))
+                else:
+                    write(b"* %d FETCH (FLAGS (%b))\r\n" % (seq, text))
+
+    def tell_gone(self, write: Write) -> None:
+        """EXPUNGE responses for what is gone; the numbers behind move up."""
+        if self.gone is not None:
+            responses = self.uids.expunge(self.gone)
+            self.gone = None
+            if responses:
+                write(responses)
+
+    def lost(self, uids: array[int]) -> bool:
+        """Whether one of these has been expunged by somebody and not told yet."""
+        return self.gone is not None and not set(self.gone).isdisjoint(uids)

@@ -1,0 +1,429 @@
+"""A store in memory with the mailboxes' seam, and services around it: what IMAP's tests stand on.
+
+Slow and obvious on purpose; where the real store exists, the same tests run against it (harness.py).
+"""
+
+import asyncio
+import struct
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+from fastmta import _mime
+from fastmta.model import flags as system_flags
+from fastmta.model.errors import Refused
+from fastmta.runtime.clock import ManualClock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import local_cells
+from fastmta.runtime.tasks import Tasks
+
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def internal_date(seconds: int, tz_minutes: int) -> str:
+    import time
+
+    t = time.gmtime(seconds + tz_minutes * 60)
+    sign = "-" if tz_minutes < 0 else "+"
+    zone = abs(tz_minutes)
+    return (
+        f"{t.tm_mday:2d}-{MONTHS[t.tm_mon - 1]}-{t.tm_year:04d} {t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} "
+        f"{sign}{zone // 60:02d}{zone % 60:02d}"
+    )
+
+
+class FakeBlob:
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.congested = False
+        self.on_drain: Any = None
+        self.abandoned = False
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def feed(self, data: Any) -> int:
+        self.data += data
+        return 0
+
+    def abandon(self) -> None:
+        self.abandoned = True
+
+
+class FakeUnit:
+    def __init__(self) -> None:
+        self.operations: list[tuple[Any, ...]] = []
+        self.results: list[Any] = []
+
+    def flags(self, *arguments: Any) -> int:
+        self.operations.append(arguments)
+        return 0
+
+
+class FakeMailboxes:
+    def __init__(self, store: "FakeStore") -> None:
+        self._store = store
+        self._boxes: dict[int, Any] = {}
+        self._messages: dict[int, dict[int, Any]] = {}
+        self._expunged: dict[int, list[tuple[int, int]]] = {}
+        self._subscribed: set[str] = set()
+        self._next_id = 1
+        self._validity = 1000
+
+    def _touch(self, box: Any) -> None:
+        rows = self._messages[box.id].values()
+        box.exists = len(rows)
+        box.unseen = sum(1 for row in rows if not row.flags & system_flags.SEEN)
+        box.deleted_count = sum(1 for row in rows if row.flags & system_flags.DELETED)
+
+    def _changed(self, box: Any) -> None:
+        self._touch(box)
+        self._store.changed(box.id, box.highest_modseq)
+
+    # --- reads ---
+
+    def _view(self, box: Any) -> Any:
+        return None if box is None else SimpleNamespace(**vars(box))
+
+    def list(self, account_id: int) -> Any:
+        return [self._view(box) for box in self._boxes.values() if box.account_id == account_id]
+
+    def get(self, account_id: int, name: str) -> Any:
+        name = "INBOX" if name.upper() == "INBOX" else name
+        for box in self._boxes.values():
+            if box.account_id == account_id and box.name == name:
+                return self._view(box)
+        return None
+
+    def by_id(self, mailbox_id: int) -> Any:
+        return self._view(self._boxes.get(mailbox_id))
+
+    def subscriptions(self, account_id: int) -> Any:
+        return sorted(self._subscribed)
+
+    def uids(self, mailbox_id: int) -> Any:
+        return array("I", sorted(self._messages[mailbox_id]))
+
+    def rows(self, mailbox_id: int, uids: Any = None) -> Any:
+        rows = self._messages[mailbox_id]
+        return [SimpleNamespace(**vars(rows[uid])) for uid in (sorted(rows) if uids is None else uids) if uid in rows]
+
+    def summary(self, mailbox_id: int) -> Any:
+        rows = self.rows(mailbox_id)
+        keywords = {keyword for row in rows for keyword in row.keywords.split()}
+        return (
+            array("I", [row.uid for row in rows]),
+            array("I", [row.flags for row in rows]),
+            array("Q", [row.modseq for row in rows]),
+            array("I", [row.size for row in rows]),
+            keywords,
+        )
+
+    def fetch(
+        self, mailbox_id: int, seqs: Any, uids: Any, items: int, start: int, max_bytes: int, *, recent_from: int = 2**32
+    ) -> Any:
+        out = bytearray()
+        while start < len(uids) and len(out) < max_bytes:
+            row = self._messages[mailbox_id].get(uids[start])
+            if row is not None:
+                parts: list[bytes] = []
+                if items & 1:
+                    parts.append(b"UID %d" % row.uid)
+                if items & 2:
+                    recent = row.uid >= recent_from
+                    parts.append(b"FLAGS (%b)" % system_flags.names(row.flags, row.keywords, recent=recent).encode())
+                if items & 4:
+                    parts.append(b'INTERNALDATE "%b"' % internal_date(row.internal_date_s, row.tz_minutes).encode())
+                if items & 8:
+                    parts.append(b"RFC822.SIZE %d" % row.size)
+                if items & 16:
+                    parts.append(b"ENVELOPE " + _mime.envelope_of(row.structure))
+                if items & 32:
+                    parts.append(b"BODY " + _mime.body_of(row.structure))
+                if items & 64:
+                    parts.append(b"BODYSTRUCTURE " + _mime.bodystructure_of(row.structure))
+                out += b"* %d FETCH (%b)\r\n" % (seqs[start], b" ".join(parts))
+            start += 1
+        return bytes(out), start
+
+    def changes(self, mailbox_id: int, since_modseq: int) -> Any:
+        rows = [row for row in self.rows(mailbox_id) if row.modseq > since_modseq]
+        gone = array("I", [uid for modseq, uid in self._expunged[mailbox_id] if modseq > since_modseq])
+        return rows, gone
+
+    def structure(self, mailbox_id: int, uid: int) -> Any:
+        row = self._messages[mailbox_id].get(uid)
+        return None if row is None else row.structure
+
+    def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> Any:
+        row = self._messages[mailbox_id].get(uid)
+        return None if row is None else (row.prefix + row.data)[offset : offset + length]
+
+    def new_blob(self) -> Any:
+        return FakeBlob()
+
+    # --- changes ---
+
+    async def subscribe(self, account_id: int, name: str) -> None:
+        self._subscribed.add(name)
+
+    async def unsubscribe(self, account_id: int, name: str) -> None:
+        self._subscribed.discard(name)
+
+    async def create(self, account_id: int, name: str, special_use: str = "") -> Any:
+        await asyncio.sleep(0)
+        if self.get(account_id, name) is not None:
+            raise Refused("exists", name)
+        self._validity += 1
+        box = SimpleNamespace(
+            id=self._next_id,
+            account_id=account_id,
+            name=name,
+            uid_validity=self._validity,
+            uid_next=1,
+            highest_modseq=1,
+            floor_modseq=0,
+            exists=0,
+            unseen=0,
+            recent_uid=1,
+            special_use=special_use,
+            deleted_count=0,
+        )
+        self._next_id += 1
+        self._boxes[box.id] = box
+        self._messages[box.id] = {}
+        self._expunged[box.id] = []
+        return self._view(box)
+
+    async def delete(self, mailbox_id: int) -> None:
+        await asyncio.sleep(0)
+        del self._boxes[mailbox_id]
+        del self._messages[mailbox_id]
+        self._store.changed(mailbox_id, 0)
+
+    async def rename(self, account_id: int, old: str, new: str) -> None:
+        await asyncio.sleep(0)
+        if old == "INBOX":
+            target = await self.create(account_id, new)
+            source = self.get(account_id, "INBOX")
+            await self.copy(source.id, self.uids(source.id), target.id, move=True)
+            return
+        for box in self._boxes.values():
+            if box.name == old or box.name.startswith(old + "/"):
+                box.name = new + box.name[len(old) :]
+
+    async def append(
+        self,
+        mailbox_id: int,
+        blob: Any,
+        *,
+        prefix: bytes = b"",
+        flags: int = 0,
+        keywords: bytes = b"",
+        internal_date_s: int,
+        tz_minutes: int = 0,
+        structure: bytes,
+    ) -> Any:
+        await asyncio.sleep(0)
+        box = self._boxes.get(mailbox_id)
+        if box is None:
+            raise Refused("missing")
+        return self._add(box, bytes(blob.data), prefix, flags, keywords, internal_date_s, tz_minutes, structure)
+
+    def _add(
+        self, box: Any, data: bytes, prefix: bytes, flags: int, keywords: bytes, date: int, tz: int, structure: bytes
+    ) -> Any:
+        uid = box.uid_next
+        box.uid_next += 1
+        box.highest_modseq += 1
+        self._messages[box.id][uid] = SimpleNamespace(
+            uid=uid,
+            blob_id=uid,
+            flags=flags,
+            keywords=keywords,
+            modseq=box.highest_modseq,
+            internal_date_s=date,
+            tz_minutes=tz,
+            size=len(prefix) + len(data),
+            prefix=prefix,
+            data=data,
+            structure=structure,
+        )
+        self._changed(box)
+        return box.uid_validity, uid
+
+    def apply_flags(
+        self, mailbox_id: int, uids: bytes, mode: int, flags: int, keywords: bytes, unchanged_since: int
+    ) -> Any:
+        box = self._boxes.get(mailbox_id)
+        if box is None:
+            raise Refused("missing")
+        touched = []
+        for (uid,) in struct.iter_unpack("<I", uids):
+            row = self._messages[mailbox_id].get(uid)
+            if row is None:
+                continue
+            named = {word.lower(): word for word in row.keywords.split()}
+            given = {word.lower(): word for word in keywords.split()}
+            if mode == 0:
+                new, words = flags, given
+            elif mode == 1:
+                new, words = row.flags | flags, {**given, **named}
+            else:
+                new = row.flags & ~flags
+                words = {key: word for key, word in named.items() if key not in given}
+            joined = b" ".join(words[key] for key in sorted(words))
+            if (new, joined) != (row.flags, row.keywords):
+                row.flags, row.keywords = new, joined
+                touched.append(row)
+        if touched:
+            box.highest_modseq += 1
+            for row in touched:
+                row.modseq = box.highest_modseq
+            self._changed(box)
+        return (box.highest_modseq if touched else 0), b""
+
+    async def set_flags(
+        self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes, unchanged_since: int = -1
+    ) -> Any:
+        await asyncio.sleep(0)
+        self.apply_flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)
+        return array("I")
+
+    async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
+        await asyncio.sleep(0)
+        box, rows = self._boxes[mailbox_id], self._messages[mailbox_id]
+        gone = array("I")
+        for uid in sorted(rows) if uids is None else uids:
+            if uid in rows and (not only_deleted or rows[uid].flags & system_flags.DELETED):
+                gone.append(uid)
+        if gone:
+            box.highest_modseq += 1
+            for uid in gone:
+                del rows[uid]
+                self._expunged[mailbox_id].append((box.highest_modseq, uid))
+            self._changed(box)
+        return gone
+
+    async def copy(self, src_id: int, uids: Any, dst_id: int, *, move: bool = False) -> Any:
+        await asyncio.sleep(0)
+        target = self._boxes[dst_id]
+        source_uids, target_uids = array("I"), array("I")
+        for uid in uids:
+            row = self._messages[src_id].get(uid)
+            if row is not None:
+                _, new = self._add(
+                    target,
+                    row.data,
+                    row.prefix,
+                    row.flags,
+                    row.keywords,
+                    row.internal_date_s,
+                    row.tz_minutes,
+                    row.structure,
+                )
+                source_uids.append(uid)
+                target_uids.append(new)
+        if move:
+            await self.expunge(src_id, source_uids, False)
+        return target.uid_validity, source_uids, target_uids
+
+    async def take_recent(self, mailbox_id: int) -> int:
+        await asyncio.sleep(0)
+        box = self._boxes[mailbox_id]
+        first: int = box.recent_uid
+        if first != box.uid_next:
+            box.recent_uid = box.uid_next
+        return first
+
+
+class FakeStore:
+    def __init__(self) -> None:
+        self.mailboxes = FakeMailboxes(self)
+        self.raw = SimpleNamespace(new_unit=FakeUnit)
+        self.observer: Any = None
+
+    def changed(self, mailbox_id: int, modseq: int) -> None:
+        if self.observer is not None:
+            self.observer(mailbox_id)
+
+    async def commit(self, unit: FakeUnit) -> FakeUnit:
+        await asyncio.sleep(0)
+        for arguments in unit.operations:
+            unit.results.append(self.mailboxes.apply_flags(*arguments))
+        return unit
+
+
+class FakeAuthenticator:
+    """`accounts`: address -> (password, account)."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, tuple[str, Any]] = {}
+        self.tries = 0
+
+    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+        return ("PLAIN", "LOGIN")
+
+    def try_now(self, credentials: Any, service: str) -> Any:
+        return None
+
+    async def authenticate(self, credentials: Any, service: str, peer_ip: str) -> Any:
+        self.tries += 1
+        await asyncio.sleep(0)
+        password, account = self.accounts.get(credentials.authcid, ("", None))
+        return account if account is not None and password == credentials.password else None
+
+
+class FakeNotifier:
+    def __init__(self) -> None:
+        self.watchers: dict[int, list[Any]] = {}
+
+    def subscribe(self, mailbox_id: int, watcher: Any) -> None:
+        self.watchers.setdefault(mailbox_id, []).append(watcher)
+
+    def unsubscribe(self, mailbox_id: int, watcher: Any) -> None:
+        self.watchers.get(mailbox_id, []).remove(watcher)
+
+    def tell(self, mailbox_id: int) -> None:
+        for watcher in list(self.watchers.get(mailbox_id, ())):
+            watcher.mailbox_changed(mailbox_id)
+
+
+class FakeSweep:
+    def __init__(self) -> None:
+        self.items: set[Any] = set()
+
+    def add(self, item: Any) -> None:
+        self.items.add(item)
+
+    def discard(self, item: Any) -> None:
+        self.items.discard(item)
+
+
+def fake_services(loop: asyncio.AbstractEventLoop, *, message_size_limit: int = 1_000_000) -> Any:
+    """Services with a store in memory; one account `user@example.test`, password `secret`, with INBOX and Sent."""
+    log = Log(level="error")
+    store = FakeStore()
+    services = SimpleNamespace(
+        config=SimpleNamespace(
+            message_size_limit=message_size_limit, auth=SimpleNamespace(disable_plaintext_auth=True)
+        ),
+        store=store,
+        authenticator=FakeAuthenticator(),
+        contexts=SimpleNamespace(server_context=lambda: None),
+        notifier=FakeNotifier(),
+        cells=local_cells(),
+        log=log,
+        clock=ManualClock(),
+        loop=loop,
+        tasks=Tasks(log),
+        sweep=FakeSweep(),
+        storage_ok=lambda: True,
+    )
+    store.observer = services.notifier.tell
+    services.authenticator.accounts["user@example.test"] = (
+        "secret",
+        SimpleNamespace(id=1, address="user@example.test", inbox_id=1),
+    )
+    return services
