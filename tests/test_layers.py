@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp.session", RULES),
     ("smtp.client", RULES),
     ("smtp.transitions", RULES),
+    ("smtp.extensions", RULES),
     ("imap.protocol", SOCKETS),
     ("imap", RULES),
     ("pop3.session", RULES),

@@ -83,6 +83,7 @@ POP3_IDLE_TIMEOUT_S: Final = 600.0  # RFC 1939 §3: at least 10 minutes
 POP3_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a response that the peer should read
 POP3_BLOCK_BYTES: Final = 65_536  # of a message or listing read at a time
 POP3_TURN_BYTES: Final = 262_144  # sent before other sessions get their turn
+POP3_TURN_COMMANDS: Final = 100  # pipelined ones obeyed before other sessions get their turn
 POP3_LISTING_LINES: Final = 1000  # of LIST or UIDL made at a time, about 1 ms
 POP3_ENDS_CHECKED: Final = 500  # message ends looked at in one go at login, about 2 ms
 POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which messages lack a final CRLF

@@ -102,7 +102,7 @@ def test_good_paths(text: bytes, mailbox: bytes) -> None:
     ],
 )  # fmt: skip
 def test_bad_paths(text: bytes) -> None:
-    with pytest.raises(ValueError, match="syntax|length"):
+    with pytest.raises(ValueError, match=r"syntax|length"):
         split_path(text, forward=True)
 
 

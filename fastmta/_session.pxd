@@ -1,0 +1,149 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fastmta._mime cimport Structure
+from fastmta._parser cimport DataState, HeaderScan
+from fastmta._store cimport Blob, Store, Unit, Waiter
+
+
+cdef struct Text:            # bytes being put together; kept and used again by its owner
+    char* data
+    Py_ssize_t size
+    Py_ssize_t capacity
+
+
+cdef class Target:           # one place that a recipient's mail goes to
+    cdef readonly bytes hop
+    cdef readonly bytes tail          # msgpack of RecipientTail
+    cdef readonly bytes address       # of a local mailbox, as Delivered-To has it
+    cdef readonly uint64_t mailbox_id # 0: queued under `hop`
+    cdef readonly bint held
+
+
+cdef class Recipient:        # an accepted RCPT; shared by the memo where it has no parameters
+    cdef readonly bytes forward_path
+    cdef readonly list targets
+    cdef readonly object resolution
+    cdef readonly bint has_local
+    cdef readonly int64_t tick        # of its making: a local one is looked up afresh in the next
+
+
+cdef class Service:
+    cdef readonly str name
+    cdef public object host
+    cdef public object rules
+    cdef readonly object settings
+    cdef readonly set sessions
+    cdef readonly int64_t tick        # seconds, moved by sweep()
+    cdef readonly Store store
+    cdef object directory
+    cdef object version
+    cdef dict relay_memo
+    cdef dict local_memo
+    cdef object now
+    cdef object storage_ok
+    cdef object log
+    cdef object log_line
+    cdef bint log_info
+    cdef object crash
+    cdef bytes table
+    cdef bytes greeting
+    cdef bytes received_by
+    cdef bint lmtp
+    cdef bint submission
+    cdef int bare_newline
+    cdef int64_t size_limit
+    cdef int64_t timeout
+    cdef Py_ssize_t recipient_limit
+    cdef Py_ssize_t hop_limit
+    cdef int soft_errors
+    cdef int hard_errors
+    cdef int junk_limit
+    cdef uint64_t[::1] cells
+    cdef object counters
+    cdef Py_ssize_t c_received
+    cdef Py_ssize_t c_bytes
+    cdef Py_ssize_t c_local
+    cdef Py_ssize_t c_connections
+    cdef Py_ssize_t c_open
+    cdef uint64_t last_session
+    cdef bytes farewell               # said to sessions without a transaction, once it is set
+    cdef Text out                     # replies of the event being handled
+    cdef Text scratch
+    cdef int64_t date_second
+    cdef char date[48]
+    cdef Py_ssize_t date_size
+    cdef char stamp[32]
+    cdef int minutes_east
+
+    cdef int _dates(self, int64_t second) except -1
+    cdef object _resolve(self, bytes path, bint may_relay)
+    cdef int check_version(self) except -1
+    cdef int utc_minutes(self) noexcept
+
+
+cdef class Connection(Waiter):
+    cdef readonly Service service
+    cdef readonly object transport
+    cdef public int state
+    cdef public bytes helo
+    cdef public bint esmtp
+    cdef public bint tls
+    cdef public bint trusted
+    cdef public bint loopback
+    cdef public bint counted
+    cdef bint keeps_bare              # smtpd_forbid_bare_newline_exclusions
+    cdef public str login
+    cdef public object exchange
+    cdef public int auth_failures
+    cdef public bint smtputf8
+    cdef readonly uint64_t number
+    cdef readonly str peer_ip
+    cdef readonly str client
+    cdef bytes client_field
+    cdef bytes tls_field
+    cdef int waiting
+    cdef int errors
+    cdef int junk
+    cdef bint closing
+    cdef bint lingering
+    cdef bint skip_line
+    cdef bint eof
+    cdef bint want_tls
+    cdef bytes residual
+    cdef int64_t last_tick
+    cdef Py_ssize_t lingered
+
+    # the transaction
+    cdef readonly bytes reverse_path
+    cdef bytes envid
+    cdef str ret
+    cdef list recipients
+    cdef bint has_local
+
+    # the message
+    cdef readonly uint64_t queue_id
+    cdef Blob blob
+    cdef Structure structure
+    cdef HeaderScan scan
+    cdef DataState data
+    cdef int failure
+    cdef int64_t size
+    cdef int64_t chunk_left
+    cdef bint chunk_last
+    cdef bint bdat
+    cdef bint added
+    cdef double accepted_at
+    cdef list local_targets
+    cdef dict refusals                # LMTP: number of a target -> why its mailbox refused
+    cdef bint taking_back
+
+    cdef int unit_done(self, Unit unit) except -1
+    cdef bint _spoke_early(self) except -1
+    cdef int _pause(self, int reason) except -1
+    cdef int _resume(self, int reason) except -1
+    cdef int _go_on(self) except -1
+    cdef int _flush(self) except -1
+    cdef int _finish_event(self) except -1
+    cdef int _end(self) except -1
+    cpdef reset(self)
+    cpdef begin(self, bytes reverse_path, int64_t size_bytes, bint smtputf8, bytes envid, str ret)

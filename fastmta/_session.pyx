@@ -1,0 +1,158 @@
+"""The SMTP fast path: the receive loop of one connection, and a message's way from DATA to its commit, in C.
+
+A `Connection` is the protocol object of a connection and the state that smtp/session.Rules works on. MAIL, RCPT, DATA,
+RSET, NOOP and QUIT of a plain client are handled here; every other command, parameter and error is the rules'. What
+may follow what is smtp/transitions.TRANSITIONS, given as `table`: there is no copy of it here.
+
+Invariants: all replies of one event leave in one `transport.write`, in the order of the commands; while `waiting` is
+set nothing is parsed, so a command behind a dot is not seen before the commit has been answered; a 250 for a message
+is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives the call that was given its bytes.
+
+Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/protocol.py).
+The parts lie in `_session_parts/`: text.pxi, service.pxi, connection.pxi (the socket's side), command.pxi (commands),
+message.pxi (the message's bytes), accept.pxi (the unit and its answer).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport abs, free, malloc, realloc
+from libc.string cimport memchr, memcpy
+from libc.time cimport gmtime_r, localtime_r, time_t, tm
+
+import msgspec
+
+from fastmta._mime cimport Structure
+from fastmta._parser cimport (
+    DATA_END,
+    DATA_MORE,
+    DATA_RUN,
+    VERB_BDAT,
+    VERB_DATA,
+    VERB_EHLO,
+    VERB_EXPN,
+    VERB_HELO,
+    VERB_HELP,
+    VERB_HTTP,
+    VERB_LHLO,
+    VERB_MAIL,
+    VERB_NOOP,
+    VERB_QUIT,
+    VERB_RCPT,
+    VERB_RSET,
+    VERB_UNKNOWN,
+    VERB_VRFY,
+    VERBS,
+    DataState,
+    HeaderScan,
+    Parameter,
+    Path,
+    data_begin,
+    data_next,
+    data_normalize,
+    equals_nocase,
+    find_control,
+    is_utf8,
+    next_parameter,
+    parse_decimal,
+    parse_path,
+    parse_verb,
+)
+from fastmta._store cimport Blob, Store, Unit, Waiter
+
+from fastmta.model.envelope import (
+    HAS_BARE_NEWLINE,
+    NO_FINAL_CRLF,
+    Envelope,
+    Lane,
+    LocalTarget,
+    RecipientState,
+    RecipientTail,
+)
+from fastmta.model.errors import StorageFailure
+from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import (
+    SMTP_BULK_RECIPIENTS,
+    SMTP_COMMAND_LINE_BYTES,
+    SMTP_DISCARD_BYTES,
+    SMTP_LINGER_S,
+    SMTP_MIN_DATA_RATE,
+    SMTP_RESOLUTIONS,
+    SMTP_SASL_LINE_BYTES,
+    SMTP_SMALL_RECIPIENTS,
+    SMTP_WAITING_BYTES,
+)
+from fastmta.model.reply import Reply
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_PEEK
+        MSG_DONTWAIT
+    ssize_t recv(int fd, void* buffer, size_t length, int flags)
+
+cdef enum:  # smtp/transitions.State
+    CONNECTED = 0
+    GREETED = 1
+    IN_MAIL = 2
+    IN_RCPT = 3
+    IN_DATA = 4
+    IN_BDAT = 5
+    IN_AUTH = 6
+    NO_TRANSITION = 255
+
+cdef enum:  # why a connection does not parse
+    WAIT_COMMIT = 1
+    WAIT_TASK = 2
+    WAIT_WRITE = 4   # the peer does not read
+    WAIT_BLOB = 8    # the store has too many of our bytes in memory
+    WAIT_TLS = 16
+    WAIT_DELAY = 32  # smtpd_soft_error_limit
+
+cdef enum:  # why a message that is being received will be refused
+    FAIL_NONE = 0
+    FAIL_BARE = 1
+    FAIL_SIZE = 2
+    FAIL_STORAGE = 3
+    FAIL_DISCARD = 4  # a chunk that was refused beforehand: the reply has been given
+
+cdef enum:
+    BARE_REJECT = 0
+    BARE_NORMALIZE = 1
+    BARE_KEEP = 2
+    BIT_BARE = 16
+    BIT_NO_FINAL_CRLF = 8
+
+BARE_MODES = {"reject": BARE_REJECT, "normalize": BARE_NORMALIZE, "no": BARE_KEEP}
+assert (HAS_BARE_NEWLINE, NO_FINAL_CRLF) == (BIT_BARE, BIT_NO_FINAL_CRLF)
+cdef bytes LOCAL_HOP = b"local:"
+cdef bytes LOOP_HOP = b"error:5.4.6 mail forwarding loop"
+cdef int ACTIVE = int(RecipientState.ACTIVE)
+cdef int HELD = int(RecipientState.HELD)
+cdef int BOUNCED = int(RecipientState.BOUNCED)
+cdef int LANES[3]
+LANES[:] = [int(Lane.SMALL), int(Lane.NORMAL), int(Lane.BULK)]
+cdef Py_ssize_t LINE_BYTES = SMTP_COMMAND_LINE_BYTES
+cdef Py_ssize_t SASL_LINE_BYTES = SMTP_SASL_LINE_BYTES
+cdef Py_ssize_t WAITING_BYTES = SMTP_WAITING_BYTES
+cdef Py_ssize_t DISCARD_BYTES = SMTP_DISCARD_BYTES
+cdef int64_t LINGER_S = SMTP_LINGER_S
+cdef int64_t MIN_DATA_RATE = SMTP_MIN_DATA_RATE
+cdef Py_ssize_t RESOLUTIONS = SMTP_RESOLUTIONS
+cdef Py_ssize_t SMALL_RECIPIENTS = SMTP_SMALL_RECIPIENTS
+cdef Py_ssize_t BULK_RECIPIENTS = SMTP_BULK_RECIPIENTS
+cdef object ACCEPTED = Reply(250, "2.1.5", "Ok")
+cdef dict MAILBOX_REFUSALS = {
+    "quota": Reply(452, "4.2.2", "Mailbox is full"),
+    "missing": Reply(550, "5.1.1", "The mailbox is gone"),
+    "limit": Reply(452, "4.2.2", "Mailbox is full"),
+    "state": Reply(451, "4.3.0", "The mailbox is not available now"),
+}
+cdef object encode = msgspec.msgpack.Encoder().encode
+
+include "_session_parts/text.pxi"
+include "_session_parts/service.pxi"
+include "_session_parts/connection.pxi"
+include "_session_parts/command.pxi"
+include "_session_parts/message.pxi"
+include "_session_parts/accept.pxi"

@@ -1,0 +1,229 @@
+# Functions on a Connection: the end of a message, its one unit in the store, and the answer.
+
+cdef int _end_of_message(Connection self) except -1:
+    cdef object refusal
+    self.last_tick = self.service.tick
+    if self.failure == FAIL_NONE and self.service.submission and not self.scan.done():
+        _add_headers(self, False)
+    refusal = _verdict(self)
+    if refusal is None:
+        try:
+            _submit(self)
+            return 0
+        except StorageFailure:
+            refusal = Reply(452, "4.3.1", "Insufficient system storage")
+    return _conclude(self, refusal)
+
+
+cdef object _verdict(Connection self):
+    # None, or the reply that refuses the message as a whole.
+    if self.failure == FAIL_BARE:
+        return Reply(550, "5.6.11", "Error: bare <CR> or <LF> received")
+    if self.failure == FAIL_SIZE:
+        return Reply(552, "5.3.4", "Error: message file too big")
+    if self.failure == FAIL_STORAGE:
+        return Reply(452, "4.3.1", "Insufficient system storage")
+    if self.scan.received > self.service.hop_limit:
+        return Reply(554, "5.4.6", "Error: too many hops")
+    return None
+
+
+cdef int _submit(Connection self) except -1:
+    # One unit: the blob; a message in each local mailbox; the queue's entry and each queued recipient.
+    cdef Service service = self.service
+    cdef Unit unit = service.store.new_unit()
+    cdef uint64_t queue_id = self.queue_id
+    cdef uint64_t blob_id = self.blob.blob_id
+    cdef int64_t now_ms
+    cdef Recipient recipient
+    cdef Target target
+    cdef Py_ssize_t total = 0
+    cdef Py_ssize_t n = 0
+    cdef Py_ssize_t looping = 0
+    cdef int lane
+    cdef bint queued = False
+    cdef list loops = None
+    cdef bytes envelope
+    cdef bytes structure = None
+    cdef bytes prefix
+    cdef set mailboxes = None
+    self.accepted_at = service.now()
+    now_ms = <int64_t>(self.accepted_at * 1000)
+    self.blob.bits = self.data.bits
+    for recipient in self.recipients:
+        total += len(recipient.targets)
+        queued |= not recipient.has_local
+    if self.has_local:
+        structure = self.structure.finish()
+        loops = self.scan.delivered_to_addresses()
+        mailboxes = set()
+        self.local_targets = []
+        for recipient in self.recipients:
+            for target in recipient.targets:
+                if target.mailbox_id == 0:
+                    queued = True
+                elif loops and target.address.lower() in loops:
+                    looping += 1
+        if looping == total:
+            _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
+            return 0
+        queued |= looping > 0
+    lane = LANES[0] if total <= SMALL_RECIPIENTS else LANES[1] if total <= BULK_RECIPIENTS else LANES[2]
+    envelope = encode(Envelope(
+        self.reverse_path, now_ms, self.blob.size, self.data.bits, self.client, self.login, self.envid, self.ret,
+        self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
+    ))
+    unit.blob(self.blob)
+    if queued:
+        unit.enqueue(queue_id, blob_id, envelope)
+    for recipient in self.recipients:
+        for target in recipient.targets:
+            if target.mailbox_id == 0:
+                unit.recipient(queue_id, <int>n, target.hop, lane, HELD if target.held else ACTIVE, now_ms, target.tail)
+            elif loops and target.address.lower() in loops:
+                unit.recipient(queue_id, <int>n, LOOP_HOP, lane, ACTIVE, now_ms, target.tail)
+            elif target.mailbox_id not in mailboxes:  # two names of one mailbox: it gets the message once
+                mailboxes.add(target.mailbox_id)
+                prefix = b"Return-Path: <" + self.reverse_path + b">\r\nDelivered-To: " + target.address + b"\r\n"
+                unit.deliver(target.mailbox_id, blob_id, prefix, 0, b"", now_ms // 1000, service.utc_minutes(),
+                             structure, queue_id, <int>n, target.hop, target.tail, envelope)
+                self.local_targets.append((n, target))
+            n += 1
+    self.refusals = None
+    self.taking_back = False
+    self.waiting |= WAIT_COMMIT
+    try:
+        service.store.submit_c(unit, self)
+    except BaseException:
+        self.waiting &= ~WAIT_COMMIT
+        raise
+    return 0
+
+
+cdef int _committed(Connection self, Unit unit) except -1:
+    cdef Service service = self.service
+    if self.taking_back:
+        self.taking_back = False
+        if unit.u.status != 1:
+            self.refusals = None
+        return _conclude(self, None)
+    self.blob = None  # the store's from here on, or forgotten by it
+    if unit.u.status == 2:
+        return _conclude(self, Reply(451, "4.3.0", "Error: a mailbox changed meanwhile, try again"))
+    if unit.u.status != 1:
+        return _conclude(self, Reply(452, "4.3.1", "Insufficient system storage"))
+    service.cells[service.c_received] += 1
+    service.cells[service.c_bytes] += <uint64_t>self.size
+    if service.crash is not None:
+        service.crash.crash_point("before_250")
+    if service.log_info:
+        _log_received(self)
+    else:
+        service.host.received(self)
+    if self.local_targets and _local_results(self, unit.results):
+        return 0
+    _conclude(self, None)
+    if service.crash is not None:
+        service.host.crash_soon("after_250")
+    return 0
+
+
+cdef int _local_results(Connection self, list results) except -1:
+    # Each `deliver` gave where the message lies, or the word for why it became a queued recipient instead. LMTP does
+    # not queue what a mailbox refused (RFC 2033 §4.2): a second unit takes those out again, and only if it finds them
+    # is the client told; else the queue has dealt with them already. 1: that unit is on its way.
+    cdef Service service = self.service
+    cdef Unit unit = None
+    cdef Py_ssize_t i = 0
+    self.refusals = {}
+    for n, target in self.local_targets:
+        word = results[i]
+        i += 1
+        if isinstance(word, tuple):
+            service.cells[service.c_local] += 1
+            continue
+        service.host.not_delivered(self, (<Target>target).address, word)
+        if service.lmtp:
+            if unit is None:
+                unit = service.store.new_unit()
+            unit.move_recipient(self.queue_id, n, 0, BOUNCED, 1, 0, MAILBOX_REFUSALS[word].encode())
+            self.refusals[n] = MAILBOX_REFUSALS[word]
+    if unit is None:
+        return 0
+    self.waiting |= WAIT_COMMIT
+    self.taking_back = True
+    try:
+        service.store.submit_c(unit, self)
+    except BaseException:
+        self.waiting &= ~WAIT_COMMIT
+        raise
+    return 1
+
+
+cdef int _conclude(Connection self, object reply) except -1:
+    # Answers the end of the message, by `reply` or with 250, once or (LMTP, RFC 2033 §4.2) for each recipient; the
+    # transaction is over.
+    cdef Text* out = &self.service.out
+    cdef Py_ssize_t answers = len(self.recipients) if self.service.lmtp and self.recipients is not None else 1
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n = 0
+    cdef Recipient recipient
+    if reply is None:
+        self.errors = 0
+        self.junk = 0
+        for i in range(answers):
+            if self.refusals:
+                recipient = <Recipient>self.recipients[i]
+                refusal = None
+                for _ in recipient.targets:
+                    refusal = refusal or self.refusals.get(n)
+                    n += 1
+                if refusal is not None:
+                    _answer(self, refusal, VERB_DATA)
+                    continue
+            _put(out, b"250 2.0.0 Ok: queued as ", 24)
+            _put_queue_id(out, self.queue_id)
+            _put(out, b"\r\n", 2)
+    else:
+        for i in range(answers - 1):
+            _put_bytes(out, reply.encode())
+        _answer(self, reply, VERB_DATA)
+    self.reset()
+    return 0
+
+
+cdef int _log_received(Connection self) except -1:
+    # {"at":...,"level":"info","event":"smtp.received",...}: the one record that every accepted message has.
+    cdef Service service = self.service
+    cdef Text* text = &service.scratch
+    cdef char milliseconds[8]
+    cdef bytes first = (<Recipient>self.recipients[0]).forward_path
+    cdef bytes client = self.client.encode()
+    cdef bytes login
+    service._dates(<int64_t>self.accepted_at)
+    text.size = 0
+    _put(text, b'{"at":"', 7)
+    _put(text, service.stamp, 20)
+    snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((self.accepted_at - <int64_t>self.accepted_at) * 1000))
+    _put(text, milliseconds, 4)
+    _put(text, b'","level":"info","event":"smtp.received","session":', 51)
+    _put_number(text, <int64_t>self.number)
+    _put(text, b',"queue_id":"', 13)
+    _put_queue_id(text, self.queue_id)
+    _put(text, b'","client":"', 12)
+    _put_json(text, PyBytes_AS_STRING(client), PyBytes_GET_SIZE(client))
+    if self.login:
+        login = self.login.encode()
+        _put(text, b'","login":"', 11)
+        _put_json(text, PyBytes_AS_STRING(login), PyBytes_GET_SIZE(login))
+    _put(text, b'","from":"', 10)
+    _put_json(text, PyBytes_AS_STRING(self.reverse_path), PyBytes_GET_SIZE(self.reverse_path))
+    _put(text, b'","to":"', 8)
+    _put_json(text, PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
+    _put(text, b'","recipients":', 15)
+    _put_number(text, len(self.recipients))
+    _put(text, b',"size":', 8)
+    _put_number(text, self.size)
+    _put(text, b"}\n", 2)
+    service.log_line(PyBytes_FromStringAndSize(text.data, text.size))
+    return 0

@@ -1,0 +1,323 @@
+# The connection: its socket's events, its commands, its message. One class, whose methods lie in four files.
+
+@cython.final
+cdef class Connection(Waiter):
+    """A connection of `service`. The loop's protocol object; bytes come through data_received alone, TLS or not."""
+
+    def __init__(self, Service service not None):
+        self.service = service
+        self.login = ""
+        self.peer_ip = ""
+        self.helo = b""
+        self.ret = ""
+        self.envid = b""
+
+    # --- the socket's side ---
+
+    def connection_made(self, transport):
+        cdef Service service = self.service
+        cdef object early
+        self.transport = transport
+        service.last_session += 1
+        self.number = service.last_session
+        self.last_tick = service.tick
+        service.sessions.add(self)
+        service.cells[service.c_connections] += 1
+        service.cells[service.c_open] += 1
+        service.out.size = 0
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self._tls_fields(tls)
+        peer = transport.get_extra_info("peername")
+        self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
+        self.client = f"{name}[{self.peer_ip}]"
+        shown = f"IPv6:{self.peer_ip}" if ":" in self.peer_ip else self.peer_ip
+        self.client_field = f" ({name} [{shown}])".encode()
+        refusal = service.host.refuse(self)
+        if refusal is None and tls is None and self._spoke_early():
+            refusal = Reply(554, "5.5.1", "Error: you spoke before the greeting")
+        if refusal is not None:
+            self.close_after_reply()
+            _answer(self, refusal, VERB_UNKNOWN)
+        else:
+            _put_bytes(&service.out, service.greeting)
+        self._finish_event()
+
+    cdef bint _spoke_early(self) except -1:
+        # RFC 5321 §4.3.1: a client waits for the greeting. What is in the socket before it leaves was sent blindly.
+        cdef char octet
+        cdef int fd
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        fd = sock.fileno()
+        return fd >= 0 and recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0
+
+    def data_received(self, bytes data not None):
+        cdef Service service = self.service
+        if self.closing:
+            if self.lingering:
+                self.lingered += len(data)
+                if self.lingered > DISCARD_BYTES and self.transport is not None:
+                    self.transport.abort()
+            return
+        if self.residual is not None:
+            data = self.residual + data
+            self.residual = None
+        if self.waiting:
+            self.residual = data
+            if len(data) > WAITING_BYTES and self.transport is not None:
+                self.transport.pause_reading()
+            return
+        service.out.size = 0
+        try:
+            _run(self, data)
+        except Exception as error:
+            self._broke(error)
+        self._finish_event()
+
+    def eof_received(self):
+        self.eof = True
+        # A client that has sent all and closed its half still gets the answers that it waits for; TLS has no half.
+        return bool(self.waiting and not self.tls and not self.closing)
+
+    def connection_lost(self, error):
+        cdef Service service = self.service
+        if self.transport is None:
+            return
+        self.transport = None
+        self.closing = True
+        self.residual = None
+        service.sessions.discard(self)
+        service.cells[service.c_open] -= 1
+        if not self.waiting & WAIT_COMMIT:
+            self.reset()
+        self.exchange = None
+        service.host.gone(self)
+
+    def pause_writing(self):
+        self._pause(WAIT_WRITE)
+
+    def resume_writing(self):
+        self._resume(WAIT_WRITE)
+
+    cdef int _pause(self, int reason) except -1:
+        self.waiting |= reason
+        if self.transport is not None and not self.closing:
+            self.transport.pause_reading()
+        return 0
+
+    cdef int _resume(self, int reason) except -1:
+        if not self.waiting & reason:
+            return 0
+        self.waiting &= ~reason
+        self.service.out.size = 0
+        return self._go_on()
+
+    cdef int _go_on(self) except -1:
+        # After a wait: answers what came meanwhile, with the replies already put into `out`, and reads again.
+        cdef bytes data
+        if not self.waiting and not self.closing and self.transport is not None:
+            data = self.residual
+            self.residual = None
+            self.last_tick = self.service.tick
+            try:
+                if data is not None:
+                    _run(self, data)
+            except Exception as error:
+                self._broke(error)
+            if not self.waiting and not self.closing:
+                self.transport.resume_reading()
+        return self._finish_event()
+
+    cdef int _finish_event(self) except -1:
+        if self.transport is None:
+            self.service.out.size = 0
+            return 0
+        if self.service.farewell is not None and self.state <= GREETED and not self.waiting and not self.closing:
+            self.closing = True
+            _put_bytes(&self.service.out, self.service.farewell)
+        self._flush()
+        if self.want_tls:
+            self.want_tls = False
+            self.residual = None
+            self.transport.pause_reading()
+            self.service.host.start_tls(self, self.transport)
+        elif self.closing or (self.eof and not self.waiting):
+            self._end()
+        return 0
+
+    cdef int _flush(self) except -1:
+        cdef Text* out = &self.service.out
+        if out.size:
+            self.transport.write(PyBytes_FromStringAndSize(out.data, out.size))
+            out.size = 0
+        return 0
+
+    cdef int _end(self) except -1:
+        # Closing a socket with unread input resets the connection, and the peer may lose our last reply to that; so
+        # after a refusal our half is closed first and the rest is read and dropped, within bounds.
+        if self.lingering and not self.eof and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.transport.resume_reading()
+            self.last_tick = self.service.tick
+        else:
+            self.transport.close()
+        return 0
+
+    def swept(self):
+        """A second has passed: deadlines, and the end of a delay (Service.sweep)."""
+        cdef int64_t idle = self.service.tick - self.last_tick
+        if self.transport is None:
+            return
+        if self.waiting & WAIT_DELAY and idle >= 1:
+            self._resume(WAIT_DELAY)
+            return
+        if self.closing:
+            if idle > LINGER_S:
+                self.transport.abort()
+            return
+        if self.waiting & ~WAIT_WRITE:  # the client waits for us
+            return
+        if self.state == IN_DATA or self.chunk_left > 0:
+            idle -= self.size // MIN_DATA_RATE
+        if idle <= self.service.timeout:
+            return
+        if self.waiting & WAIT_WRITE:
+            self.transport.abort()
+            return
+        self.service.out.size = 0
+        self.shut_down(Reply(421, "4.4.2", f"{self.service.settings.myhostname} Error: timeout exceeded"))
+
+    def end_if_quiet(self):
+        """Says farewell where no transaction is open and nothing is awaited (Service.drain)."""
+        self.service.out.size = 0
+        if self.transport is not None and not self.closing:
+            self._finish_event()
+
+    def shut_down(self, reply):
+        """Says a last reply, unless the client waits for its message's commit, and closes."""
+        if self.transport is None or self.closing or self.waiting & (WAIT_COMMIT | WAIT_TLS):
+            return False
+        self.service.out.size = 0
+        self.reset()
+        self.closing = True
+        _answer(self, reply, VERB_UNKNOWN)
+        self._finish_event()
+        return True
+
+    # --- TLS and authentication, which end in a task ---
+
+    def tls_started(self, transport):
+        """The handshake is done: everything learnt in plain text is forgotten (RFC 3207 §4.2)."""
+        self.transport = transport
+        self.reset()
+        self.helo = b""
+        self.esmtp = False
+        self.login = ""
+        self.state = CONNECTED
+        self.residual = None
+        self._tls_fields(transport.get_extra_info("ssl_object"))
+        self.waiting &= ~WAIT_TLS
+        self.last_tick = self.service.tick
+
+    def _tls_fields(self, tls):
+        self.tls = True
+        version = tls.version() or "TLS"
+        cipher = tls.cipher()
+        name = f" with cipher {cipher[0]} ({cipher[2]}/{cipher[2]} bits)" if cipher else ""
+        self.tls_field = f"\r\n\t(using {version}{name})".encode()
+        self.service.host.tls_counted(version)
+
+    def start_tls(self):
+        """Asked by the rules: after the reply the handshake begins."""
+        self.want_tls = True
+        self.waiting |= WAIT_TLS
+
+    def wait(self):
+        """Asked by whoever starts a task for this session: nothing is parsed until `resume`."""
+        self.waiting |= WAIT_TASK
+
+    def resume(self, reply):
+        """The task is done; `reply` answers the command that it was started for."""
+        if self.transport is None or not self.waiting & WAIT_TASK:
+            return
+        self.waiting &= ~WAIT_TASK
+        self.service.out.size = 0
+        _answer(self, reply, VERB_UNKNOWN)
+        self._go_on()
+
+    def close_after_reply(self):
+        self.closing = True
+        self.lingering = True
+
+    def _broke(self, error):
+        # The one handler of the unexpected in a connection: the peer learns nothing, the queue is untouched.
+        self.service.host.failed(self, error)
+        self.reset()
+        self.close_after_reply()
+        _answer(self, Reply(421, "4.3.0", f"{self.service.settings.myhostname} Error: internal failure"), VERB_UNKNOWN)
+
+    # --- the transaction, as the rules see it, and the store's answer ---
+    cpdef begin(self, bytes reverse_path, int64_t size_bytes, bint smtputf8, bytes envid, str ret):
+        """Opens a transaction: None, or the reply that refuses it for want of room."""
+        cdef Service service = self.service
+        if not service.storage_ok():
+            return Reply(452, "4.3.1", "Insufficient system storage")
+        service.check_version()
+        self.reverse_path = reverse_path
+        self.smtputf8 = smtputf8
+        self.envid = envid
+        self.ret = ret
+        self.recipients = []
+        self.has_local = False
+        return None
+
+    def add_recipient(self, bytes forward_path not None, int notify, bytes orcpt not None):
+        """For the rules: resolves and keeps one recipient, and gives the reply."""
+        reply = _add(self, forward_path, notify, orcpt)
+        return ACCEPTED if reply is None else reply
+
+    cpdef reset(self):
+        """Forgets the transaction, and the message that was being received."""
+        self.reverse_path = None
+        self.recipients = None
+        self.envid = b""
+        self.ret = ""
+        self.smtputf8 = False
+        self.has_local = False
+        if self.blob is not None:
+            self.blob.abandon()
+            self.blob = None
+        self.structure = None
+        self.scan = None
+        self.local_targets = None
+        self.refusals = None
+        self.failure = FAIL_NONE
+        self.bdat = False
+        self.chunk_last = False
+        if self.state >= IN_MAIL:
+            self.state = GREETED
+
+    def _drained(self):
+        self._resume(WAIT_BLOB)
+
+    cdef int unit_done(self, Unit unit) except -1:
+        # The committer has answered. Called by the store's dispatch: nothing may be raised into other sessions' turns.
+        self.waiting &= ~WAIT_COMMIT
+        self.service.out.size = 0
+        try:
+            _committed(self, unit)
+            self._go_on()
+        except Exception as error:
+            self._broke(error)
+            self._finish_event()
+        return 0
+
+    def record(self):
+        """The fields of the log's record of the message just received."""
+        return {
+            "session": self.number, "queue_id": queue_id_text(self.queue_id), "client": self.client,
+            "login": self.login or None, "from": self.reverse_path,
+            "to": (<Recipient>self.recipients[0]).forward_path, "recipients": len(self.recipients), "size": self.size,
+        }

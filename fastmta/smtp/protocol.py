@@ -1,0 +1,376 @@
+"""The SMTP, submission and LMTP servers of one worker: `_session.Connection`s, and the effects that they need.
+
+Connections are made by `SmtpServer.factory(service)`; the loop feeds them. What a session may not do itself is done
+here: admission by address, tasks for password checks and TLS handshakes, counting, and the log. Rules are
+smtp/session.py's, the hot path is `_session`'s, and sockets with implicit TLS are wrapped by whoever accepts.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from fastmta._session import Connection, Service
+from fastmta.auth.sasl import Credentials
+from fastmta.config.schema import Config
+from fastmta.model.envelope import Resolution
+from fastmta.model.errors import TemporaryFailure
+from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
+from fastmta.policy.networks import Networks, is_loopback
+from fastmta.runtime import crash
+from fastmta.runtime.clock import Clock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
+from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
+from fastmta.smtp.transitions import Verb, table_bytes
+from fastmta.tls.upgrade import start_tls
+
+SERVICES: Final = ("smtp", "submission", "submissions", "lmtp")
+
+
+class Directory(Protocol):
+    @property
+    def version(self) -> int: ...
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
+
+
+class Account(Protocol):
+    @property
+    def address(self) -> str: ...
+
+
+class Authenticator(Protocol):
+    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
+    def try_now(self, credentials: Credentials, service: str) -> Account | None: ...
+    async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> Account | None: ...
+
+
+class Contexts(Protocol):
+    def server_context(self) -> ssl.SSLContext | None: ...
+
+
+class MailStore(Protocol):
+    @property
+    def raw(self) -> Any: ...
+
+
+class Services(Protocol):
+    """What of supervisor.services.Services is used here."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def store(self) -> MailStore: ...
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def authenticator(self) -> Authenticator: ...
+    @property
+    def contexts(self) -> Contexts: ...
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def cells(self) -> Cells: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def tasks(self) -> Tasks: ...
+    @property
+    def sweep(self) -> Sweep: ...
+    @property
+    def storage_ok(self) -> Callable[[], bool]: ...
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """Where the fast path counts: places in the worker's cells."""
+
+    messages_received: int
+    received_bytes: int
+    local_delivered: int
+    connections_total: dict[str, int]
+    connections: dict[str, int]
+
+
+_COUNTERS: Final = Counters(
+    messages_received=METRICS.messages_received_total,
+    received_bytes=METRICS.received_bytes_total,
+    local_delivered=METRICS.deliveries_total["local", "delivered"],
+    connections_total={name: METRICS.connections_total[name] for name in SERVICES},
+    connections={name: METRICS.connections[name] for name in SERVICES},
+)
+# messages_rejected_total{reason} by enhanced code; a code without a line counts as "syntax" (5.5.x) or "other".
+_REASONS: Final = {
+    "5.1.1": "unknown_user",
+    "5.1.7": "syntax",
+    "5.1.3": "syntax",
+    "5.6.7": "syntax",
+    "5.6.11": "bare_newline",
+    "5.3.4": "size",
+    "4.5.3": "recipients",
+    "4.2.2": "quota",
+    "5.2.2": "quota",
+    "4.3.1": "storage",
+    "5.4.6": "loop",
+}
+_TRANSACTION: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
+_UNKNOWN_NAME: Final = "unknown"
+
+
+def settings_of(config: Config, service: str) -> Settings:
+    """One service's settings out of the configuration."""
+    return Settings(
+        service=service,
+        myhostname=config.myhostname,
+        banner=config.smtpd_banner,
+        message_size_limit=config.message_size_limit,
+        forbid_bare_newline=config.smtpd_forbid_bare_newline,
+        recipient_limit=config.smtpd_recipient_limit,
+        soft_error_limit=config.smtpd_soft_error_limit,
+        hard_error_limit=config.smtpd_hard_error_limit,
+        junk_command_limit=config.smtpd_junk_command_limit,
+        timeout_s=config.smtpd_timeout,
+        hopcount_limit=config.hopcount_limit,
+    )
+
+
+class ServiceHost:
+    """The effects of one service: what its connections and its rules ask of the world."""
+
+    def __init__(self, name: str, server: "SmtpServer") -> None:
+        self.name = name
+        self._server = server
+        self.service = Service(name, server.services.store.raw, self)
+        self.draining = False
+        self.configure()
+
+    def configure(self) -> None:
+        services = self._server.services
+        settings = settings_of(services.config, self.name)
+        self.service.configure(
+            settings,
+            Rules(settings, self),
+            table_bytes(),
+            directory=services.directory,
+            clock=services.clock,
+            log=services.log,
+            cells=services.cells,
+            counters=_COUNTERS,
+            storage_ok=services.storage_ok,
+            crash=crash,
+        )
+
+    # --- what the rules ask (session.Effects) ---
+
+    def tls_offered(self) -> bool:
+        return self._server.services.contexts.server_context() is not None
+
+    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+        return self._server.services.authenticator.mechanisms(tls, loopback)
+
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
+        return self._server.services.directory.sender_allowed(login, reverse_path)
+
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
+        return self._server.services.directory.resolve(forward_path, may_relay=may_relay)
+
+    def authenticate(self, session: Connection, credentials: Credentials) -> str | None:
+        services = self._server.services
+        account = services.authenticator.try_now(credentials, self.name)
+        if account is not None:
+            return account.address
+        session.wait()
+        task = services.tasks.spawn(f"{self.name}.auth.{session.number}", self._authenticate(session, credentials))
+        self._server.checks[session] = task
+        return None
+
+    async def _authenticate(self, session: Connection, credentials: Credentials) -> None:
+        try:
+            account = await self._server.services.authenticator.authenticate(credentials, self.name, session.peer_ip)
+        except TemporaryFailure:
+            self._server.checks.pop(session, None)
+            session.resume(AUTH_TEMPORARY)
+            return
+        self._server.checks.pop(session, None)
+        rules: Rules = self.service.rules
+        session.resume(rules.authenticated(session, account.address if account is not None else ""))
+
+    # --- what connections ask ---
+
+    def admit(self, session: Connection, peer: Any) -> tuple[str, bool, bool, str, bool]:
+        """(IP, in mynetworks, loopback, name, may send bare newlines) of a new connection; no name is looked up."""
+        if not isinstance(peer, tuple):  # a unix socket: whoever may open it is of this machine
+            return "127.0.0.1", True, True, "localhost", False
+        ip: str = peer[0]
+        if ip.startswith("::ffff:") and "." in ip:
+            ip = ip[7:]
+        services = self._server.services
+        return ip, ip in services.networks, is_loopback(ip), _UNKNOWN_NAME, ip in self._server.bare_exclusions
+
+    def refuse(self, session: Connection) -> Reply | None:
+        """The reply to a connection that is one too many, or None."""
+        name = self._server.services.config.myhostname
+        if self.draining:
+            return Reply(421, "4.3.2", f"{name} Service is shutting down")
+        limit = self._server.services.config.smtpd_client_connection_count_limit
+        if not session.trusted:  # Postfix's smtpd_client_event_limit_exceptions = $mynetworks
+            clients = self._server.clients
+            count = clients.get(session.peer_ip, 0) + 1
+            clients[session.peer_ip] = count
+            session.counted = True
+            if limit and count > limit:
+                return Reply(421, "4.7.0", f"{name} Error: too many connections from {session.peer_ip}")
+        return None
+
+    def gone(self, session: Connection) -> None:
+        check = self._server.checks.pop(session, None)
+        if check is not None:
+            check.cancel()
+        if session.counted:
+            session.counted = False
+            clients = self._server.clients
+            clients[session.peer_ip] -= 1
+            if not clients[session.peer_ip]:
+                del clients[session.peer_ip]
+
+    def start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
+        self._server.services.tasks.spawn(f"{self.name}.tls.{session.number}", self._start_tls(session, transport))
+
+    async def _start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
+        services = self._server.services
+        context = services.contexts.server_context()
+        if context is None:
+            transport.abort()
+            return
+        try:
+            await start_tls(services.loop, transport, session, context, adopt=session.tls_started)
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; the session has been told
+            services.log.debug("smtp.tls_failed", session=session.number, client=session.client, error=error)
+
+    def tls_counted(self, version: str) -> None:
+        self._server.services.cells[METRICS.tls_connections_total[self.name, version]] += 1
+
+    def message_id(self, queue_id: int, at: float) -> bytes:
+        """The Message-ID field of a message that was submitted without one."""
+        host = self._server.services.config.myhostname
+        return f"Message-ID: <{queue_id_text(queue_id)}.{int(at)}@{host}>\r\n".encode()
+
+    # --- the log and the counters off the path ---
+
+    def refused(self, session: Connection, verb: int, reply: Reply) -> None:
+        """A 4yz or 5yz has been said."""
+        log = self._server.services.log
+        if verb in _TRANSACTION:
+            reason = _REASONS.get(reply.enhanced)
+            if reason is None and reply.enhanced == "5.7.1":
+                reason = "relay_denied" if verb == Verb.RCPT else "sender"
+            if reason is None:
+                reason = "syntax" if reply.enhanced.startswith("5.5.") else "other"
+            self._server.services.cells[METRICS.messages_rejected_total[reason]] += 1
+            if reason != "syntax":
+                log.info(
+                    "smtp.rejected",
+                    session=session.number,
+                    client=session.client,
+                    helo=session.helo,
+                    sender=session.reverse_path,
+                    verb=Verb(verb).name,
+                    reply=str(reply),
+                )
+                return
+        log.debug("smtp.refused", session=session.number, client=session.client, reply=str(reply))
+
+    def received(self, session: Connection) -> None:
+        """The message's record where the log is not made of JSON lines."""
+        self._server.services.log.info("smtp.received", **session.record())
+
+    def not_delivered(self, session: Connection, address: bytes, code: str) -> None:
+        """A mailbox refused inside the accepting unit."""
+        self._server.services.log.info(
+            "local.refused", queue_id=queue_id_text(session.queue_id), mailbox=address, code=code
+        )
+
+    def failed(self, session: Connection, error: BaseException) -> None:
+        """Something unexpected; the peer is told nothing of it."""
+        services = self._server.services
+        services.cells[METRICS.internal_errors_total[self.name]] += 1
+        services.log.exception("smtp.failed", error, session=session.number, client=session.client)
+
+    def crash_soon(self, name: str) -> None:
+        """The crash point behind a reply: passed once the loop has written it."""
+        self._server.services.loop.call_soon(crash.crash_point, name)
+
+
+class _Second:
+    """The one timer of all sessions: an item of the worker's Sweep that is due each second."""
+
+    def __init__(self, server: "SmtpServer") -> None:
+        self._server = server
+        self.deadline = 0.0
+
+    def deadline_passed(self, now: float) -> None:
+        self.deadline = now + 0.5
+        self._server.sweep(int(now))
+
+
+class SmtpServer:
+    """All SMTP services of one worker."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.clients: dict[str, int] = {}
+        self.checks: dict[Connection, asyncio.Task[Any]] = {}
+        self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
+        self._hosts: dict[str, ServiceHost] = {}
+        self._second = _Second(self)
+        services.sweep.add(self._second)
+
+    def factory(self, service: str) -> Callable[[], Any]:
+        """Makes a session for each connection of `service`; implicit TLS is the caller's to put around it."""
+        if service not in SERVICES:
+            raise ValueError(f"no SMTP service {service!r}")
+        host = self._hosts.get(service)
+        if host is None:
+            host = self._hosts[service] = ServiceHost(service, self)
+        shared = host.service
+        return lambda: Connection(shared)
+
+    @property
+    def sessions(self) -> int:
+        """Connections that are open."""
+        return sum(len(host.service.sessions) for host in self._hosts.values())
+
+    def sweep(self, tick: int) -> None:
+        """Once a second: deadlines of all sessions. `tick` counts seconds and never goes back."""
+        for host in self._hosts.values():
+            host.service.sweep(tick)
+
+    def reload(self, services: Services) -> None:
+        """New settings for every session, from its next command on; no connection is touched."""
+        self.services = services
+        self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
+        for host in self._hosts.values():
+            host.configure()
+
+    def drain(self) -> None:
+        """Sessions end at their next quiet moment: now, or when their transaction is over."""
+        reply = Reply(421, "4.3.2", f"{self.services.config.myhostname} Service is shutting down")
+        for host in self._hosts.values():
+            host.draining = True
+            host.service.drain(reply)
+
+    def close_all(self, reason: str = "shutting down") -> None:
+        """Ends every session with 421 now; one that waits for its commit is answered first."""
+        self.drain()
+        reply = Reply(421, "4.3.2", f"{self.services.config.myhostname} Service is {reason}")
+        for host in self._hosts.values():
+            for session in list(host.service.sessions):
+                session.shut_down(reply)

@@ -1,0 +1,331 @@
+"""The rules of an SMTP, submission or LMTP session: a parsed command in, a reply out.
+
+`Rules` holds what all sessions of one service share and no session's state; that lives in the session object which
+each method is given (`_session.Connection` in the server, a plain object in tests). The order of commands is
+smtp/transitions.py's, and a 2yz or 3yz reply moves the session by that table; only AUTH, whose exchange takes lines
+instead of commands, moves it here. Bytes, sockets, time and the store are left to others.
+
+A method that returns None has started something that ends later: the session is not given another command before
+`authenticated` (or a TLS handshake) has come.
+"""
+
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from fastmta._parser import is_domain, split_path, unquote
+from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
+from fastmta.model.envelope import Resolution
+from fastmta.model.reply import Reply
+from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
+from fastmta.smtp.transitions import State, Verb, expected_before
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What an administrator may choose for one service; Postfix's names and defaults."""
+
+    service: str = "smtp"
+    myhostname: str = "localhost"
+    banner: str = "localhost ESMTP FastMTA"
+    message_size_limit: int = 10_240_000  # bytes, 0: none
+    forbid_bare_newline: str = "reject"
+    recipient_limit: int = 1000
+    soft_error_limit: int = 10
+    hard_error_limit: int = 20
+    junk_command_limit: int = 100
+    timeout_s: float = 300.0
+    hopcount_limit: int = 50
+
+    @property
+    def is_lmtp(self) -> bool:
+        return self.service == "lmtp"
+
+    @property
+    def is_submission(self) -> bool:
+        return self.service in ("submission", "submissions")
+
+
+class Session(Protocol):
+    """The state of one session that rules read and change."""
+
+    state: int
+    helo: bytes
+    esmtp: bool
+    tls: bool
+    trusted: bool  # the client is in mynetworks
+    loopback: bool
+    login: str  # canonical address of the account, "": not authenticated
+    exchange: Sasl | None
+    auth_failures: int
+    smtputf8: bool
+
+    def reset(self) -> None:
+        """Forgets the transaction (RSET)."""
+        ...
+
+    def begin(self, reverse_path: bytes, size_bytes: int, smtputf8: bool, envid: bytes, ret: str) -> Reply | None:
+        """Opens a transaction; a reply is its refusal for want of room."""
+        ...
+
+    def add_recipient(self, forward_path: bytes, notify: int, orcpt: bytes) -> Reply:
+        """Resolves and keeps one recipient; the reply accepts or refuses it."""
+        ...
+
+    def close_after_reply(self) -> None:
+        """The reply that is returned next is the last one."""
+        ...
+
+    def start_tls(self) -> None:
+        """After the reply: drops what the client has pipelined and runs the handshake."""
+        ...
+
+
+class Effects(Protocol):
+    """What the rules ask of the world; smtp/protocol.py provides it."""
+
+    def tls_offered(self) -> bool: ...
+    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
+    def authenticate(self, session: Any, credentials: Credentials) -> str | None:
+        """The account's address, "" for a refusal, or None: `Rules.authenticated` is called later."""
+        ...
+
+
+_OK: Final = Reply(250, "2.0.0", "Ok")
+_NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
+_AUTH_FIRST: Final = Reply(530, "5.7.0", "Authentication required")
+_NO_ADDRESS: Final = {
+    "syntax": {
+        True: Reply(501, "5.1.3", "Bad recipient address syntax"),
+        False: Reply(501, "5.1.7", "Bad sender address syntax"),
+    },
+    "length": {
+        True: Reply(501, "5.1.3", "Recipient address is too long"),
+        False: Reply(501, "5.1.7", "Sender address is too long"),
+    },
+}
+_AUTH_FAILURES: Final = {
+    "mechanism": Reply(504, "5.5.4", "Unrecognized authentication type"),
+    "syntax": Reply(501, "5.5.2", "Invalid authentication data"),
+    "cancelled": Reply(501, "5.7.0", "Authentication aborted"),
+    "too-long": Reply(500, "5.5.6", "Authentication exchange line is too long"),
+}
+_WRONG_LOGIN: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
+AUTH_TEMPORARY: Final = Reply(454, "4.7.0", "Temporary authentication failure")
+_AUTH_TRIES: Final = 3  # failed logins of a session, then 421
+
+
+class Rules:
+    """One service's rules. `handle` takes every command that the fast path leaves to Python."""
+
+    def __init__(self, settings: Settings, effects: Effects) -> None:
+        self.settings = settings
+        self.effects = effects
+        self._handlers: dict[int, Any] = {
+            Verb.EHLO: self.ehlo,
+            Verb.HELO: self.helo,
+            Verb.LHLO: self.lhlo,
+            Verb.MAIL: self.mail,
+            Verb.RCPT: self.rcpt,
+            Verb.RSET: self.rset,
+            Verb.NOOP: self.noop,
+            Verb.VRFY: self.vrfy,
+            Verb.EXPN: self.expn,
+            Verb.HELP: self.help,
+            Verb.STARTTLS: self.starttls,
+            Verb.AUTH: self.auth,
+        }
+
+    def handle(self, session: Session, verb: int, raw_args: bytes) -> Reply | None:
+        """The reply to a command that the table allows in the session's state. `raw_args` holds no control octets."""
+        handler = self._handlers.get(verb)
+        if handler is None:
+            return Reply(500, "5.5.2", "Command not recognized")
+        reply: Reply | None = handler(session, raw_args.rstrip(b" "))
+        return reply
+
+    def out_of_sequence(self, session: Session, verb: int) -> Reply:
+        """The 503 for a pair that the table does not list (RFC 5321 §4.1.4)."""
+        return Reply(503, "5.5.1", f"Error: {expected_before(State(session.state), Verb(verb))}")
+
+    # --- greeting ---
+
+    def ehlo(self, session: Session, raw: bytes) -> Reply:
+        if self.settings.is_lmtp:  # RFC 2033 §4.1
+            return Reply(500, "5.5.1", "This is LMTP: send LHLO")
+        return self._hello(session, raw, extended=True)
+
+    def lhlo(self, session: Session, raw: bytes) -> Reply:
+        if not self.settings.is_lmtp:
+            return Reply(500, "5.5.1", "This is SMTP: send EHLO")
+        return self._hello(session, raw, extended=True)
+
+    def helo(self, session: Session, raw: bytes) -> Reply:
+        if self.settings.is_lmtp:
+            return Reply(500, "5.5.1", "This is LMTP: send LHLO")
+        return self._hello(session, raw, extended=False)
+
+    def _hello(self, session: Session, raw: bytes, *, extended: bool) -> Reply:
+        # RFC 5321 §4.1.4: a name that does not fit the client must not be refused; one that is no name at all may be.
+        name, _, rest = raw.partition(b" ")
+        if not name:
+            return Reply(501, "5.5.4", "Send your domain name or address literal")
+        if rest or not name.isascii() or not (is_domain(name) or _is_loose_literal(name)):
+            return Reply(501, "5.5.2", "Invalid domain name")
+        session.reset()
+        session.helo = name
+        session.esmtp = extended
+        if not extended:
+            return Reply(250, "", self.settings.myhostname)
+        effects = self.effects
+        lines = ehlo_lines(
+            size_limit_bytes=self.settings.message_size_limit,
+            starttls=not session.tls and effects.tls_offered(),
+            mechanisms=() if session.login else effects.mechanisms(session.tls, session.loopback),
+        )
+        return Reply(250, "", "\n".join([self.settings.myhostname, *lines]))
+
+    # --- the transaction ---
+
+    def mail(self, session: Session, raw: bytes) -> Reply:
+        """RFC 5321 §4.1.1.2."""
+        if self.settings.is_submission and not session.login:
+            return _AUTH_FIRST
+        if raw[:5].upper() != b"FROM:":
+            return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
+        try:
+            reverse_path, rest, utf8 = split_path(raw[5:].lstrip(b" "), forward=False)
+        except ValueError as error:
+            return _NO_ADDRESS[str(error)][False]
+        parameters = parse_mail_parameters(rest)
+        if isinstance(parameters, Reply):
+            return parameters
+        if utf8 and not parameters.smtputf8:  # RFC 6531 §3.5
+            return Reply(553, "5.6.7", "Internationalized address without SMTPUTF8")
+        limit = self.settings.message_size_limit
+        if limit and parameters.size_bytes > limit:  # RFC 1870 §6.1
+            return Reply(552, "5.3.4", "Message size exceeds fixed limit")
+        if session.login and not self.effects.sender_allowed(session.login, reverse_path):
+            shown = reverse_path.decode("utf-8", "backslashreplace")
+            return Reply(553, "5.7.1", f"<{shown}>: Sender address rejected: not owned by user {session.login}")
+        refusal = session.begin(
+            reverse_path, max(0, parameters.size_bytes), parameters.smtputf8, parameters.envid, parameters.ret
+        )
+        return refusal or Reply(250, "2.1.0", "Ok")
+
+    def rcpt(self, session: Session, raw: bytes) -> Reply:
+        """RFC 5321 §4.1.1.3."""
+        if raw[:3].upper() != b"TO:":
+            return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+        try:
+            forward_path, rest, utf8 = split_path(raw[3:].lstrip(b" "), forward=True)
+        except ValueError as error:
+            return _NO_ADDRESS[str(error)][True]
+        if utf8 and not session.smtputf8:
+            return Reply(553, "5.6.7", "Internationalized address without SMTPUTF8")
+        parameters = parse_rcpt_parameters(rest)
+        if isinstance(parameters, Reply):
+            return parameters
+        return session.add_recipient(forward_path, parameters.notify, parameters.orcpt)
+
+    def rset(self, session: Session, raw: bytes) -> Reply:
+        if raw:
+            return _NO_ARGUMENTS
+        session.reset()
+        return _OK
+
+    # --- the rest ---
+
+    def noop(self, session: Session, raw: bytes) -> Reply:
+        return _OK  # RFC 5321 §4.1.1.9: a parameter is ignored
+
+    def vrfy(self, session: Session, raw: bytes) -> Reply:
+        """Never tells whether a mailbox exists (RFC 5321 §7.3)."""
+        if not raw:
+            return Reply(501, "5.5.4", "Syntax: VRFY address")
+        return Reply(252, "2.0.0", "Cannot VRFY user, but will accept message and attempt delivery")
+
+    def expn(self, session: Session, raw: bytes) -> Reply:
+        return Reply(502, "5.5.1", "EXPN is not supported")
+
+    def help(self, session: Session, raw: bytes) -> Reply:
+        names = "LHLO" if self.settings.is_lmtp else "EHLO HELO"
+        return Reply(214, "2.0.0", f"{names} MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
+
+    def starttls(self, session: Session, raw: bytes) -> Reply:
+        """RFC 3207 §4. What stands behind the command in plain text is dropped by `start_tls`."""
+        if raw:
+            return _NO_ARGUMENTS
+        if session.tls:
+            return Reply(503, "5.5.1", "TLS is active already")
+        if not self.effects.tls_offered():
+            return Reply(502, "5.5.1", "STARTTLS is not offered")
+        session.start_tls()
+        return Reply(220, "2.0.0", "Ready to start TLS")
+
+    # --- authentication (RFC 4954) ---
+
+    def auth(self, session: Session, raw: bytes) -> Reply | None:
+        if not session.esmtp:
+            return Reply(503, "5.5.1", "Send EHLO first")
+        if session.login:  # RFC 4954 §4: once a session
+            return Reply(503, "5.5.1", "Already authenticated")
+        words = raw.split()
+        if not 1 <= len(words) <= 2:
+            return Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")
+        allowed = self.effects.mechanisms(session.tls, session.loopback)
+        mechanism = words[0].decode("ascii", "replace").upper()
+        if mechanism not in allowed and mechanism in self.effects.mechanisms(True, session.loopback):
+            return Reply(538, "5.7.11", "Encryption is required for this authentication mechanism")
+        if not allowed:
+            return Reply(503, "5.5.1", "Authentication is not enabled")
+        session.exchange = Sasl(allowed)
+        return self._step(session, session.exchange.start_line(mechanism, words[1] if len(words) == 2 else None))
+
+    def auth_line(self, session: Session, raw_line: bytes) -> Reply | None:
+        """A line in State.AUTH."""
+        session.state = State.GREETED
+        exchange = session.exchange
+        if exchange is None:
+            return AUTH_TEMPORARY
+        return self._step(session, exchange.respond_line(raw_line))
+
+    def _step(self, session: Session, step: Challenge | Credentials | Failure) -> Reply | None:
+        if isinstance(step, Challenge):
+            from_base64 = _b64(step.raw)
+            session.state = State.AUTH
+            return Reply(334, "", from_base64)
+        session.exchange = None
+        if isinstance(step, Failure):
+            return _AUTH_FAILURES[step.code]
+        address = self.effects.authenticate(session, step)
+        return None if address is None else self.authenticated(session, address)
+
+    def authenticated(self, session: Session, address: str) -> Reply:
+        """How AUTH ends: `address` is the account's, "" where the credentials are wrong."""
+        session.state = State.GREETED
+        if address:
+            session.login = address
+            return Reply(235, "2.7.0", "Authentication successful")
+        session.auth_failures += 1
+        if session.auth_failures >= _AUTH_TRIES:
+            session.close_after_reply()
+            return Reply(421, "4.7.0", f"{self.settings.myhostname} Error: too many failed logins")
+        return _WRONG_LOGIN
+
+
+def _b64(raw: bytes) -> str:
+    import binascii
+
+    return binascii.b2a_base64(raw, newline=False).decode("ascii")
+
+
+def _is_loose_literal(name: bytes) -> bool:
+    """An address literal of a general tag, or an IP address without brackets: wrong, common and harmless in HELO."""
+    return (name.startswith(b"[") and name.endswith(b"]") and b"[" not in name[1:]) or is_domain(
+        name.replace(b":", b".")
+    )
+
+
+__all__ = ["AUTH_TEMPORARY", "Effects", "Rules", "Session", "Settings", "unquote"]
