@@ -84,8 +84,8 @@ class Log:
         self._loop = None
 
     def set_level(self, level: str) -> None:
-        """KeyError for a level that LEVELS does not have."""
-        self.threshold = LEVELS[level]
+        """KeyError for a level that LEVELS does not have. FASTMTA_LOG_LEVEL, where set, wins over the configuration."""
+        self.threshold = LEVELS.get(os.environ.get("FASTMTA_LOG_LEVEL", ""), LEVELS[level])
 
     @property
     def debugging(self) -> bool:

@@ -22,6 +22,7 @@ from fastmta.supervisor.listeners import BACKLOG
 from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
 
 RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of the limit where that is less
+RESUME_INTERVAL_S: Final = 0.1
 RESUME_SHARE: Final = 0.9  # of the descriptors at which accepting paused
 IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "pop3s"})
 TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
@@ -71,6 +72,7 @@ class Acceptor:
         self._listening: list[_Listening] = []
         self._closed = False
         self.paused = False
+        self._resuming: asyncio.Task[None] | None = None
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._limit = soft - min(RESERVED_DESCRIPTORS, soft // 2)
 
@@ -100,7 +102,10 @@ class Acceptor:
 
         def accept() -> asyncio.BaseProtocol:
             if not self.paused and lowest_free_descriptor() >= self._limit:
-                self._pause()
+                self.paused = True
+                # Not at once: closing a listener now would close the very connection that is being accepted. libuv
+                # accepts one for each turn and listener, so little comes before it.
+                self._loop.call_soon(self._pause)
             return factory()
 
         return accept
@@ -116,21 +121,29 @@ class Acceptor:
         )
 
     def _pause(self) -> None:
-        self.paused = True
         self._log.error("listener.paused", reason="file descriptors are short", limit=self._limit)
         for listening in self._listening:
             if listening.service != "http" and listening.server is not None:
                 listening.server.close()
                 listening.server = None
 
-    async def check(self) -> None:
-        """Once a second: accepts again when enough sessions have ended."""
-        if self.paused and not self._closed and lowest_free_descriptor() < self._limit * RESUME_SHARE:
-            self.paused = False
-            self._log.info("listener.resumed")
-            for listening in self._listening:
-                if listening.server is None:
-                    await self._open(listening)
+        self._loop.call_later(RESUME_INTERVAL_S, self._look)
+
+    def _look(self) -> None:
+        """While paused: accepts again when enough sessions have ended."""
+        if self._closed:
+            return
+        if lowest_free_descriptor() >= self._limit * RESUME_SHARE:
+            self._loop.call_later(RESUME_INTERVAL_S, self._look)
+            return
+        self._resuming = self._loop.create_task(self._resume(), name="acceptor.resume")
+
+    async def _resume(self) -> None:
+        self.paused = False
+        self._log.info("listener.resumed")
+        for listening in list(self._listening):
+            if listening.server is None and not self._closed:
+                await self._open(listening)
 
     def remove(self, tag: int) -> None:
         """Leaves the sockets of another slot, whose own worker is back."""

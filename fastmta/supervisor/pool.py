@@ -137,7 +137,10 @@ class Pool:
             worker = spawn(self._command, slot, self.generation, number, self.identity, first=first)
         except OSError as error:  # out of processes or memory: the same as a worker that died at once
             self._free_ranges.append(number)
-            self._log.error("worker.not_started", slot=slot, error=error.strerror)
+            self._log.error("worker.not_started", slot=slot, error=error.strerror, command=self._command[0])
+            if isinstance(error, PermissionError) and not self._ever_ready():
+                self._log.error("config.rejected", error=f"default_user {self.identity.name!r} may not run the program")
+                self.failed_code = EX_CONFIG
             self._restart_at[slot] = time.monotonic() + max(1.0, self._deaths_of(slot).died(time.monotonic()))
             return
         self.workers.append(worker)

@@ -296,7 +296,6 @@ class WorkerLife:
             await asyncio.sleep(due - loop.time())
             try:
                 self._program.tick()
-                await self._acceptor.check()
             except Exception as error:
                 self._log.exception("worker.tick_failed", error)
             if self._program.failure and not self._leave.is_set():

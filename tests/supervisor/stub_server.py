@@ -2,14 +2,15 @@
 
     python stub_server.py CONFIG
 
-A line in, a line out: PING, COUNT (a received message), DIE (SIGKILL), HOLD and DONE (begin and end a transaction), FAIL
-(the store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload).
+A line in, a line out: PING, COUNT (a received message), DIE (SIGKILL), HOLD and DONE (begin and end a transaction),
+FAIL (the store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload).
 """
 
 import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from fastmta.config.schema import Config
@@ -51,7 +52,7 @@ class Session(asyncio.Protocol):
             elif word == b"NAME":
                 answer = program.config.myhostname.encode()
             elif word == b"PRIVATE":
-                answer = program.config.tls.key_file.encode() or b"none"
+                answer = program.key
             self.transport.write(answer + b"\r\n")
         if program.draining and not self.held:
             self.bye()
@@ -69,6 +70,7 @@ class StubProgram:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.config = place.config
+        self.key = self.read_key(place.config)
         self.open: set[Session] = set()
         self.failure = ""
         self.owns = False
@@ -96,6 +98,10 @@ class StubProgram:
         if config.myhostname.startswith("broken"):
             raise ConfigError("this configuration cannot be used")
         self.config = config
+        self.key = self.read_key(config)
+
+    def read_key(self, config: Config) -> bytes:
+        return Path(config.tls.key_file).read_bytes() if config.tls.key_file else b""
 
     def drain(self) -> None:
         self.draining = True

@@ -1,8 +1,12 @@
 """The supervisor with workers that speak a toy protocol: restarts, reloads, stops, counters."""
 
 import os
+import pwd
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +273,69 @@ def test_a_unix_socket_is_shared_by_all_workers(start: Start, tmp_path: Path) ->
         assert line(sock).endswith("lmtp")
     assert server.stop() == 0
     assert not Path(path).exists()
+
+
+def test_short_descriptors_pause_accepting_without_a_spin_and_it_resumes(tmp_path: Path) -> None:
+    command = ["prlimit", "--nofile=64:64", *python(STUB)]
+    server = Server(tmp_path, config(), command, PYTHONPATH=os.getcwd()).start()
+    try:
+        where, pid = server.address("smtp"), server.pids[0]
+        clients = [socket.create_connection(where, timeout=15) for _ in range(200)]
+        greeted = 0
+        while greeted < 20:
+            line(clients[greeted])
+            greeted += 1
+        eventually(lambda: "listener.paused" in server.log, "the pause")
+        busy = cpu_ticks(pid)
+        server.status()
+        for sock in clients[:greeted]:
+            sock.close()
+        for sock in clients[greeted:]:
+            assert line(sock).startswith("220 ")
+            sock.close()
+        assert cpu_ticks(pid) - busy < 300
+        assert "listener.resumed" in server.log
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def nobody_can_run_python() -> bool:
+    try:
+        return (
+            subprocess.run([sys.executable, "-c", ""], user="nobody", check=False, capture_output=True).returncode == 0
+        )
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not nobody_can_run_python(), reason="needs root, and an interpreter that nobody may run")
+def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "key.pem").write_text("only root reads this")
+        (root / "key.pem").chmod(0o600)
+        (root / "cert.pem").write_text("anybody")
+        tls = '[tls]\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
+        server = Server(
+            root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=os.getcwd()
+        ).start()
+        try:
+            nobody = pwd.getpwnam("nobody").pw_uid
+            assert os.stat(f"/proc/{server.pids[0]}").st_uid == nobody
+            assert server.data.stat().st_uid == nobody
+            with server.connect() as sock:
+                line(sock)
+                assert line(sock, "PRIVATE") == "only root reads this"
+                (root / "key.pem").write_text("a new key")
+                server.ask("reload")
+                assert line(sock, "PRIVATE") == "a new key"
+            assert server.stop() == 0
+        finally:
+            server.kill()

@@ -1,0 +1,98 @@
+"""`make run`: a server with a demo domain and two accounts on loopback, made on first start, served until Ctrl-C.
+
+    python -m fastmta.supervisor.demo [DIRECTORY]        DIRECTORY is ./data by default
+
+What exists is kept: the configuration may be edited, and mail stays between runs.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from fastmta.auth.passwords import hash_password
+from fastmta.config.default import DEMO_DOMAIN, DEMO_PORTS, default_text
+from fastmta.config.load import load
+from fastmta.config.schema import Config
+from fastmta.model.errors import FastMTAError
+from fastmta.runtime.lock import lock_directory
+from fastmta.runtime.metrics import SERVICES
+from fastmta.store import MailStore
+from fastmta.supervisor.main import serve
+from fastmta.tls.certificate import write_self_signed
+
+NAMES: Final = ("alice", "bob")
+PASSWORD: Final = "demo"
+LOCK_WAIT_S: Final = 30.0
+
+
+def prepare(directory: Path) -> Config:
+    """Writes what is missing under `directory`, adds the accounts, and returns the configuration."""
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    file = directory / "fastmta.toml"
+    if not file.exists():
+        hostname = f"mx.{DEMO_DOMAIN}"
+        if not (directory / "cert.pem").exists():
+            write_self_signed(directory / "cert.pem", directory / "key.pem", [hostname, "localhost", "127.0.0.1"])
+        file.write_text(default_text(hostname=hostname, domain=DEMO_DOMAIN, ports=DEMO_PORTS, data="store"))
+    config = load(file)
+    add_accounts(Path(config.data_directory))
+    return config
+
+
+def add_accounts(data_directory: Path) -> None:
+    """Adds the demo's accounts where they are missing. Waits for a server that is just leaving."""
+    data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock_fd = lock_directory(
+        data_directory,
+        wait_s=LOCK_WAIT_S,
+        waiting=lambda holder: print(f"waiting for process {holder}, which has {data_directory}", file=sys.stderr),
+    )
+    try:
+
+        async def add() -> None:
+            store = MailStore.open(data_directory)
+            store.attach(asyncio.get_running_loop())
+            try:
+                for name in NAMES:
+                    address = f"{name}@{DEMO_DOMAIN}"
+                    if store.accounts.lookup(address) is None:
+                        await store.accounts.add(address, hash_password(PASSWORD))
+            finally:
+                store.detach()
+                store.close()
+
+        asyncio.run(add())
+    finally:
+        os.close(lock_fd)
+
+
+def describe(config: Config) -> str:
+    """What somebody who has just started it wants to know."""
+    listening = {name: getattr(config.listen, name) for name in SERVICES}
+    lines = [f"FastMTA, configured by {config.config_file}", "Listening on:"]
+    lines += [f"  {name:<12} {' '.join(where)}" for name, where in listening.items() if where]
+    lines += ["Accounts:", *(f"  {name}@{DEMO_DOMAIN}, password {PASSWORD}" for name in NAMES), "Try:"]
+    if config.listen.smtp:
+        lines.append(f"  swaks --server {config.listen.smtp[0]} --from bob@{DEMO_DOMAIN} --to alice@{DEMO_DOMAIN}")
+    if config.listen.imap:
+        url = f"imap://{config.listen.imap[0]}/INBOX"
+        lines.append(f"  curl --user alice@{DEMO_DOMAIN}:{PASSWORD} '{url};UID=1'")
+    return "\n".join((*lines, "Ctrl-C stops it."))
+
+
+def main(arguments: list[str]) -> int:
+    """Prepares, tells, serves; the exit code."""
+    directory = Path(arguments[0] if arguments else "data").absolute()
+    try:
+        config = prepare(directory)
+    except FastMTAError as error:
+        print(f"fastmta: {error}", file=sys.stderr)
+        return 75
+    print(describe(config), flush=True)
+    return serve(directory / "fastmta.toml")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
