@@ -139,7 +139,7 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
             return POISONED
     if changed and mailbox_put(t, op.a, &box) < 0:
         return POISONED
-    return result_flags_end(t, box.modseq)
+    return result_flags_end(t, box.modseq if changed else 0)  # 0: nothing changed, nobody need be told
 
 
 cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_t uid, MessageRecord* message) noexcept nogil:

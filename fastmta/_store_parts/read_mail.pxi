@@ -366,3 +366,26 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
         return out.data[: out.length], i
     finally:
         buffer_free(&out)
+
+
+def mailbox_list(Store store not None, uint64_t account_id):
+    """[(mailbox id, record)] of an account in order of name, from one moment."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor = reading.cursor(T_MAILBOX_NAME)
+    cdef Key k, row
+    cdef MDB_val key, value
+    cdef uint64_t mailbox_id
+    cdef list out = []
+    cdef bint more
+    try:
+        k_id(&k, T_MAILBOX_NAME, account_id)
+        more = seek(cursor, &k, 9, &key, &value)
+        while more:
+            memcpy(&mailbox_id, value.mv_data, 8)
+            k_id(&row, T_MAILBOX, mailbox_id)
+            if reading.get(&row, &value):
+                out.append((mailbox_id, value_bytes(&value)))
+            more = following(cursor, &k, 9, &key, &value)
+    finally:
+        mdb_cursor_close(cursor)
+    return out

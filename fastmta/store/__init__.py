@@ -1,1 +1,23 @@
-"""Domain objects over the LMDB environment: blobs, queue, mailboxes, accounts, aliases."""
+"""What the server keeps, as messages, mailboxes, accounts and a queue: the only room above `_store` that knows records."""
+
+from fastmta.store.accounts import Account, Accounts
+from fastmta.store.aliases import Aliases
+from fastmta.store.mailboxes import Appended, Mailbox, Mailboxes, MessageRow
+from fastmta.store.mailstore import MailStore
+from fastmta.store.queue import Outcome, Queue, QueuedMessage, QueuedRecipient, Selection
+
+__all__ = [
+    "Account",
+    "Accounts",
+    "Aliases",
+    "Appended",
+    "MailStore",
+    "Mailbox",
+    "Mailboxes",
+    "MessageRow",
+    "Outcome",
+    "Queue",
+    "QueuedMessage",
+    "QueuedRecipient",
+    "Selection",
+]

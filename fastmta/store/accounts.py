@@ -1,0 +1,181 @@
+"""Accounts: who has mailboxes, under which address, with which password hash and quota."""
+
+from typing import Final
+
+import msgspec
+
+from fastmta._store import (
+    TABLE_ACCOUNT,
+    TABLE_ACCOUNT_NAME,
+    TABLE_SUBSCRIPTION,
+    TABLE_USAGE,
+    Unit,
+    mailbox_list,
+    usage_fields,
+)
+from fastmta.model.errors import Refused
+from fastmta.store.committing import Committer, commit_guarded
+
+DIRECTORY_COUNTER: Final = b"directory"
+FIRST_MAILBOXES: Final = (
+    ("INBOX", ""),
+    ("Drafts", "\\Drafts"),
+    ("Sent", "\\Sent"),
+    ("Junk", "\\Junk"),
+    ("Trash", "\\Trash"),
+    ("Archive", "\\Archive"),
+)
+PAGE: Final = 1000
+
+
+class Account(msgspec.Struct, gc=False):
+    """A user with mailboxes. `address` is canonical; `quota_bytes` 0 means none."""
+
+    id: int
+    address: str
+    password_hash: str
+    quota_bytes: int
+    created_at_s: int
+    enabled: bool = True
+    inbox_id: int = 0
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Account)
+
+
+def canonical_address(address: str) -> str:
+    """The form under which an address is kept: lower case, without spaces around it."""
+    return address.strip().lower()
+
+
+def id_key(number: int) -> bytes:
+    """An identifier as a key."""
+    return number.to_bytes(8, "big")
+
+
+class Accounts:
+    """The accounts of all domains."""
+
+    def __init__(self, store: Committer) -> None:
+        self._store = store
+
+    def lookup(self, address: str) -> Account | None:
+        """The account of an address, or None."""
+        key = canonical_address(address).encode()
+        if not 0 < len(key) <= 500:
+            return None
+        value = self._store.raw.get(TABLE_ACCOUNT_NAME, key)
+        return self.by_id(int.from_bytes(value, "big")) if value is not None else None
+
+    def by_id(self, account_id: int) -> Account | None:
+        """The account with this identifier, or None."""
+        value = self._store.raw.get(TABLE_ACCOUNT, id_key(account_id))
+        return _decoder.decode(value) if value is not None else None
+
+    def list(self) -> list[Account]:
+        """Every account, in order of address."""
+        out: list[Account] = []
+        start = b""
+        while True:
+            page = self._store.raw.scan(TABLE_ACCOUNT_NAME, b"", start, PAGE)
+            for _, value in page:
+                account = self.by_id(int.from_bytes(value, "big"))
+                if account is not None:
+                    out.append(account)
+            if len(page) < PAGE:
+                return out
+            start = page[-1][0] + b"\0"
+
+    def usage(self, account_id: int) -> tuple[int, int]:
+        """(bytes, messages) that count against the quota."""
+        fields = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
+        return fields[0], fields[1]
+
+    async def add(self, address: str, password_hash: str, *, quota_bytes: int = 0) -> Account:
+        """Makes an account with its first mailboxes, subscribed; Refused("exists") where the address has one."""
+        canonical = canonical_address(address)
+        if not 0 < len(canonical.encode()) <= 500:
+            raise ValueError("an address has 1 to 500 bytes")
+        raw = self._store.raw
+        now_s = int(self._store.clock.now())
+        account = Account(raw.new_id(), canonical, password_hash, quota_bytes, now_s)
+        unit = raw.new_unit()
+        unit.put_new(TABLE_ACCOUNT_NAME, canonical.encode(), id_key(account.id))
+        unit.quota(account.id, quota_bytes)
+        for name, special_use in FIRST_MAILBOXES:
+            mailbox_id = raw.new_id()
+            unit.mailbox_new(mailbox_id, account.id, name.encode(), special_use.encode(), now_s)
+            unit.put(TABLE_SUBSCRIPTION, id_key(account.id) + name.encode(), b"")
+            if name == "INBOX":
+                account.inbox_id = mailbox_id
+        unit.put_new(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
+        unit.count(DIRECTORY_COUNTER, 1, -1)
+        await self._store.commit(unit)
+        return account
+
+    async def set_password(self, address: str, password_hash: str) -> None:
+        """Gives an account another password; Refused("missing") where there is no such account."""
+
+        def compose() -> Unit:
+            account, unit = self._changing(address)
+            account.password_hash = password_hash
+            unit.put(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    async def set_quota(self, address: str, quota_bytes: int) -> None:
+        """Sets the ceiling of an account's mailboxes, 0 for none; what is there already stays."""
+
+        def compose() -> Unit:
+            account, unit = self._changing(address)
+            account.quota_bytes = quota_bytes
+            unit.put(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
+            unit.quota(account.id, quota_bytes)
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    async def set_enabled(self, address: str, enabled: bool) -> None:
+        """Lets an account log in, or not; its mail is delivered all the same."""
+
+        def compose() -> Unit:
+            account, unit = self._changing(address)
+            account.enabled = enabled
+            unit.put(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    async def delete(self, address: str) -> None:
+        """Removes an account with its mailboxes and mail; the bytes go through the trash."""
+
+        def compose() -> Unit:
+            account, unit = self._changing(address)
+            raw = self._store.raw
+            usage = usage_fields(raw.get(TABLE_USAGE, id_key(account.id)))
+            unit.mailbox_list_version(account.id, usage[3])
+            for mailbox_id, _ in mailbox_list(raw, account.id):
+                unit.mailbox_gone(mailbox_id)
+            for key, _ in raw.scan(TABLE_SUBSCRIPTION, id_key(account.id), b"", 1_000_000):
+                unit.delete(TABLE_SUBSCRIPTION, key)
+            unit.delete(TABLE_USAGE, id_key(account.id))
+            unit.delete(TABLE_ACCOUNT, id_key(account.id))
+            unit.delete(TABLE_ACCOUNT_NAME, account.address.encode())
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    def _changing(self, address: str) -> tuple[Account, Unit]:
+        """An account as it is now, and a unit that is refused if that has changed when it is committed."""
+        raw = self._store.raw
+        key = canonical_address(address).encode()
+        name = raw.get(TABLE_ACCOUNT_NAME, key) if 0 < len(key) <= 500 else None
+        value = raw.get(TABLE_ACCOUNT, name) if name is not None else None
+        if name is None or value is None:
+            raise Refused("missing", canonical_address(address))
+        unit = raw.new_unit()
+        unit.guard(TABLE_ACCOUNT, name, value)
+        unit.count(DIRECTORY_COUNTER, 1, -1)
+        return _decoder.decode(value), unit

@@ -1,0 +1,65 @@
+"""Aliases kept in the store, beside the map files: one address stands for several."""
+
+from typing import Final
+
+import msgspec
+
+from fastmta._store import TABLE_ALIAS, Unit
+from fastmta.model.errors import Refused
+from fastmta.store.accounts import DIRECTORY_COUNTER, canonical_address
+from fastmta.store.committing import Committer, commit_guarded
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(tuple[str, ...])
+PAGE: Final = 1000
+
+
+class Aliases:
+    """The aliases of all domains."""
+
+    def __init__(self, store: Committer) -> None:
+        self._store = store
+
+    def lookup(self, address: str) -> tuple[str, ...] | None:
+        """What an address stands for, or None."""
+        key = canonical_address(address).encode()
+        if len(key) > 500:
+            return None
+        value = self._store.raw.get(TABLE_ALIAS, key)
+        return _decoder.decode(value) if value is not None else None
+
+    def list(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every alias with its targets, in order of address."""
+        out = []
+        start = b""
+        while True:
+            page = self._store.raw.scan(TABLE_ALIAS, b"", start, PAGE)
+            out += [(key.decode(), _decoder.decode(value)) for key, value in page]
+            if len(page) < PAGE:
+                return out
+            start = page[-1][0] + b"\0"
+
+    async def add(self, address: str, targets: tuple[str, ...]) -> None:
+        """Makes an alias, or gives one that exists these targets instead."""
+        if not targets:
+            raise ValueError("an alias needs a target")
+        unit = self._store.raw.new_unit()
+        unit.put(TABLE_ALIAS, canonical_address(address).encode(), _encoder.encode(tuple(targets)))
+        unit.count(DIRECTORY_COUNTER, 1, -1)
+        await self._store.commit(unit)
+
+    async def delete(self, address: str) -> None:
+        """Removes an alias; Refused("missing") where there is none."""
+        key = canonical_address(address).encode()
+
+        def compose() -> Unit:
+            value = self._store.raw.get(TABLE_ALIAS, key) if len(key) <= 500 else None
+            if value is None:
+                raise Refused("missing", address)
+            unit = self._store.raw.new_unit()
+            unit.guard(TABLE_ALIAS, key, value)
+            unit.delete(TABLE_ALIAS, key)
+            unit.count(DIRECTORY_COUNTER, 1, -1)
+            return unit
+
+        await commit_guarded(self._store, compose)

@@ -1,0 +1,369 @@
+"""Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
+
+from array import array
+from collections.abc import Sequence
+from itertools import starmap
+from typing import Final
+
+import msgspec
+
+from fastmta._store import (
+    TABLE_ENVELOPE,
+    TABLE_MAILBOX,
+    TABLE_MAILBOX_NAME,
+    TABLE_SUBSCRIPTION,
+    TABLE_USAGE,
+    Blob,
+    Unit,
+    fetch_lines,
+    mailbox_changes,
+    mailbox_fields,
+    mailbox_list,
+    mailbox_modseq,
+    mailbox_summary,
+    mailbox_uids,
+    message_read,
+    message_rows,
+    usage_fields,
+)
+from fastmta.model.errors import Refused
+from fastmta.model.flags import DELETED
+from fastmta.store.accounts import id_key
+from fastmta.store.committing import Committer, commit_guarded
+
+DELIMITER: Final = "/"  # between the levels of a mailbox name
+SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
+NAME_BYTES: Final = 440  # of a mailbox name in UTF-8: with the account it is a key
+
+
+class Mailbox(msgspec.Struct, gc=False):
+    """A mailbox and its counts as of one moment; `recent_uid` is the first uid that nobody has seen as \\Recent."""
+
+    id: int
+    account_id: int
+    name: str
+    uid_validity: int
+    uid_next: int
+    highest_modseq: int
+    floor_modseq: int
+    exists: int
+    unseen: int
+    recent_uid: int
+    size_bytes: int
+    special_use: str
+    deleted_count: int
+
+
+class MessageRow(msgspec.Struct, gc=False):
+    """What is kept of a message beside its bytes; `size` includes the prefix, which stands in front of the blob."""
+
+    uid: int
+    blob_id: int
+    flags: int
+    keywords: bytes
+    modseq: int
+    internal_date_s: int
+    tz_minutes: int
+    size: int
+    prefix: bytes
+
+
+class Appended(msgspec.Struct, gc=False):
+    """One message of an append."""
+
+    blob: Blob
+    structure: bytes
+    internal_date_s: int
+    tz_minutes: int = 0
+    flags: int = 0
+    keywords: bytes = b""
+    prefix: bytes = b""
+
+
+def canonical_name(name: str) -> str:
+    """INBOX is one name in any case (RFC 3501 §5.1); every other is kept as given."""
+    return "INBOX" if name.upper() == "INBOX" else name
+
+
+def _mailbox(mailbox_id: int, record: bytes) -> Mailbox:
+    account_id, validity, uid_next, modseq, floor, exists, unseen, recent, size, deleted, name, special = (
+        mailbox_fields(record)
+    )
+    return Mailbox(
+        mailbox_id,
+        account_id,
+        name.decode(),
+        validity,
+        uid_next,
+        modseq,
+        floor,
+        exists,
+        unseen,
+        recent,
+        size,
+        special.decode(),
+        deleted,
+    )
+
+
+class Mailboxes:
+    """The mailboxes of all accounts."""
+
+    def __init__(self, store: Committer) -> None:
+        self._store = store
+        self._raw = store.raw
+
+    # --- the list ---
+
+    def list(self, account_id: int) -> list[Mailbox]:
+        """An account's mailboxes in order of name, with counts of one moment."""
+        return list(starmap(_mailbox, mailbox_list(self._raw, account_id)))
+
+    def get(self, account_id: int, name: str) -> Mailbox | None:
+        """The mailbox of this name, or None."""
+        raw_name = canonical_name(name).encode()
+        if len(raw_name) > NAME_BYTES:
+            return None
+        value = self._raw.get(TABLE_MAILBOX_NAME, id_key(account_id) + raw_name)
+        return self.by_id(int.from_bytes(value, "little")) if value is not None else None
+
+    def by_id(self, mailbox_id: int) -> Mailbox | None:
+        """The mailbox with this identifier, or None."""
+        record = self._raw.get(TABLE_MAILBOX, id_key(mailbox_id))
+        return _mailbox(mailbox_id, record) if record is not None else None
+
+    def modseq(self, mailbox_id: int) -> int:
+        """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
+        return mailbox_modseq(self._raw, mailbox_id)
+
+    def subscriptions(self, account_id: int) -> Sequence[str]:
+        """The names an account subscribes to, in order; a mailbox of that name need not exist."""
+        rows = self._raw.scan(TABLE_SUBSCRIPTION, id_key(account_id), b"", 1_000_000)
+        return [key[8:].decode() for key, _ in rows]
+
+    async def subscribe(self, account_id: int, name: str) -> None:
+        """Adds a name to the account's subscriptions."""
+        unit = self._raw.new_unit()
+        unit.put(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name), b"")
+        await self._store.commit(unit)
+
+    async def unsubscribe(self, account_id: int, name: str) -> None:
+        """Takes a name away from the account's subscriptions; one that is not there is no error."""
+        unit = self._raw.new_unit()
+        unit.delete(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name))
+        await self._store.commit(unit)
+
+    async def create(self, account_id: int, name: str, special_use: str = "") -> Mailbox:
+        """Makes a mailbox; Refused("exists"), or Refused("limit") for a name that is too long."""
+        mailbox_id = self._raw.new_id()
+        unit = self._raw.new_unit()
+        now_s = int(self._store.clock.now())
+        unit.mailbox_new(mailbox_id, account_id, _bounded(name), special_use.encode(), now_s)
+        await self._store.commit(unit)
+        mailbox = self.by_id(mailbox_id)
+        if mailbox is None:
+            raise Refused("missing", name)  # deleted again by somebody else before we looked
+        return mailbox
+
+    async def delete(self, mailbox_id: int) -> None:
+        """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
+        unit = self._raw.new_unit()
+        unit.mailbox_gone(mailbox_id)
+        await self._store.commit(unit)
+
+    async def rename(self, account_id: int, old: str, new: str) -> None:
+        """Renames a mailbox and its inferiors; INBOX gives its messages to a new mailbox instead (RFC 3501 §6.3.5)."""
+        old, new = canonical_name(old), canonical_name(new)
+        if old == "INBOX":
+            await self._rename_inbox(account_id, new)
+            return
+
+        def compose() -> Unit:
+            usage = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+            unit = self._raw.new_unit()
+            unit.mailbox_list_version(account_id, usage[3])
+            found = False
+            for mailbox in self.list(account_id):
+                if mailbox.name == old or mailbox.name.startswith(old + DELIMITER):
+                    found = found or mailbox.name == old
+                    renamed = new + mailbox.name[len(old) :]
+                    unit.mailbox_rename(mailbox.id, mailbox.name.encode(), _bounded(renamed))
+            if not found:
+                raise Refused("missing", old)
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    async def _rename_inbox(self, account_id: int, new: str) -> None:
+        inbox = self.get(account_id, "INBOX")
+        if inbox is None:
+            raise Refused("missing", "INBOX")
+        target_id = self._raw.new_id()
+        uids = self.uids(inbox.id)
+        unit = self._raw.new_unit()
+        unit.mailbox_new(target_id, account_id, _bounded(new), b"", int(self._store.clock.now()))
+        unit.copy(inbox.id, uids.tobytes(), target_id, True)
+        await self._store.commit(unit)
+
+    # --- reading ---
+
+    def uids(self, mailbox_id: int) -> "array[int]":
+        """Every uid, ascending."""
+        return mailbox_uids(self._raw, mailbox_id)
+
+    def rows(self, mailbox_id: int, uids: "array[int] | None" = None) -> Sequence[MessageRow]:
+        """The rows of these messages, or of all; a uid that is gone has none."""
+        return list(starmap(MessageRow, message_rows(self._raw, mailbox_id, uids)))
+
+    def summary(self, mailbox_id: int) -> "tuple[array[int], array[int], array[int], array[int], set[bytes]]":
+        """(uids, flags, modseqs, sizes, keywords in use) of a whole mailbox in one pass."""
+        uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id)
+        return uids, flags, modseqs, sizes, {word for words in lists for word in words.split()}
+
+    def flags_of(self, mailbox_id: int, uids: "array[int]") -> Sequence[tuple[int, int, bytes]]:
+        """(uid, flags, keywords) of these messages."""
+        return [(row[0], row[2], row[3]) for row in message_rows(self._raw, mailbox_id, uids)]
+
+    def fetch(
+        self,
+        mailbox_id: int,
+        seqs: "array[int]",
+        uids: "array[int]",
+        items: int,
+        start: int,
+        max_bytes: int,
+        *,
+        recent_from: int = 2**32,
+    ) -> tuple[bytes, int]:
+        """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
+        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128."""
+        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from)
+
+    def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
+        """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or
+        before floor_modseq is forgotten."""
+        rows, gone = mailbox_changes(self._raw, mailbox_id, since_modseq)
+        return list(starmap(MessageRow, rows)), gone
+
+    def structure(self, mailbox_id: int, uid: int) -> bytes | None:
+        """The structure record that `_mime` made at arrival."""
+        return self._raw.get(TABLE_ENVELOPE, id_key(mailbox_id) + uid.to_bytes(4, "big"))
+
+    def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
+        """Bytes of a message, its prefix first, a copy; b"" at the end, None where it is gone; at most 256 KB."""
+        return message_read(self._raw, mailbox_id, uid, offset, length)
+
+    # --- writing ---
+
+    def new_blob(self) -> Blob:
+        """A message to be received."""
+        return self._raw.new_blob()
+
+    async def append(
+        self,
+        mailbox_id: int,
+        blob: Blob,
+        *,
+        prefix: bytes = b"",
+        flags: int = 0,
+        keywords: bytes = b"",
+        internal_date_s: int,
+        tz_minutes: int = 0,
+        structure: bytes,
+    ) -> tuple[int, int]:
+        """Files a message; (uid_validity, uid). Refused("missing") or ("quota"): the blob is gone then too."""
+        message = Appended(blob, structure, internal_date_s, tz_minutes, flags, keywords, prefix)
+        validity, uids = await self.append_many(mailbox_id, [message])
+        return validity, uids[0]
+
+    async def append_many(self, mailbox_id: int, messages: Sequence[Appended]) -> "tuple[int, array[int]]":
+        """Files several messages, all or none (RFC 3502); (uid_validity, uids)."""
+        unit = self._raw.new_unit()
+        for each in messages:
+            unit.blob(each.blob)
+            unit.append(
+                mailbox_id,
+                each.blob.blob_id,
+                each.prefix,
+                each.flags,
+                each.keywords,
+                each.internal_date_s,
+                each.tz_minutes,
+                each.structure,
+            )
+        results = (await self._store.commit(unit)).results
+        return results[0][0] if results else 0, array("I", [result[1] for result in results])
+
+    async def set_flags(
+        self,
+        mailbox_id: int,
+        uids: "array[int]",
+        mode: int,
+        flags: int,
+        keywords: bytes = b"",
+        unchanged_since: int = -1,
+    ) -> "array[int]":
+        """Sets (0), adds (1) or removes (2) flags and keywords; the uids that had changed after `unchanged_since`."""
+        failed = array("I")
+        for start in range(0, len(uids), SLICE):
+            unit = self._raw.new_unit()
+            part = uids[start : start + SLICE].tobytes()
+            unit.flags(mailbox_id, part, mode, flags, keywords, unchanged_since)
+            failed.frombytes((await self._store.commit(unit)).results[0][1])
+        return failed
+
+    async def expunge(
+        self, mailbox_id: int, uids: "array[int] | None" = None, only_deleted: bool = True
+    ) -> "array[int]":
+        """Removes messages, of the given uids or of all, and of those the ones marked \\Deleted; the uids that went."""
+        if uids is None:
+            uids = self._deleted_uids(mailbox_id) if only_deleted else self.uids(mailbox_id)
+        gone = array("I")
+        for start in range(0, len(uids), SLICE):
+            unit = self._raw.new_unit()
+            unit.expunge(mailbox_id, uids[start : start + SLICE].tobytes(), only_deleted)
+            gone.frombytes((await self._store.commit(unit)).results[0])
+        return gone
+
+    def _deleted_uids(self, mailbox_id: int) -> "array[int]":
+        mailbox = self.by_id(mailbox_id)
+        if mailbox is None:
+            raise Refused("missing")
+        if mailbox.deleted_count == 0:
+            return array("I")
+        uids, flags, *_ = mailbox_summary(self._raw, mailbox_id)
+        return array("I", [uid for uid, each in zip(uids, flags, strict=True) if each & DELETED])
+
+    async def copy(
+        self, source_id: int, uids: "array[int]", target_id: int, *, move: bool = False
+    ) -> "tuple[int, array[int], array[int]]":
+        """Copies or moves messages, all that are there or none; (uid_validity of the target, uids, their new uids)."""
+        unit = self._raw.new_unit()
+        unit.copy(source_id, uids.tobytes(), target_id, move)
+        validity, source, target = (await self._store.commit(unit)).results[0]
+        return validity, array("I", source), array("I", target)
+
+    async def take_recent(self, mailbox_id: int) -> int:
+        """The first uid that is \\Recent for this session; for every later one, nothing before uid_next is."""
+        mailbox = self.by_id(mailbox_id)
+        if mailbox is None:
+            raise Refused("missing")
+        if mailbox.recent_uid == mailbox.uid_next:
+            return mailbox.recent_uid
+        unit = self._raw.new_unit()
+        unit.take_recent(mailbox_id)
+        first: int = (await self._store.commit(unit)).results[0]
+        return first
+
+    async def purge(self, account_id: int) -> None:
+        """Removes every message of an account; its mailboxes stay."""
+        for mailbox in self.list(account_id):
+            if mailbox.exists:
+                await self.expunge(mailbox.id, only_deleted=False)
+
+
+def _bounded(name: str) -> bytes:
+    raw_name = canonical_name(name).encode()
+    if not 0 < len(raw_name) <= NAME_BYTES:
+        raise Refused("limit", "a mailbox name has 1 to 440 bytes")
+    return raw_name

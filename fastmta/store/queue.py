@@ -1,0 +1,346 @@
+"""The durable queue: envelopes, recipients with their states, and the schedule by which owners find work.
+
+The states and legal moves stand in fastmta/queue/README.md; the operation inside the transaction refuses any other.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from fastmta._store import (
+    TABLE_COUNTER,
+    TABLE_QUEUE,
+    TABLE_QUEUE_BY_AGE,
+    TABLE_QUEUE_BY_DOMAIN,
+    TABLE_QUEUE_BY_SENDER,
+    Blob,
+    blob_read,
+    hop_due,
+    hops_due,
+    hops_next_due,
+    queue_fields,
+    queue_load,
+    queue_load_many,
+    recipient_fields,
+    schedule_token,
+)
+from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.model.errors import Refused
+from fastmta.store.accounts import id_key
+from fastmta.store.committing import GUARDED_RUNS, Committer
+
+_envelope_encoder: Final = msgspec.msgpack.Encoder()
+_envelope_decoder: Final = msgspec.msgpack.Decoder(Envelope)
+_tail_decoder: Final = msgspec.msgpack.Decoder(RecipientTail)
+SCANNED: Final = 10_000  # rows that one page of `walk` looks at, however few of them fit
+
+
+class QueuedMessage(msgspec.Struct, gc=False):
+    """A message in the queue; `live` of its recipients are still owed a result."""
+
+    queue_id: int
+    blob_id: int
+    live: int
+    envelope: Envelope
+
+
+class QueuedRecipient(msgspec.Struct, gc=False):
+    """A recipient that is owed a result."""
+
+    queue_id: int
+    n: int
+    hop: bytes
+    lane: int
+    state: int
+    attempts: int
+    due_ms: int
+    last_reply: bytes
+    tail: RecipientTail
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What became of a recipient: its move. `from_state` 0 stands for any state."""
+
+    queue_id: int
+    n: int
+    from_state: int
+    to_state: int
+    attempts: int
+    due_ms: int
+    reply: bytes = b""
+
+
+class Selection(msgspec.Struct, frozen=True, gc=False):
+    """Which recipients `walk` gives; what is None does not select."""
+
+    state: int | None = None
+    sender: bytes | None = None
+    recipient: bytes | None = None
+    domain: bytes | None = None
+    received_before_ms: int | None = None
+
+
+def _message(queue_id: int, fields: tuple[int, int, bytes]) -> QueuedMessage:
+    return QueuedMessage(queue_id, fields[0], fields[1], _envelope_decoder.decode(fields[2]))
+
+
+def _recipient(fields: tuple[int, int, bytes, int, int, int, int, bytes, bytes]) -> QueuedRecipient:
+    return QueuedRecipient(*fields[:8], _tail_decoder.decode(fields[8]))
+
+
+class Queue:
+    """The queue of all workers."""
+
+    def __init__(self, store: Committer) -> None:
+        self._store = store
+        self._raw = store.raw
+
+    def new_id(self) -> int:
+        """An identifier for a message that will be queued."""
+        return self._raw.new_id()
+
+    # --- reading ---
+
+    def message(self, queue_id: int) -> QueuedMessage | None:
+        """The message without its recipients, or None."""
+        value = self._raw.get(TABLE_QUEUE, id_key(queue_id))
+        return _message(queue_id, queue_fields(value)) if value is not None else None
+
+    def recipient(self, queue_id: int, n: int) -> QueuedRecipient | None:
+        """One recipient, or None where it has left."""
+        value = self._raw.get(TABLE_QUEUE, id_key(queue_id) + n.to_bytes(4, "big"))
+        return _recipient(recipient_fields(queue_id, n, value)) if value is not None else None
+
+    def recipients(self, queue_id: int) -> Sequence[QueuedRecipient]:
+        """A message's recipients that are owed a result, in order of n."""
+        loaded = queue_load(self._raw, queue_id, None)
+        return [] if loaded is None else [_recipient(fields) for fields in loaded[1]]
+
+    def due(self, hop: bytes, now_ms: int, limit: int, after: bytes = b"") -> list[tuple[int, int, int, int]]:
+        """[(due_ms, lane, queue_id, n)] of a hop's recipients that are due, lanes in weighted turns, at most `limit`.
+
+        `after` is a token of `position`: only what lies behind it in each lane.
+        """
+        return hop_due(self._raw, hop, now_ms, limit, after)
+
+    def position(self, rows: Iterable[tuple[int, int, int, int]], previous: bytes = b"") -> bytes:
+        """The token for `due` behind these rows of it (and behind `previous`)."""
+        return schedule_token(rows, previous)
+
+    def load(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[QueuedMessage, list[QueuedRecipient]]]:
+        """The recipients (queue_id, n) by message, in the order in which each message comes first, from one moment."""
+        wanted: dict[int, list[int]] = {}
+        for queue_id, n in pairs:
+            wanted.setdefault(queue_id, []).append(n)
+        out = []
+        for (queue_id, _), loaded in zip(wanted.items(), queue_load_many(self._raw, list(wanted.items())), strict=True):
+            if loaded is not None and loaded[1]:
+                out.append((_message(queue_id, loaded[0]), [_recipient(fields) for fields in loaded[1]]))
+        return out
+
+    def hops(self, partitions: Iterable[int], now_ms: int, limit: int = 10_000) -> list[tuple[int, bytes]]:
+        """[(earliest due_ms, hop)] of the hops of these partitions that have work now, in order of due."""
+        return hops_due(self._raw, partitions, now_ms, limit)
+
+    def next_due(self, partitions: Iterable[int]) -> int | None:
+        """When the earliest recipient of these partitions is due; None where there is none."""
+        return hops_next_due(self._raw, partitions)
+
+    def read(self, blob_id: int, offset: int, length: int) -> bytes | None:
+        """Bytes of a queued message, a copy; b"" at the end, None where it is gone. At most 256 KB a call."""
+        return blob_read(self._raw, blob_id, offset, length)
+
+    def counts(self) -> dict[str, int]:
+        """Recipients by state, of all workers; three reads."""
+        out = {}
+        for state in ("active", "deferred", "held"):
+            value = self._raw.get(TABLE_COUNTER, state.encode())
+            out[state] = int.from_bytes(value, "little", signed=True) if value is not None else 0
+        return out
+
+    def oldest_ms(self) -> int | None:
+        """When the message of the longest waiting recipient was received; None with an empty queue.
+
+        Exact for recipients that were deferred or held. One that was never tried is not in the index by age, but its due
+        is the time of its arrival, and that stands in the index of hops.
+        """
+        first = self._raw.scan(TABLE_QUEUE_BY_AGE, b"", b"", 1)
+        by_age = int.from_bytes(first[0][0][:8], "big") if first else None
+        due = self.next_due(range(256))
+        return min((each for each in (by_age, due) if each is not None), default=None)
+
+    # --- writing ---
+
+    async def add(
+        self,
+        envelope: Envelope,
+        recipients: Sequence[tuple[bytes, int, int, int, RecipientTail]],
+        blob: Blob,
+    ) -> int:
+        """Queues a message for [(hop, lane, state, due_ms, tail)]; its queue id."""
+        queue_id = self._raw.new_id()
+        unit = self._raw.new_unit()
+        unit.blob(blob)
+        unit.enqueue(queue_id, blob.blob_id, _envelope_encoder.encode(envelope))
+        for n, (hop, lane, state, due_ms, tail) in enumerate(recipients):
+            unit.recipient(queue_id, n, hop, lane, state, due_ms, _envelope_encoder.encode(tail))
+        await self._store.commit(unit)
+        return queue_id
+
+    async def finish(
+        self,
+        outcomes: Iterable[Outcome],
+        dsn: tuple[Envelope, Sequence[tuple[bytes, int, int, int, RecipientTail]], Blob] | None = None,
+    ) -> int | None:
+        """Records outcomes, and queues the DSN that they owe, in one unit; the DSN's queue id."""
+        unit = self._raw.new_unit()
+        for each in outcomes:
+            unit.move_recipient(
+                each.queue_id, each.n, each.from_state, each.to_state, each.attempts, each.due_ms, each.reply
+            )
+        queue_id = None
+        if dsn is not None:
+            envelope, recipients, blob = dsn
+            queue_id = self._raw.new_id()
+            unit.blob(blob)
+            unit.enqueue(queue_id, blob.blob_id, _envelope_encoder.encode(envelope))
+            for n, (hop, lane, state, due_ms, tail) in enumerate(recipients):
+                unit.recipient(queue_id, n, hop, lane, state, due_ms, _envelope_encoder.encode(tail))
+        await self._store.commit(unit)
+        return queue_id
+
+    async def hold(self, queue_id: int, n: int | None = None) -> int:
+        """Stops trying these recipients until they are released; how many that changed."""
+        return await self._move(queue_id, n, {RecipientState.ACTIVE, RecipientState.DEFERRED}, RecipientState.HELD)
+
+    async def release(self, queue_id: int, n: int | None = None) -> int:
+        """Lets held recipients be tried again, at once; how many that changed."""
+        return await self._move(queue_id, n, {RecipientState.HELD}, RecipientState.ACTIVE)
+
+    async def requeue(self, queue_id: int, n: int | None = None) -> int:
+        """Has deferred and held recipients tried at once; how many that changed."""
+        return await self._move(queue_id, n, {RecipientState.DEFERRED, RecipientState.HELD}, RecipientState.ACTIVE)
+
+    async def flush(self, queue_id: int, n: int | None = None) -> int:
+        """Has deferred recipients tried at once, and leaves held ones; how many that changed."""
+        return await self._move(queue_id, n, {RecipientState.DEFERRED}, RecipientState.ACTIVE)
+
+    async def delete(self, queue_id: int, n: int | None = None) -> int:
+        """Removes recipients without a DSN, and the message with its last one; how many that were."""
+        every = {RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD}
+        return await self._move(queue_id, n, every, RecipientState.BOUNCED)
+
+    async def reroute(self, queue_id: int, n: int, hop: bytes, lane: int) -> None:
+        """Gives a recipient another next hop, as after a change of routes."""
+        unit = self._raw.new_unit()
+        unit.reroute(queue_id, n, hop, lane)
+        await self._store.commit(unit)
+
+    async def _move(self, queue_id: int, n: int | None, from_states: set[RecipientState], to_state: int) -> int:
+        """Moves the recipients of a message that are in one of the states; read anew where one moved meanwhile."""
+        for run in range(GUARDED_RUNS):
+            now_ms = int(self._store.clock.now() * 1000)
+            unit = self._raw.new_unit()
+            moved = 0
+            for each in self.recipients(queue_id):
+                if (n is None or each.n == n) and each.state in from_states:
+                    unit.move_recipient(queue_id, each.n, each.state, to_state, each.attempts, now_ms, each.last_reply)
+                    moved += 1
+            if not moved:
+                return 0
+            try:
+                await self._store.commit(unit)
+            except Refused as refusal:
+                if refusal.code not in ("state", "missing") or run == GUARDED_RUNS - 1:
+                    raise
+            else:
+                return moved
+        return 0
+
+    # --- listing ---
+
+    def walk(
+        self, selection: Selection | None = None, after: bytes = b"", limit: int = 1000
+    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
+        """One page of the recipients that a selection gives, and the token of the next page (b"": that was the last).
+
+        Deferred and held recipients are found through an index by sender, domain or age; who may also be active is found
+        by a walk over the queue, of at most 10,000 rows a page, so a page may be empty while a token follows.
+        """
+        selection = selection if selection is not None else Selection()
+        table, prefix, start = _index_of(selection)
+        if table == TABLE_QUEUE:
+            return self._walk_queue(selection, after, limit)
+        rows = self._raw.scan(table, prefix, max(start, after), limit + 1)
+        rows = [(key, value) for key, value in rows if len(key) == len(prefix) + 12 or table == TABLE_QUEUE_BY_AGE]
+        following = b""
+        if len(rows) > limit:
+            following = rows[limit][0]
+            rows = rows[:limit]
+        if table == TABLE_QUEUE_BY_AGE and selection.received_before_ms is not None:
+            bound = id_key(selection.received_before_ms)
+            kept = [row for row in rows if row[0] < bound]
+            following = following if len(kept) == len(rows) else b""
+            rows = kept
+        pairs = [(int.from_bytes(key[-12:-4], "big"), int.from_bytes(key[-4:], "big")) for key, _ in rows]
+        out = []
+        for message, recipients in self.load(pairs):
+            out += [(message, each) for each in recipients if _selects(selection, message, each)]
+        return out, following
+
+    def _walk_queue(
+        self, selection: Selection, after: bytes, limit: int
+    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
+        out: list[tuple[QueuedMessage, QueuedRecipient]] = []
+        message: QueuedMessage | None = None
+        scanned = 0
+        while scanned < SCANNED:
+            page = self._raw.scan(TABLE_QUEUE, b"", after, min(1000, SCANNED - scanned))
+            if not page:
+                return out, b""
+            for key, value in page:
+                if len(out) >= limit:
+                    return out, key
+                queue_id = int.from_bytes(key[:8], "big")
+                if len(key) == 8:
+                    message = _message(queue_id, queue_fields(value))
+                    continue
+                if message is None or message.queue_id != queue_id:
+                    message = self.message(queue_id)
+                    if message is None:
+                        continue
+                recipient = _recipient(recipient_fields(queue_id, int.from_bytes(key[8:], "big"), value))
+                if _selects(selection, message, recipient):
+                    out.append((message, recipient))
+            scanned += len(page)
+            after = page[-1][0] + b"\0"
+        return out, after
+
+
+def _index_of(selection: Selection) -> tuple[int, bytes, bytes]:
+    """(table, prefix, start) of the rows among which the selected ones are."""
+    if selection.state not in (RecipientState.DEFERRED, RecipientState.HELD):
+        return TABLE_QUEUE, b"", b""
+    if selection.sender is not None:
+        return TABLE_QUEUE_BY_SENDER, selection.sender.lower()[:400] + b"\0", b""
+    domain = selection.domain
+    if domain is None and selection.recipient is not None:
+        domain = selection.recipient.rpartition(b"@")[2]
+    if domain is not None:
+        return TABLE_QUEUE_BY_DOMAIN, domain.lower()[:400] + b"\0", b""
+    return TABLE_QUEUE_BY_AGE, b"", b""
+
+
+def _selects(selection: Selection, message: QueuedMessage, recipient: QueuedRecipient) -> bool:
+    if selection.state is not None and recipient.state != selection.state:
+        return False
+    if selection.sender is not None and message.envelope.reverse_path.lower() != selection.sender.lower():
+        return False
+    path = recipient.tail.forward_path.lower()
+    if selection.recipient is not None and path != selection.recipient.lower():
+        return False
+    if selection.domain is not None and path.rpartition(b"@")[2] != selection.domain.lower():
+        return False
+    bound = selection.received_before_ms
+    return bound is None or message.envelope.received_at_ms < bound
