@@ -7,7 +7,7 @@ is bounded in bytes and in time, bodies are not read, and a connection is kept f
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
@@ -93,8 +93,7 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio's
         self._server.connected(self, 1)
         self._expect()
 
