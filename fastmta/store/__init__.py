@@ -1,4 +1,4 @@
-"""What the server keeps, as messages, mailboxes, accounts and a queue: the only room above `_store` that knows records."""
+"""What the server keeps, as messages, mailboxes, accounts and a queue: the only room that knows `_store`'s records."""
 
 from fastmta.store.accounts import Account, Accounts
 from fastmta.store.aliases import Aliases

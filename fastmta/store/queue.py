@@ -162,8 +162,8 @@ class Queue:
     def oldest_ms(self) -> int | None:
         """When the message of the longest waiting recipient was received; None with an empty queue.
 
-        Exact for recipients that were deferred or held. One that was never tried is not in the index by age, but its due
-        is the time of its arrival, and that stands in the index of hops.
+        Exact for recipients that were deferred or held. One that was never tried is not in the index by age, but its
+        due is the time of its arrival, and that stands in the index of hops.
         """
         first = self._raw.scan(TABLE_QUEUE_BY_AGE, b"", b"", 1)
         by_age = int.from_bytes(first[0][0][:8], "big") if first else None
@@ -265,8 +265,8 @@ class Queue:
     ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
         """One page of the recipients that a selection gives, and the token of the next page (b"": that was the last).
 
-        Deferred and held recipients are found through an index by sender, domain or age; who may also be active is found
-        by a walk over the queue, of at most 10,000 rows a page, so a page may be empty while a token follows.
+        Deferred and held recipients are found through an index by sender, domain or age; who may also be active is
+        found by a walk over the queue, of at most 10,000 rows a page, so a page may be empty while a token follows.
         """
         selection = selection if selection is not None else Selection()
         table, prefix, start = _index_of(selection)
