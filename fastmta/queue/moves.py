@@ -12,7 +12,6 @@ INITIAL: Final = frozenset((_A, _D, _H))
 
 LEGAL: Final = frozenset(
     {
-        (_A, _A),
         (_A, _D),
         (_A, _H),
         (_A, _DELIVERED),
@@ -23,6 +22,7 @@ LEGAL: Final = frozenset(
         (_D, _DELIVERED),
         (_D, _BOUNCED),
         (_H, _A),
+        (_H, _D),
         (_H, _BOUNCED),
     }
 )

@@ -4,9 +4,12 @@ The delay is the message's age, clamped to minimal_backoff_time .. maximal_backo
 the delays double by themselves. Up to 10 % is added so that a burst does not come back as a burst.
 """
 
+import re
 from typing import Final, Protocol
 
 import msgspec
+
+from fastmta.model.reply import Reply
 
 JITTER: Final = 0.1
 
@@ -70,3 +73,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, gc=False):
     def owes_delay_warning(self, age_s: float, reverse_path: bytes, last_reply: bytes) -> bool:
         """Whether the sender is to be told now that the message is late; once, and never the null sender."""
         return 0 < self.delay_warning_s <= age_s and reverse_path != b"" and not last_reply.endswith(DELAY_NOTED)
+
+
+_ASKED: Final = re.compile(
+    r"(?:again|retry|back|wait)\b[^0-9]{0,40}?(\d{1,5}) *(s|sec|seconds?|m|min|minutes?|h|hours?)?\b", re.IGNORECASE
+)
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def asked_delay_s(reply: Reply) -> float:
+    """The delay that a greylisting server asks for ("try again in 300 seconds"); 0.0 where it asks for none."""
+    if reply.code not in (450, 451) or not (reply.enhanced in ("", "4.7.1", "4.7.0", "4.2.0") or "grey" in reply.text):
+        return 0.0
+    found = _ASKED.search(reply.text)
+    return float(int(found[1]) * _UNITS[(found[2] or "")[:1].lower()]) if found else 0.0

@@ -138,6 +138,7 @@ class Client:
         "state",
         "tls",
         "transaction",
+        "unanswered",
     )
 
     def __init__(self, helo_name: str, peer: str, *, lmtp: bool = False, tls_level: str = "may") -> None:
@@ -157,6 +158,7 @@ class Client:
         self.state = State.GREETING
         self.tls = False
         self.transaction: Transaction | None = None
+        self.unanswered = False  # the session failed before the server said anything to the transaction
 
     # --- what the owner calls ---
 
@@ -504,6 +506,7 @@ class Client:
 
     def _fail(self, reply: Reply) -> Event:
         self.failure = reply
+        self.unanswered = self.state is State.RESET or (self.state is _ENVELOPE and self._answered == 0)
         self.is_usable = False
         self.state = State.CLOSED
         return Event.CLOSED

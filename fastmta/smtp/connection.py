@@ -12,6 +12,7 @@ import ssl
 from typing import Any, Final, Protocol
 
 from fastmta._parser import normalize, stuff
+from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
 from fastmta.smtp.client import Client, Event, State, Transaction
 from fastmta.tls.upgrade import start_tls
@@ -58,7 +59,10 @@ class ConnectionOwner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection. `deadline` is in the loop's seconds; `busy` while a transaction or the handshake is under way."""
+    """One connection to `address`. `deadline` is in the loop's seconds.
+
+    `tls_failed`: the TLS handshake has begun and not ended well, so that the owner may try again without.
+    """
 
     __slots__ = (
         "_after_cr",
@@ -71,19 +75,22 @@ class Connection(asyncio.Protocol):
         "_size",
         "_timeouts",
         "_transport",
+        "address",
         "client",
         "deadline",
-        "host",
         "idle_since",
         "opened_at",
         "tls_failed",
         "transaction",
     )
 
-    # `tls_failed`: the handshake has begun and not ended well, so the owner may try again without.
-
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, client: Client, host: str, timeouts: Timeouts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: ConnectionOwner,
+        client: Client,
+        address: Address,
+        timeouts: Timeouts,
     ) -> None:
         self._loop = loop
         self._owner = owner
@@ -93,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._offset = self._size = 0
         self._at_line_start, self._after_cr = True, False
         self.client = client
-        self.host = host
+        self.address = address
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + timeouts.smtp_helo_timeout
         self.tls_failed = False
@@ -131,6 +138,12 @@ class Connection(asyncio.Protocol):
             and client.messages < MESSAGES
             and self._loop.time() - self.opened_at < LIFETIME_S
         )
+
+    @property
+    def tls_version(self) -> str:
+        """The version of TLS in use, "" in plain text."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return tls.version() or "" if tls is not None else ""
 
     def close(self) -> None:
         """Says QUIT and closes behind it, without waiting for an answer."""
@@ -287,7 +300,7 @@ class Connection(asyncio.Protocol):
                 self,
                 context,
                 server_side=False,
-                server_hostname=self.host,
+                server_hostname=self.address.host,
                 timeout_s=TLS_HANDSHAKE_S,
                 adopt=self._adopt,
             )

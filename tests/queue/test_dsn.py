@@ -49,7 +49,7 @@ def parts_of(raw):
 def test_a_failure_has_three_parts_and_the_fields_of_rfc_3464():
     message, (text, status, original) = parts_of(build(report()))
     assert message.get_content_type() == "multipart/report" and message.get_param("report-type") == "delivery-status"
-    assert message["Auto-Submitted"] == "auto-replied" and message["To"] == "<s@a.test>"
+    assert message["Auto-Submitted"] == "auto-replied" and message["To"] == "s@a.test"
     assert "<r@b.test>" in text.get_content()
     about_message, about_recipient = status.get_payload()
     assert about_message["Reporting-MTA"] == "dns; mx.test" and about_message["Arrival-Date"]

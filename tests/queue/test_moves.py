@@ -11,11 +11,13 @@ from fastmta.queue.moves import LEGAL, LIVE, is_legal
 
 def readme_moves():
     text = (Path(fastmta.queue.__file__).parent / "README.md").read_text()
-    pattern = r"^\| ([a-z, ]+) \| (active|deferred|held|delivered|bounced) \|"
+    pattern = r"^\| ([a-z, ]+) \| ((?:active|deferred|held|delivered|bounced)[a-z, ]*) \|"
     return {
-        (RecipientState[before.strip().upper()], RecipientState[after.upper()])
-        for befores, after in re.findall(pattern, text, re.MULTILINE)
+        (RecipientState[before.strip().upper()], RecipientState[after])
+        for befores, afters in re.findall(pattern, text, re.MULTILINE)
         for before in befores.split(",")
+        for after in RecipientState.__members__
+        if after.lower() in afters
     }
 
 

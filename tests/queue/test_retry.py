@@ -2,7 +2,8 @@
 
 import pytest
 
-from fastmta.queue.retry import DELAY_NOTED, RetryPolicy
+from fastmta.model.reply import Reply
+from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 
 DAY = 86400.0
 
@@ -43,3 +44,19 @@ def test_the_delay_warning_goes_once_and_never_to_the_null_sender():
     assert not policy.owes_delay_warning(7200, b"a@b.test", b"451 later" + DELAY_NOTED)
     assert not policy.owes_delay_warning(7200, b"", b"")
     assert not RetryPolicy().owes_delay_warning(7200, b"a@b.test", b"")
+
+
+@pytest.mark.parametrize(
+    ("reply", "seconds"),
+    [
+        (Reply(450, "4.7.1", "Greylisted, try again in 300 seconds"), 300),
+        (Reply(451, "4.7.1", "greylisting in action, please come back later"), 0),
+        (Reply(451, "4.7.1", "Try again in 5 minutes"), 300),
+        (Reply(450, "", "Please retry in 00:01 or 60s"), 0),
+        (Reply(451, "4.7.1", "try again in 90"), 90),
+        (Reply(550, "5.7.1", "try again in 90"), 0),
+        (Reply(450, "4.2.2", "mailbox full, try again in 9 hours"), 0),
+    ],
+)
+def test_a_greylisting_server_may_ask_for_a_delay(reply, seconds):
+    assert asked_delay_s(reply) == seconds

@@ -1,0 +1,58 @@
+"""One message for some recipients of one hop, from the moment it is taken from the schedule to its committed result."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
+from fastmta.model.reply import Reply
+from fastmta.queue.dsn import Kind, Outcome
+from fastmta.smtp.client import Transaction
+
+if TYPE_CHECKING:
+    from fastmta.delivery.owner import HopOwner
+    from fastmta.dns.mx import Address
+
+# What is to be written of one recipient: n, new state, attempts, due_ms, last reply.
+Move = tuple[int, int, int, int, bytes]
+
+
+class Job(Transaction):
+    """A transaction with all that delivery knows of it. `addresses`: those not tried yet, None: not looked up."""
+
+    __slots__ = (
+        "addresses",
+        "done",
+        "failure",
+        "message",
+        "moves",
+        "owner",
+        "plain_text",
+        "recordings",
+        "relay",
+        "reports",
+        "rows",
+        "sessions",
+    )
+
+    def __init__(self, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> None:
+        super().__init__(message.envelope, [row.tail for row in rows])
+        self.owner = owner
+        self.message = message
+        self.rows = rows
+        self.addresses: list[Address] | None = None
+        self.sessions = 0
+        self.failure: Reply | None = None
+        self.relay = ""  # "host[address]:port" of the last server that was spoken to
+        self.plain_text = False  # a TLS handshake failed where it is not required
+        self.done: set[int] = set()  # numbers of recipients whose end is committed already
+        self.moves: list[Move] = []
+        self.reports: dict[Kind, list[Outcome]] | None = None
+        self.recordings = 0
+
+    def rest(self) -> "Job":
+        """A new job for the recipients of `again`."""
+        return Job(self.owner, self.message, [self.rows[n] for n in self.again])
+
+    def committed(self, unit: Any) -> None:
+        """The store's callback."""
+        self.owner.recorded(self, unit)

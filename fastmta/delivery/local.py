@@ -1,0 +1,139 @@
+"""The hop local: recipients of ours that their mailbox refused while the message was accepted, tried again.
+
+The delivery and the end of the queued recipient are one unit, so it happens exactly once. One message at a time, in a
+task, since reading a whole message and finding its structure may take a while.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from fastmta._mime import Structure
+from fastmta.delivery.job import Job
+from fastmta.delivery.owner import COMMITTED, REFUSED, HopOwner
+from fastmta.delivery.seams import QueuedRecipient
+from fastmta.model.envelope import LocalTarget, QueuedTarget, RecipientState, RecipientTail, Resolution
+from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
+from fastmta.queue.scheduler import lane_for
+from fastmta.runtime.metrics import METRICS
+
+if TYPE_CHECKING:
+    from fastmta.delivery.service import DeliveryService
+
+PIECE_BYTES: Final = 65_536  # parsed in one go; the loop runs between pieces
+
+DELIVERED: Final = Reply(250, "2.0.0", "delivered to mailbox")
+FORWARDED: Final = Reply(250, "2.0.0", "forwarded")
+UNKNOWN_USER: Final = Reply(550, "5.1.1", "The mailbox does not exist")
+OVER_QUOTA: Final = Reply(452, "4.2.2", "The mailbox is full")
+NOT_NOW: Final = Reply(451, "4.3.0", "The mailbox cannot be written now")
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class LocalHop(HopOwner):
+    """All local recipients of the queue."""
+
+    __slots__ = ("_running",)
+
+    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
+        super().__init__(service, hop, transport)
+        self._running = False
+
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self._running
+
+    def pump(self) -> None:
+        if not self._running and not self.service.is_stalled(self) and (self.ready or self.refill()):
+            self._running = True
+            self.service.services.tasks.spawn("delivery local", self._run())
+
+    async def _run(self) -> None:
+        service = self.service
+        try:
+            while not service.is_stalled(self) and (self.ready or self.refill()):
+                job = self.ready.popleft()
+                try:
+                    await self._deliver(job)
+                except Exception as error:
+                    service.log.exception("delivery.failed", error, queue_id=queue_id_text(job.message.queue_id))
+                    service.cells[METRICS.internal_errors_total["delivery"]] += 1
+                    job.decide(Reply(451, "4.3.0", "internal error"))
+                service.recorder.finish(job)
+        finally:
+            self._running = False
+
+    async def _deliver(self, job: Job) -> None:
+        """What mailboxes take is done and committed here; every recipient gets a reply for the recorder."""
+        wanted: dict[int, tuple[LocalTarget | QueuedTarget, ...]] = {}
+        for n, row in enumerate(job.rows):
+            resolution = self._resolve(row)
+            if resolution.refusal is not None:
+                job.results[n] = resolution.refusal
+            elif not resolution.targets:
+                job.results[n] = UNKNOWN_USER
+            else:
+                wanted[n] = resolution.targets
+        structure = await self._structure(job) if wanted else b""
+        if structure is None:
+            job.decide(Reply(451, "4.3.0", "The message cannot be read"))
+            return
+        for n, targets in wanted.items():
+            job.results[n] = await self._commit(job, job.rows[n], targets, structure)
+
+    def _resolve(self, row: QueuedRecipient) -> Resolution:
+        """The mailbox of an address, which aliases have been applied to already, or what the directory says now."""
+        path = row.tail.forward_path
+        services = self.service.services
+        account = services.store.accounts.lookup(path.decode("utf-8", "surrogateescape").lower())
+        if account is not None and account.enabled:
+            return Resolution(targets=(LocalTarget(account.id, account.inbox_id, path),))
+        return services.directory.resolve(path, may_relay=True)
+
+    async def _commit(
+        self, job: Job, row: QueuedRecipient, targets: tuple[LocalTarget | QueuedTarget, ...], structure: bytes
+    ) -> Reply:
+        """One unit: into each mailbox, into the queue for whoever else the address stands for now, and done."""
+        raw = self.service.services.store.raw
+        message = job.message
+        now = self.service.clock.now()
+        unit = raw.new_unit()
+        forwarded = [target for target in targets if isinstance(target, QueuedTarget)]
+        if forwarded:
+            queue_id = raw.new_id()
+            unit.enqueue(queue_id, message.blob_id, _encode(message.envelope))
+            for n, onward in enumerate(forwarded):
+                state = RecipientState.HELD if onward.held else RecipientState.ACTIVE
+                tail = RecipientTail(onward.forward_path, row.tail.orcpt, row.tail.notify, row.tail.original)
+                lane = int(lane_for(message.envelope.size_bytes, len(forwarded)))
+                unit.recipient(queue_id, n, onward.hop, lane, int(state), int(now * 1000), _encode(tail))
+        for target in targets:
+            if isinstance(target, LocalTarget):
+                prefix = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n" % (message.envelope.reverse_path, target.address)
+                unit.append(target.mailbox_id, message.blob_id, prefix, 0, b"", int(now), 0, structure)
+        unit.move_recipient(message.queue_id, row.n, 0, int(RecipientState.DELIVERED), row.attempts + 1, 0, b"")
+        committed: asyncio.Future[Any] = self.service.loop.create_future()
+        raw.submit(unit, committed.set_result)
+        await asyncio.shield(committed)
+        if unit.status == COMMITTED:
+            job.done.add(row.n)
+            return FORWARDED if len(forwarded) == len(targets) else DELIVERED
+        if unit.status == REFUSED and unit.failure == "quota":
+            return OVER_QUOTA
+        return NOT_NOW  # the store is in trouble, or the mailbox went meanwhile: the next try asks again
+
+    async def _structure(self, job: Job) -> bytes | None:
+        parser = Structure()
+        queue = self.service.queue
+        size = job.envelope.size_bytes
+        offset = 0
+        while offset < size:
+            piece = queue.read(job.message.blob_id, offset, min(PIECE_BYTES, size - offset))
+            if not piece:
+                return None
+            parser.feed(piece)
+            offset += len(piece)
+            await asyncio.sleep(0)
+        return parser.finish()

@@ -1,0 +1,125 @@
+"""The owner of one hop: what is taken from its schedule, and what becomes of it; its kinds add how it is delivered.
+
+A recipient that was taken is in `book` until its result is committed; jobs that wait for a connection are in `ready`.
+Both are bounded, so a backlog of a million costs this process nothing.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from fastmta.delivery.job import Job
+from fastmta.model.ids import queue_id_text
+from fastmta.queue.scheduler import RECIPIENTS_A_TRANSACTION, HopBook
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fastmta.delivery.service import DeliveryService
+
+COMMITTED: Final = 1  # Unit.status
+REFUSED: Final = 2
+
+
+class HopOwner:
+    """One hop in the hands of this slot. `transport` is the label of its metrics."""
+
+    __slots__ = ("book", "hop", "ready", "service", "transport")
+
+    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
+        self.service = service
+        self.hop = hop
+        self.transport = transport
+        self.book = HopBook()
+        self.ready: deque[Job] = deque()
+
+    def kick(self) -> None:
+        """There may be new work."""
+        self.book.more = True
+        self.pump()
+
+    def pump(self) -> None:
+        """Starts as much as may be started now."""
+        raise AssertionError("a kind of hop says how it delivers")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether forgetting this owner would lose nothing."""
+        return not self.ready and not self.book.in_flight
+
+    def close(self) -> None:
+        """Lets go of what is not under way."""
+        for job in self.ready:
+            self.give_back(job)
+        self.ready.clear()
+
+    def abort(self) -> None:
+        """Ends what is under way."""
+
+    def settings_changed(self) -> None:
+        """The configuration was reread."""
+
+    def tick(self, now: float) -> None:
+        """Once a second; `now` is monotonic."""
+
+    def refill(self) -> bool:
+        """Takes the next page of the schedule; whether anything is ready."""
+        book = self.book
+        if not book.more:
+            return bool(self.ready)
+        service = self.service
+        queue = service.queue
+        limit = book.page_limit()
+        keys = book.take(queue.due(self.hop, service.now_ms(), limit), limit)
+        if keys:
+            loaded = queue.load(keys)
+            ready = self.ready
+            found = 0
+            for message, rows in loaded:
+                found += len(rows)
+                if len(rows) <= RECIPIENTS_A_TRANSACTION:
+                    ready.append(Job(self, message, rows))
+                else:
+                    for start in range(0, len(rows), RECIPIENTS_A_TRANSACTION):
+                        ready.append(Job(self, message, rows[start : start + RECIPIENTS_A_TRANSACTION]))
+            if found != len(keys):  # deleted between the two reads
+                known = {(row.queue_id, row.n) for _, rows in loaded for row in rows}
+                book.in_flight.difference_update(key for key in keys if key not in known)
+        return bool(self.ready)
+
+    def give_back(self, job: Job) -> None:
+        """The job is not done and not recorded: its recipients are the schedule's again."""
+        self.book.forget(job.message.queue_id, (row.n for row in job.rows))
+        self.book.more = True
+
+    def take_again(self, job: Job) -> None:
+        """What the server did not take only because it was too much at once goes first."""
+        if job.again:
+            self.ready.appendleft(job.rest())
+
+    def recorded(self, job: Job, unit: "Any") -> None:
+        """The store has committed the job's unit, or has not."""
+        service = self.service
+        service.unrecorded -= 1
+        status = unit.status
+        if status == COMMITTED:
+            in_flight = self.book.in_flight
+            queue_id = job.message.queue_id
+            for row, reply in zip(job.rows, job.results, strict=True):
+                if reply is not None:
+                    in_flight.discard((queue_id, row.n))
+        elif status == REFUSED:
+            if service.recorder.still_wanted(job):
+                service.recorder.submit(job)
+            else:
+                self.forget_decided(job)
+        else:
+            # Nothing can be recorded now. The recipients stay in flight, so that they are not delivered twice, and the
+            # service writes their results again later.
+            service.log.error("delivery.not_recorded", queue_id=queue_id_text(job.message.queue_id), cause=unit.failure)
+            service.unwritten.append(job)
+        service.after_commit()
+
+    def forget_decided(self, job: Job) -> None:
+        """Nothing more is to be recorded of what the job has decided."""
+        numbers = [row.n for row, reply in zip(job.rows, job.results, strict=True) if reply is not None]
+        self.book.forget(job.message.queue_id, numbers)

@@ -1,0 +1,295 @@
+"""From replies to the store: the new state of each recipient, notifications that are owed, log lines and counters.
+
+Everything that one delivery decides of a message is one unit: moves and notifications are all kept or none. A unit
+that is refused because somebody else has decided about one recipient meanwhile is written again without that one.
+"""
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from fastmta._mime import Structure
+from fastmta.delivery.job import Job
+from fastmta.delivery.seams import QueuedRecipient, Services
+from fastmta.model.envelope import (
+    HAS_8BIT,
+    HAS_BARE_NEWLINE,
+    HAS_DOT_LINE,
+    HAS_LONG_LINE,
+    NOTIFY_SUCCESS,
+    Envelope,
+    Lane,
+    LocalTarget,
+    RecipientState,
+    RecipientTail,
+)
+from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
+from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, status_of
+from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
+from fastmta.runtime import crash
+from fastmta.runtime.metrics import METRICS
+
+if TYPE_CHECKING:
+    from fastmta.delivery.service import DeliveryService
+
+LAST_REPLY_BYTES: Final = 1000  # of a reply that is kept with a deferred recipient
+RECORDINGS: Final = 8  # of one job, before its recipients are given back to the schedule
+
+_DELIVERED, _DEFERRED, _BOUNCED = (
+    int(RecipientState.DELIVERED),
+    int(RecipientState.DEFERRED),
+    int(RecipientState.BOUNCED),
+)
+_LIVE: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED)
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Recorder:
+    """Writes results down. One a service; `policy` is replaced by a reload."""
+
+    def __init__(self, services: Services, service: "DeliveryService") -> None:
+        self._services = services
+        self._service = service
+        self.policy = RetryPolicy.of(services.config.delivery)
+        self._log_all = services.log.threshold <= 20
+
+    # --- results ---
+
+    def finish(self, job: Job, *, counts: bool = True, not_before_s: float = 0.0) -> None:
+        """Records every result of the job. `counts`: it was an attempt. `not_before_s`: the earliest next try."""
+        services = self._services
+        now = services.clock.now()
+        envelope = job.envelope
+        age_s = now - envelope.received_at_ms * 0.001
+        moves = job.moves
+        moves.clear()
+        transport = job.owner.transport
+        cells = services.cells
+        for row, reply in zip(job.rows, job.results, strict=True):
+            if reply is None:
+                continue
+            attempts = row.attempts + counts
+            if reply.code < 300:
+                if crash.NAME:
+                    crash.crash_point("after_remote_250")
+                if row.n not in job.done:
+                    moves.append((row.n, _DELIVERED, attempts, 0, b""))
+                status = "delivered"
+                METRICS.delivery_seconds.observe(cells, age_s)
+                if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on:
+                    self._report(job, "delivered" if transport == "local" else "relayed", row, reply)
+            elif reply.code >= 500 or self.policy.is_expired(age_s, envelope.reverse_path):
+                moves.append((row.n, _BOUNCED, attempts, 0, b""))
+                status = "bounced"
+                self._report(job, "failed", row, reply)
+            else:
+                moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
+                status = "deferred"
+            cells[METRICS.deliveries_total[transport, status]] += 1
+            if self._log_all:
+                services.log.info(
+                    f"delivery.{status}",
+                    queue_id=queue_id_text(job.message.queue_id),
+                    recipient=row.tail.forward_path,
+                    next_hop=job.owner.hop,
+                    relay=job.relay or "none",
+                    delay=round(age_s, 3),
+                    dsn=status_of(reply),
+                    reply=str(reply),
+                )
+        if moves or job.reports:
+            self.submit(job)
+        else:
+            job.owner.forget_decided(job)
+
+    def _deferral(
+        self,
+        job: Job,
+        row: QueuedRecipient,
+        reply: Reply,
+        now: float,
+        age_s: float,
+        attempts: int,
+        not_before_s: float,
+    ) -> tuple[int, int, int, int, bytes]:
+        policy = self.policy
+        reverse_path = job.envelope.reverse_path
+        delay_s = policy.delay_s(age_s, attempts, random.random(), asked_delay_s(reply) if job.relay else 0.0)
+        due_s = max(now + delay_s, not_before_s)
+        said = f"host {job.relay} said: {reply}" if job.relay else str(reply)
+        text = said.encode("utf-8", "replace")[:LAST_REPLY_BYTES]
+        noted = row.last_reply.endswith(DELAY_NOTED)
+        if policy.owes_delay_warning(age_s, reverse_path, row.last_reply):
+            self._report(job, "delayed", row, reply)
+            noted = True
+        return row.n, _DEFERRED, attempts, int(due_s * 1000), text + DELAY_NOTED if noted else text
+
+    def _report(self, job: Job, kind: Kind, row: QueuedRecipient, reply: Reply) -> None:
+        """Notes that the sender is owed a notification of this kind, if so."""
+        if owes(kind, job.envelope, row.tail):
+            if job.reports is None:
+                job.reports = {}
+            job.reports.setdefault(kind, []).append(Outcome(row.tail, reply, job.relay))
+        elif kind == "failed" and not job.envelope.reverse_path:
+            self._services.log.info(
+                "delivery.bounce_dropped",
+                queue_id=queue_id_text(job.message.queue_id),
+                recipient=row.tail.forward_path,
+                reply=str(reply),
+            )
+
+    # --- the unit ---
+
+    def submit(self, job: Job) -> None:
+        """Hands the job's moves and notifications to the store as one unit; `job.committed` hears of it."""
+        raw = self._services.store.raw
+        queue_id = job.message.queue_id
+        unit = raw.new_unit()
+        # From any live state: a requeue in the meantime must not make a second delivery of this one.
+        for n, state, attempts, due_ms, reply in job.moves:
+            unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
+        if job.reports:
+            for kind, outcomes in job.reports.items():
+                self._notify(unit, job, kind, outcomes)
+        if crash.NAME:
+            crash.crash_point("before_done")
+        job.recordings += 1
+        self._service.unrecorded += 1
+        raw.submit(unit, job.committed)
+
+    def still_wanted(self, job: Job) -> bool:
+        """After a refusal: leaves only the moves of recipients that may still be moved; whether any is left."""
+        queue = self._services.store.queue
+        queue_id = job.message.queue_id
+        kept = []
+        gone = set()
+        for move in job.moves:
+            row = queue.recipient(queue_id, move[0])
+            if row is not None and row.state in _LIVE:
+                kept.append(move)
+            else:
+                gone.add(move[0])
+                self._services.log.info("delivery.too_late", queue_id=queue_id_text(queue_id), n=move[0])
+        lost = {bytes(row.tail.forward_path) for row in job.rows if row.n in gone}
+        for kind, outcomes in list((job.reports or {}).items()):
+            left = [outcome for outcome in outcomes if outcome.recipient.forward_path not in lost]
+            assert job.reports is not None
+            if left:
+                job.reports[kind] = left
+            else:
+                del job.reports[kind]
+        changed = len(kept) < len(job.moves)
+        job.moves = kept
+        return bool(kept) and changed and job.recordings < RECORDINGS
+
+    # --- notifications ---
+
+    def _notify(self, unit: Any, job: Job, kind: Kind, outcomes: list[Outcome]) -> None:
+        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue."""
+        services = self._services
+        envelope = job.envelope
+        now = services.clock.now()
+        resolution = services.directory.resolve(envelope.reverse_path, may_relay=True)
+        if resolution.refusal is not None or not resolution.targets:
+            services.log.info(
+                "delivery.bounce_dropped",
+                queue_id=queue_id_text(job.message.queue_id),
+                sender=envelope.reverse_path,
+                reply=str(resolution.refusal),
+            )
+            return
+        raw = services.store.raw
+        report_id = int(raw.new_id())
+        config = services.config
+        report = Report(
+            kind=kind,
+            hostname=config.myhostname,
+            queue_id=queue_id_text(job.message.queue_id),
+            report_id=queue_id_text(report_id),
+            envelope=envelope,
+            outcomes=outcomes,
+            original=self._original(job, kind, config.delivery.bounce_size_limit),
+            now_s=now,
+            retry_until_s=envelope.received_at_ms / 1000 + self.policy.lifetime_s(envelope.reverse_path),
+            size_limit=config.delivery.bounce_size_limit,
+        )
+        message = build(report)
+        blob = raw.new_blob()
+        blob.feed(message)
+        own = Envelope(
+            b"",
+            int(now * 1000),
+            len(message),
+            bits_of(message),
+            client="local",
+            smtputf8=envelope.smtputf8,
+            protocol="local",
+        )
+        raw_own = _encode(own)
+        unit.blob(blob)
+        structure = b""
+        for target in resolution.targets:
+            if isinstance(target, LocalTarget) and not structure:
+                parser = Structure()
+                parser.feed(message)
+                structure = parser.finish()
+        # Deliveries come last: one that is refused becomes a recipient of the row that the others have made.
+        queued = [target for target in resolution.targets if not isinstance(target, LocalTarget)]
+        if queued:
+            unit.enqueue(report_id, blob.blob_id, raw_own)
+        for n, target in enumerate(queued):
+            state = RecipientState.HELD if target.held else RecipientState.ACTIVE
+            tail = _encode(RecipientTail(target.forward_path))
+            unit.recipient(report_id, n, target.hop, int(Lane.SMALL), int(state), own.received_at_ms, tail)
+        for n, target in enumerate(resolution.targets, len(queued)):
+            if isinstance(target, LocalTarget):
+                prefix = b"Return-Path: <>\r\nDelivered-To: %b\r\n" % target.address
+                tail = _encode(RecipientTail(target.address))
+                unit.deliver(
+                    target.mailbox_id,
+                    blob.blob_id,
+                    prefix,
+                    0,
+                    b"",
+                    int(now),
+                    0,
+                    structure,
+                    report_id,
+                    n,
+                    b"local:",
+                    tail,
+                    raw_own,
+                )
+        services.log.info(
+            "delivery.notified",
+            queue_id=queue_id_text(job.message.queue_id),
+            report=queue_id_text(report_id),
+            kind=kind,
+            recipient=envelope.reverse_path,
+        )
+
+    def _original(self, job: Job, kind: Kind, limit: int) -> bytes:
+        """As much of the message as the notification needs; b"" where it has gone."""
+        size = job.envelope.size_bytes
+        wanted = size if kind == "failed" and size <= limit else min(size, HEADER_BYTES)
+        raw = b""
+        while len(raw) < wanted:
+            piece = self._services.store.queue.read(job.message.blob_id, len(raw), min(wanted - len(raw), 262_144))
+            if not piece:
+                break
+            raw += piece
+        return raw
+
+
+def bits_of(message: bytes) -> int:
+    """The arrival bits of a message of our own making."""
+    bits = 0 if message.isascii() else HAS_8BIT
+    if b"\n." in message:
+        bits |= HAS_DOT_LINE
+    if any(len(line) > 998 for line in message.split(b"\r\n")):
+        bits |= HAS_LONG_LINE
+    if message.count(b"\n") != message.count(b"\r\n") or message.count(b"\r") != message.count(b"\r\n"):
+        bits |= HAS_BARE_NEWLINE
+    return bits

@@ -1,0 +1,373 @@
+"""Hops behind SMTP or LMTP: connections, kept and reused; addresses, tried in turn; the window; death and revival.
+
+The common path, a message over a connection that is there, runs in callbacks of the transport and the store alone. A
+task exists only while a connection is being made.
+"""
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from fastmta.delivery.job import Job
+from fastmta.delivery.owner import HopOwner
+from fastmta.delivery.routing import NextHop, parse_hop
+from fastmta.dns.mx import Address
+from fastmta.model.errors import PermanentFailure, TemporaryFailure
+from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
+from fastmta.queue.concurrency import Window
+from fastmta.runtime.metrics import METRICS
+from fastmta.smtp.client import Client, Transaction
+from fastmta.smtp.connection import Connection
+
+if TYPE_CHECKING:
+    from fastmta.delivery.service import DeliveryService
+
+HEADER_LOOK_BYTES: Final = 65_536  # of a message whose header is searched for 8-bit bytes
+
+
+class RemoteHop(HopOwner):
+    """One SMTP or LMTP destination, with all its connections."""
+
+    __slots__ = ("_closing", "_dead_reason", "_dead_until", "_idle", "_next_hop", "_open", "busy", "window")
+
+    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
+        super().__init__(service, hop, transport)
+        self.window = self._new_window()
+        self.busy = 0  # deliveries under way, those that only connect included: Postfix's busy_refcount
+        self._idle: list[Connection] = []  # the last one in is the first one out, so the others may time out
+        self._open: dict[Connection, Job | None] = {}  # with the job that waits for the end of the handshake
+        self._dead_until = 0.0
+        self._dead_reason: Reply | None = None
+        self._next_hop: NextHop | None = None
+        self._closing = False
+
+    def _new_window(self) -> Window:
+        delivery = self.service.config.delivery
+        return Window(
+            delivery.initial_destination_concurrency,
+            delivery.default_destination_concurrency_limit,
+            delivery.default_destination_concurrency_failed_cohort_limit,
+        )
+
+    # --- what the service calls ---
+
+    def pump(self) -> None:
+        service = self.service
+        if self._closing:
+            return
+        if self._dead_reason is not None:
+            if service.clock.monotonic() < self._dead_until:
+                self._suspend()
+                return
+            self._dead_reason = None
+            self.window.revived(self.busy)
+            service.log.info("destination.revived", next_hop=self.hop)
+        ready = self.ready
+        while not service.is_stalled(self) and (ready or self.refill()):
+            if self._idle:
+                connection = self._idle.pop()
+                if connection.is_reusable:
+                    self.busy += 1
+                    self._start(connection, ready.popleft())
+                else:
+                    connection.close()
+            elif self.busy < self.window.size and service.may_connect(self):
+                self._connect_for(ready.popleft())
+            else:
+                return
+
+    @property
+    def is_idle(self) -> bool:
+        return (
+            super().is_idle and not self._open and not self.busy and self._dead_reason is None and self.window.is_fresh
+        )
+
+    def tick(self, now: float) -> None:
+        if self._dead_reason is not None and now >= self._dead_until:
+            self.pump()
+
+    def close_idle(self) -> bool:
+        """Closes one connection that is at rest, to make room for another hop's; whether there was one."""
+        while self._idle:
+            connection = self._idle.pop(0)
+            if connection.is_reusable:
+                connection.close()
+                return True
+            connection.close()
+        return False
+
+    def close(self) -> None:
+        super().close()
+        self._closing = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def settings_changed(self) -> None:
+        self._next_hop = None
+        self.window = self._new_window()
+        while self.close_idle():
+            pass
+
+    def abort(self) -> None:
+        """Ends what is under way; its recipients are due again, for whoever owns the hop next."""
+        for connection in list(self._open):
+            connection.abort()
+
+    # --- what connections call ---
+
+    def session_ready(self, connection: Connection) -> None:
+        job = self._open[connection]
+        self._open[connection] = None
+        if connection.client.tls:
+            self._count_tls(connection)
+        if job is None:
+            self._rest(connection)
+        else:
+            self._start(connection, job)
+
+    def transaction_done(self, connection: Connection) -> None:
+        job = connection.transaction
+        assert isinstance(job, Job)
+        service = self.service
+        self.window.succeeded(self.busy)
+        job.relay = connection.client.peer
+        service.recorder.finish(job)
+        ready = self.ready
+        if job.again:
+            ready.appendleft(job.rest())
+        if (
+            connection.is_reusable
+            and not self._closing
+            and self._dead_reason is None
+            and not service.is_stalled(self)
+            and (ready or self.refill())
+        ):
+            self._start(connection, ready.popleft())
+            if ready and self.busy < self.window.size:
+                self.pump()
+            return
+        self.busy -= 1
+        connection.transaction = None
+        if connection.is_reusable and not self._closing:
+            self._rest(connection)
+        else:
+            connection.close()
+        self.pump()
+
+    def session_over(self, connection: Connection) -> None:
+        waiting = self._open.pop(connection, None)
+        self.service.connection_over(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        job = waiting if waiting is not None else connection.transaction
+        connection.transaction = None
+        if isinstance(job, Job):
+            self._session_failed(connection, job)
+        self.pump()
+
+    def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
+        assert isinstance(transaction, Job)
+        return self.service.queue.read(transaction.message.blob_id, offset, length)
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        return self.service.services.contexts.client_context(self._tls_level())
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self.service.services.tasks.spawn(name, work)
+
+    # --- transactions ---
+
+    def _start(self, connection: Connection, job: Job) -> None:
+        if connection.client.lacks_smtputf8(job):
+            job.utf8_header = self._has_utf8_header(job)
+        connection.start(job)
+
+    def _rest(self, connection: Connection) -> None:
+        connection.rest()
+        self._idle.append(connection)
+
+    def _has_utf8_header(self, job: Job) -> bool:
+        beginning = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
+        return not beginning.partition(b"\r\n\r\n")[0].isascii()
+
+    def _session_failed(self, connection: Connection, job: Job) -> None:
+        """A connection ended with a job on it."""
+        client = connection.client
+        failure = client.failure or Reply(450, "4.4.2", f"lost connection with {client.peer}")
+        self.busy -= 1
+        if self._closing:
+            self._record_decided(job)
+            return
+        if not job.undecided():  # the server said all that matters, and then went
+            job.relay = client.peer
+            self.service.recorder.finish(job)
+            self.take_again(job)
+        elif client.unanswered and client.messages:
+            # The server had closed a connection that was kept, and has not begun with this message.
+            job.addresses = None
+            self.ready.appendleft(job)
+        elif connection.tls_failed and self._tls_level() == "may" and not job.plain_text:
+            job.plain_text = True
+            job.sessions -= 1
+            assert job.addresses is not None
+            job.addresses.insert(0, connection.address)
+            self._connect_for(job)
+        else:
+            job.failure = failure
+            job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
+            delivery = self.service.config.delivery
+            if job.addresses and job.sessions < delivery.smtp_mx_session_limit:
+                self._connect_for(job)
+            else:
+                self._unreachable(job, failure)
+
+    def _record_decided(self, job: Job) -> None:
+        """We are leaving: what the server decided is recorded, the rest is left as it is in the store."""
+        if any(result is not None for result in job.results):
+            self.service.recorder.finish(job)
+        undecided = [row.n for row, result in zip(job.rows, job.results, strict=True) if result is None]
+        self.book.forget(job.message.queue_id, undecided)
+
+    def _unreachable(self, job: Job, reply: Reply) -> None:
+        """Every address was tried, or there is none: the job's recipients get `reply`."""
+        if reply.is_temporary and self._dead_reason is None and self.window.failed():
+            backoff_s = self.service.config.delivery.minimal_backoff_time
+            self._dead_reason = reply
+            self._dead_until = self.service.clock.monotonic() + backoff_s
+            self.service.log.info("destination.dead", next_hop=self.hop, seconds=backoff_s, reply=str(reply))
+        job.decide(reply)
+        self.service.recorder.finish(job)
+        self.take_again(job)
+
+    def _suspend(self) -> None:
+        """Defers what is due of a dead destination, with the reason; none of it counts as an attempt."""
+        service = self.service
+        assert self._dead_reason is not None
+        until = service.clock.now() + self._dead_until - service.clock.monotonic()
+        reason = self._dead_reason
+        reply = Reply(450, reason.enhanced or "4.4.1", f"delivery temporarily suspended: {reason.text}")
+        while not service.is_stalled(self) and (self.ready or self.refill()):
+            job = self.ready.popleft()
+            job.decide(reply)
+            service.recorder.finish(job, counts=False, not_before_s=until)
+
+    # --- connections ---
+
+    def _connect_for(self, job: Job) -> None:
+        self.busy += 1
+        self.service.connections += 1
+        self.spawn("delivery connects", self._connect(job))
+
+    async def _connect(self, job: Job) -> None:
+        """Finds an address that answers; from then on the connection's callbacks go on."""
+        try:
+            connected = await self._try_addresses(job)
+            failure = job.failure or Reply(450, "4.4.1", "no address answered")
+        except (PermanentFailure, TemporaryFailure) as error:
+            connected, failure = False, error.reply
+        except Exception as error:
+            self.service.log.exception("delivery.failed", error, queue_id=queue_id_text(job.message.queue_id))
+            self.service.cells[METRICS.internal_errors_total["delivery"]] += 1
+            connected, failure = False, Reply(451, "4.3.0", "internal error")
+        if connected:
+            return
+        self.busy -= 1
+        self.service.connection_over(None)
+        if self._closing:
+            self._record_decided(job)
+        else:
+            self._unreachable(job, failure)
+        self.pump()
+
+    async def _try_addresses(self, job: Job) -> bool:
+        if job.addresses is None:
+            job.addresses = await self._find_addresses(job)
+        while job.addresses and not self._closing:
+            address = job.addresses.pop(0)
+            connection = self._new_connection(job, address)
+            self._open[connection] = job
+            try:
+                await self._dial(connection, address)
+            except OSError as error:  # TimeoutError is one
+                del self._open[connection]
+                job.relay = ""
+                job.failure = Reply(450, "4.4.1", f"connect to {connection.client.peer}: {_reason(error)}")
+                continue
+            except BaseException:
+                self._open.pop(connection, None)
+                raise
+            job.sessions += 1
+            if connection in self._open:
+                self.service.services.sweep.add(connection)
+            return True
+        return False
+
+    def _new_connection(self, job: Job, address: Address) -> Connection:
+        service = self.service
+        is_lmtp = self.transport == "lmtp"
+        place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
+        peer = (address.host if address.port else service.config.myhostname) + place
+        level = "none" if job.plain_text or not address.port else self._tls_level()
+        delivery = service.config.delivery
+        client = Client(delivery.smtp_helo_name, peer, lmtp=is_lmtp, tls_level=level)
+        return Connection(service.loop, self, client, address, delivery)
+
+    async def _dial(self, connection: Connection, address: Address) -> None:
+        service = self.service
+        async with asyncio.timeout(service.config.delivery.smtp_connect_timeout):
+            if not address.port:
+                await service.loop.create_unix_connection(lambda: connection, address.ip)
+            else:
+                await service.loop.create_connection(lambda: connection, address.ip, address.port)
+
+    async def _find_addresses(self, job: Job) -> list[Address]:
+        """The addresses of the hop's hosts, one host after the other; one that fails is passed over."""
+        hosts = self._parsed(job).hosts
+        found: list[Address] = []
+        failure: PermanentFailure | TemporaryFailure | None = None
+        for host in hosts:
+            try:
+                if host.path:
+                    found.append(Address(host.path, host.path, 0))
+                elif host.mx:
+                    found += await self.service.mx.by_mx(host.name, host.port)
+                else:
+                    found += await self.service.mx.by_name(host.name, host.port)
+            except (PermanentFailure, TemporaryFailure) as error:
+                if failure is None or isinstance(error, TemporaryFailure):
+                    failure = error
+        if not found and failure is not None:
+            raise failure
+        return found
+
+    def _parsed(self, job: Job) -> NextHop:
+        if self._next_hop is None:
+            services = self.service.services
+            full = services.router.full_hop(self.hop, job.recipients[0].forward_path)
+            try:
+                self._next_hop = parse_hop(full, services.config.delivery.smtp_tcp_port)
+            except ValueError as error:
+                raise TemporaryFailure(Reply(451, "4.3.5", f"the route cannot be used: {error}")) from error
+        return self._next_hop
+
+    def _tls_level(self) -> str:
+        level = self.service.config.delivery.smtp_tls_security_level
+        return "may" if self.transport == "lmtp" and level != "none" else level
+
+    def _count_tls(self, connection: Connection) -> None:
+        version = connection.tls_version
+        self.service.cells[METRICS.tls_connections_total["delivery", version]] += 1
+
+
+def _reason(error: OSError) -> str:
+    """The cause in the words of the system, as Postfix logs it."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "Connection timed out"
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return "Connection refused" if isinstance(error, ConnectionRefusedError) else str(error) or type(error).__name__

@@ -1,0 +1,231 @@
+"""Delivery of one worker: owns the hops of its slot, and gives each due recipient to the owner of its hop.
+
+It is told of new work by the store's observer and by the bus (`hops_changed`), and looks once a second for what has
+become due; what is due stands in the store, so nothing is lost with this process, and a backlog costs no memory.
+
+Bounds: connections of the worker; results that wait for their commit, so that after a crash no more than one batch is
+delivered twice; hops that wait for a connection, in a ring.
+"""
+
+import asyncio
+import resource
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from fastmta.delivery.direct import DISCARDED, DirectHop
+from fastmta.delivery.local import LocalHop
+from fastmta.delivery.recorder import Recorder
+from fastmta.delivery.remote import RemoteHop
+from fastmta.delivery.routing import parse_hop
+from fastmta.delivery.seams import Services
+from fastmta.dns.mx import MxLookup, Ourselves
+from fastmta.dns.resolver import Resolver
+from fastmta.model.reply import Reply
+from fastmta.queue.ownership import partition_of, partitions_of
+from fastmta.queue.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+    from fastmta.delivery.job import Job
+    from fastmta.delivery.owner import HopOwner
+    from fastmta.smtp.connection import Connection
+
+CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
+UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice
+HOPS_A_LOOK: Final = 1000  # hops that one look at the store begins with; the next look finds the others
+TICK_S: Final = 1.0
+
+
+class DeliveryService:
+    """The deliveries of one slot. `start` once nobody else owns the slot's hops; `stop` before somebody else may."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.config: Config = services.config
+        self.loop = services.loop
+        self.queue = services.store.queue
+        self.log = services.log
+        self.clock = services.clock
+        self.cells = services.cells
+        self.recorder = Recorder(services, self)
+        self.connections = 0
+        self.unrecorded = 0
+        self.unwritten: list[Job] = []
+        self._owners: dict[bytes, HopOwner] = {}
+        self._partitions: frozenset[int] = frozenset()
+        self._stalled: dict[HopOwner, None] = {}
+        self._waiting: dict[HopOwner, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.Event | None = None  # while `stop` waits
+        self._running = False
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._connection_limit = max(1, min(CONNECTIONS, descriptors // 4))
+        self._configure()
+
+    # --- what the worker calls ---
+
+    def start(self) -> None:
+        """Begins with what is due."""
+        self._running = True
+        self._partitions = partitions_of(self.services.slot, self.services.slots)
+        self._tick()
+
+    def hops_changed(self, hops: Iterable[bytes] | None) -> None:
+        """These hops may have new work; None: any may."""
+        if not self._running:
+            return
+        if hops is None:
+            self._look()
+            return
+        for hop in hops:
+            owner = self._owners.get(hop)
+            if owner is None:
+                if partition_of(hop) not in self._partitions:
+                    continue
+                owner = self._own(hop)
+            owner.kick()
+
+    def reload(self) -> None:
+        """Takes over changed settings; deliveries under way end as they began."""
+        self.config = self.services.config
+        self.recorder.policy = RetryPolicy.of(self.config.delivery)
+        old = self._resolver
+        self._configure()
+        self.services.tasks.spawn("delivery closes its old resolver", old.close())
+        for owner in list(self._owners.values()):
+            owner.settings_changed()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Begins nothing more; gives what is under way `timeout_s` to end, then lets go of everything."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        owners = list(self._owners.values())
+        for owner in owners:
+            owner.close()
+        await self._wait_until_quiet(timeout_s)
+        for owner in owners:
+            owner.abort()
+        await self._wait_until_quiet(1.0)
+        await self._resolver.close()
+        self._owners.clear()
+        self._stalled.clear()
+        self._waiting.clear()
+
+    async def _wait_until_quiet(self, timeout_s: float) -> None:
+        """Until no connection is open and every result is committed; or the time is over."""
+        self._quiet = asyncio.Event()
+        self._look_quiet()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._quiet = None
+
+    def _look_quiet(self) -> None:
+        if self._quiet is not None and not self.connections and not self.unrecorded:
+            self._quiet.set()
+
+    def status(self) -> dict[str, int]:
+        """For `fastmta status`."""
+        return {
+            "hops": len(self._owners),
+            "connections": self.connections,
+            "in_flight": sum(len(owner.book.in_flight) for owner in self._owners.values()),
+            "unrecorded": self.unrecorded,
+        }
+
+    # --- what owners call ---
+
+    def now_ms(self) -> int:
+        return int(self.clock.now() * 1000)
+
+    def is_stalled(self, owner: "HopOwner") -> bool:
+        """Whether too many results wait for their commit; the owner is pumped when they have gone."""
+        if self.unrecorded < UNRECORDED and not self.unwritten:
+            return not self._running
+        self._stalled[owner] = None
+        return True
+
+    def after_commit(self) -> None:
+        """A result has been committed, or not."""
+        if self._stalled and self.unrecorded <= UNRECORDED // 2 and not self.unwritten:
+            stalled, self._stalled = self._stalled, {}
+            for owner in stalled:
+                owner.pump()
+        if self._quiet is not None:
+            self._look_quiet()
+
+    def may_connect(self, owner: "HopOwner") -> bool:
+        """Whether a further connection fits; if not, an idle one makes room, and the owner waits for it."""
+        if self.connections < self._connection_limit:
+            return True
+        self._waiting[owner] = None
+        for other in self._owners.values():
+            if isinstance(other, RemoteHop) and other.close_idle():
+                break
+        return False
+
+    def connection_over(self, connection: "Connection | None") -> None:
+        """A connection, or the attempt to make one, has ended."""
+        self.connections -= 1
+        if connection is not None:
+            self.services.sweep.discard(connection)
+        if self._waiting and self._running:
+            owner = next(iter(self._waiting))
+            del self._waiting[owner]
+            self.loop.call_soon(owner.pump)
+        if self._quiet is not None:
+            self._look_quiet()
+
+    # --- inside ---
+
+    def _configure(self) -> None:
+        config = self.config
+        listen = config.listen
+        self._resolver = Resolver(config.dns.nameservers, monotonic=self.clock.monotonic)
+        self.mx = MxLookup(
+            self._resolver,
+            Ourselves((*listen.smtp, *listen.submission, *listen.submissions, *listen.lmtp)),
+            allow_loopback_mx=config.delivery.allow_loopback_mx,
+            address_limit=config.delivery.smtp_mx_address_limit,
+        )
+
+    def _own(self, hop: bytes) -> "HopOwner":
+        owner = self._owners[hop] = self._make(hop)
+        return owner
+
+    def _make(self, hop: bytes) -> "HopOwner":
+        transport = hop.partition(b":")[0].decode("ascii", "replace")
+        if transport in ("smtp", "lmtp"):
+            return RemoteHop(self, hop, transport)
+        if transport == "local":
+            return LocalHop(self, hop, "local")
+        if transport == "discard":
+            return DirectHop(self, hop, "discard", DISCARDED)
+        try:
+            reply = parse_hop(hop).reply
+        except ValueError as error:
+            reply = Reply(451, "4.3.5", f"the route cannot be used: {error}")
+        return DirectHop(self, hop, "error", reply or Reply(451, "4.3.5", "the route cannot be used"))
+
+    def _tick(self) -> None:
+        """Once a second: what has become due, what could not be written, who can be forgotten."""
+        self._timer = self.loop.call_later(TICK_S, self._tick)
+        unwritten, self.unwritten = self.unwritten, []
+        for job in unwritten:
+            self.recorder.submit(job)
+        now = self.clock.monotonic()
+        for hop, owner in list(self._owners.items()):
+            owner.tick(now)
+            if owner.is_idle:
+                del self._owners[hop]
+        self._look()
+
+    def _look(self) -> None:
+        for _, hop in self.queue.hops(self._partitions, self.now_ms(), HOPS_A_LOOK):
+            owner = self._owners.get(hop) or self._own(hop)
+            owner.kick()

@@ -1,0 +1,197 @@
+"""The client's socket: what leaves for each kind of body, deadlines, TLS, and reuse."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from fastmta.dns.mx import Address
+from fastmta.model.envelope import (
+    HAS_BARE_NEWLINE,
+    HAS_DOT_LINE,
+    NO_FINAL_CRLF,
+    Envelope,
+    RecipientTail,
+)
+from fastmta.smtp.client import Client, State, Transaction
+from fastmta.smtp.connection import SLICE_BYTES, Connection
+from fastmta.tls.certificate import write_self_signed
+from fastmta.tls.contexts import client_context, server_context
+from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
+
+TIMEOUTS = SimpleNamespace(
+    smtp_helo_timeout=300, smtp_mail_timeout=300, smtp_data_xfer_timeout=180, smtp_data_done_timeout=600
+)
+
+
+class Owner:
+    """Holds one body, and waits for what the connection tells."""
+
+    def __init__(self, body=b"", context=None):
+        self.body = body
+        self.context = context
+        self.ready, self.done, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.most_ahead = 0
+        self.tasks = set()
+
+    def session_ready(self, connection):
+        self.ready.set()
+
+    def transaction_done(self, connection):
+        self.done.set()
+
+    def session_over(self, connection):
+        self.over.set()
+
+    def read_body(self, transaction, offset, length):
+        assert length <= 262_144
+        return self.body[offset : offset + length]
+
+    def tls_context(self):
+        return self.context
+
+    def spawn(self, name, work):
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+async def connect(sink, owner, **options):
+    loop = asyncio.get_running_loop()
+    client = Client("me.test", f"sink.test[127.0.0.1]:{sink.port}", **options)
+    connection = Connection(loop, owner, client, Address("sink.test", "127.0.0.1", sink.port), TIMEOUTS)
+    await loop.create_connection(lambda: connection, "127.0.0.1", sink.port)
+    return connection
+
+
+def transaction(body, bits=0):
+    return Transaction(Envelope(b"s@a.test", 0, len(body), bits), [RecipientTail(b"r@b.test")])
+
+
+async def send(body, bits=0, **options):
+    async with SmtpSink() as sink:
+        owner = Owner(body)
+        connection = await connect(sink, owner, **options)
+        await owner.ready.wait()
+        tx = transaction(body, bits)
+        connection.start(tx)
+        await owner.done.wait()
+        connection.close()
+        await owner.over.wait()
+        return tx, sink
+
+
+@pytest.mark.parametrize(
+    ("body", "bits", "arrives"),
+    [
+        (b"plain\r\n", 0, b"plain\r\n"),
+        (b".\r\n..\r\nx\r\n.y\r\n", HAS_DOT_LINE, b".\r\n..\r\nx\r\n.y\r\n"),
+        (b"no end", NO_FINAL_CRLF, b"no end\r\n"),
+        (b"", 0, b""),
+        (b"a\nb\r\n", HAS_BARE_NEWLINE, b"a\r\nb\r\n"),
+        (b"a\n.\nb", HAS_BARE_NEWLINE | HAS_DOT_LINE | NO_FINAL_CRLF, b"a\r\n.\r\nb\r\n"),
+        (b"end in cr\r", HAS_BARE_NEWLINE | NO_FINAL_CRLF, b"end in cr \r\n"),
+    ],
+)
+async def test_what_arrives_is_what_was_stored_with_whole_lines(body, bits, arrives):
+    tx, sink = await send(body, bits)
+    assert tx.results[0].code == 250
+    assert sink.messages[0].data == arrives
+
+
+@pytest.mark.parametrize("size", [SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 3_000_000])
+async def test_a_big_message_goes_in_slices_and_arrives_whole(size):
+    line = b".dots and text that is long enough to matter\r\n"
+    body = (line * (size // len(line) + 1))[:size]
+    tx, sink = await send(body, HAS_DOT_LINE | NO_FINAL_CRLF)
+    assert tx.results[0].code == 250
+    whole = body if body.endswith(b"\r\n") else body + (b"\n" if body.endswith(b"\r") else b"\r\n")
+    assert sink.messages[0].data.rstrip() == whole.rstrip()
+
+
+async def test_a_message_that_is_deleted_meanwhile_is_not_sent_in_part():
+    async with SmtpSink() as sink:
+        owner = Owner(b"short")
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        tx = transaction(b"x" * 1000)
+        connection.start(tx)
+        await owner.over.wait()
+        assert sink.messages == [] and tx.undecided() == [0]
+
+
+async def test_a_passed_deadline_ends_the_session_with_the_stage_in_its_failure():
+    async with SmtpSink(replies={"DOT": [HANG]}) as sink:
+        owner = Owner(b"x\r\n")
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.start(transaction(b"x\r\n"))
+        await sink.until(lambda: b"DATA" in sink.commands and connection.client.state is State.FINAL)
+        now = asyncio.get_running_loop().time()
+        assert connection.deadline >= now + 599  # never less after the dot: it makes duplicates
+        connection.deadline_passed(now)
+        assert owner.over.is_set()
+        assert "conversation timed out with sink.test[127.0.0.1]" in connection.client.failure.text
+
+
+async def test_an_idle_connection_says_quit_when_its_time_is_over():
+    async with SmtpSink() as sink:
+        owner = Owner()
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.rest()
+        connection.deadline_passed(connection.deadline)
+        await owner.over.wait()
+        await sink.until(lambda: b"QUIT" in sink.commands)
+
+
+async def test_a_server_that_leaves_while_we_rest_makes_the_connection_useless():
+    async with SmtpSink(replies={"GREETING": ["220 x"], "EHLO": [None]}) as sink:
+        owner = Owner()
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.rest()
+        connection.data_received(b"421 4.4.2 idle\r\n")
+        assert not connection.is_reusable
+
+
+@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "MAIL", "DOT"])
+async def test_a_lost_connection_is_told_once(verb):
+    async with SmtpSink(replies={verb: [CLOSE]}) as sink:
+        owner = Owner(b"x\r\n")
+        connection = await connect(sink, owner)
+        if verb in ("MAIL", "DOT"):
+            await owner.ready.wait()
+            connection.start(transaction(b"x\r\n"))
+        await owner.over.wait()
+        assert connection.client.failure.text.startswith("lost connection with sink.test")
+
+
+@pytest.fixture
+def contexts(tmp_path):
+    write_self_signed(tmp_path / "c.pem", tmp_path / "k.pem", ["sink.test"])
+    settings = SimpleNamespace(
+        cert_file=str(tmp_path / "c.pem"), key_file=str(tmp_path / "k.pem"), ssl_min_protocol="TLSv1.2"
+    )
+    return server_context(settings)
+
+
+async def test_opportunistic_tls_takes_any_certificate(contexts):
+    async with SmtpSink(tls=contexts) as sink:
+        owner = Owner(b"secret\r\n", client_context("may"))
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        assert connection.client.tls and connection.tls_version.startswith("TLSv1.")
+        connection.start(transaction(b"secret\r\n"))
+        await owner.done.wait()
+        assert sink.messages[0].tls
+        connection.close()
+        await owner.over.wait()
+
+
+async def test_a_verified_level_refuses_a_self_signed_certificate(contexts):
+    async with SmtpSink(tls=contexts) as sink:
+        owner = Owner(b"", client_context("verify"))
+        connection = await connect(sink, owner, tls_level="verify")
+        await owner.over.wait()
+        assert connection.tls_failed and connection.client.failure.is_temporary
