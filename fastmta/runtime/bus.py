@@ -37,6 +37,11 @@ class WatchedStore(Protocol):
 
     observer: Any
 
+    @property
+    def own_commits(self) -> int:
+        """Transactions that this process has committed since it opened the store."""
+        ...
+
     def last_txn_id(self) -> int: ...
 
 
@@ -194,8 +199,8 @@ class Bus:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._store: WatchedStore | None = None
-        self._seen_txn = 0
-        self._own_commits = 0
+        self._seen_foreign: int | None = None
+        self._unsure = False
         self._drop = os.environ.get("FASTMTA_BUS_DROP") == "1"
 
     def on_hops(self, callback: HopsCallback) -> None:
@@ -215,7 +220,7 @@ class Bus:
         self._socket = receiver
         self._loop.add_reader(receiver.fileno(), self._readable)
         self._store = store
-        self._seen_txn = store.last_txn_id()
+        self._seen_foreign = self._foreign()
         store.observer = self.committed
         self._find_peers()
         self._timer = self._loop.call_later(CHECK_INTERVAL_S, self._check)
@@ -326,13 +331,26 @@ class Bus:
     def _check(self) -> None:
         self._timer = self._loop.call_later(CHECK_INTERVAL_S, self._check)
         self._find_peers()
-        if self._store is None:
-            return
-        txn = self._store.last_txn_id()
-        if txn != self._seen_txn:
-            self._seen_txn = txn
+        foreign = self._foreign()
+        changed = foreign is None or foreign != self._seen_foreign
+        self._seen_foreign = foreign
+        # A commit may be seen before it is counted; one more check after each change makes up for such a reading.
+        checking, self._unsure = changed or self._unsure, changed
+        if checking:
             self._notifier.check()
             self._hops_callback(None)
+
+    def _foreign(self) -> int | None:
+        """How many transactions others have made, up to a constant; None where the committer was just at work.
+
+        What this process commits reaches its own watchers by the observer, so a busy single worker checks nothing.
+        """
+        store = self._store
+        if store is None:
+            return None
+        before = store.own_commits
+        foreign = store.last_txn_id() - before
+        return foreign if store.own_commits == before else None
 
     # --- peers ---
 

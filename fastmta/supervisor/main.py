@@ -32,6 +32,7 @@ from fastmta.supervisor.status import describe
 
 LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
 ANSWER_S: Final = 20.0  # for workers to answer a command
+IMPATIENT_S: Final = 1.0  # a TERM so long after the first one means now; a sooner one was the same, told to a group
 EX_TEMPFAIL: Final = 75
 WORKER_COMMAND: Final = [sys.executable, "-m", "fastmta.supervisor.worker"]
 
@@ -61,6 +62,7 @@ class Supervisor:
         self.status_asked: list[Asked] = []
         self.pending_replace = False
         self.told_ready = False
+        self.stopped_at = 0.0
 
     def run(self) -> int:
         """Serves until stopped; the exit code."""
@@ -146,13 +148,14 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._reload(None)
         elif number in (signal.SIGTERM, signal.SIGINT):
-            if self.pool.stopping:
-                self.pool.kill()
-            else:
+            if not self.pool.stopping:
                 self._stop(signal.Signals(number).name)
+            elif time.monotonic() - self.stopped_at > IMPATIENT_S:
+                self.pool.kill()
 
     def _stop(self, reason: str) -> None:
         self.log.info("supervisor.stopping", reason=reason)
+        self.stopped_at = time.monotonic()
         notify("STOPPING=1")
         self.pool.stop()
 

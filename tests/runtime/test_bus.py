@@ -28,6 +28,7 @@ class View:
     def __init__(self, shared: FakeStore) -> None:
         self._shared = shared
         self.observer: Any = None
+        self.own_commits = 0
 
     def last_txn_id(self) -> int:
         return self._shared.txn
@@ -65,6 +66,7 @@ class Node:
     def commit(self, mailboxes: list[tuple[int, int]], hops: list[bytes]) -> None:
         self.shared.modseqs.update(mailboxes)
         self.shared.txn += 1
+        self.store.own_commits += 1
         self.store.observer(mailboxes, hops)
 
 
@@ -198,3 +200,13 @@ async def test_a_peer_that_is_gone_is_forgotten(nodes: Callable[..., list[Node]]
     one.commit([(7, 1)], [])
     one.bus._flush()
     assert one.bus._peers == {}
+
+
+async def test_what_only_this_worker_commits_needs_no_check(nodes: Callable[..., list[Node]]) -> None:
+    (one,) = nodes(1)
+    one.commit([], [b"hop0"])
+    one.bus._check()
+    assert one.hops == [[b"hop0"]]
+    one.shared.txn += 1
+    one.bus._check()
+    assert one.hops == [[b"hop0"], None]

@@ -16,6 +16,7 @@ import pytest
 from tests.supervisor.running import Server, eventually, python
 
 STUB = str(Path(__file__).with_name("stub_server.py"))
+PATHS = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
 Start = Callable[..., Server]
 
 
@@ -28,7 +29,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     servers: list[Server] = []
 
     def begin(text: str = "", *, ready: bool = True, **environment: str) -> Server:
-        server = Server(tmp_path, text or config(), python(STUB), PYTHONPATH=os.getcwd(), **environment)
+        server = Server(tmp_path, text or config(), python(STUB), PYTHONPATH=PATHS, **environment)
         servers.append(server)
         return server.start(ready=ready)
 
@@ -206,7 +207,7 @@ def test_workers_leave_when_the_supervisor_is_killed_and_a_new_one_waits_for_the
         line(sock, "HOLD")
         server.process.kill()  # type: ignore[union-attr]
         server.process.wait()  # type: ignore[union-attr]
-        second = Server(tmp_path, config(), python(STUB), PYTHONPATH=os.getcwd()).start(ready=False)
+        second = Server(tmp_path, config(), python(STUB), PYTHONPATH=PATHS).start(ready=False)
         try:
             eventually(lambda: "supervisor.waiting" in second.log, "the second waits")
             line(sock, "DONE")
@@ -277,7 +278,7 @@ def test_a_unix_socket_is_shared_by_all_workers(start: Start, tmp_path: Path) ->
 
 def test_short_descriptors_pause_accepting_without_a_spin_and_it_resumes(tmp_path: Path) -> None:
     command = ["prlimit", "--nofile=64:64", *python(STUB)]
-    server = Server(tmp_path, config(), command, PYTHONPATH=os.getcwd()).start()
+    server = Server(tmp_path, config(), command, PYTHONPATH=PATHS).start()
     try:
         where, pid = server.address("smtp"), server.pids[0]
         clients = [socket.create_connection(where, timeout=15) for _ in range(200)]
@@ -324,7 +325,7 @@ def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Pa
         (root / "cert.pem").write_text("anybody")
         tls = '[tls]\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
         server = Server(
-            root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=os.getcwd()
+            root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=PATHS
         ).start()
         try:
             nobody = pwd.getpwnam("nobody").pw_uid
