@@ -34,6 +34,7 @@ cdef class Service:
     cdef readonly object settings
     cdef readonly set sessions
     cdef readonly int64_t tick        # seconds, moved by sweep()
+    cdef int64_t last_sweep
     cdef readonly Store store
     cdef object directory
     cdef object version

@@ -19,7 +19,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport abs, free, malloc, realloc
 from libc.string cimport memchr, memcpy
-from libc.time cimport gmtime_r, localtime_r, time_t, tm
 
 import msgspec
 
@@ -90,6 +89,20 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_PEEK
         MSG_DONTWAIT
     ssize_t recv(int fd, void* buffer, size_t length, int flags)
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    struct tm:
+        int tm_sec
+        int tm_min
+        int tm_hour
+        int tm_mday
+        int tm_mon
+        int tm_year
+        int tm_wday
+        long tm_gmtoff
+    tm* localtime_r(const time_t* instant, tm* out)
+    tm* gmtime_r(const time_t* instant, tm* out)
 
 cdef enum:  # smtp/transitions.State
     CONNECTED = 0

@@ -314,6 +314,11 @@ cdef class Connection(Waiter):
             self._finish_event()
         return 0
 
+    @property
+    def is_committing(self):
+        """Whether the client waits for the store."""
+        return bool(self.waiting & WAIT_COMMIT)
+
     def record(self):
         """The fields of the log's record of the message just received."""
         return {

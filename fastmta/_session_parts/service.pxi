@@ -144,8 +144,13 @@ cdef class Service:
         return self.date[:self.date_size].decode("ascii")
 
     def sweep(self, int64_t tick):
-        """Once a second: moves the clock of deadlines, and ends or wakes the sessions whose time has come."""
-        self.tick = tick
+        """Once a second: moves the clock of deadlines, and ends or wakes the sessions whose time has come.
+
+        `tick` is in seconds from any beginning; the first call only sets that beginning.
+        """
+        if self.last_sweep:
+            self.tick += max(0, tick - self.last_sweep)
+        self.last_sweep = tick
         for session in list(self.sessions):
             (<Connection>session).swept()
 
