@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import BadSyntax
 from fastmta.model import flags as system_flags
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
+
+SLICE: Final = 1000  # messages of one unit: a few milliseconds of the committer
 
 
 def parse_flags(names: list[bytes]) -> tuple[int, bytes]:
@@ -35,10 +37,15 @@ def parse_flags(names: list[bytes]) -> tuple[int, bytes]:
 
 
 async def change_flags(session: Session, view: View, uids: array[int], mode: int, flags: int, keywords: bytes) -> None:
-    """Changes flags in one unit (mode 0 sets, 1 adds, 2 removes); uids that are gone are passed over. Remembers the
-    unit's modseq, so that the session does not hear of its own change."""
+    """Changes flags (mode 0 sets, 1 adds, 2 removes), a slice a unit; uids that are gone are passed over.
+
+    Remembers the units' modseqs, so that the session does not hear of its own changes. Refused, StorageFailure.
+    """
     store = session.services.store
-    unit = store.raw.new_unit()
-    unit.flags(view.mailbox_id, uids.tobytes(), mode, flags, keywords, -1)
-    await store.commit(unit)
-    view.own_modseq = unit.results[0][0]
+    for begin in range(0, len(uids), SLICE):
+        unit = store.raw.new_unit()
+        unit.flags(view.mailbox_id, uids[begin : begin + SLICE].tobytes(), mode, flags, keywords, -1)
+        await store.commit(unit)
+        modseq = unit.results[0][0]
+        if modseq:
+            view.own = (*view.own, modseq)

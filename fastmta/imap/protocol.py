@@ -50,6 +50,7 @@ class ImapProtocol(asyncio.Protocol):
         "_paused",
         "_reading",
         "_resumed",
+        "_task",
         "_timer",
         "_transport",
         "deadline",
@@ -72,6 +73,7 @@ class ImapProtocol(asyncio.Protocol):
         self._farewell = b""  # said when the command that is under way has ended: never inside a literal
         self._changed = False  # in IDLE, with something to tell as soon as it can be
         self._resumed: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # of the command that waits
         self._timer: asyncio.TimerHandle | None = None
         self.deadline = 0.0
         self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
@@ -129,6 +131,9 @@ class ImapProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        if self._task is not None and self.session.state == State.NOT_AUTHENTICATED:
+            self._task.cancel()  # a login that nobody waits for
+        self._task = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -234,6 +239,11 @@ class ImapProtocol(asyncio.Protocol):
         self._busy = False
         self._reading = True
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a command is under way, so that nothing further is read."""
+        return self._busy
+
     # --- input ---
 
     def _work(self) -> None:
@@ -327,13 +337,14 @@ class ImapProtocol(asyncio.Protocol):
     def _run(self, waiting: Awaitable[None] | None) -> None:
         if waiting is not None:
             self._busy = True
-            self.server.services.tasks.spawn("imap.command", self._wait(waiting))
+            self._task = self.server.services.tasks.spawn("imap.command", self._wait(waiting))
 
     async def _wait(self, waiting: Awaitable[None]) -> None:
         try:
             await waiting
         except Exception as error:  # as in _work, for what had to wait
             self._failed(error)
+        self._task = None
         self._busy = False
         if self._farewell and not self._closing:
             self.bye(self._farewell)

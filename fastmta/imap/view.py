@@ -37,7 +37,7 @@ class View:
         "mailbox_id",
         "modseq",
         "name",
-        "own_modseq",
+        "own",
         "read_only",
         "recent",
         "uid_next",
@@ -54,7 +54,7 @@ class View:
         self.recent: tuple[tuple[int, int], ...] = ()  # [low, high) ranges of uids that are \Recent in this session
         self.keywords = NO_KEYWORDS  # those that a FLAGS response has named
         self.gone: array[int] | None = None
-        self.own_modseq = 0
+        self.own: tuple[int, ...] = ()  # modseqs of what this session changed and has told already
 
     # --- \Recent (RFC 3501 §2.3.2) ---
 
@@ -125,29 +125,28 @@ class View:
         box = mailboxes.by_id(self.mailbox_id)
         if box is None:
             raise MailboxGone
-        own, self.own_modseq = self.own_modseq, 0
-        if own and own == box.highest_modseq and own == self.modseq + 1:
-            self.modseq = own  # nobody but ourselves, and what we did has been told
+        own, self.own = self.own, ()
+        for modseq in own:
+            if modseq == self.modseq + 1:
+                self.modseq = modseq  # nobody but ourselves, and what we did has been told
         if box.highest_modseq == self.modseq:
             if expunge:
                 self.tell_gone(write)
             return None
         if not self.read_only and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
-            return self._claim_and_tell(mailboxes, write, expunge, with_uid, own)
-        self._tell(mailboxes, write, box, expunge, with_uid, own)
+            return self._claim_and_tell(mailboxes, write, expunge, own)
+        self._tell(mailboxes, write, box, expunge, own)
         return None
 
-    async def _claim_and_tell(
-        self, mailboxes: Mailboxes, write: Write, expunge: bool, with_uid: bool, own: int
-    ) -> None:
+    async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: tuple[int, ...]) -> None:
         first = await mailboxes.take_recent(self.mailbox_id)
         box = mailboxes.by_id(self.mailbox_id)
         if box is None:
             raise MailboxGone
         self.claim(first, box.recent_uid)
-        self._tell(mailboxes, write, box, expunge, with_uid, own)
+        self._tell(mailboxes, write, box, expunge, own)
 
-    def _tell(self, mailboxes: Mailboxes, write: Write, box: Mailbox, expunge: bool, with_uid: bool, own: int) -> None:
+    def _tell(self, mailboxes: Mailboxes, write: Write, box: Mailbox, expunge: bool, own: tuple[int, ...]) -> None:
         since = self.modseq
         rows, gone = mailboxes.changes(self.mailbox_id, since)
         if box.floor_modseq > since:
@@ -159,7 +158,7 @@ class View:
         if expunge:
             self.tell_gone(write)
         arrived = array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next))
-        changed = [row for row in rows if row.uid < self.uid_next and row.modseq != own]
+        changed = [row for row in rows if row.uid < self.uid_next and row.modseq not in own]
         self.uid_next = max(box.uid_next, arrived[-1] + 1 if arrived else 0)
         if arrived:
             if self.read_only and box.recent_uid <= arrived[-1]:
@@ -171,10 +170,7 @@ class View:
             seq = self.uids.seq_of(row.uid)
             if seq:
                 text = self.flags_text(row.flags, row.keywords, row.uid)
-                if with_uid:
-                    write(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (seq, row.uid, text))
-                else:
-                    write(b"* %d FETCH (FLAGS (%b))\r\n" % (seq, text))
+                write(b"* %d FETCH (FLAGS (%b))\r\n" % (seq, text))
 
     def tell_gone(self, write: Write) -> None:
         """EXPUNGE responses for what is gone; the numbers behind move up."""

@@ -52,7 +52,7 @@ IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a streamed literal
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
 IMAP_KEYWORD_BYTES: Final = 128  # one keyword
 IMAP_KEYWORDS: Final = 64  # of one message
-IMAP_MAILBOX_NAME_BYTES: Final = 480  # in UTF-8; leaves room for the account in the store's key of 511
+IMAP_MAILBOX_NAME_BYTES: Final = 440  # in UTF-8; leaves room for the account in the store's key of 511
 IMAP_MAILBOX_DEPTH: Final = 20  # levels of a mailbox name
 IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; what lies behind is not looked at
 
@@ -87,3 +87,7 @@ POP3_TURN_COMMANDS: Final = 100  # pipelined ones obeyed before other sessions g
 POP3_LISTING_LINES: Final = 1000  # of LIST or UIDL made at a time, about 1 ms
 POP3_ENDS_CHECKED: Final = 500  # message ends looked at in one go at login, about 2 ms
 POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which messages lack a final CRLF
+
+# --- the sendmail command ---
+SENDMAIL_HEADER_BYTES: Final = 2 * 2**20  # Postfix's header_size_limit is 100 kB a field; this is of the whole header
+SENDMAIL_RECIPIENTS: Final = 50_000  # of one call, command line and -t together

@@ -17,7 +17,7 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Tasks
 
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 def internal_date(seconds: int, tz_minutes: int) -> str:
