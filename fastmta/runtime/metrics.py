@@ -121,7 +121,7 @@ class Metrics:
         self.internal_errors_total = self._family(
             "internal_errors_total",
             "Failures that no code expected, each with a traceback in the log",
-            service=(*SERVICES, "delivery"),
+            service=(*SERVICES, "delivery", "worker"),
         )
         self.bus_datagrams_total = self._family(
             "bus_datagrams_total", "Datagrams between workers", result=("sent", "received", "blocked", "failed")

@@ -79,7 +79,7 @@ class MailServer:
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl)
         contexts = Contexts(config.tls)
         contexts.server_context()  # a certificate that cannot be used is found now and not by the first client
-        notifier = MailboxNotifier(place.loop, self._modseq_of)
+        notifier = MailboxNotifier(place.loop, store.mailboxes.modseq)
         bus = Bus(
             Path(config.data_directory) / "bus",
             place.slot,
@@ -123,10 +123,6 @@ class MailServer:
 
     # --- the store's state ---
 
-    def _modseq_of(self, mailbox_id: int) -> int:
-        mailbox = self._store.mailboxes.by_id(mailbox_id)
-        return 0 if mailbox is None else mailbox.highest_modseq
-
     def _reusable_bytes(self) -> int:
         return 0
 
@@ -154,8 +150,9 @@ class MailServer:
         return {name: value for name, value in self._store.raw.stats().items() if isinstance(value, int | float)}
 
     def status(self) -> dict[str, Any]:
+        delivery = self._delivery.status() if self._delivering else {}
         queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
-        return {"queue": queue, "store": self._stats(), "trouble": self._trouble()}
+        return {"queue": queue, "store": self._stats(), "delivery": delivery, "trouble": self._trouble()}
 
     # --- a worker's life ---
 

@@ -217,7 +217,8 @@ class Pool:
                     worker.channel.send("drain", seconds=self._drain_s)
         if all(w.released for w in old):
             for worker in self.current:
-                worker.channel.send("own")
+                if not worker.leaving:
+                    worker.channel.send("own")
             if not old or self.all_ready:
                 for endpoint in self._leftover:
                     close_endpoint(endpoint)

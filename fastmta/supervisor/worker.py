@@ -148,6 +148,7 @@ class WorkerLife:
         loop = asyncio.get_running_loop()
         self._prepare_cells(fds[0])
         self._log.attach(loop, self._cells, slot=spec.slot, pid=os.getpid())
+        loop.set_exception_handler(self._callback_failed)
         accept = fds[2 : 2 + len(spec.listeners)]
         try:
             self._config = self._load(fds[2 + len(spec.listeners) :], spec.private)
@@ -208,6 +209,15 @@ class WorkerLife:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
         await self._acceptor.add(tag, service, sock, self._program.factory(service), self._program.server_context())
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What no connection and no job caught: one line in the log and a count, never a raw traceback."""
+        self._cells[METRICS.internal_errors_total["worker"]] += 1
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self._log.exception("loop.callback_failed", error, where=str(context.get("message")))
+        else:
+            self._log.error("loop.callback_failed", where=str(context.get("message")))
 
     # --- orders ---
 
@@ -306,6 +316,7 @@ class WorkerLife:
     async def _goodbye(self) -> None:
         """Finishes what can be finished in FINISH_S, says farewell to the rest, and closes the store."""
         loop = asyncio.get_running_loop()
+        loop.remove_reader(self._channel.fileno())  # no order can mean anything any more
         self._acceptor.close()
         deadline = loop.time() + (FINISH_S if self._code == EX_OK else GOODBYE_S)
         self._program.drain()

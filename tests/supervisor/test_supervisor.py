@@ -324,9 +324,7 @@ def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Pa
         (root / "key.pem").chmod(0o600)
         (root / "cert.pem").write_text("anybody")
         tls = '[tls]\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
-        server = Server(
-            root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=PATHS
-        ).start()
+        server = Server(root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=PATHS).start()
         try:
             nobody = pwd.getpwnam("nobody").pw_uid
             assert os.stat(f"/proc/{server.pids[0]}").st_uid == nobody
