@@ -23,7 +23,6 @@ from pathlib import Path
 from bench.peers import PASSWORD, settle
 from tests.support import dovecot, processes
 from tests.support.accounts import seed_accounts
-from tests.support.postfix import make_traversable
 from tests.support.server import Server
 
 CONNECTING_AT_ONCE = 100
@@ -40,7 +39,7 @@ class IdleServer:
             reason = dovecot.missing()
             if reason:
                 raise SystemExit(f"idle_imap: {reason}")
-            self._server: Server | dovecot.Dovecot = dovecot.Dovecot(directory, dict.fromkeys(users, PASSWORD))
+            self._server: Server | dovecot.Dovecot = dovecot.Dovecot(dict.fromkeys(users, PASSWORD))
             self._server.start()
         else:
             server = Server(directory / "fastmta", services=("smtp", "imap", "imaps"), workers=1)
@@ -168,7 +167,6 @@ def main() -> int:
         print(f"idle_imap: {sessions} sessions only: the limit is {hard} file descriptors", file=sys.stderr)
     users = [f"idle{number}@example.test" for number in range(options.accounts)]
     directory = Path(tempfile.mkdtemp(prefix="fastmta-idle-"))
-    make_traversable(directory)
     try:
         server = IdleServer(options.peer, directory, users, options.tls)
         try:

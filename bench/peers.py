@@ -95,14 +95,11 @@ class SmtpSink:
 class PostfixPeer:
     name = "postfix"
 
-    def __init__(self, directory: Path, next_hop_port: int) -> None:
+    def __init__(self, next_hop_port: int) -> None:
         reason = postfix.missing()
         if reason:
             raise SystemExit(f"bench: {reason}")
-        self._spool = directory / "postfix-mail"
-        self._spool.mkdir(parents=True)
         self._server = postfix.Postfix(
-            directory,
             {
                 "in_flow_delay": "0",
                 "default_process_limit": "1000",
@@ -113,7 +110,7 @@ class PostfixPeer:
                 "relayhost": f"[127.0.0.1]:{next_hop_port}",
                 "virtual_mailbox_domains": LOCAL_DOMAIN,
                 "virtual_mailbox_maps": "static:all/",
-                "virtual_mailbox_base": str(self._spool),
+                "virtual_mailbox_base": "$queue_directory/mail",
                 "virtual_uid_maps": "static:65534",
                 "virtual_gid_maps": "static:65534",
                 "virtual_minimum_uid": "1000",
@@ -121,6 +118,8 @@ class PostfixPeer:
             },
             smtpd_limit=1000,
         )
+        self._spool = self._server.queue / "mail"
+        self._spool.mkdir()
         shutil.chown(self._spool, "nobody")
         self._server.start()
 
@@ -189,13 +188,11 @@ class FastMTAPeer:
 class DovecotPeer:
     name = "dovecot"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self) -> None:
         reason = dovecot.missing()
         if reason:
             raise SystemExit(f"bench: {reason}")
-        where = directory / "dovecot"
-        where.mkdir(parents=True)
-        self._server = dovecot.Dovecot(where, dict.fromkeys((LOCAL_USER, *ACCESS_USERS), PASSWORD))
+        self._server = dovecot.Dovecot(dict.fromkeys((LOCAL_USER, *ACCESS_USERS), PASSWORD))
         self._server.start()
 
     def port(self, service: str) -> int:

@@ -133,7 +133,7 @@ def test_a_letter_reaches_bill_over_imap(world: World) -> None:
 def _read(server: Server) -> bytes:
     with imap(server, BILL, PASSWORD, tls=True) as client:
         client.select("INBOX")
-        _, found = client.search(None, "UNSEEN")
+        _, found = client.search(None, "SUBJECT", '"to be read by IMAP"')
         newest = found[0].split()[-1].decode()
         _, parts = client.fetch(newest, "(RFC822.SIZE BODY[])")
         described, body = next(part for part in parts if isinstance(part, tuple))
@@ -156,7 +156,7 @@ def test_bill_answers(world: World) -> None:
     [
         ("nobody@example.org", b"Status: 5.1.1"),
         ("x@null.example", b"Status: 5.1.10"),
-        ("x@not-there.example", b"Status: 5.1.2"),
+        ("x@not-there.example", b"Status: 5.4.4"),
     ],
     ids=["unknown-user", "null-mx", "no-such-domain"],
 )

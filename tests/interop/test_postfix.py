@@ -23,14 +23,14 @@ def _postfix_is_there() -> None:
         pytest.skip(f"{reason} (tests/install_packages.sh)")
 
 
-def test_postfix_relays_into_us(server: Server, account: Account, tmp_path: Path) -> None:
+def test_postfix_relays_into_us(server: Server, account: Account) -> None:
     parameters = {
         "relayhost": f"[{server.host}]:{server.port('smtp')}",
         "smtp_tls_security_level": "may",
         "smtp_bind_address": server.host,
     }
     sent = [letter(f"through postfix {number}") for number in range(COUNT)]
-    with postfix.Postfix(tmp_path, parameters) as upstream:
+    with postfix.Postfix(parameters) as upstream:
         with smtplib.SMTP(upstream.host, upstream.port, timeout=20) as client:
             for message in sent:
                 client.sendmail("sender@client.example", [account.user], message, ["BODY=8BITMIME"])
@@ -42,10 +42,10 @@ def test_postfix_relays_into_us(server: Server, account: Account, tmp_path: Path
     assert all(b"(Postfix)" in one and b"\r\nReceived: " in b"\r\n" + one for one in found)
 
 
-def test_postfix_learns_that_a_recipient_is_unknown(server: Server, account: Account, tmp_path: Path) -> None:
+def test_postfix_learns_that_a_recipient_is_unknown(server: Server, account: Account) -> None:
     """The 5xx of our RCPT makes Postfix bounce at once, to a mailbox of ours."""
     parameters = {"relayhost": f"[{server.host}]:{server.port('smtp')}"}
-    with postfix.Postfix(tmp_path, parameters) as upstream:
+    with postfix.Postfix(parameters) as upstream:
         with smtplib.SMTP(upstream.host, upstream.port, timeout=20) as client:
             client.sendmail(account.user, ["nobody-here@example.test"], letter("to nobody"))
         (bounce,) = wait_for_messages(server, *account, 1)
@@ -56,27 +56,27 @@ def test_postfix_learns_that_a_recipient_is_unknown(server: Server, account: Acc
 @pytest.fixture(scope="module")
 def downstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, postfix.Postfix, Path]]:
     """FastMTA with Postfix behind it; Postfix keeps what it gets in a Maildir for all its users."""
-    directory = tmp_path_factory.mktemp("downstream")
-    spool = directory / "spool"
-    spool.mkdir()
-    spool.chmod(0o777)
     parameters = {
         "virtual_mailbox_domains": "postfix.example",
         "virtual_mailbox_maps": "inline:{kept@postfix.example=kept/}",
-        "virtual_mailbox_base": str(spool),
+        "virtual_mailbox_base": "$queue_directory/mail",
         "virtual_uid_maps": "static:65534",
         "virtual_gid_maps": "static:65534",
         "virtual_minimum_uid": "1000",
         "smtpd_relay_restrictions": "reject_unauth_destination",
     }
-    with postfix.Postfix(directory, parameters) as relay:
+    relay = postfix.Postfix(parameters)
+    spool = relay.queue / "mail"
+    spool.mkdir()
+    spool.chmod(0o777)
+    with relay:
         settings = {
             "transport": {
                 "postfix.example": f"smtp:[{relay.host}]:{relay.port}",
                 "away.example": f"smtp:[127.0.0.1]:{free_port()}",
             }
         }
-        with Server(directory / "fastmta", settings=settings, workers=2) as server:
+        with Server(tmp_path_factory.mktemp("downstream"), settings=settings, workers=2) as server:
             server.add_user("sender@example.test", "secret")
             yield server, relay, spool
 

@@ -7,12 +7,13 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support import processes
 from tests.support.ports import free_ports, wait_until_listening
-from tests.support.postfix import make_traversable, search_path
+from tests.support.postfix import search_path
 
 _CONFIG = """\
 base_dir = {directory}/dovecot-run
@@ -110,12 +111,13 @@ def missing() -> str:
 
 
 class Dovecot:
-    """`accounts` maps address to password, in clear or already hashed where `scheme` names a hash."""
+    """`accounts` maps address to password, in clear or already hashed where `scheme` names a hash.
 
-    def __init__(
-        self, directory: Path, accounts: Mapping[str, str], *, scheme: str = "PLAIN", mail_format: str = "maildir"
-    ) -> None:
-        self.directory = directory
+    All files are below `directory`, which `stop` removes.
+    """
+
+    def __init__(self, accounts: Mapping[str, str], *, scheme: str = "PLAIN", mail_format: str = "maildir") -> None:
+        self.directory = directory = Path(tempfile.mkdtemp(prefix="fastmta-dovecot-"))
         self.host = "127.0.0.1"
         imap, pop3, lmtp = free_ports(3)
         self.ports = {"imap": imap, "pop3": pop3, "lmtp": lmtp}
@@ -123,7 +125,7 @@ class Dovecot:
         self._process: subprocess.Popen[bytes] | None = None
         mail = directory / "dovecot-mail"
         mail.mkdir(parents=True, exist_ok=True)
-        make_traversable(directory)
+        directory.chmod(0o755)
         owner = pwd.getpwnam("nobody")
         os.chown(mail, owner.pw_uid, owner.pw_gid)
         (directory / "dovecot.passwd").write_text("".join(f"{name}:{secret}\n" for name, secret in accounts.items()))
@@ -158,14 +160,16 @@ class Dovecot:
             for port in self.ports.values():
                 wait_until_listening(self.host, port)
         except TimeoutError:
+            said = f"dovecot did not start:\n{self.log_tail()}"
             self.stop()
-            raise RuntimeError(f"dovecot did not start:\n{self.log_tail()}") from None
+            raise RuntimeError(said) from None
         return self
 
     def stop(self) -> None:
         if self._process is not None:
             processes.stop(self._process)
             self._process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self.pid)

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,11 +56,13 @@ def search_path() -> str:
 
 
 class Postfix:
-    """`parameters` are main.cf's, over a base that accepts from loopback and listens on `host`:`port`."""
+    """`parameters` are main.cf's, over a base that accepts from loopback and listens on `host`:`port`.
+
+    All files are below `directory`, which `stop` removes.
+    """
 
     def __init__(
         self,
-        directory: Path,
         parameters: Mapping[str, str],
         *,
         host: str = "127.0.0.1",
@@ -68,13 +71,15 @@ class Postfix:
     ) -> None:
         self.host = host
         self.port = free_port(host)
+        # Not below pytest's temporary directory: Postfix's user must get there, and every pytest run takes that away.
+        self.directory = directory = Path(tempfile.mkdtemp(prefix="fastmta-postfix-"))
         self.config = directory / "postfix"
         self.queue = directory / "postfix-queue"
         self.data = directory / "postfix-data"
         self.log_path = directory / "postfix.log"
         for path in (self.config, self.queue, self.data):
             path.mkdir(parents=True, exist_ok=True)
-        make_traversable(directory)
+        directory.chmod(0o755)
         owner = pwd.getpwnam("postfix")
         os.chown(self.data, owner.pw_uid, owner.pw_gid)
         base = {
@@ -119,7 +124,9 @@ class Postfix:
             wait_until_listening(self.host, self.port)
             self.pid = int((self.queue / "pid" / "master.pid").read_text())
         except (TimeoutError, FileNotFoundError):
-            raise RuntimeError(f"postfix did not start: {done.stderr}\n{self.log_tail()}") from None
+            said = f"postfix did not start: {done.stderr}\n{self.log_tail()}"
+            self.stop()
+            raise RuntimeError(said) from None
         return self
 
     def stop(self) -> None:
@@ -133,6 +140,7 @@ class Postfix:
                 except ProcessLookupError:
                     continue
             self.pid = 0
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self.pid)
@@ -165,12 +173,3 @@ def _files(directory: Path) -> list[str]:
     for _, _, names in os.walk(directory):
         out.extend(names)
     return out
-
-
-def make_traversable(directory: Path) -> None:
-    """Lets Postfix's and Dovecot's users pass through the temporary directories above their own."""
-    for parent in (directory, *directory.parents):
-        mode = parent.stat().st_mode
-        if parent == Path("/") or mode & 0o001:
-            continue
-        parent.chmod(mode | 0o011)
