@@ -317,7 +317,7 @@ cdef class Connection(Waiter):
     @property
     def is_committing(self):
         """Whether the client waits for the store."""
-        return bool(self.waiting & WAIT_COMMIT)
+        return bool(self.waiting & (WAIT_COMMIT | WAIT_BLOB))
 
     def record(self):
         """The fields of the log's record of the message just received."""

@@ -330,6 +330,7 @@ class SmtpServer:
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
         self._hosts: dict[str, ServiceHost] = {}
+        self._tick = 0
         self._second = _Second(self)
         services.sweep.add(self._second)
 
@@ -340,6 +341,7 @@ class SmtpServer:
         host = self._hosts.get(service)
         if host is None:
             host = self._hosts[service] = ServiceHost(service, self)
+            host.service.sweep(self._tick)
         shared = host.service
         return lambda: Connection(shared)
 
@@ -350,6 +352,7 @@ class SmtpServer:
 
     def sweep(self, tick: int) -> None:
         """Once a second: deadlines of all sessions. `tick` counts seconds and never goes back."""
+        self._tick = tick
         for host in self._hosts.values():
             host.service.sweep(tick)
 

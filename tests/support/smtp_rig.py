@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastmta import _store
 from fastmta.auth.sasl import Credentials
 from fastmta.config.schema import Config
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
@@ -220,9 +221,7 @@ class SmtpRig:
     config: Config = field(default_factory=lambda: Config(myhostname="mx.example.test", smtpd_banner="mx ESMTP"))
 
     def __post_init__(self) -> None:
-        from fastmta._store import Store
-
-        self.raw = Store(str(self.path / "store"), sync=False)
+        self.raw = _store.Store(str(self.path / "store"), sync=False)
         self.directory = FakeDirectory()
         self.clock = ManualClock()
         self.log = FakeLog()
@@ -290,6 +289,21 @@ class SmtpRig:
         self.directory.version += 1
         return mailbox_id
 
+    def secure(self, client: Client) -> Client:
+        """The client after its TLS handshake, which is taken to have succeeded."""
+        self.tasks.spawned.pop().close()
+        transport = FakeTransport(("127.0.0.1", 40000), FakeTls())
+        client.session.tls_started(transport)
+        return Client(self, client.session, transport)
+
+    def blobs(self) -> list[bytes]:
+        """Every stored message whole, in the order of their arrival."""
+        keys: dict[bytes, list[bytes]] = {}
+        for key, value in self.raw.scan(_store.TABLE_BLOB, b"", limit=100_000):
+            if len(key) > 8:  # the record of the blob itself has the bare id
+                keys.setdefault(key[:8], []).append(value)
+        return [b"".join(chunks) for chunks in keys.values()]
+
     def counter(self, index: int) -> int:
         return int(self.cells[index])
 
@@ -297,4 +311,6 @@ class SmtpRig:
         return int(self.cells[METRICS.messages_rejected_total[reason]])
 
     def close(self) -> None:
+        for work in self.tasks.spawned:
+            work.close()
         self.raw.close()
