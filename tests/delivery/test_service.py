@@ -1,0 +1,230 @@
+"""The service over a real store and a real socket: each reply's consequence for the queue."""
+
+import asyncio
+
+import pytest
+
+from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, RecipientState, RecipientTail
+from tests.support.smtp_sink import CLOSE, SmtpSink
+
+
+def hop(sink):
+    return b"smtp:[127.0.0.1]:%d" % sink.port
+
+
+async def test_a_delivered_message_leaves_the_queue(rig):
+    async with SmtpSink() as sink:
+        queue_id = await rig.queue(hop(sink), b"r@b.test")
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert [(m.sender, m.recipients, m.data) for m in sink.messages] == [
+            (b"s@a.test", [b"r@b.test"], b"Subject: x\r\n\r\nbody\r\n")
+        ]
+        await rig.settled()
+        assert rig.count("smtp", "delivered") == 1
+        (line,) = [line for line in rig.log() if line["event"] == "delivery.delivered"]
+        assert line["recipient"] == "r@b.test" and line["relay"] == f"127.0.0.1[127.0.0.1]:{sink.port}"
+        assert line["dsn"] == "2.0.0" and line["next_hop"] == hop(sink).decode()
+
+
+async def test_many_messages_share_connections_up_to_the_window(rig):
+    async with SmtpSink() as sink:
+        ids = [await rig.queue(hop(sink)) for _ in range(300)]
+        await rig.until(lambda: all(rig.store.queue.message(queue_id) is None for queue_id in ids))
+        assert len(sink.messages) == 300
+        assert sink.connections <= 25 and sink.most_open <= 20
+
+
+async def test_a_connection_is_left_after_a_hundred_messages(make_rig):
+    rig = make_rig(initial_destination_concurrency=1, default_destination_concurrency_limit=1)
+    async with SmtpSink() as sink:
+        for _ in range(150):
+            await rig.queue(hop(sink))
+        await rig.until(lambda: len(sink.messages) == 150)
+        assert sink.connections == 2
+
+
+async def test_recipients_of_one_message_go_fifty_at_a_time(rig):
+    async with SmtpSink() as sink:
+        await rig.queue(hop(sink), *[b"r%d@b.test" % n for n in range(120)])
+        await rig.until(lambda: sum(len(m.recipients) for m in sink.messages) == 120)
+        assert max(len(m.recipients) for m in sink.messages) == 50
+
+
+async def test_each_recipient_goes_its_own_way(rig):
+    replies = {b"bad@b.test": "550 5.1.1 unknown", b"later@b.test": "451 4.3.0 later"}
+    async with SmtpSink(reply_for=replies.get) as sink:
+        queue_id = await rig.queue(hop(sink), b"ok@b.test", b"bad@b.test", b"later@b.test")
+        await rig.until(lambda: len(rig.rows(queue_id)) == 1)
+        (row,) = rig.rows(queue_id)
+        assert (row.tail.forward_path, row.state, row.attempts) == (b"later@b.test", RecipientState.DEFERRED, 1)
+        assert b"451 4.3.0 later" in row.last_reply
+        delay_s = row.due_ms / 1000 - rig.clock.now()
+        assert 299 < delay_s <= 331
+        dsn = [m for m, r in rig.everything() if m.queue_id != queue_id]
+        assert len(dsn) == 1 and dsn[0].envelope.reverse_path == b""
+        raw = rig.store.queue.read(dsn[0].blob_id, 0, 100_000)
+        assert b"Final-Recipient: rfc822; bad@b.test" in raw and b"later@b.test" not in raw
+
+
+async def test_a_deferred_recipient_is_tried_again_when_it_is_due(rig):
+    async with SmtpSink(replies={"RCPT": ["450 4.7.1 Greylisted, try again in 60 seconds"]}) as sink:
+        queue_id = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert 59 < rig.rows(queue_id)[0].due_ms / 1000 - rig.clock.now() <= 66
+        rig.tick(30)
+        await rig.settled()
+        assert sink.messages == []
+        rig.tick(40)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert len(sink.messages) == 1
+
+
+async def test_too_many_recipients_are_sent_again_at_once(rig):
+    async with SmtpSink(replies={"RCPT": [None, "452 4.5.3 too many", "452 4.5.3 too many"]}) as sink:
+        queue_id = await rig.queue(hop(sink), b"1@b.test", b"2@b.test", b"3@b.test")
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert [m.recipients for m in sink.messages] == [[b"1@b.test"], [b"2@b.test", b"3@b.test"]]
+
+
+@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", "DOT"])
+async def test_a_lost_connection_defers_where_there_is_no_other_address(rig, verb):
+    async with SmtpSink(replies={verb: [CLOSE]}) as sink:
+        queue_id = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert b"lost connection" in rig.rows(queue_id)[0].last_reply
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "DATA", "DOT"])
+async def test_a_5xx_bounces_all_that_remain(rig, verb):
+    async with SmtpSink(replies={verb: ["554 5.7.1 no"]}) as sink:
+        queue_id = await rig.queue(hop(sink), b"1@b.test", b"2@b.test")
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        ((message, _),) = rig.everything()
+        raw = rig.store.queue.read(message.blob_id, 0, 100_000)
+        assert raw.count(b"Action: failed") == 2
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_costs_no_attempt(rig):
+    async with SmtpSink() as sink:
+        await rig.queue(hop(sink))
+        await rig.until(lambda: len(sink.messages) == 1)
+        await rig.settled()
+        sink.replies["MAIL"] = [CLOSE]
+        queue_id = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert len(sink.messages) == 2 and sink.connections == 2
+
+
+async def test_the_next_host_is_tried_after_421_and_after_a_refused_connection(rig):
+    async with SmtpSink(replies={"GREETING": ["421 busy"]}) as first, SmtpSink() as second:
+        route = b"smtp:[127.0.0.1]:1,[127.0.0.1]:%d,[127.0.0.1]:%d" % (first.port, second.port)
+        queue_id = await rig.queue(route)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert len(second.messages) == 1 and first.connections == 1
+
+
+async def test_a_dead_destination_defers_what_is_due_and_comes_back(rig):
+    async with SmtpSink() as sink:
+        pass  # its port is closed now
+    ids = [await rig.queue(hop(sink)) for _ in range(20)]
+    await rig.until(lambda: all(rig.rows(queue_id)[0].state == RecipientState.DEFERRED for queue_id in ids))
+    assert any(b"delivery temporarily suspended: connect to" in rig.rows(queue_id)[0].last_reply for queue_id in ids)
+    suspended = [row for queue_id in ids for row in rig.rows(queue_id) if b"suspended" in row.last_reply]
+    assert all(row.attempts == 0 and row.due_ms / 1000 >= rig.clock.now() + 299 for row in suspended)
+    events = [line["event"] for line in rig.log()]
+    assert events.count("destination.dead") == 1
+    rig.tick(301)
+    assert "destination.revived" in [line["event"] for line in rig.log()]
+
+
+async def test_an_expired_message_bounces_with_its_last_reason(rig):
+    async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
+        queue_id = await rig.queue(hop(sink), received_at_ms=int((rig.clock.now() - 5 * 86400 - 1) * 1000))
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        ((message, _),) = rig.everything()
+        raw = rig.store.queue.read(message.blob_id, 0, 100_000)
+        assert b"Status: 4.3.0" in raw and b"Action: failed" in raw
+
+
+async def test_the_null_sender_and_notify_never_get_no_report(rig):
+    async with SmtpSink(reply_for=lambda address: "550 5.1.1 no") as sink:
+        one = await rig.queue(hop(sink), sender=b"")
+        two = await rig.queue(hop(sink), RecipientTail(b"r@b.test", notify=NOTIFY_NEVER))
+        await rig.until(lambda: rig.store.queue.message(one) is None and rig.store.queue.message(two) is None)
+        await rig.settled()
+        assert rig.everything() == []
+        assert "delivery.bounce_dropped" in [line["event"] for line in rig.log()]
+
+
+async def test_success_is_reported_as_relayed_where_the_server_does_not_know_dsn(rig):
+    async with SmtpSink(capabilities=("SIZE",)) as sink:
+        queue_id = await rig.queue(hop(sink), RecipientTail(b"r@b.test", notify=NOTIFY_SUCCESS))
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        ((message, _),) = rig.everything()
+        assert b"Action: relayed" in rig.store.queue.read(message.blob_id, 0, 100_000)
+    async with SmtpSink() as sink:
+        queue_id = await rig.queue(hop(sink), RecipientTail(b"r@b.test", notify=NOTIFY_SUCCESS))
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert len(rig.everything()) == 1
+
+
+async def test_a_delay_is_reported_once(make_rig):
+    rig = make_rig(delay_warning_time=3600.0)
+    async with SmtpSink(reply_for=lambda address: "451 4.3.0 later") as sink:
+        queue_id = await rig.queue(hop(sink), received_at_ms=int((rig.clock.now() - 3601) * 1000))
+        for _ in range(3):
+            attempts = len([c for c in sink.commands if c.startswith(b"RCPT")])
+            rig.tick(5000)
+            await sink.until(lambda seen=attempts: len([c for c in sink.commands if c.startswith(b"RCPT")]) > seen)
+            await rig.settled()
+        reports = [m for m, _ in rig.everything() if m.queue_id != queue_id]
+        assert len(reports) == 1
+        assert b"Action: delayed" in rig.store.queue.read(reports[0].blob_id, 0, 100_000)
+
+
+async def test_a_hold_during_a_delivery_is_told_as_too_late_and_not_repeated(rig):
+    async with SmtpSink() as sink:
+        held = asyncio.Event()
+
+        async def hold(queue_id):
+            await rig.store.queue.hold(queue_id)
+            held.set()
+
+        queue_id = 0
+        tasks = []
+        sink.on_message = lambda taken: tasks.append(asyncio.ensure_future(hold(queue_id)))
+        sink.replies["DOT"] = [None]
+        queue_id = await rig.queue(hop(sink))
+        await held.wait()
+        await rig.settled()
+        rows = rig.rows(queue_id)
+        assert rows == [] or rows[0].state == RecipientState.HELD
+        assert len(sink.messages) == 1
+
+
+async def test_discard_error_and_retry(rig):
+    one = await rig.queue(b"discard:")
+    two = await rig.queue(b"error:5.1.2 no such domain")
+    three = await rig.queue(b"retry:4.3.0 come back")
+    await rig.until(lambda: rig.store.queue.message(one) is None and rig.store.queue.message(two) is None)
+    await rig.until(lambda: rig.rows(three)[0].state == RecipientState.DEFERRED)
+    assert rig.count("discard", "delivered") == 1 and rig.count("error", "bounced") == 1
+
+
+async def test_lmtp_over_a_unix_socket(rig, tmp_path):
+    path = str(tmp_path / "lmtp")
+    replies = {"DOT": [None, "452 4.2.2 full"]}
+    async with SmtpSink(lmtp=True, unix_path=path, replies=replies):
+        queue_id = await rig.queue(b"lmtp:unix:" + path.encode(), b"1@b.test", b"2@b.test")
+        await rig.until(lambda: [row.state for row in rig.rows(queue_id)] == [RecipientState.DEFERRED])
+        assert rig.rows(queue_id)[0].tail.forward_path == b"2@b.test"
+        assert rig.count("lmtp", "delivered") == 1
+
+
+async def test_a_stopped_service_leaves_the_rest_in_the_queue(rig):
+    async with SmtpSink() as sink:
+        await rig.service.stop(1.0)
+        queue_id = await rig.queue(hop(sink))
+        assert rig.rows(queue_id)[0].state == RecipientState.ACTIVE
+        rig.service.start()
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
