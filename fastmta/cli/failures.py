@@ -1,0 +1,62 @@
+"""What a failed command says and returns: one plain line, and a code of sysexits(3)."""
+
+import sys
+import traceback
+from typing import Final
+
+import click
+
+from fastmta.model.errors import ConfigError, FastMTAError, StorageFailure
+
+EX_USAGE: Final = 64
+EX_DATAERR: Final = 65
+EX_NOINPUT: Final = 66
+EX_NOUSER: Final = 67
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+EX_CANTCREAT: Final = 73
+EX_IOERR: Final = 74
+EX_TEMPFAIL: Final = 75
+EX_NOPERM: Final = 77
+EX_CONFIG: Final = 78
+
+
+class CommandFailed(FastMTAError):
+    """A command cannot do what was asked; `code` is its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def report(name: str, error: Exception) -> int:
+    """Writes the line for an error and gives the code; a bug's traceback goes to standard error too."""
+    message, code = describe(error)
+    if code == EX_SOFTWARE:
+        traceback.print_exception(error)
+    one_line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    print(f"{name}: {one_line}", file=sys.stderr)
+    return code
+
+
+def describe(error: Exception) -> tuple[str, int]:
+    if isinstance(error, CommandFailed):
+        return str(error), error.code
+    if isinstance(error, click.UsageError):
+        hint = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
+        return error.format_message().rstrip(".") + hint, EX_USAGE
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, ConfigError):
+        return str(error), EX_CONFIG
+    if isinstance(error, StorageFailure):
+        return f"the store could not keep it: {error}", EX_TEMPFAIL
+    if type(error).__name__ == "DirectoryBusy":  # runtime/lock.py, which most commands never import
+        return str(error), EX_TEMPFAIL
+    if isinstance(error, FastMTAError):
+        return str(error), EX_UNAVAILABLE
+    if isinstance(error, PermissionError):
+        return f"{error.filename or 'not permitted'}: {error.strerror}", EX_NOPERM
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", EX_IOERR
+    return f"internal error: {type(error).__name__}: {error}", EX_SOFTWARE

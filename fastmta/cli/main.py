@@ -1,0 +1,121 @@
+"""`fastmta`: one program, its commands imported only when they are called.
+
+Errors are one plain line on standard error and an exit code of sysexits(3); a traceback is a bug of ours. The names
+that scripts know (sendmail, mailq, newaliases, postmap) are programs of their own, in modules of those names.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from fastmta import __version__
+from fastmta.cli.failures import EX_USAGE, report
+
+# name: (module, attribute, one line of help); the line stands here so that `--help` imports nothing.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("fastmta.cli.setup", "init", "Write a configuration, a certificate and the data directory."),
+    "check": ("fastmta.cli.setup", "check", "Say what is wrong with the configuration."),
+    "serve": ("fastmta.cli.server", "serve", "Run the server in the foreground."),
+    "reload": ("fastmta.cli.server", "reload", "Let the server read its configuration again."),
+    "stop": ("fastmta.cli.server", "stop", "Stop the server gracefully."),
+    "status": ("fastmta.cli.server", "status", "Show processes, connections and the queue."),
+    "user": ("fastmta.cli.user", "user", "Accounts: add, list, passwd, delete, quota."),
+    "alias": ("fastmta.cli.alias", "alias", "Aliases kept in the store: add, list, delete."),
+    "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),
+    "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, release, requeue, delete, stats."),
+    "store": ("fastmta.cli.store", "store", "The store: check."),
+    "sendmail": ("fastmta.cli.sendmail", "command", "Submit a message, as sendmail(1) does."),
+    "mailq": ("fastmta.cli.mailq", "command", "Show the queue as mailq(1) does."),
+    "newaliases": ("fastmta.cli.postmap", "newaliases_command", "Compile the alias files."),
+    "postmap": ("fastmta.cli.postmap", "command", "Compile or query a map file."),
+}
+
+EPILOG = """\b
+Examples:
+  fastmta init /etc/fastmta
+  fastmta user add bill@example.org
+  fastmta serve -c /etc/fastmta/fastmta.toml
+  fastmta queue list --domain example.net
+  fastmta check
+
+The configuration is -c FILE, else $FASTMTA_CONFIG, else ./fastmta.toml, else /etc/fastmta/fastmta.toml.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run or asked for their own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f"; did you mean {close[0]}?" if close else "; fastmta --help lists them"
+            ctx.fail(f"no such command: {args[0]}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EPILOG,
+    no_args_is_help=True,
+)
+@click.version_option(__version__, prog_name="fastmta", message="%(prog)s %(version)s")
+@click.option("-c", "--config", type=click.Path(), help="The configuration file.")
+@click.pass_context
+def fastmta(ctx: click.Context, config: str | None) -> None:
+    """FastMTA, a whole mail server: SMTP, a durable queue, mailboxes, IMAP and POP3."""
+    ctx.obj = config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; gives the exit code."""
+    return run(fastmta, "fastmta", argv)
+
+
+def run(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
+    """Runs a click command and turns whatever it raises into a line and a code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(name, lambda: command.main(arguments, prog_name=name, standalone_mode=False))
+
+
+def guarded(name: str, work: Callable[[], object]) -> int:
+    """Runs `work`; its int is the exit code, None is success, and a failure is reported under the program's name."""
+    try:
+        result = work()
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as usage:
+        print(usage.format_message())
+        return EX_USAGE
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        return report(name, error)
+    return result if isinstance(result, int) else 0

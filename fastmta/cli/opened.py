@@ -1,0 +1,78 @@
+"""The store as a command opens it: another process beside the server's, or the only one.
+
+A command that root runs acts as the owner of the data directory, so that what it creates can be read by the server.
+"""
+
+import asyncio
+import os
+import pwd
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
+from fastmta.config.load import load
+from fastmta.config.schema import Config
+
+if TYPE_CHECKING:
+    from fastmta.store import MailStore
+
+T = TypeVar("T")
+
+
+def run(config_path: str | None, work: Callable[[Config, "MailStore"], Awaitable[T]]) -> T:
+    """Loads the configuration, opens the store and runs `work` with both."""
+    return run_with(load(config_path), work)
+
+
+def run_with(config: Config, work: Callable[[Config, "MailStore"], Awaitable[T]]) -> T:
+    """As `run`, with a configuration that is loaded already."""
+
+    async def opened() -> T:
+        store = open_store(config)
+        store.attach(asyncio.get_running_loop())
+        try:
+            return await work(config, store)
+        finally:
+            store.detach()
+            store.close()
+
+    return asyncio.run(opened())
+
+
+def open_store(config: Config) -> "MailStore":
+    """The store of the data directory, which is made where it is missing."""
+    directory = prepare_data_directory(config)
+    become_owner(directory)
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(13, "Permission denied", str(directory))
+    from fastmta.store import MailStore
+
+    return MailStore.open(directory)
+
+
+def prepare_data_directory(config: Config) -> Path:
+    """Makes the data directory if need be, private to the server's user."""
+    directory = Path(config.data_directory)
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700, parents=True)
+        if os.geteuid() == 0:
+            try:
+                entry = pwd.getpwnam(config.default_user)
+            except KeyError:
+                return directory  # no such user yet: root's, and `check` says so
+            os.chown(directory, entry.pw_uid, entry.pw_gid)
+    return directory
+
+
+def become_owner(directory: Path) -> None:
+    """Where root runs the command, it goes on as the directory's owner."""
+    owner = directory.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    try:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+    except OSError as error:
+        raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error

@@ -1,0 +1,63 @@
+"""How commands print: a table for people, JSON for programs, sizes and ages that are read at a glance."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(function: F) -> F:
+    """`-c FILE` on a command; the function gets `config_path`, which `-c` before the command sets too."""
+
+    def chosen(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+        return value if value is not None else ctx.find_root().obj
+
+    return click.option(
+        "-c", "--config", "config_path", type=click.Path(), callback=chosen, help="The configuration file."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
+    """Columns under headings, two blanks apart; those numbered in `right` end on the right."""
+    texts = [tuple(plain(str(cell)) for cell in row) for row in rows]
+    widths = [max(len(row[n]) for row in [tuple(headings), *texts]) for n in range(len(headings))]
+    to_the_right = set(right)
+    for row in (tuple(headings), *texts):
+        cells = [
+            cell.rjust(w) if n in to_the_right else cell.ljust(w)
+            for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def plain(text: str) -> str:
+    """Text that a terminal only shows: control characters of a peer's words become `?`."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def size(size_bytes: int) -> str:
+    """1536 -> 1.5K"""
+    value = float(size_bytes)
+    for unit in ("", "K", "M", "G"):
+        if value < 1024:
+            return f"{value:.0f}{unit}" if unit == "" or value >= 10 else f"{value:.1f}{unit}"
+        value /= 1024
+    return f"{value:.1f}T"
+
+
+def stamp(seconds: float) -> str:
+    """An instant as RFC 3339 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
