@@ -14,9 +14,10 @@ cdef struct MDB_val:
 
 # --- stored records ---
 
-cdef packed struct BlobMeta:
+cdef packed struct BlobMeta:  # then the blob's last bytes, where they would waste a page of their own
     uint8_t format
-    uint8_t unused[3]
+    uint8_t kept  # a mailbox has held it: what is read there may take its time, so it is reaped late
+    uint16_t tail_length
     uint32_t bits
     uint32_t refs
     uint32_t chunks

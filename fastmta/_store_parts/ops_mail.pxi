@@ -104,7 +104,7 @@ cdef int message_add(Txn* t, uint64_t mailbox_id, MailboxRecord* box, MessageRec
         k_change(&k, mailbox_id, 0, box.modseq, uid)
         rc = t_put(t, &k, NULL, 0, OLD_ABSENT, NULL, 0)
     if rc == DONE:
-        rc = blob_ref(t, message.blob_id, 1)
+        rc = blob_ref(t, message.blob_id, 1, True)
     box.uid_next += 1
     box.exists += 1
     box.unseen += (message.flags & 1) == 0

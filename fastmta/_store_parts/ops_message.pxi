@@ -162,7 +162,7 @@ cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_
     box.deleted -= (message.flags & 8) != 0
     box.size -= message.size
     box.expunged_rows += 1
-    return blob_ref(t, message.blob_id, -1)
+    return blob_ref(t, message.blob_id, -1, True)
 
 
 cdef int forget_expunged(Txn* t, uint64_t mailbox_id, MailboxRecord* box) noexcept nogil:

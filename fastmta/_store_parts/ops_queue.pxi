@@ -35,7 +35,7 @@ cdef int row_flush(Txn* t) noexcept nogil:
         rc = t_del(t, &k)
         if rc:
             return rc
-        return blob_ref(t, t.queue.blob_id, -1)
+        return blob_ref(t, t.queue.blob_id, -1, False)
     t.scratch.length = 0
     if buffer_add(&t.scratch, &t.queue, sizeof(t.queue)) < 0:
         return poison(t, ENOMEM)
@@ -72,7 +72,7 @@ cdef int row_create(Txn* t, uint64_t queue_id, uint64_t blob_id, const char* env
     """A new row for `queue_id`, which is known to have none."""
     cdef int rc = row_flush(t)
     if rc == DONE:
-        rc = blob_ref(t, blob_id, 1)
+        rc = blob_ref(t, blob_id, 1, False)
     if rc:
         return rc
     memset(&t.queue, 0, sizeof(t.queue))

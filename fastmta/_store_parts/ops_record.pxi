@@ -224,8 +224,17 @@ cdef int op_chunks(Txn* t, Op* op, const char* parts) noexcept nogil:
     return t_put(t, &k, &pending, sizeof(pending), OLD_UNKNOWN, NULL, 0)
 
 
+cdef size_t tail_of(size_t n) noexcept nogil:
+    """How many of a blob's last n bytes go into its record, so that they do not begin one more page of a chunk."""
+    cdef size_t last = n % CHUNK
+    cdef size_t over = (last + PAGE_HEADER) % PAGE if last + PAGE_HEADER >= PAGE else last
+    return over if over <= TAIL_MAX else 0
+
+
 cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef Body* body = op.body
+    cdef size_t tail = tail_of(body.bytes.length)
+    cdef size_t n = body.bytes.length - tail
     cdef PendingRecord pending
     cdef Key k
     cdef int rc = blob_flush(t)
@@ -238,14 +247,16 @@ cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
             rc = t_del(t, &k)
         if rc:
             return rc
-    if chunks_put(t, body.blob_id, &pending, body.bytes.data, body.bytes.length) < 0:
+    if chunks_put(t, body.blob_id, &pending, body.bytes.data, n) < 0:
         return POISONED
     memset(&t.blob, 0, sizeof(t.blob))
     t.blob.format = FORMAT
     t.blob.bits = body.bits
     t.blob.chunks = pending.chunks
-    t.blob.size = pending.size
-    t.blob.digest = pending.digest
+    t.blob.size = pending.size + tail
+    t.blob.tail_length = <uint16_t>tail
+    t.blob_tail = body.bytes.data + n
+    t.blob.digest = xxh64(t.blob_tail, tail, pending.digest) if tail else pending.digest
     t.blob_id = body.blob_id
     t.has_blob = 1
     return DONE
@@ -298,7 +309,7 @@ cdef int apply_op(Txn* t, Op* op) noexcept nogil:
     if code == OP_COUNT:
         return op_count(t, op, parts)
     if code == OP_REF:
-        return blob_ref(t, op.a, <int>op.d)
+        return blob_ref(t, op.a, <int>op.d, True)
     if code == OP_MAILBOX_NEW:
         return op_mailbox_new(t, op, parts)
     if code == OP_MAILBOX_GONE:

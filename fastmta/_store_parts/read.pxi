@@ -98,8 +98,10 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
     cdef BlobMeta meta
     cdef Py_ssize_t done = 0
     cdef size_t inside, length
+    cdef uint64_t in_chunks
     cdef uint32_t chunk
-    cdef void* cursor
+    cdef const char* tail
+    cdef void* cursor = NULL
     k_id(&k, T_BLOB, blob_id)
     if not reading.get(&k, &value):
         return -1
@@ -108,10 +110,18 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
         return 0
     if <uint64_t>n > meta.size - offset:
         n = <Py_ssize_t>(meta.size - offset)
-    cursor = reading.cursor(T_BLOB)
+    # Every chunk but the last is full: a body flushes whole chunks, and its rest begins the next.
+    chunk = <uint32_t>(offset // CHUNK)
+    inside = <size_t>(offset % CHUNK)
+    in_chunks = meta.size - meta.tail_length
+    tail = <const char*>value.mv_data + sizeof(meta)
     try:
-        chunk, inside = find_chunk(&meta, offset)
+        if offset < in_chunks:
+            cursor = reading.cursor(T_BLOB)
         while done < n:
+            if offset + done >= in_chunks:
+                memcpy(out + done, tail + (offset + done - in_chunks), n - done)
+                return n
             k_id_n(&k, T_BLOB, blob_id, chunk)
             if not seek(cursor, &k, k.n, &key, &value) or value.mv_size <= inside:
                 return -1
@@ -123,13 +133,9 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
             chunk += 1
             inside = 0
     finally:
-        mdb_cursor_close(cursor)
+        if cursor != NULL:
+            mdb_cursor_close(cursor)
     return done
-
-
-cdef (uint32_t, size_t) find_chunk(BlobMeta* meta, uint64_t offset) noexcept nogil:
-    # Every chunk but the last is full: a body flushes whole chunks, and its rest begins the next.
-    return <uint32_t>(offset // CHUNK), <size_t>(offset % CHUNK)
 
 
 cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
@@ -179,11 +185,11 @@ def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64
 
 
 def blob_meta(bytes record not None):
-    """(refs, size, bits, chunks, digest) of a blob's record."""
+    """(refs, size, bits, chunks, digest, tail) of a blob's record; the tail stands behind the chunks."""
     cdef BlobMeta* meta = <BlobMeta*><char*>record
-    if len(record) != sizeof(BlobMeta):
+    if len(record) < <Py_ssize_t>sizeof(BlobMeta) or len(record) != <Py_ssize_t>sizeof(BlobMeta) + meta.tail_length:
         raise ValueError("not a blob's record")
-    return meta.refs, meta.size, meta.bits, meta.chunks, meta.digest
+    return meta.refs, meta.size, meta.bits, meta.chunks, meta.digest, record[sizeof(BlobMeta) :]
 
 
 def digest_of(bytes data not None, uint64_t seed=0):

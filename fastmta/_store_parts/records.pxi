@@ -32,7 +32,10 @@ cdef enum:
     DB_DIRECTORY = 3
     DATABASES = 4
     FORMAT = 1
-    CHUNK = 61424  # fifteen pages less LMDB's header of an overflow page
+    CHUNK = 61424  # fifteen pages less the header: needs only a short run of free pages
+    PAGE = 4096
+    PAGE_HEADER = 16  # of an overflow page
+    TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     BODY_MEMORY = 262144  # what a blob keeps in memory before its chunks commit as they come
     KEY_MAX = 511
     HOP_MAX = 200

@@ -159,7 +159,7 @@ cdef int reap_mailbox(Txn* t, uint64_t mailbox_id, int64_t deadline) noexcept no
                 break
             if table == T_MESSAGE:
                 blob_id = (<MessageRecord*>value.mv_data).blob_id
-                if del_at(t, &key) < 0 or blob_ref(t, blob_id, -1) < 0:
+                if del_at(t, &key) < 0 or blob_ref(t, blob_id, -1, True) < 0:
                     return POISONED
             elif del_at(t, &key) < 0:
                 return POISONED

@@ -63,6 +63,7 @@ cdef struct Txn:
     int has_blob
     uint64_t blob_id
     BlobMeta blob
+    const char* blob_tail  # in the unit's body
     Buffer unreferenced
     int has_queue
     int queue_dirty
@@ -356,7 +357,11 @@ cdef int blob_flush(Txn* t) noexcept nogil:
     if t.blob.refs == 0 and buffer_add(&t.unreferenced, &t.blob_id, sizeof(t.blob_id)) < 0:
         return poison(t, ENOMEM)
     k_id(&k, T_BLOB, t.blob_id)
-    return t_put(t, &k, &t.blob, sizeof(t.blob), OLD_ABSENT, NULL, 0)
+    t.scratch.length = 0
+    if (buffer_add(&t.scratch, &t.blob, sizeof(t.blob)) < 0
+            or buffer_add(&t.scratch, t.blob_tail, t.blob.tail_length) < 0):
+        return poison(t, ENOMEM)
+    return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT, NULL, 0)
 
 
 cdef int blob_size(Txn* t, uint64_t blob_id, uint64_t* size) noexcept nogil:
@@ -385,16 +390,18 @@ cdef bint is_unreferenced(Txn* t, uint64_t blob_id) noexcept nogil:
     return False
 
 
-cdef int blob_ref(Txn* t, uint64_t blob_id, int delta) noexcept nogil:
-    """Adds to a blob's references; the last one that goes sends it to the trash."""
+cdef int blob_ref(Txn* t, uint64_t blob_id, int delta, bint kept) noexcept nogil:
+    """Adds to a blob's references; when the last one has gone it is dead. `kept`: a mailbox refers to it."""
     cdef Key k
     cdef MDB_val value
-    cdef BlobMeta meta, old
+    cdef BlobMeta meta
+    cdef uint32_t before
     cdef int rc
     if t.has_blob and t.blob_id == blob_id:
         if delta < 0 and t.blob.refs < <uint32_t>(-delta):
             return REFUSE_MISSING
         t.blob.refs += delta
+        t.blob.kept |= kept
         return DONE
     k_id(&k, T_BLOB, blob_id)
     rc = t_get(t, &k, &value)
@@ -405,11 +412,16 @@ cdef int blob_ref(Txn* t, uint64_t blob_id, int delta) noexcept nogil:
         return REFUSE_MISSING
     if delta < 0 and meta.refs < <uint32_t>(-delta):
         return REFUSE_MISSING
-    old = meta
+    before = meta.refs
     meta.refs += delta
-    if t_put(t, &k, &meta, sizeof(meta), OLD_GIVEN, &old, sizeof(old)) < 0:
+    meta.kept |= kept
+    t.scratch.length = 0
+    if (buffer_add(&t.scratch, &meta, sizeof(meta)) < 0
+            or buffer_add(&t.scratch, <char*>value.mv_data + sizeof(meta), value.mv_size - sizeof(meta)) < 0):
+        return poison(t, ENOMEM)
+    if t_put(t, &k, t.scratch.data, t.scratch.length, OLD_GIVEN, value.mv_data, value.mv_size) < 0:
         return POISONED
-    if meta.refs == 0 and old.refs != 0:
+    if meta.refs == 0 and before != 0:
         return blob_dead(t, blob_id)
     return DONE
 
@@ -485,10 +497,46 @@ cdef int trash_put(Txn* t, int kind, uint64_t number, const void* data, size_t n
     return t_put(t, &k, data, n, OLD_UNKNOWN, NULL, 0)
 
 
+cdef int delete_now(Txn* t, uint64_t blob_id) noexcept nogil:
+    """Deletes a dead blob at once where that is cheap and nobody can be reading it: a small one that only the queue held.
+
+    DONE, or REFUSE_LIMIT for one that must go through the trash.
+    """
+    cdef Key k
+    cdef MDB_val value
+    cdef BlobMeta meta
+    cdef int rc
+    k_id(&k, T_BLOB, blob_id)
+    rc = t_get(t, &k, &value)
+    if rc:
+        return rc if rc < 0 else REFUSE_LIMIT
+    memcpy(&meta, value.mv_data, sizeof(meta))
+    if meta.kept or meta.chunks > 1:
+        return REFUSE_LIMIT
+    if t_del(t, &k) < 0:
+        return POISONED
+    if meta.chunks:
+        k_u32(&k, 0)
+        if t_del(t, &k) < 0:
+            return POISONED
+    t.s.reaped += 1
+    return DONE
+
+
 cdef int trash_dead(Txn* t) noexcept nogil:
-    """One row of trash for all blobs that died in this transaction, or several where they are many."""
-    cdef size_t count = t.dead.length // 8
-    cdef size_t done = 0, n
+    """The end of the blobs that died in this transaction: at once, or as rows of trash with many ids each."""
+    cdef size_t count = 0
+    cdef size_t done = 0, n, i
+    cdef uint64_t* ids = <uint64_t*>t.dead.data
+    cdef int rc
+    for i in range(t.dead.length // 8):
+        rc = delete_now(t, ids[i])
+        if rc < 0:
+            return rc
+        if rc == REFUSE_LIMIT:
+            ids[count] = ids[i]
+            count += 1
+    t.dead.length = count * 8
     while done < count:
         n = count - done if count - done < 400 else 400
         # A blob dies once, so the first id tells this row from every other.
