@@ -1,0 +1,475 @@
+"""POP3 connections: bytes to command lines, the session's actions done with the store, replies in one write a read.
+
+A login that is not remembered, STLS and the update at QUIT run as one named task each; everything else happens in the
+callback that brought the bytes. A response longer than a block is a generator, drawn from while the peer reads, at most
+POP3_TURN_BYTES a turn of the loop; commands behind it wait, and reading pauses when much of them waits.
+
+Invariants: the maildrop's lock is held from login to the end of the connection, or of the update if that is later;
+nothing is deleted but by QUIT; input that came in plain text behind STLS is never looked at.
+
+Left to others: which commands and replies (session.py), how a message is read (maildrop.py), the delay of a failed
+login (auth), TLS on pop3s (the acceptor wraps the session).
+"""
+
+import asyncio
+from array import array
+from collections.abc import Coroutine, Iterator
+from typing import Any, Final, Protocol
+
+from fastmta.auth.sasl import Credentials
+from fastmta.model.errors import FastMTAError, TemporaryFailure
+from fastmta.model.flags import SEEN
+from fastmta.model.limits import (
+    POP3_BLOCK_BYTES,
+    POP3_COMMAND_BYTES,
+    POP3_IDLE_TIMEOUT_S,
+    POP3_LOGIN_TIMEOUT_S,
+    POP3_SASL_LINE_BYTES,
+    POP3_TRANSFER_TIMEOUT_S,
+    POP3_TURN_BYTES,
+    POP3_TURN_COMMANDS,
+    POP3_WAITING_BYTES,
+)
+from fastmta.pop3.lock import MaildropLocks
+from fastmta.pop3.maildrop import MaildropReader, MessageGone
+from fastmta.pop3.seams import Account, Services
+from fastmta.pop3.session import Close, Listing, LogIn, Maildrop, Retrieve, Session, StartTls, State, Update
+from fastmta.runtime.metrics import METRICS
+from fastmta.tls.upgrade import start_tls
+
+_ADD_FLAGS: Final = 1  # Mailboxes.set_flags' mode
+_NEVER: Final = float("inf")
+SHUTTING_DOWN: Final = b"-ERR [SYS/TEMP] Server shutting down\r\n"
+
+
+class Server(Protocol):
+    """The Pop3Server, as far as a connection uses it."""
+
+    services: Services
+    connections: "set[Pop3Connection]"
+    draining: bool
+    reader: MaildropReader
+
+    @property
+    def locks(self) -> MaildropLocks: ...
+    def next_id(self) -> str: ...
+
+
+class Pop3Connection(asyncio.Protocol):
+    """One connection. `deadline` is the Sweep's."""
+
+    __slots__ = (
+        "_account_id",
+        "_blocks",
+        "_client",
+        "_closing",
+        "_eof",
+        "_id",
+        "_input",
+        "_loopback",
+        "_out",
+        "_out_bytes",
+        "_paused",
+        "_reading_paused",
+        "_said",
+        "_server",
+        "_service",
+        "_session",
+        "_skipping",
+        "_task",
+        "_tls",
+        "_transport",
+        "_yielding",
+        "deadline",
+    )
+
+    def __init__(self, server: Server, service: str) -> None:
+        self._server = server
+        self._service = service
+        self._id = ""
+        self._client = ""
+        self._loopback = False
+        self._tls = False
+        self._transport: asyncio.Transport | None = None
+        self._session = Session(stls=False, mechanisms=(), login_allowed=False)
+        self._account_id = 0  # whose maildrop is locked, 0: none
+        self._input = bytearray()
+        self._skipping = False  # until the end of a line that is too long
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._blocks: Iterator[bytes] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._said = 0
+        self._paused = False  # the peer does not read
+        self._yielding = False  # other sessions have their turn
+        self._reading_paused = False
+        self._eof = False
+        self._closing = False
+        self.deadline = _NEVER
+
+    # --- what the loop calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        services = self._server.services
+        self._transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) and peer else ""
+        self._loopback = not self._client or self._client.startswith(("127.", "::ffff:127.")) or self._client == "::1"
+        self._id = self._server.next_id()
+        self._server.connections.add(self)
+        services.cells[METRICS.connections_total[self._service]] += 1
+        services.cells[METRICS.connections[self._service]] += 1
+        services.log.debug("pop3.connected", session=self._id, service=self._service, client=self._client)
+        self._adopt(transport)  # type: ignore[arg-type]
+        self.deadline = services.loop.time() + POP3_LOGIN_TIMEOUT_S
+        services.sweep.add(self)
+        if self._server.draining:
+            self.close(SHUTTING_DOWN)
+        else:
+            self._say(b"+OK FastMTA ready\r\n")
+            self._flush()
+
+    def _adopt(self, transport: asyncio.Transport) -> None:
+        """Begins a new session on a transport, plain or encrypted."""
+        services = self._server.services
+        self._transport = transport
+        self._reading_paused = False
+        transport.set_write_buffer_limits(high=2 * POP3_BLOCK_BYTES)
+        tls = transport.get_extra_info("ssl_object")
+        self._tls = tls is not None
+        if tls is not None:
+            services.cells[METRICS.tls_connections_total[self._service, tls.version() or "other"]] += 1
+        self._session = Session(
+            stls=not self._tls and services.contexts.server_context() is not None,
+            mechanisms=services.authenticator.mechanisms(self._tls, self._loopback),
+            login_allowed=services.authenticator.login_allowed(self._tls, self._loopback),
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._input += data
+        self._go_on()
+        if len(self._input) > POP3_WAITING_BYTES and self._busy and not self._reading_paused and self._transport:
+            self._transport.pause_reading()
+            self._reading_paused = True
+
+    def eof_received(self) -> bool | None:
+        """A client may close its side behind its last command; the answer still goes out, unless TLS forbids it."""
+        self._eof = True
+        return self._busy and not self._tls
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._blocks is not None:
+            self.deadline = self._server.services.loop.time() + POP3_TRANSFER_TIMEOUT_S
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        services = self._server.services
+        if self not in self._server.connections:
+            return
+        self._server.connections.discard(self)
+        services.sweep.discard(self)
+        services.cells[METRICS.connections[self._service]] -= 1
+        self._transport = None
+        self._closing = True
+        self._blocks = None
+        self._input.clear()
+        if self._task is not None and self._session.state is not State.UPDATE:
+            self._task.cancel()
+        if self._task is None:
+            self._release()
+        services.log.debug("pop3.disconnected", session=self._id, client=self._client)
+
+    def deadline_passed(self, now: float) -> None:
+        """Autologout (RFC 1939 §3): no update, the maildrop stays as it is."""
+        if self._transport is not None and (self._closing or self._paused):
+            self._transport.abort()
+        elif self._task is not None:
+            self.deadline = now + POP3_LOGIN_TIMEOUT_S
+        elif self._blocks is not None:
+            self.deadline = now + POP3_TRANSFER_TIMEOUT_S
+        else:
+            self.close(b"-ERR [SYS/TEMP] Idle for too long\r\n")
+
+    # --- ending ---
+
+    def drain(self) -> None:
+        drop = self._session.maildrop
+        if not self._busy and not (drop is not None and drop.has_deletions):
+            self.close(SHUTTING_DOWN)
+
+    def close(self, reply: bytes = b"") -> None:
+        """Says `reply` and closes. A response that is under way ends cut; an update gives its answer itself."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        if self._blocks is not None:
+            self._blocks = None
+        elif reply and not (self._task is not None and self._session.state is State.UPDATE):
+            self._say(reply)
+        self._closing = True
+        self._flush()
+        self._input.clear()
+        # A peer that does not read is not waited for longer than this: then deadline_passed aborts.
+        self.deadline = self._server.services.loop.time() + POP3_LOGIN_TIMEOUT_S
+        transport.close()
+
+    def _release(self) -> None:
+        if self._account_id:
+            self._server.locks.release(self._account_id)
+            self._account_id = 0
+
+    # --- output ---
+
+    def _say(self, reply: bytes) -> None:
+        self._out.append(reply)
+        self._out_bytes += len(reply)
+        self._said += len(reply)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._transport.write(data)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether commands have to wait."""
+        return self._task is not None or self._blocks is not None or self._closing or self._paused or self._yielding
+
+    # --- input ---
+
+    def _go_on(self) -> None:
+        """Sends more of the response that is under way, then obeys the commands that have come."""
+        if self._task is not None or self._closing or self._paused or self._yielding:
+            return
+        try:
+            if self._blocks is not None:
+                self._draw()
+            self._process()
+        except Exception as error:  # the one place where a fault of ours ends one connection and no more
+            self._server.services.log.exception("pop3.failed", error, session=self._id)
+            self.close(b"-ERR [SYS/TEMP] Internal error\r\n")
+
+    def _process(self) -> None:
+        lines = 0
+        end = self._said + POP3_TURN_BYTES
+        while not self._busy:
+            line = self._next_line()
+            if line is None:
+                break
+            lines += 1
+            self._act(self._session.command(line) if line is not _TOO_LONG else self._session.too_long())
+            if self._out_bytes >= POP3_BLOCK_BYTES:
+                self._flush()
+            if lines >= POP3_TURN_COMMANDS or self._said >= end:
+                self._yield_turn()
+        if lines and self._session.state is State.TRANSACTION and not self._closing:
+            timeout = POP3_IDLE_TIMEOUT_S if self._blocks is None else POP3_TRANSFER_TIMEOUT_S
+            self.deadline = self._server.services.loop.time() + timeout
+        self._flush()
+        if self._busy:
+            return
+        if self._eof:
+            self.close()
+        elif self._server.draining:
+            self.drain()
+        elif self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _yield_turn(self) -> None:
+        if not self._yielding:
+            self._yielding = True
+            self._server.services.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._yielding = False
+        self._go_on()
+
+    def _next_line(self) -> bytes | None:
+        """The next line without its end, `_TOO_LONG` for one that passed its bound, None where there is none yet."""
+        limit = POP3_SASL_LINE_BYTES if self._session.state is State.SASL else POP3_COMMAND_BYTES
+        end = self._input.find(b"\n")
+        if end < 0:
+            if len(self._input) > limit:
+                self._skipping = True
+                self._input.clear()
+            return None
+        line = bytes(self._input[:end])
+        del self._input[: end + 1]
+        if self._skipping or end >= limit:
+            self._skipping = False
+            return _TOO_LONG
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def _act(self, action: object) -> None:
+        if isinstance(action, bytes):
+            self._say(action)
+        elif isinstance(action, Retrieve):
+            self._retrieve(action)
+        elif isinstance(action, Listing):
+            self._send(action.blocks)
+        elif isinstance(action, LogIn):
+            self._log_in(action.credentials)
+        elif isinstance(action, Update):
+            self._spawn("update", self._update(action))
+        elif isinstance(action, StartTls):
+            self._start_tls(action.reply)
+        elif isinstance(action, Close):
+            self.close(action.reply)
+
+    # --- responses of many blocks ---
+
+    def _retrieve(self, action: Retrieve) -> None:
+        drop = self._session.maildrop
+        if drop is None:
+            return
+        blocks = self._server.reader.blocks(drop, action.index, action.body_lines)
+        try:
+            first = next(blocks)
+        except MessageGone:
+            self._say(b"-ERR Message is no longer there\r\n")
+            return
+        if action.body_lines is None:
+            drop.retrieved(action.index)
+        self._say(first)
+        self._send(blocks)
+
+    def _send(self, blocks: Iterator[bytes]) -> None:
+        """Begins a response; the part of it that fits goes out with the replies before it."""
+        self._blocks = blocks
+        self._draw()
+
+    def _draw(self) -> None:
+        """Takes of the current response as much as the peer reads and this turn allows."""
+        end = self._said + POP3_TURN_BYTES
+        try:
+            while self._blocks is not None and not self._paused:
+                if self._said >= end:
+                    self._yield_turn()
+                    break
+                block = next(self._blocks, None)
+                if block is None:
+                    self._blocks = None
+                    break
+                self._say(block)
+                if self._out_bytes >= POP3_BLOCK_BYTES:
+                    self._flush()
+        except MessageGone:
+            # The response can't be ended truly; without its final "." the client knows that it is cut.
+            self._server.services.log.info("pop3.message_gone", session=self._id)
+            self.close()
+
+    # --- what has to wait ---
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._flush()
+        self._task = self._server.services.tasks.spawn(f"pop3.{name} {self._id}", work)
+        self._task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """The task has ended, however: on with the input, or out if the peer has left."""
+        self._task = None
+        if self._transport is None:
+            self._release()
+        elif task.cancelled() or task.exception() is not None:
+            self.close(b"-ERR [SYS/TEMP] Internal error\r\n")
+        else:
+            self._go_on()
+
+    def _log_in(self, credentials: Credentials) -> None:
+        account = self._server.services.authenticator.try_now(credentials, self._service)
+        if account is None:
+            self._spawn("login", self._authenticate(credentials))
+        elif self._lock(account):
+            opening = self._server.reader.open(account.inbox_id)
+            if not self._open(account, opening):
+                self._spawn("open", self._open_slowly(account, opening))
+
+    async def _authenticate(self, credentials: Credentials) -> None:
+        try:
+            account = await self._server.services.authenticator.authenticate(credentials, self._service, self._client)
+        except TemporaryFailure:
+            self._act(self._session.refused(b"SYS/TEMP", b"Try again later"))
+            return
+        if account is None:
+            self._act(self._session.refused(b"AUTH", b"Authentication failed"))
+        elif self._lock(account):
+            await self._open_slowly(account, self._server.reader.open(account.inbox_id))
+
+    def _open(self, account: Account, opening: Iterator[Maildrop | None]) -> bool:
+        """Goes on with opening the maildrop; False where that takes another turn."""
+        drop = next(opening, account)
+        if drop is None:
+            return False
+        if isinstance(drop, Maildrop):
+            self._server.services.log.info(
+                "pop3.login", session=self._id, login=account.address, client=self._client, messages=drop.live
+            )
+            self._say(self._session.opened(drop))
+        else:  # the account has just been deleted
+            self._release()
+            self._act(self._session.refused(b"AUTH", b"Authentication failed"))
+        return True
+
+    async def _open_slowly(self, account: Account, opening: Iterator[Maildrop | None]) -> None:
+        while not self._open(account, opening):  # noqa: ASYNC110 - it waits for nothing, others get their turn
+            await asyncio.sleep(0)
+
+    def _lock(self, account: Account) -> bool:
+        if not self._server.locks.acquire(account.id):
+            self._act(self._session.refused(b"IN-USE", b"Maildrop is in use by another session"))
+            return False
+        self._account_id = account.id
+        return True
+
+    async def _update(self, action: Update) -> None:
+        """UPDATE (RFC 1939 §6). The lock is released before the answer, so that a client may come again at once."""
+        services = self._server.services
+        mailboxes = services.store.mailboxes
+        drop = self._session.maildrop
+        reply = b"+OK Bye\r\n"
+        try:
+            if drop is not None and action.deleted:
+                await mailboxes.expunge(drop.mailbox_id, array("I", action.deleted), only_deleted=False)
+            if drop is not None and action.seen:
+                await mailboxes.set_flags(drop.mailbox_id, array("I", action.seen), _ADD_FLAGS, SEEN, b"")
+        except FastMTAError as error:
+            services.log.exception("pop3.update_failed", error, session=self._id)
+            reply = b"-ERR [SYS/TEMP] Some deleted messages were not removed\r\n"
+        self._release()
+        self._say(reply)  # as an answer in its own right, also if the connection is being closed
+        self.close()
+        services.log.info("pop3.quit", session=self._id, client=self._client, deleted=len(action.deleted))
+
+    def _start_tls(self, reply: bytes) -> None:
+        """RFC 2595 §4; CVE-2011-0411: what the client sent behind the command in plain text is dropped unread."""
+        transport = self._transport
+        if transport is None:
+            return
+        transport.pause_reading()
+        self._input.clear()
+        self._say(reply)
+        self._spawn("stls", self._shake_hands(transport))
+
+    async def _shake_hands(self, transport: asyncio.Transport) -> None:
+        services = self._server.services
+        context = services.contexts.server_context()
+        try:
+            if context is None:
+                transport.abort()
+                return
+            self._input.clear()
+            await start_tls(services.loop, transport, self, context, adopt=self._adopt)
+        except OSError as error:  # ssl.SSLError and TimeoutError are such; the connection is closed by then
+            services.log.debug("pop3.tls_failed", session=self._id, client=self._client, error=error)
+
+
+_TOO_LONG: Final = b"(too long)"

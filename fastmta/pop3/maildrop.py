@@ -1,0 +1,127 @@
+"""Messages of the store as POP3 shows them: octet counts as sent, and bodies in stuffed blocks.
+
+A message goes out as it is stored, prefix in front, with a CRLF added where its last line has none (RFC 1939 §3 ends
+every line so), and that CRLF counts in its size. Which messages those are is looked up once for each and remembered,
+since a message never changes. Lines are stuffed after every LF, so a bare one can't fake the final ".".
+
+Invariants: every block is a copy, so a slow reader can't be given another message's bytes; a message that goes while it
+is being sent raises `MessageGone`, and the connection must end without the final ".".
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from fastmta import _mime
+from fastmta._parser import stuff
+from fastmta.model.limits import POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
+from fastmta.pop3.seams import Mailboxes
+from fastmta.pop3.session import Maildrop
+
+_END = b"\r\n"
+
+
+class MessageGone(Exception):
+    """Another session expunged the message and its bytes are no longer there."""
+
+
+class _Ends:
+    """What is known of a mailbox's message ends."""
+
+    __slots__ = ("checked", "open", "uid_validity")
+
+    def __init__(self, uid_validity: int) -> None:
+        self.uid_validity = uid_validity
+        self.checked = 0  # the highest uid looked at
+        self.open: set[int] = set()  # uids without a final CRLF
+
+
+class MaildropReader:
+    """Opens maildrops for the sessions of one process."""
+
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self._mailboxes = mailboxes
+        self._ends: OrderedDict[int, _Ends] = OrderedDict()
+
+    def open(self, mailbox_id: int) -> Iterator[Maildrop | None]:
+        """Yields None while there is more to look at, so that a big new maildrop opens in turns; then the maildrop.
+
+        Yields nothing where the mailbox is gone.
+        """
+        mailbox = self._mailboxes.by_id(mailbox_id)
+        if mailbox is None:
+            return
+        uids, flags, _, sizes, _ = self._mailboxes.summary(mailbox_id)
+        ends = self._ends.pop(mailbox_id, None)
+        if ends is None or ends.uid_validity != mailbox.uid_validity:
+            ends = _Ends(mailbox.uid_validity)
+        if ends.checked and ends.open:
+            ends.open.intersection_update(uids)
+        for index in range(len(uids) - 1, -1, -1):
+            if uids[index] <= ends.checked:
+                break
+            if not self._ends_well(mailbox_id, uids[index], sizes[index]):
+                ends.open.add(uids[index])
+            if (len(uids) - index) % POP3_ENDS_CHECKED == 0:
+                yield None
+        if len(uids):
+            ends.checked = max(ends.checked, uids[-1])
+        octets = sizes
+        if ends.open:
+            octets = array("Q", sizes)
+            for index, uid in enumerate(uids):
+                if uid in ends.open:
+                    octets[index] += len(_END)
+        self._ends[mailbox_id] = ends
+        if len(self._ends) > POP3_ENDS_REMEMBERED:
+            self._ends.popitem(last=False)
+        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, octets, flags)
+
+    def _ends_well(self, mailbox_id: int, uid: int, size: int) -> bool:
+        return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))
+
+    def blocks(self, drop: Maildrop, index: int, body_lines: int | None) -> Iterator[bytes]:
+        """The whole response to RETR, or to TOP with a number of body lines, in blocks."""
+        uid = drop.uids[index]
+        rows = self._mailboxes.rows(drop.mailbox_id, array("I", (uid,)))
+        if not rows:
+            raise MessageGone
+        size = rows[0].size
+        whole = size
+        if body_lines is not None:
+            structure = self._mailboxes.structure(drop.mailbox_id, uid)
+            text = None if structure is None else _mime.find_part(structure, "TEXT", len(rows[0].prefix))
+            if text is None:
+                raise MessageGone
+            whole = min(text[0], size)
+        status = b"+OK\r\n" if body_lines is not None else b"+OK %d octets\r\n" % drop.sizes[index]
+        yield from self._stuffed(drop.mailbox_id, uid, size, whole, body_lines or 0, status)
+
+    def _stuffed(self, mailbox_id: int, uid: int, size: int, whole: int, lines: int, status: bytes) -> Iterator[bytes]:
+        """`status`, the first `whole` octets, then `lines` more lines, stuffed, and the end."""
+        offset = 0
+        line_start = True
+        tail = _END  # nothing is a complete line as well
+        out = status
+        while offset < whole or (lines and offset < size):
+            limit = whole if offset < whole else size
+            block = self._mailboxes.read(mailbox_id, uid, offset, min(POP3_BLOCK_BYTES, limit - offset))
+            if not block:
+                raise MessageGone
+            if offset >= whole:
+                block, lines = _first_lines(block, lines)
+            offset += len(block)
+            tail = (tail + block[-2:])[-2:]
+            block, line_start = stuff(block, line_start)
+            yield out + block if out else block
+            out = b""
+        yield out + (b".\r\n" if tail == _END else b"\r\n.\r\n")
+
+
+def _first_lines(block: bytes, lines: int) -> tuple[bytes, int]:
+    """The part of `block` up to the end of the `lines`-th line, and how many lines are still wanted."""
+    have = block.count(b"\n")
+    if have < lines:
+        return block, lines - have
+    rest = block.split(b"\n", lines)[-1]
+    return block[: len(block) - len(rest)], 0

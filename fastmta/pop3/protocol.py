@@ -1,0 +1,54 @@
+"""The POP3 service of one worker: makes connections, and ends them when the worker leaves."""
+
+from collections.abc import Callable
+
+from fastmta.pop3.connection import Pop3Connection
+from fastmta.pop3.lock import MaildropLocks
+from fastmta.pop3.maildrop import MaildropReader
+from fastmta.pop3.seams import Services
+
+
+class Pop3Server:
+    """The POP3 connections of one worker."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.connections: set[Pop3Connection] = set()
+        self.draining = False
+        self._locks: MaildropLocks | None = None
+        self._serial = 0
+        self.reader = MaildropReader(services.store.mailboxes)
+
+    @property
+    def sessions(self) -> int:
+        return len(self.connections)
+
+    @property
+    def locks(self) -> MaildropLocks:
+        if self._locks is None:
+            self._locks = MaildropLocks(self.services.config.data_directory)
+        return self._locks
+
+    def factory(self, service: str) -> Callable[[], Pop3Connection]:
+        """Makes connections of "pop3" or "pop3s"."""
+        return lambda: Pop3Connection(self, service)
+
+    def next_id(self) -> str:
+        self._serial += 1
+        return f"pop3-{self._serial}"
+
+    def reload(self, services: Services) -> None:
+        """New settings hold for new connections and new logins; none is ended."""
+        self.services = services
+
+    def drain(self) -> None:
+        """Ends each session at its next quiet moment; one with deletions may still say QUIT."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def close_all(self, reason: str = "Server shutting down") -> None:
+        """Says farewell and closes, now; the locks go with it."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close(b"-ERR [SYS/TEMP] %s\r\n" % reason.encode("ascii", "replace").translate(None, b"\r\n"))
