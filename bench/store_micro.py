@@ -1,4 +1,4 @@
-"""Times the store alone: units a second and CPU a unit, with few and many submitters, beside a busy loop, in several processes.
+"""Times the store alone: units a second and CPU a unit, by submitters, beside a busy loop, in several processes.
 
 Every unit is durable. Figures of one run are comparable with each other only: disk and machine decide the rest.
 """

@@ -59,18 +59,15 @@ cdef inline bint following(void* cursor, Key* k, size_t prefix, MDB_val* key, MD
     return key.mv_size >= prefix and memcmp(key.mv_data, k.b, prefix) == 0
 
 
-def store_get(Store store not None, int table, bytes key not None):
-    cdef Reading reading
+cdef object read_record(Reading reading, int table, bytes key):
     cdef Key k
     cdef MDB_val value
     require_key(table, key)
     k_given(&k, table, key, len(key))
-    reading = Reading(store)
     return value_bytes(&value) if reading.get(&k, &value) else None
 
 
-def store_scan(Store store not None, int table, bytes prefix not None, bytes start not None, Py_ssize_t limit):
-    cdef Reading reading
+cdef list read_range(Reading reading, int table, bytes prefix, bytes start, Py_ssize_t limit):
     cdef void* cursor
     cdef Key first, wanted
     cdef MDB_val key, value
@@ -80,7 +77,6 @@ def store_scan(Store store not None, int table, bytes prefix not None, bytes sta
     require_key(table, start)
     k_given(&wanted, table, prefix, len(prefix))
     k_given(&first, table, max(prefix, start), len(max(prefix, start)))
-    reading = Reading(store)
     cursor = reading.cursor(table)
     more = seek(cursor, &first, 1, &key, &value)
     while (more and len(out) < limit and key.mv_size >= wanted.n
@@ -89,6 +85,58 @@ def store_scan(Store store not None, int table, bytes prefix not None, bytes sta
         more = following(cursor, &wanted, 1, &key, &value)
     mdb_cursor_close(cursor)
     return out
+
+
+@cython.final
+cdef class Snapshot:
+    """The store as of one moment, for checks and listings that need more than one read to agree.
+
+    While it is held no page that it sees can be used again, so it is closed soon (`with`), and never kept over an await.
+    """
+
+    cdef Reading reading
+
+    def __cinit__(self, Store store not None):
+        self.reading = Reading(store)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Lets go of the moment; calling it twice does nothing."""
+        self.reading = None
+
+    def get(self, int table, bytes key not None):
+        """The value of a record, a copy; None where there is none."""
+        if self.reading is None:
+            raise RuntimeError("the snapshot is closed")
+        return read_record(self.reading, table, key)
+
+    def scan(self, int table, bytes prefix not None=b"", bytes start not None=b"", Py_ssize_t limit=1000):
+        """[(key, value)] of the records whose key begins with `prefix` and is not before `start`."""
+        if self.reading is None:
+            raise RuntimeError("the snapshot is closed")
+        return read_range(self.reading, table, prefix, start, limit)
+
+
+cdef uint64_t free_pages(Reading reading) except? 0:
+    """Pages inside the file that later transactions will use before it grows; a row each transaction that freed some."""
+    cdef void* cursor
+    cdef MDB_val key, value
+    cdef uint64_t count, pages = 0
+    cdef int rc = mdb_cursor_open(reading.txn, 0, &cursor)  # 0: LMDB's own list of free pages, its length in front
+    if rc:
+        raise StorageFailure(lmdb_error(rc))
+    rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST)
+    while rc == 0:
+        memcpy(&count, value.mv_data, 8)
+        pages += count
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
+    mdb_cursor_close(cursor)
+    return pages
 
 
 cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:

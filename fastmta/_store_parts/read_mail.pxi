@@ -9,6 +9,7 @@ cdef enum Item:
     ITEM_BODY = 32
     ITEM_BODYSTRUCTURE = 64
     ITEM_MODSEQ = 128
+    ITEM_WHOLE = 256
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -312,7 +313,34 @@ cdef int put_part(Buffer* out, const char* name, const char* data, size_t n) noe
     return failed | buffer_add(out, b" ", 1)
 
 
-cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, bint recent) noexcept nogil:
+cdef int put_whole(Buffer* out, void* blobs, MessageRecord* message, const char* prefix) noexcept nogil:
+    """BODY[] with all of a message as a literal; NIL where its bytes are not all there."""
+    cdef Key k
+    cdef MDB_val key, value
+    cdef BlobMeta meta
+    cdef const char* tail
+    cdef size_t start = out.length, body
+    cdef uint32_t i
+    cdef int failed = put_number(out, b"BODY[] {", message.size, b"}\r\n")
+    body = out.length
+    failed |= buffer_room(out, message.size + 1) or buffer_add(out, prefix, message.prefix_length)
+    k_id(&k, T_BLOB, message.blob_id)
+    if not failed and seek(blobs, &k, 9, &key, &value) and key.mv_size == 9:
+        memcpy(&meta, value.mv_data, sizeof(meta))
+        tail = <const char*>value.mv_data + sizeof(meta)
+        for i in range(meta.chunks):
+            if not following(blobs, &k, 9, &key, &value):
+                break
+            failed |= buffer_add(out, value.mv_data, value.mv_size)
+        failed |= buffer_add(out, tail, meta.tail_length)
+    if not failed and out.length - body != message.size:
+        out.length = start
+        return buffer_add(out, b"BODY[] NIL ", 11)
+    return failed | buffer_add(out, b" ", 1)
+
+
+cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, void* blobs,
+                  bint recent) noexcept nogil:
     cdef MessageRecord message
     cdef MDB_val nothing
     cdef int failed
@@ -332,6 +360,9 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
         failed |= put_structure(out, items, &structures.value if walk_to(structures, messages.uid) else &nothing)
     if items & ITEM_MODSEQ:
         failed |= put_number(out, b"MODSEQ (", message.modseq, b") ")
+    if items & ITEM_WHOLE:
+        failed |= put_whole(out, blobs, &message,
+                            <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
     if failed == 0 and out.data[out.length - 1] == c' ':
         out.length -= 1
     return failed | buffer_add(out, b")\r\n", 3)
@@ -339,13 +370,17 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
 
 def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items, Py_ssize_t start, size_t max_bytes,
                 uint64_t recent_from):
-    """(complete `* seq FETCH (...)` lines for uids[start:], the next start); about max_bytes, at least one line's worth."""
+    """(complete `* seq FETCH (...)` lines for uids[start:], the next start); ends once max_bytes are reached.
+
+    With ITEM_WHOLE a message larger than max_bytes ends the lines before it: the next start is its own index.
+    """
     cdef const unsigned int[::1] numbers = seqs
     cdef const unsigned int[::1] wanted = uids
     cdef Py_ssize_t count = min(numbers.shape[0], wanted.shape[0])
     cdef Py_ssize_t i = start
     cdef Reading reading
     cdef Walk messages, structures
+    cdef void* blobs
     cdef Buffer out
     cdef int failed = 0
     if start < 0:
@@ -354,10 +389,14 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     memset(&out, 0, sizeof(out))
     walk_start(&messages, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
     walk_start(&structures, reading.cursor(T_ENVELOPE), T_ENVELOPE, mailbox_id)
+    blobs = reading.cursor(T_BLOB)
     while i < count and out.length < max_bytes and not failed:
         if walk_to(&messages, wanted[i]):
-            failed = put_line(&out, numbers[i], items, &messages, &structures, wanted[i] >= recent_from)
+            if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
+                break
+            failed = put_line(&out, numbers[i], items, &messages, &structures, blobs, wanted[i] >= recent_from)
         i += 1
+    mdb_cursor_close(blobs)
     mdb_cursor_close(messages.cursor)
     mdb_cursor_close(structures.cursor)
     try:
@@ -389,3 +428,11 @@ def mailbox_list(Store store not None, uint64_t account_id):
     finally:
         mdb_cursor_close(cursor)
     return out
+
+
+def message_fields(bytes record not None):
+    """(blob id, flags, modseq, size, length of the prefix) of a message's record."""
+    cdef MessageRecord* message = <MessageRecord*><char*>record
+    if len(record) < <Py_ssize_t>sizeof(MessageRecord):
+        raise ValueError("not a message's record")
+    return message.blob_id, message.flags, message.modseq, message.size, message.prefix_length

@@ -491,11 +491,11 @@ cdef class Store:
 
     def get(self, int table, bytes key):
         """The value of a record, a copy; None where there is none."""
-        return store_get(self, table, key)
+        return read_record(Reading(self), table, key)
 
     def scan(self, int table, bytes prefix, bytes start=b"", Py_ssize_t limit=1000):
         """[(key, value)] of the records whose key begins with `prefix` and is not before `start`."""
-        return store_scan(self, table, prefix, start, limit)
+        return read_range(Reading(self), table, prefix, start, limit)
 
     def last_txn_id(self):
         """The number of the environment's last transaction, ours or another process's."""
@@ -530,7 +530,8 @@ cdef class Store:
             "pending_bytes": self._pending_bytes,
             "reaped_blobs": self.s.reaped,
             "map_bytes": info.me_mapsize,
-            "map_used_bytes": (info.me_last_pgno + 1) * 4096,
+            "map_used_bytes": (info.me_last_pgno + 1) * PAGE,
+            "free_bytes": free_pages(Reading(self)) * PAGE,
             "last_txn_id": info.me_last_txnid,
             "readers": info.me_numreaders,
         }

@@ -109,6 +109,8 @@ def _mailbox(mailbox_id: int, record: bytes) -> Mailbox:
 class Mailboxes:
     """The mailboxes of all accounts."""
 
+    WHOLE: Final = 256  # of `fetch`: BODY[]
+
     def __init__(self, store: Committer) -> None:
         self._store = store
         self._raw = store.raw
@@ -185,7 +187,7 @@ class Mailboxes:
             found = False
             for mailbox in self.list(account_id):
                 if mailbox.name == old or mailbox.name.startswith(old + DELIMITER):
-                    found = found or mailbox.name == old
+                    found = True
                     renamed = new + mailbox.name[len(old) :]
                     unit.mailbox_rename(mailbox.id, mailbox.name.encode(), _bounded(renamed))
             if not found:
@@ -236,7 +238,8 @@ class Mailboxes:
         recent_from: int = 2**32,
     ) -> tuple[bytes, int]:
         """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
-        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128."""
+        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256.
+        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` gives it."""
         return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from)
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":

@@ -1,0 +1,351 @@
+"""`fastmta store check`: whether every record agrees with every other, as of one moment.
+
+It reads only. With the server running it is one long reader, so the file may grow meanwhile. Each finding is one line;
+the first thousand are kept.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fastmta._store import (
+    TABLE_ACCOUNT,
+    TABLE_ACCOUNT_NAME,
+    TABLE_BLOB,
+    TABLE_CHANGE,
+    TABLE_COUNTER,
+    TABLE_ENVELOPE,
+    TABLE_HOP,
+    TABLE_HOP_STATE,
+    TABLE_MAILBOX,
+    TABLE_MAILBOX_NAME,
+    TABLE_MESSAGE,
+    TABLE_PENDING,
+    TABLE_QUEUE,
+    TABLE_QUEUE_BY_AGE,
+    TABLE_QUEUE_BY_DOMAIN,
+    TABLE_QUEUE_BY_SENDER,
+    TABLE_SCHEDULE,
+    TABLE_TRASH,
+    TABLE_USAGE,
+    Snapshot,
+    Store,
+    blob_meta,
+    digest_of,
+    hop_fields,
+    mailbox_fields,
+    message_fields,
+    partition_of,
+    queue_fields,
+    recipient_fields,
+    usage_fields,
+)
+from fastmta.model.envelope import RecipientState
+from fastmta.model.flags import DELETED, SEEN
+
+if TYPE_CHECKING:
+    from fastmta.store.mailstore import MailStore
+
+FINDINGS: Final = 1000
+PAGE: Final = 2000
+TRASH_MAILBOX: Final = 2
+RECORD_INDEXED: Final = 3  # offset of the flag in a recipient's record
+
+
+class Report(msgspec.Struct):
+    """What was looked at and what was found wrong; `problems` is empty for a sound store."""
+
+    problems: list[str] = []
+    blobs: int = 0
+    bytes: int = 0
+    messages: int = 0
+    mailboxes: int = 0
+    accounts: int = 0
+    queued: int = 0
+    recipients: int = 0
+    trashed: int = 0
+    pending: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems
+
+
+def check(store: "MailStore", report: Callable[[str], None]) -> int:
+    """Checks an open store and tells each problem in one line; how many there are."""
+    problems = check_store(store.raw).problems
+    for problem in problems:
+        report(problem)
+    return len(problems)
+
+
+def check_path(path: str | Path, *, read_bytes: bool = True) -> Report:
+    """Checks the store in directory `path`, which this process must not have open."""
+    store = Store(str(path), create=False)
+    try:
+        return check_store(store, read_bytes=read_bytes)
+    finally:
+        store.close()
+
+
+def check_store(store: Store, *, read_bytes: bool = True) -> Report:
+    """Checks an open store; with `read_bytes` every chunk against its digest too."""
+    with Snapshot(store) as snapshot:
+        return _Check(snapshot, read_bytes).run()
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+class _Check:
+    def __init__(self, snapshot: Snapshot, read_bytes: bool) -> None:
+        self.snapshot = snapshot
+        self.read_bytes = read_bytes
+        self.report = Report()
+        self.references: Counter[int] = Counter()
+        self.dead_blobs: set[int] = set()
+        self.dead_mailboxes: set[int] = set()
+
+    def run(self) -> Report:
+        self._trash()
+        self._accounts()
+        self._mailboxes()
+        self._queue()
+        self._schedule()
+        self._blobs()
+        return self.report
+
+    def rows(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        start = b""
+        while page := self.snapshot.scan(table, prefix, start, PAGE):
+            yield from page
+            start = page[-1][0] + b"\0"
+
+    def found(self, text: str) -> None:
+        if len(self.report.problems) < FINDINGS:
+            self.report.problems.append(text)
+
+    def expect(self, what: str, kept: object, counted: object) -> None:
+        if kept != counted:
+            self.found(f"{what}: the record says {kept}, counted {counted}")
+
+    # --- what is on its way out ---
+
+    def _trash(self) -> None:
+        for key, value in self.rows(TABLE_TRASH):
+            self.report.trashed += 1
+            if key[8] == TRASH_MAILBOX:
+                self.dead_mailboxes.add(_number(key[9:]))
+            else:
+                self.dead_blobs.update(_number(value[at : at + 8][::-1]) for at in range(0, len(value), 8))
+
+    # --- accounts and mailboxes ---
+
+    def _accounts(self) -> None:
+        names = {_number(value): key for key, value in self.rows(TABLE_ACCOUNT_NAME)}
+        for key, _ in self.rows(TABLE_ACCOUNT):
+            self.report.accounts += 1
+            if names.pop(_number(key), None) is None:
+                self.found(f"account {_number(key)} has no name")
+        for number, name in names.items():
+            self.found(f"the name {name!r} leads to account {number}, which is not there")
+
+    def _mailboxes(self) -> None:
+        names = {int.from_bytes(value, "little"): key for key, value in self.rows(TABLE_MAILBOX_NAME)}
+        used: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        known = set()
+        for key, record in self.rows(TABLE_MAILBOX):
+            mailbox_id = _number(key)
+            known.add(mailbox_id)
+            fields = mailbox_fields(record)
+            if names.pop(mailbox_id, None) != fields[0].to_bytes(8, "big") + fields[10]:
+                self.found(f"mailbox {mailbox_id} is not found under its name {fields[10]!r}")
+            size, messages = self._one_mailbox(mailbox_id, record)
+            used[fields[0]][0] += size
+            used[fields[0]][1] += messages
+            self.report.mailboxes += 1
+        for number, name in names.items():
+            self.found(f"the name {name!r} leads to mailbox {number}, which is not there")
+        usage = {_number(key): usage_fields(value) for key, value in self.rows(TABLE_USAGE)}
+        for account_id in used.keys() | usage.keys():
+            kept = usage.get(account_id, (0, 0, 0, 0))
+            self.expect(f"usage of account {account_id}", list(kept[:2]), used[account_id])
+        for table, what in ((TABLE_MESSAGE, "message"), (TABLE_ENVELOPE, "structure"), (TABLE_CHANGE, "change")):
+            for owner in self._owners(table):
+                if owner not in known and owner not in self.dead_mailboxes:
+                    self.found(f"a {what} belongs to mailbox {owner}, which is not there")
+        for mailbox_id in self.dead_mailboxes:
+            for _, record in self.rows(TABLE_MESSAGE, mailbox_id.to_bytes(8, "big")):
+                self.references[message_fields(record)[0]] += 1
+
+    def _owners(self, table: int) -> Iterator[int]:
+        """The mailboxes that have a row in a table, each by one seek."""
+        start = b""
+        while page := self.snapshot.scan(table, b"", start, 1):
+            owner = page[0][0][:8]
+            yield _number(owner)
+            start = (_number(owner) + 1).to_bytes(8, "big")
+
+    def _one_mailbox(self, mailbox_id: int, record: bytes) -> tuple[int, int]:
+        _, _, uid_next, modseq, floor, exists, unseen, recent_uid, size, deleted, name, _ = mailbox_fields(record)
+        what = f"mailbox {mailbox_id} ({name.decode(errors='replace')})"
+        prefix = mailbox_id.to_bytes(8, "big")
+        counted = [0, 0, 0, 0]
+        modseqs = {}
+        uid = 0
+        for key, value in self.rows(TABLE_MESSAGE, prefix):
+            uid = _number(key[8:])
+            blob_id, flags, message_modseq, message_size, prefix_length = message_fields(value)
+            modseqs[uid] = message_modseq
+            counted[0] += 1
+            counted[1] += not flags & SEEN
+            counted[2] += bool(flags & DELETED)
+            counted[3] += message_size
+            self.references[blob_id] += 1
+            blob = self.snapshot.get(TABLE_BLOB, blob_id.to_bytes(8, "big"))
+            if blob is None:
+                self.found(f"{what}: the bytes of uid {uid} are not there")
+            elif blob_meta(blob)[1] + prefix_length != message_size:
+                self.found(f"{what}: uid {uid} says {message_size} bytes, its blob and prefix are another size")
+        self.expect(f"{what}: exists, unseen, deleted, size", [exists, unseen, deleted, size], counted)
+        if uid >= uid_next or recent_uid > uid_next:
+            self.found(f"{what}: uid_next {uid_next} is not above uid {uid} and recent {recent_uid}")
+        if modseqs and max(modseqs.values()) > modseq:
+            self.found(f"{what}: a message's modseq is above the mailbox's {modseq}")
+        self._changes(what, prefix, modseqs, floor)
+        for key, _ in self.rows(TABLE_ENVELOPE, prefix):
+            if _number(key[8:]) not in modseqs:
+                self.found(f"{what}: a structure without its message, uid {_number(key[8:])}")
+        self.report.messages += counted[0]
+        return counted[3], counted[0]
+
+    def _changes(self, what: str, prefix: bytes, modseqs: dict[int, int], floor: int) -> None:
+        changed = {}
+        for key, _ in self.rows(TABLE_CHANGE, prefix):
+            modseq, uid = _number(key[9:17]), _number(key[17:])
+            if key[8] == 0:
+                if uid in changed:
+                    self.found(f"{what}: two change rows for uid {uid}")
+                changed[uid] = modseq
+            elif uid in modseqs:
+                self.found(f"{what}: uid {uid} is there and expunged")
+            elif modseq < floor:
+                self.found(f"{what}: an expunged row below floor_modseq {floor}")
+        if changed != modseqs:
+            self.found(f"{what}: the change rows are not the messages' modseqs")
+
+    # --- the queue ---
+
+    def _queue(self) -> None:
+        self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.scheduled: set[tuple[bytes, int, int, int, int]] = set()
+        indexed = 0
+        states: Counter[int] = Counter()
+        expected: tuple[int, int] | None = None  # queue id, live
+        live = 0
+        for key, value in self.rows(TABLE_QUEUE):
+            queue_id = _number(key[:8])
+            if len(key) == 8:
+                if expected is not None:
+                    self.expect(f"live recipients of message {expected[0]}", expected[1], live)
+                blob_id, stated, _ = queue_fields(value)
+                self.references[blob_id] += 1
+                self.report.queued += 1
+                expected, live = (queue_id, stated), 0
+                continue
+            live += 1
+            self.report.recipients += 1
+            if expected is None or expected[0] != queue_id:
+                self.found(f"a recipient of message {queue_id}, which is not there")
+            _, n, hop, lane, state, _, due_ms, _, _ = recipient_fields(queue_id, _number(key[8:]), value)
+            indexed += value[RECORD_INDEXED]
+            states[state] += 1
+            if not RecipientState.ACTIVE <= state <= RecipientState.HELD:
+                self.found(f"recipient {queue_id}/{n} has state {state}")
+                continue
+            self.hops[hop][state - 1] += 1
+            if state != RecipientState.HELD:
+                self.scheduled.add((hop, lane, due_ms, queue_id, n))
+        if expected is not None:
+            self.expect(f"live recipients of message {expected[0]}", expected[1], live)
+        for table in (TABLE_QUEUE_BY_SENDER, TABLE_QUEUE_BY_DOMAIN, TABLE_QUEUE_BY_AGE):
+            self.expect(f"rows of index {table}", sum(1 for _ in self.rows(table)), indexed)
+        for state, name in ((1, b"active"), (2, b"deferred"), (3, b"held")):
+            kept = int.from_bytes(self.snapshot.get(TABLE_COUNTER, name) or b"", "little", signed=True)
+            self.expect(f"counter of {name.decode()} recipients", kept, states[state])
+
+    def _schedule(self) -> None:
+        earliest: dict[bytes, int] = {}
+        for key, _ in self.rows(TABLE_SCHEDULE):
+            hop = key[1 : 1 + key[0]]
+            rest = key[1 + key[0] :]
+            row = (hop, rest[0], _number(rest[1:9]), _number(rest[9:17]), _number(rest[17:21]))
+            if row in self.scheduled:
+                self.scheduled.remove(row)
+            else:
+                self.found(f"the schedule names {row}, which is no recipient")
+            earliest[hop] = min(earliest.get(hop, row[2]), row[2])
+        for row in self.scheduled:
+            self.found(f"recipient {row} is not in the schedule")
+        index = {(key[0], _number(key[1:9]), key[9:]) for key, _ in self.rows(TABLE_HOP)}
+        expected = {(partition_of(hop), due_ms, hop) for hop, due_ms in earliest.items()}
+        for entry in index ^ expected:
+            self.found(f"the index of hops and the schedule differ at {entry}")
+        kept = {key: hop_fields(value) for key, value in self.rows(TABLE_HOP_STATE)}
+        for hop in kept.keys() | self.hops.keys():
+            counted = (*self.hops[hop], earliest.get(hop))
+            self.expect(f"hop {hop!r}", kept.get(hop), counted)
+
+    # --- bytes ---
+
+    def _blobs(self) -> None:
+        pending = {_number(key) for key, _ in self.rows(TABLE_PENDING)}
+        self.report.pending = len(pending)
+        blob_id = 0
+        meta: tuple[int, int, int, int, int, bytes] | None = None
+        chunks = size = digest = 0
+        for key, value in self.rows(TABLE_BLOB):
+            if len(key) == 8:
+                if meta is not None:
+                    self._one_blob(blob_id, meta, chunks, size, digest)
+                blob_id, meta = _number(key), blob_meta(value)
+                chunks = size = digest = 0
+                continue
+            if meta is None or _number(key[:8]) != blob_id:
+                if meta is not None:
+                    self._one_blob(blob_id, meta, chunks, size, digest)
+                blob_id, meta = _number(key[:8]), None
+                if blob_id not in pending and blob_id not in self.dead_blobs:
+                    self.found(f"chunks of blob {blob_id}, which is neither a message nor on its way")
+                continue
+            if _number(key[8:]) != chunks:
+                self.found(f"blob {blob_id} lacks chunk {chunks}")
+            chunks += 1
+            size += len(value)
+            if self.read_bytes:
+                digest = digest_of(value, digest)
+        if meta is not None:
+            self._one_blob(blob_id, meta, chunks, size, digest)
+        for lost in self.references:
+            self.found(f"blob {lost} is referred to, and is not there")
+
+    def _one_blob(
+        self, blob_id: int, meta: tuple[int, int, int, int, int, bytes], chunks: int, size: int, digest: int
+    ) -> None:
+        refs, stated_size, _, stated_chunks, stated_digest, tail = meta
+        self.report.blobs += 1
+        self.report.bytes += stated_size
+        counted = self.references.pop(blob_id, 0)
+        self.expect(f"references of blob {blob_id}", refs, counted)
+        if refs == 0:
+            if blob_id not in self.dead_blobs:
+                self.found(f"blob {blob_id} has no references and is not in the trash")
+            return  # being reaped: some of its chunks may have gone
+        self.expect(f"chunks of blob {blob_id}", stated_chunks, chunks)
+        self.expect(f"size of blob {blob_id}", stated_size, size + len(tail))
+        if self.read_bytes and (digest_of(tail, digest) if tail else digest) != stated_digest:
+            self.found(f"the bytes of blob {blob_id} are damaged")
