@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastmta import _store
 from fastmta.auth.sasl import Credentials
 from fastmta.config.schema import Config
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
@@ -23,6 +22,8 @@ from fastmta.policy.networks import Networks
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.metrics import METRICS, local_cells
 from fastmta.smtp.protocol import SmtpServer
+from fastmta.store import MailStore
+from fastmta.store.queue import QueuedMessage, QueuedRecipient
 
 
 class FakeTransport:
@@ -221,7 +222,8 @@ class SmtpRig:
     config: Config = field(default_factory=lambda: Config(myhostname="mx.example.test", smtpd_banner="mx ESMTP"))
 
     def __post_init__(self) -> None:
-        self.raw = _store.Store(str(self.path / "store"), sync=False)
+        self.store = MailStore.open(self.path / "store", sync=False)
+        self.raw = self.store.raw
         self.directory = FakeDirectory()
         self.clock = ManualClock()
         self.log = FakeLog()
@@ -237,10 +239,6 @@ class SmtpRig:
         self.server.sweep(self.seconds)
 
     # --- the parts that the server asks for ---
-
-    @property
-    def store(self) -> Any:
-        return self
 
     @property
     def loop(self) -> Any:
@@ -296,13 +294,27 @@ class SmtpRig:
         client.session.tls_started(transport)
         return Client(self, client.session, transport)
 
+    def queue(self) -> list[tuple[QueuedMessage, list[QueuedRecipient]]]:
+        """Every queued message with its recipients, in the order of their arrival."""
+        out: list[tuple[QueuedMessage, list[QueuedRecipient]]] = []
+        for message, recipient in self.store.queue.walk()[0]:
+            if not out or out[-1][0].queue_id != message.queue_id:
+                out.append((message, []))
+            out[-1][1].append(recipient)
+        return out
+
     def blobs(self) -> list[bytes]:
         """Every stored message whole, in the order of their arrival."""
-        keys: dict[bytes, list[bytes]] = {}
-        for key, value in self.raw.scan(_store.TABLE_BLOB, b"", limit=100_000):
-            if len(key) > 8:  # the record of the blob itself has the bare id
-                keys.setdefault(key[:8], []).append(value)
-        return [b"".join(chunks) for chunks in keys.values()]
+        found = {message.blob_id for message, _ in self.queue()}
+        for target in self.directory.accounts.values():
+            found |= {row.blob_id for row in self.store.mailboxes.rows(target.mailbox_id)}
+        return [self._blob(blob_id) for blob_id in sorted(found)]
+
+    def _blob(self, blob_id: int) -> bytes:
+        out = b""
+        while piece := self.store.queue.read(blob_id, len(out), 262_144):
+            out += piece
+        return out
 
     def counter(self, index: int) -> int:
         return int(self.cells[index])
@@ -313,4 +325,4 @@ class SmtpRig:
     def close(self) -> None:
         for work in self.tasks.spawned:
             work.close()
-        self.raw.close()
+        self.store.close()
