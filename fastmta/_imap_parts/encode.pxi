@@ -182,3 +182,62 @@ cpdef Py_ssize_t first_without(array.array flags, uint32_t bit):
         if not f[i] & bit:
             return i
     return -1
+
+
+def lines_with(bytes lines, bytes word, bytearray mask) -> None:
+    """Sets mask[n - 1] for each `* n FETCH (...)` line that may contain `word` (lower-case ASCII) in its text.
+
+    A line with an encoded word, an octet over 127, a literal or more than 4,000 octets may contain anything. A sieve for SEARCH SUBJECT over
+    ENVELOPE lines: what it passes is looked at again.
+    """
+    cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(lines)
+    cdef const uint8_t* w = <const uint8_t*>PyBytes_AS_STRING(word)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(lines)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(word)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t end, k, number, slots = len(mask)
+    cdef uint64_t literal
+    cdef uint8_t c, first = w[0] if n else 0
+    cdef bint found, open_line = False
+    cdef const uint8_t* newline
+    number = 0
+    found = False
+    while at < size:
+        newline = <const uint8_t*>memchr(p + at, c'\n', size - at)
+        end = size if newline == NULL else newline - p
+        if not open_line:
+            number = 0
+            found = n == 0 or end - at > 4000
+            k = at + 2
+            while k < end and CLASS[p[k]] & DIGIT and number < 0x7FFFFFFF:
+                number = number * 10 + (p[k] - c'0')
+                k += 1
+            at = k
+        while at < end and not found:
+            c = p[at]
+            if c >= 0x80 or (c == c'=' and at + 1 < end and p[at + 1] == c'?'):
+                found = True
+            elif (c | 32 if c'A' <= c <= c'Z' else c) == first and at + n <= end:
+                # at + k stays below end
+                k = 1
+                while k < n and (p[at + k] | 32 if c'A' <= p[at + k] <= c'Z' else p[at + k]) == w[k]:
+                    k += 1
+                found = k == n
+            at += 1
+        open_line = False
+        at = end + 1
+        if end >= 4 and p[end - 1] == c'\r' and p[end - 2] == c'}':
+            # perhaps a literal: its octets are no lines
+            literal = 0
+            k = end - 3
+            while k > 0 and CLASS[p[k]] & DIGIT and end - k < 14:
+                k -= 1
+            if p[k] == c'{' and k < end - 3:
+                for k in range(k + 1, end - 2):
+                    literal = literal * 10 + <uint64_t>(p[k] - c'0')
+                if literal <= <uint64_t>(size - at):
+                    found = True
+                    open_line = True
+                    at += <Py_ssize_t>literal
+        if found and 1 <= number <= slots:
+            mask[number - 1] = 1

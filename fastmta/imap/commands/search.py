@@ -47,6 +47,7 @@ def _answer(session: Session, run: Search, mask: bytes, by_uid: bool) -> bytes:
 async def _look(session: Session, run: Search, key: Key, by_uid: bool) -> bytes:
     """Reads what the records can't tell, message by message."""
     mask, left = run.candidates(key)
+    mask = await run.sieve(mask, left, session.wire.flush)
     found = bytearray(len(mask))
     at = mask.find(1)
     while at >= 0:
