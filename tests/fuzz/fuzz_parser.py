@@ -13,15 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fastmta._parser import DataReceiver, HeaderScan, ReplyParser, normalize, split_parameters, split_path, stuff
 from fastmta.model.errors import ProtocolViolation
 from tests.parser import data_oracle
 from tests.support.smtp_rig import SmtpRig
 
-CORPUS = ROOT / "tests" / "corpus" / "smtp"
+CORPUS = Path(__file__).parents[1] / "corpus" / "smtp"
 INPUT_BYTES = 4096
 TOKENS = (
     *(bytes((c,)) for c in b'\r\n\0.<>@":;=, \t\xff'),
@@ -150,6 +149,7 @@ def by_mutation(rig: SmtpRig, seconds: float, seed: int) -> None:
 def by_coverage(rig: SmtpRig, seconds: float, seed: int, directory: str) -> None:
     import atheris
 
+    atheris.instrument_all()
     for path in CORPUS.glob("*.bin"):
         shutil.copy(path, directory)
     options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed}", f"-max_len={INPUT_BYTES}", "-verbosity=0"]
