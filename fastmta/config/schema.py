@@ -110,8 +110,6 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_connect_timeout: Annotated[float, Key("time", default="30s", low=1)] = 30.0
     smtp_helo_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
     smtp_mail_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
-    smtp_rcpt_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
-    smtp_data_init_timeout: Annotated[float, Key("time", default="120s", low=1)] = 120.0
     smtp_data_xfer_timeout: Annotated[float, Key("time", default="180s", low=1)] = 180.0
     smtp_data_done_timeout: Annotated[float, Key("time", default="600s", low=1)] = 600.0
     smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5

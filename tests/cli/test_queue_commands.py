@@ -1,0 +1,147 @@
+"""The queue's commands, mailq, postmap and newaliases."""
+
+import pytest
+
+from fastmta.cli.failures import EX_DATAERR, EX_NOINPUT, EX_USAGE
+
+
+@pytest.fixture
+def full(cli):
+    """Four recipients of three messages."""
+    cli.user()
+    cli.sendmail("-f", "bulk@example.test", "one@a.test", "two@b.test")
+    cli.sendmail("-f", "bulk@example.test", "three@a.test")
+    cli.sendmail("-f", "", "Four@C.test")
+    return cli
+
+
+def recipients(cli, *selectors):
+    return sorted(each["recipient"] for each in cli.ok("queue", "list", "--json", *selectors).json)
+
+
+def test_an_empty_queue(cli):
+    assert cli.ok("queue", "list", "--json").json == []
+    assert cli.ok("queue", "list").out == "the queue is empty\n"
+    assert cli.mailq().out == "Mail queue is empty\n"
+    assert cli.ok("queue", "stats", "--json").json["messages"] == 0
+    assert cli.ok("queue", "flush", "--json").json == {"changed": 0}
+
+
+@pytest.mark.parametrize(
+    ("selectors", "found"),
+    [
+        ((), ["Four@c.test", "one@a.test", "three@a.test", "two@b.test"]),
+        (("--all",), ["Four@c.test", "one@a.test", "three@a.test", "two@b.test"]),
+        (("--domain", "A.test"), ["one@a.test", "three@a.test"]),
+        (("--sender", "Bulk@example.test"), ["one@a.test", "three@a.test", "two@b.test"]),
+        (("--sender", "<>"), ["Four@c.test"]),
+        (("--sender", ""), ["Four@c.test"]),
+        (("--recipient", "four@c.test"), ["Four@c.test"]),
+        (("--sender", "bulk@example.test", "--domain", "b.test"), ["two@b.test"]),
+        (("--state", "active"), ["Four@c.test", "one@a.test", "three@a.test", "two@b.test"]),
+        (("--state", "held"), []),
+        (("--older", "1h"), []),
+        (("--domain", "absent.test"), []),
+        (("--id", "000000000001"), []),
+    ],
+)
+def test_selectors(full, selectors, found):
+    assert recipients(full, *selectors) == found
+
+
+def test_ids_select_and_a_limit_ends_the_list(full):
+    number = full.ok("queue", "list", "--json", "--recipient", "two@b.test").json[0]["queue_id"]
+    assert recipients(full, "--id", number) == ["one@a.test", "two@b.test"]
+    assert recipients(full, "--id", number, "--domain", "b.test") == ["two@b.test"]
+    assert len(full.ok("queue", "list", "--limit", "2", "--json").json) == 2
+
+
+def test_hold_and_release(full):
+    assert full.ok("queue", "hold", "--domain", "a.test", "--json").json == {"changed": 2}
+    assert recipients(full, "--state", "held") == ["one@a.test", "three@a.test"]
+    assert recipients(full, "--state", "held", "--domain", "a.test") == ["one@a.test", "three@a.test"]
+    assert recipients(full, "--state", "active") == ["Four@c.test", "two@b.test"]
+    assert full.ok("queue", "flush", "--all", "--json").json == {"changed": 0}
+    assert full.ok("queue", "release", "--recipient", "one@a.test").out == "1 recipient released\n"
+    assert full.ok("queue", "requeue", "--all", "--json").json == {"changed": 1}
+    assert recipients(full, "--state", "held") == []
+
+
+def test_delete_takes_recipients_and_at_last_the_message(full):
+    full.ok("queue", "delete", "--recipient", "one@a.test")
+    assert recipients(full) == ["Four@c.test", "three@a.test", "two@b.test"]
+    full.ok("queue", "delete", "--all")
+    assert recipients(full) == []
+    assert full.ok("store", "check").out == "no problem found\n"
+
+
+def test_requeue_routes_again(full):
+    full.ok("queue", "hold", "--all")
+    full.change("[transport] ", '[transport]\n"a.test" = "smtp:[192.0.2.1]:2525"\n# ')
+    full.ok("queue", "requeue", "--domain", "a.test")
+    hops = {each["recipient"]: each["next_hop"] for each in full.ok("queue", "list", "--json").json}
+    assert hops["one@a.test"] == hops["three@a.test"] == "smtp:[192.0.2.1]:2525"
+    assert hops["two@b.test"] == "smtp:b.test"
+
+
+def test_show_gives_envelope_and_content(full):
+    number = full.ok("queue", "list", "--json", "--recipient", "two@b.test").json[0]["queue_id"]
+    shown = full.ok("queue", "show", number, "--json").json
+    assert shown["sender"] == "bulk@example.test"
+    assert [each["recipient"] for each in shown["recipients"]] == ["one@a.test", "two@b.test"]
+    assert "two@b.test" in full.ok("queue", "show", number).out
+    content = full.ok("queue", "show", number, "--content").out
+    assert content.startswith("Received: by mx.example.test")
+    assert len(content.encode()) <= shown["size"]
+
+
+def test_stats_count_by_state_and_domain(full):
+    stats = full.ok("queue", "stats", "--json").json
+    assert stats["messages"] == 3
+    assert stats["recipients"] == {"active": 4, "deferred": 0, "held": 0}
+    assert stats["domains"][0] == {"domain": "a.test", "recipients": 2, "deferred": 0}
+    assert "a.test" in full.ok("queue", "stats").out
+
+
+def test_mailq_has_the_form_that_scripts_read(full):
+    full.ok("queue", "hold", "--sender", "<>")
+    lines = full.mailq().out.splitlines()
+    assert lines[0] == "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------"
+    assert lines[-1].startswith("-- ")
+    assert lines[-1].endswith(" Kbytes in 3 Requests.")
+    assert any(line.split()[0].endswith("!") and line.endswith("MAILER-DAEMON") for line in lines if line)
+    assert sum(line.split()[0].endswith("*") for line in lines if line) == 2
+    objects = full.mailq("--json").out.splitlines()
+    assert len(objects) == 3
+
+
+def test_postmap_compiles_and_queries(cli, tmp_path):
+    path = tmp_path / "virtual"
+    path.write_text("Bill@example.test ann\n@x.test  bill,\n  ann\nbill@example.test again\n")
+    done = cli.postmap(f"hash:{path}")
+    assert done.code == 0
+    assert "virtual:4: duplicate entry" in done.err
+    assert cli.postmap("-q", "BILL@example.test", str(path)).out == "ann\n"
+    missing = cli.postmap("-q", "absent", f"hash:{path}")
+    assert (missing.code, missing.out, missing.err) == (1, "", "")
+    assert cli.postmap("-q", "-", str(path), stdin="@x.test\nabsent\n").out == "@x.test\tbill, ann\n"
+    assert "@x.test\tbill, ann" in cli.postmap("-s", str(path)).out
+
+
+def test_postmap_says_what_is_wrong(cli, tmp_path):
+    (tmp_path / "bad").write_text("a b\nlonely\n")
+    done = cli.postmap(str(tmp_path / "bad"))
+    assert done.code == EX_DATAERR
+    assert "bad:2: lonely: no value" in done.err
+    assert cli.postmap(str(tmp_path / "absent")).code == EX_NOINPUT
+    assert cli.postmap(f"mysql:{tmp_path}/bad").code == EX_USAGE
+    assert not (tmp_path / "bad.fmap").exists()
+
+
+def test_newaliases_compiles_alias_database(cli, tmp_path):
+    (tmp_path / "aliases").write_text("root: bill\npostmaster: root\n")
+    cli.change("alias_maps = []   ", 'alias_maps = "hash:aliases"')
+    done = cli.newaliases()
+    assert done.out == f"{tmp_path}/aliases: 2 aliases, longest 4 bytes\n"
+    assert (tmp_path / "aliases.fmap").exists()
+    assert cli.sendmail("-bi").out == done.out
