@@ -1,4 +1,4 @@
-"""One worker's SMTP server alone, for timing acceptance: no supervisor, no delivery, a directory that knows two domains.
+"""One worker's SMTP server alone, for timing acceptance: no supervisor, no delivery, three known domains.
 
     python bench/smtp_only.py [--port 2600] [--data DIR] [--no-sync]
 

@@ -40,6 +40,7 @@ cdef class Service:
         self.store = store
         self.host = host
         self.sessions = set()
+        self.date_second = -1  # none formatted yet
         self.relay_memo = {}
         self.local_memo = {}
 
