@@ -21,6 +21,7 @@ SIZE: Final = 8
 ENVELOPE: Final = 16
 BODY: Final = 32
 BODYSTRUCTURE: Final = 64
+WHOLE: Final = 256  # BODY[] of a message that is not too large for one chunk
 
 _BITS: Final = {
     b"UID": UID,
@@ -49,12 +50,20 @@ class Section(msgspec.Struct, frozen=True):
     length: int = -1  # -1: all of it
 
 
+WHOLE_MESSAGE: Final = (Section(b"BODY[]", b""),)
+
+
 class Plan(msgspec.Struct, frozen=True):
     """`marks_seen`: some section is not a .PEEK."""
 
     items: int
     sections: tuple[Section, ...] = ()
     marks_seen: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """BODY[] and no other section: the store's loop writes it too."""
+        return self.sections == WHOLE_MESSAGE
 
 
 def parse(cursor: Cursor, *, by_uid: bool) -> Plan:

@@ -143,6 +143,10 @@ class FakeMailboxes:
                     parts.append(b"BODY " + _mime.body_of(row.structure))
                 if items & 64:
                     parts.append(b"BODYSTRUCTURE " + _mime.bodystructure_of(row.structure))
+                if items & 256:
+                    if row.size > max_bytes:
+                        break
+                    parts.append(b"BODY[] {%d}\r\n%b" % (row.size, row.prefix + row.data))
                 out += b"* %d FETCH (%b)\r\n" % (seqs[start], b" ".join(parts))
             start += 1
         return bytes(out), start

@@ -1,0 +1,137 @@
+"""The sections of a FETCH (RFC 3501 §6.4.5): where BODY[...] lies in a message, and its bytes as literals.
+
+Invariants: nothing is announced before its first bytes have been read; once a literal is announced it is filled, or
+the connection ends. At most IMAP_CHUNK_BYTES are read ahead of the socket.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from fastmta import _mime
+from fastmta.imap.fetch_plan import Section
+from fastmta.imap.session import State
+from fastmta.imap.view import NEVER_RECENT
+from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from fastmta.imap.session import Session
+    from fastmta.imap.view import View
+
+
+async def write_message(
+    session: Session, view: View, sections: tuple[Section, ...], items: int, seq: int, uid: int, row: Any
+) -> None:
+    """One message's FETCH response with these sections. In state LOGOUT afterwards, it was cut off."""
+    mailboxes = session.mailboxes
+    head = b""
+    if items:
+        recent_from = 0 if view.is_recent(uid) else NEVER_RECENT
+        head, _ = mailboxes.fetch(
+            view.mailbox_id,
+            array("I", (seq,)),
+            array("I", (uid,)),
+            items,
+            0,
+            IMAP_CHUNK_BYTES,
+            recent_from=recent_from,
+        )
+        if not head:
+            return
+        head = head[:-3]  # without ")\r\n"
+    separator = b" " if items else b""
+    record: bytes | None = None
+    write = session.write
+    write(head or b"* %d FETCH (" % seq)
+    for section in sections:
+        if section.place and record is None:
+            record = mailboxes.structure(view.mailbox_id, uid) or b""
+        write(separator + section.label)
+        separator = b" "
+        if section.fields is not None:
+            write(_header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
+        else:
+            await _span(session, view.mailbox_id, uid, record, row, section)
+            if session.state == State.LOGOUT:
+                return
+    write(b")\r\n")
+
+
+def _place(record: bytes | None, row: Any, section: Section) -> tuple[int, int] | None:
+    """Where the section lies in what Mailboxes.read gives, before its partial is cut out."""
+    if not section.place:
+        return 0, row.size
+    if not record:
+        return None
+    return _mime.find_part(record, section.place, len(row.prefix))
+
+
+def _header_subset(
+    mailboxes: Any, mailbox_id: int, uid: int, record: bytes | None, row: Any, section: Section
+) -> bytes:
+    """HEADER.FIELDS and HEADER.FIELDS.NOT; the header's last empty line is part of both (RFC 3501 §6.4.5)."""
+    place = _place(record, row, section)
+    if place is None:
+        return b" NIL"
+    raw_header = _read_all(mailboxes, mailbox_id, uid, place[0], min(place[1], IMAP_HEADER_BYTES))
+    if raw_header is None:
+        return b" NIL"
+    data = _mime.header_fields(raw_header, section.fields or (), section.invert)
+    if section.length >= 0:
+        data = data[section.begin : section.begin + section.length]
+    return b" {%d}\r\n%b" % (len(data), data)
+
+
+def _read_all(mailboxes: Any, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
+    """Up to IMAP_HEADER_BYTES in one piece; None where the message is gone."""
+    data: bytes | None = mailboxes.read(mailbox_id, uid, offset, min(length, IMAP_CHUNK_BYTES))
+    if data is None or len(data) >= length:
+        return data
+    pieces = [data]
+    got = len(data)
+    while got < length:
+        piece = mailboxes.read(mailbox_id, uid, offset + got, min(length - got, IMAP_CHUNK_BYTES))
+        if piece is None:
+            return None
+        if not piece:
+            break
+        pieces.append(piece)
+        got += len(piece)
+    return b"".join(pieces)
+
+
+async def _span(session: Session, mailbox_id: int, uid: int, record: bytes | None, row: Any, section: Section) -> None:
+    """A run of the message's bytes as a literal, a piece at a time."""
+    place = _place(record, row, section)
+    if place is None:
+        session.write(b" NIL")
+        return
+    offset, length = place
+    if section.length >= 0:
+        skipped = min(section.begin, length)
+        offset += skipped
+        length = min(length - skipped, section.length)
+    if length == 0:
+        session.write(b' ""')
+        return
+    data = session.mailboxes.read(mailbox_id, uid, offset, min(length, IMAP_CHUNK_BYTES))
+    if not data:
+        session.write(b" NIL")
+        return
+    session.write(b" {%d}\r\n" % length)
+    session.write(data)
+    sent = len(data)
+    try:
+        while sent < length:
+            await session.wire.flush()
+            if session.state == State.LOGOUT:
+                break
+            data = session.mailboxes.read(mailbox_id, uid, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
+            if not data:
+                break
+            session.write(data)
+            sent += len(data)
+    finally:
+        if sent < length:
+            session.wire.abort()  # an announced literal that can't be filled ends the connection

@@ -1,0 +1,126 @@
+"""FETCH where the store's loop ends and the streams begin."""
+
+import pytest
+
+from tests.imap.harness import World
+
+SMALL = b"Subject: small\r\n\r\nhi\r\n"
+LARGE = b"Subject: large\r\n\r\n" + b"y" * 300_000
+
+
+@pytest.mark.parametrize("peek", [".PEEK", ""])
+async def test_large_messages_between_small_ones_come_whole_and_in_order(world: World, peek: str) -> None:
+    client = await world.login("INBOX")
+    for message in (SMALL, LARGE, SMALL, LARGE):
+        assert (await client.append(message)).startswith(b"OK")
+    await client.ok("NOOP")
+    lines = await client.ok(f"UID FETCH 1:* BODY{peek}[]")
+    seen = b" FLAGS (\\Seen \\Recent)" if not peek else b""
+    for seq, message in enumerate((SMALL, LARGE, SMALL, LARGE), 1):
+        expected = b"* %d FETCH (UID %d%b BODY[] {%d}\r\n%b)" % (seq, seq, seen, len(message), message)
+        assert lines[seq - 1] == expected
+    assert len(lines) == 4
+
+
+async def test_a_message_is_marked_as_seen_once_and_never_in_a_read_only_mailbox(world: World) -> None:
+    client = await world.login("INBOX")
+    await client.append(SMALL)
+    await client.ok("EXAMINE INBOX")
+    lines = await client.ok("FETCH 1 BODY[TEXT]")
+    assert lines == [b"* 1 FETCH (BODY[TEXT] {4}\r\nhi\r\n)"]
+    await client.ok("SELECT INBOX")
+    assert b"\\Seen" in (await client.ok("FETCH 1 BODY[TEXT]"))[-1]
+    assert await client.ok("FETCH 1 BODY[TEXT]") == [b"* 1 FETCH (BODY[TEXT] {4}\r\nhi\r\n)"]
+    for command in ("STORE 1 FLAGS ()", "EXPUNGE"):
+        await client.ok("EXAMINE INBOX")
+        assert (await client.do(command))[-1].startswith(b"NO [READ-ONLY]")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "",
+        "()",
+        "FOO",
+        "(FLAGS",
+        "FLAGS)",
+        "BODY[",
+        "BODY[FOO]",
+        "BODY[0]",
+        "BODY[MIME]",
+        "BODY[1.]",
+        "BODY[HEADER.FIELDS]",
+        "BODY[HEADER.FIELDS ()]",
+        "BODY[]<0>",
+        "BODY[]<0.0>",
+        "BODY.PEEK",
+        "(ALL)",
+        "BODY[1.HEADER.FIELDS.FOO (A)]",
+    ],
+)
+@pytest.mark.parametrize("store_kind", ["memory"])
+async def test_what_is_no_fetch_att_is_bad(world: World, items: str) -> None:
+    client = await world.login("INBOX")
+    await client.append(SMALL)
+    await client.ok("NOOP")
+    lines = await client.do(f"FETCH 1 {items}")
+    assert lines[-1].startswith(b"BAD"), lines
+
+
+async def test_new_keywords_are_named_before_they_are_used(world: World) -> None:
+    one, two = await world.login("INBOX"), await world.login("INBOX")
+    await one.append(SMALL)
+    await one.ok("NOOP")
+    await two.ok("NOOP")
+    await one.ok("STORE 1 +FLAGS.SILENT (NewWord)")
+    lines = await two.ok("FETCH 1 FLAGS")
+    assert lines[0].startswith(b"* FLAGS (") and b"NewWord" in lines[0]
+    assert b"NewWord" in lines[-1]
+
+
+async def test_searches(world: World) -> None:
+    client = await world.login("INBOX")
+    encoded = (
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nFrom: Fred <f@x.example>\r\n"
+        b"Date: Mon, 1 Jan 2024 23:00:00 -0800\r\n\r\nb\r\n"
+    )
+    base64 = (
+        b"Subject: two\r\nContent-Transfer-Encoding: base64\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n\r\nSGVsbG8gV8O2cmxk\r\n"
+    )
+    await client.append(encoded, arguments='(\\Flagged) " 5-Feb-2024 23:30:00 -0500"')
+    await client.append(base64)
+    for n in range(30):
+        await client.append(b"Subject: filler %d\r\n\r\nx\r\n" % n)
+    await client.ok("NOOP")
+    for keys, expected in {
+        "FLAGGED": b" 1",
+        "FROM fred": b" 1",
+        "FROM F@X.EXAMPLE": b" 1",
+        "SENTON 1-Jan-2024": b" 1",
+        "ON 5-Feb-2024": b" 1",
+        "BEFORE 5-Feb-2024": b"",
+        "SENTBEFORE 2-Jan-2024 SENTSINCE 1-Jan-2024": b" 1",
+        "SUBJECT two": b" 2",
+        'SUBJECT "filler 29"': b" 32",
+        "OR SUBJECT two FROM fred": b" 1 2",
+        "NOT SUBJECT filler": b" 1 2",
+        "BODY hello": b" 2",
+        "2:3 NOT 3": b" 2",
+        "UID 32:*": b" 32",
+        'HEADER Content-Transfer-Encoding ""': b" 2",
+        "LARGER 100": b" 1 2",
+        "(FLAGGED UNSEEN) UNDELETED": b" 1",
+        "UNKEYWORD x 1": b" 1",
+        "NEW 1": b" 1",
+        "OLD": b"",
+    }.items():
+        assert await client.ok(f"SEARCH {keys}") == [b"* SEARCH" + expected], keys
+    needle = "GRÜSSE".encode()
+    assert await client.ok(b"SEARCH CHARSET UTF-8 SUBJECT {%d+}\r\n%b" % (len(needle), needle)) == [b"* SEARCH 1"]
+    needle = "wörld".encode()
+    assert await client.ok(b"UID SEARCH CHARSET utf-8 TEXT {%d+}\r\n%b" % (len(needle), needle)) == [b"* SEARCH 2"]
+    assert (await client.do("SEARCH CHARSET KOI8-R ALL"))[-1].startswith(b"NO [BADCHARSET (")
+    assert (await client.do("SEARCH 33"))[-1].startswith(b"BAD")
+    assert (await client.do("SEARCH ON 31-Feb-2024"))[-1].startswith(b"BAD")
+    assert await client.ok("UID SEARCH UID 500") == [b"* SEARCH"]
