@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fastmta.delivery.job import Job
 from fastmta.model.ids import queue_id_text
 from fastmta.queue.scheduler import RECIPIENTS_A_TRANSACTION, HopBook
+from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,12 +24,14 @@ REFUSED: Final = 2
 class HopOwner:
     """One hop in the hands of this slot. `transport` is the label of its metrics."""
 
-    __slots__ = ("book", "hop", "ready", "service", "transport")
+    __slots__ = ("book", "counters", "hop", "hop_text", "ready", "service", "transport")
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         self.service = service
         self.hop = hop
+        self.hop_text = hop.decode("utf-8", "backslashreplace")
         self.transport = transport
+        self.counters = {result: METRICS.deliveries_total[transport, result] for result in DELIVERY_RESULTS}
         self.book = HopBook()
         self.ready: deque[Job] = deque()
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
 LAST_REPLY_BYTES: Final = 1000  # of a reply that is kept with a deferred recipient
+LOGGED_CHARACTERS: Final = 2048  # of a reply in the log
 RECORDINGS: Final = 8  # of one job, before its recipients are given back to the schedule
 
 _DELIVERED, _DEFERRED, _BOUNCED = (
@@ -44,6 +45,19 @@ _DELIVERED, _DEFERRED, _BOUNCED = (
 )
 _LIVE: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED)
 _encode: Final = msgspec.msgpack.Encoder().encode
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+class DeliveryLine(msgspec.Struct, gc=False):
+    """The fields of a log line a recipient; encoded whole, since it is the one line that every delivery writes."""
+
+    queue_id: str
+    recipient: str
+    next_hop: str
+    relay: str
+    delay: float
+    dsn: str
+    reply: str
 
 
 class Recorder:
@@ -66,6 +80,7 @@ class Recorder:
         moves = job.moves
         moves.clear()
         transport = job.owner.transport
+        counters = job.owner.counters
         cells = services.cells
         for row, reply in zip(job.rows, job.results, strict=True):
             if reply is None:
@@ -87,22 +102,31 @@ class Recorder:
             else:
                 moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
                 status = "deferred"
-            cells[METRICS.deliveries_total[transport, status]] += 1
+            cells[counters[status]] += 1
             if self._log_all:
-                services.log.info(
-                    f"delivery.{status}",
-                    queue_id=queue_id_text(job.message.queue_id),
-                    recipient=row.tail.forward_path,
-                    next_hop=job.owner.hop,
-                    relay=job.relay or "none",
-                    delay=round(age_s, 3),
-                    dsn=status_of(reply),
-                    reply=str(reply),
-                )
+                self._log(status, job, row, reply, age_s)
         if moves or job.reports:
             self.submit(job)
         else:
             job.owner.forget_decided(job)
+
+    def _log(self, status: str, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> None:
+        """The line of one recipient's delivery, in the terms of Postfix's."""
+        log = self._services.log
+        line = DeliveryLine(
+            queue_id_text(job.message.queue_id),
+            row.tail.forward_path.decode("ascii", "backslashreplace"),
+            job.owner.hop_text,
+            job.relay or "none",
+            round(age_s, 3),
+            status_of(reply),
+            str(reply)[:LOGGED_CHARACTERS],
+        )
+        event = f"delivery.{status}"
+        if log.is_json:
+            log.line(log.opening(event).encode() + b"," + _encode_json(line)[1:] + b"\n")
+        else:
+            log.info(event, **msgspec.structs.asdict(line))
 
     def _deferral(
         self,

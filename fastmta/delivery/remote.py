@@ -15,6 +15,7 @@ from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
 from fastmta.delivery.routing import NextHop, parse_hop
 from fastmta.dns.mx import Address
+from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
@@ -253,6 +254,12 @@ class RemoteHop(HopOwner):
         reply = Reply(450, reason.enhanced or "4.4.1", f"delivery temporarily suspended: {reason.text}")
         while not service.is_stalled(self) and (self.ready or self.refill()):
             job = self.ready.popleft()
+            if any(row.state == RecipientState.ACTIVE and row.last_reply for row in job.rows):
+                # Tried before and active again: an administrator wants it tried now, as `postqueue -f` does.
+                self.ready.appendleft(job)
+                self._dead_until = 0.0
+                self.pump()
+                return
             job.decide(reply)
             service.recorder.finish(job, counts=False, not_before_s=until)
 

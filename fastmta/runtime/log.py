@@ -71,12 +71,14 @@ class Log:
         self._second = 0
         self._prefix = ""
         self._bound: dict[str, Any] = {}
+        self._bound_json = ""
 
     def attach(self, loop: asyncio.AbstractEventLoop, cells: Cells | None = None, **fields: Any) -> None:
         """From now on gathers the lines of one turn of `loop`; `fields` stand in every event of this process."""
         self._loop = loop
         self._cells = cells
         self._bound = fields
+        self._bound_json = "," + _encode(fields).decode()[1:-1] if fields else ""
 
     def detach(self) -> None:
         """Writes what waits and goes back to a write a line."""
@@ -91,6 +93,15 @@ class Log:
     def debugging(self) -> bool:
         """Whether debug events are written: for callers whose fields cost something to make."""
         return self.threshold <= 10
+
+    @property
+    def is_json(self) -> bool:
+        """Whether whole lines for `line` may be built as JSON; else use `event`."""
+        return not self._logfmt
+
+    def opening(self, event: str, level: str = "info") -> str:
+        """A JSON line's beginning, this process's own fields included; the caller adds `,"key":value...}` and LF."""
+        return f'{{"at":"{self.timestamp()}","level":"{level}","event":"{event}"{self._bound_json}'
 
     def timestamp(self) -> str:
         """This instant in UTC, to the millisecond, as the lines have it."""

@@ -137,6 +137,18 @@ async def test_a_dead_destination_defers_what_is_due_and_comes_back(rig):
     assert "destination.revived" in [line["event"] for line in rig.log()]
 
 
+async def test_a_flush_tries_a_dead_destination_at_once(rig):
+    async with SmtpSink() as sink:
+        port = sink.port
+    queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % port)
+    others = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(20)]
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in [queue_id, *others]))
+    attempts = rig.rows(queue_id)[0].attempts
+    await rig.store.queue.flush(queue_id)
+    await rig.until(lambda: rig.rows(queue_id)[0].attempts == attempts + 1)
+    assert "destination.revived" in [line["event"] for line in rig.log()]
+
+
 async def test_an_expired_message_bounces_with_its_last_reason(rig):
     async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
         queue_id = await rig.queue(hop(sink), received_at_ms=int((rig.clock.now() - 5 * 86400 - 1) * 1000))

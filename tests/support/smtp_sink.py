@@ -140,6 +140,7 @@ class SmtpSink:
                 await self._say(writer, reply)
                 if reply.startswith("354"):
                     data = await self._message(reader)
+                    self._changed.set()
                     replies = [
                         self._next("DOT", "250 2.0.0 taken")
                         for _ in (recipients if self.lmtp else recipients[:1] or [b""])
