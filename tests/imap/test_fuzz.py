@@ -1,0 +1,107 @@
+"""Mutated commands never reach the net of last resort, and the session's literals stay whole."""
+
+import random
+
+import pytest
+
+from tests.imap.harness import World, split_responses
+
+COMMANDS = [
+    b"a NOOP\r\n",
+    b"a FETCH 1:* (FLAGS BODY.PEEK[1.2.HEADER.FIELDS (A B)]<0.10> ENVELOPE)\r\n",
+    b"a UID FETCH 1:*,3 BODY[]\r\n",
+    b"a FETCH 1 BODY[1.MIME]\r\n",
+    b"a SEARCH OR (SUBJECT x FROM {1+}\r\ny) NOT BEFORE 1-Jan-2020 UID 1:*\r\n",
+    b"a STORE 1:2 +FLAGS.SILENT (\\Seen foo)\r\n",
+    b"a STORE 1 FLAGS \\Deleted $x\r\n",
+    b'a APPEND INBOX (\\Seen) "01-Jan-2020 00:00:00 +0000" {12+}\r\nSubject: x\r\n\r\n',
+    b"a APPEND {5+}\r\nINBOX {3+}\r\nabc\r\n",
+    b'a LIST "" "%/*"\r\n',
+    b"a STATUS INBOX (MESSAGES UNSEEN)\r\n",
+    b"a CREATE &U,BTFw-/x\r\n",
+    b"a RENAME Sent x/y\r\n",
+    b"a COPY 1:* Sent\r\n",
+    b"a UID MOVE 1:2 INBOX\r\n",
+    b"a EXPUNGE\r\n",
+    b"a UID EXPUNGE 1:3\r\n",
+    b"a SELECT INBOX\r\n",
+    b"a EXAMINE Sent\r\n",
+    b"a IDLE\r\nDONE\r\n",
+    b'a ID ("name" "x" "y" NIL)\r\n',
+    b"a LSUB x %\r\n",
+    b"a DELETE x\r\n",
+    b"a CLOSE\r\n",
+    b"a UNSELECT\r\n",
+    b"a SUBSCRIBE x\r\n",
+]
+NOISE = [
+    b"(",
+    b")",
+    b'"',
+    b"{",
+    b"}",
+    b"{5}\r\n",
+    b"{3+}\r\nabc",
+    b"\\",
+    b"*",
+    b"%",
+    b" ",
+    b"\r\n",
+    b"\0",
+    b"\xff",
+    b"1",
+    b"0",
+    b"4294967296",
+    b"NIL",
+    b"[",
+    b"]",
+    b"<",
+    b">",
+    b".",
+    b":",
+    b",",
+    b"&",
+    b"-",
+    b"/",
+]
+
+
+def mutate(rng: random.Random, command: bytes) -> bytes:
+    data = bytearray(command)
+    for _ in range(rng.randint(0, 3)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(4):
+            case 0:
+                data[at:at] = rng.choice(NOISE)
+            case 1:
+                del data[at : at + rng.randint(1, 4)]
+            case 2:
+                data[at : at + 1] = rng.choice(NOISE)
+            case 3:
+                data[at:at] = rng.choice(COMMANDS)[: rng.randint(1, 30)]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("store_kind", ["memory"])
+async def test_mutated_commands(world: World, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(3):
+        client = await world.login("INBOX")
+        out = b""
+        for _ in range(30):
+            if client.transport.closed:
+                break
+            data = mutate(rng, rng.choice(COMMANDS))
+            cut = rng.randrange(len(data) + 1)
+            client.protocol.data_received(data[:cut])
+            client.protocol.data_received(data[cut:])
+            await client.settle(3)
+            out += client.take()
+        await client.settle()
+        out += client.take()
+        assert b"SERVERBUG" not in out, f"seed {seed}: {out[-500:]!r}"
+        split_responses(out)
+        client.transport.close()
+        await client.settle()
+    assert world.server.sessions == 0
