@@ -215,6 +215,11 @@ class Client:
         self.tls = True
         self._hello()
 
+    def tls_failed(self, reason: str) -> None:
+        """The handshake came to nothing, and the connection with it."""
+        if self.state is not State.CLOSED:
+            self._fail(Reply(450, "4.7.5", f"Cannot start TLS with {self.peer}: {reason}"))
+
     def lost(self, reason: str = "lost connection") -> None:
         """The connection is gone, or too slow: the session's failure says during what, unless it is known already."""
         if self.state is not State.CLOSED:

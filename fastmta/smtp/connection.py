@@ -198,9 +198,10 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.client.lost(
-            "lost connection" if exc is None or not self.tls_failed else f"Cannot start TLS: {exc}: failure"
-        )
+        if self.tls_failed and exc is not None:
+            self.client.tls_failed(str(exc) or type(exc).__name__)
+        else:
+            self.client.lost()
         self._end()
 
     def pause_writing(self) -> None:

@@ -1,0 +1,120 @@
+"""From a domain in the queue to a server: MX, what is permanent and what is not, ourselves, TLS and its fall back."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fastmta.model.envelope import RecipientState
+from fastmta.tls.certificate import write_self_signed
+from fastmta.tls.contexts import server_context
+from tests.support.dns_stub import SERVFAIL, DnsStub
+from tests.support.smtp_sink import SmtpSink
+
+
+async def test_a_domain_goes_to_its_mx_and_the_second_where_the_first_is_down(make_rig):
+    zones = {
+        "b.test": {"MX": [(10, "down.test"), (20, "up.test")]},
+        "down.test": {"A": ["127.0.0.9"]},
+        "up.test": {"A": ["127.0.0.1"]},
+    }
+    async with DnsStub(zones) as dns, SmtpSink() as sink:
+        rig = make_rig(nameservers=(dns.address,), allow_loopback_mx=True, smtp_tcp_port=sink.port)
+        queue_id = await rig.queue(b"smtp:b.test")
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert len(sink.messages) == 1
+        await rig.settled()
+        (line,) = [line for line in rig.log() if line["event"] == "delivery.delivered"]
+        assert line["relay"] == f"up.test[127.0.0.1]:{sink.port}"
+
+
+@pytest.mark.parametrize(
+    ("domain", "status"),
+    [("null.test", b"5.1.10"), ("nosuch.test", b"5.4.4"), ("lo.test", b"5.4.4")],
+)
+async def test_permanent_trouble_bounces(make_rig, domain, status):
+    zones = {"null.test": {"MX": [(0, ".")]}, "lo.test": {"A": ["127.0.0.1"]}}
+    async with DnsStub(zones) as dns:
+        rig = make_rig(nameservers=(dns.address,))
+        queue_id = await rig.queue(b"smtp:" + domain.encode())
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        ((message, _),) = rig.everything()
+        assert b"Status: " + status in rig.store.queue.read(message.blob_id, 0, 100_000)
+
+
+async def test_mail_for_ourselves_is_a_loop_and_not_a_connection(make_rig):
+    async with SmtpSink() as sink, DnsStub({"us.test": {"A": ["127.0.0.1"]}}) as dns:
+        rig = make_rig(
+            nameservers=(dns.address,),
+            allow_loopback_mx=True,
+            smtp_tcp_port=sink.port,
+            listen=(f"127.0.0.1:{sink.port}",),
+        )
+        for hop in (b"smtp:us.test", b"smtp:[127.0.0.1]:%d" % sink.port):
+            queue_id = await rig.queue(hop)
+            await rig.until(lambda queue_id=queue_id: rig.store.queue.message(queue_id) is None)
+        assert sink.connections == 0
+        raws = [rig.store.queue.read(message.blob_id, 0, 100_000) for message, _ in rig.everything()]
+        assert all(b"Status: 5.4.6" in raw for raw in raws) and len(raws) == 2
+
+
+async def test_a_broken_name_server_defers(make_rig):
+    async with DnsStub({"b.test": SERVFAIL}) as dns:
+        rig = make_rig(nameservers=(dns.address,))
+        queue_id = await rig.queue(b"smtp:b.test")
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert b"4.4.3" in rig.rows(queue_id)[0].last_reply
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    write_self_signed(tmp_path / "c.pem", tmp_path / "k.pem", ["sink.test"])
+    return server_context(
+        SimpleNamespace(cert_file=str(tmp_path / "c.pem"), key_file=str(tmp_path / "k.pem"), ssl_min_protocol="TLSv1.2")
+    )
+
+
+async def test_tls_is_used_where_it_is_offered(make_rig, certificate):
+    rig = make_rig(smtp_tls_security_level="may")
+    async with SmtpSink(tls=certificate) as sink:
+        for _ in range(3):
+            queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+            await rig.until(lambda queue_id=queue_id: rig.store.queue.message(queue_id) is None)
+        assert [m.tls for m in sink.messages] == [True] * 3 and sink.connections == 1
+
+
+async def test_a_failed_handshake_falls_back_to_plain_text_where_it_may(make_rig):
+    rig = make_rig(smtp_tls_security_level="may")
+    capabilities = ("SIZE", "STARTTLS")  # offered, but what follows 220 is no TLS
+    async with SmtpSink(capabilities=capabilities, replies={"STARTTLS": ["220 go"]}) as sink:
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert [m.tls for m in sink.messages] == [False] and sink.connections == 2
+
+
+async def test_a_failed_handshake_defers_where_tls_is_required(make_rig, certificate):
+    rig = make_rig(smtp_tls_security_level="verify")
+    async with SmtpSink(tls=certificate) as sink:
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert b"4.7.5" in rig.rows(queue_id)[0].last_reply and sink.messages == []
+
+
+async def test_a_reload_takes_new_routes_without_losing_mail(rig):
+    async with SmtpSink() as sink:
+        await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: len(sink.messages) == 1)
+        await rig.settled()
+        rig.service.reload()
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert sink.connections == 2
+
+
+async def test_connections_are_bounded_and_hops_take_turns(rig):
+    rig.service._connection_limit = 2
+    async with SmtpSink() as one, SmtpSink() as two, SmtpSink() as three:
+        ids = []
+        for _ in range(30):
+            ids += [await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port) for sink in (one, two, three)]
+        await rig.until(lambda: all(rig.store.queue.message(queue_id) is None for queue_id in ids))
+        assert [len(sink.messages) for sink in (one, two, three)] == [30, 30, 30]

@@ -1,0 +1,76 @@
+"""Recipients of our own that wait in the queue: delivered once, or deferred and bounced by the mailbox's reason."""
+
+import pytest
+
+from fastmta.model.envelope import NOTIFY_SUCCESS, LocalTarget, QueuedTarget, RecipientState, RecipientTail, Resolution
+
+
+@pytest.fixture
+async def account(rig):
+    return await rig.store.accounts.add("bob@mx.test", "x")
+
+
+def inbox(rig, account):
+    return rig.store.mailboxes.by_id(account.inbox_id)
+
+
+async def test_a_waiting_message_goes_into_the_mailbox_with_its_prefix(rig, account):
+    queue_id = await rig.queue(b"local:", b"bob@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.settled()
+    box = inbox(rig, account)
+    assert box.exists == 1
+    uids = rig.store.mailboxes.uids(box.id)
+    raw = rig.store.mailboxes.read(box.id, uids[0], 0, 10_000)
+    assert raw == (b"Return-Path: <s@a.test>\r\nDelivered-To: bob@mx.test\r\nSubject: x\r\n\r\nbody\r\n")
+    assert rig.count("local", "delivered") == 1
+
+
+async def test_over_quota_defers_and_a_greater_quota_mends_it(rig, account):
+    await rig.store.accounts.set_quota("bob@mx.test", 10)
+    queue_id = await rig.queue(b"local:", b"bob@mx.test")
+    await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+    assert b"4.2.2" in rig.rows(queue_id)[0].last_reply
+    await rig.store.accounts.set_quota("bob@mx.test", 0)
+    rig.tick(400)
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    assert inbox(rig, account).exists == 1
+
+
+async def test_an_account_that_has_gone_bounces(rig, account):
+    queue_id = await rig.queue(b"local:", b"nobody@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    ((message, _),) = rig.everything()
+    assert b"Status: 5.1.1" in rig.store.queue.read(message.blob_id, 0, 100_000)
+
+
+async def test_success_is_reported_as_delivered_where_asked(rig, account):
+    queue_id = await rig.queue(b"local:", RecipientTail(b"bob@mx.test", notify=NOTIFY_SUCCESS))
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None and rig.everything() != [])
+    ((message, _),) = rig.everything()
+    assert b"Action: delivered" in rig.store.queue.read(message.blob_id, 0, 100_000)
+
+
+async def test_an_address_that_is_an_alias_now_goes_on_in_one_unit(rig, account):
+    onward = QueuedTarget(b"bob@else.test", b"smtp:[127.0.0.1]:1", held=True)
+    local = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
+    rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(onward, local))
+    queue_id = await rig.queue(b"local:", b"moved@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    ((_, recipient),) = rig.everything()
+    assert (recipient.tail.forward_path, recipient.state) == (b"bob@else.test", RecipientState.HELD)
+    assert inbox(rig, account).exists == 1
+
+
+async def test_a_report_to_a_sender_of_ours_goes_into_the_mailbox_at_once(rig, account):
+    rig.directory.mailboxes[b"bob@mx.test"] = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
+    queue_id = await rig.queue(b"error:5.1.2 no such domain", sender=b"bob@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    assert inbox(rig, account).exists == 1 and rig.everything() == []
+
+
+async def test_a_forwarding_loop_bounces_with_its_code(rig):
+    queue_id = await rig.queue(b"error:5.4.6 mail forwarding loop")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    ((message, _),) = rig.everything()
+    assert b"Status: 5.4.6" in rig.store.queue.read(message.blob_id, 0, 100_000)
