@@ -178,8 +178,9 @@ cdef int _conclude(Connection self, object reply) except -1:
                 for _ in recipient.targets:
                     refusal = refusal or self.refusals.get(n)
                     n += 1
-                if refusal is not None:
-                    _answer(self, refusal, VERB_DATA)
+                if refusal is not None:  # no error of the client's, so it does not count towards its limits
+                    _put_bytes(out, refusal.encode())
+                    self.service.host.refused(self, VERB_DATA, refusal)
                     continue
             _put(out, b"250 2.0.0 Ok: queued as ", 24)
             _put_queue_id(out, self.queue_id)

@@ -291,6 +291,16 @@ def test_lmtp_answers_each_recipient(rig: SmtpRig) -> None:
     assert queue(rig) == [], "LMTP does not queue what a mailbox refused"
 
 
+def test_lmtp_refusals_by_mailboxes_do_not_end_the_session(rig: SmtpRig) -> None:
+    names = [b"user%d@example.test" % i for i in range(40)]
+    for name in names:
+        rig.add_mailbox(name, quota_bytes=10)
+    client = rig.connect("lmtp").start(b"LHLO c.test")
+    client.say(b"MAIL FROM:<a@b>\r\n" + b"".join(b"RCPT TO:<%s>\r\n" % name for name in names))
+    assert client.codes(b"DATA\r\nx\r\n.\r\nNOOP\r\n") == [354] + [452] * 40 + [250]
+    assert queue(rig) == []
+
+
 def test_lmtp_wants_lhlo(rig: SmtpRig) -> None:
     assert rig.connect("lmtp").codes(b"EHLO x\r\nHELO x\r\nLHLO x\r\n") == [500, 500, 250]
     assert rig.connect("smtp").codes(b"LHLO x\r\n") == [500]
