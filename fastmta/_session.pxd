@@ -45,6 +45,7 @@ cdef class Service:
     cdef object log
     cdef object log_line
     cdef bint log_info
+    cdef bytes bound_fields           # event and bound fields of a record, as JSON
     cdef object crash
     cdef bytes table
     cdef bytes greeting

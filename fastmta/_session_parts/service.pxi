@@ -62,7 +62,11 @@ cdef class Service:
         self.storage_ok = storage_ok
         self.log = log
         self.log_line = log.line
-        self.log_info = log.threshold <= 20 and getattr(log, "is_json", True)
+        self.log_info = log.threshold <= 20 and log.is_json
+        event = '"event":"smtp.received"'
+        self.bound_fields = event.encode()
+        if self.log_info:  # what stands in every line of this process, such as its slot, does not change
+            self.bound_fields += log.opening("smtp.received", "info").partition(event)[2].encode()
         self.crash = crash if crash.NAME else None
         self.greeting = f"220 {settings.banner}\r\n".encode()
         self.received_by = f"\r\n\tby {settings.myhostname} (FastMTA) with ".encode()

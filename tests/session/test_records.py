@@ -45,6 +45,7 @@ def test_the_record_of_a_message_is_json_with_its_fields(tmp_path: Path) -> None
         "at": "2027-01-15T08:00:00.250Z",
         "level": "info",
         "event": "smtp.received",
+        "slot": 3,
         "session": client.session.number,
         "queue_id": queue_id_text(message.queue_id),
         "client": "unknown[127.0.0.1]",

@@ -79,6 +79,9 @@ class FakeLog:
         self.lines: list[bytes] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
 
+    def opening(self, event: str, level: str) -> str:
+        return f'{{"at":"x","level":"{level}","event":"{event}","slot":3'
+
     def line(self, line: bytes) -> None:
         self.lines.append(line)
 
