@@ -23,6 +23,7 @@ class Job(Transaction):
         "addresses",
         "done",
         "failure",
+        "gone",
         "message",
         "moves",
         "owner",
@@ -42,6 +43,7 @@ class Job(Transaction):
         self.addresses: list[Address] | None = None
         self.sessions = 0
         self.failure: Reply | None = None
+        self.gone = False  # the message was deleted while it was on its way
         self.relay = ""  # "host[address]:port" of the last server that was spoken to
         self.plain_text = False  # a TLS handshake failed where it is not required
         self.done: set[int] = set()  # numbers of recipients whose end is committed already

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.job import Job
 from fastmta.model.ids import queue_id_text
-from fastmta.queue.scheduler import RECIPIENTS_A_TRANSACTION, HopBook
+from fastmta.queue.scheduler import HopBook
 from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS
 
 if TYPE_CHECKING:
@@ -76,14 +76,15 @@ class HopOwner:
         if keys:
             loaded = queue.load(keys)
             ready = self.ready
+            most = service.config.delivery.default_destination_recipient_limit
             found = 0
             for message, rows in loaded:
                 found += len(rows)
-                if len(rows) <= RECIPIENTS_A_TRANSACTION:
+                if len(rows) <= most:
                     ready.append(Job(self, message, rows))
                 else:
-                    for start in range(0, len(rows), RECIPIENTS_A_TRANSACTION):
-                        ready.append(Job(self, message, rows[start : start + RECIPIENTS_A_TRANSACTION]))
+                    for start in range(0, len(rows), most):
+                        ready.append(Job(self, message, rows[start : start + most]))
             if found != len(keys):  # deleted between the two reads
                 known = {(row.queue_id, row.n) for _, rows in loaded for row in rows}
                 book.in_flight.difference_update(key for key in keys if key not in known)

@@ -173,7 +173,9 @@ class RemoteHop(HopOwner):
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         assert isinstance(transaction, Job)
-        return self.service.queue.read(transaction.message.blob_id, offset, length)
+        piece = self.service.queue.read(transaction.message.blob_id, offset, length) if length else b""
+        transaction.gone = piece is None
+        return piece
 
     def tls_context(self) -> ssl.SSLContext | None:
         return self.service.services.contexts.client_context(self._tls_level())
@@ -204,7 +206,9 @@ class RemoteHop(HopOwner):
         if self._closing:
             self._record_decided(job)
             return
-        if not job.undecided():  # the server said all that matters, and then went
+        if job.gone:
+            self._record_decided(job)
+        elif not job.undecided():  # the server said all that matters, and then went
             job.relay = client.peer
             self.service.recorder.finish(job)
             self.take_again(job)
@@ -228,7 +232,7 @@ class RemoteHop(HopOwner):
                 self._unreachable(job, failure)
 
     def _record_decided(self, job: Job) -> None:
-        """We are leaving: what the server decided is recorded, the rest is left as it is in the store."""
+        """We are leaving, or the message has gone: what the server decided is recorded, the rest left as it is."""
         if any(result is not None for result in job.results):
             self.service.recorder.finish(job)
         undecided = [row.n for row, result in zip(job.rows, job.results, strict=True) if result is None]

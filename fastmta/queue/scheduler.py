@@ -10,7 +10,6 @@ from typing import Final
 from fastmta.model.envelope import Lane
 
 PAGE: Final = 64  # recipients that a refill asks for; twice the greatest window keeps connections busy
-RECIPIENTS_A_TRANSACTION: Final = 50  # Postfix's default_destination_recipient_limit
 LANE_SMALL_BYTES: Final = 1 << 16
 LANE_BULK_BYTES: Final = 10 << 20
 LANE_SMALL_RECIPIENTS: Final = 5

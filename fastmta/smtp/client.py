@@ -135,6 +135,7 @@ class Client:
         "messages",
         "output",
         "peer",
+        "replies",
         "state",
         "tls",
         "transaction",
@@ -155,6 +156,7 @@ class Client:
         self.messages = 0
         self.output = b""
         self.peer = peer  # "host[address]:port", for replies of our own making
+        self.replies = 0  # that have come: whoever keeps time sees progress by it
         self.state = State.GREETING
         self.tls = False
         self.transaction: Transaction | None = None
@@ -169,6 +171,7 @@ class Client:
             replies = self._parser.feed(data)
         except ProtocolViolation as error:
             return self._fail(Reply(450, "4.5.0", f"{self.peer} broke the protocol: {error}"))
+        self.replies += len(replies)
         for reply in replies:
             state = self.state
             code = reply.code

@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         "_offset",
         "_owner",
         "_paused",
+        "_replies",
         "_size",
         "_timeouts",
         "_transport",
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._timeouts = timeouts
         self._transport: asyncio.Transport | None = None
         self._ended = self._paused = False
-        self._offset = self._size = 0
+        self._offset = self._size = self._replies = 0
         self._at_line_start, self._after_cr = True, False
         self.client = client
         self.address = address
@@ -114,6 +115,7 @@ class Connection(asyncio.Protocol):
         self.transaction = transaction
         self.deadline = now + self._timeouts.smtp_mail_timeout
         client = self.client
+        self._replies = client.replies
         event = client.start(transaction, probe=client.messages > 0 and now - self.idle_since > PROBE_AFTER_S)
         if client.output:
             self._transport.write(client.output)  # type: ignore[union-attr]
@@ -181,6 +183,14 @@ class Connection(asyncio.Protocol):
         if event is _NOTHING:
             if client.output:
                 self._write_output()
+            elif client.replies != self._replies and self.transaction is not None:
+                # Each reply has a timeout of its own; bytes that complete none do not prolong it.
+                self._replies = client.replies
+                timeouts = self._timeouts
+                is_final = client.state is State.FINAL
+                self.deadline = self._loop.time() + (
+                    timeouts.smtp_data_done_timeout if is_final else timeouts.smtp_mail_timeout
+                )
         elif event is _BODY:
             self._begin_body()
         elif event is _DONE:

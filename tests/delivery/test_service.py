@@ -214,6 +214,17 @@ async def test_a_hold_during_a_delivery_is_told_as_too_late_and_not_repeated(rig
         assert len(sink.messages) == 1
 
 
+async def test_a_message_that_is_deleted_on_its_way_is_no_fault_of_the_destination(rig):
+    async with SmtpSink() as sink:
+        queue_id = await rig.queue(hop(sink), body=b"x" * 78 + b"\r\n")
+        read = rig.store.queue.read
+        rig.service.queue.read = lambda *place: None
+        await rig.until(lambda: "DATA" in str(sink.commands) and not sink.open_now)
+        rig.service.queue.read = read
+        assert rig.rows(queue_id)[0].state == RecipientState.ACTIVE and sink.messages == []
+        assert "destination.dead" not in [line["event"] for line in rig.log()]
+
+
 async def test_discard_error_and_retry(rig):
     one = await rig.queue(b"discard:")
     two = await rig.queue(b"error:5.1.2 no such domain")

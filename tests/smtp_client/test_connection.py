@@ -134,6 +134,21 @@ async def test_a_passed_deadline_ends_the_session_with_the_stage_in_its_failure(
         assert "conversation timed out with sink.test[127.0.0.1]" in connection.client.failure.text
 
 
+async def test_whole_replies_prolong_the_deadline_and_trickled_bytes_do_not():
+    async with SmtpSink(replies={"MAIL": [HANG]}) as sink:
+        owner = Owner(b"x\r\n")
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.start(transaction(b"x\r\n"))
+        connection.deadline = before = connection.deadline - 200
+        connection.data_received(b"250-still")
+        connection.data_received(b" here\r\n250-")
+        assert connection.deadline == before
+        connection.data_received(b"x\r\n250 ok\r\n")
+        assert connection.deadline > before + 100
+        connection.abort()
+
+
 async def test_an_idle_connection_says_quit_when_its_time_is_over():
     async with SmtpSink() as sink:
         owner = Owner()
