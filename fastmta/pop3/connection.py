@@ -439,11 +439,14 @@ class Pop3Connection(asyncio.Protocol):
         try:
             if drop is not None and action.deleted:
                 await mailboxes.expunge(drop.mailbox_id, array("I", action.deleted), only_deleted=False)
-            if drop is not None and action.seen:
-                await mailboxes.set_flags(drop.mailbox_id, array("I", action.seen), _ADD_FLAGS, SEEN, b"")
         except FastMTAError as error:
             services.log.exception("pop3.update_failed", error, session=self._id)
             reply = b"-ERR [SYS/TEMP] Some deleted messages were not removed\r\n"
+        try:
+            if drop is not None and action.seen:
+                await mailboxes.set_flags(drop.mailbox_id, array("I", action.seen), _ADD_FLAGS, SEEN, b"")
+        except FastMTAError as error:  # no matter of POP3's: what was read has been read, on a full disk too
+            services.log.exception("pop3.flags_failed", error, session=self._id)
         self._release()
         self._say(reply)  # as an answer in its own right, also if the connection is being closed
         self.close()

@@ -92,6 +92,8 @@ class FakeMailboxes:
         return uids
 
     async def set_flags(self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes) -> Any:
+        if self.failing:
+            raise StorageFailure("full")
         assert mode == 1
         for uid in uids:
             if uid in self.flags[mailbox_id]:

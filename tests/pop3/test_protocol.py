@@ -269,6 +269,21 @@ async def test_failed_update_is_an_error(tmp_path: Path) -> None:
         client.close()
 
 
+@on_both_loops
+async def test_reading_on_a_full_disk_ends_well(tmp_path: Path) -> None:
+    async with Running(tmp_path) as server:
+        server.services.log = type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})()
+        server.mailboxes.fill(1, MESSAGES)
+        server.mailboxes.failing = True
+        client = await server.connect()
+        await client.log_in()
+        assert (await client.say(b"RETR 1")).startswith(b"+OK")
+        await client.body()
+        assert await client.say(b"QUIT") == b"+OK Bye\r\n"
+        assert await client.ended()
+        client.close()
+
+
 BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 60) for n in range(120_000))
 
 
