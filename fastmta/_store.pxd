@@ -165,6 +165,7 @@ cdef class Blob:
     cpdef int feed(self, data) except -1
     cpdef abandon(self)
     cdef int _flush(self) except -1
+    cdef int _discard(self) except -1
 
 
 cdef class Unit:
@@ -238,6 +239,7 @@ cdef class Store:
     cdef CUnit* _take_unit(self) except NULL
     cdef void _give_unit(self, CUnit* u) noexcept
     cdef int submit_c(self, Unit unit, Waiter waiter) except -1
+    cdef int _let_go(self, Unit unit) except -1
     cdef int _submit(self, Unit unit, int sync) except -1
     cdef bint _lock(self, uint64_t incarnation, int command) except -1
     cdef int _stop_thread(self) except -1

@@ -119,14 +119,19 @@ cdef class Blob:
 
     cpdef abandon(self):
         """Gives the bytes up; calling it twice, or after use, does nothing."""
-        cdef Unit unit
         if self.used:
             return
         self.used = True
         buffer_free(&self.body.bytes)
         self.store._congested.discard(self)
         self.on_drain = None
+        self._discard()
+
+    cdef int _discard(self) except -1:
+        """Has the chunks that are in the store already, and all that is on its way there, go to the trash."""
+        cdef Unit unit
         if self.streamed:
             unit = self.store.new_unit()
             unit._op(OP_ABANDON).a = self.blob_id
             self.store.submit_c(unit, None)
+        return 0

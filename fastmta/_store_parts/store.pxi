@@ -327,8 +327,22 @@ cdef class Store:
                 pthread_cond_wait(&self.s.finished, &self.s.mutex)
             pthread_mutex_unlock(&self.s.mutex)
         Py_DECREF(unit)
-        unit.first_blob = unit.more_blobs = None
+        self._let_go(unit)
         return unit
+
+    cdef int _let_go(self, Unit unit) except -1:
+        """Frees what a finished unit held; chunks of a blob that did not get in go to the trash."""
+        cdef list blobs
+        if unit.first_blob is None:
+            return 0
+        if unit.u.status != 1 and not self.s.stopping:
+            blobs = [unit.first_blob]
+            if unit.more_blobs is not None:
+                blobs += unit.more_blobs
+            for each in blobs:
+                (<Blob>each)._discard()
+        unit.first_blob = unit.more_blobs = None
+        return 0
 
     def dispatch(self):
         """Tells the observer, then the waiters, what has been committed; the loop calls it when event_fd is readable."""
@@ -362,8 +376,8 @@ cdef class Store:
             following = u.next
             unit = <Unit>u.owner
             Py_DECREF(unit)
-            unit.first_blob = unit.more_blobs = None
             try:
+                self._let_go(unit)
                 if unit.waiter is not None:
                     waiter, unit.waiter = unit.waiter, None
                     (<Waiter>waiter).unit_done(unit)

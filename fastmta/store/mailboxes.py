@@ -239,7 +239,7 @@ class Mailboxes:
     ) -> tuple[bytes, int]:
         """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
         UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256.
-        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: it is for `read`."""
+        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it."""
         return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from)
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":

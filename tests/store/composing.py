@@ -40,7 +40,9 @@ def new_mailbox(store: Store, account_id: int = 1, name: bytes = b"INBOX", now_s
     return mailbox_id
 
 
-def append(unit: Unit, mailbox_id: int, blob_id: int, *, flags: int = 0, keywords: bytes = b"", prefix: bytes = b"") -> None:
+def append(
+    unit: Unit, mailbox_id: int, blob_id: int, *, flags: int = 0, keywords: bytes = b"", prefix: bytes = b""
+) -> None:
     unit.append(mailbox_id, blob_id, prefix, flags, keywords, 1_700_000_000, 0, STRUCTURE)
 
 
@@ -55,7 +57,9 @@ def file(store: Store, mailbox_id: int, data: bytes = b"hello\r\n", *, flags: in
     return uid
 
 
-def enqueue(store: Store, *states: int, hop: bytes = HOP, lane: int = 0, due_ms: int = NOW_MS, data: bytes = b"q\r\n") -> int:
+def enqueue(
+    store: Store, *states: int, hop: bytes = HOP, lane: int = 0, due_ms: int = NOW_MS, data: bytes = b"q\r\n"
+) -> int:
     """Queues one message with a recipient in each of the states; its queue id."""
     blob = blob_of(store, data)
     queue_id = store.new_id()

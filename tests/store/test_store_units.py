@@ -33,7 +33,8 @@ from fastmta.model.errors import StorageFailure
 from tests.store.composing import HOP, append, blob_of, enqueue, envelope, file, new_mailbox, run, tail
 
 SIZES = (
-    0, 1, 1023, 1024, 1025, 4079, 4080, 4081, 5104, 5105, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES,
+    0, 1,
+    1023, 1024, 1025, 4079, 4080, 4081, 5104, 5105, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES,
     262_143, 262_144, 262_145, 700_000,
 )  # fmt: skip
 

@@ -1,0 +1,226 @@
+"""The store against a dict: random operations, with a reopening and a kill as rules, equal after every step."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from array import array
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from fastmta._store import Store
+from fastmta.queue.moves import LEGAL
+from fastmta.store import MailStore
+from fastmta.store.check import check_store
+from tests.store.composing import HOP, NOW_MS, append, blob_of, envelope, new_mailbox, run, tail, uids
+
+BOXES = st.integers(0, 1)
+FLAGS = st.integers(0, 31)
+SIZES = st.sampled_from([0, 10, 4500, 70_000, 300_000])
+UIDS = st.lists(st.integers(1, 8), max_size=4, unique=True)
+QUOTA = 900_000
+
+KILLED_WRITER = """
+import os, signal, sys
+from fastmta._store import Store
+from tests.store.composing import append, blob_of
+store = Store(sys.argv[1], sync=False)
+blob = blob_of(store, b"z" * 600_000)
+unit = store.new_unit()
+append(unit, int(sys.argv[2]), blob.blob_id)
+store.commit_sync(store.new_unit())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two mailboxes of one account with a quota, and a queue."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fastmta-model-"))
+        self.open()
+        self.boxes = [new_mailbox(self.store, 1, name) for name in (b"INBOX", b"Other")]
+        unit = self.store.new_unit()
+        unit.quota(1, QUOTA)
+        assert run(self.store, unit) == ""
+        self.messages: list[dict[int, list[Any]]] = [{}, {}]  # uid -> [bytes, flags, keywords]
+        self.next_uid = [1, 1]
+        self.modseq = [1, 1]
+        self.recipients: dict[tuple[int, int], list[int]] = {}  # (queue id, n) -> [state, due]
+        self.bodies: dict[int, bytes] = {}
+
+    def open(self) -> None:
+        self.store = Store(str(self.folder / "store"), sync=False, trash_delay_ms=0)
+        self.mail = MailStore(self.store)
+
+    def used(self) -> int:
+        return sum(len(message[0]) for box in self.messages for message in box.values())
+
+    @rule(box=BOXES, size=SIZES, flags=FLAGS, keywords=st.sampled_from([b"", b"a", b"b c"]))
+    def append(self, box: int, size: int, flags: int, keywords: bytes) -> None:
+        data = os.urandom(16) * (size // 16 + 1)
+        blob = blob_of(self.store, data[:size])
+        unit = self.store.new_unit()
+        unit.blob(blob)
+        append(unit, self.boxes[box], blob.blob_id, flags=flags, keywords=keywords)
+        expected = "quota" if size and self.used() + size > QUOTA else ""
+        assert run(self.store, unit) == expected
+        if not expected:
+            self.modseq[box] += 1
+            assert unit.results[0][1:] == (self.next_uid[box], self.modseq[box])
+            self.messages[box][self.next_uid[box]] = [data[:size], flags, keywords]
+            self.next_uid[box] += 1
+
+    @rule(box=BOXES, which=UIDS, mode=st.integers(0, 2), flags=FLAGS, keyword=st.sampled_from([b"", b"a", b"d"]))
+    def set_flags(self, box: int, which: list[int], mode: int, flags: int, keyword: bytes) -> None:
+        unit = self.store.new_unit()
+        unit.flags(self.boxes[box], uids(*which), mode, flags, keyword, -1)
+        assert run(self.store, unit) == ""
+        changed = False
+        for uid in which:
+            if uid not in self.messages[box]:
+                continue
+            message = self.messages[box][uid]
+            words, given = set(message[2].split()), set(keyword.split())
+            if mode == 0:
+                after = [flags, given]
+            elif mode == 1:
+                after = [message[1] | flags, words | given]
+            else:
+                after = [message[1] & ~flags, words - given]
+            wanted = [after[0], b" ".join(sorted(after[1]))]  # type: ignore[type-var]
+            changed = changed or message[1:] != wanted
+            message[1:] = wanted
+        self.modseq[box] += changed
+
+    @rule(box=BOXES, which=st.none() | UIDS, only_deleted=st.booleans())
+    def expunge(self, box: int, which: list[int] | None, only_deleted: bool) -> None:
+        unit = self.store.new_unit()
+        unit.expunge(self.boxes[box], None if which is None else uids(*which), only_deleted)
+        assert run(self.store, unit) == ""
+        gone = [
+            uid
+            for uid in (sorted(self.messages[box]) if which is None else which)
+            if uid in self.messages[box] and (not only_deleted or self.messages[box][uid][1] & 8)
+        ]
+        assert unit.results == [uids(*gone)]
+        for uid in gone:
+            del self.messages[box][uid]
+        self.modseq[box] += bool(gone)
+
+    @rule(source=BOXES, into=BOXES, which=UIDS, moving=st.booleans())
+    def copy(self, source: int, into: int, which: list[int], moving: bool) -> None:
+        found = [uid for uid in which if uid in self.messages[source]]
+        size = sum(len(self.messages[source][uid][0]) for uid in found)
+        unit = self.store.new_unit()
+        unit.copy(self.boxes[source], uids(*which), self.boxes[into], moving)
+        refused = bool(not moving and size and self.used() + size > QUOTA)
+        assert run(self.store, unit) == ("quota" if refused else "")
+        if refused or not found:
+            return
+        self.modseq[into] += 1
+        if moving and source != into:
+            self.modseq[source] += 1
+        for uid in found:
+            message = self.messages[source].pop(uid) if moving else list(self.messages[source][uid])
+            self.messages[into][self.next_uid[into]] = message
+            self.next_uid[into] += 1
+
+    @rule(states=st.lists(st.integers(1, 3), min_size=1, max_size=3), size=SIZES, lane=st.integers(0, 2))
+    def enqueue(self, states: list[int], size: int, lane: int) -> None:
+        blob, queue_id = blob_of(self.store, b"q" * size), self.store.new_id()
+        unit = self.store.new_unit()
+        unit.blob(blob)
+        unit.enqueue(queue_id, blob.blob_id, envelope())
+        for n, state in enumerate(states):
+            unit.recipient(queue_id, n, HOP, lane, state, NOW_MS + n, tail())
+            self.recipients[queue_id, n] = [state, NOW_MS + n]
+        self.bodies[queue_id] = b"q" * size
+        assert run(self.store, unit) == ""
+
+    @rule(pick=st.integers(0, 50), after=st.integers(1, 5), due=st.integers(0, 1000))
+    def move(self, pick: int, after: int, due: int) -> None:
+        if not self.recipients:
+            return
+        queue_id, n = sorted(self.recipients)[pick % len(self.recipients)]
+        state = self.recipients[queue_id, n][0]
+        legal = (state, after) in {(int(a), int(b)) for a, b in LEGAL}
+        unit = self.store.new_unit()
+        unit.move_recipient(queue_id, n, 0, after, 1, NOW_MS + due, b"r")
+        assert run(self.store, unit) == ("" if legal else "state")
+        if legal and after >= 4:
+            del self.recipients[queue_id, n]
+        elif legal:
+            self.recipients[queue_id, n] = [after, NOW_MS + due]
+
+    @rule(box=BOXES)
+    def a_failing_unit_changes_nothing(self, box: int) -> None:
+        blob = blob_of(self.store, b"w" * 5000)
+        unit = self.store.new_unit()
+        unit.blob(blob)
+        append(unit, self.boxes[box], blob.blob_id)
+        unit.fail_at(3)
+        assert run(self.store, unit) in ("full", "quota")
+
+    @rule()
+    def reap(self) -> None:
+        self.store.reap()
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.open()
+
+    @rule(box=BOXES)
+    def another_process_is_killed(self, box: int) -> None:
+        arguments = [str(self.folder / "store"), str(self.boxes[box])]
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_WRITER, *arguments], cwd=Path(__file__).parents[2], check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+
+    @invariant()
+    def equal(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        for box, mailbox_id in enumerate(self.boxes):
+            expected = self.messages[box]
+            rows = self.mail.mailboxes.rows(mailbox_id)
+            assert {row.uid: [row.flags, row.keywords] for row in rows} == {uid: m[1:] for uid, m in expected.items()}
+            assert self.mail.mailboxes.uids(mailbox_id) == array("I", sorted(expected))
+            assert self.mail.mailboxes.modseq(mailbox_id) == self.modseq[box]
+            for uid, message in expected.items():
+                assert self.mail.mailboxes.read(mailbox_id, uid, 0, 10**6) == message[0]
+        assert self.mail.accounts.usage(1) == (self.used(), sum(map(len, self.messages)))
+        states = [state for state, _ in self.recipients.values()]
+        assert list(self.mail.queue.counts().values()) == [states.count(state) for state in (1, 2, 3)]
+        due = {(row[0], row[2], row[3]) for row in self.mail.queue.due(HOP, NOW_MS * 2, 1000)}
+        assert due == {(at, *key) for key, (state, at) in self.recipients.items() if state != 3}
+        for queue_id, n in self.recipients:
+            message = self.mail.queue.message(queue_id)
+            assert message is not None
+            assert self.mail.queue.read(message.blob_id, 0, 10**6) == self.bodies[queue_id]
+            assert self.mail.queue.recipient(queue_id, n) is not None
+        assert check_store(self.store).problems == []
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+
+TestStoreModel = StoreMachine.TestCase
+TestStoreModel.settings = settings(
+    max_examples=int(os.environ.get("FASTMTA_MODEL_EXAMPLES", "50")),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)

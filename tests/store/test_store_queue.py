@@ -1,0 +1,338 @@
+"""The queue inside the transaction: legal moves, the schedule, indexes, delivery that falls back to the queue."""
+
+from collections.abc import AsyncIterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from fastmta._store import (
+    TABLE_QUEUE_BY_AGE,
+    TABLE_QUEUE_BY_DOMAIN,
+    TABLE_QUEUE_BY_SENDER,
+    TABLE_SCHEDULE,
+    Store,
+    partition_of,
+)
+from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.model.errors import Refused
+from fastmta.queue.moves import LEGAL
+from fastmta.runtime.clock import ManualClock
+from fastmta.store import MailStore, Outcome, Selection
+from fastmta.store.check import check_store
+from tests.store.composing import HOP, NOW_MS, STRUCTURE, blob_of, enqueue, envelope, file, move, new_mailbox, run, tail
+
+LIVE = (1, 2, 3)
+EVERY = range(256)
+
+
+@pytest.fixture
+async def mail(tmp_path: Path) -> AsyncIterator[MailStore]:
+    mail = MailStore.open(tmp_path / "store", sync=False, clock=ManualClock())
+    yield mail
+    assert check_store(mail.raw).problems == []
+    mail.close()
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(LIVE, range(8))))
+def test_only_the_legal_moves_are_made(store: Store, before: int, after: int) -> None:
+    queue_id = enqueue(store, before, 1)
+    legal = after in list(RecipientState) and (RecipientState(before), RecipientState(after)) in LEGAL
+    assert move(store, queue_id, 0, before, after) == ("" if legal else "state")
+    queue = MailStore(store).queue
+    recipient = queue.recipient(queue_id, 0)
+    if legal and after >= RecipientState.DELIVERED:
+        assert recipient is None
+    else:
+        assert recipient is not None
+        assert recipient.state == (after if legal else before)
+    counts = queue.counts()
+    assert sum(counts.values()) == len(queue.recipients(queue_id))
+
+
+@pytest.mark.parametrize(("stated", "actual"), list(product(LIVE, LIVE)))
+def test_a_move_begins_in_the_state_that_it_names(store: Store, stated: int, actual: int) -> None:
+    queue_id = enqueue(store, actual)
+    assert move(store, queue_id, 0, stated, 5) == ("" if stated == actual else "state")
+
+
+def test_a_move_without_a_beginning_takes_any_live_state(store: Store) -> None:
+    for state in LIVE:
+        assert move(store, enqueue(store, state), 0, 0, 5) == ""
+
+
+def test_what_has_left_is_missing(store: Store) -> None:
+    queue_id = enqueue(store, 1)
+    assert move(store, queue_id, 1, 1, 2) == "missing"
+    assert move(store, queue_id, 0, 1, 4) == ""
+    assert move(store, queue_id, 0, 1, 4) == "missing"
+    assert MailStore(store).queue.message(queue_id) is None
+
+
+def test_an_envelope_needs_a_recipient_and_an_unused_id(store: Store) -> None:
+    blob = blob_of(store)
+    unit = store.new_unit()
+    unit.blob(blob)
+    unit.enqueue(5, blob.blob_id, envelope())
+    assert run(store, unit) == "missing"
+    queue_id = enqueue(store, 1)
+    blob = blob_of(store)
+    unit = store.new_unit()
+    unit.blob(blob)
+    unit.enqueue(queue_id, blob.blob_id, envelope())
+    unit.recipient(queue_id, 7, HOP, 0, 1, NOW_MS, tail())
+    assert run(store, unit) == "exists"
+
+
+@pytest.mark.parametrize(
+    ("n", "hop", "lane", "state", "due_ms", "expected"),
+    [
+        (1, HOP, 0, 4, 0, "state"),
+        (1, HOP, 0, 0, 0, "state"),
+        (1, HOP, 3, 1, 0, "limit"),
+        (1, b"h" * 201, 0, 1, 0, "limit"),
+        (1, b"h" * 200, 2, 1, 0, ""),
+        (1, HOP, 0, 1, -1, "limit"),
+        (0, HOP, 0, 1, 0, "exists"),
+    ],
+)
+def test_a_recipient_is_checked(
+    store: Store, n: int, hop: bytes, lane: int, state: int, due_ms: int, expected: str
+) -> None:
+    queue_id = enqueue(store, 1)
+    unit = store.new_unit()
+    unit.recipient(queue_id, n, hop, lane, state, due_ms, tail())
+    assert run(store, unit) == expected
+
+
+def test_the_schedule_holds_who_is_to_be_tried(store: Store) -> None:
+    queue = MailStore(store).queue
+    queue_id = enqueue(store, 1, 2, 3)
+    assert [row[3] for row in queue.due(HOP, NOW_MS, 10)] == [0, 1]
+    assert queue.due(HOP, NOW_MS - 1, 10) == []
+    assert queue.due(HOP[:-1], NOW_MS, 10) == []
+    assert queue.hops(EVERY, NOW_MS) == [(NOW_MS, HOP)]
+    assert queue.hops([partition_of(HOP)], NOW_MS) == [(NOW_MS, HOP)]
+    assert queue.hops([partition_of(HOP) ^ 1], NOW_MS) == []
+    move(store, queue_id, 0, 1, 2, NOW_MS + 1000)
+    move(store, queue_id, 1, 2, 2, NOW_MS + 500)
+    assert queue.next_due(EVERY) == NOW_MS + 500
+    move(store, queue_id, 1, 2, 3)
+    assert queue.next_due(EVERY) == NOW_MS + 1000
+    move(store, queue_id, 0, 2, 4)
+    assert queue.next_due(EVERY) is None
+    assert store.scan(TABLE_SCHEDULE, b"") == []
+
+
+def test_lanes_take_weighted_turns(store: Store) -> None:
+    for lane in (0, 1, 2):
+        for number in range(20):
+            enqueue(store, 1, lane=lane, due_ms=NOW_MS - number)
+    queue = MailStore(store).queue
+    rows = queue.due(HOP, NOW_MS, 20)
+    assert [sum(row[1] == lane for row in rows) for lane in (0, 1, 2)] == [12, 6, 2]
+    assert [row[0] for row in rows if row[1] == 0] == sorted(row[0] for row in rows if row[1] == 0)
+    everything = queue.due(HOP, NOW_MS, 1000)
+    assert len(everything) == 60
+    seen, token = list(rows), queue.position(rows)
+    while more := queue.due(HOP, NOW_MS, 7, token):
+        seen += more
+        token = queue.position(more, token)
+    assert sorted(seen) == sorted(everything)
+    assert len(set(seen)) == 60
+
+
+def test_indexes_are_written_at_the_first_deferral_only(store: Store) -> None:
+    tables = (TABLE_QUEUE_BY_SENDER, TABLE_QUEUE_BY_DOMAIN, TABLE_QUEUE_BY_AGE)
+    queue_id = enqueue(store, 1)
+    assert [len(store.scan(table, b"")) for table in tables] == [0, 0, 0]
+    for before, after in ((1, 2), (2, 1), (1, 3), (3, 2)):
+        assert move(store, queue_id, 0, before, after) == ""
+        assert [len(store.scan(table, b"")) for table in tables] == [1, 1, 1]
+    assert store.scan(TABLE_QUEUE_BY_DOMAIN, b"example.net\0") != []
+    assert move(store, queue_id, 0, 2, 5) == ""
+    assert [len(store.scan(table, b"")) for table in tables] == [0, 0, 0]
+
+
+def test_many_recipients_of_many_hops_in_one_unit(store: Store) -> None:
+    blob, queue_id = blob_of(store), store.new_id()
+    unit = store.new_unit()
+    unit.blob(blob)
+    unit.enqueue(queue_id, blob.blob_id, envelope())
+    for n in range(1000):
+        unit.recipient(queue_id, n, b"smtp:%d.example" % n, n % 3, 1, NOW_MS + n, tail())
+    assert run(store, unit) == ""
+    queue = MailStore(store).queue
+    hops = queue.hops(EVERY, NOW_MS + 10_000)
+    assert hops == [(NOW_MS + n, b"smtp:%d.example" % n) for n in range(1000)]
+    unit = store.new_unit()
+    for n in range(1000):
+        unit.move_recipient(queue_id, n, 1, 4, 1, 0, b"")
+    assert run(store, unit) == ""
+    assert queue.hops(EVERY, NOW_MS * 2) == []
+    assert queue.message(queue_id) is None
+
+
+def test_reroute_takes_a_recipient_to_another_hop(store: Store) -> None:
+    queue_id = enqueue(store, 1, 3)
+    for n in (0, 1):
+        unit = store.new_unit()
+        unit.reroute(queue_id, n, b"smtp:other", 2)
+        assert run(store, unit) == ""
+    queue = MailStore(store).queue
+    assert queue.due(HOP, NOW_MS, 9) == []
+    assert queue.due(b"smtp:other", NOW_MS, 9) == [(NOW_MS, 2, queue_id, 0)]
+    assert [each.hop for each in queue.recipients(queue_id)] == [b"smtp:other"] * 2
+
+
+# --- delivery in the accepting unit ---
+
+
+def deliver(store: Store, queue_id: int, *mailboxes: int, body: bytes = b"hello") -> list[object]:
+    blob = blob_of(store, body)
+    unit = store.new_unit()
+    unit.blob(blob)
+    for n, mailbox_id in enumerate(mailboxes):
+        unit.deliver(
+            mailbox_id, blob.blob_id, b"P\r\n", 0, b"", 1, 0, STRUCTURE, queue_id, n, b"local:", tail(), envelope()
+        )
+    assert run(store, unit) == ""
+    return unit.results
+
+
+def test_deliver_files_or_queues_each_recipient(store: Store) -> None:
+    good, full = new_mailbox(store, 1, now_s=1000), new_mailbox(store, 2, now_s=2000)
+    unit = store.new_unit()
+    unit.quota(2, 7)
+    run(store, unit)
+    queue_id = store.new_id()
+    assert deliver(store, queue_id, good, full, 999, good) == [(1000, 1, 2), "quota", "missing", (1000, 2, 3)]
+    queue = MailStore(store).queue
+    message = queue.message(queue_id)
+    assert message is not None
+    assert (message.live, message.envelope.reverse_path) == (2, b"sender@example.org")
+    assert [(each.n, each.state, each.due_ms, each.last_reply[:9]) for each in queue.recipients(queue_id)] == [
+        (1, 1, NOW_MS, b"452 4.2.2"),
+        (2, 1, NOW_MS, b"550 5.1.1"),
+    ]
+    assert queue.read(message.blob_id, 0, 100) == b"hello"
+
+
+def test_deliver_makes_no_queue_row_where_all_is_filed(store: Store) -> None:
+    queue_id = store.new_id()
+    deliver(store, queue_id, new_mailbox(store))
+    assert MailStore(store).queue.message(queue_id) is None
+
+
+def test_deliver_joins_a_row_that_the_unit_queued(store: Store) -> None:
+    blob, queue_id = blob_of(store), store.new_id()
+    unit = store.new_unit()
+    unit.blob(blob)
+    unit.enqueue(queue_id, blob.blob_id, envelope())
+    unit.recipient(queue_id, 0, HOP, 0, 1, NOW_MS, tail())
+    unit.deliver(999, blob.blob_id, b"", 0, b"", 1, 0, STRUCTURE, queue_id, 1, b"local:", tail(), envelope())
+    assert run(store, unit) == ""
+    assert [each.hop for each in MailStore(store).queue.recipients(queue_id)] == [HOP, b"local:"]
+
+
+def test_a_blob_in_mailbox_and_queue_stays_for_the_mailbox(store: Store) -> None:
+    box, queue_id = new_mailbox(store), store.new_id()
+    deliver(store, queue_id, box, 999)
+    assert move(store, queue_id, 1, 1, 5) == ""
+    assert MailStore(store).mailboxes.read(box, 1, 0, 99) == b"P\r\nhello"
+
+
+# --- the domain object ---
+
+
+def recipient(address: bytes, state: int = 1) -> tuple[bytes, int, int, int, RecipientTail]:
+    return (b"smtp:" + address.rpartition(b"@")[2], 0, state, NOW_MS, RecipientTail(address))
+
+
+async def add(
+    mail: MailStore, sender: bytes, *recipients: tuple[bytes, int, int, int, RecipientTail], at: int = NOW_MS
+) -> int:
+    return await mail.queue.add(Envelope(sender, at, 1, 0), recipients, blob_of(mail.raw))
+
+
+async def test_hold_release_requeue_and_delete(mail: MailStore) -> None:
+    queue_id = await add(mail, b"s@x", recipient(b"a@x"), recipient(b"b@y", 2), recipient(b"c@z", 3))
+    queue = mail.queue
+    assert await queue.hold(queue_id, 0) == 1
+    assert queue.counts() == {"active": 0, "deferred": 1, "held": 2}
+    assert await queue.flush(queue_id) == 1
+    assert await queue.release(queue_id) == 2
+    assert queue.counts() == {"active": 3, "deferred": 0, "held": 0}
+    assert await queue.requeue(queue_id) == 0
+    assert await queue.delete(queue_id, 1) == 1
+    assert await queue.delete(queue_id) == 2
+    assert queue.message(queue_id) is None
+    assert await queue.delete(queue_id) == 0
+
+
+async def test_finish_records_outcomes_and_queues_the_dsn_at_once(mail: MailStore) -> None:
+    queue_id = await add(mail, b"s@x", recipient(b"a@x"), recipient(b"b@y"))
+    outcomes = [Outcome(queue_id, 0, 0, 5, 1, 0), Outcome(queue_id, 1, 0, 2, 1, NOW_MS + 5, b"451 x")]
+    dsn = (Envelope(b"", NOW_MS, 1, 0), [recipient(b"s@x")], blob_of(mail.raw))
+    dsn_id = await mail.queue.finish(outcomes, dsn)
+    assert dsn_id is not None
+    assert [each.last_reply for each in mail.queue.recipients(queue_id)] == [b"451 x"]
+    message = mail.queue.message(dsn_id)
+    assert message is not None
+    assert message.envelope.reverse_path == b""
+    with pytest.raises(Refused, match="missing"):
+        await mail.queue.finish(outcomes, (Envelope(b"", NOW_MS, 1, 0), [recipient(b"s@x")], blob_of(mail.raw)))
+    assert mail.queue.counts()["active"] == 1
+
+
+async def test_load_groups_recipients_by_message(mail: MailStore) -> None:
+    first = await add(mail, b"1@x", recipient(b"a@x"), recipient(b"b@x"))
+    second = await add(mail, b"2@x", recipient(b"c@x"))
+    loaded = mail.queue.load([(second, 0), (first, 1), (first, 0), (999, 0), (first, 7)])
+    assert [(message.queue_id, [each.n for each in group]) for message, group in loaded] == [
+        (second, [0]),
+        (first, [1, 0]),
+    ]
+
+
+async def test_walk_selects_by_every_index(mail: MailStore) -> None:
+    await add(mail, b"Bulk@x", recipient(b"a@One.example", 2), recipient(b"b@two.example", 3), at=NOW_MS)
+    await add(mail, b"bulk@x", recipient(b"c@one.example"), at=NOW_MS + 10)
+    await add(mail, b"other@x", recipient(b"a@one.example", 2), at=NOW_MS + 20)
+
+    def paths(**selection: object) -> list[bytes]:
+        found, after = [], b""
+        while True:
+            page, after = mail.queue.walk(Selection(**selection), after, 1)  # type: ignore[arg-type]
+            found += [each.tail.forward_path for _, each in page]
+            if not after:
+                return sorted(found)
+
+    assert paths() == [b"a@One.example", b"a@one.example", b"b@two.example", b"c@one.example"]
+    assert paths(sender=b"BULK@x") == [b"a@One.example", b"b@two.example", b"c@one.example"]
+    assert paths(sender=b"bulk@x", state=2) == [b"a@One.example"]
+    assert paths(domain=b"one.Example", state=2) == [b"a@One.example", b"a@one.example"]
+    assert paths(recipient=b"A@one.example", state=2) == [b"a@One.example", b"a@one.example"]
+    assert paths(recipient=b"c@one.example") == [b"c@one.example"]
+    assert paths(state=2, received_before_ms=NOW_MS + 20) == [b"a@One.example"]
+    assert paths(received_before_ms=NOW_MS + 11) == [b"a@One.example", b"b@two.example", b"c@one.example"]
+    assert paths(state=3) == [b"b@two.example"]
+
+
+async def test_the_oldest_is_found_in_every_state(mail: MailStore) -> None:
+    assert mail.queue.oldest_ms() is None
+    await add(mail, b"s@x", recipient(b"a@x"))
+    assert mail.queue.oldest_ms() == NOW_MS
+    await add(mail, b"s@x", recipient(b"a@x", 3), at=NOW_MS - 50)
+    assert mail.queue.oldest_ms() == NOW_MS - 50
+
+
+def test_a_queue_read_ends_where_the_blob_does(store: Store) -> None:
+    queue_id = enqueue(store, 1, data=b"12345")
+    queue = MailStore(store).queue
+    message = queue.message(queue_id)
+    assert message is not None
+    assert queue.read(message.blob_id, 3, 100) == b"45"
+    assert queue.read(message.blob_id, 5, 100) == b""
+    assert queue.read(1, 0, 100) is None
+    assert file(store, new_mailbox(store)) == 1
