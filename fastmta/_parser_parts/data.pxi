@@ -110,8 +110,6 @@ cdef int data_next(
             if (end - 1)[0] == c'\r':
                 state.state = AFTER_CR
                 pairs += 1
-            if state.line > LINE_LIMIT + 1:
-                state.bits |= BIT_LONG_LINE
             q = end
         elif lf == q:
             if state.state == AFTER_CR:
@@ -139,6 +137,8 @@ cdef int data_next(
                 state.state = IN_LINE
                 state.line += 1
             q = lf + 1
+    if state.line - (state.state == AFTER_CR) > LINE_LIMIT:  # of the line that is not ended yet
+        state.bits |= BIT_LONG_LINE
     at[0] = q
     if q == start:
         return DATA_MORE

@@ -81,6 +81,13 @@ def test_a_long_line_has_more_than_998_octets(length: int, long: bool) -> None:
         assert bool(bits & data_oracle.LONG_LINE) is long
 
 
+@pytest.mark.parametrize(
+    ("line", "long"), [(b"z" * 998, False), (b"z" * 998 + b"\r", False), (b"z" * 999, True), (b"z" * 998 + b"\n", True)]
+)
+def test_an_unfinished_line_is_measured_without_its_cr(line: bytes, long: bool) -> None:
+    assert bool(same_for_every_cut(line, run)[3] & data_oracle.LONG_LINE) is long
+
+
 @given(hostile)
 def test_the_receiver_is_the_oracle_at_every_cut(data: bytes) -> None:
     expected = data_oracle.receive(data)
