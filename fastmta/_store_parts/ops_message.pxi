@@ -292,7 +292,7 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MDB_val value
     cdef size_t i
     cdef uint64_t size = 0
-    cdef uint32_t uid
+    cdef uint32_t uid, first_new
     cdef int64_t count = 0
     cdef bint same_account
     cdef int rc
@@ -305,6 +305,7 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
     if op.a == op.b:
         target = source
     same_account = source.account_id == target.account_id
+    first_new = source.uid_next  # in a copy onto itself, what it makes is not copied again
     for i in range(<size_t>op.part[0] // 4):
         rc = message_get(t, op.a, uid_at(parts, i), &message, &value)
         if rc < 0:
@@ -326,6 +327,8 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
     count = 0
     for i in range(<size_t>op.part[0] // 4):
         uid = uid_at(parts, i)
+        if uid >= first_new:
+            continue
         rc = message_get(t, op.a, uid, &message, &value)
         if rc == REFUSE_MISSING:
             continue

@@ -200,7 +200,7 @@ async def test_copy_keeps_flags_dates_and_structure(mail: MailStore, account: Ac
 async def test_copy_and_move_onto_the_same_mailbox(mail: MailStore, account: Account) -> None:
     await put(mail, account.inbox_id)
     await put(mail, account.inbox_id)
-    await mail.mailboxes.copy(account.inbox_id, array("I", [1]), account.inbox_id)
+    await mail.mailboxes.copy(account.inbox_id, array("I", [1, 3]), account.inbox_id)  # 3 is not there yet
     assert mail.mailboxes.uids(account.inbox_id) == array("I", [1, 2, 3])
     _, source, target = await mail.mailboxes.copy(account.inbox_id, array("I", [1, 1]), account.inbox_id, move=True)
     assert (source, target) == (array("I", [1]), array("I", [4]))
