@@ -1,6 +1,13 @@
-"""`fastmta serve`, `reload`, `stop`, `status`: the server itself."""
+"""`fastmta serve`, `reload`, `stop`, `status`: the server itself.
 
-from typing import Any
+`serve` becomes the supervisor by exec(2): the same process, without the command line's modules in memory, and nothing
+here reaches up into supervisor/.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -8,17 +15,19 @@ from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size
 from fastmta.config.load import default_path, load
 
+SUPERVISOR: Final = "fastmta.supervisor.main"
+
 
 @click.command(epilog="\b\nExamples:\n  fastmta serve -c /etc/fastmta/fastmta.toml")
 @config_option
-def serve(config_path: str | None) -> int:
+def serve(config_path: str | None) -> NoReturn:
     """Run the server in the foreground until it is stopped.
 
     SIGHUP makes it read its configuration again, SIGTERM ends it gracefully.
     """
-    from fastmta.supervisor.main import serve as run_server
-
-    return run_server(config_path or default_path())
+    where = config_path or str(default_path())
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", SUPERVISOR, where], _environment())
 
 
 @click.command()
@@ -72,6 +81,18 @@ def status(as_json: bool, config_path: str | None) -> None:
     ):
         if isinstance(figures, dict):
             print(f"{name}: " + ", ".join(f"{key} {_figure(key, value)}" for key, value in figures.items()))
+
+
+def _environment() -> dict[str, str]:
+    """Ours, so that the same package is found, and never one that lies in the working directory: root may start us
+    anywhere.
+    """
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    root = Path(__file__).absolute().parents[2]
+    if root.name not in ("site-packages", "dist-packages"):
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else str(root)
+    return environment
 
 
 def _ask(config_path: str | None, what: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from fastmta.cli.main import COMMANDS
 from fastmta.config.load import load
 from fastmta.store import MailStore
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 def test_help_imports_no_command_and_no_heavy_library():
     program = (
@@ -20,7 +22,7 @@ def test_help_imports_no_command_and_no_heavy_library():
         "heavy = {'aiohttp', 'cryptography', 'argon2', 'rich', 'asyncio', 'fastmta._store', 'fastmta.cli.user'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\nsys.exit(code)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "Examples:" in done.stdout
@@ -194,11 +196,18 @@ def test_check_all_prints_every_key(cli):
     assert "delivery.maximal_queue_lifetime = 432000s\n" in out
 
 
-def test_serve_with_a_wrong_configuration_is_a_configuration_error(cli):
+def test_serve_with_a_wrong_configuration_is_a_configuration_error(cli, tmp_path):
     cli.change("workers = 0", 'workers = "x"')
-    done = cli("serve")
-    assert done.code == EX_CONFIG
-    assert "workers" in done.err
+    (tmp_path / "fastmta").mkdir()
+    (tmp_path / "fastmta" / "__init__.py").write_text("raise SystemExit('taken from the working directory')\n")
+    program = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\nfrom fastmta.cli.main import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, "serve"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == EX_CONFIG, done.stderr
+    assert done.stderr.endswith('workers: "x": expected a whole number, from 0 to 1024\n')
 
 
 def test_store_check_finds_nothing_wrong(cli):
