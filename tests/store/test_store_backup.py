@@ -1,0 +1,48 @@
+"""A backup of an open store, and a compaction of a closed one."""
+
+from pathlib import Path
+
+import pytest
+
+from fastmta._store import Store
+from fastmta.model.errors import StorageFailure
+from fastmta.store import MailStore
+from fastmta.store.backup import backup, compact
+from fastmta.store.check import check_path
+from tests.store.composing import enqueue, file, new_mailbox, run
+
+
+def test_a_backup_is_a_sound_store_of_its_moment(tmp_path: Path) -> None:
+    mail = MailStore.open(tmp_path / "store", sync=False)
+    box = new_mailbox(mail.raw)
+    file(mail.raw, box, b"x" * 200_000)
+    enqueue(mail.raw, 1, 2)
+    told: list[tuple[int, int]] = []
+    size = backup(mail, tmp_path / "copy", lambda done, total: told.append((done, total)))
+    assert told[-1][0] == size > 200_000
+    file(mail.raw, box)
+    report = check_path(tmp_path / "copy")
+    assert (report.problems, report.messages, report.recipients) == ([], 1, 2)
+    with pytest.raises(StorageFailure, match="already"):
+        backup(mail, tmp_path / "copy")
+    mail.close()
+
+
+def test_compaction_gives_free_pages_back(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    store = Store(str(path), sync=False, trash_delay_ms=0)
+    box = new_mailbox(store)
+    for _ in range(30):
+        file(store, box, b"x" * 100_000)
+    unit = store.new_unit()
+    unit.expunge(box, None, False)
+    run(store, unit)
+    file(store, box, b"kept")
+    store.reap()
+    store.close()
+    before, after = compact(path)
+    assert after < before // 4
+    assert check_path(path).problems == []
+    mail = MailStore.open(path)
+    assert mail.mailboxes.read(box, 31, 0, 10) == b"kept"
+    mail.close()
