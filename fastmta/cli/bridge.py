@@ -68,6 +68,14 @@ def bridge(config: Config) -> int:
     """`sendmail -bs`: an SMTP session on standard input and output, carried to the server's port."""
     with connect(config) as server, selectors.DefaultSelector() as selector:
         server.settimeout(ANSWER_S)
+        greeting = b""
+        while not greeting.endswith(b"\n"):  # who talks before it is taken for a spammer
+            data = server.recv(65_536)
+            if not data:
+                raise CommandFailed("the server closed the connection", EX_TEMPFAIL)
+            greeting += data
+        sys.stdout.buffer.write(greeting)
+        sys.stdout.buffer.flush()
         readable = True
         try:
             selector.register(0, selectors.EVENT_READ)

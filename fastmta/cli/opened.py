@@ -1,12 +1,13 @@
 """The store as a command opens it: another process beside the server's, or the only one.
 
-A command that root runs acts as the owner of the data directory, so that what it creates can be read by the server.
+A command that root runs opens it as the owner of the data directory, so that the server can read what it creates.
 """
 
 import asyncio
 import os
 import pwd
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,13 +43,13 @@ def run_with(config: Config, work: Callable[[Config, "MailStore"], Awaitable[T]]
 
 def open_store(config: Config) -> "MailStore":
     """The store of the data directory, which is made where it is missing."""
-    directory = prepare_data_directory(config)
-    become_owner(directory)
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        raise PermissionError(13, "Permission denied", str(directory))
     from fastmta.store import MailStore
 
-    return MailStore.open(directory)
+    directory = prepare_data_directory(config)
+    with acting_as_owner(directory):
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(13, "Permission denied", str(directory))
+        return MailStore.open(directory)
 
 
 def prepare_data_directory(config: Config) -> Path:
@@ -65,14 +66,25 @@ def prepare_data_directory(config: Config) -> Path:
     return directory
 
 
-def become_owner(directory: Path) -> None:
-    """Where root runs the command, it goes on as the directory's owner."""
+@contextmanager
+def acting_as_owner(directory: Path) -> Iterator[None]:
+    """For as long as it lasts, root is the directory's owner: what is made belongs to the server's user, and no link
+    that this user may have laid there leads anywhere that is not his.
+    """
     owner = directory.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
         return
+    groups, gid = os.getgroups(), os.getegid()
     try:
-        os.setgroups([])
+        os.setgroups([owner.st_gid])
         os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)
     except OSError as error:
         raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)

@@ -1,12 +1,21 @@
 """sendmail: flags, recipients, what is added to a message, and what is refused."""
 
+import os
+import pwd
 import re
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
+from fastmta.cli.setup import initialise
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -294,3 +303,40 @@ def test_no_store_and_no_server_is_temporary(home, monkeypatch):
     home.change('smtp = ["0.0.0.0:25", "[::]:25"]', f'smtp = ["127.0.0.1:{port}"]')
     monkeypatch.setattr("fastmta.cli.sendmail._may_open_store", lambda config: False)
     assert home.sendmail("bill").code == EX_TEMPFAIL
+
+
+def test_bs_carries_a_session_after_the_greeting(home, stub, tmp_path):
+    home.change('smtp = ["0.0.0.0:25", "[::]:25"]', f'smtp = ["127.0.0.1:{stub.port}"]')
+    program = "import sys; from fastmta.cli.sendmail import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-bs"],
+        input=b"EHLO x\r\nQUIT\r\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"220 stub\r\n250 ok\r\n250 ok\r\n"), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root acts for another user")
+def test_root_acts_as_the_owner_of_the_data_directory(tmp_path):
+    owner = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o755)
+        directory = Path(name) / "conf"
+        path = initialise(directory, domain="example.test")
+        os.chown(directory / "data", owner.pw_uid, owner.pw_gid)
+        program = "import sys; from fastmta.cli.main import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", program, "user", "add", "bill", "--password-stdin", "-c", str(path)],
+            input=b"secret\n",
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        made = list((directory / "data").iterdir())
+        assert made
+        assert {entry.stat().st_uid for entry in made} == {owner.pw_uid}
