@@ -201,9 +201,15 @@ def _fill(peer: Peer, context: Context) -> None:
 
 
 def reading(
-    service: str, operations: Callable[[Context], int], script: Callable[[access.Account, Context], access.Script]
+    service: str,
+    operations: Callable[[Context], int],
+    script: Callable[[access.Account, Context], access.Script],
+    least_bytes: int = 0,
 ) -> Callable[[Peer, Context], Sample]:
-    """Ten clients, a mailbox each, run `script`; `operations` is what one of them does."""
+    """Ten clients, a mailbox each, run `script`; `operations` is what one of them does.
+
+    An operation must have brought `least_bytes`, lest an answer of nothing but OK be taken for speed.
+    """
 
     def measure(peer: Peer, context: Context) -> Sample:
         total = operations(context) * len(_ACCOUNTS)
@@ -212,6 +218,8 @@ def reading(
         def work() -> float:
             nonlocal megabytes
             outcome = _run_all(peer, service, lambda account: script(account, context))
+            if outcome.received_bytes < total * least_bytes:
+                raise RuntimeError(f"{peer.name}: {outcome.received_bytes} bytes are too few for {total} operations")
             megabytes = outcome.received_bytes / 1e6 / outcome.elapsed_s
             return outcome.elapsed_s
 
@@ -233,7 +241,9 @@ def logins() -> Callable[[Peer, Context], Sample]:
     return measure
 
 
-_FETCHES = 5
+# Enough for a sample of some tenths of a second of the faster peer's CPU: /proc counts in ticks of 10 ms.
+_FETCHES = 60
+_BODY_FETCHES = 10
 _ACCESS_PEERS = ("dovecot", "fastmta")
 
 ROWS: tuple[Row, ...] = (
@@ -257,6 +267,7 @@ ROWS: tuple[Row, ...] = (
             "imap",
             lambda context: _mailbox_messages(context) * _FETCHES,
             lambda account, context: access.imap_fetch(account, b"FLAGS ENVELOPE", _FETCHES),
+            least_bytes=100,
         ),
         prepare=_fill,
     ),
@@ -266,8 +277,9 @@ ROWS: tuple[Row, ...] = (
         _ACCESS_PEERS,
         reading(
             "imap",
-            lambda context: _mailbox_messages(context) * 2,
-            lambda account, context: access.imap_fetch(account, b"BODY.PEEK[]", 2),
+            lambda context: _mailbox_messages(context) * _BODY_FETCHES,
+            lambda account, context: access.imap_fetch(account, b"BODY.PEEK[]", _BODY_FETCHES),
+            least_bytes=access.MESSAGE_BYTES,
         ),
         prepare=_fill,
     ),
@@ -298,7 +310,10 @@ ROWS: tuple[Row, ...] = (
         "POP3 RETR and DELE of all, 10 clients",
         _ACCESS_PEERS,
         reading(
-            "pop3", _mailbox_messages, lambda account, context: access.pop3_drain(account, _mailbox_messages(context))
+            "pop3",
+            _mailbox_messages,
+            lambda account, context: access.pop3_drain(account, _mailbox_messages(context)),
+            least_bytes=access.MESSAGE_BYTES,
         ),
         refresh=_fill,
     ),
