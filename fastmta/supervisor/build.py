@@ -124,7 +124,7 @@ class MailServer:
     # --- the store's state ---
 
     def _reusable_bytes(self) -> int:
-        return 0
+        return int(self._store.raw.stats().get("free_bytes", 0))
 
     def _storage_ok(self) -> bool:
         return self._watch.ok() and not self._place.board[Board.STORE_FAILED] and not self._store.raw.failed

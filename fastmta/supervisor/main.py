@@ -136,7 +136,7 @@ class Supervisor:
         self.pool.tick(now)
         self.control.expire(now)
         self._answer(now)
-        if self.pending_replace and not self.pool.old:
+        if self.pending_replace and not self.pool.crowded:
             self.pending_replace = False
             self._reload(None)
         if self.pool.all_ready and not self.told_ready and not self.pool.stopping:
@@ -174,10 +174,9 @@ class Supervisor:
             wanted = addresses(config.listen)
             slots = config.workers or len(os.sched_getaffinity(0))
             replace = slots != self.pool.slots or set(wanted) != set(self.listeners.endpoints)
-            if replace and self.pool.old:  # two generations at most: the oldest goes first, later signals coalesce
+            if replace and self.pool.crowded:  # the oldest generation goes first; later signals coalesce
                 self.pending_replace = True
-                for worker in self.pool.old:
-                    self.pool.stop_worker(worker)
+                self.pool.stop_oldest()
                 self.log.info("config.reload_postponed", reason="workers of an earlier reload are still leaving")
                 if client:
                     client.answer(ok=True, postponed=True)

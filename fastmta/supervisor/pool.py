@@ -1,10 +1,12 @@
 """The workers of a server: their generations, their ranges of counters, their deaths and their successors.
 
-A *generation* is the set of workers started for one number of workers and one [listen] table. There are at most two:
-while the new one takes over, the old one stops accepting, releases its hops and lets its sessions end. The new one
-walks its hops only when every process of the old has released its own or been reaped, because with another number of
-workers the hops are dealt out anew; within a generation a slot's next process starts only after the last one was
-reaped.
+A *generation* is the set of workers started for one number of workers and one [listen] table. While a new one takes
+over, the old one stops accepting, releases its hops and lets its sessions end. The new one walks its hops only when
+every process before it has released its own or been reaped, because with another number of workers the hops are dealt
+out anew; within a generation a slot's next process starts only after the last one was reaped.
+
+Sessions of two older generations are kept, so that a change of `workers` and then of [listen] ends no idle session; a
+third change ends those of the oldest first, since each generation costs the memory of its processes.
 """
 
 import os
@@ -23,6 +25,7 @@ from fastmta.supervisor.process import Identity, Worker, sealed_copy, spawn
 from fastmta.supervisor.slots import Restarts
 
 RANGES: Final = 4096  # 16 MB of address space; only those that were used cost memory
+GENERATIONS: Final = 3  # alive at once, the newest included
 STOP_S: Final = 20.0  # for a worker that was told to stop, before it is killed
 EX_CONFIG: Final = 78  # a worker's own verdict on what it was given: no restart can mend it
 
@@ -97,8 +100,20 @@ class Pool:
 
     @property
     def old(self) -> list[Worker]:
-        """Those of the generation before, still there."""
+        """Those of the generations before, still there."""
         return [w for w in self.workers if w.generation != self.generation]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the oldest generation has to leave before another can start."""
+        return len({w.generation for w in self.workers} | {self.generation}) >= GENERATIONS
+
+    def stop_oldest(self) -> None:
+        """Ends the oldest generation."""
+        oldest = min((w.generation for w in self.old), default=0)
+        for worker in self.old:
+            if worker.generation == oldest:
+                self.stop_worker(worker)
 
     @property
     def all_ready(self) -> bool:

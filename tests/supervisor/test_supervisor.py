@@ -162,6 +162,32 @@ def test_more_workers_and_ports_replace_processes_and_old_sessions_go_on(start: 
     eventually(lambda: old_pid not in server.pids, "the old one leaves with its last session")
 
 
+def test_two_changes_end_no_session_and_a_third_ends_the_oldest(start: Start) -> None:
+    server = start()
+    sessions = []
+    for workers in (2, 1, 2):
+        sock = server.connect()
+        assert line(sock).startswith("220 ")
+        sessions.append(sock)
+        server.config_path.write_text(config(workers))
+        answer = server.ask("reload")
+        assert answer["ok"]
+        assert answer.get("postponed", False) == (len(sessions) == 3)
+        generation = len(sessions) + 1
+        eventually(
+            lambda wanted=generation, count=workers: (
+                server.status()["ready"] and sum(w["generation"] == wanted for w in server.status()["workers"]) == count
+            ),
+            "the new generation",
+        )
+    assert line(sessions[0]) == "421 bye"
+    for sock in sessions[1:]:
+        assert line(sock, "PING") == "OK"
+    for sock in sessions:
+        sock.close()
+    assert server.stop() == 0
+
+
 def test_connections_during_a_replacement_are_all_greeted(start: Start) -> None:
     server = start(config(2))
     where = server.address("smtp")
