@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ CLIENTS = 6
 DRAIN_TIMEOUT_S = 60.0
 # A killed worker may have had this many deliveries between the next hop's 250 and its own commit.
 DUPLICATES_A_KILL = 64
+
+
+Entry = tuple[str, str, str]  # id, recipient, digest
 
 
 class Fault(NamedTuple):
@@ -109,7 +113,7 @@ class LedgerTest:
             workers=workers,
             settings={"transport": {"remote.example": route, "other.example": route}},
         )
-        self.found: Counter[tuple[str, str, str]] = Counter()  # in mailboxes: (id, user, digest)
+        self.found: Counter[Entry] = Counter()  # in mailboxes: (id, user, digest)
         self.read_up_to: dict[str, tuple[str, int]] = {}  # user -> (UIDVALIDITY, highest UID read)
 
     def close(self) -> None:
@@ -222,23 +226,28 @@ class LedgerTest:
                     self.read_up_to[user] = (validity, max(uid, self.read_up_to.get(user, ("", 0))[1]))
 
     def verdict(self) -> Verdict:
-        at_sink: Counter[tuple[str, str, str]] = Counter()
+        at_sink: Counter[Entry] = Counter()
         for line in self.sink_file.read_text().splitlines():
             identifier, recipient, digest = line.split(" ")
             at_sink[identifier, recipient, digest] += 1
-        everywhere = self.found + at_sink
-        sent = self.ledger.sent
-        corrupt = [f"{i} for {to}" for i, to, digest in everywhere if i in sent and sent[i] != digest]
-        return Verdict(
-            promised=len(self.ledger.promised),
-            in_mailboxes=self.found.total(),
-            at_sink=at_sink.total(),
-            lost=[f"{entry[0]} for {entry[1]}" for entry in self.ledger.promised if entry not in everywhere],
-            corrupt=corrupt,
-            unknown=[f"{i} for {to}" for i, to, _ in everywhere if i not in sent],
-            doubled_in_mailboxes=[f"{i} for {to}" for (i, to, _), count in self.found.items() if count > 1],
-            doubled_at_sink=sum(count - 1 for count in at_sink.values()),
-        )
+        return judge(self.ledger.sent, self.ledger.promised, self.found, at_sink)
+
+
+def judge(
+    sent: Mapping[str, str], promised: Sequence[Entry], in_mailboxes: Counter[Entry], at_sink: Counter[Entry]
+) -> Verdict:
+    """Holds what was found against what was promised, and against what was sent at all (id -> digest)."""
+    everywhere = in_mailboxes + at_sink
+    return Verdict(
+        promised=len(promised),
+        in_mailboxes=in_mailboxes.total(),
+        at_sink=at_sink.total(),
+        lost=[f"{entry[0]} for {entry[1]}" for entry in promised if entry not in everywhere],
+        corrupt=[f"{i} for {to}" for i, to, digest in everywhere if i in sent and sent[i] != digest],
+        unknown=[f"{i} for {to}" for i, to, _ in everywhere if i not in sent],
+        doubled_in_mailboxes=[f"{i} for {to}" for (i, to, _), count in in_mailboxes.items() if count > 1],
+        doubled_at_sink=sum(count - 1 for count in at_sink.values()),
+    )
 
 
 def run(rounds: int, seed: int, *, workers: int = 2, load_s: float = 1.0, only: str = "") -> list[str]:

@@ -1,6 +1,7 @@
 """Nothing that was answered 250 is lost, under five rounds of kill -9; `make faults` does many more."""
 
 import os
+from collections import Counter
 
 import pytest
 
@@ -15,3 +16,31 @@ def test_what_was_promised_is_delivered_whatever_is_killed() -> None:
     rounds = int(os.environ.get("FASTMTA_LEDGER_ROUNDS") or ROUNDS)
     problems = ledger.run(rounds, seed, load_s=0.7)
     assert not problems, "\n".join(problems)
+
+
+SENT = {"m1": "aa", "m2": "bb"}
+PROMISED = [("m1", "anna@example.test", "aa"), ("m2", "x@remote.example", "bb")]
+AT_ANNA, AT_SINK = PROMISED
+
+
+def test_the_verdict_is_clean_when_all_is_where_it_belongs() -> None:
+    verdict = ledger.judge(SENT, PROMISED, Counter([AT_ANNA]), Counter([AT_SINK]))
+    assert verdict.problems(duplicates_allowed=0) == []
+
+
+@pytest.mark.parametrize(
+    ("in_mailboxes", "at_sink", "complaint"),
+    [
+        ([], [AT_SINK], "1 lost: m1 for anna@example.test"),
+        ([("m1", "bill@example.test", "aa")], [AT_SINK], "1 lost: m1 for anna@example.test"),
+        ([AT_ANNA, ("m2", "bill@example.test", "cc")], [AT_SINK], "1 corrupt: m2 for bill@example.test"),
+        ([AT_ANNA, ("m9", "bill@example.test", "aa")], [AT_SINK], "1 unknown: m9 for bill@example.test"),
+        ([AT_ANNA, AT_ANNA], [AT_SINK], "1 doubled in mailboxes: m1 for anna@example.test"),
+        ([AT_ANNA], [AT_SINK] * 3, "2 doubled at the sink, 1 allowed"),
+    ],
+)
+def test_the_verdict_names_what_is_wrong(
+    in_mailboxes: list[ledger.Entry], at_sink: list[ledger.Entry], complaint: str
+) -> None:
+    verdict = ledger.judge(SENT, PROMISED, Counter(in_mailboxes), Counter(at_sink))
+    assert complaint in verdict.problems(duplicates_allowed=1)

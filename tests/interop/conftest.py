@@ -35,6 +35,7 @@ def account(server: Server) -> Account:
     return made
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/interop/" in item.path.as_posix():
