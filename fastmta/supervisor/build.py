@@ -93,7 +93,7 @@ class MailServer:
         return Services(
             config=config,
             store=store,
-            directory=LocalDirectory(config, store, router),
+            directory=self._directory(config, router),
             router=router,
             authenticator=Authenticator(config, store.accounts, passwords, cells=place.cells, log=place.log),
             passwords=passwords,
@@ -110,6 +110,12 @@ class MailServer:
             tasks=Tasks(place.log),
             sweep=Sweep(place.loop),
             storage_ok=self._storage_ok,
+        )
+
+    def _directory(self, config: Config, router: Router) -> LocalDirectory:
+        log = self._place.log
+        return LocalDirectory(
+            config, self._store, router, log_problem=lambda text: log.error("map.unreadable", problem=text)
         )
 
     def _pages(self) -> dict[str, Any]:
@@ -194,7 +200,7 @@ class MailServer:
         """Everything that can be refused is made first; the certificates, changed in place, are the last of it."""
         services = self._services
         router = Router(config)
-        directory = LocalDirectory(config, self._store, router)
+        directory = self._directory(config, router)
         networks = Networks(config.mynetworks)
         authenticator = Authenticator(
             config, self._store.accounts, services.passwords, cells=services.cells, log=services.log

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from fastmta.auth.passwords import hash_password
-from fastmta.config.default import DEMO_DOMAIN, DEMO_PORTS, default_text
+from fastmta.cli.setup import initialise
+from fastmta.config.default import DEMO_DOMAIN, DEMO_PORTS
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import FastMTAError
@@ -20,7 +21,6 @@ from fastmta.runtime.lock import lock_directory
 from fastmta.runtime.metrics import SERVICES
 from fastmta.store import MailStore
 from fastmta.supervisor.main import serve
-from fastmta.tls.certificate import write_self_signed
 
 NAMES: Final = ("alice", "bob")
 PASSWORD: Final = "demo"
@@ -29,13 +29,9 @@ LOCK_WAIT_S: Final = 30.0
 
 def prepare(directory: Path) -> Config:
     """Writes what is missing under `directory`, adds the accounts, and returns the configuration."""
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     file = directory / "fastmta.toml"
     if not file.exists():
-        hostname = f"mx.{DEMO_DOMAIN}"
-        if not (directory / "cert.pem").exists():
-            write_self_signed(directory / "cert.pem", directory / "key.pem", [hostname, "localhost", "127.0.0.1"])
-        file.write_text(default_text(hostname=hostname, domain=DEMO_DOMAIN, ports=DEMO_PORTS, data="store"))
+        initialise(directory, domain=DEMO_DOMAIN, ports=DEMO_PORTS)
     config = load(file)
     add_accounts(Path(config.data_directory))
     return config
