@@ -35,9 +35,9 @@ PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, abo
 PASSWORD_CHECKS_WAITING: Final = 200  # in a process: at 30 ms each about 3 s of two threads; beyond it 454
 
 # --- IMAP ---
-IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4 asks for 8192 of any line
+IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4: at least 8192 a line
 IMAP_LOGIN_LITERAL_BYTES: Final = 1024  # one literal before login: a user name or a password
-IMAP_LOGIN_SKIP_BYTES: Final = 4096  # a refused "{n+}" before login is read and dropped up to this, else BYE (RFC 7888 §5)
+IMAP_LOGIN_SKIP_BYTES: Final = 4096  # a refused "{n+}" before login is dropped up to this, else BYE (RFC 7888 §5)
 IMAP_COMMAND_BYTES: Final = 131_072  # one command with its literals after login, APPEND's message apart
 IMAP_LITERAL_BYTES: Final = 65_536  # one literal after login, APPEND's message apart
 IMAP_PAREN_DEPTH: Final = 32  # nested parentheses and search keys; clients use 2 or 3
@@ -48,13 +48,13 @@ IMAP_LOGIN_ATTEMPTS: Final = 3  # failed ones of a connection, then BYE
 IMAP_FAILED_LOGIN_DELAY_S: Final = 2.0  # before a failed login is answered; one timer, no task
 IMAP_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all; Dovecot's is 180
 IMAP_IDLE_TIMEOUT_S: Final = 1800.0  # without a whole command; RFC 3501 §5.4 asks for at least 30 minutes
-IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a streamed literal or of a response that the peer should read
+IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a literal or of a response that the peer should read
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
 IMAP_KEYWORD_BYTES: Final = 128  # one keyword
 IMAP_KEYWORDS: Final = 64  # of one message
 IMAP_MAILBOX_NAME_BYTES: Final = 440  # in UTF-8; leaves room for the account in the store's key of 511
 IMAP_MAILBOX_DEPTH: Final = 20  # levels of a mailbox name
-IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; what lies behind is not looked at
+IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; the rest is not seen
 
 # --- MIME (fastmta/_mime.pyx holds the same numbers; tests/mime compares them) ---
 MIME_DEPTH: Final = 100  # nesting of multipart and message/rfc822; deeper ones are opaque
