@@ -1,0 +1,198 @@
+"""Mailboxes to an mbox file or a Maildir; line ends become LF, the local convention of both."""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from fastmta.cli.failures import EX_CANTCREAT, CommandFailed
+from fastmta.imap.mailbox_name import encode
+from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+
+if TYPE_CHECKING:
+    from fastmta.store import Mailbox, Mailboxes, MessageRow
+
+MAILDIR_FLAGS: Final = ((DRAFT, "D"), (FLAGGED, "F"), (ANSWERED, "R"), (SEEN, "S"), (DELETED, "T"))
+PASSED: Final = "$Forwarded"  # Maildir's P
+KEYWORDS_FILE: Final = "dovecot-keywords"
+CODED_DOT: Final = "&AC4-"  # a "." within a level of a mailbox name
+KEYWORD_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+_READ_BYTES: Final = 262_144
+_FROM_LINE: Final = re.compile(rb"^(>*From )", re.MULTILINE)
+_RETURN_PATH: Final = re.compile(rb"^Return-Path:[ \t]*<([^>\s]+)>", re.IGNORECASE | re.MULTILINE)
+
+
+def export_mbox(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path) -> int:
+    """Writes all messages into one new file, which is removed again if that fails."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise CommandFailed(f"{path} exists", EX_CANTCREAT) from None
+    count = 0
+    try:
+        with open(descriptor, "wb") as file:
+            for box in boxes:
+                for row in _rows(mailboxes, box):
+                    count += _write_mbox_message(mailboxes, box, row, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _write_mbox_message(mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow", file: BinaryIO) -> int:
+    chunks = _chunks(mailboxes, box.id, row)
+    first = next(chunks, None)
+    if first is None:
+        return 0  # expunged meanwhile
+    sender = _RETURN_PATH.search(row.prefix)
+    file.write(b"From %s %s\n" % (sender.group(1) if sender else b"MAILER-DAEMON", _asctime(row.internal_date_s)))
+    file.write(_status_fields(row))
+    ends_line = True
+    for block, inside in unix_blocks(_then(first, chunks)):
+        skip = block.find(b"\n") + 1 or len(block) if inside else 0
+        file.write(block[:skip] + _FROM_LINE.sub(rb">\1", block[skip:]))
+        ends_line = block.endswith(b"\n")
+    file.write(b"\n" if ends_line else b"\n\n")
+    return 1
+
+
+def _status_fields(row: "MessageRow") -> bytes:
+    """What mail readers keep flags in; `Status: O` says that the message is not new."""
+    x_status = "".join(
+        letter for bit, letter in ((ANSWERED, "A"), (FLAGGED, "F"), (DRAFT, "T"), (DELETED, "D")) if row.flags & bit
+    )
+    out = b"Status: RO\n" if row.flags & SEEN else b"Status: O\n"
+    if x_status:
+        out += b"X-Status: %s\n" % x_status.encode()
+    if row.keywords:
+        out += b"X-Keywords: %s\n" % row.keywords
+    return out
+
+
+def export_maildir(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, *, flat: bool) -> int:
+    """Adds all messages to a Maildir++; `flat`: to its top, else INBOX there and every other mailbox in a folder."""
+    count = 0
+    for box in boxes:
+        folder = path if flat or box.name == "INBOX" else path / folder_name(box.name)
+        for part in ("cur", "new", "tmp"):
+            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder is not path:
+            (folder / "maildirfolder").touch(mode=0o600)
+        letters = _keyword_letters(folder)
+        for row in _rows(mailboxes, box):
+            count += _write_maildir_message(mailboxes, box, row, folder, letters)
+        if letters:
+            names = sorted(letters, key=letters.__getitem__)
+            text = "".join(f"{KEYWORD_LETTERS.index(letters[name])} {name}\n" for name in names)
+            (folder / KEYWORDS_FILE).write_text(text)
+    return count
+
+
+def folder_name(name: str) -> str:
+    """Maildir++'s directory of a mailbox: levels joined by dots, so a dot within one is written in modified UTF-7."""
+    return "." + ".".join(encode(level).decode("ascii").replace(".", CODED_DOT) for level in name.split("/"))
+
+
+def _keyword_letters(folder: Path) -> dict[str, str]:
+    """The keywords that a folder has letters for already."""
+    return {name: letter for letter, name in read_keywords(folder).items()}
+
+
+def read_keywords(folder: Path) -> dict[str, str]:
+    """Letter to keyword by the folder's keywords file; what is not of its form is passed over."""
+    out: dict[str, str] = {}
+    try:
+        descriptor = os.open(folder / KEYWORDS_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return out
+    with open(descriptor, "rb") as file:
+        for raw in file.read(65_536).splitlines():
+            number, _, name = raw.decode("ascii", "replace").partition(" ")
+            if number.isdigit() and len(number) < 3 and int(number) < len(KEYWORD_LETTERS) and name:
+                out[KEYWORD_LETTERS[int(number)]] = name
+    return out
+
+
+def _write_maildir_message(
+    mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow", folder: Path, letters: dict[str, str]
+) -> int:
+    chunks = _chunks(mailboxes, box.id, row)
+    first = next(chunks, None)
+    if first is None:
+        return 0
+    flags = [letter for bit, letter in MAILDIR_FLAGS if row.flags & bit]
+    for keyword in row.keywords.decode("ascii", "replace").split():
+        if keyword == PASSED:
+            flags.append("P")
+        elif keyword in letters:
+            flags.append(letters[keyword])
+        else:
+            free = [letter for letter in KEYWORD_LETTERS if letter not in letters.values()]
+            if free:  # the format has room for 26
+                letters[keyword] = free[0]
+                flags.append(free[0])
+    host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
+    unique = f"{row.internal_date_s}.V{box.uid_validity}U{row.uid}P{os.getpid()}T{time.time_ns()}.{host}"
+    temporary = folder / "tmp" / unique
+    with open(temporary, "xb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        for block, _ in unix_blocks(_then(first, chunks)):
+            file.write(block)
+    os.utime(temporary, (row.internal_date_s, row.internal_date_s))
+    temporary.rename(folder / "cur" / f"{unique},S={temporary.stat().st_size}:2,{''.join(sorted(flags))}")
+    return 1
+
+
+def unix_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """The same bytes with LF for CRLF, in blocks of whole lines, and whether a block begins within a line: one that is
+    longer than a read is cut.
+    """
+    rest = b""
+    inside = False
+    for chunk in chunks:
+        rest += chunk
+        end = rest.rfind(b"\n") + 1
+        if end:
+            yield rest[:end].replace(b"\r\n", b"\n"), inside
+            inside = False
+        elif len(rest) >= _READ_BYTES:
+            end = len(rest) - rest.endswith(b"\r")
+            yield rest[:end], inside
+            inside = True
+        rest = rest[end:]
+    if rest:
+        yield rest, inside
+
+
+def _rows(mailboxes: "Mailboxes", box: "Mailbox") -> "Iterator[MessageRow]":
+    uids = mailboxes.uids(box.id)
+    for start in range(0, len(uids), 1000):
+        yield from mailboxes.rows(box.id, uids[start : start + 1000])
+
+
+def _chunks(mailboxes: "Mailboxes", mailbox_id: int, row: "MessageRow") -> Iterator[bytes]:
+    """A message's bytes; nothing where it is gone."""
+    offset = 0
+    while offset < row.size:
+        chunk = mailboxes.read(mailbox_id, row.uid, offset, _READ_BYTES)
+        if not chunk:
+            if offset:
+                raise CommandFailed(f"message {row.uid} went away while it was written", EX_CANTCREAT)
+            return
+        offset += len(chunk)
+        yield chunk
+
+
+def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _asctime(seconds: int) -> bytes:
+    return time.asctime(time.gmtime(seconds)).encode()

@@ -1,0 +1,294 @@
+"""An mbox file or a Maildir into mailboxes. Messages are streamed; commits overlap, in the order of the messages."""
+
+import asyncio
+import email.utils
+import os
+import re
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from fastmta import _mime
+from fastmta._parser import normalize
+from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, CommandFailed
+from fastmta.cli.mailbox_export import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords
+from fastmta.imap.mailbox_name import canonical, decode, require_creatable
+from fastmta.model.errors import FastMTAError, Refused
+from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+
+if TYPE_CHECKING:
+    from fastmta.store import Account, Mailbox, MailStore
+
+_READ_BYTES: Final = 65_536
+_HEADER_BYTES: Final = 1_048_576  # of an mbox message's header, looked through for Status fields
+_COMMITS: Final = 64  # messages whose commit is under way
+_COMMIT_BYTES: Final = 8 * 2**20
+_STATUS_FIELDS: Final = (b"status", b"x-status", b"x-keywords", b"x-uid", b"x-imap", b"x-imapbase")
+_STATUS_FLAGS: Final = {"R": SEEN, "A": ANSWERED, "F": FLAGGED, "T": DRAFT, "D": DELETED}
+_FROM_LINE: Final = re.compile(rb"From .*\d\d?:\d\d.*\d{4}")
+_FROM_DATE: Final = re.compile(rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*")
+_QUOTED_FROM: Final = re.compile(rb">+From ")
+_KEYWORD: Final = re.compile(r"[^\x00-\x20\x7f-\uffff(){%*\"\\\]]{1,128}")
+
+
+class _Filer:
+    """Files messages in one mailbox: `begin`, `feed` as often as wanted, `end`; at last `settle`."""
+
+    def __init__(self, store: "MailStore", mailbox: "Mailbox") -> None:
+        self._mailboxes = store.mailboxes
+        self._mailbox_id = mailbox.id
+        self._structure = _mime.Structure()
+        self._commits: deque[tuple[asyncio.Task[object], int]] = deque()
+        self._bytes = 0
+        self.count = 0
+
+    def begin(self) -> None:
+        self._blob = self._mailboxes.new_blob()
+        self._after_cr = False
+        self._drained = asyncio.Event()
+        self._blob.on_drain = self._drained.set
+
+    async def feed(self, raw: bytes) -> None:
+        """More of the message; bare newlines become CRLF."""
+        data, self._after_cr = normalize(raw, self._after_cr)
+        self._structure.feed(data)
+        self._blob.feed(data)
+        if self._blob.congested:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def end(self, date_s: int, flags: int, keywords: list[str]) -> None:
+        if self._after_cr:
+            self._structure.feed(b" ")
+            self._blob.feed(b" ")
+        names = sorted({k.lower(): k for k in keywords if _KEYWORD.fullmatch(k) and not k.startswith("\\")}.values())
+        work = self._mailboxes.append(
+            self._mailbox_id,
+            self._blob,
+            flags=flags,
+            keywords=" ".join(names[:64]).encode(),
+            internal_date_s=date_s,
+            structure=self._structure.finish(),
+        )
+        # Each message is a unit of its own: a refused one takes no other with it, and the committer gathers them.
+        size = self._blob.size
+        task: asyncio.Task[object] = asyncio.create_task(work, name="import append")
+        self._commits.append((task, size))
+        self._bytes += size
+        while len(self._commits) >= _COMMITS or (self._bytes > _COMMIT_BYTES and self._commits):
+            await self._take()
+
+    def abandon(self) -> None:
+        """The message that was begun is none."""
+        self._blob.abandon()
+        self._structure.clear()
+
+    async def settle(self) -> int:
+        """Waits for all commits; how many messages there are now."""
+        while self._commits:
+            await self._take()
+        return self.count
+
+    async def _take(self) -> None:
+        task, size = self._commits.popleft()
+        try:
+            await task
+        except FastMTAError as error:
+            rest = [await _outcome(other) for other, _ in self._commits]
+            self.count += sum(rest)
+            reason = "the account's quota is used up" if isinstance(error, Refused) and error.code == "quota" else error
+            raise CommandFailed(f"{reason}; {self.count} messages were read before", EX_CANTCREAT) from error
+        self._bytes -= size
+        self.count += 1
+
+
+async def _outcome(task: "asyncio.Task[object]") -> bool:
+    try:
+        await task
+    except FastMTAError:
+        return False
+    return True
+
+
+async def import_mbox(store: "MailStore", account: "Account", path: Path, mailbox: str) -> int:
+    """Reads an mbox of any of the usual kinds into one mailbox; how many messages."""
+    with _opened(path) as file:
+        first = file.readline(_READ_BYTES)
+        if first and not first.startswith(b"From "):
+            raise CommandFailed(f"{path} is not an mbox file: it does not begin with a From line", EX_DATAERR)
+        filer = _Filer(store, await _mailbox(store, account, mailbox))
+        if not first:
+            return 0
+        file.seek(0)
+        for raw_from, lines in mbox_messages(file):
+            await _import_mbox_message(filer, raw_from, lines, int(os.fstat(file.fileno()).st_mtime))
+        return await filer.settle()
+
+
+def mbox_messages(file: BinaryIO) -> Iterator[tuple[bytes, Iterator[bytes]]]:
+    """Each message's From line, and its lines (or pieces of very long ones), which must be drawn before the next.
+
+    A message begins at a line that looks like a From line behind an empty one; Content-Length is not believed. Quoting
+    is undone as mboxrd has it.
+    """
+    following: list[bytes] = [file.readline(_READ_BYTES)]
+
+    def lines() -> Iterator[bytes]:
+        empty: list[bytes] = []  # an empty line is the separator's, if a From line or the end follows
+        whole = True
+        while line := file.readline(_READ_BYTES):
+            if whole and empty and line.startswith(b"From ") and _FROM_LINE.match(line):
+                following.append(line)
+                return
+            yield from empty
+            empty.clear()
+            if whole and line in (b"\n", b"\r\n"):
+                empty.append(line)
+            else:
+                yield line[1:] if whole and _QUOTED_FROM.match(line) else line
+            whole = line.endswith(b"\n")
+
+    while following:
+        yield following.pop(), lines()
+
+
+async def _import_mbox_message(filer: _Filer, raw_from: bytes, lines: Iterator[bytes], modified_s: int) -> None:
+    filer.begin()
+    top: list[bytes] = []
+    size = 0
+    for line in lines:
+        top.append(line)
+        size += len(line)
+        if line in (b"\n", b"\r\n") or size > _HEADER_BYTES:
+            break
+    header = b"".join(top)
+    fields = _mime.header_fields(header, _STATUS_FIELDS)
+    if size <= _HEADER_BYTES and fields != b"\r\n":
+        header = _mime.header_fields(header, _STATUS_FIELDS, True)
+    await filer.feed(header)
+    block: list[bytes] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size >= _READ_BYTES:
+            await filer.feed(b"".join(block))
+            block.clear()
+            size = 0
+    await filer.feed(b"".join(block))
+    if re.search(rb"^X-IMAP(?:base)?:", fields, re.I | re.M) and b"DON'T DELETE THIS MESSAGE" in header:
+        filer.abandon()  # the place where some servers keep their own data
+        return
+    status = "".join(_values(fields, b"status") + _values(fields, b"x-status"))
+    flags = 0
+    for letter, bit in _STATUS_FLAGS.items():
+        if letter in status:
+            flags |= bit
+    date_s = _date_of(_FROM_DATE.search(raw_from), header, modified_s)
+    await filer.end(date_s, flags, " ".join(_values(fields, b"x-keywords")).split())
+
+
+def _values(fields: bytes, name: bytes) -> list[str]:
+    raw = _mime.header_fields(fields, (name,))
+    return [line.partition(b":")[2].decode("ascii", "replace").strip() for line in raw.splitlines() if b":" in line]
+
+
+def _date_of(from_date: "re.Match[bytes] | None", header: bytes, otherwise_s: int) -> int:
+    """When the message arrived: by its From line, else by its Date field, else when the file was written."""
+    candidates = [from_date.group().decode("ascii", "replace")] if from_date else []
+    candidates += _values(header, b"date")
+    for text in candidates:
+        parsed = email.utils.parsedate_tz(text)
+        if parsed is not None:
+            try:
+                seconds = int(email.utils.mktime_tz(parsed))
+            except (ValueError, OverflowError):
+                continue
+            if 0 <= seconds < 1 << 40:
+                return seconds
+    return otherwise_s
+
+
+async def import_maildir(store: "MailStore", account: "Account", path: Path, mailbox: str | None) -> int:
+    """Reads a Maildir++ with its folders; how many messages."""
+    folders = [(path, mailbox or "INBOX")]
+    for entry in sorted(os.scandir(path), key=lambda each: each.name):
+        if entry.name.startswith(".") and entry.name not in (".", "..") and entry.is_dir(follow_symlinks=False):
+            name = _mailbox_name(entry.name)
+            folders.append((Path(entry.path), f"{mailbox}/{name}" if mailbox else name))
+    if len(folders) == 1 and not any((path / part).is_dir() for part in ("cur", "new")):
+        raise CommandFailed(f"{path} is not a Maildir: it has neither cur nor new", EX_DATAERR)
+    count = 0
+    for folder, name in folders:
+        files = _maildir_files(folder)
+        filer = _Filer(store, await _mailbox(store, account, name))
+        letters = read_keywords(folder)
+        for file in files:
+            await _import_maildir_file(filer, file, letters)
+        count += await filer.settle()
+    return count
+
+
+def _mailbox_name(directory: str) -> str:
+    """The mailbox of a Maildir++ folder's name, which may be no modified UTF-7 at all."""
+    levels = []
+    for level in directory[1:].split("."):
+        try:
+            levels.append(decode(os.fsencode(level.replace(CODED_DOT, "."))))
+        except FastMTAError:
+            levels.append(os.fsencode(level).decode("utf-8", "replace"))
+    return canonical("/".join(levels))
+
+
+def _maildir_files(folder: Path) -> list[Path]:
+    """The messages of one folder, oldest first: names begin with the time of delivery."""
+    found: list[tuple[float, str, Path]] = []
+    for part in ("cur", "new"):
+        directory = folder / part
+        if not directory.is_dir() or directory.is_symlink():
+            continue
+        for entry in os.scandir(directory):
+            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name, Path(entry.path)))
+    return [path for _, _, path in sorted(found)]
+
+
+async def _import_maildir_file(filer: _Filer, path: Path, letters: dict[str, str]) -> None:
+    try:
+        opened = _opened(path, os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return  # its reader has moved it meanwhile
+    with opened as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return
+        filer.begin()
+        while data := file.read(_READ_BYTES):
+            await filer.feed(data)
+    info = path.name.partition(":2,")[2].partition(",")[0]
+    flags = 0
+    for bit, letter in MAILDIR_FLAGS:
+        if letter in info:
+            flags |= bit
+    keywords = [letters[letter] for letter in info if letter in letters]
+    if "P" in info:
+        keywords.append(PASSED)
+    await filer.end(int(status.st_mtime) or int(time.time()), flags, keywords)
+
+
+def _opened(path: Path, flags: int = 0) -> BinaryIO:
+    return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags), "rb")
+
+
+async def _mailbox(store: "MailStore", account: "Account", name: str) -> "Mailbox":
+    """The mailbox of that name, made and subscribed to where it is missing."""
+    name = canonical(name)
+    found = store.mailboxes.get(account.id, name)
+    if found is None:
+        require_creatable(name)
+        found = await store.mailboxes.create(account.id, name)
+        await store.mailboxes.subscribe(account.id, name)
+    return found
