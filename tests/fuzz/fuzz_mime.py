@@ -1,9 +1,10 @@
-"""Throws damaged messages at _mime for a given time: `python tests/fuzz/fuzz_mime.py [seconds] [seed]`.
+"""Throws damaged messages at _mime for a given time: `python tests/fuzz/fuzz_mime.py [--seconds N] [--seed N]`.
 
 Every record must be valid, equal for two ways of cutting, and bounded; nothing may raise but what is documented. With
 the asan flavour of the build it also looks for reads and writes out of bounds. A failure prints the message.
 """
 
+import argparse
 import contextlib
 import random
 import sys
@@ -64,8 +65,11 @@ def one(source: random.Random, message: bytes) -> None:
 
 
 def main() -> int:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    options = parser.parse_args()
+    seconds, seed = options.seconds, options.seed
     source = random.Random(seed)
     corpus = [*CASES.values(), *BROKEN.values(), *(generated(i) for i in range(100))]
     end = time.monotonic() + seconds
