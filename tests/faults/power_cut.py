@@ -32,6 +32,7 @@ FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 IMAGE_MB = 256
 CLIENTS = 6
+UNMOUNT_TIMEOUT_S = 20.0
 
 
 def _command(*words: str) -> None:
@@ -66,7 +67,14 @@ class Disk:
         _command("mount", "-o", "loop", str(self._image), str(self.path))
 
     def unmount(self) -> None:
-        subprocess.run(["umount", str(self.path)], check=False, capture_output=True)
+        """Must succeed: a second mount over a busy one would show what the cut has not taken."""
+        deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
+        while os.path.ismount(self.path):
+            done = subprocess.run(["umount", str(self.path)], check=False, capture_output=True, text=True)
+            if done.returncode and time.monotonic() > deadline:
+                raise RuntimeError(f"the disk is still in use: {done.stderr.strip()}")
+            if done.returncode:
+                time.sleep(0.02)
 
     def cut(self) -> float:
         """The power goes; gives the last instant before it, on the monotonic clock."""

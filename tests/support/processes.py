@@ -67,8 +67,9 @@ def rss_anon_bytes(pid: int) -> int:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether any thread of the process lives; its first one may be a zombie while another still holds the files."""
     fields = _stat_fields(pid)
-    return fields is not None and fields[0] not in "ZX"
+    return fields is not None and (fields[0] not in "ZX" or int(fields[17]) > 1)
 
 
 def wait_gone(pids: list[int], timeout_s: float = 10.0) -> list[int]:
