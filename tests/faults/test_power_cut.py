@@ -18,3 +18,11 @@ def test_what_was_promised_survives_a_power_cut() -> None:
         judged, problems = power_cut.cut_once(seed)
         assert not problems, "\n".join([f"seed {seed}", *problems])
         assert judged > 0
+
+
+def test_the_cut_finds_out_a_server_that_does_not_flush() -> None:
+    reason = power_cut.missing()
+    if reason:
+        pytest.skip(reason)
+    _, problems = power_cut.cut_once(1, sync=False)
+    assert problems
