@@ -210,6 +210,8 @@ cdef void finish_batch(StoreState* s, CUnit** units, int n) noexcept nogil:
     cdef bint signal = False
     cdef uint64_t one = 1
     pthread_mutex_lock(&s.mutex)
+    i = n + s.pending if n + s.pending < MAX_UNITS else MAX_UNITS
+    s.company = i if i > s.company else s.company - (s.company - i + 3) // 4
     for i in range(n):
         units[i].finished = 1
         if units[i].sync:
@@ -240,13 +242,43 @@ cdef int64_t idle_wait_ms(StoreState* s) noexcept nogil:
     return until - now if until - now < READER_CHECK_MS else READER_CHECK_MS
 
 
+cdef void sleep_ns(StoreState* s, int64_t ns) noexcept nogil:
+    """Waits for a signal, at most so long; the mutex is held before and after."""
+    cdef timespec until
+    clock_gettime(CLOCK_MONOTONIC, &until)
+    ns += until.tv_nsec
+    until.tv_sec += ns // 1000000000
+    until.tv_nsec = ns % 1000000000
+    s.sleeping = 1
+    pthread_cond_timedwait(&s.wake, &s.mutex, &until)
+    s.sleeping = 0
+
+
+cdef void gather(StoreState* s) noexcept nogil:
+    """Waits for the units that usually come together, no longer than a commit takes; docs/adr/0005. The mutex is held.
+
+    A commit costs the same whatever it carries. Sessions that were answered together come back together, a moment after
+    the others' units: without this pause a crowd falls into two halves that take turns. A lone client never waits.
+    """
+    cdef int64_t patience = s.patience_ns if s.patience_ns < MAX_PATIENCE_NS else MAX_PATIENCE_NS
+    cdef int64_t deadline = clock_ns(CLOCK_MONOTONIC) + patience
+    cdef int64_t now
+    while s.pending < s.company and not s.stopping:
+        now = clock_ns(CLOCK_MONOTONIC)
+        if now >= deadline:
+            break
+        s.wake_at = s.company
+        sleep_ns(s, deadline - now)
+        if s.wake_at == 0:
+            break
+
+
 cdef void* committer_main(void* argument) noexcept nogil:
     cdef StoreState* s = <StoreState*>argument
     cdef CUnit* units[MAX_UNITS]
     cdef Txn t
-    cdef timespec until
     cdef sigset_t signals
-    cdef int64_t wait_ms
+    cdef int64_t wait_ms, started
     cdef int n
     sigfillset(&signals)
     pthread_sigmask(SIG_BLOCK, &signals, NULL)
@@ -258,22 +290,19 @@ cdef void* committer_main(void* argument) noexcept nogil:
             wait_ms = READER_CHECK_MS if s.failed else idle_wait_ms(s)
             if wait_ms == 0:
                 break
-            clock_gettime(CLOCK_MONOTONIC, &until)
-            until.tv_sec += wait_ms // 1000
-            until.tv_nsec += (wait_ms % 1000) * 1000000
-            if until.tv_nsec >= 1000000000:
-                until.tv_sec += 1
-                until.tv_nsec -= 1000000000
-            s.sleeping = 1
-            pthread_cond_timedwait(&s.wake, &s.mutex, &until)
-            s.sleeping = 0
+            s.wake_at = 1
+            sleep_ns(s, wait_ms * 1000000)
+        if s.head != NULL:
+            gather(s)
         n = take_batch(s, units)
         if n == 0 and s.stopping:
             pthread_mutex_unlock(&s.mutex)
             break
         pthread_mutex_unlock(&s.mutex)
         if n:
+            started = clock_ns(CLOCK_MONOTONIC)
             batch_run(s, &t, units, n)
+            s.patience_ns += (clock_ns(CLOCK_MONOTONIC) - started - s.patience_ns) // 8
             finish_batch(s, units, n)
         if not s.failed:
             housekeeping(s, &t, n != 0)

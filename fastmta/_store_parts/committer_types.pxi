@@ -56,6 +56,7 @@ cdef enum:
     SLICE_NS = 2000000  # of reaping at a time
     BUSY_SLICE_PAUSE_MS = 50  # between two slices while units keep coming
     READER_CHECK_MS = 60000
+    MAX_PATIENCE_NS = 1000000
 
 cdef size_t MAX_WEIGHT = 4 * 1024 * 1024
 
@@ -84,6 +85,9 @@ cdef struct StoreState:
     Buffer done_touched
     Buffer done_hops
     int pending
+    int wake_at  # pending units that end the committer's sleep
+    int company  # units expected at once, from what came during the last commits
+    int64_t patience_ns  # how long a batch may wait for them: a commit's own length
     # figures
     uint64_t commits
     uint64_t units

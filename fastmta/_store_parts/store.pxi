@@ -312,7 +312,8 @@ cdef class Store:
             s.tail.next = u
         s.tail = u
         s.pending += 1
-        if s.sleeping:
+        if s.sleeping and (s.pending >= s.wake_at or sync):
+            s.wake_at = 0
             pthread_cond_signal(&s.wake)
         pthread_mutex_unlock(&s.mutex)
         return 0
