@@ -232,6 +232,14 @@ cdef int child_of(Row* rows, int count, int parent, uint32_t number) noexcept no
     return -1
 
 
+cdef int message_in(Row* rows, int count, int part) except -1:
+    """What a message/rfc822 part contains, which only a damaged record lacks."""
+    cdef int index = child_of(rows, count, part, 1)
+    if index < 0:
+        raise ValueError("not a structure record: impossible row")
+    return index
+
+
 def find_part(bytes record not None, section, uint64_t prefix_length=0):
     """Where a BODY[section] lies: (offset, length), or None where the message has no such section (RFC 3501 §6.4.5).
 
@@ -279,7 +287,7 @@ def find_part(bytes record not None, section, uint64_t prefix_length=0):
                     continue
                 if rows[found].kind != MESSAGE:
                     return None
-                entity = child_of(rows, count, found, 1)
+                entity = message_in(rows, count, found)
             if rows[entity].kind == MULTIPART:
                 found = child_of(rows, count, entity, int(word))
             else:
@@ -298,7 +306,7 @@ def find_part(bytes record not None, section, uint64_t prefix_length=0):
             if found >= 0:
                 if rows[found].kind != MESSAGE:
                     return None
-                entity = child_of(rows, count, found, 1)
+                entity = message_in(rows, count, found)
             row = &rows[entity]
             if what == "TEXT":
                 return (row.body_offset + prefix_length, row.body_length)

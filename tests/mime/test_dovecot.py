@@ -46,8 +46,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.skipif(bool(dovecot.missing()), r
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[imaplib.IMAP4]:
-    with dovecot.Dovecot(tmp_path_factory.mktemp("dovecot"), {"u": "p"}) as server:
+def answers() -> Iterator[imaplib.IMAP4]:
+    with dovecot.Dovecot({"u": "p"}) as server:
         client = imaplib.IMAP4("127.0.0.1", server.port("imap"))
         client.login("u", "p")
         client.select("INBOX")

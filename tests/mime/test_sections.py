@@ -78,3 +78,12 @@ def test_every_cut_of_a_record_is_refused() -> None:
     for length in range(len(record)):
         with pytest.raises(ValueError, match="structure record"):
             _mime.parts_of(record[:length])
+
+
+@pytest.mark.parametrize("which", ["1.HEADER", "1.TEXT", "1.1"])
+def test_record_of_a_message_part_without_its_message_is_refused(which: str) -> None:
+    record = bytearray(record_of([CASES["plain"]]))
+    table = record.index(b"\x047bit")  # the first row's strings follow its kind and is_message
+    record[table - 2] = _mime.KINDS.index("message")
+    with pytest.raises(ValueError, match="structure record"):
+        _mime.find_part(bytes(record), which)
