@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta._store import Store
 from fastmta.model.errors import StorageFailure
+from fastmta.store.guard import hold_alone
 
 if TYPE_CHECKING:
     from fastmta.store.mailstore import MailStore
@@ -31,16 +32,22 @@ def backup(store: "MailStore", target: Path, progress: Progress | None = None) -
 
 
 def compact(path: Path, progress: Progress | None = None) -> tuple[int, int]:
-    """Rewrites the store in `path`, which nobody may have open, without its free pages; its size before and after."""
+    """Rewrites the store in `path` without its free pages; its size before and after. StorageFailure where anybody has
+    it open; who would open it meanwhile is refused, since what is written to the old file goes with it.
+    """
     data = path / "data.mdb"
     before = data.stat().st_blocks * 512
-    store = Store(str(path), create=False)
+    guard = hold_alone(path)
     try:
-        after = _copy(store, path, progress, name="data.mdb.compacted")
+        store = Store(str(path), create=False)
+        try:
+            after = _copy(store, path, progress, name="data.mdb.compacted")
+        finally:
+            store.close()
+        os.replace(path / "data.mdb.compacted", data)
+        _sync_directory(path)
     finally:
-        store.close()
-    os.replace(path / "data.mdb.compacted", data)
-    _sync_directory(path)
+        os.close(guard)
     return before, after
 
 
@@ -58,15 +65,20 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
         except (StorageFailure, OSError) as error:
             failure.append(error if isinstance(error, StorageFailure) else StorageFailure(str(error)))
 
+    thread = threading.Thread(target=lambda: work(fd), name="store-copy")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        thread = threading.Thread(target=work, args=(fd,), name="store-copy")
         thread.start()
         while thread.is_alive():
             thread.join(PROGRESS_INTERVAL_S)
             if progress is not None:
                 progress(os.fstat(fd).st_size, total)
         size = os.fstat(fd).st_size
+    except BaseException:  # interrupted: the next write of the thread fails, and the descriptor's number stays taken
+        _make_unwritable(fd)
+        thread.join()
+        part.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
     if failure:
@@ -75,6 +87,14 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
     os.replace(part, folder / name)
     _sync_directory(folder)
     return size
+
+
+def _make_unwritable(fd: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(null, fd, inheritable=False)
+    finally:
+        os.close(null)
 
 
 def _sync_directory(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole store of one process, and how units are committed from a loop or from a command."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from fastmta._store import COMMITTED, REFUSED, TABLE_COUNTER, Store, Unit
@@ -8,6 +9,7 @@ from fastmta.model.errors import Refused, StorageFailure
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
+from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.queue import Queue
 
@@ -19,8 +21,10 @@ class MailStore:
     without one (commands, tests) they commit at once, blocking.
     """
 
-    def __init__(self, raw: Store, clock: Clock | None = None) -> None:
+    def __init__(self, raw: Store, clock: Clock | None = None, guard: int | None = None) -> None:
+        """`guard` is hold_open's descriptor, closed after the store."""
         self.raw = raw
+        self._guard = guard
         self.clock = clock if clock is not None else SystemClock()
         self.accounts = Accounts(self)
         self.mailboxes = Mailboxes(self)
@@ -40,11 +44,23 @@ class MailStore:
         trash_delay_ms: int = 60_000,
         clock: Clock | None = None,
     ) -> "MailStore":
-        """Opens the store in directory `path`; StorageFailure where it is unreadable or this process has it open."""
-        raw = Store(
-            str(path), create=create, sync=sync, map_size_bytes=map_size_bytes, slot=slot, trash_delay_ms=trash_delay_ms
-        )
-        return cls(raw, clock)
+        """Opens the store in directory `path`; StorageFailure where it is unreadable, this process has it open or
+        a compaction is under way.
+        """
+        guard = hold_open(Path(path), create=create)
+        try:
+            raw = Store(
+                str(path),
+                create=create,
+                sync=sync,
+                map_size_bytes=map_size_bytes,
+                slot=slot,
+                trash_delay_ms=trash_delay_ms,
+            )
+        except BaseException:
+            os.close(guard)
+            raise
+        return cls(raw, clock, guard)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on commits are signalled on `loop`; a block of identifiers is made ready (one commit, blocking)."""
@@ -64,6 +80,9 @@ class MailStore:
         """Commits what is pending, tells its waiters, and closes; calling it twice does nothing."""
         self.detach()
         self.raw.close()
+        if self._guard is not None:
+            os.close(self._guard)
+            self._guard = None
 
     async def commit(self, unit: Unit) -> Unit:
         """Commits one unit; Refused with its code word, or StorageFailure."""

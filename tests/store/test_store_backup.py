@@ -1,5 +1,6 @@
 """A backup of an open store, and a compaction of a closed one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.store import MailStore
 from fastmta.store.backup import backup, compact
 from fastmta.store.check import check_path
+from fastmta.store.guard import hold_alone
 from tests.store.composing import enqueue, file, new_mailbox, run
 
 
@@ -46,3 +48,32 @@ def test_compaction_gives_free_pages_back(tmp_path: Path) -> None:
     mail = MailStore.open(path)
     assert mail.mailboxes.read(box, 31, 0, 10) == b"kept"
     mail.close()
+
+
+def test_an_interrupted_backup_leaves_nothing_and_the_store_goes_on(tmp_path: Path) -> None:
+    mail = MailStore.open(tmp_path / "store", sync=False)
+    box = new_mailbox(mail.raw)
+    file(mail.raw, box, b"x" * 200_000)
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup(mail, tmp_path / "copy", interrupt)
+    assert list((tmp_path / "copy").iterdir()) == []
+    file(mail.raw, box)
+    assert backup(mail, tmp_path / "copy") > 200_000
+    mail.close()
+
+
+def test_only_one_of_an_open_store_and_a_compaction(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    mail = MailStore.open(path, sync=False)
+    with pytest.raises(StorageFailure, match="open elsewhere"):
+        compact(path)
+    mail.close()
+    guard = hold_alone(path)
+    with pytest.raises(StorageFailure, match="compacted"):
+        MailStore.open(path)
+    os.close(guard)
+    MailStore.open(path).close()

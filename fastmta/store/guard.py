@@ -1,0 +1,36 @@
+"""Who has the store open: every MailStore shares a lock that a compaction takes alone.
+
+The data directory's lock (runtime/lock.py) keeps a second server away, yet commands open the store beside the server or
+without one. What `sendmail` committed to a file that is about to be replaced would be lost: it is told to come again.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from fastmta.model.errors import StorageFailure
+
+GUARD: Final = "open.lock"
+
+
+def hold_open(path: Path, *, create: bool) -> int:
+    """The descriptor to hold while the store in `path` is open; StorageFailure while it is compacted. Does not wait."""
+    if create:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _lock(path, fcntl.LOCK_SH, "is being compacted")
+
+
+def hold_alone(path: Path) -> int:
+    """The descriptor to hold while nobody may open the store; StorageFailure where somebody has it open."""
+    return _lock(path, fcntl.LOCK_EX, "is open elsewhere")
+
+
+def _lock(path: Path, kind: int, refusal: str) -> int:
+    fd = os.open(path / GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StorageFailure(f"the store {path} {refusal}") from None
+    return fd

@@ -1,0 +1,107 @@
+"""`fastmta store backup / compact`: copies of one moment, and a file that is replaced only while nobody has it open."""
+
+import os
+import pty
+import threading
+from pathlib import Path
+
+import pytest
+
+from fastmta.cli.failures import EX_CANTCREAT, EX_NOINPUT, EX_TEMPFAIL
+from fastmta.cli.store import _progress
+from fastmta.config.load import load
+from fastmta.runtime.lock import lock_directory
+from fastmta.store import MailStore
+from fastmta.store.check import check_path
+from fastmta.store.guard import hold_alone
+
+
+@pytest.fixture
+def directory(cli, tmp_path):
+    cli.user()
+    assert cli.sendmail("bill@example.test").code == 0
+    return Path(load(tmp_path / "fastmta.toml").data_directory)
+
+
+def test_backup_holds_what_the_store_held(cli, tmp_path, directory):
+    done = cli.ok("store", "backup", str(tmp_path / "copy"))
+    assert f"written to {tmp_path / 'copy'}" in done.out
+    report = check_path(tmp_path / "copy")
+    assert (report.problems, report.messages) == ([], 1)
+    assert (tmp_path / "copy" / "data.mdb").stat().st_mode & 0o077 == 0
+
+
+def test_backup_does_not_overwrite_another(cli, tmp_path, directory):
+    cli.ok("store", "backup", str(tmp_path / "copy"))
+    done = cli("store", "backup", str(tmp_path / "copy"))
+    assert (done.code, "holds a store already" in done.err) == (EX_CANTCREAT, True)
+
+
+def test_compact_keeps_the_mail_and_the_owner(cli, directory):
+    before = cli.mail()
+    owner = (directory / "data.mdb").stat()
+    assert "before" in cli.ok("store", "compact").out
+    after = (directory / "data.mdb").stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (owner.st_uid, owner.st_gid, owner.st_mode)
+    assert cli.mail() == before
+    assert cli.sendmail("bill@example.test").code == 0
+    assert len(cli.mail()) == 2
+
+
+def test_compact_is_refused_while_a_server_runs(cli, directory):
+    lock = lock_directory(directory)
+    try:
+        done = cli("store", "compact")
+    finally:
+        os.close(lock)
+    assert (done.code, "is in use by process" in done.err) == (EX_TEMPFAIL, True)
+
+
+def test_compact_is_refused_while_a_command_has_the_store_open(cli, directory):
+    other = MailStore.open(directory)
+    try:
+        done = cli("store", "compact")
+    finally:
+        other.close()
+    assert (done.code, "is open elsewhere" in done.err) == (EX_TEMPFAIL, True)
+
+
+def test_mail_that_comes_during_a_compaction_is_deferred_and_not_lost(cli, directory):
+    guard = hold_alone(directory)
+    try:
+        done = cli.sendmail("bill@example.test")
+    finally:
+        os.close(guard)
+    assert (done.code, "is being compacted" in done.err) == (EX_TEMPFAIL, True)
+    assert len(cli.mail()) == 1
+
+
+def test_compact_without_a_store_says_so(cli):
+    assert cli("store", "compact").code == EX_NOINPUT
+
+
+def test_a_terminal_shows_a_bar(cli, tmp_path, directory, monkeypatch):
+    controller, terminal = pty.openpty()
+    shown = bytearray()
+
+    def drain():
+        while True:
+            try:
+                data = os.read(controller, 4096)
+            except OSError:  # the other end is closed
+                return
+            if not data:
+                return
+            shown.extend(data)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    with open(terminal, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stream)
+        patch.setenv("TERM", "xterm")
+        with _progress("backup") as told:
+            told(50, 100)
+            told(120, 100)
+    reader.join()
+    os.close(controller)
+    assert b"backup" in shown
