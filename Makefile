@@ -46,7 +46,7 @@ faults: build packages ## the long form of the fault tests
 	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 3600
 
 simulate: build ## the long form of the seeded simulations
-	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/store tests/queue --timeout 3600
+	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue --timeout 3600
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 	@set -e; for target in tests/fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target --seconds $${FUZZ_SECONDS:-60}; done
