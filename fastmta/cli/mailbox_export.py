@@ -5,10 +5,12 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from fastmta.cli.failures import EX_CANTCREAT, CommandFailed
+from fastmta.cli.nofollow import directory, new_file, read_file
 from fastmta.imap.mailbox_name import encode
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 
@@ -78,19 +80,32 @@ def _status_fields(row: "MessageRow") -> bytes:
 def export_maildir(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, *, flat: bool) -> int:
     """Adds all messages to a Maildir++; `flat`: to its top, else INBOX there and every other mailbox in a folder."""
     count = 0
-    for box in boxes:
-        folder = path if flat or box.name == "INBOX" else path / folder_name(box.name)
-        for part in ("cur", "new", "tmp"):
-            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder is not path:
-            (folder / "maildirfolder").touch(mode=0o600)
-        letters = _keyword_letters(folder)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with directory(path) as top:
+        for box in boxes:
+            if flat or box.name == "INBOX":
+                count += _export_folder(mailboxes, box, top)
+                continue
+            with directory(folder_name(box.name), top, create=True) as folder:
+                with suppress(FileExistsError):
+                    new_file("maildirfolder", folder).close()
+                count += _export_folder(mailboxes, box, folder)
+    return count
+
+
+def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int) -> int:
+    count = 0
+    letters = {name: letter for letter, name in read_keywords(folder).items()}
+    known = len(letters)
+    with (
+        directory("new", folder, create=True),
+        directory("tmp", folder, create=True) as tmp,
+        directory("cur", folder, create=True) as cur,
+    ):
         for row in _rows(mailboxes, box):
-            count += _write_maildir_message(mailboxes, box, row, folder, letters)
-        if letters:
-            names = sorted(letters, key=letters.__getitem__)
-            text = "".join(f"{KEYWORD_LETTERS.index(letters[name])} {name}\n" for name in names)
-            (folder / KEYWORDS_FILE).write_text(text)
+            count += _write_maildir_message(mailboxes, box, row, tmp, cur, letters)
+    if len(letters) > known:
+        _write_keywords(folder, letters)
     return count
 
 
@@ -99,19 +114,16 @@ def folder_name(name: str) -> str:
     return "." + ".".join(encode(level).decode("ascii").replace(".", CODED_DOT) for level in name.split("/"))
 
 
-def _keyword_letters(folder: Path) -> dict[str, str]:
-    """The keywords that a folder has letters for already."""
-    return {name: letter for letter, name in read_keywords(folder).items()}
-
-
-def read_keywords(folder: Path) -> dict[str, str]:
+def read_keywords(folder: int) -> dict[str, str]:
     """Letter to keyword by the folder's keywords file; what is not of its form is passed over."""
     out: dict[str, str] = {}
     try:
-        descriptor = os.open(folder / KEYWORDS_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = read_file(KEYWORDS_FILE, folder)
     except OSError:
+        file = None
+    if file is None:
         return out
-    with open(descriptor, "rb") as file:
+    with file:
         for raw in file.read(65_536).splitlines():
             number, _, name = raw.decode("ascii", "replace").partition(" ")
             if number.isdigit() and len(number) < 3 and int(number) < len(KEYWORD_LETTERS) and name:
@@ -119,8 +131,17 @@ def read_keywords(folder: Path) -> dict[str, str]:
     return out
 
 
+def _write_keywords(folder: int, letters: dict[str, str]) -> None:
+    """Replaces the keywords file, or whatever bears its name."""
+    temporary = f"{KEYWORDS_FILE}.{os.getpid()}.{time.time_ns()}"
+    with new_file(temporary, folder) as file:
+        for name in sorted(letters, key=letters.__getitem__):
+            file.write(b"%d %s\n" % (KEYWORD_LETTERS.index(letters[name]), name.encode("ascii", "replace")))
+    os.rename(temporary, KEYWORDS_FILE, src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def _write_maildir_message(
-    mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow", folder: Path, letters: dict[str, str]
+    mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow", tmp: int, cur: int, letters: dict[str, str]
 ) -> int:
     chunks = _chunks(mailboxes, box.id, row)
     first = next(chunks, None)
@@ -138,14 +159,20 @@ def _write_maildir_message(
                 letters[keyword] = free[0]
                 flags.append(free[0])
     host = socket.gethostname().replace("/", "\\057").replace(":", "\\072")
-    unique = f"{row.internal_date_s}.V{box.uid_validity}U{row.uid}P{os.getpid()}T{time.time_ns()}.{host}"
-    temporary = folder / "tmp" / unique
-    with open(temporary, "xb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        for block, _ in unix_blocks(_then(first, chunks)):
-            file.write(block)
-    os.utime(temporary, (row.internal_date_s, row.internal_date_s))
-    temporary.rename(folder / "cur" / f"{unique},S={temporary.stat().st_size}:2,{''.join(sorted(flags))}")
+    # The uid has leading zeros: names in order of text are messages in order of arrival, within a second too.
+    unique = f"{row.internal_date_s}.V{box.uid_validity}U{row.uid:010}P{os.getpid()}T{time.time_ns()}.{host}"
+    try:
+        with new_file(unique, tmp) as file:
+            for block, _ in unix_blocks(_then(first, chunks)):
+                file.write(block)
+            file.flush()
+            os.utime(file.fileno(), (row.internal_date_s, row.internal_date_s))
+            size = os.fstat(file.fileno()).st_size
+        os.rename(unique, f"{unique},S={size}:2,{''.join(sorted(flags))}", src_dir_fd=tmp, dst_dir_fd=cur)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(unique, dir_fd=tmp)
+        raise
     return 1
 
 

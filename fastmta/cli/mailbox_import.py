@@ -4,18 +4,19 @@ import asyncio
 import email.utils
 import os
 import re
-import stat
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from fastmta import _mime
 from fastmta._parser import normalize
-from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, CommandFailed
+from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, CommandFailed
 from fastmta.cli.mailbox_export import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords
-from fastmta.imap.mailbox_name import canonical, decode, require_creatable
+from fastmta.cli.nofollow import directory, read_file
+from fastmta.imap.mailbox_name import BadName, canonical, decode, require_creatable
 from fastmta.model.errors import FastMTAError, Refused
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 
@@ -61,6 +62,10 @@ class _Filer:
             await self._drained.wait()
 
     async def end(self, date_s: int, flags: int, keywords: list[str]) -> None:
+        """The message is whole; one without a byte is none."""
+        if self._blob.size == 0 and not self._after_cr:
+            self.abandon()
+            return
         if self._after_cr:
             self._structure.feed(b" ")
             self._blob.feed(b" ")
@@ -115,7 +120,10 @@ async def _outcome(task: "asyncio.Task[object]") -> bool:
 
 async def import_mbox(store: "MailStore", account: "Account", path: Path, mailbox: str) -> int:
     """Reads an mbox of any of the usual kinds into one mailbox; how many messages."""
-    with _opened(path) as file:
+    opened = read_file(path)
+    if opened is None:
+        raise CommandFailed(f"{path} is not a regular file", EX_NOINPUT)
+    with opened as file:
         first = file.readline(_READ_BYTES)
         if first and not first.startswith(b"From "):
             raise CommandFailed(f"{path} is not an mbox file: it does not begin with a From line", EX_DATAERR)
@@ -214,22 +222,36 @@ def _date_of(from_date: "re.Match[bytes] | None", header: bytes, otherwise_s: in
 
 async def import_maildir(store: "MailStore", account: "Account", path: Path, mailbox: str | None) -> int:
     """Reads a Maildir++ with its folders; how many messages."""
-    folders = [(path, mailbox or "INBOX")]
-    for entry in sorted(os.scandir(path), key=lambda each: each.name):
-        if entry.name.startswith(".") and entry.name not in (".", "..") and entry.is_dir(follow_symlinks=False):
-            name = _mailbox_name(entry.name)
-            folders.append((Path(entry.path), f"{mailbox}/{name}" if mailbox else name))
-    if len(folders) == 1 and not any((path / part).is_dir() for part in ("cur", "new")):
-        raise CommandFailed(f"{path} is not a Maildir: it has neither cur nor new", EX_DATAERR)
-    count = 0
-    for folder, name in folders:
-        files = _maildir_files(folder)
-        filer = _Filer(store, await _mailbox(store, account, name))
-        letters = read_keywords(folder)
-        for file in files:
-            await _import_maildir_file(filer, file, letters)
-        count += await filer.settle()
+    with directory(path) as top:
+        names = [e.name for e in os.scandir(top) if e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+        folders = [(name, _mailbox_name(name)) for name in sorted(names)]
+        for _, name in folders:
+            _require_name(f"{mailbox}/{name}" if mailbox else name)  # before anything is read
+        if not folders and not {"cur", "new"}.intersection(os.listdir(top)):
+            raise CommandFailed(f"{path} is not a Maildir: it has neither cur nor new", EX_DATAERR)
+        count = await _import_folder(store, account, top, mailbox or "INBOX")
+        for folder_name, name in folders:
+            with directory(folder_name, top) as folder:
+                count += await _import_folder(store, account, folder, f"{mailbox}/{name}" if mailbox else name)
     return count
+
+
+async def _import_folder(store: "MailStore", account: "Account", folder: int, name: str) -> int:
+    filer = _Filer(store, await _mailbox(store, account, name))
+    letters = read_keywords(folder)
+    with ExitStack() as stack:
+        found: list[tuple[float, str, int]] = []
+        for part in ("cur", "new"):
+            try:
+                fd = stack.enter_context(directory(part, folder))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for entry in os.scandir(fd):
+                if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                    found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name, fd))
+        for _, file_name, fd in sorted(found):  # oldest first
+            await _import_maildir_file(filer, file_name, fd, letters)
+    return await filer.settle()
 
 
 def _mailbox_name(directory: str) -> str:
@@ -238,37 +260,24 @@ def _mailbox_name(directory: str) -> str:
     for level in directory[1:].split("."):
         try:
             levels.append(decode(os.fsencode(level.replace(CODED_DOT, "."))))
-        except FastMTAError:
+        except BadName:
             levels.append(os.fsencode(level).decode("utf-8", "replace"))
     return canonical("/".join(levels))
 
 
-def _maildir_files(folder: Path) -> list[Path]:
-    """The messages of one folder, oldest first: names begin with the time of delivery."""
-    found: list[tuple[float, str, Path]] = []
-    for part in ("cur", "new"):
-        directory = folder / part
-        if not directory.is_dir() or directory.is_symlink():
-            continue
-        for entry in os.scandir(directory):
-            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name, Path(entry.path)))
-    return [path for _, _, path in sorted(found)]
-
-
-async def _import_maildir_file(filer: _Filer, path: Path, letters: dict[str, str]) -> None:
+async def _import_maildir_file(filer: _Filer, name: str, above: int, letters: dict[str, str]) -> None:
     try:
-        opened = _opened(path, os.O_NOFOLLOW | os.O_NONBLOCK)
+        opened = read_file(name, above)
     except FileNotFoundError:
         return  # its reader has moved it meanwhile
+    if opened is None:
+        return
     with opened as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return
         filer.begin()
         while data := file.read(_READ_BYTES):
             await filer.feed(data)
-    info = path.name.partition(":2,")[2].partition(",")[0]
+    info = name.partition(":2,")[2].partition(",")[0]
     flags = 0
     for bit, letter in MAILDIR_FLAGS:
         if letter in info:
@@ -279,8 +288,11 @@ async def _import_maildir_file(filer: _Filer, path: Path, letters: dict[str, str
     await filer.end(int(status.st_mtime) or int(time.time()), flags, keywords)
 
 
-def _opened(path: Path, flags: int = 0) -> BinaryIO:
-    return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags), "rb")
+def _require_name(name: str) -> None:
+    try:
+        require_creatable(canonical(name))
+    except BadName as error:
+        raise CommandFailed(f"{name}: {error}", EX_DATAERR) from error
 
 
 async def _mailbox(store: "MailStore", account: "Account", name: str) -> "Mailbox":
@@ -288,7 +300,7 @@ async def _mailbox(store: "MailStore", account: "Account", name: str) -> "Mailbo
     name = canonical(name)
     found = store.mailboxes.get(account.id, name)
     if found is None:
-        require_creatable(name)
+        _require_name(name)
         found = await store.mailboxes.create(account.id, name)
         await store.mailboxes.subscribe(account.id, name)
     return found

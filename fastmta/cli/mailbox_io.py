@@ -56,4 +56,7 @@ async def import_mailboxes(
 
 
 def _is_directory(path: Path) -> bool:
+    """CommandFailed for a symbolic link: what it leads to may be another's choice than the caller's."""
+    if path.is_symlink():
+        raise CommandFailed(f"{path} is a symbolic link", EX_NOINPUT)
     return path.is_dir()

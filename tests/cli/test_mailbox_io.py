@@ -224,3 +224,95 @@ def test_internal_data_of_other_servers_is_left_out(cli, tmp_path):
     )
     cli.ok("mailbox", "import", USER, str(tmp_path / "in.mbox"))
     assert [each[:3] for each in whole(cli)] == [(b"Subject: real\r\n\r\nx\r\n", 0, b"a b")]
+
+
+def maildir(path):
+    for part in ("cur", "new", "tmp"):
+        (path / part).mkdir(parents=True)
+    return path
+
+
+def test_link_in_place_of_the_path_is_refused(filled, tmp_path):
+    box = maildir(tmp_path / "box")
+    (box / "new" / "1").write_bytes(b"Subject: x\n\n")
+    (tmp_path / "in.mbox").write_bytes(b"From x Thu Jan  1 00:00:00 1970\nSubject: x\n\n")
+    for target in ("box", "in.mbox"):
+        link = tmp_path / f"link-{target}"
+        link.symlink_to(tmp_path / target)
+        for command in ("import", "export"):
+            done = filled("mailbox", command, USER, str(link))
+            assert (done.code, "is a symbolic link" in done.err) == (66, True)
+    assert names(filled)["INBOX"] == 3
+
+
+@pytest.mark.parametrize("planted", ["cur", "tmp", ".Sent", ".Sent/tmp"])
+def test_export_does_not_write_through_a_link(filled, tmp_path, planted):
+    box, elsewhere = tmp_path / "box", maildir(tmp_path / "elsewhere")
+    (box / planted).parent.mkdir(parents=True, exist_ok=True)
+    (box / planted).symlink_to(elsewhere)
+    put(filled, b"Subject: sent\r\n\r\n", "Sent")
+    done = filled("mailbox", "export", USER, str(box))
+    assert (done.code, "Not a directory" in done.err) == (74, True)
+    assert [each for each in elsewhere.rglob("*") if each.is_file()] == []
+
+
+def test_export_replaces_a_link_for_the_keywords_and_leaves_its_target(filled, tmp_path):
+    box = maildir(tmp_path / "box")
+    (tmp_path / "target").write_text("precious")
+    (box / "dovecot-keywords").symlink_to(tmp_path / "target")
+    (box / "maildirfolder").symlink_to(tmp_path / "absent")
+    filled.ok("mailbox", "export", USER, str(box))
+    assert (tmp_path / "target").read_text() == "precious"
+    assert (box / "dovecot-keywords").read_text() == "0 Later\n"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_folder_that_is_no_modified_utf7_is_read_by_its_name(cli, tmp_path):
+    cli.user(USER)
+    folder = maildir(maildir(tmp_path / "box") / ".R&D")
+    (folder / "new" / "1").write_bytes(b"Subject: x\n\n")
+    cli.ok("mailbox", "import", USER, str(tmp_path / "box"))
+    assert names(cli)["R&D"] == 1
+
+
+@pytest.mark.parametrize("folder", [".a..b", ".a%b"])
+def test_folder_that_no_mailbox_can_be_called_after_is_told_before_anything_is_read(cli, tmp_path, folder):
+    cli.user(USER)
+    box = maildir(tmp_path / "box")
+    (box / "new" / "1").write_bytes(b"Subject: x\n\n")
+    maildir(box / folder)
+    assert cli("mailbox", "import", USER, str(box)).code == 65
+    assert names(cli)["INBOX"] == 0
+
+
+def test_mailbox_that_cannot_be_made_is_refused(cli, tmp_path):
+    cli.user(USER)
+    done = cli("mailbox", "import", USER, str(maildir(tmp_path / "box")), "--mailbox", "a//b")
+    assert (done.code, "empty level" in done.err) == (65, True)
+
+
+def test_messages_without_a_byte_are_left_out(cli, tmp_path):
+    cli.user(USER)
+    (maildir(tmp_path / "box") / "new" / "1").write_bytes(b"")
+    assert cli.ok("mailbox", "import", USER, str(tmp_path / "box")).out.startswith("0 messages")
+    from_line = b"From x Thu Jan  1 00:00:00 1970\n"
+    (tmp_path / "in.mbox").write_bytes(from_line + b"\n" + from_line + b"Subject: x\n\n\n")
+    assert cli.ok("mailbox", "import", USER, str(tmp_path / "in.mbox")).out.startswith("1 message ")
+
+
+def test_empty_mailbox_makes_an_empty_file_and_an_empty_maildir(cli, tmp_path):
+    cli.user(USER)
+    assert cli.ok("mailbox", "export", USER, str(tmp_path / "out.mbox")).out.startswith("0 messages")
+    assert (tmp_path / "out.mbox").read_bytes() == b""
+    cli.ok("mailbox", "export", USER, str(tmp_path / "out"), "--format", "maildir")
+    assert cli.ok("mailbox", "import", USER, str(tmp_path / "out")).out.startswith("0 messages")
+
+
+def test_messages_of_one_second_keep_their_order_in_a_maildir(cli, tmp_path):
+    cli.user(USER)
+    for number in range(12):
+        put(cli, b"Subject: %d\r\n\r\n" % number)
+    cli.ok("mailbox", "export", USER, str(tmp_path / "out"), "--format", "maildir")
+    cli.ok("mailbox", "purge", USER, "--yes")
+    cli.ok("mailbox", "import", USER, str(tmp_path / "out"))
+    assert [text for text, *_ in whole(cli)] == [b"Subject: %d\r\n\r\n" % number for number in range(12)]
