@@ -1,11 +1,11 @@
 """DATA: only CRLF.CRLF ends it, however the bytes were cut; bare newlines are found; arrival bits are right."""
 
-import data_oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmta._parser import DataReceiver
+from tests.parser import data_oracle
 from tests.support.feed import same_for_every_cut
 
 SMUGGLING = [
