@@ -249,6 +249,8 @@ class Supervisor:
                 if not self.pool.stopping:
                     self._stop("control socket")
             case "status":
+                for worker in self.pool.workers:
+                    worker.status = None  # an answer to an earlier question tells of an earlier queue
                 workers = self.pool.broadcast("status")[:1]  # the queue is one: any worker can count it
                 self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
             case other:
