@@ -221,13 +221,23 @@ cdef class CommandParser:
         # A CR that belongs to a literal's octets is the literal's own.
         if self.used > self.literal_stop and self.buffer[self.used - 1] == c'\r':
             self.used -= 1
-        if self.state != S_RAW and not self.behind_stream:
+        if self.state != S_RAW:
             kind = self._announced(self.buffer, self.used)
             if kind:
-                return self._literal(kind)
+                return self._second_message(kind) if self.behind_stream else self._literal(kind)
         cdef bytes command = PyBytes_FromStringAndSize(self.buffer, self.used)
         self._release()
         return self._whole(command)
+
+    cdef int _second_message(self, int kind) except -2:
+        """A further literal behind APPEND's: the command is refused, and a "{n+}" must not be taken for commands."""
+        self.command = PyBytes_FromStringAndSize(self.buffer, self.used)
+        self._release()
+        if not self.literal_sync and (kind == 3 or self.literal_size > self.skip_bytes):
+            self.behind_stream = False
+            return E_FATAL
+        self._refused()
+        return E_APPEND_END
 
     cdef int _whole(self, bytes command):
         self.command = command

@@ -80,8 +80,26 @@ def events(pieces: list[bytes], *, accept: bool = True, limits: tuple[int, int, 
             [("APPEND", b"a append {5+}\r\nINBOX (\\Seen) {2}"), ("DATA", b"hi"), ("APPEND_END", b"")],
         ),
         (
-            b"a APPEND x {2+}\r\nhi {3+}\r\n",
-            [("APPEND", b"a APPEND x {2+}"), ("DATA", b"hi"), ("APPEND_END", b" {3+}")],
+            b"a APPEND x {2+}\r\nhi {9+}\r\nx DELETE y {3+}\r\nz\r\n\r\nb NOOP\r\n",
+            [
+                ("APPEND", b"a APPEND x {2+}"),
+                ("DATA", b"hi"),
+                ("APPEND_END", b" {9+}"),
+                ("COMMAND", b"b NOOP"),
+            ],
+        ),
+        (
+            b"a APPEND x {2+}\r\nhi {9}\r\nb NOOP\r\n",
+            [
+                ("APPEND", b"a APPEND x {2+}"),
+                ("DATA", b"hi"),
+                ("APPEND_END", b" {9}"),
+                ("COMMAND", b"b NOOP"),
+            ],
+        ),
+        (
+            b"a APPEND x {2+}\r\nhi {1001+}\r\n",
+            [("APPEND", b"a APPEND x {2+}"), ("DATA", b"hi"), ("FATAL", b" {1001+}")],
         ),
     ],
 )
