@@ -108,7 +108,8 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
     elif verb == VERB_QUIT:
         self.closing = True
         return _say(self, b"221 2.0.0 Bye\r\n", 15)
-    elif verb == VERB_NOOP or verb == VERB_RSET or verb == VERB_VRFY or verb == VERB_EXPN or verb == VERB_HELP:
+    elif (verb == VERB_NOOP or verb == VERB_RSET or verb == VERB_VRFY or verb == VERB_EXPN or verb == VERB_HELP
+          or verb == VERB_EHLO or verb == VERB_HELO or verb == VERB_LHLO):
         self.junk += 1
         if self.junk > service.junk_limit:
             _error(self, False)

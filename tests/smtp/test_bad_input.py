@@ -245,7 +245,7 @@ def test_rcpt_probing_is_slowed_and_then_ended(rig: SmtpRig) -> None:
     assert client.ended
 
 
-@pytest.mark.parametrize("junk", [b"NOOP\r\n", b"RSET\r\n", b"VRFY x\r\n", b"HELP\r\n"])
+@pytest.mark.parametrize("junk", [b"NOOP\r\n", b"RSET\r\n", b"VRFY x\r\n", b"HELP\r\n", b"EHLO x\r\n", b"HELO x\r\n"])
 def test_floods_of_harmless_commands_end_in_421(rig: SmtpRig, junk: bytes) -> None:
     client = rig.connect().start()
     client.say(junk * 100)
