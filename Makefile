@@ -22,6 +22,7 @@ $(VENV)/.venv:
 
 $(BUILT): $(VENV)/.venv $(SOURCES)
 	@echo "installing libraries and compiling (about two minutes the first time)"
+	@rm -f fastmta/*.so
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -49,16 +50,17 @@ simulate: build ## the long form of the seeded simulations
 	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue --timeout 3600
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris || echo "no atheris here: mutation without coverage"
 	@set -e; for target in tests/fuzz/fuzz_*.py; do echo "$$target"; $(BIN)/python $$target --seconds $${FUZZ_SECONDS:-60}; done
 
 bench: build packages ## measure against peers; prints ratios
 	@$(BIN)/python -m bench.run
 
 debug: $(VENV)/.venv ## compile with bounds checks and without optimisation
-	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force && rm -f $(BUILT)
+	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force; rm -f $(BUILT)
 
 asan: $(VENV)/.venv ## compile with AddressSanitizer and run the extensions' tests under it
-	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force && rm -f $(BUILT)
+	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force; rm -f $(BUILT)
 	@LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session --timeout 600
 
