@@ -56,11 +56,13 @@ fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 bench: build packages ## measure against peers; prints ratios
 	@$(BIN)/python -m bench.run
 
-debug: $(VENV)/.venv ## compile with bounds checks and without optimisation
-	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force; rm -f $(BUILT)
+debug: build ## compile with bounds checks and without optimisation
+	@rm -f $(BUILT)
+	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force
 
-asan: $(VENV)/.venv ## compile with AddressSanitizer and run the extensions' tests under it
-	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force; rm -f $(BUILT)
+asan: build ## compile with AddressSanitizer and run the extensions' tests under it
+	@rm -f $(BUILT)
+	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force
 	@LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session --timeout 600
 
