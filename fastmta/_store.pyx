@@ -1,7 +1,7 @@
 """The store: one LMDB environment, a native committer thread, units of operations, and read loops.
 
 All that touches LMDB is here (docs/adr/0001 to 0004). The parts, in the order of their inclusion: the library's functions, stored
-records, a transaction, the operations on it, the committer, units, blobs, reads, and the Store itself.
+records, a transaction, the disk's reserve, the operations, the committer, units, blobs, reads, and the Store itself.
 
 Invariants: nothing is answered before its commit has returned; a unit is applied whole or not at all; no pointer into the map
 outlives the call that read it; the committer never takes the GIL and touches only C memory.
@@ -20,8 +20,10 @@ from fastmta.model.errors import StorageFailure
 
 include "_store_parts/lmdb.pxi"
 include "_store_parts/records.pxi"
+include "_store_parts/system.pxi"
 include "_store_parts/committer_types.pxi"
 include "_store_parts/txn.pxi"
+include "_store_parts/room.pxi"
 include "_store_parts/ops_queue.pxi"
 include "_store_parts/ops_mail.pxi"
 include "_store_parts/ops_message.pxi"

@@ -284,6 +284,7 @@ cdef void* committer_main(void* argument) noexcept nogil:
     pthread_sigmask(SIG_BLOCK, &signals, NULL)
     memset(&t, 0, sizeof(t))
     t.s = s
+    t.room = t.spare = NEVER
     while True:
         pthread_mutex_lock(&s.mutex)
         while s.head == NULL and not s.stopping:
@@ -295,12 +296,14 @@ cdef void* committer_main(void* argument) noexcept nogil:
         if s.head != NULL:
             gather(s)
         n = take_batch(s, units)
+        t.reserve = s.reserve
         if n == 0 and s.stopping:
             pthread_mutex_unlock(&s.mutex)
             break
         pthread_mutex_unlock(&s.mutex)
         if n:
             started = clock_ns(CLOCK_MONOTONIC)
+            look_at_disk(s, &t, started)
             batch_run(s, &t, units, n)
             s.patience_ns += (clock_ns(CLOCK_MONOTONIC) - started - s.patience_ns) // 8
             finish_batch(s, units, n)

@@ -1,49 +1,4 @@
-# What the committer's thread shares with the store, and the system calls it needs.
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_condattr_t:
-        pass
-    int pthread_create(pthread_t*, void*, void* (*)(void*) noexcept nogil, void*)
-    int pthread_join(pthread_t, void**)
-    int pthread_mutex_init(pthread_mutex_t*, void*)
-    int pthread_mutex_lock(pthread_mutex_t*)
-    int pthread_mutex_unlock(pthread_mutex_t*)
-    int pthread_mutex_destroy(pthread_mutex_t*)
-    int pthread_condattr_init(pthread_condattr_t*)
-    int pthread_condattr_setclock(pthread_condattr_t*, int)
-    int pthread_cond_init(pthread_cond_t*, pthread_condattr_t*)
-    int pthread_cond_wait(pthread_cond_t*, pthread_mutex_t*)
-    int pthread_cond_timedwait(pthread_cond_t*, pthread_mutex_t*, timespec*)
-    int pthread_cond_signal(pthread_cond_t*)
-    int pthread_cond_broadcast(pthread_cond_t*)
-    int pthread_cond_destroy(pthread_cond_t*)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec*)
-    enum: CLOCK_REALTIME
-    enum: CLOCK_MONOTONIC
-
-cdef extern from "<signal.h>" nogil:
-    int kill(int, int)
-    enum: SIGKILL
-    ctypedef struct sigset_t:
-        pass
-    int sigfillset(sigset_t*)
-    int pthread_sigmask(int, sigset_t*, sigset_t*)
-    enum: SIG_BLOCK
-
-cdef extern from "<unistd.h>" nogil:
-    int getpid()
-    ssize_t write(int, const void*, size_t)
+# What the committer's thread shares with the store.
 
 cdef enum:
     INJECT_PUT = 1
@@ -57,6 +12,9 @@ cdef enum:
     BUSY_SLICE_PAUSE_MS = 50  # between two slices while units keep coming
     READER_CHECK_MS = 60000
     MAX_PATIENCE_NS = 1000000
+    LIST_WEIGHT = 256  # of one uid in FLAGS or EXPUNGE, in bytes: it bounds what one transaction does
+    COPY_WEIGHT = 1024  # and in COPY
+    UNITS_KEPT = 256  # of those that are done, for the next ones
 
 cdef size_t MAX_WEIGHT = 4 * 1024 * 1024
 
@@ -69,6 +27,9 @@ cdef struct StoreState:
     int stopping
     int sleeping
     int reap_now  # somebody waits for all due trash to go
+    int hurry  # the disk is low: all trash goes at once, however young
+    int volume_fd  # on the disk that the environment lies on
+    uint64_t reserve  # bytes of that disk that new mail leaves free
     int64_t trash_delay_ms
     int64_t trash_due_ms  # the earliest row; may be early, never late for rows of our own
     int64_t reader_check_ms
@@ -94,6 +55,7 @@ cdef struct StoreState:
     uint64_t own_txn_id
     uint64_t busy_ns
     uint64_t reaped
+    uint64_t turned_away  # operations refused for the reserve
     uint64_t* cells
     int cell_seconds
     int cell_messages

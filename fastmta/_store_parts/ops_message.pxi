@@ -296,6 +296,8 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef int64_t count = 0
     cdef bint same_account
     cdef int rc
+    if not op.mode and not may_grow(t, <int64_t>op.part[0] // 4 * COPY_WEIGHT):
+        return FAIL_FULL
     rc = mailbox_get(t, op.a, source)
     if rc:
         return rc

@@ -216,7 +216,10 @@ cdef int pending_get(Txn* t, Body* body, Key* k, PendingRecord* pending) noexcep
 cdef int op_chunks(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef PendingRecord pending
     cdef Key k
-    cdef int rc = pending_get(t, op.body, &k, &pending)
+    cdef int rc
+    if not may_grow(t, op.b):
+        return FAIL_FULL
+    rc = pending_get(t, op.body, &k, &pending)
     if rc:
         return rc
     if chunks_put(t, op.body.blob_id, &pending, op.body.bytes.data, op.b) < 0:
@@ -237,7 +240,10 @@ cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef size_t n = body.bytes.length - tail
     cdef PendingRecord pending
     cdef Key k
-    cdef int rc = blob_flush(t)
+    cdef int rc
+    if not may_grow(t, body.bytes.length):
+        return FAIL_FULL
+    rc = blob_flush(t)
     if rc:
         return rc
     memset(&pending, 0, sizeof(pending))

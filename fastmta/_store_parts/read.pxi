@@ -123,19 +123,10 @@ cdef class Snapshot:
 
 
 cdef uint64_t free_pages(Reading reading) except? 0:
-    """Pages inside the file that later transactions will use before it grows; a row each transaction that freed some."""
-    cdef void* cursor
-    cdef MDB_val key, value
-    cdef uint64_t count, pages = 0
-    cdef int rc = mdb_cursor_open(reading.txn, 0, &cursor)  # 0: LMDB's own list of free pages, its length in front
-    if rc:
-        raise StorageFailure(lmdb_error(rc))
-    rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST)
-    while rc == 0:
-        memcpy(&count, value.mv_data, 8)
-        pages += count
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
-    mdb_cursor_close(cursor)
+    """Pages inside the file that later transactions will use before it grows."""
+    cdef int64_t pages = pages_in_list(reading.txn)
+    if pages < 0:
+        raise StorageFailure("the list of free pages cannot be read")
     return pages
 
 

@@ -1,35 +1,5 @@
 # The store of one process: opening, submitting, dispatching, closing.
 
-cdef extern from "<sys/eventfd.h>" nogil:
-    int eventfd(unsigned int, int)
-    enum: EFD_NONBLOCK
-    enum: EFD_CLOEXEC
-
-cdef extern from "<sys/statfs.h>" nogil:
-    struct c_statfs "statfs":
-        long f_type
-    int c_statfs_of "statfs"(const char*, c_statfs*)
-
-cdef extern from "<fcntl.h>" nogil:
-    struct flock:
-        short l_type
-        short l_whence
-        long l_start
-        long l_len
-        int l_pid
-    int fcntl(int, int, ...)
-    enum: F_WRLCK
-    enum: F_UNLCK
-
-cdef extern from "<unistd.h>" nogil:
-    int c_close "close"(int)
-    ssize_t c_read "read"(int, void*, size_t)
-
-cdef enum:
-    F_OFD_GETLK_ = 36
-    F_OFD_SETLK_ = 37
-    UNITS_KEPT = 256
-
 ID_BLOCK = 1 << 20
 _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0x517B: "SMB", 0x01021997: "9p",
                          0x00C36400: "Ceph", 0x5346414F: "AFS", 0x7461636F: "OCFS2", 0x01161970: "GFS2"}
@@ -172,6 +142,7 @@ cdef class Store:
         if found != SCHEMA:
             raise StorageFailure(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
         self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.s.volume_fd = self._lock_fd
         dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
                 if not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
         for start in range(0, len(dead), 1000):
@@ -543,6 +514,7 @@ cdef class Store:
             "busy_seconds": self.s.busy_ns / 1e9,
             "pending_units": self.s.pending,
             "pending_bytes": self._pending_bytes,
+            "turned_away_units": self.s.turned_away,
             "reaped_blobs": self.s.reaped,
             "map_bytes": info.me_mapsize,
             "map_used_bytes": (info.me_last_pgno + 1) * PAGE,
@@ -550,6 +522,12 @@ cdef class Store:
             "last_txn_id": info.me_last_txnid,
             "readers": info.me_numreaders,
         }
+
+    def set_reserve(self, uint64_t reserve_bytes):
+        """From the next batch on, what brings new mail and would leave less of the disk free fails as "full"; 0: no reserve."""
+        pthread_mutex_lock(&self.s.mutex)
+        self.s.reserve = reserve_bytes if reserve_bytes < <uint64_t>NEVER else <uint64_t>NEVER
+        pthread_mutex_unlock(&self.s.mutex)
 
     def set_metrics(self, cells, int commit_seconds_index, int commit_messages_index):
         """Has the committer record into cells of runtime/metrics.py; `cells` stays referenced until the store closes."""

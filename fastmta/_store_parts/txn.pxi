@@ -54,6 +54,12 @@ cdef struct Txn:
     int no_undo
     int fail_in  # writes until a unit's injected failure; 0: none
     int64_t now_ms
+    int64_t reserve
+    int64_t looked_reserve
+    int64_t looked_ns
+    int64_t looked_spare
+    int64_t room  # bytes that new mail may still take
+    int64_t spare  # and those that a bounce or a copy may
     Buffer undo
     Buffer scratch
     Buffer scratch2

@@ -15,10 +15,6 @@ COMMITTED = 1
 REFUSED = 2
 FAILED = 3
 
-cdef enum:
-    LIST_WEIGHT = 256  # of one uid in FLAGS, EXPUNGE or COPY, in bytes: it bounds what one transaction does
-
-
 def normal_keywords(bytes keywords not None):
     """A space-joined list of keywords as it is stored: each once, without regard to case, and sorted."""
     if b" " not in keywords:
@@ -231,7 +227,7 @@ cdef class Unit:
         op.a = source_id
         op.b = target_id
         op.mode = move
-        self.u.weight += len(uids) // 4 * LIST_WEIGHT * 4
+        self.u.weight += len(uids) // 4 * COPY_WEIGHT
         return 0
 
     cpdef int take_recent(self, uint64_t mailbox_id) except -1:

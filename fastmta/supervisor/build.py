@@ -73,7 +73,12 @@ class MailServer:
         place, store = self._place, self._store
         store.raw.set_metrics(place.cells, METRICS.commit_seconds.index, METRICS.commit_messages.index)
         self._watch = StorageWatch(
-            config.data_directory, config.queue_minfree, config.message_size_limit, place.log, self._reusable_bytes
+            config.data_directory,
+            config.queue_minfree,
+            config.message_size_limit,
+            place.log,
+            self._reusable_bytes,
+            store.raw.set_reserve,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl)

@@ -1,13 +1,16 @@
 """Whether new mail may be taken in: the disk's free space against queue_minfree, looked at once a second.
 
 Below it new mail gets 452 4.3.1 while reading and deleting go on. Pages that the store has freed inside its file count
-as free space, since a full disk that mail was deleted from would otherwise refuse for ever.
+as free space, since a full disk that mail was deleted from would otherwise refuse for ever; but a quarter of the
+reserve must be free on the disk itself, because such pages do not fit every message. What comes between two looks the
+store's committer refuses by itself: it is told the reserve.
 """
 
 import os
 from collections.abc import Callable
 from typing import Final
 
+from fastmta._store import MINFREE_FLOOR
 from fastmta.runtime.log import Log
 
 MESSAGE_SHARE: Final = 1.5  # of message_size_limit: Postfix's own advice for queue_minfree
@@ -26,10 +29,12 @@ class StorageWatch:
         message_size_limit: int,
         log: Log,
         reusable_bytes: Callable[[], int] = lambda: 0,
+        set_reserve: Callable[[int], None] = lambda reserve_bytes: None,
     ) -> None:
         self._path = path
         self._log = log
         self._reusable_bytes = reusable_bytes
+        self._set_reserve = set_reserve
         self.trouble = ""
         self.configure(queue_minfree, message_size_limit)
 
@@ -51,12 +56,15 @@ class StorageWatch:
             self._say(f"the data directory cannot be looked at: {error.strerror}")
             return
         total = disk.f_blocks * disk.f_frsize
-        free = disk.f_bavail * disk.f_frsize + self._reusable_bytes()
+        on_disk = disk.f_bavail * disk.f_frsize
         wanted = self._minfree or int(
             min(max(MESSAGE_SHARE * self._message_size_limit, DISK_SHARE * total), TINY_SHARE * total)
         )
-        if free < wanted * (RESUME_SHARE if self.trouble else 1.0):
-            self._say(f"free space {free} bytes is below queue_minfree {wanted}")
+        self._set_reserve(wanted)
+        bound = wanted * (RESUME_SHARE if self.trouble else 1.0)
+        free = on_disk if on_disk >= bound else on_disk + self._reusable_bytes()
+        if free < bound or on_disk < wanted * MINFREE_FLOOR:
+            self._say(f"free space {free} bytes, {on_disk} of them on the disk itself, is below queue_minfree {wanted}")
         else:
             self._say("")
 

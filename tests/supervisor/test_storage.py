@@ -55,5 +55,19 @@ def test_it_recovers_by_itself_a_little_above_the_bound(disk: Disk) -> None:
 
 
 def test_pages_freed_inside_the_store_count(disk: Disk) -> None:
-    disk.f_bavail = 10
-    assert watch(100, reusable_bytes=lambda: 90).ok()
+    disk.f_bavail = 30
+    assert watch(100, reusable_bytes=lambda: 70).ok()
+    assert not watch(100, reusable_bytes=lambda: 69).ok()
+
+
+@pytest.mark.parametrize(("on_disk", "ok"), [(24, False), (25, True)])
+def test_a_quarter_of_the_reserve_is_on_the_disk_itself(disk: Disk, on_disk: int, ok: bool) -> None:
+    disk.f_bavail = on_disk
+    assert watch(100, reusable_bytes=lambda: 1000).ok() is ok
+
+
+def test_the_store_is_told_the_reserve(disk: Disk) -> None:
+    told: list[int] = []
+    watched = watch(100, set_reserve=told.append)
+    watched.configure(200, 1000)
+    assert told == [100, 200]
