@@ -127,7 +127,8 @@ async def _span(session: Session, mailbox_id: int, uid: int, record: bytes | Non
             await session.wire.flush()
             if session.state == State.LOGOUT:
                 break
-            data = session.mailboxes.read(mailbox_id, uid, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
+            # By its row: another session's EXPUNGE must not cost this one its connection.
+            data = session.mailboxes.read_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
             if not data:
                 break
             session.write(data)

@@ -15,6 +15,7 @@ from fastmta._store import (
     TABLE_USAGE,
     Blob,
     Unit,
+    blob_read,
     fetch_lines,
     mailbox_changes,
     mailbox_fields,
@@ -255,6 +256,17 @@ class Mailboxes:
     def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
         """Bytes of a message, its prefix first, a copy; b"" at the end, None where it is gone; at most 256 KB."""
         return message_read(self._raw, mailbox_id, uid, offset, length)
+
+    def read_on(self, row: MessageRow, offset: int, length: int) -> bytes | None:
+        """As `read`, even where the message was expunged after its row was read; None where its bytes are gone too.
+
+        The trash keeps them for a minute, so that whoever is in the middle of a message can mostly end it.
+        """
+        beginning = row.prefix[offset : offset + length]
+        if len(beginning) == length:
+            return beginning
+        rest = blob_read(self._raw, row.blob_id, max(0, offset - len(row.prefix)), length - len(beginning))
+        return None if rest is None else beginning + rest
 
     # --- writing ---
 

@@ -70,6 +70,7 @@ class FakeMailboxes:
         self._subscribed: set[str] = set()
         self._next_id = 1
         self._validity = 1000
+        self.reaped = False  # whether the bytes of expunged messages have gone
 
     def _touch(self, box: Any) -> None:
         rows = self._messages[box.id].values()
@@ -163,6 +164,9 @@ class FakeMailboxes:
     def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> Any:
         row = self._messages[mailbox_id].get(uid)
         return None if row is None else (row.prefix + row.data)[offset : offset + length]
+
+    def read_on(self, row: Any, offset: int, length: int) -> Any:
+        return None if self.reaped else (row.prefix + row.data)[offset : offset + length]
 
     def new_blob(self) -> Any:
         return FakeBlob()

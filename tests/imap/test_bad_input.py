@@ -116,6 +116,26 @@ async def test_a_peer_that_does_not_read_costs_a_bounded_buffer(world: World) ->
 
 
 @MEMORY
+async def test_a_message_expunged_inside_its_literal_is_sent_to_its_end(world: World) -> None:
+    client = await world.login("INBOX")
+    message = b"Subject: big\r\n\r\n" + b"x" * 900_000
+    await client.append(message)
+    client.transport.full = True
+    client.protocol.data_received(b"a FETCH 1 BODY.PEEK[]\r\nb NOOP\r\n")
+    await client.settle()
+    box = world.store.mailboxes.get(1, "INBOX")
+    await world.store.mailboxes.expunge(box.id, None, False)
+    client.transport.full = False
+    client.protocol.resume_writing()
+    await client.settle()
+    whole = b"* 1 FETCH (BODY[] {%d}\r\n%b)\r\na " % (len(message), message)
+    out = client.take()
+    assert out.startswith(whole)
+    assert out[len(whole) :].endswith(b"* 1 EXPUNGE\r\nb OK NOOP completed\r\n"), "told when it may be, not before"
+    assert not client.transport.closed
+
+
+@MEMORY
 async def test_a_message_that_vanishes_inside_its_literal_ends_the_connection(world: World) -> None:
     client = await world.login("INBOX")
     message = b"Subject: big\r\n\r\n" + b"x" * 900_000
@@ -125,6 +145,7 @@ async def test_a_message_that_vanishes_inside_its_literal_ends_the_connection(wo
     await client.settle()
     box = world.store.mailboxes.get(1, "INBOX")
     await world.store.mailboxes.expunge(box.id, None, False)
+    world.store.mailboxes.reaped = True
     client.transport.full = False
     client.protocol.resume_writing()
     await client.settle()

@@ -401,3 +401,28 @@ def test_summary_is_one_pass_over_all(store: Store) -> None:
         array("I", [1, 2]),
         {b"a", b"b", b"c"},
     )
+
+
+async def test_a_message_can_be_read_on_until_the_trash_has_its_bytes(tmp_path: Path) -> None:
+    mail = MailStore.open(tmp_path / "store", sync=False, trash_delay_ms=60_000)
+    try:
+        box = (await mail.accounts.add("user@example.org", "hash")).inbox_id
+        body = os.urandom(300_000)
+        await put(mail, box, body, prefix=b"Received: x\r\n")
+        (row,) = mail.mailboxes.rows(box)
+        await mail.mailboxes.expunge(box, None, False)
+        whole = b"Received: x\r\n" + body
+        assert mail.mailboxes.read(box, row.uid, 0, 10) is None
+        for offset, length in ((0, 5), (0, 13), (3, 10), (3, 11), (13, 7), (20, 250_000), (299_000, 9_999)):
+            assert mail.mailboxes.read_on(row, offset, length) == whole[offset : offset + length]
+        assert mail.mailboxes.read_on(row, len(whole), 1) == b""
+    finally:
+        mail.close()
+
+
+async def test_what_the_trash_has_taken_is_gone_for_all(mail: MailStore, account: Account) -> None:
+    await put(mail, account.inbox_id, os.urandom(300_000))
+    (row,) = mail.mailboxes.rows(account.inbox_id)
+    await mail.mailboxes.expunge(account.inbox_id, None, False)
+    mail.raw.reap()
+    assert mail.mailboxes.read_on(row, 0, 10) is None
