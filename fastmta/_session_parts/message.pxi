@@ -186,11 +186,14 @@ cdef int _bdat(Connection self, const char* p, Py_ssize_t n, bint in_order) exce
     if reply is None and self.service.size_limit and self.size + size > self.service.size_limit:
         reply = Reply(552, "5.3.4", "Message size exceeds fixed limit")
     if reply is not None:
-        self.reset()
-        self.failure = FAIL_DISCARD
-        _answer(self, reply, VERB_BDAT)
+        if in_order and last:
+            _conclude(self, reply)
+        else:
+            self.reset()
+            _answer(self, reply, VERB_BDAT)
         if self.closing:
             return 0
+        self.failure = FAIL_DISCARD
     else:
         self.bdat = True
         self.state = <uint8_t>PyBytes_AS_STRING(self.service.table)[self.state * VERBS + VERB_BDAT]

@@ -312,6 +312,15 @@ def test_lmtp_refuses_the_message_for_each_recipient(rig: SmtpRig) -> None:
     assert client.codes(b"a\nb\r\n.\r\n") == [550, 550]
 
 
+def test_lmtp_refuses_the_last_chunk_for_each_recipient(make_rig: object) -> None:
+    rig = make_rig(message_size_limit=100)  # type: ignore[operator]
+    client = rig.connect("lmtp").start(b"LHLO c.test")
+    client.say(OPEN + b"RCPT TO:<y@relay.test>\r\n")
+    assert client.codes(b"BDAT 101\r\n" + b"x" * 101) == [552]
+    client.say(OPEN + b"RCPT TO:<y@relay.test>\r\n")
+    assert client.codes(b"BDAT 101 LAST\r\n" + b"x" * 101 + b"NOOP\r\n") == [552, 552, 250]
+
+
 # --- the store ---
 
 
