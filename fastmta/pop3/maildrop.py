@@ -4,13 +4,15 @@ A message goes out as it is stored, prefix in front, with a CRLF added where its
 every line so), and that CRLF counts in its size. Which messages those are is looked up once for each and remembered,
 since a message never changes. Lines are stuffed after every LF, so a bare one can't fake the final ".".
 
-Invariants: every block is a copy, so a slow reader can't be given another message's bytes; a message that goes while it
-is being sent raises `MessageGone`, and the connection must end without the final ".".
+Invariants: every block is a copy, so a slow reader can't be given another message's bytes; a message that is expunged
+while it is being sent is sent to its end, but where its bytes go too, `MessageGone` is raised, and the connection must
+end without the final ".".
 """
 
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 from fastmta import _mime
 from fastmta._parser import stuff
@@ -95,17 +97,18 @@ class MaildropReader:
                 raise MessageGone
             whole = min(text[0], size)
         status = b"+OK\r\n" if body_lines is not None else b"+OK %d octets\r\n" % drop.sizes[index]
-        yield from self._stuffed(drop.mailbox_id, uid, size, whole, body_lines or 0, status)
+        yield from self._stuffed(rows[0], whole, body_lines or 0, status)
 
-    def _stuffed(self, mailbox_id: int, uid: int, size: int, whole: int, lines: int, status: bytes) -> Iterator[bytes]:
+    def _stuffed(self, row: Any, whole: int, lines: int, status: bytes) -> Iterator[bytes]:
         """`status`, the first `whole` octets, then `lines` more lines, stuffed, and the end."""
+        size = row.size
         offset = 0
         line_start = True
         tail = _END  # nothing is a complete line as well
         out = status
         while offset < whole or (lines and offset < size):
             limit = whole if offset < whole else size
-            block = self._mailboxes.read(mailbox_id, uid, offset, min(POP3_BLOCK_BYTES, limit - offset))
+            block = self._mailboxes.read_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
             if not block:
                 raise MessageGone
             if offset >= whole:

@@ -47,6 +47,7 @@ class FakeMailboxes:
         self.flags: dict[int, dict[int, int]] = {}
         self.uid_validity = 7
         self.failing = False
+        self.reaped = False  # whether the bytes of messages have gone under whoever reads them
         self.reads = 0
         self.gate: asyncio.Event | None = None
 
@@ -65,7 +66,9 @@ class FakeMailboxes:
 
     def rows(self, mailbox_id: int, uids: Any) -> list[Any]:
         box = self.boxes[mailbox_id]
-        return [SimpleNamespace(uid=uid, size=len(box[uid]), prefix=PREFIX) for uid in uids if uid in box]
+        return [
+            SimpleNamespace(uid=uid, size=len(box[uid]), prefix=PREFIX, text=box[uid]) for uid in uids if uid in box
+        ]
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         text = self.boxes[mailbox_id].get(uid)
@@ -80,6 +83,11 @@ class FakeMailboxes:
         self.reads += 1
         text = self.boxes[mailbox_id].get(uid)
         return None if text is None else text[offset : offset + length]
+
+    def read_on(self, row: Any, offset: int, length: int) -> bytes | None:
+        assert length <= 262_144
+        self.reads += 1
+        return None if self.reaped else bytes(row.text[offset : offset + length])
 
     async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
         assert not only_deleted
