@@ -237,7 +237,7 @@ cdef int64_t idle_wait_ms(StoreState* s) noexcept nogil:
     """How long there is nothing to do but wait for units; 0: housekeeping is due."""
     cdef int64_t now = wall_ms()
     cdef int64_t until = s.reader_check_ms if s.reader_check_ms < s.trash_due_ms else s.trash_due_ms
-    if s.reap_now or until <= now:
+    if s.reap_now or s.hurry or until <= now:
         return 0
     return until - now if until - now < READER_CHECK_MS else READER_CHECK_MS
 

@@ -547,6 +547,13 @@ cdef class Store:
         if rc:
             raise StorageFailure(f"cannot copy the store: {lmdb_error(rc)}")
 
+    def reap_soon(self):
+        """Has the committer reap all trash, due or not, because the disk is low; does not wait."""
+        pthread_mutex_lock(&self.s.mutex)
+        self.s.hurry = 1
+        pthread_cond_signal(&self.s.wake)
+        pthread_mutex_unlock(&self.s.mutex)
+
     def reap(self):
         """Empties the trash of all that is due, now; returns how many blobs have been reaped since the start."""
         with nogil:

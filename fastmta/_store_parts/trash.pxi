@@ -8,7 +8,7 @@ cdef void housekeeping(StoreState* s, Txn* t, bint busy) noexcept nogil:
         mdb_reader_check(s.env, &dead)
         if s.trash_due_ms > now:
             s.trash_due_ms = now  # look for rows that other processes left
-    if s.reap_now or (s.trash_due_ms <= now and not (busy and now - s.slice_ms < BUSY_SLICE_PAUSE_MS)):
+    if s.reap_now or ((s.hurry or s.trash_due_ms <= now) and not (busy and now - s.slice_ms < BUSY_SLICE_PAUSE_MS)):
         reap_slice(s, t, now)
 
 
@@ -22,6 +22,7 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
     rc = mdb_txn_begin(s.env, NULL, 0, &t.txn)
     if rc:
         s.trash_due_ms = now + 1000
+        s.hurry = 0
         reap_told(s)
         return
     txn_reset(t)
@@ -33,7 +34,7 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
         if rc:
             break
         next_due = <int64_t>be64(<uint8_t*>key.mv_data + 1)
-        if next_due > now or clock_ns(CLOCK_MONOTONIC) > deadline:
+        if (next_due > now and not s.hurry) or clock_ns(CLOCK_MONOTONIC) > deadline:
             break
         memcpy(k.b, key.mv_data, key.mv_size)
         k.n = key.mv_size
@@ -67,10 +68,13 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
     s.slice_ms = wall_ms()
     if rc:
         s.trash_due_ms = now + 1000
+        s.hurry = 0
         reap_told(s)
         return
     if t.dead.length and now + s.trash_delay_ms < next_due:
         next_due = now + s.trash_delay_ms
+    if next_due == NEVER:
+        s.hurry = 0
     s.trash_due_ms = next_due
     if waiting and next_due > now:
         reap_told(s)

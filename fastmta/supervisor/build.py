@@ -79,6 +79,7 @@ class MailServer:
             place.log,
             self._reusable_bytes,
             store.raw.set_reserve,
+            store.raw.reap_soon,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl)

@@ -30,11 +30,13 @@ class StorageWatch:
         log: Log,
         reusable_bytes: Callable[[], int] = lambda: 0,
         set_reserve: Callable[[int], None] = lambda reserve_bytes: None,
+        reap_soon: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = path
         self._log = log
         self._reusable_bytes = reusable_bytes
         self._set_reserve = set_reserve
+        self._reap_soon = reap_soon
         self.trouble = ""
         self.configure(queue_minfree, message_size_limit)
 
@@ -65,6 +67,7 @@ class StorageWatch:
         free = on_disk if on_disk >= bound else on_disk + self._reusable_bytes()
         if free < bound or on_disk < wanted * MINFREE_FLOOR:
             self._say(f"free space {free} bytes, {on_disk} of them on the disk itself, is below queue_minfree {wanted}")
+            self._reap_soon()  # what was deleted shall make room now
         else:
             self._say("")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_PENDING, Store, Unit
+from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_PENDING, TABLE_TRASH, Store, Unit
 from tests.store.composing import (
     HOP,
     NOW_MS,
@@ -138,3 +138,40 @@ def test_a_message_that_lost_a_chunk_to_the_reserve_is_full_not_damaged(tmp_path
     assert run(store, unit) in ("full", "io")
     assert store.scan(TABLE_BLOB, b"") == []
     store.close()
+
+
+def _trashed(store: Store, account_id: int = 1) -> Store:
+    """A mailbox with five messages that have just gone, and one that went with its mailbox."""
+    box, gone = new_mailbox(store, account_id), new_mailbox(store, account_id, b"gone")
+    for _ in range(5):
+        file(store, box, b"x" * 100_000)
+    file(store, gone)
+    unit = store.new_unit()
+    unit.expunge(box, None, False)
+    unit.mailbox_gone(gone)
+    assert run(store, unit) == ""
+    store.reap()
+    assert store.scan(TABLE_BLOB, b"") != []  # young trash stays
+    return store
+
+
+def _is_reaped(store: Store) -> bool:
+    for _ in range(100):
+        store.reap()
+        if not store.scan(TABLE_BLOB, b"") and not store.scan(TABLE_TRASH, b""):
+            return True
+    return False
+
+
+def test_trash_waits_for_its_time_unless_it_is_asked_for(store: Store) -> None:
+    _trashed(store).reap_soon()
+    assert _is_reaped(store)
+    _trashed(store, 2)  # what was asked once is done once
+
+
+def test_mail_that_finds_no_room_has_the_trash_reaped_at_once(store: Store) -> None:
+    _trashed(store).set_reserve(EVERYTHING)
+    unit, blob_id = fresh(store, 10)
+    unit.enqueue(store.new_id(), blob_id, envelope())
+    assert run(store, unit) == "full"
+    assert _is_reaped(store)

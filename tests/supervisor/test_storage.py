@@ -66,6 +66,17 @@ def test_a_quarter_of_the_reserve_is_on_the_disk_itself(disk: Disk, on_disk: int
     assert watch(100, reusable_bytes=lambda: 1000).ok() is ok
 
 
+def test_while_it_is_low_the_trash_is_reaped_at_each_look(disk: Disk) -> None:
+    asked: list[int] = []
+    disk.f_bavail = 99
+    low = watch(100, reap_soon=lambda: asked.append(1))
+    low.look()
+    assert len(asked) == 2
+    disk.f_bavail = 200
+    low.look()
+    assert len(asked) == 2
+
+
 def test_the_store_is_told_the_reserve(disk: Disk) -> None:
     told: list[int] = []
     watched = watch(100, set_reserve=told.append)
