@@ -122,6 +122,30 @@ cdef class Snapshot:
         return read_range(self.reading, table, prefix, start, limit)
 
 
+cdef int oldest_of_line(const char* line, void* oldest) noexcept:
+    """One line of mdb_reader_list, `pid thread transaction`; an idle reader has "-", the heading no digit."""
+    cdef size_t n = strlen(line)
+    cdef uint64_t number = 0, place = 1
+    while n and line[n - 1] <= c" ":
+        n -= 1
+    if n == 0 or not c"0" <= line[n - 1] <= c"9":
+        return 0
+    while n and c"0" <= line[n - 1] <= c"9":
+        number += place * <uint64_t>(line[n - 1] - c"0")
+        place *= 10
+        n -= 1
+    if n and line[n - 1] == c" " and number < (<uint64_t*>oldest)[0]:
+        (<uint64_t*>oldest)[0] = number
+    return 0
+
+
+cdef uint64_t reader_lag(Store store, uint64_t last_txn_id) noexcept:
+    """How many transactions the oldest reader of any process is behind: what they freed cannot be used before it ends."""
+    cdef uint64_t oldest = last_txn_id
+    mdb_reader_list(store.s.env, oldest_of_line, &oldest)
+    return last_txn_id - oldest
+
+
 cdef uint64_t free_pages(Reading reading) except? 0:
     """Pages inside the file that later transactions will use before it grows."""
     cdef int64_t pages = pages_in_list(reading.txn)

@@ -521,6 +521,7 @@ cdef class Store:
             "free_bytes": free_pages(Reading(self)) * PAGE,
             "last_txn_id": info.me_last_txnid,
             "readers": info.me_numreaders,
+            "reader_lag_transactions": reader_lag(self, info.me_last_txnid),
         }
 
     def set_reserve(self, uint64_t reserve_bytes):

@@ -212,3 +212,10 @@ def test_what_is_held_is_counted_in_status_and_metrics(start: Start) -> None:
     send(server, "parked", "who@parked.example")
     assert server.status()["queue"]["held"] == 1
     assert figure(server, 'queue_messages{state="held"}') == 1
+
+
+def test_what_the_store_holds_is_in_the_metrics(start: Start) -> None:
+    server = start(1)
+    assert figure(server, "store_map_bytes") >= figure(server, "store_map_used_bytes") > 0
+    assert figure(server, "store_free_bytes") >= 0
+    assert figure(server, "store_reader_lag_transactions") >= 0

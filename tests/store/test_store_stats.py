@@ -1,0 +1,29 @@
+"""The figures that the operator sees."""
+
+from fastmta._store import TABLE_ALIAS, Snapshot, Store
+from tests.store.composing import run
+
+
+def _commit(store: Store, times: int) -> None:
+    for number in range(times):
+        unit = store.new_unit()
+        unit.put(TABLE_ALIAS, b"k", b"%d" % number)
+        assert run(store, unit) == ""
+
+
+def test_the_lag_is_that_of_the_oldest_reader(store: Store) -> None:
+    _commit(store, 1)
+    assert store.stats()["reader_lag_transactions"] == 0
+    with Snapshot(store) as older:
+        _commit(store, 2)
+        with Snapshot(store):
+            _commit(store, 3)
+            assert store.stats()["reader_lag_transactions"] == 5
+        older.close()
+    assert store.stats()["reader_lag_transactions"] == 0
+
+
+def test_free_pages_are_part_of_what_the_file_holds(store: Store) -> None:
+    _commit(store, 5)
+    stats = store.stats()
+    assert 0 < stats["free_bytes"] < stats["map_used_bytes"] < stats["map_bytes"]
