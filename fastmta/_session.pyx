@@ -72,14 +72,16 @@ from fastmta.model.envelope import (
 from fastmta.model.errors import StorageFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import (
-    SMTP_BULK_RECIPIENTS,
+    LANE_BULK_BYTES,
+    LANE_BULK_RECIPIENTS,
+    LANE_SMALL_BYTES,
+    LANE_SMALL_RECIPIENTS,
     SMTP_COMMAND_LINE_BYTES,
     SMTP_DISCARD_BYTES,
     SMTP_LINGER_S,
     SMTP_MIN_DATA_RATE,
     SMTP_RESOLUTIONS,
     SMTP_SASL_LINE_BYTES,
-    SMTP_SMALL_RECIPIENTS,
     SMTP_WAITING_BYTES,
 )
 from fastmta.model.reply import Reply
@@ -152,8 +154,10 @@ cdef Py_ssize_t DISCARD_BYTES = SMTP_DISCARD_BYTES
 cdef int64_t LINGER_S = SMTP_LINGER_S
 cdef int64_t MIN_DATA_RATE = SMTP_MIN_DATA_RATE
 cdef Py_ssize_t RESOLUTIONS = SMTP_RESOLUTIONS
-cdef Py_ssize_t SMALL_RECIPIENTS = SMTP_SMALL_RECIPIENTS
-cdef Py_ssize_t BULK_RECIPIENTS = SMTP_BULK_RECIPIENTS
+cdef Py_ssize_t SMALL_RECIPIENTS = LANE_SMALL_RECIPIENTS
+cdef Py_ssize_t BULK_RECIPIENTS = LANE_BULK_RECIPIENTS
+cdef int64_t SMALL_BYTES = LANE_SMALL_BYTES
+cdef int64_t BULK_BYTES = LANE_BULK_BYTES
 cdef object ACCEPTED = Reply(250, "2.1.5", "Ok")
 cdef dict MAILBOX_REFUSALS = {
     "quota": Reply(452, "4.2.2", "Mailbox is full"),

@@ -68,7 +68,10 @@ cdef int _submit(Connection self) except -1:
             _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
             return 0
         queued |= looping > 0
-    lane = LANES[0] if total <= SMALL_RECIPIENTS else LANES[1] if total <= BULK_RECIPIENTS else LANES[2]
+    if total > BULK_RECIPIENTS or <int64_t>self.blob.size > BULK_BYTES:  # queue/scheduler.lane_for's rule
+        lane = LANES[2]
+    else:
+        lane = LANES[0] if total <= SMALL_RECIPIENTS and <int64_t>self.blob.size <= SMALL_BYTES else LANES[1]
     envelope = encode(Envelope(
         self.reverse_path, now_ms, self.blob.size, self.data.bits, self.client, self.login, self.envid, self.ret,
         self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",

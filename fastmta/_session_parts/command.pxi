@@ -29,10 +29,12 @@ cdef int _run(Connection self, bytes data) except -1:
         n = end - p if lf == NULL else lf + 1 - p
         if n > limit:
             self.last_tick = self.service.tick
-            if self.state == IN_AUTH:  # RFC 4954 §4
+            if self.state == IN_AUTH:  # RFC 4954 §4, and its code for this alone
                 self.state = GREETED
                 self.exchange = None
-            _answer(self, Reply(500, "5.5.6", "Line too long"), VERB_UNKNOWN)
+                _answer(self, Reply(500, "5.5.6", "Line too long"), VERB_UNKNOWN)
+            else:
+                _answer(self, Reply(500, "5.5.2", "Line too long"), VERB_UNKNOWN)
             self.skip_line = lf == NULL
             p += n
             continue

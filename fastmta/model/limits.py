@@ -21,8 +21,10 @@ SMTP_DISCARD_BYTES: Final = 1_048_576  # read and dropped after a last reply, so
 SMTP_LINGER_S: Final = 5  # how long that may take
 SMTP_RESOLUTIONS: Final = 10_000  # remembered by a worker and kind of client; a few hundred bytes each
 SMTP_MIN_DATA_RATE: Final = 500  # octets a second that a message must come at, after smtpd_timeout; Postfix's default
-SMTP_SMALL_RECIPIENTS: Final = 5  # targets of a message up to which it goes into the small lane
-SMTP_BULK_RECIPIENTS: Final = 50  # and over which into the bulk lane
+LANE_SMALL_RECIPIENTS: Final = 5  # targets of a message up to which it goes into the small lane
+LANE_SMALL_BYTES: Final = 1 << 16  # and its size
+LANE_BULK_RECIPIENTS: Final = 50  # and over which it goes into the bulk lane
+LANE_BULK_BYTES: Final = 10 << 20  # or over this size
 SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission adds
 
 # --- hops ---

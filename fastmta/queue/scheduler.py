@@ -8,12 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from fastmta.model.envelope import Lane
+from fastmta.model.limits import LANE_BULK_BYTES, LANE_BULK_RECIPIENTS, LANE_SMALL_BYTES, LANE_SMALL_RECIPIENTS
 
 PAGE: Final = 64  # recipients that a refill asks for; twice the greatest window keeps connections busy
-LANE_SMALL_BYTES: Final = 1 << 16
-LANE_BULK_BYTES: Final = 10 << 20
-LANE_SMALL_RECIPIENTS: Final = 5
-LANE_BULK_RECIPIENTS: Final = 50
 
 Due = tuple[int, int, int, int]  # due_ms, lane, queue_id, n: a row of Queue.due
 Key = tuple[int, int]  # queue_id, n

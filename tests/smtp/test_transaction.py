@@ -1,9 +1,13 @@
 """MAIL to end of data: parameters, what is stored, BDAT, LMTP, loops, failures of the store."""
 
+from collections.abc import Callable
+
 import pytest
 
-from fastmta.model.envelope import HAS_DOT_LINE, NO_FINAL_CRLF, Envelope, RecipientTail
+from fastmta.model.envelope import HAS_DOT_LINE, NO_FINAL_CRLF, Envelope, Lane, RecipientTail
 from fastmta.model.ids import parse_queue_id
+from fastmta.model.limits import LANE_BULK_BYTES
+from fastmta.queue.scheduler import lane_for
 from fastmta.runtime.metrics import METRICS
 from tests.support.feed import pieces_of
 from tests.support.smtp_rig import Client, SmtpRig
@@ -41,6 +45,32 @@ def test_an_accepted_message_is_queued_under_its_hop(rig: SmtpRig) -> None:
     assert parse_queue_id(answer.split()[-1].decode()) == rig.queue()[0][0].queue_id
     assert rig.counter(METRICS.messages_received_total) == 1
     assert rig.counter(METRICS.received_bytes_total) == len(b"A: b\r\n\r\n.x\r\n")
+
+
+def rcpts(count: int) -> bytes:
+    return b"".join(b"RCPT TO:<r%d@relay.test>\r\n" % n for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("recipients", "size", "lane"),
+    [
+        (5, 100, Lane.SMALL),
+        (6, 100, Lane.NORMAL),
+        (50, 100, Lane.NORMAL),
+        (51, 100, Lane.BULK),
+        (1, 70_000, Lane.NORMAL),
+        (1, LANE_BULK_BYTES, Lane.BULK),
+    ],
+)
+def test_the_lane_comes_from_recipients_and_size_as_everywhere(
+    make_rig: Callable[..., SmtpRig], recipients: int, size: int, lane: Lane
+) -> None:
+    rig = make_rig(message_size_limit=0)
+    client = rig.connect().start()
+    client.say(b"MAIL FROM:<a@b.test>\r\n" + rcpts(recipients) + b"DATA\r\n")
+    client.say((b"x" * 70 + b"\r\n") * (size // 72 + 1) + b".\r\n")
+    ((message, queued),) = rig.queue()
+    assert {each.lane for each in queued} == {lane} == {lane_for(message.envelope.size_bytes, len(queued))}
 
 
 def test_the_received_field_names_client_protocol_id_and_the_one_recipient(rig: SmtpRig) -> None:
