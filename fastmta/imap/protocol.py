@@ -315,8 +315,9 @@ class ImapProtocol(asyncio.Protocol):
             session.log_out()
         elif event == _imap.LITERAL_TOO_BIG:
             session.bad(tag, "[TOOBIG] Literal is too large")
+        elif session.idle_tag is not None or session.on_line is not None:
+            self._run(session.line(b"*"))  # no DONE and no SASL response: the command that awaits one ends with BAD
         else:
-            session.idle_tag = session.on_line = None
             session.bad(tag, "[TOOBIG] Command is too long")
 
     def _wait_for_store(self, blob: Any) -> None:

@@ -116,6 +116,19 @@ async def test_a_peer_that_does_not_read_costs_a_bounded_buffer(world: World) ->
 
 
 @MEMORY
+@pytest.mark.parametrize("command", [b"IDLE", b"AUTHENTICATE PLAIN"])
+async def test_an_endless_line_ends_the_command_that_awaits_one_by_its_tag(world: World, command: bytes) -> None:
+    client = await world.login() if command == b"IDLE" else world.connect()
+    await client.settle()
+    client.take()
+    await client.send(b"x " + command + b"\r\n")
+    out = await client.send(b"A" * 300_000 + b"\r\ny NOOP\r\n")
+    assert out.startswith(b"x BAD ")
+    assert out.endswith(b"\r\ny OK NOOP completed\r\n")
+    assert out.count(b"\r\n") == 2
+
+
+@MEMORY
 async def test_a_message_expunged_inside_its_literal_is_sent_to_its_end(world: World) -> None:
     client = await world.login("INBOX")
     message = b"Subject: big\r\n\r\n" + b"x" * 900_000
