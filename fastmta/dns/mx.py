@@ -54,8 +54,8 @@ class Ourselves:
                 self._exact.add((host, int(port)))
 
     def __contains__(self, place: tuple[str, int]) -> bool:
-        ip, port = place
-        if place in self._exact:
+        ip, port = _reached(place[0]), place[1]
+        if (ip, port) in self._exact:
             return True
         if port not in self._any:
             return False
@@ -154,6 +154,16 @@ class MxLookup:
         if not better:
             raise PermanentFailure(Reply(554, "5.4.6", f"Mail for {name} loops back to myself"))
         return better
+
+
+def _reached(ip: str) -> str:
+    """The address that a connection to `ip` arrives at: the unspecified one means loopback, a mapped one is IPv4."""
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return str(address)
 
 
 def _is_internal(ip: str) -> bool:

@@ -191,3 +191,14 @@ def test_nameserver_texts():
     assert _endpoint("127.0.0.1:5353") == ("127.0.0.1", 5353)
     assert _endpoint("[::1]:5353") == ("::1", 5353)
     assert _endpoint("2001:db8::1") == ("2001:db8::1", 53)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::1", "::", "0:0::1"])
+def test_every_spelling_of_a_listener_on_loopback_is_ourselves(ip: str) -> None:
+    ourselves = Ourselves(["127.0.0.1:25", "[::1]:25"])
+    assert (ip, 25) in ourselves
+    assert (ip, 26) not in ourselves
+
+
+def test_other_addresses_of_loopback_are_not_ourselves() -> None:
+    assert ("127.0.0.2", 25) not in Ourselves(["127.0.0.1:25"])
