@@ -121,6 +121,32 @@ cdef class Snapshot:
             raise RuntimeError("the snapshot is closed")
         return read_range(self.reading, table, prefix, start, limit)
 
+    def blobs_before(self, uint64_t blob_id, Py_ssize_t limit):
+        """[(blob id, record)] of at most `limit` blobs below `blob_id`, the newest first."""
+        if self.reading is None:
+            raise RuntimeError("the snapshot is closed")
+        return read_blobs_before(self.reading, blob_id, limit)
+
+
+cdef list read_blobs_before(Reading reading, uint64_t blob_id, Py_ssize_t limit):
+    """[(blob id, record)] of at most `limit` blobs below `blob_id`, the newest first."""
+    cdef void* cursor = reading.cursor(T_BLOB)
+    cdef MDB_val key, value
+    cdef Key k
+    cdef list out = []
+    cdef int rc
+    k_id(&k, T_BLOB, blob_id)
+    rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV if seek(cursor, &k, 0, &key, &value) else MDB_LAST)
+    while rc == 0 and len(out) < limit:
+        if (<uint8_t*>key.mv_data)[0] != T_BLOB:
+            if (<uint8_t*>key.mv_data)[0] < T_BLOB:
+                break
+        elif key.mv_size == 9:
+            out.append((be64(<uint8_t*>key.mv_data + 1), value_bytes(&value)))
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)
+    mdb_cursor_close(cursor)
+    return out
+
 
 cdef int oldest_of_line(const char* line, void* oldest) noexcept:
     """One line of mdb_reader_list, `pid thread transaction`; an idle reader has "-", the heading no digit."""

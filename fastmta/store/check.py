@@ -4,6 +4,7 @@ It reads only. With the server running it is one long reader, so the file may gr
 the first thousand are kept.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fastmta._store import (
+    ID_BLOCK,
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
     TABLE_BLOB,
@@ -44,6 +46,7 @@ from fastmta._store import (
     usage_fields,
 )
 from fastmta.model.envelope import RecipientState
+from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
 
 if TYPE_CHECKING:
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 FINDINGS: Final = 1000
 PAGE: Final = 2000
 TRASH_MAILBOX: Final = 2
+QUICK_BLOBS: Final = 1000  # the newest of each block of identifiers: a worker fills one at a time
+QUICK_BLOCKS: Final = 16
+QUICK_CHUNKS: Final = 16  # read at a time, a megabyte
 RECORD_INDEXED: Final = 3  # offset of the flag in a recipient's record
 
 
@@ -68,6 +74,7 @@ class Report(msgspec.Struct):
     recipients: int = 0
     trashed: int = 0
     pending: int = 0
+    complete: bool = True  # False where time ran out first
 
     @property
     def is_sound(self) -> bool:
@@ -95,6 +102,22 @@ def check_store(store: Store, *, read_bytes: bool = True) -> Report:
     """Checks an open store; with `read_bytes` every chunk against its digest too."""
     with Snapshot(store) as snapshot:
         return _Check(snapshot, read_bytes).run()
+
+
+def quick(store: Store, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic) -> Report:
+    """What a worker looks at after one before it ended badly: the small tables, and the digests of the newest messages.
+
+    It takes `seconds` at most, and is no proof: `check_store` reads everything. What can't be read is a finding.
+    """
+    with Snapshot(store) as snapshot:
+        check = _Quick(snapshot, clock, clock() + seconds)
+        try:
+            return check.run()
+        except _TimeIsUp:
+            check.report.complete = False
+        except (StorageFailure, ValueError, IndexError) as error:
+            check.found(f"the check met what it could not read: {error}")
+        return check.report
 
 
 def _number(data: bytes) -> int:
@@ -155,21 +178,14 @@ class _Check:
             self.found(f"the name {name!r} leads to account {number}, which is not there")
 
     def _mailboxes(self) -> None:
-        names = {int.from_bytes(value, "little"): key for key, value in self.rows(TABLE_MAILBOX_NAME)}
         used: dict[int, list[int]] = defaultdict(lambda: [0, 0])
         known = set()
-        for key, record in self.rows(TABLE_MAILBOX):
-            mailbox_id = _number(key)
+        for mailbox_id, record in self._named_mailboxes():
             known.add(mailbox_id)
-            fields = mailbox_fields(record)
-            if names.pop(mailbox_id, None) != fields[0].to_bytes(8, "big") + fields[10]:
-                self.found(f"mailbox {mailbox_id} is not found under its name {fields[10]!r}")
+            account_id = mailbox_fields(record)[0]
             size, messages = self._one_mailbox(mailbox_id, record)
-            used[fields[0]][0] += size
-            used[fields[0]][1] += messages
-            self.report.mailboxes += 1
-        for number, name in names.items():
-            self.found(f"the name {name!r} leads to mailbox {number}, which is not there")
+            used[account_id][0] += size
+            used[account_id][1] += messages
         usage = {_number(key): usage_fields(value) for key, value in self.rows(TABLE_USAGE)}
         for account_id in used.keys() | usage.keys():
             kept = usage.get(account_id, (0, 0, 0, 0))
@@ -181,6 +197,19 @@ class _Check:
         for mailbox_id in self.dead_mailboxes:
             for _, record in self.rows(TABLE_MESSAGE, mailbox_id.to_bytes(8, "big")):
                 self.references[message_fields(record)[0]] += 1
+
+    def _named_mailboxes(self) -> Iterator[tuple[int, bytes]]:
+        """Every mailbox's record, each looked for under its name."""
+        names = {int.from_bytes(value, "little"): key for key, value in self.rows(TABLE_MAILBOX_NAME)}
+        for key, record in self.rows(TABLE_MAILBOX):
+            mailbox_id = _number(key)
+            fields = mailbox_fields(record)
+            if names.pop(mailbox_id, None) != fields[0].to_bytes(8, "big") + fields[10]:
+                self.found(f"mailbox {mailbox_id} is not found under its name {fields[10]!r}")
+            self.report.mailboxes += 1
+            yield mailbox_id, record
+        for number, name in names.items():
+            self.found(f"the name {name!r} leads to mailbox {number}, which is not there")
 
     def _owners(self, table: int) -> Iterator[int]:
         """The mailboxes that have a row in a table, each by one seek."""
@@ -349,3 +378,68 @@ class _Check:
         self.expect(f"size of blob {blob_id}", stated_size, size + len(tail))
         if self.read_bytes and (digest_of(tail, digest) if tail else digest) != stated_digest:
             self.found(f"the bytes of blob {blob_id} are damaged")
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+class _Quick(_Check):
+    def __init__(self, snapshot: Snapshot, clock: Callable[[], float], deadline: float) -> None:
+        super().__init__(snapshot, read_bytes=True)
+        self.clock = clock
+        self.deadline = deadline
+
+    def run(self) -> Report:
+        self._accounts()
+        for _ in self._named_mailboxes():
+            pass
+        self._hops()
+        for blob_id, record in self._newest():
+            self._newest_blob(blob_id, record)
+        return self.report
+
+    def rows(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for number, row in enumerate(super().rows(table, prefix)):
+            if number % PAGE == 0:
+                self._in_time()
+            yield row
+
+    def _in_time(self) -> None:
+        if self.clock() >= self.deadline:
+            raise _TimeIsUp
+
+    def _hops(self) -> None:
+        """How an owner finds its work: without its place in the index a hop would be forgotten."""
+        index = {(key[0], _number(key[1:9]), key[9:]) for key, _ in self.rows(TABLE_HOP)}
+        for hop, record in self.rows(TABLE_HOP_STATE):
+            due_ms = hop_fields(record)[3]
+            if due_ms is not None and (partition_of(hop), due_ms, hop) not in index:
+                self.found(f"hop {hop!r} is due at {due_ms} and not in the index")
+
+    def _newest(self) -> Iterator[tuple[int, bytes]]:
+        """The newest blobs of the blocks of identifiers that were given out last."""
+        end = int.from_bytes(self.snapshot.get(TABLE_COUNTER, b"id") or b"", "little") + ID_BLOCK
+        for _ in range(QUICK_BLOCKS):
+            found = self.snapshot.blobs_before(end, QUICK_BLOBS)
+            if not found:
+                return
+            start = found[0][0] // ID_BLOCK * ID_BLOCK
+            yield from (each for each in found if each[0] >= start)
+            end = start
+
+    def _newest_blob(self, blob_id: int, record: bytes) -> None:
+        self._in_time()
+        meta = blob_meta(record)
+        self.references[blob_id] = meta[0]  # who refers to it is the full check's matter
+        prefix = start = blob_id.to_bytes(8, "big")
+        chunks = size = digest = 0
+        while page := self.snapshot.scan(TABLE_BLOB, prefix, start, QUICK_CHUNKS):
+            for key, value in page:
+                if len(key) > 8:
+                    chunks += 1
+                    size += len(value)
+                    digest = digest_of(value, digest)
+            start = page[-1][0] + b"\0"
+        if meta[0]:
+            self._one_blob(blob_id, meta, chunks, size, digest)

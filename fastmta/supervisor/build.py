@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -26,12 +27,15 @@ from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.smtp.protocol import SmtpServer
 from fastmta.store import MailStore
+from fastmta.store.check import quick
+from fastmta.store.marks import LeftMarks, Mark
 from fastmta.supervisor.acceptor import Factory
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
 from fastmta.tls.contexts import Contexts
 
+CHECK_LINES: Final = 10  # problems that are logged one by one; the rest is counted
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
 _SERVERS: Final = {
     "smtp": "smtp",
@@ -54,6 +58,7 @@ class MailServer:
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
         try:
+            self._check_after_a_bad_end()
             self._services = services = self._wire(config)
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
@@ -68,6 +73,31 @@ class MailServer:
         self._store.attach(place.loop)
         services.bus.start(self._store.raw)
         self._http = HttpServer(self._pages(), place.cells, place.log)
+        self._mark: Mark | None = None
+        try:
+            self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")
+        except OSError as error:  # on a full disk mail can still be read and deleted
+            place.log.warning("store.no_mark", error=error.strerror, effect="no check after a bad end")
+
+    def _check_after_a_bad_end(self) -> None:
+        """Where a worker failed, was killed or lost power: ten seconds at most, before anything is accepted."""
+        log = self._place.log
+        left = LeftMarks(Path(self._place.config.data_directory))
+        if not left:
+            return
+        started = time.monotonic()
+        report = quick(self._store.raw)
+        for problem in report.problems[:CHECK_LINES]:
+            log.error("store.problem", problem=problem, remedy="fastmta store check")
+        log.event(
+            "store.checked",
+            level="info" if report.is_sound else "error",
+            problems=len(report.problems),
+            messages=report.blobs,
+            complete=report.complete,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        left.remove()
 
     def _wire(self, config: Config) -> Services:
         place, store = self._place, self._store
@@ -241,7 +271,10 @@ class MailServer:
         services.bus.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._store.detach()
+        failed = bool(self.failure)
         self._store.close()
+        if self._mark is not None and not failed:
+            self._mark.remove()
 
 
 def build(place: Place) -> MailServer:

@@ -1,6 +1,7 @@
 """The real server under its supervisor: mail in by SMTP, out by IMAP and POP3, through deaths, reloads and loss."""
 
 import imaplib
+import json
 import os
 import poplib
 import signal
@@ -146,6 +147,20 @@ def test_mail_and_totals_survive_a_killed_worker(start: Start) -> None:
     assert subjects(server) == {"before", "after"}
     assert figure(server, "messages_received_total") == 2
     assert figure(server, 'connections{service="smtp"}') == 0
+
+
+def test_the_store_is_checked_after_a_bad_end_and_only_then(start: Start) -> None:
+    server = start()
+    send(server, "one")
+    assert server.stop() == 0
+    server.start()
+    pids = server.pids
+    assert "store.checked" not in server.log
+    os.kill(pids[0], signal.SIGKILL)
+    eventually(lambda: server.status()["ready"] and server.pids != pids, "a successor")
+    checked = [json.loads(line) for line in server.log.splitlines() if '"store.checked"' in line]
+    assert [(each["problems"], each["messages"]) for each in checked] == [(0, 1)]
+    assert server.stop() == 0
 
 
 def test_a_reload_keeps_idle_imap_and_the_next_command_works(start: Start) -> None:
