@@ -19,8 +19,10 @@ class Mark:
         folder = path / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / name
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        begun = folder / f".{name}"  # named when it is locked: else it might be taken for a dead one
+        self._fd = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
+        begun.rename(self._path)
         _sync(folder)
 
     def remove(self) -> None:
@@ -39,7 +41,7 @@ class LeftMarks:
     def __init__(self, path: Path) -> None:
         self._held: list[tuple[Path, int]] = []
         folder = path / FOLDER
-        for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for each in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
             try:
                 fd = os.open(each, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:
