@@ -22,7 +22,9 @@ from fastmta.supervisor.listeners import BACKLOG
 from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
 
 RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of the limit where that is less
-RESUME_INTERVAL_S: Final = 0.1
+RESUME_FIRST_S: Final = 0.005  # a first look so soon: a crowd of clients that are gone ends as fast as it is taken
+RESUME_INTERVAL_S: Final = 0.1  # between looks at the most; they double up to it while nobody leaves
+OVER_S: Final = 5.0  # without another pause: only then is the shortage over in the log
 RESUME_SHARE: Final = 0.9  # of the descriptors at which accepting paused
 IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "pop3s"})
 TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
@@ -72,6 +74,8 @@ class Acceptor:
         self._listening: list[_Listening] = []
         self._closed = False
         self.paused = False
+        self._short = False  # as the log has it
+        self._over: asyncio.TimerHandle | None = None
         self._resuming: asyncio.Task[None] | None = None
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._limit = soft - min(RESERVED_DESCRIPTORS, soft // 2)
@@ -121,26 +125,36 @@ class Acceptor:
         )
 
     def _pause(self) -> None:
-        self._log.error("listener.paused", reason="file descriptors are short", limit=self._limit)
+        if self._over is not None:
+            self._over.cancel()
+            self._over = None
+        if not self._short:
+            self._short = True
+            self._log.error("listener.paused", reason="file descriptors are short", limit=self._limit)
         for listening in self._listening:
             if listening.service != "http" and listening.server is not None:
                 listening.server.close()
                 listening.server = None
+        self._loop.call_later(RESUME_FIRST_S, self._look, RESUME_FIRST_S)
 
-        self._loop.call_later(RESUME_INTERVAL_S, self._look)
-
-    def _look(self) -> None:
-        """While paused: accepts again when enough sessions have ended."""
+    def _look(self, interval_s: float) -> None:
+        """While paused: accepts again when enough sessions have ended, as many as there is room for."""
         if self._closed:
             return
         if lowest_free_descriptor() >= self._limit * RESUME_SHARE:
-            self._loop.call_later(RESUME_INTERVAL_S, self._look)
+            interval_s = min(2 * interval_s, RESUME_INTERVAL_S)
+            self._loop.call_later(interval_s, self._look, interval_s)
             return
         self._resuming = self._loop.create_task(self._resume(), name="acceptor.resume")
 
+    def _told_over(self) -> None:
+        self._over = None
+        self._short = False
+        self._log.info("listener.resumed")
+
     async def _resume(self) -> None:
         self.paused = False
-        self._log.info("listener.resumed")
+        self._over = self._loop.call_later(OVER_S, self._told_over)
         for listening in list(self._listening):
             if listening.server is None and not self._closed:
                 await self._open(listening)
@@ -160,6 +174,8 @@ class Acceptor:
     def close(self) -> None:
         """Stops accepting; sessions go on. What waits in the backlog is the next process's."""
         self._closed = True
+        if self._over is not None:
+            self._over.cancel()
         for listening in self._listening:
             self._shut(listening)
         self._listening.clear()

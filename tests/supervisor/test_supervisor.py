@@ -321,7 +321,8 @@ def test_short_descriptors_pause_accepting_without_a_spin_and_it_resumes(tmp_pat
             assert line(sock).startswith("220 ")
             sock.close()
         assert cpu_ticks(pid) - busy < 300
-        assert "listener.resumed" in server.log
+        eventually(lambda: "listener.resumed" in server.log, "the end of the shortage")
+        assert server.log.count("listener.paused") == 1
         assert server.stop() == 0
     finally:
         server.kill()
