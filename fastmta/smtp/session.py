@@ -171,6 +171,8 @@ class Rules:
         name, _, rest = raw.partition(b" ")
         if not name:
             return Reply(501, "5.5.4", "Send your domain name or address literal")
+        if len(name) > 1:
+            name = name.removesuffix(b".")  # the absolute form of the DNS, which some clients send
         if rest or not name.isascii() or not (is_domain(name) or _is_loose_literal(name)):
             return Reply(501, "5.5.2", "Invalid domain name")
         session.reset()

@@ -84,6 +84,11 @@ def test_the_received_field_names_client_protocol_id_and_the_one_recipient(rig: 
     )  # fmt: skip
 
 
+def test_a_name_with_its_final_dot_is_taken_and_written_without(rig: SmtpRig) -> None:
+    send(rig.connect().start(b"EHLO client.test."))
+    assert rig.blobs()[0].startswith(b"Received: from client.test (unknown [127.0.0.1])\r\n")
+
+
 def test_the_received_field_has_no_for_where_there_are_two_recipients(rig: SmtpRig) -> None:
     send(rig.connect().start(), opening=OPEN + b"RCPT TO:<y@relay.test>\r\n")
     assert b"for <" not in rig.blobs()[0]
