@@ -1,7 +1,7 @@
 """`fastmta queue`: look into the queue and control it, with the server up or down.
 
-Changes are the store's moves (fastmta/queue/README.md), so a running server obeys them within a second; a recipient
-that is being sent at that moment may still reach its next hop, and the log then says so.
+Changes are the store's moves (fastmta/queue/README.md), so a running server obeys them within a second. Before `hold`
+and `delete` a running server is asked what it is sending at that moment: those recipients are left alone, and said.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fastmta.cli.failures import EX_DATAERR, EX_USAGE, CommandFailed
+from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import config_option, json_option, plain, print_json, print_table, size, stamp
 from fastmta.cli.selection import Selector, queue_id, selected, selector_options
@@ -150,7 +150,7 @@ def flush(selector: Selector, as_json: bool, config_path: str | None) -> None:
 @config_option
 def hold(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Stop trying recipients until they are released."""
-    _change(config_path, _given(selector), lambda store, q, n: store.queue.hold(q, n), "held", as_json)
+    _withdraw(config_path, _given(selector), lambda store, q, n: store.queue.hold(q, n), "held", as_json)
 
 
 @queue.command()
@@ -192,7 +192,7 @@ def requeue(selector: Selector, as_json: bool, config_path: str | None) -> None:
 @config_option
 def delete(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Delete recipients without telling their senders; a message goes with its last one."""
-    _change(config_path, _given(selector), lambda store, q, n: store.queue.delete(q, n), "deleted", as_json)
+    _withdraw(config_path, _given(selector), lambda store, q, n: store.queue.delete(q, n), "deleted", as_json)
 
 
 @queue.command()
@@ -249,14 +249,8 @@ async def apply(store: "MailStore", selector: Selector, move: Move) -> int:
     done = 0
     pending: set[tuple[int, int | None]] = set()
 
-    async def one(number: int, n: int | None) -> int:
-        try:
-            return await move(store, number, n)
-        except Refused:
-            return 0  # it has left the queue, or its state, meanwhile
-
     async def settle() -> int:
-        results = await asyncio.gather(*(one(number, n) for number, n in pending))
+        results = await asyncio.gather(*(_unless_refused(move, store, number, n) for number, n in pending))
         pending.clear()
         return sum(results)
 
@@ -299,6 +293,60 @@ async def _flush(store: "MailStore", number: int, n: int | None) -> int:
 
 def _change(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool) -> None:
     _tell(run(config_path, lambda _, store: apply(store, selector, move)), done, as_json)
+
+
+def _withdraw(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool) -> None:
+    """A move that takes recipients from a running server's hands: those on their way stay as they are."""
+
+    async def work(config: Config, store: "MailStore") -> tuple[int, int]:
+        changed = left = 0
+        keys: list[tuple[int, int]] = []
+
+        async def settle() -> None:
+            nonlocal changed, left
+            busy = _in_flight(config, keys)
+            free = [key for key in keys if key not in busy]
+            changed += sum(await asyncio.gather(*(_unless_refused(move, store, *key) for key in free)))
+            left += len(busy)
+            keys.clear()
+
+        for message, recipient in selected(store, selector):
+            keys.append((message.queue_id, recipient.n))
+            if len(keys) >= AT_ONCE:
+                await settle()
+        await settle()
+        return changed, left
+
+    changed, left = run(config_path, work)
+    if as_json:
+        print_json({"changed": changed, "in_flight": left})
+    else:
+        _tell(changed, done, as_json)
+    if left:
+        some = "1 recipient is" if left == 1 else f"{left} recipients are"
+        raise CommandFailed(f"{some} being sent at this moment, hence not {done}; try again", EX_TEMPFAIL)
+
+
+def _in_flight(config: Config, keys: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Which of them a running server is sending; it begins none of the others for some seconds."""
+    from fastmta.admin.control import NotRunning, request
+
+    if not keys:
+        return set()
+    try:
+        answer = request(config, {"do": "withdraw", "recipients": keys})
+    except NotRunning:
+        return set()
+    if not answer.get("ok"):
+        raise CommandFailed(str(answer.get("error", "the server refused")), EX_TEMPFAIL)
+    return {(number, n) for number, n in answer["busy"]}
+
+
+async def _unless_refused(move: Move, store: "MailStore", number: int, n: int | None) -> int:
+    try:
+        return await move(store, number, n)
+    except Refused:
+        return 0  # it has left the queue, or its state, meanwhile
 
 
 def _tell(count: int, done: str, as_json: bool) -> None:

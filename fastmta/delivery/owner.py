@@ -55,6 +55,12 @@ class HopOwner:
             self.give_back(job)
         self.ready.clear()
 
+    def withdraw(self, keys: frozenset[tuple[int, int]]) -> None:
+        """Gives back the jobs that have not begun and hold one of these recipients."""
+        for job in [job for job in self.ready if any((row.queue_id, row.n) in keys for row in job.rows)]:
+            self.ready.remove(job)
+            self.give_back(job)
+
     def abort(self) -> None:
         """Ends what is under way."""
 
@@ -73,6 +79,10 @@ class HopOwner:
         queue = service.queue
         limit = book.page_limit()
         keys = book.take(queue.due(self.hop, service.now_ms(), limit), limit)
+        if service.withholds:
+            withheld = [key for key in keys if service.is_withheld(key)]
+            book.in_flight.difference_update(withheld)
+            keys = [key for key in keys if key not in withheld]
         if keys:
             loaded = queue.load(keys)
             ready = self.ready

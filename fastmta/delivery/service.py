@@ -34,6 +34,7 @@ CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
 UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice
 HOPS_A_LOOK: Final = 1000  # hops that one look at the store begins with; the next look finds the others
 TICK_S: Final = 1.0
+WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in the store
 
 
 class DeliveryService:
@@ -55,6 +56,7 @@ class DeliveryService:
         self._partitions: frozenset[int] = frozenset()
         self._stalled: dict[HopOwner, None] = {}
         self._waiting: dict[HopOwner, None] = {}
+        self._withheld: dict[tuple[int, int], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Event | None = None  # while `stop` waits
         self._running = False
@@ -84,6 +86,28 @@ class DeliveryService:
                     continue
                 owner = self._own(hop)
             owner.kick()
+
+    def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Before somebody deletes or holds recipients (queue id, n): those that are being delivered now, which he must
+        leave alone. The others are not begun for WITHHELD_S, also where they waited for a connection.
+        """
+        until = self.clock.monotonic() + WITHHELD_S
+        self._withheld.update((key, until) for key in keys)
+        wanted = frozenset(keys)
+        busy: set[tuple[int, int]] = set()
+        for owner in self._owners.values():
+            if not wanted.isdisjoint(owner.book.in_flight):
+                owner.withdraw(wanted)
+                busy |= wanted & owner.book.in_flight
+        return sorted(busy)
+
+    def is_withheld(self, key: tuple[int, int]) -> bool:
+        """Whether somebody is about to decide about this recipient."""
+        return key in self._withheld
+
+    @property
+    def withholds(self) -> bool:
+        return bool(self._withheld)
 
     def reload(self) -> None:
         """Takes over changed settings; deliveries under way end as they began."""
@@ -219,6 +243,8 @@ class DeliveryService:
         for job in unwritten:
             self.recorder.submit(job)
         now = self.clock.monotonic()
+        if self._withheld:
+            self._withheld = {key: until for key, until in self._withheld.items() if until > now}
         for hop, owner in list(self._owners.items()):
             owner.tick(now)
             if owner.is_idle:

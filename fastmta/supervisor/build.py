@@ -196,6 +196,9 @@ class MailServer:
         queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
         return {"queue": queue, "store": self._stats(), "delivery": delivery, "trouble": self._trouble()}
 
+    def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return self._delivery.withdraw(keys)
+
     # --- a worker's life ---
 
     @property

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from fastmta import __version__
 from fastmta.config.load import load
 from fastmta.config.schema import Config
@@ -31,6 +33,7 @@ from fastmta.supervisor.process import Worker, identity
 from fastmta.supervisor.status import describe
 
 LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
+WITHDRAW_S: Final = 5.0  # for workers to say what they are delivering; less than they then wait for the decision
 ANSWER_S: Final = 20.0  # for workers to answer a command
 IMPATIENT_S: Final = 1.0  # a TERM so long after the first one means now; a sooner one was the same, told to a group
 EX_TEMPFAIL: Final = 75
@@ -45,6 +48,7 @@ class Asked:
         self.waiting = {w.pid for w in workers}
         self.deadline = deadline
         self.errors: list[str] = []
+        self.busy: list[Any] = []
 
 
 class Supervisor:
@@ -60,6 +64,8 @@ class Supervisor:
         self.signals: list[int] = []
         self.reloads: list[Asked] = []
         self.status_asked: list[Asked] = []
+        self.withdrawals: dict[int, Asked] = {}
+        self.withdrawals_made = 0
         self.pending_replace = False
         self.told_ready = False
         self.stopped_at = 0.0
@@ -122,7 +128,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        deadlines = [asked.deadline for asked in (*self.reloads, *self.status_asked)]
+        deadlines = [asked.deadline for asked in (*self.reloads, *self.status_asked, *self.withdrawals.values())]
         due = self.pool.next_deadline()
         if due is not None:
             deadlines.append(due)
@@ -214,6 +220,10 @@ class Supervisor:
             worker.status = message
             for asked in self.status_asked:
                 asked.waiting.discard(worker.pid)
+        elif message.get("do") == "withdrawn" and message["number"] in self.withdrawals:
+            asked = self.withdrawals[message["number"]]
+            asked.waiting.discard(worker.pid)
+            asked.busy += message["busy"]
 
     def _answer(self, now: float) -> None:
         """Answers the commands whose workers have all spoken."""
@@ -235,6 +245,14 @@ class Supervisor:
             self.status_asked.remove(asked)
             if asked.client:
                 asked.client.answer(ok=True, **describe(self.pool, self.listeners, self.config_path))
+        for number, asked in list(self.withdrawals.items()):
+            if asked.client and not asked.waiting & alive:
+                asked.client.answer(ok=True, busy=asked.busy)
+            elif asked.client and asked.deadline <= now:
+                asked.client.answer(ok=False, error="a worker did not say what it is sending")
+            else:
+                continue
+            del self.withdrawals[number]
 
     # --- control socket ---
 
@@ -253,8 +271,21 @@ class Supervisor:
                     worker.status = None  # an answer to an earlier question tells of an earlier queue
                 workers = self.pool.broadcast("status")[:1]  # the queue is one: any worker can count it
                 self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
+            case "withdraw":
+                self._withdraw(client, request.get("recipients"))
             case other:
-                client.answer(ok=False, error=f"unknown command {other!r}; known: ping, reload, status, stop")
+                client.answer(ok=False, error=f"unknown command {other!r}; known: ping, reload, status, stop, withdraw")
+
+    def _withdraw(self, client: Client, recipients: object) -> None:
+        """Asks every worker, those of older generations too, which of these recipients it is delivering."""
+        try:
+            keys = msgspec.convert(recipients, list[tuple[int, int]])
+        except msgspec.ValidationError:
+            client.answer(ok=False, error="recipients: a list of [queue id, n] is needed")
+            return
+        self.withdrawals_made = number = self.withdrawals_made + 1
+        workers = [w for w in self.pool.workers if w.channel.send("withdraw", number=number, recipients=keys)]
+        self.withdrawals[number] = Asked(client, workers, time.monotonic() + WITHDRAW_S)
 
 
 def raise_descriptor_limit() -> None:

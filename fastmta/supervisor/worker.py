@@ -110,6 +110,10 @@ class Program(Protocol):
         """End every session now, with its protocol's farewell."""
         ...
 
+    def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Which of these queued recipients (queue id, n) are being delivered now; the others wait a while."""
+        ...
+
     def tick(self) -> None:
         """Once a second."""
         ...
@@ -252,6 +256,9 @@ class WorkerLife:
                 self._acceptor.remove(int(message["slot"]))
             case "status":
                 self._channel.send("status", **self._program.status())
+            case "withdraw":
+                busy = self._program.withdraw([(q, n) for q, n in message["recipients"]])
+                self._channel.send("withdrawn", number=message["number"], busy=busy)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="worker.order")

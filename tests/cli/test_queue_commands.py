@@ -57,7 +57,7 @@ def test_ids_select_and_a_limit_ends_the_list(full):
 
 
 def test_hold_and_release(full):
-    assert full.ok("queue", "hold", "--domain", "a.test", "--json").json == {"changed": 2}
+    assert full.ok("queue", "hold", "--domain", "a.test", "--json").json == {"changed": 2, "in_flight": 0}
     assert recipients(full, "--state", "held") == ["one@a.test", "three@a.test"]
     assert recipients(full, "--state", "held", "--domain", "a.test") == ["one@a.test", "three@a.test"]
     assert recipients(full, "--state", "active") == ["Four@c.test", "two@b.test"]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, RecipientState, RecipientTail
-from tests.support.smtp_sink import CLOSE, SmtpSink
+from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
 
 def hop(sink):
@@ -251,3 +251,16 @@ async def test_a_stopped_service_leaves_the_rest_in_the_queue(rig):
         assert rig.rows(queue_id)[0].state == RecipientState.ACTIVE
         rig.service.start()
         await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+
+
+async def test_what_is_withdrawn_is_told_if_it_is_on_its_way_and_not_begun_if_not(make_rig):
+    rig = make_rig(initial_destination_concurrency=1, default_destination_concurrency_limit=1)
+    async with SmtpSink() as sink:
+        sink.replies["DATA"] = [HANG]
+        first = await rig.queue(hop(sink), b"first@b.test")
+        await sink.until(lambda: b"DATA" in sink.commands)
+        second = await rig.queue(hop(sink), b"second@b.test")
+        keys = [(first, 0), (second, 0), (second + 1, 0)]
+        assert rig.service.withdraw(keys) == [(first, 0)]
+        rig.service.hops_changed(None)
+        assert rig.service.status()["in_flight"] == 1

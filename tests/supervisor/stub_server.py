@@ -113,6 +113,9 @@ class StubProgram:
         for session in list(self.open):
             session.bye()
 
+    def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return keys[:1]
+
     def tick(self) -> None: ...
 
     def status(self) -> dict[str, Any]:
