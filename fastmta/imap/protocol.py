@@ -26,6 +26,7 @@ from fastmta.model.limits import (
     IMAP_LOGIN_TIMEOUT_S,
     IMAP_TRANSFER_TIMEOUT_S,
 )
+from fastmta.policy.networks import is_loopback
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.upgrade import start_tls
 
@@ -97,7 +98,7 @@ class ImapProtocol(asyncio.Protocol):
             service=self.service,
             tls=tls,
             peer_ip=peer_ip,
-            loopback=not peer_ip or peer_ip == "::1" or peer_ip.startswith("127."),
+            loopback=is_loopback(peer_ip),
         )
         services.cells[METRICS.connections_total[self.service]] += 1
         services.cells[METRICS.connections[self.service]] += 1

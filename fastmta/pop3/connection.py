@@ -30,6 +30,7 @@ from fastmta.model.limits import (
     POP3_TURN_COMMANDS,
     POP3_WAITING_BYTES,
 )
+from fastmta.policy.networks import is_loopback
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
 from fastmta.pop3.seams import Account, Services
@@ -114,7 +115,7 @@ class Pop3Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) and peer else ""
-        self._loopback = not self._client or self._client.startswith(("127.", "::ffff:127.")) or self._client == "::1"
+        self._loopback = is_loopback(self._client)
         self._id = self._server.next_id()
         self._server.connections.add(self)
         services.cells[METRICS.connections_total[self._service]] += 1

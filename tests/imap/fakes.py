@@ -370,8 +370,11 @@ class FakeAuthenticator:
         self.accounts: dict[str, tuple[str, Any]] = {}
         self.tries = 0
 
+    def login_allowed(self, tls: bool, loopback: bool) -> bool:
+        return tls or loopback
+
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
-        return ("PLAIN", "LOGIN")
+        return ("PLAIN", "LOGIN") if self.login_allowed(tls, loopback) else ()
 
     def try_now(self, credentials: Any, service: str) -> Any:
         return None
@@ -414,9 +417,7 @@ def fake_services(loop: asyncio.AbstractEventLoop, *, message_size_limit: int = 
     log = Log(level="error")
     store = FakeStore()
     services = SimpleNamespace(
-        config=SimpleNamespace(
-            message_size_limit=message_size_limit, auth=SimpleNamespace(disable_plaintext_auth=True)
-        ),
+        config=SimpleNamespace(message_size_limit=message_size_limit),
         store=store,
         authenticator=FakeAuthenticator(),
         contexts=SimpleNamespace(server_context=lambda: None),

@@ -59,6 +59,15 @@ async def test_login_needs_tls_but_from_loopback(world: World) -> None:
     assert world.services.authenticator.tries == 0
 
 
+@MEMORY
+@pytest.mark.parametrize("peer", ["127.9.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_every_form_of_a_loopback_address_may_log_in(world: World, peer: str) -> None:
+    client = world.connect(peer=peer)
+    await client.settle()
+    assert b"LOGINDISABLED" not in client.take()
+    await client.ok("LOGIN user@example.test secret")
+
+
 async def test_commands_in_one_segment_are_run_in_order(world: World) -> None:
     client = await world.login("INBOX")
     for n in range(3):

@@ -18,7 +18,8 @@ AFTER_LOGIN: Final = b"IMAP4rev1 LITERAL+ ID IDLE NAMESPACE CHILDREN UIDPLUS MOV
 
 def may_log_in(session: Session) -> bool:
     """Dovecot's disable_plaintext_auth: without TLS only from loopback (RFC 3501 §6.2.3, §11.1)."""
-    return session.tls or session.loopback or not session.services.config.auth.disable_plaintext_auth
+    allowed: bool = session.services.authenticator.login_allowed(session.tls, session.loopback)
+    return allowed
 
 
 def offers_tls(session: Session) -> bool:
