@@ -37,7 +37,7 @@ WITHDRAW_S: Final = 5.0  # for workers to say what they are delivering; less tha
 ANSWER_S: Final = 20.0  # for workers to answer a command
 IMPATIENT_S: Final = 1.0  # a TERM so long after the first one means now; a sooner one was the same, told to a group
 EX_TEMPFAIL: Final = 75
-WORKER_COMMAND: Final = [sys.executable, "-m", "fastmta.supervisor.worker"]
+WORKER_COMMAND: Final = [sys.executable, "-P", "-m", "fastmta.supervisor.worker"]
 
 
 class Asked:

@@ -12,6 +12,7 @@ from fastmta.model.errors import ConfigError
 from fastmta.supervisor.channel import Channel
 
 DEFAULT_USER: Final = "fastmta"  # may be missing where nobody installed the package: then a warning, else an error
+PACKAGE_ROOT: Final = Path(__file__).absolute().parents[2]
 
 
 @dataclass(slots=True)
@@ -91,6 +92,8 @@ def spawn(command: list[str], slot: int, generation: int, range_number: int, who
     """Starts a worker that has nothing yet but its end of the channel. Crash points are for first processes."""
     ours, theirs = Channel.pair()
     environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET" and (first or k != "FASTMTA_CRASH_AT")}
+    if PACKAGE_ROOT.name not in ("site-packages", "dist-packages"):  # a checkout: -P leaves out where we were started
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGE_ROOT), environment.get("PYTHONPATH"))))
     try:
         process = subprocess.Popen(
             [*command, str(theirs.fileno())],

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from fastmta.supervisor.main import WORKER_COMMAND
+from fastmta.supervisor.process import Identity, spawn
 from tests.supervisor.running import Server, eventually, python
 
 STUB = str(Path(__file__).with_name("stub_server.py"))
@@ -365,3 +367,14 @@ def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Pa
             assert server.stop() == 0
         finally:
             server.kill()
+
+
+def test_a_worker_takes_no_module_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "fastmta"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('the working directory came first')\n")
+    monkeypatch.chdir(tmp_path)
+    worker = spawn(WORKER_COMMAND, 0, 1, 1, Identity(), first=True)
+    worker.channel.close()  # nobody tells it what it is, so it leaves
+    eventually(lambda: worker.process.poll() is not None, "the worker's end")
+    assert worker.process.returncode == 0
