@@ -28,7 +28,7 @@ $(BUILT): $(VENV)/.venv $(SOURCES)
 	@touch $@
 
 run: build ## start a demo server on loopback high ports, with two accounts
-	@exec $(BIN)/python -P -m fastmta.supervisor.demo
+	@exec $(BIN)/python -m fastmta.supervisor.demo
 
 test: build packages ## the whole suite, in its short forms
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
