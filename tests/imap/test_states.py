@@ -78,3 +78,22 @@ async def test_twenty_bad_commands_in_a_row_end_the_session(world: World) -> Non
         assert b"BYE" not in await client.send(b"x y\r\n")
     assert b"* BYE" in await client.send(b"x y\r\nz NOOP\r\n")
     assert client.transport.closed
+
+
+@pytest.mark.parametrize("store_kind", ["memory"])
+async def test_a_peer_that_leaves_during_select_is_forgotten(world: World) -> None:
+    writer = await world.login("Sent")
+    await writer.append(b"Subject: new\r\n\r\n")
+    client = await world.login()
+    session = client.protocol.session
+    watched: set[int] = set()
+    notifier = world.services.notifier
+    subscribe, unsubscribe = notifier.subscribe, notifier.unsubscribe
+    notifier.subscribe = lambda number, watcher: (watched.add(number), subscribe(number, watcher))
+    notifier.unsubscribe = lambda number, watcher: (watched.discard(number), unsubscribe(number, watcher))
+    client.protocol.data_received(b"x SELECT INBOX\r\n")
+    assert watched and client.protocol.waiting, "the claim of the recent messages is under way"
+    client.transport.close()
+    await client.settle()
+    assert session.state == State.LOGOUT
+    assert not watched

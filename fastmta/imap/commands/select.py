@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastmta import _imap
 from fastmta.imap import mailbox_name
+from fastmta.imap.session import State
 from fastmta.imap.view import View
 from fastmta.model.flags import SEEN
 
@@ -50,9 +51,9 @@ async def _claim_and_open(session: Session, box: Any) -> bytes:
         session.services.notifier.unsubscribe(box.id, session)
         raise
     fresh = session.mailboxes.by_id(box.id)
-    if fresh is None:
+    if fresh is None or session.state == State.LOGOUT:  # the connection may have ended meanwhile
         session.services.notifier.unsubscribe(box.id, session)
-        return NO_MAILBOX
+        return NO_MAILBOX if fresh is None else b""
     return _open(session, fresh, first, read_only=False)
 
 
