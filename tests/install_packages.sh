@@ -5,7 +5,7 @@
 # need it skip and say so. Nothing installed here is started or enabled.
 set -u
 
-programs="swaks curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp"
+programs="swaks curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool"
 packages="swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates"
 
 missing=""
@@ -42,5 +42,17 @@ if ! install_packages "$packages"; then
             install_packages "$package" || echo "tests/install_packages.sh: no package $package" >&2
         done
     fi
+fi
+
+# promtool alone, out of its package: the rest of it is a daemon, and web libraries, that no test needs.
+if ! command -v promtool >/dev/null 2>&1; then
+    work=$(mktemp -d) && chmod 755 "$work" && cd "$work" || exit 0
+    if timeout 120 apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null 2>&1 &&
+        dpkg-deb --fsys-tarfile prometheus_*.deb 2>/dev/null | tar -x ./usr/bin/promtool; then
+        install -m 755 usr/bin/promtool /usr/local/bin/promtool
+    else
+        echo "tests/install_packages.sh: no promtool" >&2
+    fi
+    rm -rf "$work"
 fi
 exit 0

@@ -11,15 +11,23 @@ import pytest
 from fastmta.admin.collector import Collector, StoreFigures
 from fastmta.runtime.board import Board
 from fastmta.runtime.metrics import SharedCells
+from fastmta.store import MailStore
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
-def exported() -> set[str]:
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (package prometheus) is missing")
+
+
+def exposition(store: dict[str, float]) -> str:
+    """What GET /metrics answers, where the store says so much."""
     shared = SharedCells.create(2)
     shared.range(0)[Board.RANGES_USED] = 2
-    text = Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, {})).text().decode()
-    return set(re.findall(r"^(fastmta_\w+)", text, re.MULTILINE))
+    return Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, store)).text().decode()
+
+
+def exported() -> set[str]:
+    return set(re.findall(r"^(fastmta_\w+)", exposition({}), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["prometheus/alerts.yml", "grafana/fastmta.json"])
@@ -47,7 +55,17 @@ def test_the_unit_waits_for_readiness_and_reloads_by_hup() -> None:
     assert "kill -HUP $MAINPID" in unit
 
 
-@pytest.mark.interop
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (package prometheus) is not installed")
+@needs_promtool
 def test_promtool_accepts_the_alert_rules() -> None:
     subprocess.run(["promtool", "check", "rules", DEPLOY / "prometheus/alerts.yml"], check=True, capture_output=True)
+
+
+@needs_promtool
+def test_promtool_finds_nothing_to_say_about_the_metrics(tmp_path: Path) -> None:
+    store = MailStore.open(tmp_path)
+    figures = {name: float(value) for name, value in store.raw.stats().items() if isinstance(value, int | float)}
+    store.close()
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposition(figures), text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
