@@ -113,7 +113,7 @@ class LocalDirectory:
         self._refresh()
         text = forward_path.decode("utf-8", "surrogateescape")
         try:
-            address = self.qualify(text)
+            address = self.qualify(self._postmaster() if text.lower() == "postmaster" else text)
             self._require_ours(address, may_relay)
             resolution = self._expanded(address)
             if not may_relay and address.is_source_routed:
@@ -123,6 +123,11 @@ class LocalDirectory:
             return Resolution(Reply(553, "5.1.3", f"<{_shown(text)}>: Recipient address rejected: Bad address syntax"))
         except (TemporaryFailure, PermanentFailure) as failure:
             return Resolution(failure.reply)
+
+    def _postmaster(self) -> str:
+        """Who `RCPT TO:<postmaster>` is (RFC 5321 §4.5.1): ours, also where myorigin is a domain of others."""
+        origin, ours = self._config.myorigin, self._config.mydestination
+        return f"postmaster@{origin if origin in ours or not ours else ours[0]}"
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         """Whether an account may send as `reverse_path`: its own address, extensions of it, what is an alias of it, and

@@ -174,6 +174,11 @@ def test_relay_domains_and_their_subdomains_are_relayed_for_anybody(make, domain
     assert make().targets(f"x@{domain}") == [f"smtp:{domain} x@{domain}"]
 
 
+def test_a_bare_postmaster_is_ours_where_myorigin_is_not(make):
+    world = make("", "postmaster: user@example.test\n", myorigin="elsewhere.test")
+    assert world.targets("postmaster") == [1]
+
+
 def test_postmaster_and_abuse_fall_back_to_our_own_domain(make):
     world = make("", "postmaster: user\nabuse: other\n")
     assert world.targets("postmaster") == [1]
