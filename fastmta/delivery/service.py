@@ -34,6 +34,7 @@ CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
 UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice
 HOPS_A_LOOK: Final = 1000  # hops that one look at the store begins with; the next look finds the others
 TICK_S: Final = 1.0
+WITHHELD: Final = 20_000  # recipients; who asks decides about each few hundred before he asks for more
 WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in the store
 
 
@@ -93,6 +94,8 @@ class DeliveryService:
         """
         until = self.clock.monotonic() + WITHHELD_S
         self._withheld.update((key, until) for key in keys)
+        while len(self._withheld) > WITHHELD:
+            del self._withheld[next(iter(self._withheld))]
         wanted = frozenset(keys)
         busy: set[tuple[int, int]] = set()
         for owner in self._owners.values():

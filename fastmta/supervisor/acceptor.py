@@ -156,7 +156,7 @@ class Acceptor:
         self.paused = False
         self._over = self._loop.call_later(OVER_S, self._told_over)
         for listening in list(self._listening):
-            if listening.server is None and not self._closed:
+            if listening.server is None and not self._closed and not self.paused:  # opening takes a turn of the loop
                 await self._open(listening)
 
     def remove(self, tag: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fastmta.delivery.service import WITHHELD, WITHHELD_S
 from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, RecipientState, RecipientTail
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
@@ -264,3 +265,12 @@ async def test_what_is_withdrawn_is_told_if_it_is_on_its_way_and_not_begun_if_no
         assert rig.service.withdraw(keys) == [(first, 0)]
         rig.service.hops_changed(None)
         assert rig.service.status()["in_flight"] == 1
+
+
+async def test_what_is_withheld_is_bounded_and_the_oldest_goes_first(rig):
+    rig.service.withdraw([(n, 0) for n in range(WITHHELD)])
+    rig.service.withdraw([(WITHHELD, 0)])
+    assert not rig.service.is_withheld((0, 0))
+    assert rig.service.is_withheld((1, 0)) and rig.service.is_withheld((WITHHELD, 0))
+    rig.tick(WITHHELD_S + 1)
+    assert not rig.service.withholds
