@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import idna
 import msgspec
 
+from fastmta.dns.mx import is_internal
 from fastmta.model.errors import ConfigError
 from fastmta.model.reply import Reply
 
@@ -31,6 +32,8 @@ _UNBUILT: Final = ("pipe", "uucp", "cyrus")
 class DeliveryConfig(Protocol):
     @property
     def smtp_tcp_port(self) -> int: ...
+    @property
+    def allow_loopback_mx(self) -> bool: ...
 
 
 class RoutingConfig(Protocol):
@@ -75,6 +78,7 @@ class NextHop(msgspec.Struct, frozen=True):
 
 LOCAL: Final = Route(b"local:")
 _BAD_DOMAIN: Final = Reply(553, "5.1.2", "The recipient's domain is not a valid name")
+_INTERNAL: Final = Reply(550, "5.1.2", "Mail is not sent to an internal address")
 
 
 def canonical_domain(domain: bytes) -> str:
@@ -180,10 +184,11 @@ def _port(text: str, default: int) -> int:
 class Router:
     """Routes of one configuration. ConfigError at construction names a wrong `[transport]` entry or relayhost."""
 
-    __slots__ = ("_default_port", "_has_addresses", "_local", "_relay_hop", "_table")
+    __slots__ = ("_allow_internal", "_default_port", "_has_addresses", "_local", "_relay_hop", "_table")
 
     def __init__(self, config: RoutingConfig) -> None:
         self._default_port = config.delivery.smtp_tcp_port
+        self._allow_internal = config.delivery.allow_loopback_mx
         self._local = frozenset(_lower((*config.mydestination, *config.virtual_mailbox_domains)))
         self._relay_hop = ""
         if config.relayhost:
@@ -255,6 +260,9 @@ class Router:
             return LOCAL
         if not name or (name.startswith("[") and literal_address(name) is None):
             return Route(b"", refusal=_BAD_DOMAIN)
+        literal = literal_address(name) if name.startswith("[") else None
+        if literal and entry is None and not self._relay_hop and not self._allow_internal and is_internal(literal):
+            return Route(b"", refusal=_INTERNAL)  # what an MX may not name, a user's literal may not either
         text = self._text(name, entry)
         held = text.startswith("hold:")
         if held:

@@ -109,7 +109,7 @@ class MxLookup:
                 raise PermanentFailure(Reply(550, "5.4.4", f"Host or domain name not found: {domain}"))
             raise PermanentFailure(Reply(550, "5.4.4", f"No mail exchanger of {domain} has an address"))
         found = self._without_ourselves(domain, found)
-        usable = [address for address in found if self._allow_loopback_mx or not _is_internal(address.ip)]
+        usable = [address for address in found if self._allow_loopback_mx or not is_internal(address.ip)]
         if not usable:
             text = f"The mail exchanger of {domain} has an address that mail is not sent to: {found[0].ip}"
             raise PermanentFailure(Reply(550, "5.4.4", text))
@@ -166,7 +166,8 @@ def _reached(ip: str) -> str:
     return str(address)
 
 
-def _is_internal(ip: str) -> bool:
+def is_internal(ip: str) -> bool:
+    """Whether an address is loopback, link-local, private or none at all: no place of mail from outside."""
     address = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

@@ -15,7 +15,7 @@ def router(transport=None, relayhost="", local=("example.test",)):
             virtual_mailbox_domains=("virtual.test",),
             relayhost=relayhost,
             transport=transport or {},
-            delivery=SimpleNamespace(smtp_tcp_port=2525),
+            delivery=SimpleNamespace(smtp_tcp_port=2525, allow_loopback_mx=False),
         )
     )
 
@@ -82,6 +82,13 @@ def test_relayhost_takes_all_that_transport_does_not():
     assert r.hop_for(b"any.test").hop == b"smtp:[relay.test]:587"
     assert r.hop_for(b"x.test").hop == b"smtp:[relay.test]:587"
     assert router(relayhost="relay.test").hop_for(b"any.test").hop == b"smtp:relay.test"
+
+
+@pytest.mark.parametrize("literal", [b"[127.0.0.1]", b"[10.0.0.1]", b"[169.254.169.254]", b"[0.0.0.0]", b"[IPv6:::1]"])
+def test_a_literal_of_an_internal_address_is_refused_unless_routed(literal):
+    refusal = router().hop_for(literal).refusal
+    assert refusal is not None and refusal.code == 550
+    assert router({literal.decode(): "smtp:[127.0.0.1]"}).hop_for(literal).refusal is None
 
 
 def test_address_literals_go_straight_to_the_address():
