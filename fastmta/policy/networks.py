@@ -61,12 +61,7 @@ class Networks:
 
 def is_loopback(ip: str) -> bool:
     """Whether a peer is this machine, for Dovecot's exception to disable_plaintext_auth; a unix socket's "" is too."""
-    if not ip:
-        return True
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
+    return not ip or ip in _LOOPBACK
+
+
+_LOOPBACK: Final = Networks(("127.0.0.0/8", "::1/128"))
