@@ -41,8 +41,8 @@ def main() -> None:
     report = json.loads(options.report.read_text())
     rows = [row for row in report["rows"] if "ratio" in row and not row["row"].startswith("latency")]
     figure, (rate, cpu) = plt.subplots(1, 2, sharey=True, figsize=(10.5, 0.36 * len(rows) + 1.4), layout="constrained")
-    bars(rate, rows, "per_second", "rate: times the peer's (longer is better)")
-    bars(cpu, rows, "cpu", "server CPU an operation: part of the peer's (left is better)")
+    bars(rate, rows, "per_second", "rate, times the peer's (right is better)")
+    bars(cpu, rows, "cpu", "server CPU, times the peer's (left is better)")
     rate.set_yticks(range(len(rows)), [row["title"] for row in reversed(rows)], fontsize=8)
     peers = dict.fromkeys(row["ratio"]["against"] for row in rows)
     handles = [Patch(color=COLOUR[peer], label=f"beside {peer}") for peer in peers]
