@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults.client import Client, Ledger
+from tests.faults.one_owner import OneOwner
 from tests.support import processes
 from tests.support.ledger_sink import ledger_entry
 from tests.support.ports import free_port, wait_until_listening
@@ -144,9 +145,10 @@ class LedgerTest:
         for client in clients:
             client.start()
         try:
-            time.sleep(self.random.uniform(0.2, 0.7) * self.load_s)
-            self._strike(fault)
-            time.sleep(0.5 * self.load_s)
+            with OneOwner(self.sink_port) as watch:
+                time.sleep(self.random.uniform(0.2, 0.7) * self.load_s)
+                self._strike(fault)
+                time.sleep(0.5 * self.load_s)
         finally:
             for client in clients:
                 client.stop()
@@ -157,7 +159,7 @@ class LedgerTest:
             self.server.env = {}
             self.server.start()
         self.server.wait_ready()
-        return self._settle_and_check()
+        return watch.twice[:3] + self._settle_and_check()
 
     def _strike(self, fault: Fault) -> None:
         self.kills += 1
