@@ -5,15 +5,16 @@ A command that root runs opens it as the owner of the data directory, so that th
 
 import asyncio
 import os
-import pwd
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
 from fastmta.config.load import load
 from fastmta.config.schema import Config
+from fastmta.model.errors import ConfigError
+from fastmta.runtime.identity import acting_as, workers_user
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -57,12 +58,12 @@ def prepare_data_directory(config: Config) -> Path:
     directory = Path(config.data_directory)
     if not directory.is_dir():
         directory.mkdir(mode=0o700, parents=True)
-        if os.geteuid() == 0:
-            try:
-                entry = pwd.getpwnam(config.default_user)
-            except KeyError:
-                return directory  # no such user yet: root's, and `check` says so
-            os.chown(directory, entry.pw_uid, entry.pw_gid)
+        try:
+            user = workers_user(config)
+        except ConfigError:
+            return directory  # no such user yet: root's, and `check` says so
+        if user is not None:
+            os.chown(directory, user.uid, user.gid)
     return directory
 
 
@@ -75,16 +76,9 @@ def acting_as_owner(directory: Path) -> Iterator[None]:
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
         return
-    groups, gid = os.getgroups(), os.getegid()
-    try:
-        os.setgroups([owner.st_gid])
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
-    except OSError as error:
-        raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(acting_as(owner.st_uid, owner.st_gid, [owner.st_gid]))
+        except OSError as error:
+            raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
-        os.setgroups(groups)

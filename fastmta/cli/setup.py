@@ -1,7 +1,6 @@
 """`fastmta init` and `fastmta check`: before the server runs."""
 
 import os
-import pwd
 import socket
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from fastmta.config.load import default_path, parse, read
 from fastmta.config.schema import Config, leaves
 from fastmta.config.values import parse_domain
 from fastmta.model.errors import ConfigError
+from fastmta.runtime.identity import workers_user
 
 FILE_NAME = "fastmta.toml"
 
@@ -30,7 +30,14 @@ def init(directory: Path, domain: str | None, hostname: str | None) -> None:
     print(f"next: fastmta user add NAME -c {path}; fastmta serve -c {path}")
 
 
-def initialise(directory: Path, *, domain: str, hostname: str | None = None, ports: Ports | None = None) -> Path:
+def initialise(
+    directory: Path,
+    *,
+    domain: str,
+    hostname: str | None = None,
+    ports: Ports | None = None,
+    workers_may_be_root: bool = False,
+) -> Path:
     """What `init` does; gives the path of the configuration. Replaces nothing: CommandFailed if there is one."""
     from fastmta.tls.certificate import write_self_signed
 
@@ -42,7 +49,7 @@ def initialise(directory: Path, *, domain: str, hostname: str | None = None, por
     path = directory / FILE_NAME
     if path.exists():
         raise CommandFailed(f"{path} exists already", EX_CANTCREAT)
-    text = default_text(hostname=host, domain=domain, ports=ports)
+    text = default_text(hostname=host, domain=domain, ports=ports, workers_may_be_root=workers_may_be_root)
     config = parse(text, base=directory)
     directory.mkdir(parents=True, exist_ok=True)
     cert, key = Path(config.tls.cert_file), Path(config.tls.key_file)
@@ -50,12 +57,12 @@ def initialise(directory: Path, *, domain: str, hostname: str | None = None, por
         write_self_signed(cert, key, [host, domain, "localhost", "127.0.0.1"])
     data = Path(config.data_directory)
     data.mkdir(mode=0o700, exist_ok=True)
-    if os.geteuid() == 0:
-        try:
-            owner = pwd.getpwnam(config.default_user)
-            os.chown(data, owner.pw_uid, owner.pw_gid)
-        except KeyError:
-            text = text.replace('# default_user = "fastmta" ', 'default_user = "root"      ')  # no such user here
+    try:
+        user = workers_user(config)
+    except ConfigError:
+        user = None  # no such user yet: the server's start gives it the directory
+    if user is not None:
+        os.chown(data, user.uid, user.gid)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8") as file:
         file.write(text)
     return path
@@ -109,11 +116,10 @@ def file_problems(config: Config) -> list[str]:
     data = Path(config.data_directory)
     if data.exists() and not data.is_dir():
         out.append(f"data_directory: {data} is not a directory")
-    if os.geteuid() == 0:
-        try:
-            pwd.getpwnam(config.default_user)
-        except KeyError:
-            out.append(f"default_user: there is no user {config.default_user}")
+    try:
+        workers_user(config)
+    except ConfigError as error:
+        out.append(str(error))
     return out
 
 

@@ -34,7 +34,12 @@ DEMO_DOMAIN: Final = "example.test"
 
 
 def default_text(
-    *, hostname: str = "mx.example.test", domain: str = "example.test", ports: Ports | None = None, data: str = "data"
+    *,
+    hostname: str = "mx.example.test",
+    domain: str = "example.test",
+    ports: Ports | None = None,
+    data: str = "data",
+    workers_may_be_root: bool = False,
 ) -> str:
     """The file's text; `data` is the data directory, relative to the file or absolute."""
     where = ports or Ports()
@@ -44,12 +49,17 @@ def default_text(
         domain=domain,
         data=data,
         http=http,
+        root=_ROOT if workers_may_be_root else "",
         **{
             name: where.endpoints(getattr(where, name))
             for name in ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
         },
     )
 
+
+_ROOT: Final = """\
+workers_may_be_root = true                # as root: no other user; for a demo on loopback, never for the world
+"""
 
 _TEMPLATE: Final = """\
 # FastMTA's configuration. A key bears Postfix's name and meaning where Postfix has it, Dovecot's where Dovecot has it.
@@ -76,7 +86,7 @@ smtpd_forbid_bare_newline = "reject"      # reject, normalize or no
 data_directory = "{data}"
 workers = 0                               # processes; 0: one a core
 # default_user = "fastmta"                # whom the workers run as, where the server is started as root
-# log_level = "info"                      # debug, info, warning or error
+{root}# log_level = "info"                      # debug, info, warning or error
 
 [listen]                                  # lists of "host:port" or "unix:/path"; empty: off
 smtp = {smtp}

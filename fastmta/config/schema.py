@@ -156,7 +156,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     data_directory: Annotated[str, Key("path")] = "/var/lib/fastmta"
     workers: Annotated[int, Key("int", high=1024, about="processes; 0: one a core")] = 0
-    default_user: Annotated[str, Key("user")] = "fastmta"
+    default_user: Annotated[str, Key("user", about="whom workers become where the server is started as root")] = (
+        "fastmta"
+    )
+    workers_may_be_root: Annotated[bool, Key("bool", about="as root: workers stay root, default_user is not asked")] = (
+        False
+    )
     reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
     log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 

@@ -31,7 +31,7 @@ def prepare(directory: Path) -> Config:
     """Writes what is missing under `directory`, adds the accounts, and returns the configuration."""
     file = directory / "fastmta.toml"
     if not file.exists():
-        initialise(directory, domain=DEMO_DOMAIN, ports=DEMO_PORTS)
+        initialise(directory, domain=DEMO_DOMAIN, ports=DEMO_PORTS, workers_may_be_root=os.geteuid() == 0)
     config = load(file)
     add_accounts(Path(config.data_directory))
     return config

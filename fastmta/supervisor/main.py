@@ -102,9 +102,9 @@ class Supervisor:
 
     def _configure(self) -> None:
         """Whom the workers run as, and what only we may read for them."""
-        who = identity(self.config.default_user)
+        who = identity(self.config)
         if os.geteuid() == 0 and not who.name:
-            self.log.warning("supervisor.workers_are_root", default_user=self.config.default_user)
+            self.log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
         who.give(Path(self.config.data_directory))
         private = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
         self.pool.configure(self.config, who, {key: path for key, path in private.items() if path})

@@ -1,17 +1,15 @@
 """One worker process as the supervisor sees it: how it is started, what it has said, and when it died."""
 
 import os
-import pwd
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastmta.model.errors import ConfigError
+from fastmta.runtime.identity import UserSettings, workers_user
 from fastmta.supervisor.channel import Channel
 
-DEFAULT_USER: Final = "fastmta"  # may be missing where nobody installed the package: then a warning, else an error
 PACKAGE_ROOT: Final = Path(__file__).absolute().parents[2]
 
 
@@ -63,17 +61,10 @@ class Identity:
                     os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
-def identity(default_user: str) -> Identity:
-    """Whom workers drop to: `default_user` where we are root. ConfigError for a named user that is not there."""
-    if os.geteuid() != 0 or not default_user:
-        return Identity()
-    try:
-        entry = pwd.getpwnam(default_user)
-    except KeyError:
-        if default_user == DEFAULT_USER:
-            return Identity()
-        raise ConfigError(f"default_user: there is no user {default_user!r} on this machine") from None
-    return Identity("", -1, -1) if entry.pw_uid == 0 else Identity(default_user, entry.pw_uid, entry.pw_gid)
+def identity(config: UserSettings) -> Identity:
+    """Whom workers become, by the one rule of runtime/identity.py; ConfigError where they would be root unasked."""
+    found = workers_user(config)
+    return Identity() if found is None else Identity(*found)
 
 
 def sealed_copy(path: str) -> int:

@@ -86,6 +86,6 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
-    initialise(tmp_path, domain="example.test")
+    initialise(tmp_path, domain="example.test", workers_may_be_root=True)
     monkeypatch.setenv("FASTMTA_CONFIG", str(tmp_path / "fastmta.toml"))
     return Cli(tmp_path, monkeypatch, capsys)

@@ -158,6 +158,8 @@ def test_init_writes_what_check_finds_good_and_replaces_nothing(cli, tmp_path):
     assert sorted(path.name for path in made.iterdir()) == ["cert.pem", "data", "fastmta.toml", "key.pem"]
     assert (made / "data").stat().st_mode & 0o777 == 0o700
     assert load(made / "fastmta.toml").myhostname == "mx.other.test"
+    written = (made / "fastmta.toml").read_text()
+    (made / "fastmta.toml").write_text("workers_may_be_root = true\n" + written)  # no user fastmta on every machine
     done = cli("check", "-c", str(made / "fastmta.toml"))
     assert (done.code, done.out) == (0, f"{made}/fastmta.toml: no problem found\n")
     before = (made / "fastmta.toml").read_bytes()
@@ -188,6 +190,25 @@ def test_check_looks_into_the_files_that_are_named(cli, tmp_path):
     assert "No such file" in done.err
     assert "aliases:2: robot: FastMTA does not deliver to commands" in done.err
     assert done.err.count("\n") == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's workers change their user")
+def test_check_and_serve_refuse_alike_to_run_workers_as_root(cli):
+    cli.change("workers_may_be_root = true", 'default_user = "root" #')
+    checked = cli("check")
+    assert checked.code == EX_CONFIG
+    served = subprocess.run(
+        [sys.executable, "-m", "fastmta.supervisor.main", str(cli.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=30,
+    )
+    assert served.returncode == EX_CONFIG, served.stderr
+    said = "default_user: root has the user id of root, and workers run as root only with workers_may_be_root = true"
+    assert said in checked.err
+    assert said in served.stderr
 
 
 def test_check_all_prints_every_key(cli):

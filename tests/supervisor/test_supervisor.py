@@ -19,11 +19,12 @@ from tests.supervisor.running import Server, eventually, python
 
 STUB = str(Path(__file__).with_name("stub_server.py"))
 PATHS = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+AS_ROOT = "workers_may_be_root = true\n"  # counts only where the tests run as root
 Start = Callable[..., Server]
 
 
 def config(workers: int = 1, listen: str = 'smtp = ["127.0.0.1:0"]', name: str = "one.test") -> str:
-    return f'myhostname = "{name}"\ndata_directory = "data"\nworkers = {workers}\n[listen]\n{listen}\n'
+    return f'myhostname = "{name}"\ndata_directory = "data"\nworkers = {workers}\n{AS_ROOT}[listen]\n{listen}\n'
 
 
 @pytest.fixture
@@ -353,7 +354,9 @@ def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Pa
         (root / "key.pem").chmod(0o600)
         (root / "cert.pem").write_text("anybody")
         tls = '[tls]\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
-        server = Server(root, 'default_user = "nobody"\n' + config() + tls, python(STUB), PYTHONPATH=PATHS).start()
+        server = Server(
+            root, config().replace(AS_ROOT, 'default_user = "nobody"\n') + tls, python(STUB), PYTHONPATH=PATHS
+        ).start()
         try:
             nobody = pwd.getpwnam("nobody").pw_uid
             assert os.stat(f"/proc/{server.pids[0]}").st_uid == nobody

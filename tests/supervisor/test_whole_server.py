@@ -29,7 +29,7 @@ def config(workers: int = 1, more: str = "") -> str:
     listen = "\n".join(f'{service} = ["127.0.0.1:0"]' for service in SERVICES)
     return (
         f'myhostname = "mx.example.test"\nmydomain = "{DEMO_DOMAIN}"\nmydestination = ["{DEMO_DOMAIN}"]\n'
-        f'data_directory = "data"\ndefault_user = "root"\nworkers = {workers}\n{more}'
+        f'data_directory = "data"\nworkers_may_be_root = true\nworkers = {workers}\n{more}'
         f'[listen]\n{listen}\n[tls]\ncert_file = "cert.pem"\nkey_file = "key.pem"\n'
         '[auth]\nmechanisms = ["PLAIN", "LOGIN"]\n[transport]\n"parked.example" = "hold:"\n'
     )

@@ -1,0 +1,86 @@
+"""Whom the workers run as: the one rule that `init`, `check`, every command and the supervisor follow.
+
+Started as root, workers run as `default_user` and never as root, unless the file says `workers_may_be_root = true`: a
+forgotten or mistyped user must not hand the network's input to root. Started as anybody else, they are that user's.
+"""
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from fastmta.model.errors import ConfigError
+
+
+class WorkersUser(NamedTuple):
+    """The system user that workers become."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class UserSettings(Protocol):
+    @property
+    def default_user(self) -> str: ...
+    @property
+    def workers_may_be_root(self) -> bool: ...
+
+
+def workers_user(config: UserSettings) -> WorkersUser | None:
+    """Whom workers become; None where they stay who we are. ConfigError where they would be root and may not be."""
+    if os.geteuid() != 0 or config.workers_may_be_root:
+        return None
+    name = config.default_user
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(
+            f"default_user: there is no user {name} on this machine; make it with "
+            f"`{useradd_command(name)}`, or set workers_may_be_root = true"
+        ) from None
+    if entry.pw_uid == 0 or entry.pw_gid == 0:
+        kind = "user" if entry.pw_uid == 0 else "group"
+        raise ConfigError(
+            f"default_user: {name} has the {kind} id of root, and workers run as root only with "
+            "workers_may_be_root = true; name a user of the mail system's own, such as fastmta"
+        )
+    return WorkersUser(name, entry.pw_uid, entry.pw_gid)
+
+
+def useradd(name: str) -> list[str]:
+    """The command that makes a user for the workers: no login, no home that anybody makes."""
+    options = "--system --user-group --no-create-home --home-dir /var/lib/fastmta --shell /usr/sbin/nologin"
+    return ["useradd", *options.split(), name]
+
+
+def useradd_command(name: str) -> str:
+    return " ".join(useradd(name))
+
+
+@contextmanager
+def acting_as(uid: int, gid: int, groups: list[int]) -> Iterator[None]:
+    """For as long as it lasts, root has another user's rights: what is made is that user's, and what may be reached is
+    what that user may reach. OSError where the system forbids it.
+    """
+    saved_groups, saved_gid = os.getgroups(), os.getegid()
+    try:
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(saved_gid)
+        os.setgroups(saved_groups)
+
+
+@contextmanager
+def acting_as_workers(user: WorkersUser | None) -> Iterator[None]:
+    """`acting_as` for the workers' user; nothing changes for None."""
+    if user is None:
+        yield
+        return
+    with acting_as(user.uid, user.gid, os.getgrouplist(user.name, user.gid)):
+        yield
