@@ -1,15 +1,17 @@
-"""The servers of the benchmark, all private to a run: FastMTA, Postfix, Dovecot, and smtp-sink as the bare ceiling.
+"""The servers of the benchmark, all private to a run: FastMTA, Postfix, Dovecot, and a sink in C as the bare ceiling.
 
 Each gives its ports, the CPU seconds of its whole process tree, and what it still has to deliver.
 """
 
-import os
+import mmap
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Protocol
 
+from bench import native
 from tests.support import dovecot, postfix, processes
 from tests.support.ports import free_port, wait_until_listening
 from tests.support.server import Server
@@ -34,50 +36,29 @@ class Peer(Protocol):
     def stop(self) -> None: ...
 
 
-def program(name: str) -> str:
-    found = shutil.which(name, path=postfix.search_path())
-    if found is None:
-        raise SystemExit(f"bench: {name} is not installed (apt-get install postfix)")
-    return found
+class Sink:
+    """Our cheap sink, which parses, counts and throws away: alone it is the ceiling, behind a relay the next hop."""
 
+    name = "sink"
 
-class SmtpSink:
-    """Postfix's smtp-sink, which parses and throws away: alone it is the ceiling, behind a relay the next hop.
-
-    With `count_file` it also writes its running counter there, which costs it; the ceiling runs without.
-    """
-
-    name = "smtp-sink"
-
-    def __init__(self, count_file: Path | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         self._port = free_port()
-        self.count_file = count_file
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        counter = ["-c"] if count_file is not None else []
-        out = count_file.open("wb") if count_file is not None else subprocess.DEVNULL
+        directory.mkdir(exist_ok=True)
+        counter = directory / "taken"
+        counter.touch()
         self._process = subprocess.Popen(
-            [program("smtp-sink"), *counter, *user, f"127.0.0.1:{self._port}", "1000"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.DEVNULL,
+            [str(native.tool("smtp_sink")), "127.0.0.1", str(self._port), str(counter)], stdin=subprocess.DEVNULL
         )
-        if not isinstance(out, int):
-            out.close()
         wait_until_listening("127.0.0.1", self._port)
+        with counter.open("rb") as file:
+            self._taken = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
 
     def port(self, service: str) -> int:
         return self._port
 
     def received(self) -> int:
-        """Messages so far, read from the end of the counter's output: `sess=1 quit=1 mesg=1` and a carriage return."""
-        if self.count_file is None:
-            raise RuntimeError("this sink does not count")
-        with self.count_file.open("rb") as file:
-            file.seek(max(0, self.count_file.stat().st_size - 256))
-            tail = file.read()
-        whole, _, _ = tail.rpartition(b"\r")
-        number = whole.rpartition(b"mesg=")[2]
-        return int(number) if number.isdigit() else 0
+        """Messages so far."""
+        return int.from_bytes(self._taken[:8], sys.byteorder)
 
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self._process.pid)
@@ -90,6 +71,7 @@ class SmtpSink:
 
     def stop(self) -> None:
         processes.stop(self._process)
+        self._taken.close()
 
 
 class PostfixPeer:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-COLOUR = {"smtp-sink": "#7a869a", "postfix": "#2f7d6b", "dovecot": "#b5622a"}
+COLOUR = {"sink": "#7a869a", "postfix": "#2f7d6b", "dovecot": "#b5622a"}
 
 
 def bars(axis: Any, rows: list[dict[str, Any]], key: str, title: str) -> None:

@@ -6,13 +6,12 @@ limits the rate.
 """
 
 import functools
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import access, load
+from bench import access, load, native
 from bench.peers import (
     ACCESS_USERS,
     HOLD_DOMAIN,
@@ -20,8 +19,7 @@ from bench.peers import (
     PASSWORD,
     RELAY_DOMAIN,
     Peer,
-    SmtpSink,
-    program,
+    Sink,
     settle,
 )
 
@@ -37,7 +35,7 @@ class Sample(NamedTuple):
 class Context(NamedTuple):
     """What a sample needs beside its peer: the next hop of both relays, and the scale of the run."""
 
-    next_hop: SmtpSink
+    next_hop: Sink
     scale: float  # 1.0 for a full run, less for --quick
     directory: Path
 
@@ -55,20 +53,6 @@ class Row(NamedTuple):
     refresh: Callable[[Peer, Context], None] | None = None  # before each sample, untimed
 
 
-def _smtp_source(port: int, *, sessions: int, messages: int, size: int, many: bool, to: str) -> None:
-    subprocess.run(
-        [
-            program("smtp-source"),
-            *["-s", str(sessions), "-m", str(messages), "-l", str(size)],
-            *(["-d"] if many else []),
-            *["-f", "bench@bench.example", "-t", to, f"127.0.0.1:{port}"],
-        ],
-        check=True,
-        timeout=300,
-        stdout=subprocess.DEVNULL,
-    )
-
-
 def _sampled(peer: Peer, operations: int, work: Callable[[], float | None], extra: dict[str, float]) -> Sample:
     """Times `work` (which may give its own elapsed seconds) and charges the peer for its CPU until it is quiet."""
     settle(peer)
@@ -82,40 +66,53 @@ def _sampled(peer: Peer, operations: int, work: Callable[[], float | None], extr
     return Sample(operations / elapsed, spent * 1000 / operations, extra)
 
 
-def accept(sessions: int, many: bool, size: int = 4096) -> Callable[[Peer, Context], Sample]:
-    """smtp-source into a peer that keeps the mail on hold: acceptance with its durable commit alone."""
+# The same number for every peer of a row: a server that is given more has more company in its commits.
+_MANY, _ONE, _RELAYED, _LOCAL = 8_000, 4_000, 4_000, 4_000
+
+
+def accept(
+    sessions: int, many: bool = True, size: int = 4096, pipelined: bool = False
+) -> Callable[[Peer, Context], Sample]:
+    """Load into a peer that keeps the mail on hold: acceptance with its durable commit alone."""
 
     def measure(peer: Peer, context: Context) -> Sample:
-        full = 20_000 if many else 8_000
-        if peer.name == "postfix":
-            full = 2_000
+        full = _MANY if many else _ONE
         messages = context.count(full if size <= 4096 else full // 4)
 
-        def work() -> None:
-            _smtp_source(
-                peer.port("smtp"), sessions=sessions, messages=messages, size=size, many=many, to=f"h@{HOLD_DOMAIN}"
-            )
+        def work() -> float:
+            return native.smtp_load(
+                peer.port("smtp"),
+                sessions=sessions,
+                messages=messages,
+                size=size,
+                one_each=not many,
+                pipelined=pipelined,
+                to=f"h@{HOLD_DOMAIN}",
+            ).elapsed_s
 
         return _sampled(peer, messages, work, {})
 
     return measure
 
 
-def relay(sessions: int, many: bool, size: int = 4096) -> Callable[[Peer, Context], Sample]:
-    """smtp-source into a relay, until the last message has reached the sink behind it."""
+def relay(sessions: int, many: bool = True, size: int = 4096) -> Callable[[Peer, Context], Sample]:
+    """Load into a relay, until the last message has reached the sink behind it."""
 
     def measure(peer: Peer, context: Context) -> Sample:
-        messages = context.count(2_000 if peer.name == "postfix" else 8_000)
+        messages = context.count(_RELAYED if size <= 4096 else _RELAYED // 4)
         target = context.next_hop.received() + messages
         accepted_s = 0.0
 
         def work() -> None:
             nonlocal accepted_s
-            started = time.monotonic()
-            _smtp_source(
-                peer.port("smtp"), sessions=sessions, messages=messages, size=size, many=many, to=f"r@{RELAY_DOMAIN}"
-            )
-            accepted_s = time.monotonic() - started
+            accepted_s = native.smtp_load(
+                peer.port("smtp"),
+                sessions=sessions,
+                messages=messages,
+                size=size,
+                one_each=not many,
+                to=f"r@{RELAY_DOMAIN}",
+            ).elapsed_s
             deadline = time.monotonic() + DRAIN_TIMEOUT_S
             while context.next_hop.received() < target:
                 if time.monotonic() > deadline:
@@ -130,13 +127,13 @@ def relay(sessions: int, many: bool, size: int = 4096) -> Callable[[Peer, Contex
 
 
 def local(sessions: int) -> Callable[[Peer, Context], Sample]:
-    """smtp-source into a local mailbox, until nothing is queued."""
+    """Load into a local mailbox, until nothing is queued."""
 
     def measure(peer: Peer, context: Context) -> Sample:
-        messages = context.count(2_000 if peer.name == "postfix" else 10_000)
+        messages = context.count(_LOCAL)
 
         def work() -> None:
-            _smtp_source(peer.port("smtp"), sessions=sessions, messages=messages, size=4096, many=True, to=LOCAL_USER)
+            native.smtp_load(peer.port("smtp"), sessions=sessions, messages=messages, size=4096, to=LOCAL_USER)
             deadline = time.monotonic() + DRAIN_TIMEOUT_S
             while peer.name == "postfix" and peer.pending():
                 if time.monotonic() > deadline:
@@ -247,17 +244,18 @@ _BODY_FETCHES = 10
 _ACCESS_PEERS = ("dovecot", "fastmta")
 
 ROWS: tuple[Row, ...] = (
-    Row("accept-20-many", "accept 4 KB, 20 sessions, many a connection", ("smtp-sink", "fastmta"), accept(20, True)),
-    Row("accept-20-one", "accept 4 KB, 20 sessions, one a connection", ("smtp-sink", "fastmta"), accept(20, False)),
-    Row("accept-100-many", "accept 4 KB, 100 sessions, many a connection", ("smtp-sink", "fastmta"), accept(100, True)),
-    Row("accept-100-one", "accept 4 KB, 100 sessions, one a connection", ("smtp-sink", "fastmta"), accept(100, False)),
-    Row("accept-postfix", "accept 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), accept(20, True)),
-    Row("accept-50k", "accept 50 KB, 20 sessions, many a connection", ("postfix", "fastmta"), accept(20, True, 51_200)),
-    Row("relay-20-many", "relay 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20, True)),
-    Row("relay-100-many", "relay 4 KB, 100 sessions, many a connection", ("postfix", "fastmta"), relay(100, True)),
+    Row("accept-20-many", "accept 4 KB, 20 sessions, lockstep", ("sink", "fastmta"), accept(20)),
+    Row("accept-20-pipelined", "accept 4 KB, 20 sessions, pipelined", ("sink", "fastmta"), accept(20, pipelined=True)),
+    Row("accept-20-one", "accept 4 KB, 20 sessions, one a connection", ("sink", "fastmta"), accept(20, False)),
+    Row("accept-100-many", "accept 4 KB, 100 sessions, lockstep", ("sink", "fastmta"), accept(100)),
+    Row("accept-1", "accept 4 KB, a lone client", ("postfix", "fastmta"), accept(1)),
+    Row("accept-postfix", "accept 4 KB, 20 sessions, lockstep", ("postfix", "fastmta"), accept(20)),
+    Row("accept-50k", "accept 50 KB, 20 sessions, lockstep", ("postfix", "fastmta"), accept(20, size=51_200)),
+    Row("relay-20-many", "relay 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20)),
+    Row("relay-50k", "relay 50 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20, size=51_200)),
     Row("relay-20-one", "relay 4 KB, 20 sessions, one a connection", ("postfix", "fastmta"), relay(20, False)),
     Row("local-20-many", "local delivery 4 KB, 20 sessions", ("postfix", "fastmta"), local(20)),
-    Row("latency-64", "prober's final 250 beside 64 saturating", ("smtp-sink", "fastmta"), latency(64)),
+    Row("latency-64", "prober's final 250 beside 64 saturating", ("sink", "fastmta"), latency(64)),
     Row("imap-login", "IMAP login and logout, 10 clients", _ACCESS_PEERS, logins(), "logins/s"),
     Row(
         "imap-envelopes",

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.peers import DovecotPeer, FastMTAPeer, Peer, PostfixPeer, SmtpSink
+from bench.peers import DovecotPeer, FastMTAPeer, Peer, PostfixPeer, Sink
 from bench.rows import ROWS, Context, Row, Sample
 
 QUICK_SCALE = 0.2
@@ -34,12 +34,12 @@ class Bench:
     def __init__(self, directory: Path, stack: ExitStack, scale: float, workers: int) -> None:
         self._stack = stack
         self._directory = directory
-        next_hop = SmtpSink(directory / "next-hop.count")
+        next_hop = Sink(directory / "next-hop")
         stack.callback(next_hop.stop)
         self.context = Context(next_hop, scale, directory)
         hop_port = next_hop.port("smtp")
         self._makers: dict[str, Callable[[], Peer]] = {
-            "smtp-sink": SmtpSink,
+            "sink": lambda: Sink(directory / "ceiling"),
             "postfix": lambda: PostfixPeer(hop_port),
             "dovecot": DovecotPeer,
             "fastmta": lambda: FastMTAPeer(directory, hop_port, workers),
