@@ -34,6 +34,7 @@ cdef enum:
     MAX_FIELD_BYTES = 65536     # kept of one unfolded field
     MAX_TEXT_BYTES = 524288     # kept of all fields of a message
     MAX_BOUNDARY_BYTES = 200    # RFC 2046 §5.1.1 allows 70
+    MAX_WORD_BYTES = 4096       # of an encoded word's text
     DELIMITER_BYTES = 256       # of a line that decide whether it is a delimiter
     ABSENT = 0xFFFFFFFF
 
@@ -56,6 +57,7 @@ LIMITS = {
     "field_bytes": MAX_FIELD_BYTES,
     "text_bytes": MAX_TEXT_BYTES,
     "boundary_bytes": MAX_BOUNDARY_BYTES,
+    "word_bytes": MAX_WORD_BYTES,
 }
 
 include "_mime_parts/buffer.pxi"
@@ -64,4 +66,5 @@ include "_mime_parts/address.pxi"
 include "_mime_parts/scan.pxi"
 include "_mime_parts/describe.pxi"
 include "_mime_parts/record.pxi"
+include "_mime_parts/charset.pxi"
 include "_mime_parts/text.pxi"

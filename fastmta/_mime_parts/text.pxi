@@ -1,7 +1,9 @@
 # Headers and bodies as text, for SEARCH, TOP, HEADER.FIELDS and the command line. Python objects, bounded by the caller's input.
 
-_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,64})\?([BbQq])\?([^?\s]*)\?=")
-_BETWEEN_WORDS = re.compile(r"(\?=)[ \t\r\n]+(?==\?[^?\s]{1,64}\?[BbQq]\?[^?\s]*\?=)")
+# RFC 2047 §2 lets an encoded word have 75 octets; senders write longer ones, which are read up to MAX_WORD_BYTES of text.
+_WORD = r"=\?([^?\s]{1,64})\?([BbQq])\?([^?\s]{0,%d})\?=" % MAX_WORD_BYTES
+_ENCODED_WORD = re.compile(_WORD)
+_BETWEEN_WORDS = re.compile(r"(\?=)[ \t\r\n]+(?=" + _WORD.replace("(", "(?:") + ")")
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 
@@ -48,21 +50,6 @@ def header_fields(raw_header, names, bint invert=False):
     return b"".join(out)
 
 
-def _decode_charset(bytes data, str charset):
-    """Bytes as text; an unknown charset is read as UTF-8, what does not fit becomes U+FFFD."""
-    charset = charset.partition("*")[0].strip().lower()     # RFC 2231 §5: charset*language
-    try:
-        # Text codecs only: a name like "zlib" or "rot13" must not reach Python's byte transforms, nor "idna" its quadratic time.
-        if charset in ("", "us-ascii", "ascii", "unknown-8bit", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"):
-            charset = "utf-8"
-        info = codecs.lookup(charset)
-        if not info._is_text_encoding:
-            charset = "utf-8"
-        return data.decode(charset, "replace")
-    except (LookupError, ValueError, UnicodeError):
-        return data.decode("utf-8", "replace")
-
-
 def _decode_base64(data):
     """Base64 read generously: what is not of its alphabet is passed over, and a cut last group gives what it can."""
     cdef bytes clean = data.translate(None, _NOT_BASE64)
@@ -107,12 +94,11 @@ def decode_body(raw, encoding, charset, Py_ssize_t limit=1 << 20):
     """
     cdef bytes data = bytes(memoryview(raw)[:limit])
     cdef str name = (encoding.decode("ascii", "replace") if isinstance(encoding, bytes) else encoding or "").lower()
-    cdef str codec = charset.decode("ascii", "replace") if isinstance(charset, bytes) else charset or ""
     if name == "base64":
         data = _decode_base64(data)
     elif name == "quoted-printable":
         data = binascii.a2b_qp(data)
-    return _decode_charset(data, codec)
+    return _decode_charset(data, charset or "")
 
 
 _NOT_BASE64 = bytes(sorted(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")))

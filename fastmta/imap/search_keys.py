@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from fastmta import _mime
 from fastmta._imap import BadSyntax, Cursor
 from fastmta.imap.dates import parse_date
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
@@ -104,7 +105,7 @@ class Parser:
 
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        self._charset = "utf-8"
+        self._charset = b"UTF-8"
         self._keys = 0
 
     def parse(self) -> Key:
@@ -116,10 +117,9 @@ class Parser:
             name = cursor.atom()
             if name == b"CHARSET":
                 cursor.sp()
-                charset = cursor.astring().upper()
-                if charset not in (b"UTF-8", b"US-ASCII"):
+                self._charset = cursor.astring().upper()
+                if not _mime.knows_charset(self._charset):
                     raise BadCharset
-                self._charset = "utf-8" if charset == b"UTF-8" else "ascii"
                 cursor.sp()
                 keys.append(self._key(0))
             else:
@@ -208,6 +208,6 @@ class Parser:
 
     def _needle(self) -> str:
         try:
-            return self._cursor.astring().decode(self._charset).casefold()
+            return _mime.decode_text(self._cursor.astring(), self._charset).casefold()
         except UnicodeDecodeError:
             raise BadSyntax("Search string does not fit its charset") from None

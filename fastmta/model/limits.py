@@ -67,6 +67,9 @@ MIME_LINE_BYTES: Final = 65536  # of one header line that are looked at; RFC 532
 MIME_FIELD_BYTES: Final = 65536  # kept of one unfolded field
 MIME_TEXT_BYTES: Final = 524288  # kept of all fields of a message
 MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
+MIME_WORD_BYTES: Final = (
+    4096  # of an encoded word's text; RFC 2047 §2 allows 75 for the whole, longer words stay as they are
+)
 
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from fastmta import _imap
+from fastmta import _imap, _mime
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset, Key, Parser
 from fastmta.imap.session import State
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-BAD_CHARSET: Final = b"NO [BADCHARSET (US-ASCII UTF-8)] Unknown charset"
+BAD_CHARSET: Final = b"NO [BADCHARSET (%b)] Unknown charset" % " ".join(_mime.CHARSETS).encode("ascii")
 
 
 def search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
