@@ -56,6 +56,7 @@ cdef class Service:
     cdef int64_t size_limit
     cdef int64_t timeout
     cdef Py_ssize_t recipient_limit
+    cdef Py_ssize_t overshoot_limit
     cdef Py_ssize_t hop_limit
     cdef int soft_errors
     cdef int hard_errors
@@ -105,6 +106,7 @@ cdef class Connection(Waiter):
     cdef bytes tls_field
     cdef int waiting
     cdef int errors
+    cdef bint forgiven                # the next refusal is no error of the client's
     cdef int junk
     cdef bint closing
     cdef bint lingering
@@ -120,6 +122,7 @@ cdef class Connection(Waiter):
     cdef bytes envid
     cdef str ret
     cdef list recipients
+    cdef Py_ssize_t overshoot         # recipients beyond the limit, of this transaction
     cdef bint has_local
 
     # the message

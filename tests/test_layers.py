@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp.client", RULES),
     ("smtp.transitions", RULES),
     ("smtp.extensions", RULES),
+    ("smtp.paths", RULES),
     ("imap.protocol", SOCKETS),
     ("imap", RULES),
     ("pop3.session", RULES),

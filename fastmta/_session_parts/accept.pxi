@@ -6,6 +6,8 @@ cdef int _end_of_message(Connection self) except -1:
     if self.failure == FAIL_NONE and self.service.submission and not self.scan.done():
         _add_headers(self, False)
     refusal = _verdict(self)
+    if self.failure == FAIL_BARE:
+        self.close_after_reply()  # this peer may be carrying somebody else's commands: no more of them
     if refusal is None:
         try:
             _submit(self)

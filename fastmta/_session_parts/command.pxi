@@ -58,8 +58,9 @@ cdef int _line(Connection self, const char* p, Py_ssize_t n, bint crlf, bint mor
     cdef bint high = False
     cdef int verb
     self.last_tick = service.tick
-    if not crlf and bare_mode(self) == BARE_REJECT:
-        return _answer(self, Reply(501, "5.5.2", "Lines end in CR LF here"), VERB_UNKNOWN)
+    if bare_mode(self) == BARE_REJECT and (not crlf or memchr(p, c'\r', n) != NULL):
+        self.close_after_reply()  # what else is in this connection was cut into lines by somebody else's rules
+        return _answer(self, Reply(550, "5.5.2", "Error: bare <CR> or <LF> received"), VERB_UNKNOWN)
     if self.state == IN_AUTH:
         reply = service.rules.auth_line(self, p[:n])
         if reply is None:
@@ -143,7 +144,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
     cdef int64_t size = -1
     cdef bint body = False
     cdef int status
-    if service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
+    if self.state == CONNECTED or service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
         return 0
     p += 5
     n -= 5
@@ -207,6 +208,9 @@ cdef object _add(Connection self, bytes path, int notify, bytes orcpt):
     # None where the recipient was taken, else the reply that refuses it.
     cdef Recipient known
     if len(self.recipients) >= self.service.recipient_limit:
+        # Postfix's smtpd_recipient_overshoot_limit: who sends all recipients in one go still gets to DATA.
+        self.overshoot += 1
+        self.forgiven = self.overshoot <= self.service.overshoot_limit
         return Reply(452, "4.5.3", "Error: too many recipients")
     answer = self.service._resolve(path, self.trusted or self.login != "")
     if isinstance(answer, Reply):
@@ -228,7 +232,9 @@ cdef int _answer(Connection self, object reply, int verb) except -1:
     _put_bytes(&self.service.out, reply.encode())
     if code >= 400:
         self.service.host.refused(self, verb, reply)
-        if not self.closing:
+        if self.forgiven:
+            self.forgiven = False
+        elif not self.closing:
             _error(self, code < 500)
     return 0
 

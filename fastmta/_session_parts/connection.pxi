@@ -270,6 +270,7 @@ cdef class Connection(Waiter):
         self.envid = envid
         self.ret = ret
         self.recipients = []
+        self.overshoot = 0
         self.has_local = False
         return None
 

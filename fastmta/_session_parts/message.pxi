@@ -39,7 +39,7 @@ cdef int _received(Connection self) except -1:
     cdef Text* text = &service.scratch
     text.size = 0
     _put(text, b"Received: from ", 15)
-    _put_bytes(text, self.helo)
+    _put_bytes(text, self.helo if self.helo else b"unknown")
     _put_bytes(text, self.client_field)
     if self.tls:
         _put_bytes(text, self.tls_field)

@@ -76,6 +76,7 @@ cdef class Service:
         self.size_limit = settings.message_size_limit
         self.timeout = <int64_t>settings.timeout_s
         self.recipient_limit = settings.recipient_limit
+        self.overshoot_limit = settings.recipient_overshoot_limit
         self.hop_limit = settings.hopcount_limit
         self.soft_errors = settings.soft_error_limit
         self.hard_errors = settings.hard_error_limit

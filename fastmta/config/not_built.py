@@ -53,7 +53,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "smtpd_client_restrictions": "",
     "smtpd_data_restrictions": "",
     "smtpd_end_of_data_restrictions": "",
-    "smtpd_helo_required": "no",
     "smtpd_helo_restrictions": "",
     "smtpd_milters": "",
     "smtpd_proxy_filter": "",

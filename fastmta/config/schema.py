@@ -151,7 +151,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_soft_error_limit: Annotated[int, Key("int")] = 10
     smtpd_hard_error_limit: Annotated[int, Key("int", low=1)] = 20
     smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
+    strict_rfc821_envelopes: Annotated[bool, Key("bool", about="true: addresses by the letter of RFC 5321")] = False
+    smtpd_helo_required: Annotated[bool, Key("bool")] = False
     smtpd_recipient_limit: Annotated[int, Key("int", low=1, high=50_000)] = 1000
+    smtpd_recipient_overshoot_limit: Annotated[
+        int, Key("int", high=1_000_000, about="recipients over the limit that get 452 before they count as errors")
+    ] = 1000
     smtpd_client_connection_count_limit: Annotated[int, Key("int", about="0: no limit")] = 50
 
     data_directory: Annotated[str, Key("path")] = "/var/lib/fastmta"

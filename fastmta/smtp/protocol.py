@@ -130,15 +130,19 @@ def settings_of(config: Config, service: str) -> Settings:
     return Settings(
         service=service,
         myhostname=config.myhostname,
+        myorigin=config.myorigin,
         banner=config.smtpd_banner,
         message_size_limit=config.message_size_limit,
         forbid_bare_newline=config.smtpd_forbid_bare_newline,
         recipient_limit=config.smtpd_recipient_limit,
+        recipient_overshoot_limit=config.smtpd_recipient_overshoot_limit,
         soft_error_limit=config.smtpd_soft_error_limit,
         hard_error_limit=config.smtpd_hard_error_limit,
         junk_command_limit=config.smtpd_junk_command_limit,
         timeout_s=config.smtpd_timeout,
         hopcount_limit=config.hopcount_limit,
+        strict_envelopes=config.strict_rfc821_envelopes,
+        helo_required=config.smtpd_helo_required,
     )
 
 

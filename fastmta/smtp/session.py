@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from fastmta._parser import is_domain, split_path, unquote
 from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
 from fastmta.model.envelope import Resolution
 from fastmta.model.reply import Reply
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
+from fastmta.smtp.paths import read_path, safe_name
 from fastmta.smtp.transitions import State, Verb, expected_before
 
 
@@ -26,15 +26,19 @@ class Settings(msgspec.Struct, frozen=True):
 
     service: str = "smtp"
     myhostname: str = "localhost"
+    myorigin: str = "localhost"  # the domain of an address that came without one
     banner: str = "localhost ESMTP FastMTA"
     message_size_limit: int = 10_240_000  # bytes, 0: none
     forbid_bare_newline: str = "reject"
     recipient_limit: int = 1000
+    recipient_overshoot_limit: int = 1000
     soft_error_limit: int = 10
     hard_error_limit: int = 20
     junk_command_limit: int = 100
     timeout_s: float = 300.0
     hopcount_limit: int = 50
+    strict_envelopes: bool = False
+    helo_required: bool = False
 
     @property
     def is_lmtp(self) -> bool:
@@ -167,16 +171,11 @@ class Rules:
         return self._hello(session, raw, extended=False)
 
     def _hello(self, session: Session, raw: bytes, *, extended: bool) -> Reply:
-        # RFC 5321 §4.1.4: a name that does not fit the client must not be refused; one that is no name at all may be.
-        name, _, rest = raw.partition(b" ")
-        if not name:
+        # RFC 5321 §4.1.4: a name that does not fit the client must not be refused, and as Postfix we let any word pass.
+        if not raw:
             return Reply(501, "5.5.4", "Send your domain name or address literal")
-        if len(name) > 1:
-            name = name.removesuffix(b".")  # the absolute form of the DNS, which some clients send
-        if rest or not name.isascii() or not (is_domain(name) or _is_loose_literal(name)):
-            return Reply(501, "5.5.2", "Invalid domain name")
         session.reset()
-        session.helo = name
+        session.helo = safe_name(raw)
         session.esmtp = extended
         if not extended:
             return Reply(250, "", self.settings.myhostname)
@@ -194,10 +193,12 @@ class Rules:
         """RFC 5321 §4.1.1.2."""
         if self.settings.is_submission and not session.login:
             return _AUTH_FIRST
+        if not session.helo and (self.settings.helo_required or self.settings.is_lmtp):
+            return Reply(503, "5.5.1", f"Error: send {'LHLO' if self.settings.is_lmtp else 'HELO/EHLO'} first")
         if raw[:5].upper() != b"FROM:":
             return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
         try:
-            reverse_path, rest, utf8 = split_path(raw[5:].lstrip(b" "), forward=False)
+            reverse_path, rest, utf8 = self._path(raw[5:], forward=False)
         except ValueError as error:
             return _NO_ADDRESS[str(error)][False]
         parameters = parse_mail_parameters(rest)
@@ -221,7 +222,7 @@ class Rules:
         if raw[:3].upper() != b"TO:":
             return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
         try:
-            forward_path, rest, utf8 = split_path(raw[3:].lstrip(b" "), forward=True)
+            forward_path, rest, utf8 = self._path(raw[3:], forward=True)
         except ValueError as error:
             return _NO_ADDRESS[str(error)][True]
         if utf8 and not session.smtputf8:
@@ -230,6 +231,15 @@ class Rules:
         if isinstance(parameters, Reply):
             return parameters
         return session.add_recipient(forward_path, parameters.notify, parameters.orcpt)
+
+    def _path(self, raw: bytes, *, forward: bool) -> tuple[bytes, bytes, bool]:
+        settings = self.settings
+        return read_path(
+            raw.lstrip(b" "),
+            forward=forward,
+            strict=settings.strict_envelopes,
+            origin=settings.myorigin.encode(),
+        )
 
     def rset(self, session: Session, raw: bytes) -> Reply:
         if raw:
@@ -323,11 +333,4 @@ def _b64(raw: bytes) -> str:
     return binascii.b2a_base64(raw, newline=False).decode("ascii")
 
 
-def _is_loose_literal(name: bytes) -> bool:
-    """An address literal of a general tag, or an IP address without brackets: wrong, common and harmless in HELO."""
-    return (name.startswith(b"[") and name.endswith(b"]") and b"[" not in name[1:]) or is_domain(
-        name.replace(b":", b".")
-    )
-
-
-__all__ = ["AUTH_TEMPORARY", "Effects", "Rules", "Session", "Settings", "unquote"]
+__all__ = ["AUTH_TEMPORARY", "Effects", "Rules", "Session", "Settings"]

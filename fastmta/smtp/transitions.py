@@ -53,6 +53,7 @@ def _build() -> dict[tuple[State, Verb], State]:
         table[state, Verb.RSET] = State.CONNECTED if state is State.CONNECTED else State.GREETED
         for hello in (Verb.EHLO, Verb.HELO, Verb.LHLO):  # RFC 5321 §4.1.4: a new EHLO is a RSET too
             table[state, hello] = State.GREETED
+    table[State.CONNECTED, Verb.MAIL] = State.MAIL  # smtpd_helo_required is the rules' to ask for
     table[State.GREETED, Verb.MAIL] = State.MAIL
     table[State.GREETED, Verb.STARTTLS] = State.CONNECTED
     table[State.GREETED, Verb.AUTH] = State.GREETED
@@ -75,14 +76,14 @@ def table_bytes() -> bytes:
 
 def expected_before(state: State, verb: Verb) -> str:
     """Why `verb` is out of sequence in `state`, for the text of the 503."""
-    if state is State.CONNECTED:
-        return "send EHLO first"
     if verb is Verb.MAIL:
         return "nested MAIL command"
     if verb is Verb.RCPT:
         return "need MAIL command"
     if verb in (Verb.DATA, Verb.BDAT):
         return "need RCPT command" if state is State.MAIL else "need MAIL command"
+    if state is State.CONNECTED:
+        return "send EHLO first"
     return "bad sequence of commands"
 
 

@@ -30,7 +30,8 @@ def test_smuggled_ends_are_part_of_one_message_that_is_refused(rig: SmtpRig, tri
     client = rig.connect().start()
     client.say(OPEN + b"DATA\r\n")
     answer = client.say(b"Subject: x\r\n\r\na" + trick + b"MAIL FROM:<evil@b>\r\n.\r\nNOOP\r\n")
-    assert answer == b"550 5.6.11 Error: bare <CR> or <LF> received\r\n250 2.0.0 Ok\r\n"
+    assert answer == b"550 5.6.11 Error: bare <CR> or <LF> received\r\n"
+    assert client.ended
     assert stored(rig) == []
     assert rig.rejected("bare_newline") == 1
 
@@ -62,8 +63,25 @@ def test_excluded_clients_may_send_bare_newlines(make_rig: object) -> None:
     assert client.codes(b"a\nb\r\n.\r\n") == [250]
 
 
-def test_a_command_line_that_ends_in_a_bare_lf_is_refused(rig: SmtpRig) -> None:
-    assert rig.connect().codes(b"EHLO a.test\nNOOP\r\n") == [501, 250]
+@pytest.mark.parametrize("line", [b"EHLO a.test\n", b"NOOP\rX\r\n", b"MAIL FROM:<a@b>\rRCPT TO:<x@relay.test>\r\n"])
+def test_a_bare_newline_in_a_command_ends_the_session(rig: SmtpRig, line: bytes) -> None:
+    client = rig.connect().start()
+    assert client.codes(line + b"NOOP\r\n") == [550]
+    assert client.ended
+
+
+def test_a_bare_newline_in_a_sasl_response_ends_the_session(rig: SmtpRig) -> None:
+    client = rig.connect().start()
+    assert client.codes(b"AUTH PLAIN\r\n") == [334]
+    assert client.codes(b"AGJpbGxA\nNOOP\r\n") == [550]
+    assert client.ended
+
+
+def test_an_lmtp_client_hears_of_a_bare_newline_for_each_recipient(rig: SmtpRig) -> None:
+    client = rig.connect("lmtp").start(b"LHLO me")
+    client.say(OPEN + b"RCPT TO:<y@relay.test>\r\nDATA\r\n")
+    assert client.codes(b"a\nb\r\n.\r\nNOOP\r\n") == [550, 550]
+    assert client.ended
 
 
 # --- row 2 ---
@@ -98,7 +116,7 @@ def test_what_stands_behind_starttls_is_dropped(rig: SmtpRig) -> None:
     client.feed(b"P\r\nNOOP\r\n")
     secure = rig.secure(client)
     assert client.session.helo == b"" and client.session.tls
-    assert secure.codes(b"MAIL FROM:<a@b>\r\n") == [503]
+    assert secure.codes(b"RCPT TO:<x@relay.test>\r\n") == [503]
     assert b"STARTTLS" not in secure.say(b"EHLO a.test\r\n")
 
 
@@ -171,7 +189,7 @@ def test_a_giant_header_and_a_million_fields_are_taken_in_linear_time(rig: SmtpR
 @pytest.mark.parametrize(
     "line",
     [b"EHLO a\x00b", b"NO\x01OP", b"\x00", b"MAIL FROM:<a\x07@b>", b"MAIL FROM:<\xff@b>", b"VRFY \xc3\x28",
-     b"NOOP \x7f", b"MAIL FROM:<a@b>\rRCPT TO:<x@relay.test>"],
+     b"NOOP \x7f"],
 )  # fmt: skip
 def test_control_octets_and_bad_utf8_are_501_and_the_session_goes_on(rig: SmtpRig, line: bytes) -> None:
     client = rig.connect().start()
@@ -198,8 +216,10 @@ def test_peer_octets_are_escaped_in_the_log(rig: SmtpRig) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [b'<"">', b"<a..b@relay.test>", b"<" + b"l" * 300 + b"@relay.test>", b"<a@b@c>", b"<a>"]
-)
+    "path",
+    [b'<"">', b"", b"<>", b"<" + b"l" * 300 + b"@relay.test>", b"<a b@c>", b"<a,b@c>", b"<a@b..c>", b"<a@-b>", b"<a@b",
+     b"a@b>", b"<a[b@c>", b"<a@b>NOTIFY=NEVER"],
+)  # fmt: skip
 def test_bad_forward_paths_are_501(rig: SmtpRig, path: bytes) -> None:
     client = rig.connect().start()
     client.say(b"MAIL FROM:<a@b>\r\n")
@@ -376,3 +396,41 @@ def test_an_idle_session_costs_a_few_kilobytes(rig: SmtpRig) -> None:
     tracemalloc.stop()
     assert used < 4096, f"{used:.0f} bytes, the test's own transport included"
     assert rig.counter(METRICS.connections["smtp"]) == 201
+
+
+def test_recipients_beyond_the_limit_are_452_and_no_errors_up_to_the_overshoot(make_rig: object) -> None:
+    rig = make_rig(smtpd_recipient_limit=5, smtpd_recipient_overshoot_limit=30)  # type: ignore[operator]
+    client = rig.connect().start()
+    client.say(b"MAIL FROM:<a@b>\r\n")
+    line = b"RCPT TO:<x@relay.test>\r\n"
+    assert client.codes(line * 35) == [250] * 5 + [452] * 30
+    assert client.codes(b"DATA\r\n") == [354]
+    assert client.codes(b"x\r\n.\r\n") == [250]
+    assert len(rig.queue()[0][1]) == 5
+
+
+def test_the_overshoot_is_counted_anew_in_each_transaction(make_rig: object) -> None:
+    rig = make_rig(smtpd_recipient_limit=1, smtpd_recipient_overshoot_limit=15)  # type: ignore[operator]
+    client = rig.connect().start()
+    for _ in range(3):
+        assert client.codes(b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<x@relay.test>\r\n" * 16 + b"RSET\r\n") == [
+            250, 250, *[452] * 15, 250,
+        ]  # fmt: skip
+
+
+def test_recipients_beyond_the_overshoot_count_as_errors_until_421(make_rig: object) -> None:
+    rig = make_rig(smtpd_recipient_limit=5, smtpd_recipient_overshoot_limit=30, smtpd_soft_error_limit=0)  # type: ignore[operator]
+    client = rig.connect().start()
+    client.say(b"MAIL FROM:<a@b>\r\n")
+    codes = client.codes(b"RCPT TO:<x@relay.test> NOTIFY=NEVER\r\n" * 100)
+    assert codes == [250] * 5 + [452] * (30 + 20) + [421]
+    assert client.ended
+
+
+def test_twice_the_default_limit_of_recipients_gets_through(rig: SmtpRig) -> None:
+    client = rig.connect().start()
+    client.say(b"MAIL FROM:<a@b>\r\n")
+    assert client.codes(b"RCPT TO:<x@relay.test>\r\n" * 2000) == [250] * 1000 + [452] * 1000
+    assert client.codes(b"DATA\r\n") == [354]
+    assert client.codes(b"x\r\n.\r\n") == [250]
+    assert len(rig.queue()[0][1]) == 1000

@@ -100,7 +100,7 @@ async def test_starttls_forgets_what_was_said_and_takes_mail(running: Running) -
     assert b"STARTTLS" in await talk.say(b"EHLO plain.test\r\n")
     assert (await talk.say(b"STARTTLS\r\n")).startswith(b"220 ")
     await talk.writer.start_tls(running.tls)
-    assert (await talk.say(b"MAIL FROM:<a@b>\r\n")).startswith(b"503 ")
+    assert (await talk.say(b"RCPT TO:<x@relay.test>\r\n")).startswith(b"503 ")
     assert b"STARTTLS" not in await talk.say(b"EHLO secret.test\r\n")
     talk.writer.write(OPEN + b"DATA\r\n")
     assert [(await talk.reply())[:3] for _ in range(3)] == [b"250", b"250", b"354"]
@@ -117,7 +117,7 @@ async def test_a_command_smuggled_before_the_handshake_is_never_run(running: Run
     assert (await talk.say(b"STARTTLS\r\nRSET\r\nEHLO evil.test\r\n")).startswith(b"220 ")
     await talk.writer.start_tls(running.tls)
     assert (await talk.say(b"NOOP\r\n")).startswith(b"250 2.0.0 Ok")
-    assert (await talk.say(b"MAIL FROM:<a@b>\r\n")).startswith(b"503 ")
+    assert (await talk.say(b"RCPT TO:<x@relay.test>\r\n")).startswith(b"503 ")
     talk.writer.close()
 
 

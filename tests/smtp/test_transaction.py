@@ -150,7 +150,8 @@ def test_dsn_parameters_are_kept(rig: SmtpRig) -> None:
         (b"MAIL FROM:<a@b> SIZE=", 501),
         (b"MAIL FROM:<a@b> BOGUS=1", 555),
         (b"MAIL FROM:<a@b>SIZE=1", 501),
-        (b"MAIL FROM:a@b", 501),
+        (b"MAIL FROM:a@b", 250),
+        (b"MAIL FROM:", 501),
         (b"MAIL FROM <a@b>", 501),
         (b"MAIL TO:<a@b>", 501),
         (b"MAIL FROM: <a@b>", 250),
@@ -285,7 +286,14 @@ def test_a_body_without_final_crlf_is_marked(rig: SmtpRig) -> None:
 @pytest.mark.parametrize("body", [b"a\nb\r\n", b"a\rb\r\n", b"ab\r"])
 def test_chunks_with_bare_newlines_are_refused(rig: SmtpRig, body: bytes) -> None:
     client = rig.connect().start()
-    assert client.codes(OPEN + b"BDAT %d LAST\r\n" % len(body) + body + b"NOOP\r\n") == [250, 250, 550, 250]
+    assert client.codes(OPEN + b"BDAT %d LAST\r\n" % len(body) + body + b"NOOP\r\n") == [250, 250, 550]
+    assert client.ended
+
+
+def test_a_bare_newline_in_a_chunk_that_is_not_the_last_ends_the_session(rig: SmtpRig) -> None:
+    client = rig.connect().start()
+    assert client.codes(OPEN + b"BDAT 3\r\na\nbBDAT 0 LAST\r\n") == [250, 250, 550]
+    assert client.ended
 
 
 @pytest.mark.parametrize("argument", [b"x", b"", b"-1", b"9223372036854775808", b"1 last x", b"1 LASTLY", b"0x10"])

@@ -32,7 +32,7 @@ LINES = {
     Verb.AUTH: b"AUTH PLAIN AGJpbGxAZXhhbXBsZS50ZXN0AHNlY3JldA==",
 }
 ALLOWED = {
-    State.CONNECTED: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"},
+    State.CONNECTED: {"EHLO", "HELO", "LHLO", "MAIL", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"},
     State.GREETED: {
         "EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "MAIL", "STARTTLS", "AUTH",
     },
