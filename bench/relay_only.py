@@ -31,6 +31,7 @@ from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.store import MailStore
 from fastmta.tls.contexts import Contexts
 
@@ -95,6 +96,7 @@ async def drain(options: argparse.Namespace, directory: Path, port: int) -> None
         contexts=Contexts(config.tls),
         tasks=Tasks(log),
         sweep=Sweep(loop),
+        turns=Turns(loop),
         cells=cells,
         log=log,
         clock=SystemClock(),

@@ -85,6 +85,11 @@ cdef class CommandParser:
         """True when nothing of a command has come yet."""
         return self.pending is None and self.used == 0 and self.state in (S_LINE, S_RAW) and not self.behind_stream
 
+    @property
+    def empty(self):
+        """True when all that was fed has been consumed: next() has nothing more to tell."""
+        return self.pending is None
+
     cpdef clear(self):
         """Forgets all input, read and unread (STARTTLS, RFC 3501 §6.2.1)."""
         self.pending = None

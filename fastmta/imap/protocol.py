@@ -51,6 +51,7 @@ class ImapProtocol(asyncio.Protocol):
         "_paused",
         "_reading",
         "_resumed",
+        "_share",
         "_task",
         "_timer",
         "_transport",
@@ -76,6 +77,7 @@ class ImapProtocol(asyncio.Protocol):
         self._resumed: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None  # of the command that waits
         self._timer: asyncio.TimerHandle | None = None
+        self._share = server.services.turns.share()
         self.deadline = 0.0
         self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
 
@@ -122,10 +124,12 @@ class ImapProtocol(asyncio.Protocol):
         if self._closing:
             return
         self._parser.feed(bytes(data))
-        if self._busy or self._paused:
+        if self._busy or self._paused or self._share.waiting:
             self._stop_reading()
-        else:
+        elif self._share.enter(self._turn_came):
             self._work()
+        else:
+            self._stop_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -139,6 +143,7 @@ class ImapProtocol(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._release_writer()
+        self._share.leave()
         self._out = None
         self._out_bytes = 0
         if self.session is not None:
@@ -153,8 +158,7 @@ class ImapProtocol(asyncio.Protocol):
         self._paused = False
         self._touch()
         self._release_writer()
-        if not self._busy:
-            self._work()
+        self._go_on()
 
     # --- the session's Wire ---
 
@@ -174,8 +178,13 @@ class ImapProtocol(asyncio.Protocol):
             self._resumed = self.server.services.loop.create_future()
             await self._resumed
             self._resumed = None
-        else:
-            await asyncio.sleep(0)
+        await self.pause()
+
+    def turn_is_over(self) -> bool:
+        return bool(self._share.over())
+
+    async def pause(self) -> None:
+        await self._share.pause()
         if self._closing:
             self.session.state = State.LOGOUT
 
@@ -204,7 +213,7 @@ class ImapProtocol(asyncio.Protocol):
         self._timer = None
         self._busy = False
         then()
-        self._work()
+        self._go_on()
 
     def close(self) -> None:
         self._closing = True
@@ -242,13 +251,24 @@ class ImapProtocol(asyncio.Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether a command is under way, so that nothing further is read."""
-        return self._busy
+        """Whether a command is under way or has to wait for its turn, so that nothing further is read."""
+        return self._busy or self._share.waiting
 
     # --- input ---
 
+    def _go_on(self) -> None:
+        """Takes up the input again, now or when the session's turn comes."""
+        if self._busy or self._paused or self._share.waiting:
+            return
+        if self._share.enter(self._turn_came, fresh=False):
+            self._work()
+
+    def _turn_came(self) -> None:
+        if not self._busy and not self._paused and not self._closing:
+            self._work()
+
     def _work(self) -> None:
-        """Runs what has come, until a command waits, the peer stops reading, or all of it is done."""
+        """Runs what has come, until a command waits, the peer stops reading, the turn is over, or all of it is done."""
         try:
             while not self._busy and not self._closing:
                 if self._out_bytes >= IMAP_CHUNK_BYTES:
@@ -259,13 +279,16 @@ class ImapProtocol(asyncio.Protocol):
                 if event == _imap.NEED_MORE:
                     break
                 self._event(event)
+                if self._share.over() and not self._busy and not self._parser.empty:
+                    self._share.later(self._turn_came)
+                    break
         except Exception as error:  # the one net of a connection: our fault is logged, and ends this session alone
             self._failed(error)
         self._parser.forget()
         self._hand_over()
         if self._changed and not self._busy and not self._paused and not self._closing:
             self._tell_changes()
-        if self._busy or self._paused:
+        if self._busy or self._paused or self._share.waiting:
             self._stop_reading()
         elif not self._reading and not self._closing:
             self._reading = True
@@ -330,11 +353,7 @@ class ImapProtocol(asyncio.Protocol):
         if self.session.upload is not None:
             self.session.upload.blob.on_drain = None
             self._busy = False
-            self.server.services.loop.call_soon(self._work_again)
-
-    def _work_again(self) -> None:
-        if not self._busy and not self._closing:
-            self._work()
+            self.server.services.loop.call_soon(self._go_on)
 
     def _run(self, waiting: Awaitable[None] | None) -> None:
         if waiting is not None:
@@ -342,6 +361,7 @@ class ImapProtocol(asyncio.Protocol):
             self._task = self.server.services.tasks.spawn("imap.command", self._wait(waiting))
 
     async def _wait(self, waiting: Awaitable[None]) -> None:
+        self._share.begin()
         try:
             await waiting
         except Exception as error:  # as in _work, for what had to wait
@@ -353,7 +373,7 @@ class ImapProtocol(asyncio.Protocol):
         if self._closing:
             self._hand_over()
         else:
-            self._work()
+            self._go_on()
 
     def _failed(self, error: Exception) -> None:
         services = self.server.services

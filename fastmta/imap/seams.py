@@ -187,6 +187,8 @@ class Services(Protocol):
     def tasks(self) -> Any: ...
     @property
     def sweep(self) -> Any: ...
+    @property
+    def turns(self) -> Any: ...
     def storage_ok(self) -> bool: ...
 
 
@@ -194,8 +196,16 @@ class Wire(Protocol):
     """The connection under a session. Responses are gathered and leave in one write at the end of a turn."""
 
     def write(self, data: bytes, /) -> None: ...
+    def turn_is_over(self) -> bool:
+        """Whether this session has worked enough for now (runtime/turns.py): asked between pieces of work."""
+        ...
+
+    async def pause(self) -> None:
+        """Lets other sessions have their turn where this one's is over. The session may be in LOGOUT afterwards."""
+        ...
+
     async def flush(self) -> None:
-        """Hands over what was written, waits while the peer does not read, and lets other sessions have their turn."""
+        """Hands over what was written, waits while the peer does not read, and pauses."""
         ...
 
     def written(self) -> int:

@@ -5,6 +5,12 @@ A bound that an administrator may set lives in the configuration; these are the 
 
 from typing import Final
 
+# --- the loop's time (runtime/turns.py) ---
+TURN_S: Final = 0.004  # all sessions of a worker in one pass of its loop; a command waits for two of them at most
+SLICE_S: Final = 0.0001  # one session at a stretch, while others wait: two hundred are through in 20 ms
+PIECE_S: Final = 0.002  # the longest piece of work that nothing interrupts; the counts below stay under it
+FREE_S: Final = 0.0002  # of what arrived at once, not counted: who sends a command now and then is always first
+
 # --- SMTP ---
 SMTP_COMMAND_LINE_BYTES: Final = 4096  # with CRLF; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 SMTP_PATH_BYTES: Final = 256  # RFC 5321 §4.5.3.1.3

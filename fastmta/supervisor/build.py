@@ -25,6 +25,7 @@ from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.smtp.protocol import SmtpServer
 from fastmta.store import MailStore
 from fastmta.store.check import quick
@@ -145,6 +146,7 @@ class MailServer:
             loop=place.loop,
             tasks=Tasks(place.log),
             sweep=Sweep(place.loop),
+            turns=Turns(place.loop),
             storage_ok=self._storage_ok,
         )
 

@@ -20,6 +20,7 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.store import Account, MailStore
 from fastmta.tls.contexts import Contexts
 
@@ -46,4 +47,5 @@ class Services:
     loop: asyncio.AbstractEventLoop
     tasks: Tasks
     sweep: Sweep
+    turns: Turns
     storage_ok: Callable[[], bool]

@@ -17,6 +17,7 @@ from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.store import MailStore
 from fastmta.tls.contexts import Contexts
 
@@ -63,6 +64,7 @@ class Rig:
             contexts=Contexts(self.config.tls),
             tasks=Tasks(log),
             sweep=Sweep(loop),
+            turns=Turns(loop),
             cells=local_cells(),
             log=log,
             clock=self.clock,

@@ -16,6 +16,7 @@ from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Tasks
+from fastmta.runtime.turns import Turns
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -428,6 +429,7 @@ def fake_services(loop: asyncio.AbstractEventLoop, *, message_size_limit: int = 
         loop=loop,
         tasks=Tasks(log),
         sweep=FakeSweep(),
+        turns=Turns(loop),
         storage_ok=lambda: True,
     )
     store.observer = services.notifier.tell

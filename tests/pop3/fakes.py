@@ -19,6 +19,7 @@ from fastmta.pop3.protocol import Pop3Server
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.tls.upgrade import SharedBuffer
 
 PREFIX = b"Return-Path: <x@y.z>\r\n"
@@ -164,6 +165,7 @@ class Running:
             loop=loop,
             tasks=self.tasks,
             sweep=self.sweep,
+            turns=Turns(loop),
         )
         self.server = Pop3Server(self.services)
         factory: Any = self.server.factory("pop3s" if self.implicit_tls else "pop3")
