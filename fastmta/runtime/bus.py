@@ -363,7 +363,10 @@ class Bus:
             try:
                 sender.connect(self._path(name))
                 self._peers[name] = _Peer(int(name.partition("-")[0]), sender)
-            except (OSError, ValueError):  # left behind by a worker that was killed; the supervisor clears it away
+            except ConnectionRefusedError:  # left behind by a worker that was killed
+                sender.close()
+                (self._directory / name).unlink(missing_ok=True)
+            except (OSError, ValueError):
                 sender.close()
 
     def _forget(self, name: str) -> None:

@@ -26,7 +26,7 @@ def lock_directory(
 
     Blocks up to `wait_s`, after one call of `waiting` with what the holder wrote of itself; then DirectoryBusy.
     """
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + wait_s
     told = False
     while True:

@@ -50,11 +50,12 @@ class ControlSocket:
         self._path.unlink(missing_ok=True)
         directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        before = os.umask(0o177)  # and no chmod by a path that may lead elsewhere by then
         try:
             self._socket.bind(f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}")
         finally:
+            os.umask(before)
             os.close(directory_fd)
-        self._path.chmod(0o600)
         self._socket.listen(16)
         selector.register(self._socket, EVENT_READ, self._accept)
 

@@ -11,9 +11,11 @@ import socket
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fastmta.model.errors import ConfigError
+from fastmta.runtime.giving import open_directory
 from fastmta.runtime.metrics import SERVICES
 
 BACKLOG: Final = 1024  # connections the kernel holds a socket; net.core.somaxconn may lower it
@@ -101,22 +103,36 @@ def _bind(address: Address, beside: socket.socket | None) -> socket.socket:
 
 
 def _bind_unix(address: Address) -> socket.socket:
-    path = address.path
+    """Through a descriptor of the directory, since the workers' user may own it and change what a path means."""
+    path = Path(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                os.unlink(path)  # left behind: the data directory's lock says that its server is gone
-        except FileNotFoundError:
-            pass
-        sock.bind(path)
-        os.chmod(path, 0o666)  # who may talk to it is decided by the directory it lies in, as with Postfix
+        folder = open_directory(path.parent)
+    except ConfigError as error:
+        sock.close()
+        raise ConfigError(f"listen.{address.service}: {error}") from None
+    before = os.umask(0o111)  # who may talk to it is decided by the directory it lies in, as with Postfix
+    try:
+        _unlink_socket(path.name, folder)  # left behind: nobody answers there any more
+        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
+    finally:
+        os.umask(before)
+        os.close(folder)
     sock.setblocking(False)
     return sock
+
+
+def _unlink_socket(name: str, folder_fd: int) -> None:
+    """Removes a socket, and nothing else, from a directory."""
+    try:
+        if stat.S_ISSOCK(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder_fd)
+    except FileNotFoundError:
+        return
 
 
 class Listeners:
@@ -182,10 +198,17 @@ def close_endpoint(endpoint: Endpoint) -> None:
     for sock in endpoint.sockets:
         sock.close()
     if endpoint.address.path:
+        path = Path(endpoint.address.path)
         try:
-            os.unlink(endpoint.address.path)
+            folder = open_directory(path.parent)
+        except ConfigError:
+            return
+        try:
+            _unlink_socket(path.name, folder)
         except OSError:
             return
+        finally:
+            os.close(folder)
 
 
 def inherited_sockets() -> list[tuple[str, socket.socket]]:

@@ -23,13 +23,15 @@ from fastmta import __version__
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
+from fastmta.runtime.giving import give, lies_with
+from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.runtime.lock import DirectoryBusy, lock_directory
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
 from fastmta.supervisor.listeners import Listeners, addresses, inherited_sockets
 from fastmta.supervisor.notify import notify, notify_reloading
 from fastmta.supervisor.pool import EX_CONFIG, Pool
-from fastmta.supervisor.process import Worker, identity
+from fastmta.supervisor.process import Worker
 from fastmta.supervisor.status import describe
 
 LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
@@ -54,9 +56,12 @@ class Asked:
 class Supervisor:
     """One run of the server, from bound ports to the last worker's end."""
 
-    def __init__(self, config_path: str, config: Config, lock_fd: int, command: list[str]) -> None:
+    def __init__(
+        self, config_path: str, config: Config, user: WorkersUser | None, lock_fd: int, command: list[str]
+    ) -> None:
         self.config_path = config_path
         self.config = config
+        self.user = user  # whom workers become
         self.log = get_logger()
         self.selector = selectors.DefaultSelector()
         self.listeners = Listeners(inherited_sockets())
@@ -77,10 +82,8 @@ class Supervisor:
         for endpoint in endpoints:
             self.log.info("listener.bound", service=endpoint.address.service, address=endpoint.bound)
         self._catch_signals()
-        self.control = ControlSocket(Path(self.config.data_directory), self.selector, self._command)
-        bus = Path(self.config.data_directory) / "bus"
-        for stale in bus.glob("*-*") if bus.is_dir() else ():
-            stale.unlink(missing_ok=True)
+        with acting_as_workers(self.user):
+            self.control = ControlSocket(Path(self.config.data_directory), self.selector, self._command)
         self.log.info("supervisor.started", version=__version__, config=self.config_path, workers=self._slots())
         self.pool.start_generation(self._slots(), [])
         try:
@@ -91,7 +94,8 @@ class Supervisor:
                     self.pool.kill()
         finally:
             self.pool.kill()
-            self.control.close()
+            with acting_as_workers(self.user):
+                self.control.close()
             self.listeners.close()
             self.selector.close()
         self.log.info("supervisor.stopped")
@@ -102,12 +106,9 @@ class Supervisor:
 
     def _configure(self) -> None:
         """Whom the workers run as, and what only we may read for them."""
-        who = identity(self.config)
-        if os.geteuid() == 0 and not who.name:
-            self.log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
-        who.give(Path(self.config.data_directory))
-        private = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
-        self.pool.configure(self.config, who, {key: path for key, path in private.items() if path})
+        files = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
+        private = {key: path for key, path in files.items() if path and not (self.user and lies_with(path, self.user))}
+        self.pool.configure(self.config, self.user, private)
         self.log.set_level(self.config.log_level)
 
     def _catch_signals(self) -> None:
@@ -177,6 +178,8 @@ class Supervisor:
             config = load(self.config_path)
             if config.data_directory != self.config.data_directory:
                 raise ConfigError("data_directory: a change of it needs a restart")
+            if workers_user(config) != self.user:
+                raise ConfigError("default_user, workers_may_be_root: a change of them needs a restart")
             wanted = addresses(config.listen)
             slots = config.workers or len(os.sched_getaffinity(0))
             replace = slots != self.pool.slots or set(wanted) != set(self.listeners.endpoints)
@@ -300,15 +303,21 @@ def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
     try:
         config = load(config_path)
         log.set_level(config.log_level)
+        user = workers_user(config)
         raise_descriptor_limit()
         directory = Path(config.data_directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock_fd = lock_directory(
-            directory,
-            wait_s=LOCK_WAIT_S,
-            waiting=lambda holder: log.warning("supervisor.waiting", data_directory=str(directory), held_by=holder),
-        )
-        return Supervisor(str(config_path), config, lock_fd, command or WORKER_COMMAND).run()
+        for problem in give(directory, user) if user else ():
+            log.warning("supervisor.not_given", problem=problem)
+        with acting_as_workers(user):
+            lock_fd = lock_directory(
+                directory,
+                wait_s=LOCK_WAIT_S,
+                waiting=lambda holder: log.warning("supervisor.waiting", data_directory=str(directory), held_by=holder),
+            )
+        if os.geteuid() == 0 and user is None:
+            log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
+        return Supervisor(str(config_path), config, user, lock_fd, command or WORKER_COMMAND).run()
     except ConfigError as error:
         print(f"fastmta: {error}", file=sys.stderr)
         return EX_CONFIG

@@ -13,15 +13,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from selectors import EVENT_READ, BaseSelector
 from typing import Any, Final, Protocol
 
 from fastmta.runtime.board import Board
+from fastmta.runtime.identity import WorkersUser
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
 from fastmta.supervisor.listeners import Endpoint, Listeners, close_endpoint
-from fastmta.supervisor.process import Identity, Worker, sealed_copy, spawn
+from fastmta.supervisor.process import Worker, sealed_copy, spawn
 from fastmta.supervisor.slots import Restarts
 
 RANGES: Final = 4096  # 16 MB of address space; only those that were used cost memory
@@ -33,8 +33,6 @@ EX_CONFIG: Final = 78  # a worker's own verdict on what it was given: no restart
 class PoolConfig(Protocol):
     """What the pool reads of the configuration."""
 
-    @property
-    def data_directory(self) -> str: ...
     @property
     def reload_drain_time(self) -> float: ...
 
@@ -68,7 +66,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.generation = 0
         self.slots = 0
-        self.identity = Identity()
+        self.user: WorkersUser | None = None
         self.private_files: dict[str, str] = {}  # configuration key -> path that only we can read
         self._restarts: dict[int, Restarts] = {}
         self._restart_at: dict[int, float] = {}
@@ -120,12 +118,11 @@ class Pool:
         """Every slot has a worker that accepts."""
         return sum(w.state == "ready" for w in self.current) == self.slots
 
-    def configure(self, config: PoolConfig, identity: Identity, private_files: dict[str, str]) -> None:
+    def configure(self, config: PoolConfig, user: WorkersUser | None, private_files: dict[str, str]) -> None:
         """What the next worker is given."""
         self._drain_s = config.reload_drain_time
-        self._bus = Path(config.data_directory) / "bus"
-        self.identity = identity
-        self.private_files = private_files if identity.name else {}
+        self.user = user
+        self.private_files = private_files if user else {}
 
     def private_fds(self) -> tuple[dict[str, int], list[int]]:
         """Copies of the files that workers may not read, by the place of each in the list of descriptors."""
@@ -149,12 +146,15 @@ class Pool:
         number = self._free_ranges.pop()
         self.board[Board.RANGES_USED] = max(self.board[Board.RANGES_USED], number + 1)
         try:
-            worker = spawn(self._command, slot, self.generation, number, self.identity, first=first)
+            worker = spawn(self._command, slot, self.generation, number, self.user, first=first)
         except OSError as error:  # out of processes or memory: the same as a worker that died at once
             self._free_ranges.append(number)
             self._log.error("worker.not_started", slot=slot, error=error.strerror, command=self._command[0])
             if isinstance(error, PermissionError) and not self._ever_ready():
-                self._log.error("config.rejected", error=f"default_user {self.identity.name!r} may not run the program")
+                self._log.error(
+                    "config.rejected",
+                    error="default_user: that user may not run the program",
+                )
                 self.failed_code = EX_CONFIG
             self._restart_at[slot] = time.monotonic() + max(1.0, self._deaths_of(slot).died(time.monotonic()))
             return
@@ -263,7 +263,6 @@ class Pool:
         self.workers.remove(worker)
         reset_gauges(self.shared.range(worker.range))
         self._free_ranges.append(worker.range)
-        (self._bus / f"{worker.slot}-{worker.pid}").unlink(missing_ok=True)
         for slot in [slot for slot, by in self._adopted.items() if by is worker]:
             del self._adopted[slot]
         if self.board[Board.STORE_FAILED] and not any(w.state == "stopping" for w in self.workers):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fastmta.runtime.identity import UserSettings, workers_user
+from fastmta.runtime.identity import WorkersUser
 from fastmta.supervisor.channel import Channel
 
 PACKAGE_ROOT: Final = Path(__file__).absolute().parents[2]
@@ -37,34 +37,11 @@ class Worker:
         return self.state in ("draining", "stopping")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom the workers run as; no name means as whoever started the supervisor."""
-
-    name: str = ""
-    uid: int = -1
-    gid: int = -1
-
-    def popen(self) -> dict[str, Any]:
-        """The arguments of Popen that change the user."""
-        if not self.name:
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": os.getgrouplist(self.name, self.gid)}
-
-    def give(self, directory: Path) -> None:
-        """Makes the data directory and what lies in it this user's; links are not followed."""
-        if not self.name:
-            return
-        for base, _, files in os.walk(directory):
-            for path in (base, *(os.path.join(base, name) for name in files)):
-                if os.lstat(path).st_uid != self.uid:
-                    os.chown(path, self.uid, self.gid, follow_symlinks=False)
-
-
-def identity(config: UserSettings) -> Identity:
-    """Whom workers become, by the one rule of runtime/identity.py; ConfigError where they would be root unasked."""
-    found = workers_user(config)
-    return Identity() if found is None else Identity(*found)
+def _becoming(user: WorkersUser | None) -> dict[str, Any]:
+    """The arguments of Popen that change the user; None: it stays who we are."""
+    if user is None:
+        return {}
+    return {"user": user.uid, "group": user.gid, "extra_groups": os.getgrouplist(user.name, user.gid)}
 
 
 def sealed_copy(path: str) -> int:
@@ -79,7 +56,9 @@ def sealed_copy(path: str) -> int:
     return fd
 
 
-def spawn(command: list[str], slot: int, generation: int, range_number: int, who: Identity, *, first: bool) -> Worker:
+def spawn(
+    command: list[str], slot: int, generation: int, range_number: int, user: WorkersUser | None, *, first: bool
+) -> Worker:
     """Starts a worker that has nothing yet but its end of the channel. Crash points are for first processes."""
     ours, theirs = Channel.pair()
     environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET" and (first or k != "FASTMTA_CRASH_AT")}
@@ -91,7 +70,7 @@ def spawn(command: list[str], slot: int, generation: int, range_number: int, who
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             env=environment,
-            **who.popen(),
+            **_becoming(user),
         )
     except BaseException:
         ours.close()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fastmta.supervisor.main import WORKER_COMMAND
-from fastmta.supervisor.process import Identity, spawn
+from fastmta.supervisor.process import spawn
 from tests.supervisor.running import Server, eventually, python
 
 STUB = str(Path(__file__).with_name("stub_server.py"))
@@ -262,6 +262,16 @@ def test_a_configuration_that_no_worker_can_use_ends_the_server(start: Start) ->
     assert "this configuration cannot be used" in server.log
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="for others default_user means nothing")
+@pytest.mark.parametrize("user", ["no-such-user", "root"])
+def test_root_without_a_user_for_its_workers_refuses_to_serve(start: Start, user: str) -> None:
+    server = start(config().replace(AS_ROOT, f'default_user = "{user}"\n'), ready=False)
+    assert server.process.wait(15) == 78  # type: ignore[union-attr]
+    assert server.log.startswith("fastmta: default_user: ")
+    assert server.log.count("\n") == 1
+    assert not server.data.exists()
+
+
 def test_a_port_in_use_is_one_plain_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -377,7 +387,7 @@ def test_a_worker_takes_no_module_from_the_working_directory(tmp_path: Path, mon
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('the working directory came first')\n")
     monkeypatch.chdir(tmp_path)
-    worker = spawn(WORKER_COMMAND, 0, 1, 1, Identity(), first=True)
+    worker = spawn(WORKER_COMMAND, 0, 1, 1, None, first=True)
     worker.channel.close()  # nobody tells it what it is, so it leaves
     eventually(lambda: worker.process.poll() is not None, "the worker's end")
     assert worker.process.returncode == 0
