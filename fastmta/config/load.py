@@ -30,6 +30,7 @@ _SINGLE: Final[dict[str, Callable[[str], str]]] = {
     "domains": values.parse_domain,
     "networks": values.parse_network,
     "servers": values.parse_server,
+    "names": values.parse_match,
 }
 
 
@@ -284,7 +285,7 @@ class _Reader:
         return f"; known in [{table}]: {', '.join(here)}" if table else ""
 
 
-_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words"})
+_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "names"})
 
 
 def _choice(key: Key, raw: str) -> str:

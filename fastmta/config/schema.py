@@ -28,6 +28,7 @@ Kind = Literal[
     "endpoints",  # "host:port" or "unix:/path"
     "servers",  # "address" or "address:port"
     "words",  # upper-case words out of `choices`
+    "names",  # how a certificate is matched: hostname, nexthop, dot-nexthop, a domain or ".domain"
     "times",
 ]
 
@@ -95,6 +96,11 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_tls_security_level: Annotated[str, Key("choice", choices=("none", "may", "encrypt", "verify", "secure"))] = (
         "may"
     )
+    smtp_tls_secure_cert_match: Annotated[_Texts, Key("names", default="nexthop, dot-nexthop")] = (
+        "nexthop",
+        "dot-nexthop",
+    )
+    smtp_tls_verify_cert_match: Annotated[_Texts, Key("names", default="hostname")] = ("hostname",)
     smtp_helo_name: Annotated[str, Key("host", default="$myhostname")] = "localhost"
     allow_loopback_mx: Annotated[bool, Key("bool")] = False
     maximal_queue_lifetime: Annotated[float, Key("time", unit="d", default="5d")] = 432_000.0
@@ -109,11 +115,13 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     bounce_size_limit: Annotated[int, Key("size", default="50000")] = 50_000
     smtp_connect_timeout: Annotated[float, Key("time", default="30s", low=1)] = 30.0
     smtp_helo_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_starttls_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
     smtp_mail_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
     smtp_data_xfer_timeout: Annotated[float, Key("time", default="180s", low=1)] = 180.0
     smtp_data_done_timeout: Annotated[float, Key("time", default="600s", low=1)] = 600.0
     smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5
     smtp_mx_session_limit: Annotated[int, Key("int", low=1, high=100)] = 2
+    disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -77,6 +77,17 @@ def parse_domain(text: str) -> str:
     return name
 
 
+def parse_match(text: str) -> str:
+    """One of Postfix's strategies for matching a certificate's names, or a domain; ".domain" means those below."""
+    word = text.strip().lower()
+    if word in ("hostname", "nexthop", "dot-nexthop"):
+        return word
+    try:
+        return "." + parse_domain(word[1:]) if word.startswith(".") else parse_domain(word)
+    except ValueError:
+        raise ValueError("hostname, nexthop, dot-nexthop, a domain, or a domain after a dot") from None
+
+
 def parse_user(text: str) -> str:
     if not _USER.fullmatch(text):
         raise ValueError("the name of a system user")

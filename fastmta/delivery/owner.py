@@ -67,6 +67,9 @@ class HopOwner:
     def settings_changed(self) -> None:
         """The configuration was reread."""
 
+    def clock_set_back(self, seconds: float) -> None:
+        """The wall clock was set back: what is remembered of its time lies in the future now."""
+
     def tick(self, now: float) -> None:
         """Once a second; `now` is monotonic."""
 

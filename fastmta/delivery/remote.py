@@ -11,13 +11,14 @@ import ssl
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
-from fastmta.delivery.routing import NextHop, parse_hop
 from fastmta.dns.mx import Address
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
@@ -33,7 +34,18 @@ HEADER_LOOK_BYTES: Final = 65_536  # of a message whose header is searched for 8
 class RemoteHop(HopOwner):
     """One SMTP or LMTP destination, with all its connections."""
 
-    __slots__ = ("_closing", "_dead_reason", "_dead_until", "_idle", "_next_hop", "_open", "busy", "window")
+    __slots__ = (
+        "_closing",
+        "_dead_reason",
+        "_dead_until",
+        "_died_ms",
+        "_finder",
+        "_idle",
+        "_open",
+        "_pardoned_at",
+        "busy",
+        "window",
+    )
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         super().__init__(service, hop, transport)
@@ -43,7 +55,9 @@ class RemoteHop(HopOwner):
         self._open: dict[Connection, Job | None] = {}  # with the job that waits for the end of the handshake
         self._dead_until = 0.0
         self._dead_reason: Reply | None = None
-        self._next_hop: NextHop | None = None
+        self._died_ms = 0  # by the wall clock, as the schedule counts
+        self._pardoned_at = float("-inf")  # when an administrator last had a dead destination tried
+        self._finder = Finder(service, hop)
         self._closing = False
 
     def _new_window(self) -> Window:
@@ -87,6 +101,9 @@ class RemoteHop(HopOwner):
             super().is_idle and not self._open and not self.busy and self._dead_reason is None and self.window.is_fresh
         )
 
+    def clock_set_back(self, seconds: float) -> None:
+        self._died_ms -= int(seconds * 1000)
+
     def tick(self, now: float) -> None:
         if self._dead_reason is not None and now >= self._dead_until:
             self.pump()
@@ -109,7 +126,7 @@ class RemoteHop(HopOwner):
         self._idle.clear()
 
     def settings_changed(self) -> None:
-        self._next_hop = None
+        self._finder.forget()
         self.window = self._new_window()
         while self.close_idle():
             pass
@@ -125,7 +142,7 @@ class RemoteHop(HopOwner):
         job = self._open[connection]
         self._open[connection] = None
         if connection.client.tls:
-            self._count_tls(connection)
+            self._tls_begun(connection)
         if job is None:
             self._rest(connection)
         else:
@@ -244,6 +261,7 @@ class RemoteHop(HopOwner):
             backoff_s = self.service.config.delivery.minimal_backoff_time
             self._dead_reason = reply
             self._dead_until = self.service.clock.monotonic() + backoff_s
+            self._died_ms = self.service.now_ms()
             self.service.log.info("destination.dead", next_hop=self.hop, seconds=backoff_s, reply=str(reply))
         job.decide(reply)
         self.service.recorder.finish(job)
@@ -258,14 +276,27 @@ class RemoteHop(HopOwner):
         reply = Reply(450, reason.enhanced or "4.4.1", f"delivery temporarily suspended: {reason.text}")
         while not service.is_stalled(self) and (self.ready or self.refill()):
             job = self.ready.popleft()
-            if any(row.state == RecipientState.ACTIVE and row.last_reply for row in job.rows):
-                # Tried before and active again: an administrator wants it tried now, as `postqueue -f` does.
+            if self._is_pardoned(job):
                 self.ready.appendleft(job)
                 self._dead_until = 0.0
                 self.pump()
                 return
             job.decide(reply)
             service.recorder.finish(job, counts=False, not_before_s=until)
+
+    def _is_pardoned(self, job: Job) -> bool:
+        """Whether an administrator wants the dead destination tried now, as `postqueue -f` does: once for each wish.
+
+        A recipient that was tried before and is active again was made due by a command, at the time of the command. If
+        the destination has died once more since, the wish was granted, and the rest waits with all the others.
+        """
+        now = self.service.clock.monotonic()
+        if now - self._pardoned_at < REVIVAL_PAUSE_S or not any(
+            row.state == RecipientState.ACTIVE and row.last_reply and row.due_ms >= self._died_ms for row in job.rows
+        ):
+            return False
+        self._pardoned_at = now
+        return True
 
     # --- connections ---
 
@@ -297,7 +328,7 @@ class RemoteHop(HopOwner):
 
     async def _try_addresses(self, job: Job) -> bool:
         if job.addresses is None:
-            job.addresses = await self._find_addresses(job)
+            job.addresses = await self._finder.addresses(job.recipients[0].forward_path)
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
             connection = self._new_connection(job, address)
@@ -326,7 +357,7 @@ class RemoteHop(HopOwner):
         level = "none" if job.plain_text or not address.port else self._tls_level()
         delivery = service.config.delivery
         client = Client(delivery.smtp_helo_name, peer, lmtp=is_lmtp, tls_level=level)
-        return Connection(service.loop, self, client, address, delivery)
+        return Connection(service.loop, self, client, address, delivery, self._cert_match())
 
     async def _dial(self, connection: Connection, address: Address) -> None:
         service = self.service
@@ -336,43 +367,35 @@ class RemoteHop(HopOwner):
             else:
                 await service.loop.create_connection(lambda: connection, address.ip, address.port)
 
-    async def _find_addresses(self, job: Job) -> list[Address]:
-        """The addresses of the hop's hosts, one host after the other; one that fails is passed over."""
-        hosts = self._parsed(job).hosts
-        found: list[Address] = []
-        failure: PermanentFailure | TemporaryFailure | None = None
-        for host in hosts:
-            try:
-                if host.path:
-                    found.append(Address(host.path, host.path, 0))
-                elif host.mx:
-                    found += await self.service.mx.by_mx(host.name, host.port)
-                else:
-                    found += await self.service.mx.by_name(host.name, host.port)
-            except (PermanentFailure, TemporaryFailure) as error:
-                if failure is None or isinstance(error, TemporaryFailure):
-                    failure = error
-        if not found and failure is not None:
-            raise failure
-        return found
-
-    def _parsed(self, job: Job) -> NextHop:
-        if self._next_hop is None:
-            services = self.service.services
-            full = services.router.full_hop(self.hop, job.recipients[0].forward_path)
-            try:
-                self._next_hop = parse_hop(full, services.config.delivery.smtp_tcp_port)
-            except ValueError as error:
-                raise TemporaryFailure(Reply(451, "4.3.5", f"the route cannot be used: {error}")) from error
-        return self._next_hop
-
     def _tls_level(self) -> str:
         level = self.service.config.delivery.smtp_tls_security_level
         return "may" if self.transport == "lmtp" and level != "none" else level
 
-    def _count_tls(self, connection: Connection) -> None:
+    def _cert_match(self) -> tuple[str, ...] | None:
+        """The strategies that a server's certificate must meet one of; None where any certificate does."""
+        delivery = self.service.config.delivery
+        level = self._tls_level()
+        if level == "secure":
+            return delivery.smtp_tls_secure_cert_match
+        return delivery.smtp_tls_verify_cert_match if level == "verify" else None
+
+    def _tls_begun(self, connection: Connection) -> None:
+        """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""
+        service = self.service
         version = connection.tls_version
-        self.service.cells[METRICS.tls_connections_total["delivery", version]] += 1
+        strategy, name = connection.verified or ("none", "")
+        service.cells[METRICS.tls_connections_total["delivery", version]] += 1
+        service.cells[METRICS.delivery_tls_total[self._tls_level(), strategy]] += 1
+        service.log.info(
+            "delivery.tls",
+            next_hop=self.hop_text,
+            relay=connection.client.peer,
+            security_level=self._tls_level(),
+            version=version,
+            cipher=connection.cipher,
+            verified=strategy,
+            certificate=name,
+        )
 
 
 def _reason(error: OSError) -> str:

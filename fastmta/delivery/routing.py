@@ -19,6 +19,7 @@ import idna
 import msgspec
 
 from fastmta.dns.mx import is_internal
+from fastmta.local.addresses import split_extension, unquote
 from fastmta.model.errors import ConfigError
 from fastmta.model.reply import Reply
 
@@ -45,6 +46,8 @@ class RoutingConfig(Protocol):
     def virtual_mailbox_domains(self) -> tuple[str, ...]: ...
     @property
     def relayhost(self) -> str: ...
+    @property
+    def recipient_delimiter(self) -> str: ...
     @property
     def transport(self) -> Mapping[str, str]: ...
     @property
@@ -184,18 +187,29 @@ def _port(text: str, default: int) -> int:
 class Router:
     """Routes of one configuration. ConfigError at construction names a wrong `[transport]` entry or relayhost."""
 
-    __slots__ = ("_allow_internal", "_default_port", "_has_addresses", "_local", "_relay_hop", "_table")
+    __slots__ = (
+        "_allow_internal",
+        "_default_port",
+        "_delimiters",
+        "_has_addresses",
+        "_local",
+        "_named",
+        "_relay_hop",
+        "_table",
+    )
 
     def __init__(self, config: RoutingConfig) -> None:
         self._default_port = config.delivery.smtp_tcp_port
         self._allow_internal = config.delivery.allow_loopback_mx
         self._local = frozenset(_lower((*config.mydestination, *config.virtual_mailbox_domains)))
+        self._delimiters = config.recipient_delimiter
         self._relay_hop = ""
         if config.relayhost:
             self._relay_hop = self._checked("relayhost", f"smtp:{config.relayhost.removeprefix('smtp:')}")
         self._table: dict[str, str] = {}
         for key, value in config.transport.items():
             self._table[key.lower()] = self._checked(f"transport {key!r}", self._expand(key, value))
+        self._named = frozenset(entry.removeprefix("hold:") for entry in self._table.values())
         self._has_addresses = any("@" in key for key in self._table)
 
     def hop_for(self, domain: bytes) -> Route:
@@ -221,10 +235,33 @@ class Router:
             return hop
         return self._text(*self._lookup(forward_path)).removeprefix("hold:").encode("utf-8", "surrogateescape")
 
+    def named_by(self, hop: bytes, forward_path: bytes) -> str:
+        """Which setting named the full hop: "relayhost", "transport", or "" where it is the recipient's own domain.
+
+        A name that an administrator wrote and that leads nowhere is his mistake; a recipient's is the sender's. A hop
+        of yesterday's settings, which today's no longer name, still was the administrator's.
+        """
+        text = hop.decode("utf-8", "surrogateescape")
+        if self._relay_hop and text == self._relay_hop:
+            return "relayhost"
+        try:
+            own = canonical_domain(forward_path.rpartition(b"@")[2])
+        except ValueError:
+            return "transport"
+        if text.partition(":")[2] == own and text not in self._named:
+            return ""
+        return "transport"
+
     def _lookup(self, forward_path: bytes) -> tuple[str, str | None]:
-        local_part, _, domain = forward_path.rpartition(b"@")
+        """(domain, entry or None): user+extension@domain, then user@domain, then the domain, as transport(5) says."""
+        raw_local_part, _, domain = forward_path.rpartition(b"@")
         name = canonical_domain(domain)
-        entry = self._table.get(f"{local_part.decode('utf-8', 'surrogateescape').lower()}@{name}")
+        local_part = unquote(raw_local_part.decode("utf-8", "surrogateescape")).lower()
+        entry = self._table.get(f"{local_part}@{name}")
+        if entry is None:
+            user, extension = split_extension(local_part, self._delimiters)
+            if extension:
+                entry = self._table.get(f"{user}@{name}")
         return name, entry if entry is not None else self._entry(name)
 
     def is_local(self, domain: str) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fastmta.delivery.direct import DISCARDED, DirectHop
 from fastmta.delivery.local import LocalHop
 from fastmta.delivery.recorder import Recorder
+from fastmta.delivery.redating import Redating
 from fastmta.delivery.remote import RemoteHop
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
@@ -50,6 +51,7 @@ class DeliveryService:
         self.clock = services.clock
         self.cells = services.cells
         self.recorder = Recorder(services, self)
+        self._redating = Redating(self)
         self.connections = 0
         self.unrecorded = 0
         self.unwritten: list[Job] = []
@@ -71,6 +73,7 @@ class DeliveryService:
         """Begins with what is due."""
         self._running = True
         self._partitions = partitions_of(self.services.slot, self.services.slots)
+        self._redating.begin(self._partitions)
         self._tick()
 
     def hops_changed(self, hops: Iterable[bytes] | None) -> None:
@@ -246,9 +249,12 @@ class DeliveryService:
         for job in unwritten:
             self.recorder.submit(job)
         now = self.clock.monotonic()
+        set_back_s = self._redating.look(self._partitions)
         if self._withheld:
             self._withheld = {key: until for key, until in self._withheld.items() if until > now}
         for hop, owner in list(self._owners.items()):
+            if set_back_s:
+                owner.clock_set_back(set_back_s)
             owner.tick(now)
             if owner.is_idle:
                 del self._owners[hop]

@@ -26,12 +26,16 @@ _PRIVATE: Final = tuple(
 
 
 class Address(msgspec.Struct, frozen=True, gc=False):
-    """One address to connect to; `host` is the name by which it was found, for logs and TLS."""
+    """One address to connect to; `host` is the name by which it was found, for logs and TLS.
+
+    `domain` is the destination that was asked for where an MX record led to `host`, "" where they are the same.
+    """
 
     host: str
     ip: str
     port: int
     preference: int = 0
+    domain: str = ""
 
 
 class Ourselves:
@@ -97,7 +101,7 @@ class MxLookup:
             if len(found) >= self._address_limit and len(families) == 2:
                 break
             try:
-                found += [Address(host, ip, port, preference) for ip in await self._resolver.addresses(host)]
+                found += [Address(host, ip, port, preference, domain) for ip in await self._resolver.addresses(host)]
             except NotFound:
                 continue
             except LookupTrouble as error:

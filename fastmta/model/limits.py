@@ -33,6 +33,12 @@ LANE_BULK_RECIPIENTS: Final = 50  # and over which it goes into the bulk lane
 LANE_BULK_BYTES: Final = 10 << 20  # or over this size
 SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission adds
 
+# --- delivery ---
+REDATED_S: Final = 0.004  # a second spent on times that the clock has taken back, so that the loop is never held
+REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 ms
+REDATED_HOPS: Final = 10_000  # of one of 256 partitions
+REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for: one long flush is one wish
+
 # --- hops ---
 RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for at least 100 only of simple counters
 

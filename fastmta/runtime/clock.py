@@ -37,6 +37,10 @@ class ManualClock:
     def monotonic(self) -> float:
         return self._monotonic
 
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock; no time passes."""
+        self._now += seconds
+
     def advance(self, seconds: float) -> None:
         self._now += seconds
         self._monotonic += seconds

@@ -118,6 +118,17 @@ class Metrics:
         self.tls_connections_total = self._family(
             "tls_connections_total", "TLS handshakes completed", service=TLS_SERVICES, version=TLS_VERSIONS
         )
+        self.delivery_tls_total = self._family(
+            "delivery_tls_total",
+            "TLS sessions with next hops, by level and by what the server's certificate was verified",
+            level=("may", "encrypt", "verify", "secure"),
+            verified=("none", "hostname", "nexthop", "dot-nexthop", "other"),
+        )
+        self.bounces_dropped_total = self._family(
+            "bounces_dropped_total",
+            "Notifications that nobody could be sent: of a notification itself, or to a sender that does not exist",
+            reason=("double_bounce", "sender_refused"),
+        )
         self.internal_errors_total = self._family(
             "internal_errors_total",
             "Failures that no code expected, each with a traceback in the log",

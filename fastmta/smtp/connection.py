@@ -9,16 +9,17 @@ Nothing that leaves has a bare CR or LF, an unstuffed dot, or a last line withou
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from fastmta._parser import normalize, stuff
 from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
 from fastmta.smtp.client import Client, Event, State, Transaction
+from fastmta.tls.names import matching
 from fastmta.tls.upgrade import start_tls
 
 SLICE_BYTES: Final = 131_072  # read from the store and written at once; the high-water mark lets one wait behind it
-TLS_HANDSHAKE_S: Final = 60.0
 IDLE_S: Final = 10.0  # how long an idle connection is kept
 LIFETIME_S: Final = 300.0  # Postfix's smtp_connection_reuse_time_limit
 MESSAGES: Final = 100
@@ -33,6 +34,8 @@ class Timeouts(Protocol):
 
     @property
     def smtp_helo_timeout(self) -> float: ...
+    @property
+    def smtp_starttls_timeout(self) -> float: ...
     @property
     def smtp_mail_timeout(self) -> float: ...
     @property
@@ -62,6 +65,7 @@ class Connection(asyncio.Protocol):
     """One connection to `address`. `deadline` is in the loop's seconds.
 
     `tls_failed`: the TLS handshake has begun and not ended well, so that the owner may try again without.
+    `verified`: the strategy of `cert_match` and the name in the certificate by which the server was verified.
     """
 
     __slots__ = (
@@ -77,12 +81,14 @@ class Connection(asyncio.Protocol):
         "_timeouts",
         "_transport",
         "address",
+        "cert_match",
         "client",
         "deadline",
         "idle_since",
         "opened_at",
         "tls_failed",
         "transaction",
+        "verified",
     )
 
     def __init__(
@@ -92,7 +98,9 @@ class Connection(asyncio.Protocol):
         client: Client,
         address: Address,
         timeouts: Timeouts,
+        cert_match: Sequence[str] | None = None,
     ) -> None:
+        """`cert_match`: strategies of tls/names.py, one of which the certificate must meet; None: any is taken."""
         self._loop = loop
         self._owner = owner
         self._timeouts = timeouts
@@ -102,6 +110,8 @@ class Connection(asyncio.Protocol):
         self._at_line_start, self._after_cr = True, False
         self.client = client
         self.address = address
+        self.cert_match = cert_match
+        self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + timeouts.smtp_helo_timeout
         self.tls_failed = False
@@ -144,8 +154,17 @@ class Connection(asyncio.Protocol):
     @property
     def tls_version(self) -> str:
         """The version of TLS in use, "" in plain text."""
-        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        tls = self._tls()
         return tls.version() or "" if tls is not None else ""
+
+    @property
+    def cipher(self) -> str:
+        """The name of the cipher suite in use, "" in plain text."""
+        tls = self._tls()
+        return (tls.cipher() or ("",))[0] if tls is not None else ""
+
+    def _tls(self) -> ssl.SSLObject | None:
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
 
     def close(self) -> None:
         """Says QUIT and closes behind it, without waiting for an answer."""
@@ -226,10 +245,14 @@ class Connection(asyncio.Protocol):
 
     def _write_output(self) -> None:
         client = self.client
-        now = self._loop.time()
-        self.deadline = now + (
-            self._timeouts.smtp_mail_timeout if self.transaction is not None else self._timeouts.smtp_helo_timeout
-        )
+        timeouts = self._timeouts
+        if self.transaction is not None:
+            timeout_s = timeouts.smtp_mail_timeout
+        elif client.state is State.STARTTLS:
+            timeout_s = timeouts.smtp_starttls_timeout
+        else:
+            timeout_s = timeouts.smtp_helo_timeout
+        self.deadline = self._loop.time() + timeout_s
         if self._transport is not None:
             self._transport.write(client.output)
         client.output = b""
@@ -302,8 +325,9 @@ class Connection(asyncio.Protocol):
         if context is None or transport is None:
             self.abort()
             return
-        self.deadline = self._loop.time() + TLS_HANDSHAKE_S + 2
-        self.tls_failed = True  # until it has not
+        timeout_s = self._timeouts.smtp_starttls_timeout
+        self.deadline = self._loop.time() + timeout_s + 2  # the handshake's own timer comes first
+        self.tls_failed = True  # assume failure until the handshake completes
         try:
             await start_tls(
                 self._loop,
@@ -312,15 +336,29 @@ class Connection(asyncio.Protocol):
                 context,
                 server_side=False,
                 server_hostname=self.address.host,
-                timeout_s=TLS_HANDSHAKE_S,
+                timeout_s=timeout_s,
                 adopt=self._adopt,
             )
-        except (OSError, TimeoutError):
+        except (OSError, ValueError):  # ValueError: an MX host whose name cannot be an SNI; TimeoutError is an OSError
             self._end()  # start_tls has told connection_lost why
+            return
+        if self.cert_match is not None and not self._matches(self.cert_match):
+            self.client.tls_failed("Server certificate not verified")
+            self.abort()
             return
         self.tls_failed = False
         self.client.tls_started()
         self._write_output()
+
+    def _matches(self, strategies: Sequence[str]) -> bool:
+        """Whether the certificate, which an authority vouches for, is the one of whom we wanted to reach."""
+        tls = self._tls()
+        address = self.address
+        if tls is not None:
+            self.verified = matching(
+                tls.getpeercert() or {}, strategies, hostname=address.host, nexthop=address.domain or address.host
+            )
+        return self.verified is not None
 
     def _adopt(self, transport: asyncio.Transport) -> None:
         self._transport = transport

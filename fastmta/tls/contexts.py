@@ -52,6 +52,8 @@ class Contexts:
         context = self._clients.get(level)
         if context is None:
             context = self._clients[level] = client_context(level, self._settings.smtp_tls_CAfile)
+            # Names are matched after the handshake, by Postfix's strategies (tls/names.py).
+            context.check_hostname = False
         return context
 
     def reload(self, settings: TlsSettings | None = None) -> None:
@@ -59,6 +61,8 @@ class Contexts:
         wanted = settings or self._settings
         fresh = server_context(wanted) if wanted.cert_file else None
         clients = {level: client_context(level, wanted.smtp_tls_CAfile) for level in self._clients}
+        for context in clients.values():
+            context.check_hostname = False
         if fresh is None or self._server is None:
             self._server = fresh
         else:

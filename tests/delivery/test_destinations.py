@@ -1,12 +1,15 @@
 """From a domain in the queue to a server: MX, what is permanent and what is not, ourselves, TLS and its fall back."""
 
+import asyncio
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from fastmta.model.envelope import RecipientState
+from fastmta.runtime.metrics import METRICS
 from fastmta.tls.certificate import write_self_signed
-from fastmta.tls.contexts import server_context
+from fastmta.tls.contexts import Contexts, server_context
 from tests.support.dns_stub import SERVFAIL, DnsStub
 from tests.support.smtp_sink import SmtpSink
 
@@ -35,7 +38,7 @@ async def test_permanent_trouble_bounces(make_rig, domain, status):
     zones = {"null.test": {"MX": [(0, ".")]}, "lo.test": {"A": ["127.0.0.1"]}}
     async with DnsStub(zones) as dns:
         rig = make_rig(nameservers=(dns.address,))
-        queue_id = await rig.queue(b"smtp:" + domain.encode())
+        queue_id = await rig.queue(b"smtp:" + domain.encode(), b"r@" + domain.encode())
         await rig.until(lambda: rig.store.queue.message(queue_id) is None)
         ((message, _),) = rig.everything()
         assert b"Status: " + status in rig.store.queue.read(message.blob_id, 0, 100_000)
@@ -55,6 +58,27 @@ async def test_mail_for_ourselves_is_a_loop_and_not_a_connection(make_rig):
         assert sink.connections == 0
         raws = [rig.store.queue.read(message.blob_id, 0, 100_000) for message, _ in rig.everything()]
         assert all(b"Status: 5.4.6" in raw for raw in raws) and len(raws) == 2
+
+
+@pytest.mark.parametrize(
+    "hop",
+    [
+        b"smtp:gone.test",
+        b"smtp:[gone.test]",
+        b"smtp:[gone.test]:2525",
+        b"lmtp:gone.test",
+        b"smtp:null.test",
+        b"smtp:gone.test,[nowhere.test]",
+    ],
+)
+async def test_a_host_of_the_administrators_that_does_not_resolve_defers_with_a_warning(make_rig, hop):
+    async with DnsStub({"null.test": {"MX": [(0, ".")]}}) as dns:
+        rig = make_rig(nameservers=(dns.address,))
+        queue_id = await rig.queue(hop, b"r@b.test")
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert b"4.3.5" in rig.rows(queue_id)[0].last_reply
+        (line,) = [line for line in rig.log() if line["event"] == "delivery.configuration_problem"]
+        assert line["level"] == "warning" and line["setting"] == "transport"
 
 
 async def test_a_broken_name_server_defers(make_rig):
@@ -97,6 +121,70 @@ async def test_a_failed_handshake_defers_where_tls_is_required(make_rig, certifi
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
         await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
         assert b"4.7.5" in rig.rows(queue_id)[0].last_reply and sink.messages == []
+
+
+@pytest.fixture
+def trusted(tmp_path):
+    """A server's context for some names, and the file of the authority that vouches for it."""
+
+    def make(*names):
+        write_self_signed(tmp_path / "trusted.pem", tmp_path / "trusted.key", names)
+        files = {"cert_file": str(tmp_path / "trusted.pem"), "key_file": str(tmp_path / "trusted.key")}
+        return server_context(SimpleNamespace(**files, ssl_min_protocol="TLSv1.2")), files["cert_file"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("level", "names", "verified"),
+    [
+        ("secure", ["mx.evil.test"], None),  # a forged MX with a good certificate for itself
+        ("secure", ["b.test"], "nexthop"),
+        ("secure", ["mx1.b.test"], "dot-nexthop"),
+        ("secure", ["*.b.test"], "dot-nexthop"),
+        ("secure", ["xb.test", "b.test.evil.test"], None),
+        ("verify", ["mx.evil.test"], "hostname"),
+        ("verify", ["*.evil.test"], "hostname"),
+        ("verify", ["b.test"], None),
+        ("encrypt", ["whatever.test"], "none"),
+    ],
+)
+async def test_a_certificate_must_be_of_whom_the_level_asks_for(make_rig, trusted, level, names, verified):
+    context, authority = trusted(*names)
+    zones = {"b.test": {"MX": [(10, "mx.evil.test")]}, "mx.evil.test": {"A": ["127.0.0.1"]}}
+    async with DnsStub(zones) as dns, SmtpSink(tls=context) as sink:
+        rig = make_rig(
+            nameservers=(dns.address,), allow_loopback_mx=True, smtp_tcp_port=sink.port, smtp_tls_security_level=level
+        )
+        rig.services.contexts = Contexts(msgspec.structs.replace(rig.config.tls, smtp_tls_CAfile=authority))
+        queue_id = await rig.queue(b"smtp:b.test", b"r@b.test")
+        if verified is None:
+            await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+            assert b"4.7.5" in rig.rows(queue_id)[0].last_reply and not sink.messages
+            return
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        (line,) = [line for line in rig.log() if line["event"] == "delivery.tls"]
+        assert line["verified"] == verified and line["security_level"] == level
+        assert rig.services.cells[METRICS.delivery_tls_total[level, verified]] == 1
+
+
+async def test_a_handshake_that_does_not_end_obeys_smtp_starttls_timeout(make_rig):
+    async def deaf(reader, writer):
+        writer.write(b"220 hi\r\n")
+        await reader.readline()
+        writer.write(b"250-me\r\n250 STARTTLS\r\n")
+        await reader.readline()
+        writer.write(b"220 go\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    rig = make_rig(smtp_tls_security_level="encrypt", smtp_starttls_timeout=0.2)
+    queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % server.sockets[0].getsockname()[1])
+    await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+    assert b"4.7.5" in rig.rows(queue_id)[0].last_reply
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_reload_takes_new_routes_without_losing_mail(rig):

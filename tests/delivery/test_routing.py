@@ -8,12 +8,13 @@ from fastmta.delivery.routing import HOP_BYTES, Host, Router, parse_hop
 from fastmta.model.errors import ConfigError
 
 
-def router(transport=None, relayhost="", local=("example.test",)):
+def router(transport=None, relayhost="", local=("example.test",), recipient_delimiter="+"):
     return Router(
         SimpleNamespace(
             mydestination=local,
             virtual_mailbox_domains=("virtual.test",),
             relayhost=relayhost,
+            recipient_delimiter=recipient_delimiter,
             transport=transport or {},
             delivery=SimpleNamespace(smtp_tcp_port=2525, allow_loopback_mx=False),
         )
@@ -134,3 +135,24 @@ def test_a_wrong_entry_is_a_config_error_that_names_it(entry, word):
     with pytest.raises(ConfigError, match=r"'x\.test'") as caught:
         router({"x.test": entry})
     assert word in str(caught.value)
+
+
+def test_an_address_of_transport_serves_its_extensions_too():
+    routes = router({"vip@d.test": "smtp:[127.0.0.1]:1", "vip+own@d.test": "smtp:[127.0.0.1]:2"})
+    assert routes.route(b"vip+x@d.test").hop == b"smtp:[127.0.0.1]:1"
+    assert routes.route(b"VIP+X+y@D.test").hop == b"smtp:[127.0.0.1]:1"
+    assert routes.route(b"vip+own@d.test").hop == b"smtp:[127.0.0.1]:2"
+    assert routes.route(b'"vip"@d.test').hop == b"smtp:[127.0.0.1]:1"
+    assert routes.route(b"vip-x@d.test").hop == routes.route(b"+vip@d.test").hop == b"smtp:d.test"
+    none = router({"vip@d.test": "smtp:[127.0.0.1]:1"}, recipient_delimiter="")
+    assert none.route(b"vip+x@d.test").hop == b"smtp:d.test"
+
+
+def test_who_named_a_hop_is_known():
+    routes = router({"a.test": "smtp:b.test", "c.test": "smtp:", "d.test": "hold:smtp:e.test"}, relayhost="relay.test")
+    assert routes.named_by(b"smtp:relay.test", b"x@any.test") == "relayhost"
+    assert routes.named_by(b"smtp:b.test", b"x@a.test") == "transport"
+    assert routes.named_by(b"smtp:b.test", b"x@b.test") == "transport"
+    assert routes.named_by(b"smtp:e.test", b"x@e.test") == "transport"
+    assert routes.named_by(b"smtp:c.test", b"x@c.test") == ""
+    assert routes.named_by(b"smtp:old-relay.test", b"x@any.test") == "transport"  # yesterday's settings

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fastmta.delivery.redating import Redating
 from fastmta.delivery.service import WITHHELD, WITHHELD_S
 from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, RecipientState, RecipientTail
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
@@ -148,6 +149,84 @@ async def test_a_flush_tries_a_dead_destination_at_once(rig):
     await rig.store.queue.flush(queue_id)
     await rig.until(lambda: rig.rows(queue_id)[0].attempts == attempts + 1)
     assert "destination.revived" in [line["event"] for line in rig.log()]
+
+
+async def test_a_flush_of_many_revives_a_dead_destination_once_and_then_all_wait(rig):
+    async with SmtpSink() as sink:
+        port = sink.port
+    ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(300)]
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
+    for wish in (1, 2):
+        rig.clock.advance(30)
+        for n in ids:
+            await rig.store.queue.flush(n)
+            rig.clock.advance(0.001)
+        await rig.settled()
+        await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
+        events = [line["event"] for line in rig.log()]
+        assert events.count("destination.revived") == wish and events.count("destination.dead") == wish + 1
+
+
+async def test_a_release_to_a_dead_destination_waits_with_all_the_rest(rig):
+    async with SmtpSink() as sink:
+        port = sink.port
+    ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(50)]
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
+    for n in ids:
+        await rig.store.queue.hold(n)
+    rig.clock.advance(30)
+    for n in ids:
+        await rig.store.queue.release(n)
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
+    assert [line["event"] for line in rig.log()].count("destination.revived") <= 1
+
+
+async def test_a_clock_that_goes_back_leaves_nothing_due_later_than_the_rule_says(rig):
+    async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"] * 3}) as sink:
+        await rig.queue(hop(sink))
+        await rig.until(lambda: len(rig.everything()) == 1 and rig.everything()[0][1].attempts == 1)
+        rig.clock.step(3600)
+        rig.service._tick()
+        late = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.rows(late)[0].state == RecipientState.DEFERRED)
+        # Accepted while the clock was wrong, and not tried yet: nobody owns this hop's partition for the moment.
+        rig.service._running = False
+        fresh = await rig.queue(b"smtp:[127.0.0.1]:%d,[127.0.0.1]:1" % sink.port)
+        rig.clock.step(-3600)
+        assert rig.rows(late)[0].due_ms / 1000 > rig.clock.now() + 3800
+        rig.service._running = True
+        rig.tick()
+        await rig.until(lambda: rig.rows(late)[0].due_ms / 1000 <= rig.clock.now() + 331)
+        rig.tick(1)
+        await rig.until(lambda: rig.store.queue.message(fresh) is None or rig.rows(fresh)[0].attempts == 1)
+        events = [line["event"] for line in rig.log()]
+        assert events.count("clock.set_forward") == 1 and events.count("clock.set_back") == 1
+        assert "queue.redated" in events
+
+
+async def test_times_of_a_wrong_clock_are_found_at_start(make_rig):
+    rig = make_rig()
+    async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
+        rig.clock.step(7200)
+        queue_id = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        rig.clock.step(-7200)
+        rig.service._redating = Redating(rig.service)  # as another process, which has never seen the wrong time
+        rig.service._redating.begin(rig.service._partitions)
+        rig.tick()
+        await rig.until(lambda: rig.rows(queue_id)[0].due_ms / 1000 <= rig.clock.now() + 331)
+
+
+async def test_a_dead_destination_is_tried_by_a_flush_after_the_clock_went_back(rig):
+    async with SmtpSink() as sink:
+        port = sink.port
+    queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % port)
+    others = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(20)]
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in [queue_id, *others]))
+    rig.clock.step(-3600)
+    rig.tick(10)
+    await rig.store.queue.flush(queue_id)
+    await rig.until(lambda: "destination.revived" in [line["event"] for line in rig.log()])
 
 
 async def test_an_expired_message_bounces_with_its_last_reason(rig):

@@ -20,7 +20,11 @@ from fastmta.tls.contexts import client_context, server_context
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
 TIMEOUTS = SimpleNamespace(
-    smtp_helo_timeout=300, smtp_mail_timeout=300, smtp_data_xfer_timeout=180, smtp_data_done_timeout=600
+    smtp_helo_timeout=300,
+    smtp_starttls_timeout=300,
+    smtp_mail_timeout=300,
+    smtp_data_xfer_timeout=180,
+    smtp_data_done_timeout=600,
 )
 
 

@@ -1,0 +1,90 @@
+"""The addresses of a hop, and whose mistake it is where there are none.
+
+A domain that a sender wrote and that does not exist is permanent: the mail bounces. A host that an administrator wrote
+(relayhost, [transport]) and that does not resolve is a mistake in the configuration, which somebody will mend: the mail
+waits with 4.3.5, and a warning says so, as Postfix does it.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from fastmta.delivery.routing import Host, NextHop, parse_hop
+from fastmta.dns.mx import Address
+from fastmta.model.errors import PermanentFailure, TemporaryFailure
+from fastmta.model.reply import Reply
+
+if TYPE_CHECKING:
+    from fastmta.delivery.service import DeliveryService
+
+# What a name that leads nowhere is answered with; a loop to ourselves (5.4.6) is the administrator's where all mail
+# takes that way, and else the mail's own, as in Postfix.
+UNRESOLVED: Final = ("5.4.4", "5.1.10")
+
+
+class Finder:
+    """Finds the addresses of one hop; remembers the hop taken apart."""
+
+    __slots__ = ("_full", "_hop", "_next_hop", "_service")
+
+    def __init__(self, service: "DeliveryService", hop: bytes) -> None:
+        self._service = service
+        self._hop = hop
+        self._full = hop
+        self._next_hop: NextHop | None = None
+
+    def forget(self) -> None:
+        """Routes may have changed."""
+        self._next_hop = None
+
+    async def addresses(self, forward_path: bytes) -> list[Address]:
+        """The addresses of the hop's hosts, one host after the other; one that fails is passed over.
+
+        `forward_path` is one recipient of the hop. PermanentFailure or TemporaryFailure where there is no address.
+        """
+        found: list[Address] = []
+        failure: PermanentFailure | TemporaryFailure | None = None
+        for host in self._parsed(forward_path).hosts:
+            try:
+                found += await self._of_host(host)
+            except (PermanentFailure, TemporaryFailure) as error:
+                if failure is None or isinstance(error, TemporaryFailure):
+                    failure = error
+        if not found and failure is not None:
+            raise self._judged(failure, forward_path)
+        return found
+
+    async def _of_host(self, host: Host) -> list[Address]:
+        mx = self._service.mx
+        if host.path:
+            return [Address(host.path, host.path, 0)]
+        if host.mx:
+            return await mx.by_mx(host.name, host.port)
+        return await mx.by_name(host.name, host.port)
+
+    def _judged(
+        self, failure: PermanentFailure | TemporaryFailure, forward_path: bytes
+    ) -> PermanentFailure | TemporaryFailure:
+        """The failure, temporary where an administrator can mend it."""
+        if isinstance(failure, TemporaryFailure):
+            return failure
+        service = self._service
+        setting = service.services.router.named_by(self._full, forward_path)
+        if not setting or (setting != "relayhost" and failure.reply.enhanced not in UNRESOLVED):
+            return failure
+        service.log.warning(
+            "delivery.configuration_problem", setting=setting, next_hop=self._full, reply=str(failure.reply)
+        )
+        text = f"{setting} configuration problem: {failure.reply.text}"
+        return TemporaryFailure(Reply(451, "4.3.5", text))
+
+    def _parsed(self, forward_path: bytes) -> NextHop:
+        if self._next_hop is None:
+            services = self._service.services
+            self._full = services.router.full_hop(self._hop, forward_path)
+            try:
+                self._next_hop = parse_hop(self._full, services.config.delivery.smtp_tcp_port)
+            except ValueError as error:
+                self._service.log.warning(
+                    "delivery.configuration_problem", setting="transport", next_hop=self._full, reply=str(error)
+                )
+                raise TemporaryFailure(Reply(451, "4.3.5", f"the route cannot be used: {error}")) from error
+        return self._next_hop
