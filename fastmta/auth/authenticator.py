@@ -120,9 +120,17 @@ class Authenticator(Generic[A]):
         """
         account = self._account(credentials)
         try:
-            right = await self._passwords.verify(account, credentials.password, service, credentials.mechanism)
+            right = await self._passwords.verify(
+                account,
+                credentials.password,
+                service,
+                credentials.mechanism,
+                name=credentials.authcid[:LOGIN_NAME_CHARACTERS].lower(),
+                peer=peer_ip,
+            )
         except TemporaryFailure:
             self._count(credentials.mechanism, "temporary")
+            await self._sleep(self._settings.failure_delay)  # to be refused must cost whoever fills the queue, too
             raise
         if account is not None and right and account.enabled:
             self._count(credentials.mechanism, "success")

@@ -5,11 +5,13 @@ The cache holds no password and no hash: its keys are HMACs, under a key that li
 stored hash, service, mechanism and password. So a changed password misses at once, an answer given to one service is
 never another's, and no user name is ever expanded into a key. Failures are not remembered.
 
-Invariant: an unknown account costs the same hash as a wrong password. Left to others: who may log in where, and what
-the peer is told (authenticator.py).
+Invariants: an unknown account costs the same hash as a wrong password, waits in the same line, and shares its check
+with equal ones that come meanwhile just as a known one does. Left to others: who may log in where, and what the peer is
+told (authenticator.py); whose turn it is (turns.py).
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -17,9 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
-from fastmta.model.errors import TemporaryFailure
-from fastmta.model.limits import PASSWORD_BYTES, PASSWORD_CACHE_ENTRIES, PASSWORD_CHECKS_WAITING
-from fastmta.model.reply import Reply
+from fastmta.auth.turns import Turns
+from fastmta.model.limits import PASSWORD_BYTES, PASSWORD_CACHE_ENTRIES
 from fastmta.runtime.clock import Clock, SystemClock
 
 # RFC 9106 §4 leaves the parameters to the operator; these are OWASP's least: 19 MiB, two passes, one lane.
@@ -28,7 +29,6 @@ PASSES: Final = 2
 LANES: Final = 1
 # Of a random password that nobody has kept: what an unknown user's attempt is checked against.
 _NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$GRy5Ab2igrRLAu5Cd2psGg$VZ5dubOK+tIqEWJllIW0jFN2ZyVzeMaGHvWRVq83lSw"
-_BUSY: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 
 
 class HashedAccount(Protocol):
@@ -60,16 +60,27 @@ def verify_password(password_hash: str, password: str) -> bool:
         return False
 
 
-class PasswordChecker:
-    """Checks for one process, on its loop. `pool` runs the hashes and bounds how many run at once."""
+class _Check:
+    """A check that has been asked for, and by how many who still wait."""
 
-    __slots__ = ("_clock", "_known", "_pool", "_running", "_secret", "_ttl_s", "_verify", "_waiting")
+    __slots__ = ("askers", "task")
+
+    def __init__(self, task: "asyncio.Task[bool]") -> None:
+        self.task = task
+        self.askers = 0
+
+
+class PasswordChecker:
+    """Checks for one process, on its loop. `pool` runs the hashes, at most `at_once` of them together."""
+
+    __slots__ = ("_clock", "_known", "_pool", "_running", "_secret", "_ttl_s", "_turns", "_verify")
 
     def __init__(
         self,
         pool: Executor,
         *,
         ttl_s: float = 3600.0,
+        at_once: int = 2,
         clock: Clock | None = None,
         verify: Callable[[str, str], bool] = verify_password,
     ) -> None:
@@ -79,8 +90,8 @@ class PasswordChecker:
         self._verify = verify
         self._secret = os.urandom(32)
         self._known: dict[bytes, float] = {}  # key: until when; oldest first
-        self._running: dict[bytes, asyncio.Future[bool]] = {}
-        self._waiting = 0
+        self._running: dict[bytes, _Check] = {}
+        self._turns = Turns(at_once)
 
     def cached(self, account: HashedAccount, password: str, service: str = "", mechanism: str = "") -> bool | None:
         """True where this was found right not long ago; None where it has to be checked."""
@@ -94,49 +105,76 @@ class PasswordChecker:
         return True
 
     async def verify(
-        self, account: HashedAccount | None, password: str, service: str = "", mechanism: str = ""
+        self,
+        account: HashedAccount | None,
+        password: str,
+        service: str = "",
+        mechanism: str = "",
+        *,
+        name: str = "",
+        peer: str = "",
     ) -> bool:
         """Whether the password is the account's; None stands for an unknown user and takes as long.
 
-        Raises TemporaryFailure where too many checks wait already.
+        `name` is what was given as the login, `peer` the address whose turn the check needs. Raises TemporaryFailure
+        where too many checks wait already. When all who asked are cancelled, a check that has not begun is dropped.
         """
         too_long = len(password.encode("utf-8", "surrogatepass")) > PASSWORD_BYTES
-        if account is None or too_long:
-            await self._run(_NOBODY, "" if too_long else password)
+        # The key of an unknown name is made of that name: twelve equal logins cost one hash whether it exists or not.
+        key = self._digest(peer, self._key(account, password, service, mechanism, name).hex())
+        check = self._running.get(key)
+        if check is None:  # a client that opens ten connections at once costs one hash
+            stored = _NOBODY if too_long or account is None else account.password_hash
+            work = self._run(stored, "" if too_long else password, peer, name)
+            check = self._running[key] = _Check(asyncio.create_task(work, name="auth.verify"))
+            check.task.add_done_callback(lambda _: self._running.pop(key, None))
+        check.askers += 1
+        try:
+            right = await asyncio.shield(check.task)
+        finally:
+            check.askers -= 1
+            if not check.askers and not check.task.done():
+                check.task.cancel()
+                self._running.pop(key, None)
+        if too_long or account is None:
             return False
-        key = self._key(account, password, service, mechanism)
-        running = self._running.get(key)
-        if running is None:  # a client that opens ten connections at once costs one hash
-            running = asyncio.create_task(self._run(account.password_hash, password), name="auth.verify")
-            self._running[key] = running
-            running.add_done_callback(lambda done: self._finished(key, done))
-        return await asyncio.shield(running)
+        if right:
+            self._remember(self._key(account, password, service, mechanism))
+        return right
 
     def forget_all(self) -> None:
         """Empties the cache."""
         self._known.clear()
 
-    def _finished(self, key: bytes, done: "asyncio.Future[bool]") -> None:
-        self._running.pop(key, None)
-        if done.cancelled() or done.exception() is not None or not done.result() or self._ttl_s <= 0:
+    def _remember(self, key: bytes) -> None:
+        if self._ttl_s <= 0:
             return
         self._known.pop(key, None)
         while len(self._known) >= PASSWORD_CACHE_ENTRIES:
             del self._known[next(iter(self._known))]
         self._known[key] = self._clock.monotonic() + self._ttl_s
 
-    async def _run(self, password_hash: str, password: str) -> bool:
-        if self._waiting >= PASSWORD_CHECKS_WAITING:
-            raise TemporaryFailure(_BUSY)
-        self._waiting += 1
+    async def _run(self, password_hash: str, password: str, peer: str, name: str) -> bool:
+        await self._turns.take(peer, name)
+        loop = asyncio.get_running_loop()
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._verify, password_hash, password)
-        finally:
-            self._waiting -= 1
+            hashing = self._pool.submit(self._verify, password_hash, password)
+        except BaseException:
+            self._turns.done()
+            raise
 
-    def _key(self, account: HashedAccount, password: str, service: str, mechanism: str) -> bytes:
-        parts = (str(account.id), account.password_hash, service, mechanism, password)
+        def ended(_: object) -> None:  # in the thread: a turn ends with its hash, also where nobody waits for it now
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._turns.done)
+
+        hashing.add_done_callback(ended)
+        return await asyncio.wrap_future(hashing)
+
+    def _key(self, account: HashedAccount | None, password: str, service: str, mechanism: str, name: str = "") -> bytes:
+        who = (str(account.id), account.password_hash) if account is not None else ("", name)
+        return self._digest(*who, service, mechanism, password)
+
+    def _digest(self, *parts: str) -> bytes:
         raw = [part.encode("utf-8", "surrogatepass") for part in parts]
         message = b"".join(len(part).to_bytes(4, "little") + part for part in raw)  # lengths: no two splits are alike
         return hmac.digest(self._secret, message, hashlib.sha256)

@@ -46,7 +46,8 @@ RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
 PASSWORD_BYTES: Final = 1024  # in UTF-8; a longer one is simply wrong
 PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, about 120 bytes each
-PASSWORD_CHECKS_WAITING: Final = 200  # in a process: at 30 ms each about 3 s of two threads; beyond it 454
+PASSWORD_CHECKS_OF_ADDRESS: Final = 256  # waiting, in a process: at 30 ms each about 4 s of two threads; beyond it 454
+PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in turn, so this bounds memory, not a wait
 
 # --- IMAP ---
 IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4: at least 8192 a line

@@ -7,7 +7,7 @@ import pytest
 
 from fastmta.auth.passwords import PasswordChecker, hash_password, verify_password
 from fastmta.model.errors import TemporaryFailure
-from fastmta.model.limits import PASSWORD_BYTES, PASSWORD_CACHE_ENTRIES, PASSWORD_CHECKS_WAITING
+from fastmta.model.limits import PASSWORD_BYTES, PASSWORD_CACHE_ENTRIES, PASSWORD_CHECKS_OF_ADDRESS
 from fastmta.runtime.clock import ManualClock
 
 
@@ -119,21 +119,95 @@ async def test_equal_checks_at_the_same_time_cost_one_hash(pool):
     assert len(verifier.calls) == 1
 
 
-async def test_too_many_waiting_checks_are_a_temporary_failure(pool):
+async def turn_of_the_loop():
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def test_too_many_waiting_checks_of_an_address_are_a_temporary_failure_to_that_address_alone(pool):
     gate = threading.Event()
-    checker = PasswordChecker(pool, verify=lambda *_: gate.wait(10))
-    waiting = [asyncio.create_task(checker.verify(Account(n), "x")) for n in range(PASSWORD_CHECKS_WAITING)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    checker = PasswordChecker(pool, at_once=1, verify=lambda *_: gate.wait(10))
+    numbers = range(PASSWORD_CHECKS_OF_ADDRESS + 1)
+    waiting = [asyncio.create_task(checker.verify(Account(n), "x", peer="192.0.2.1")) for n in numbers]
+    await turn_of_the_loop()
     try:
-        with pytest.raises(TemporaryFailure) as caught:
-            await checker.verify(None, "x")
-        assert caught.value.reply.code == 454
-        with pytest.raises(TemporaryFailure):
-            await checker.verify(Account(9999), "x")
+        for account in (None, Account(9999)):
+            with pytest.raises(TemporaryFailure) as caught:
+                await checker.verify(account, "x", peer="192.0.2.1")
+            assert caught.value.reply.code == 454
+        other = asyncio.create_task(checker.verify(Account(9999), "x", peer="192.0.2.2"))
+        await turn_of_the_loop()
+        assert not other.done()
     finally:
         gate.set()
+    assert await other and all(await asyncio.gather(*waiting))
+
+
+async def test_all_waiting_checks_together_are_bounded(pool, monkeypatch):
+    monkeypatch.setattr("fastmta.auth.turns.PASSWORD_CHECKS_WAITING", 3)
+    gate = threading.Event()
+    checker = PasswordChecker(pool, at_once=1, verify=lambda *_: gate.wait(10))
+    waiting = [asyncio.create_task(checker.verify(Account(n), "x", peer=str(n))) for n in range(4)]
+    await turn_of_the_loop()
+    with pytest.raises(TemporaryFailure):
+        await checker.verify(Account(9), "x", peer="9")
+    gate.set()
     assert all(await asyncio.gather(*waiting))
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_equal_logins_cost_one_hash_whether_the_user_is_known_or_not(pool, known):
+    verifier = Verifier()
+    checker = PasswordChecker(pool, verify=verifier)
+    account = Account() if known else None
+    tries = [checker.verify(account, "wrong", "imap", "PLAIN", name="bill", peer="192.0.2.1") for _ in range(12)]
+    assert not any(await asyncio.gather(*tries))
+    assert len(verifier.calls) == 1
+
+
+async def test_other_names_services_and_mechanisms_of_unknown_users_are_checked_apart(pool):
+    verifier = Verifier()
+    checker = PasswordChecker(pool, verify=verifier)
+    which = [("imap", "PLAIN", "a"), ("imap", "PLAIN", "b"), ("pop3", "PLAIN", "a"), ("imap", "LOGIN", "a")]
+    await asyncio.gather(*(checker.verify(None, "x", service, how, name=name) for service, how, name in which))
+    assert len(verifier.calls) == 4
+
+
+async def test_a_crowd_from_one_address_keeps_nobody_else_waiting(pool):
+    order = []
+    checker = PasswordChecker(pool, at_once=1, verify=lambda stored, password: order.append(password) or True)
+    crowd = [asyncio.create_task(checker.verify(None, f"crowd{n}", name=f"n{n}", peer="192.0.2.1")) for n in range(210)]
+    await turn_of_the_loop()
+    others = [asyncio.create_task(checker.verify(Account(n), f"o{n}", peer=f"192.0.2.{n}")) for n in (2, 3, 4)]
+    await asyncio.gather(*others, *crowd)
+    assert max(order.index(f"o{n}") for n in (2, 3, 4)) <= 8
+
+
+async def test_within_an_address_every_login_name_has_its_turn(pool):
+    order = []
+    checker = PasswordChecker(pool, at_once=1, verify=lambda stored, password: order.append(password) or True)
+    crowd = [asyncio.create_task(checker.verify(None, f"c{n}", name="bill", peer="192.0.2.1")) for n in range(50)]
+    await turn_of_the_loop()
+    other = asyncio.create_task(checker.verify(Account(), "other", name="ted", peer="192.0.2.1"))
+    await asyncio.gather(other, *crowd)
+    assert order.index("other") <= 3
+
+
+async def test_checks_whose_clients_have_left_are_not_made_and_leave_no_gap(pool):
+    gate = threading.Event()
+    made = []
+    checker = PasswordChecker(pool, at_once=1, verify=lambda _, password: made.append(password) or gate.wait(10))
+    tasks = [asyncio.create_task(checker.verify(None, f"x{n}", name=str(n), peer="192.0.2.1")) for n in range(20)]
+    await turn_of_the_loop()
+    last = asyncio.create_task(checker.verify(Account(), "last", peer="192.0.2.1"))
+    await turn_of_the_loop()
+    for task in tasks:
+        task.cancel()
+    gate.set()
+    assert await last
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert made == ["x0", "last"]
+    assert await checker.verify(Account(2), "again") and checker._turns.waiting == 0
 
 
 async def test_a_client_that_leaves_does_not_cancel_the_check_of_another(pool):
