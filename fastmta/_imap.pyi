@@ -16,6 +16,7 @@ class BadSyntax(Exception): ...
 class CommandParser:
     command_bytes: int
     literal_bytes: int
+    id_bytes: int
     skip_bytes: int
     def __init__(self, command_bytes: int, literal_bytes: int, skip_bytes: int = 0) -> None: ...
     @property

@@ -40,7 +40,8 @@ cdef class CommandParser:
     """A push parser: feed() bytes as they come, then take next() until NEED_MORE.
 
     command_bytes bounds one command with its literals, literal_bytes one literal of it, skip_bytes what is read and
-    dropped of a refused "{n+}". All three may be changed between commands (they grow at login).
+    dropped of a refused "{n+}". All three may be changed between commands (they grow at login). ID has a bound of its own
+    where that is larger: id_bytes.
     """
 
     cdef readonly bytes command
@@ -49,6 +50,7 @@ cdef class CommandParser:
     cdef readonly bint literal_sync
     cdef public Py_ssize_t command_bytes
     cdef public Py_ssize_t literal_bytes
+    cdef public Py_ssize_t id_bytes
     cdef public uint64_t skip_bytes
     cdef bytes pending
     cdef Py_ssize_t position
@@ -205,7 +207,7 @@ cdef class CommandParser:
         cdef int kind
         if self.state == S_DISCARD:
             return self._discard(base, left, newline)
-        if self.used + n > self.command_bytes:
+        if self.used + n > self.command_bytes and self.used + n > self._bound(base, n):
             # The limit is checked before anything is kept; the tag of what was kept names the refused command.
             self.command = self._head(base, n)
             self._release()
@@ -253,6 +255,12 @@ cdef class CommandParser:
             self.behind_stream = False
             return E_APPEND_END
         return E_COMMAND
+
+    cdef Py_ssize_t _bound(self, const char* base, Py_ssize_t n):
+        """command_bytes, or id_bytes where the command is ID, which may be long before login too (RFC 2971 §3.3)."""
+        if self.state == S_LINE and not self.behind_stream and self._head(base, n).upper().split(b" ", 2)[1:2] == [b"ID"]:
+            return max(self.command_bytes, self.id_bytes)
+        return self.command_bytes
 
     cdef bytes _head(self, const char* base, Py_ssize_t n):
         """The first octets of a command that is too long: enough for its tag."""
@@ -341,6 +349,7 @@ cdef class CommandParser:
             return E_APPEND
         if kind == 3 or self.literal_size > <uint64_t>self.literal_bytes or (
             <uint64_t>self.used + self.literal_size + 2 > <uint64_t>self.command_bytes
+            and <uint64_t>self.used + self.literal_size + 2 > <uint64_t>self._bound(self.buffer, 0)
         ):
             self.command = PyBytes_FromStringAndSize(self.buffer, min(self.used, 128))
             self._release()

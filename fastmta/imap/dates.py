@@ -12,7 +12,7 @@ _MONTHS: Final = {
         (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC"), 1
     )
 }
-_DATE_TIME: Final = re.compile(rb"([ 0-9][0-9])-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
+_DATE_TIME: Final = re.compile(rb"([ 0-9]?[0-9])-([A-Za-z]{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
 _DATE: Final = re.compile(rb"(\d{1,2})-([A-Za-z]{3})-(\d{4})")
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta import _imap
 from fastmta.imap.commands import COMMANDS, append
 from fastmta.imap.commands.capability import capabilities
-from fastmta.imap.session import SERVER_BUG, Session, State
+from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
     IMAP_COMMAND_BYTES,
+    IMAP_ID_BYTES,
     IMAP_IDLE_TIMEOUT_S,
     IMAP_LITERAL_BYTES,
     IMAP_LOGIN_COMMAND_BYTES,
@@ -45,6 +46,7 @@ class ImapProtocol(asyncio.Protocol):
         "_changed",
         "_closing",
         "_farewell",
+        "_lost",
         "_out",
         "_out_bytes",
         "_parser",
@@ -66,12 +68,14 @@ class ImapProtocol(asyncio.Protocol):
         self.service = service
         self._transport: Any = None
         self._parser = _imap.CommandParser(IMAP_LOGIN_COMMAND_BYTES, IMAP_LOGIN_LITERAL_BYTES, IMAP_LOGIN_SKIP_BYTES)
+        self._parser.id_bytes = IMAP_ID_BYTES
         self._out: list[bytes] | None = None
         self._out_bytes = 0
         self._busy = False  # a command waits: nothing further is parsed
         self._paused = False  # the peer does not read
         self._reading = True
         self._closing = False
+        self._lost = False
         self._farewell = b""  # said when the command that is under way has ended: never inside a literal
         self._changed = False  # in IDLE, with something to tell as soon as it can be
         self._resumed: asyncio.Future[None] | None = None
@@ -135,6 +139,9 @@ class ImapProtocol(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._lost:  # a handshake that fails ends both layers, and each says so
+            return
+        self._lost = True
         self._closing = True
         if self._task is not None and self.session.state == State.NOT_AUTHENTICATED:
             self._task.cancel()  # a login that nobody waits for
@@ -282,6 +289,8 @@ class ImapProtocol(asyncio.Protocol):
                 if self._share.over() and not self._busy and not self._parser.empty:
                     self._share.later(self._turn_came)
                     break
+        except SessionEnded:
+            pass  # the peer has left; connection_lost does the rest
         except Exception as error:  # the one net of a connection: our fault is logged, and ends this session alone
             self._failed(error)
         self._parser.forget()
@@ -364,6 +373,8 @@ class ImapProtocol(asyncio.Protocol):
         self._share.begin()
         try:
             await waiting
+        except SessionEnded:
+            pass
         except Exception as error:  # as in _work, for what had to wait
             self._failed(error)
         self._task = None

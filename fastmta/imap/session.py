@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer, Services, Wire
 
 
+class SessionEnded(Exception):
+    """The peer has left while its command was under way: nobody is there to be answered, and nothing is wrong."""
+
+
 class State(IntFlag):
     """RFC 3501 §3. Flags, so that a command lists the states it is legal in."""
 
@@ -125,9 +129,11 @@ class Session:
 
     @property
     def selected(self) -> View:
-        """The view of the selected mailbox; only in state SELECTED."""
+        """The view of the selected mailbox; only in state SELECTED. SessionEnded where the peer has left meanwhile."""
         view = self.view
         if view is None:
+            if self.state == State.LOGOUT:
+                raise SessionEnded
             raise RuntimeError("no mailbox is selected")
         return view
 
@@ -227,6 +233,8 @@ class Session:
             return UNAVAILABLE
         except MailboxGone:
             return self.mailbox_gone()
+        except SessionEnded:
+            return b""
 
     def finish(self, tag: bytes, text: bytes, sync: Sync) -> Awaitable[None] | None:
         """Tells what has changed, then the tagged response."""

@@ -51,6 +51,7 @@ PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in tur
 
 # --- IMAP ---
 IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4: at least 8192 a line
+IMAP_ID_BYTES: Final = 40_960  # of an ID, before login too: 30 pairs of 30 and 1,024 octets (RFC 2971 §3.3)
 IMAP_LOGIN_LITERAL_BYTES: Final = 1024  # one literal before login: a user name or a password
 IMAP_LOGIN_SKIP_BYTES: Final = 4096  # a refused "{n+}" before login is dropped up to this, else BYE (RFC 7888 §5)
 IMAP_COMMAND_BYTES: Final = 131_072  # one command with its literals after login, APPEND's message apart
@@ -65,6 +66,7 @@ IMAP_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all; Dove
 IMAP_IDLE_TIMEOUT_S: Final = 1800.0  # without a whole command; RFC 3501 §5.4 asks for at least 30 minutes
 IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a literal or of a response that the peer should read
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
+IMAP_LIST_PATTERNS: Final = 64  # of one LIST
 IMAP_KEYWORD_BYTES: Final = 128  # one keyword
 IMAP_KEYWORDS: Final = 64  # of one message
 IMAP_MAILBOX_NAME_BYTES: Final = 440  # in UTF-8; leaves room for the account in the store's key of 511
@@ -80,9 +82,7 @@ MIME_LINE_BYTES: Final = 65536  # of one header line that are looked at; RFC 532
 MIME_FIELD_BYTES: Final = 65536  # kept of one unfolded field
 MIME_TEXT_BYTES: Final = 524288  # kept of all fields of a message
 MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
-MIME_WORD_BYTES: Final = (
-    4096  # of an encoded word's text; RFC 2047 §2 allows 75 for the whole, longer words stay as they are
-)
+MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it is; RFC 2047 §2 allows 75 in all
 
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form

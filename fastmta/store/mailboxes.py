@@ -1,7 +1,7 @@
 """Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import starmap
 from typing import Final
 
@@ -29,11 +29,12 @@ from fastmta._store import (
 )
 from fastmta.model.errors import Refused
 from fastmta.model.flags import DELETED
-from fastmta.store.accounts import id_key
+from fastmta.store.accounts import FIRST_MAILBOXES, id_key
 from fastmta.store.committing import Committer, commit_guarded
 
 DELIMITER: Final = "/"  # between the levels of a mailbox name
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
+NO_USES: Final[Mapping[str, str]] = {}
 NAME_BYTES: Final = 440  # of a mailbox name in UTF-8: with the account it is a key
 
 
@@ -157,16 +158,45 @@ class Mailboxes:
         await self._store.commit(unit)
 
     async def create(self, account_id: int, name: str, special_use: str = "") -> Mailbox:
-        """Makes a mailbox; Refused("exists"), or Refused("limit") for a name that is too long."""
+        """Makes a mailbox and its missing superiors; Refused("exists"), or ("limit") for a name that is too long.
+
+        Without a special use, the name of one of the first mailboxes has that one's, unless another serves for it.
+        """
+        name = canonical_name(name)
         mailbox_id = self._raw.new_id()
-        unit = self._raw.new_unit()
-        now_s = int(self._store.clock.now())
-        unit.mailbox_new(mailbox_id, account_id, _bounded(name), special_use.encode(), now_s)
-        await self._store.commit(unit)
+
+        def compose() -> Unit:
+            unit = self._raw.new_unit()
+            self._new(unit, account_id, name, mailbox_id, special_use)
+            return unit
+
+        await commit_guarded(self._store, compose)
         mailbox = self.by_id(mailbox_id)
         if mailbox is None:
             raise Refused("missing", name)  # deleted again by somebody else before we looked
         return mailbox
+
+    def _new(self, unit: Unit, account_id: int, name: str, mailbox_id: int, special_use: str = "") -> None:
+        """Adds to a unit what makes a mailbox with its missing superiors (RFC 3501 §6.3.3), as the list is read now."""
+        raw_name = _bounded(name)
+        now_s = int(self._store.clock.now())
+        existing = {mailbox.name: mailbox.special_use for mailbox in self.list(account_id)}
+        free = {own: use for own, use in FIRST_MAILBOXES if use not in existing.values()}
+        unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
+        self._superiors(unit, account_id, name, existing.keys(), free)
+        use = special_use or free.get(name, "")
+        unit.mailbox_new(mailbox_id, account_id, raw_name, use.encode(), now_s)
+
+    def _superiors(
+        self, unit: Unit, account_id: int, name: str, existing: Set[str], uses: Mapping[str, str] = NO_USES
+    ) -> None:
+        levels = name.split(DELIMITER)
+        for depth in range(1, len(levels)):
+            superior = DELIMITER.join(levels[:depth])
+            if superior and superior not in existing:
+                use = uses.get(superior, "").encode()
+                now_s = int(self._store.clock.now())
+                unit.mailbox_new(self._raw.new_id(), account_id, superior.encode(), use, now_s)
 
     async def delete(self, mailbox_id: int) -> None:
         """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
@@ -175,7 +205,10 @@ class Mailboxes:
         await self._store.commit(unit)
 
     async def rename(self, account_id: int, old: str, new: str) -> None:
-        """Renames a mailbox and its inferiors; INBOX gives its messages to a new mailbox instead (RFC 3501 §6.3.5)."""
+        """Renames a mailbox and its inferiors, and makes missing superiors (RFC 3501 §6.3.5).
+
+        INBOX gives its messages to a new mailbox instead.
+        """
         old, new = canonical_name(old), canonical_name(new)
         if old == "INBOX":
             await self._rename_inbox(account_id, new)
@@ -186,7 +219,9 @@ class Mailboxes:
             unit = self._raw.new_unit()
             unit.mailbox_list_version(account_id, usage[3])
             found = False
-            for mailbox in self.list(account_id):
+            mailboxes = self.list(account_id)
+            self._superiors(unit, account_id, new, {mailbox.name for mailbox in mailboxes})
+            for mailbox in mailboxes:
                 if mailbox.name == old or mailbox.name.startswith(old + DELIMITER):
                     found = True
                     renamed = new + mailbox.name[len(old) :]
@@ -201,12 +236,15 @@ class Mailboxes:
         inbox = self.get(account_id, "INBOX")
         if inbox is None:
             raise Refused("missing", "INBOX")
-        target_id = self._raw.new_id()
-        uids = self.uids(inbox.id)
-        unit = self._raw.new_unit()
-        unit.mailbox_new(target_id, account_id, _bounded(new), b"", int(self._store.clock.now()))
-        unit.copy(inbox.id, uids.tobytes(), target_id, True)
-        await self._store.commit(unit)
+        source_id, target_id = inbox.id, self._raw.new_id()
+
+        def compose() -> Unit:
+            unit = self._raw.new_unit()
+            self._new(unit, account_id, new, target_id)
+            unit.copy(source_id, self.uids(source_id).tobytes(), target_id, True)
+            return unit
+
+        await commit_guarded(self._store, compose)
 
     # --- reading ---
 

@@ -17,6 +17,7 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Tasks
 from fastmta.runtime.turns import Turns
+from fastmta.store.accounts import FIRST_MAILBOXES
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -184,6 +185,13 @@ class FakeMailboxes:
         await asyncio.sleep(0)
         if self.get(account_id, name) is not None:
             raise Refused("exists", name)
+        first = dict(FIRST_MAILBOXES)
+        levels = name.split("/")
+        for superior in ("/".join(levels[:n]) for n in range(1, len(levels))):
+            if self.get(account_id, superior) is None:
+                await self.create(account_id, superior)
+        if not special_use and first.get(name) not in [box.special_use for box in self._boxes.values()]:
+            special_use = first.get(name, "")
         self._validity += 1
         box = SimpleNamespace(
             id=self._next_id,
@@ -221,6 +229,10 @@ class FakeMailboxes:
         for box in self._boxes.values():
             if box.name == old or box.name.startswith(old + "/"):
                 box.name = new + box.name[len(old) :]
+        levels = new.split("/")
+        for superior in ("/".join(levels[:n]) for n in range(1, len(levels))):
+            if self.get(account_id, superior) is None:
+                await self.create(account_id, superior)
 
     async def append(
         self,

@@ -42,6 +42,7 @@ COMMANDS: Final[dict[bytes, Command]] = {
     b"SUBSCRIBE": Command(manage.subscribe, LOGGED_IN, Sync.ALL),
     b"UNSUBSCRIBE": Command(manage.unsubscribe, LOGGED_IN, Sync.ALL),
     b"LIST": Command(listing.list_, LOGGED_IN, Sync.ALL),
+    b"XLIST": Command(listing.xlist, LOGGED_IN, Sync.ALL),
     b"LSUB": Command(listing.lsub, LOGGED_IN, Sync.ALL),
     b"NAMESPACE": Command(listing.namespace, LOGGED_IN, Sync.ALL),
     b"STATUS": Command(listing.status, LOGGED_IN, Sync.ALL),

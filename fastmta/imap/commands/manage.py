@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from fastmta._imap import BadSyntax
 from fastmta.imap import mailbox_name
 from fastmta.imap.mailbox_name import SEPARATOR
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+
+# What CREATE can make a mailbox for; \\All and \\Flagged would be views over other mailboxes (RFC 6154 §2).
+SPECIAL_USES: Final = {use.upper().encode(): use for use in ("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash")}
 
 
 def _name(cursor: Cursor) -> str:
@@ -20,16 +24,31 @@ def _name(cursor: Cursor) -> str:
 
 def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(cursor)
+    uses = _uses(cursor) if cursor.try_sp() else []
     cursor.end()
     # A separator at the end only says that children will follow (RFC 3501 §6.3.3).
     name = name.removesuffix(SEPARATOR)
     mailbox_name.require_creatable(name)
-    return _create(session, name)
+    if not all(use.upper() in SPECIAL_USES for use in uses):
+        return b"NO [USEATTR] No mailbox can be made for this use"
+    special_use = " ".join(sorted({SPECIAL_USES[use.upper()] for use in uses}))
+    return _create(session, name, special_use)
 
 
-async def _create(session: Session, name: str) -> bytes:
-    await session.mailboxes.create(session.account_id, name)
+async def _create(session: Session, name: str, special_use: str) -> bytes:
+    await session.mailboxes.create(session.account_id, name, special_use)
     return b"OK CREATE completed"
+
+
+def _uses(cursor: Cursor) -> list[bytes]:
+    """CREATE's parameters (RFC 4466 §2.2): of them, USE alone is known (RFC 6154 §3)."""
+    cursor.open()
+    if cursor.atom() != b"USE":
+        raise BadSyntax("Unknown parameter")
+    cursor.sp()
+    uses = cursor.flag_list()
+    cursor.close()
+    return uses
 
 
 def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -99,7 +118,7 @@ def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(cursor).removesuffix(SEPARATOR)
     cursor.end()
     if name not in session.mailboxes.subscriptions(session.account_id):
-        return b"NO [NONEXISTENT] Not subscribed"
+        return b"OK UNSUBSCRIBE completed"  # it is as the client wants it
     return _unsubscribe(session, name)
 
 

@@ -1,0 +1,103 @@
+"""What a LIST asks for: RFC 3501 §6.3.8 with the options of RFC 5258 and RFC 6154. Parsing only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fastmta import _imap
+from fastmta._imap import BadSyntax
+from fastmta.imap import mailbox_name
+from fastmta.imap.mailbox_name import BadName
+from fastmta.model.limits import IMAP_LIST_PATTERNS
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+
+_SELECT: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
+_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"})
+
+
+class ListPlan(msgspec.Struct, frozen=True):
+    """`patterns` have the reference in front; one nothing can match is left out. `extended`: options were given."""
+
+    reference: str
+    patterns: tuple[str, ...]
+    asks_root: bool = False  # an empty pattern: what the separator and the reference's root are
+    extended: bool = False
+    select: frozenset[bytes] = frozenset()
+    returns: frozenset[bytes] = frozenset()
+
+    def matches(self, name: str) -> bool:
+        """Whether a mailbox of this name is asked for; INBOX in any case, so "inb*" finds it too."""
+        return any(
+            _imap.list_match(pattern, name) or (name == "INBOX" and _imap.list_match(pattern.upper(), name))
+            for pattern in self.patterns
+        )
+
+
+def parse(cursor: Cursor, *, options: bool) -> ListPlan:
+    """The arguments of LIST, or of LSUB and XLIST, which take no `options`. BadSyntax."""
+    cursor.sp()
+    extended = False
+    select: frozenset[bytes] = frozenset()
+    returns: frozenset[bytes] = frozenset()
+    if options and cursor.at(0x28):
+        extended = True
+        select = _options(cursor, _SELECT, "Unknown selection option")
+        if b"RECURSIVEMATCH" in select and not select & {b"SUBSCRIBED", b"SPECIAL-USE"}:
+            raise BadSyntax("RECURSIVEMATCH needs another selection option")  # RFC 5258 §3.1
+        cursor.sp()
+    raw_reference = cursor.astring()
+    cursor.sp()
+    raw_patterns: list[bytes] = []
+    if options and cursor.try_open():
+        extended = True
+        while True:
+            raw_patterns.append(cursor.list_mailbox())
+            if len(raw_patterns) > IMAP_LIST_PATTERNS:
+                raise BadSyntax("Too many patterns")
+            if cursor.try_close():
+                break
+            cursor.sp()
+    else:
+        raw_patterns.append(cursor.list_mailbox())
+    if options and cursor.try_sp():
+        if cursor.atom() != b"RETURN":
+            raise BadSyntax("RETURN expected")
+        extended = True
+        cursor.sp()
+        returns = _options(cursor, _RETURN, "Unknown return option")
+    cursor.end()
+    reference, patterns = _names(raw_reference, raw_patterns)
+    return ListPlan(reference, patterns, raw_patterns == [b""], extended, select, returns)
+
+
+def _options(cursor: Cursor, known: frozenset[bytes], refusal: str) -> frozenset[bytes]:
+    out: set[bytes] = set()
+    cursor.open()
+    while not cursor.try_close():
+        if out:
+            cursor.sp()
+        option = cursor.atom()
+        if option not in known:
+            raise BadSyntax(refusal)
+        out.add(option)
+    return frozenset(out)
+
+
+def _names(raw_reference: bytes, raw_patterns: list[bytes]) -> tuple[str, tuple[str, ...]]:
+    """Text of reference and patterns. What is not valid modified UTF-7 is no mailbox's name, so it matches nothing."""
+    try:
+        reference = mailbox_name.decode(raw_reference)
+    except BadName:
+        return "", ()
+    patterns: list[str] = []
+    for raw in raw_patterns:
+        try:
+            if raw:
+                patterns.append(mailbox_name.canonical(reference + mailbox_name.decode(raw)))
+        except BadName:
+            continue
+    return reference, tuple(patterns)
