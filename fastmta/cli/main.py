@@ -16,8 +16,8 @@ from fastmta.cli.failures import EX_USAGE, report
 
 # name: (module, attribute, one line of help); the line stands here so that `--help` imports nothing.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "init": ("fastmta.cli.setup", "init", "Write a configuration, a certificate and the data directory."),
-    "check": ("fastmta.cli.setup", "check", "Say what is wrong with the configuration."),
+    "init": ("fastmta.cli.init", "init", "Write a configuration, a certificate and the data directory."),
+    "check": ("fastmta.cli.check", "check", "Say what is wrong with the configuration."),
     "serve": ("fastmta.cli.server", "serve", "Run the server in the foreground."),
     "reload": ("fastmta.cli.server", "reload", "Let the server read its configuration again."),
     "stop": ("fastmta.cli.server", "stop", "Stop the server gracefully."),

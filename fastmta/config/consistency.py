@@ -1,6 +1,8 @@
 """What no single key can tell: values that are right by themselves and wrong together, and [transport]'s routes."""
 
+import ipaddress
 import re
+import socket
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,16 +11,19 @@ from fastmta.config.values import parse_domain, parse_endpoint
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 _TLS_SERVICES: Final = ("submissions", "imaps", "pop3s")
-_HOST: Final = r"(?:\[[0-9A-Za-z:._-]+\]|[0-9A-Za-z._-]+)"
-_NEXT_HOP: Final = re.compile(rf"{_HOST}(?::([0-9]{{1,5}}|smtp|smtps|submission|submissions|lmtp))?")
+_NEXT_HOP: Final = re.compile(r"(?:\[([0-9A-Za-z:._-]+)\]|([0-9A-Za-z._-]+))(?::([0-9A-Za-z._-]+))?")
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     """Yields (dotted key, what is wrong)."""
     yield from _domains(config)
     yield from _listeners(config)
-    if config.relayhost and not all(is_next_hop(host.strip()) for host in config.relayhost.split(",")):
-        yield "relayhost", f'"{config.relayhost}" is not "[host]", "[host]:port", "domain" or "domain:port"'
+    for host in config.relayhost.removeprefix("smtp:").split(",") if config.relayhost else ():
+        problem = next_hop_problem(host.strip())
+        if problem:
+            yield "relayhost", problem
+            break
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     if config.tls.key_file and not config.tls.cert_file:
@@ -27,9 +32,42 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         yield "delivery.maximal_backoff_time", "is below delivery.minimal_backoff_time"
 
 
-def is_next_hop(text: str) -> bool:
+def next_hop_problem(text: str, *, mx: bool = True) -> str:
+    """What keeps "[host]:port" or "domain:port" from being a next hop; "" where nothing does. `mx`: without brackets
+    the MX of a domain is meant, so an address needs them.
+    """
     match = _NEXT_HOP.fullmatch(text)
-    return match is not None and (not (match[1] or "").isdigit() or 0 < int(match[1]) <= 65_535)
+    if match is None:
+        return f'"{text}" is not "[host]", "[host]:port", "domain" or "domain:port"'
+    literal, domain, port = match.groups()
+    host = (literal or domain).lower()
+    is_address = _is_address(host.removeprefix("ipv6:"))
+    if not is_address and (":" in host or host.replace(".", "").isdigit()):
+        return f'"{text}": {host} is not an address'
+    if not is_address and not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+        return f'"{text}": {host} is not the name of a host'
+    if is_address and domain and mx:
+        return f'"{text}": an address stands in brackets, as in [{host}]'
+    if port and not _is_port(port):
+        return f'"{text}": {port} is neither a port from 1 to 65535 nor the name of a service that this machine knows'
+    return ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    if text.isdigit():
+        return len(text) <= 5 and 0 < int(text) <= 65_535
+    try:
+        return socket.getservbyname(text, "tcp") > 0
+    except OSError:
+        return False
 
 
 def _domains(config: Config) -> Iterator[tuple[str, str]]:
@@ -72,10 +110,13 @@ def route_problem(domain: str, route: str) -> str:
         return route_problem("*", next_hop) if next_hop else ""
     if transport == "lmtp":
         if next_hop.startswith("unix:"):
-            return "" if next_hop[5:].startswith("/") else "an absolute path follows lmtp:unix:"
+            if not next_hop[5:].startswith("/"):
+                return "an absolute path follows lmtp:unix:"
+            return "" if len(next_hop[5:].encode()) <= 107 else "the path of a unix socket has at most 107 bytes"
         next_hop = next_hop.removeprefix("inet:")
     if transport in {"smtp", "relay", "lmtp", ""} and next_hop:
-        hosts = [host.strip() for host in next_hop.split(",")]
-        if not all(is_next_hop(host) for host in hosts):
-            return f'"{route}": expected {transport}:[host]:port or {transport}:domain'
+        for host in next_hop.split(","):
+            problem = next_hop_problem(host.strip().removeprefix("inet:"), mx=transport != "lmtp")
+            if problem:
+                return problem
     return ""

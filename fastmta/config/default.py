@@ -19,6 +19,7 @@ class Ports(NamedTuple):
     pop3: int = 110
     pop3s: int = 995
     http: int = 8025
+    ipv6: bool = True  # whether "" means [::] too
 
     def endpoints(self, port: int) -> str:
         """The TOML list for one service; 0 is off."""
@@ -26,7 +27,7 @@ class Ports(NamedTuple):
             return "[]"
         if self.host:
             return f'["{self.host}:{port}"]'
-        return f'["0.0.0.0:{port}", "[::]:{port}"]'
+        return f'["0.0.0.0:{port}", "[::]:{port}"]' if self.ipv6 else f'["0.0.0.0:{port}"]'
 
 
 DEMO_PORTS: Final = Ports("127.0.0.1", 2525, 2587, 2465, 2424, 2143, 2993, 2110, 2995, 8025)
@@ -69,7 +70,7 @@ _TEMPLATE: Final = """\
 myhostname = "{hostname}"
 mydomain = "{domain}"
 myorigin = "$mydomain"                    # what a bare user name gets, in maps and at the sendmail command
-mydestination = ["$mydomain"]             # domains whose mailboxes are here; accounts: fastmta user add
+mydestination = ["$mydomain", "$myhostname", "localhost"]   # domains whose mailboxes are here: fastmta user add
 # virtual_mailbox_domains = []            # further domains with mailboxes here; alias_maps do not apply to them
 # virtual_alias_domains = []              # domains that have aliases only
 # relay_domains = []                      # domains that we take mail for and pass on

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fastmta.auth.passwords import hash_password
-from fastmta.cli.setup import initialise
+from fastmta.cli.init import initialise
 from fastmta.config.default import DEMO_DOMAIN, DEMO_PORTS
 from fastmta.config.load import load
 from fastmta.config.schema import Config

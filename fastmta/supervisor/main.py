@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from fastmta import __version__
+from fastmta.cli.startable import start_problems
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
@@ -303,6 +304,8 @@ def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
     try:
         config = load(config_path)
         log.set_level(config.log_level)
+        for found in start_problems(config):
+            raise ConfigError(str(found))
         user = workers_user(config)
         raise_descriptor_limit()
         directory = Path(config.data_directory)

@@ -15,8 +15,11 @@ VALID_DAYS: Final = 3650  # nobody is served by a self-signed certificate that r
 _CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 
 
-def write_self_signed(cert_path: Path, key_path: Path, names: Sequence[str]) -> None:
-    """Writes an ECDSA P-256 key (mode 0600) and a certificate for `names` (DNS names or IP addresses; at least one).
+def write_self_signed(
+    cert_path: Path, key_path: Path, names: Sequence[str], *, until: datetime.datetime | None = None
+) -> None:
+    """Writes an ECDSA P-256 key (mode 0600) and a certificate for `names` (DNS names or IP addresses; at least one),
+    valid for ten years, or up to `until`.
 
     Raises FileExistsError rather than replace either file: a key that is in use cannot be had back.
     """
@@ -36,14 +39,15 @@ def write_self_signed(cert_path: Path, key_path: Path, names: Sequence[str]) -> 
         except ValueError:
             alternatives.append(x509.DNSName(name))
     now = datetime.datetime.now(datetime.UTC)
+    end = until or now + datetime.timedelta(days=VALID_DAYS)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_before(min(now, end) - _CLOCK_SKEW)
+        .not_valid_after(end)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -10,6 +10,7 @@ import ssl
 from typing import Final, Protocol
 
 from fastmta.model.errors import ConfigError
+from fastmta.tls.problems import authorities_problem, file_problem
 
 # Postfix's smtp_tls_security_level. dane and dane-only need DNSSEC, fingerprint a table of its own.
 LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
@@ -101,7 +102,9 @@ def client_context(level: str, ca_file: str = "") -> ssl.SSLContext:
         else:
             context.load_default_certs()
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls.smtp_tls_CAfile: cannot use {ca_file}: {_reason(error)}") from error
+        if not ca_file:
+            raise ConfigError(f"the system's certificate authorities cannot be read: {error}") from error
+        raise ConfigError(authorities_problem(ca_file, error)) from error
     return context
 
 
@@ -109,16 +112,9 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
     try:
         context.load_cert_chain(settings.cert_file, settings.key_file or None, password=_no_password)
     except (OSError, ssl.SSLError) as error:
-        files = f"{settings.cert_file} and {settings.key_file}" if settings.key_file else settings.cert_file
-        raise ConfigError(f"tls.cert_file, tls.key_file: cannot use {files}: {_reason(error)}") from error
+        raise ConfigError(file_problem(settings.cert_file, settings.key_file, error)) from error
 
 
 def _no_password() -> bytes:
     """An encrypted key would otherwise ask at the terminal, in the middle of a start."""
     return b""
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return str(error.reason or error).lower().replace("_", " ")
-    return error.strerror or str(error)

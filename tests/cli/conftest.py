@@ -10,7 +10,7 @@ import pytest
 
 from fastmta.cli import mailq, postmap, sendmail
 from fastmta.cli import main as program
-from fastmta.cli.setup import initialise
+from fastmta.cli.init import initialise
 
 
 @dataclass

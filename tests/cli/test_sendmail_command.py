@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
-from fastmta.cli.setup import initialise
+from fastmta.cli.init import initialise
 
 REPOSITORY = Path(__file__).parents[2]
 

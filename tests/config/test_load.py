@@ -54,7 +54,7 @@ def test_struct_defaults_agree_with_the_defaults_in_the_file_notation():
 def test_the_written_default_is_valid(text, tmp_path):
     config = parse(text, base=tmp_path)
     assert config.data_directory == str(tmp_path / "data")
-    assert config.mydestination == ("example.test",)
+    assert config.mydestination == ("example.test", "mx.example.test", "localhost")
     assert config.message_size_limit == 50 * 2**20
 
 
@@ -184,11 +184,60 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
             'mydestination = ["a b.org"]',
             'f.toml:1: mydestination: ["a b.org"]: expected a domain name such as example.org (in its xn-- form where it isn\'t ASCII), not a b.org',
         ),
+        (
+            '[transport]\n"a.org" = "smtp:[192.0.2.1]:lmtp"',
+            'f.toml:2: transport.a.org: "[192.0.2.1]:lmtp": lmtp is neither a port from 1 to 65535 nor the name of a service that this machine knows',
+        ),
         ('tls = "x"', "f.toml:1: tls: is a table: write [tls] on a line of its own"),
     ],
 )
 def test_a_mistake_is_named_with_line_value_and_remedy(text, message):
     assert problems(text) == [message]
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *("smtp:[192.0.2.1]:0", "smtp:[192.0.2.1]:65536", "smtp:[192.0.2.1]:99999", "smtp:[192.0.2.1]:bogus"),
+        *("smtp:[192.0.2.1", "smtp:192.0.2.1", "smtp:[192.0.2.300]", "smtp:[ipv6:zz]", "smtp:[2001:db8::g]:25"),
+        *(
+            "smtp:a..b",
+            "smtp:-a",
+            "smtp:[a b]",
+            "smtp:[]",
+            "smtp:[a],",
+            "hold:smtp:[a]:x",
+            "relay:a:b:c",
+            "lmtp:[a]:lmtp",
+        ),
+        *("lmtp:unix:run", f"lmtp:unix:/{'x' * 107}", "smtp:unix:/x", "lmtp:inet:a:nothing"),
+    ],
+)
+def test_a_route_that_cannot_be_served_is_refused(route):
+    (found,) = problems(f'[transport]\n"a.org" = "{route}"')
+    assert found.startswith("f.toml:2: transport.a.org: ")
+    if route.startswith("smtp:") and "unix" not in route:
+        (found,) = problems(f'relayhost = "{route[5:]}"')
+        assert found.startswith("f.toml:1: relayhost: ")
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *(
+            "smtp:[192.0.2.1]:25",
+            "smtp:[ipv6:2001:db8::1]",
+            "smtp:[2001:db8::1]:2525",
+            "smtp:mx.a.org:smtp",
+            "smtp:[a_b]",
+        ),
+        *("lmtp:127.0.0.1:24", "lmtp:inet:127.0.0.1:24", "lmtp:unix:/run/x", "smtp:[a], [b]:submission", "smtp:", ":"),
+    ],
+)
+def test_a_route_that_can_be_served_is_taken_by_the_router_too(route):
+    from fastmta.delivery.routing import Router
+
+    Router(parse(f'[transport]\n"a.org" = "{route}"'))
 
 
 def test_every_problem_is_found_in_one_reading():

@@ -1,0 +1,148 @@
+"""What `fastmta check` warns of: a server with these runs, but not as its administrator thinks.
+
+Certificates that peers will refuse, networks that make an open relay, aliases that lead nowhere, a postmaster without
+a home. Reads at most a stated number of alias entries, and changes nothing.
+"""
+
+import datetime
+import ipaddress
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastmta.cli.startable import Problem
+from fastmta.config.schema import SERVICES, Config
+from fastmta.delivery.routing import Router
+from fastmta.local.aliases import TargetKind, parse_targets, split_targets
+from fastmta.local.directory import DomainClass, LocalDirectory
+from fastmta.local.maps import Table, alias_tables
+from fastmta.local.source import parse_aliases, parse_map
+from fastmta.model.envelope import Resolution
+from fastmta.model.errors import ConfigError
+from fastmta.tls.problems import certificate_doubts
+
+if TYPE_CHECKING:
+    from fastmta.store import MailStore
+
+ENTRIES: Final = 10_000  # of each map that are followed; a check is no audit of a million aliases
+DEAD_SHOWN: Final = 20  # dead targets told of each source, the rest counted
+_WIDEST: Final = {4: 16, 6: 32}  # a public network of more addresses than these is hardly one administrator's
+_ROLES: Final = ("postmaster", "abuse")
+
+
+def doubts(config: Config, store: "MailStore | None") -> Iterator[Problem]:
+    """Every warning, in the order of importance. `store` is None where there is none yet."""
+    yield from _open_networks(config)
+    if config.tls.cert_file:
+        now = datetime.datetime.now(datetime.UTC)
+        for text in certificate_doubts(config.tls.cert_file, config.myhostname, now):
+            yield Problem("tls.cert_file", text)
+        yield from _key_mode(config)
+    if not any(getattr(config.listen, service) for service in SERVICES):
+        yield Problem("listen", "no service listens: nothing can reach this server")
+    yield from _map_contents(config)
+    if store is not None:
+        yield from _dead_ends(config, store)
+
+
+def _open_networks(config: Config) -> Iterator[Problem]:
+    for text in config.mynetworks:
+        network = ipaddress.ip_network(text)
+        if network.prefixlen == 0:
+            yield Problem("mynetworks", f"{text} is everybody: this server is an open relay")
+        elif network.prefixlen < _WIDEST[network.version] and not network.is_private:
+            count = f"2^{network.max_prefixlen - network.prefixlen}"
+            yield Problem("mynetworks", f"{text} lets {count} addresses relay through this server: are they all yours?")
+
+
+def _key_mode(config: Config) -> Iterator[Problem]:
+    path = config.tls.key_file or config.tls.cert_file
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return
+    if mode & 0o007:
+        yield Problem("tls.key_file", f"{path} is open to every user of this machine; close it with `chmod o= {path}`")
+
+
+def _map_contents(config: Config) -> Iterator[Problem]:
+    for key in ("virtual_alias_maps", "smtpd_sender_login_maps"):
+        for table in map(Table, getattr(config, key)):
+            if table.problem:
+                yield Problem(key, f"{table.problem}; until this is mended, mail for it gets a temporary failure")
+    for problem in alias_tables(config.alias_maps).problems():
+        yield Problem("alias_maps", f"{problem}; until this is mended, mail for it gets a temporary failure")
+    for place, _, value in _entries(config, "alias_maps"):
+        for target in parse_targets(value):
+            if target.kind is TargetKind.COMMAND or (target.kind is TargetKind.FILE and target.text != "/dev/null"):
+                yield Problem("alias_maps", f"{place}: FastMTA does not deliver to {target.kind.value}s")
+
+
+def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:
+    try:
+        directory = LocalDirectory(config, store, Router(config))
+    except ConfigError:
+        return  # told already, as an error
+    homeless = [
+        f"{role}@{domain}"
+        for domain in (*config.mydestination, *config.virtual_mailbox_domains, *config.virtual_alias_domains)
+        for role in _ROLES
+        if domain not in ("localhost", f"localhost.{config.mydomain}")
+        and _is_refused(directory.resolve(f"{role}@{domain}".encode(), may_relay=False))
+    ]
+    if homeless:
+        shown = ", ".join(homeless[:4]) + (f" and {len(homeless) - 4} more" if len(homeless) > 4 else "")
+        verb = "have" if len(homeless) > 1 else "has"
+        yield Problem("", f"{shown} {verb} no mailbox: `fastmta alias add {homeless[0]} ADDRESS`")
+    sources = [(key, _entries(config, key)) for key in ("virtual_alias_maps", "alias_maps")]
+    sources.append(("", ((f"alias {name}", name, ", ".join(t)) for name, t in islice(store.aliases.list(), ENTRIES))))
+    for key, entries in sources:
+        dead = 0
+        for place, name, value in entries:
+            for target in _addresses(key, value):
+                if _is_dead(directory, name, target):
+                    dead += 1
+                    if dead <= DEAD_SHOWN:
+                        yield Problem(key, f"{place}: {target} is nobody here")
+        if dead > DEAD_SHOWN:
+            yield Problem(key, f"and {dead - DEAD_SHOWN} more targets that are nobody here")
+
+
+def _addresses(key: str, value: str) -> list[str]:
+    if key != "alias_maps":
+        return [] if value.strip().lower() == "anything" else split_targets(value)
+    return [target.text for target in parse_targets(value) if target.kind is TargetKind.ADDRESS]
+
+
+def _is_dead(directory: LocalDirectory, name: str, target: str) -> bool:
+    """Whether a target is an address of ours that is refused for good."""
+    if target.startswith("@") or ("." in name and "@" not in name):
+        return False  # a whole domain, whose addresses are not known here
+    try:
+        address = directory.qualify(target)
+    except ValueError:
+        return True
+    if directory.class_of(address.domain) in (DomainClass.OTHER, DomainClass.RELAY):
+        return False
+    return _is_refused(directory.resolve(address.raw, may_relay=True))
+
+
+def _is_refused(resolution: Resolution) -> bool:
+    """For good; an alias of an alias that leads nowhere is a target whose hop is the refusal."""
+    if resolution.refusal is not None:
+        return not resolution.refusal.is_temporary
+    return False
+
+
+def _entries(config: Config, key: str) -> Iterator[tuple[str, str, str]]:
+    """(place, name, value) of the sources of a key's maps, as far as they can be read."""
+    parser = parse_aliases if key == "alias_maps" else parse_map
+    for name in getattr(config, key):
+        path = Path(name.partition(":")[2])
+        try:
+            text = path.read_text("utf-8", "surrogateescape")
+            for entry in islice(parser(text, str(path)), ENTRIES):
+                yield f"{path}:{entry.line}: {entry.key}", entry.key, entry.value
+        except (OSError, ConfigError):
+            continue  # told already
