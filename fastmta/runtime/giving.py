@@ -18,7 +18,7 @@ from fastmta.runtime.identity import WorkersUser
 
 # What a data directory holds, and whose files root may give to the workers' user. A new file belongs here too.
 STORE_FILES: Final = ("data.mdb", "data.mdb.compacted", "data.mdb.compacted.part", "lock.mdb")
-FILES: Final = frozenset({*STORE_FILES, "lock", "hops.lock", "open.lock", "writers.lock"})
+FILES: Final = frozenset({*STORE_FILES, "lock", "hops.lock", "open.lock", "writers.lock", "pop3.lock"})
 FOLDERS: Final = {"bus": re.compile(r"\d+-\d+"), "running": re.compile(r"\.?\d+-\d+")}  # names of the files in them
 
 
@@ -89,13 +89,15 @@ class _Giving:
 
 def open_directory(path: Path) -> int:
     """A descriptor of a directory; links are followed only where nobody but root, or we, could have laid them."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    flags = os.O_DIRECTORY | os.O_CLOEXEC
     trusted = {0, os.geteuid()}
-    fd = os.open("/", flags)
-    for part in path.absolute().parts[1:]:
+    parts = path.absolute().parts[1:]
+    fd = os.open("/", flags | os.O_PATH)
+    for number, part in enumerate(parts, 1):
         follow = 0 if os.fstat(fd).st_uid in trusted else os.O_NOFOLLOW
+        kind = os.O_RDONLY if number == len(parts) else os.O_PATH
         try:
-            inner = os.open(part, flags | follow, dir_fd=fd)
+            inner = os.open(part, flags | follow | kind, dir_fd=fd)
         except OSError as error:
             raise ConfigError(f"{path} cannot be opened: {part}: {error.strerror}") from None
         finally:

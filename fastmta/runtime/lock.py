@@ -1,7 +1,8 @@
 """The lock on the data directory: one server, or one offline command, at a time.
 
-It is an flock(2) of an open file description, so the workers that inherit the descriptor keep it while they live: a
-supervisor that is restarted at once waits until the last worker of its predecessor has left.
+It is an flock(2) that the supervisor alone holds, so a supervisor that is started after one was killed has it at once,
+whatever the workers of the dead one are still finishing. Who walks the queue is another lock (supervisor/owning.py),
+and who has the store open a third (store/guard.py).
 """
 
 import fcntl
@@ -9,10 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from fastmta.model.errors import FastMTAError
 
-POLL_INTERVAL_S = 0.05
+POLL_INTERVAL_S: Final = 0.02
+STEADY_S: Final = 0.5  # for a holder that does not say that it is leaving
+LEAVING: Final = "leaving"
 
 
 class DirectoryBusy(FastMTAError):
@@ -24,24 +28,35 @@ def lock_directory(
 ) -> int:
     """Takes the lock of `directory` and returns its descriptor, not inheritable; closing it gives the lock back.
 
-    Blocks up to `wait_s`, after one call of `waiting` with what the holder wrote of itself; then DirectoryBusy.
+    Where the holder is leaving it blocks up to `wait_s`, after one call of `waiting` with the holder's process; then,
+    or soon where the holder means to stay, DirectoryBusy.
     """
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    deadline = time.monotonic() + wait_s
+    started = time.monotonic()
     told = False
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 200, 0).decode("ascii", "replace").strip() or "unknown"
-            if time.monotonic() >= deadline:
+            written = os.pread(fd, 200, 0).decode("ascii", "replace").split() or ["unknown"]
+            leaves = LEAVING in written or not _lives(written[0])
+            if time.monotonic() - started >= (wait_s if leaves else min(wait_s, STEADY_S)):
                 os.close(fd)
-                raise DirectoryBusy(f"{directory} is in use by process {holder}") from None
-            if not told:
+                raise DirectoryBusy(f"{directory} is in use by fastmta pid {written[0]}") from None
+            if not told and leaves:
                 told = True
-                waiting(holder)
+                waiting(written[0])
             time.sleep(POLL_INTERVAL_S)
         else:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             return fd
+
+
+def tell_leaving(fd: int) -> None:
+    """Says to whoever waits for the lock that its holder is on its way out."""
+    os.pwrite(fd, f"{os.getpid()} {LEAVING}\n".encode(), 0)
+
+
+def _lives(pid: str) -> bool:
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()

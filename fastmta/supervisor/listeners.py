@@ -6,17 +6,21 @@ For the same reason a socket outlives its slot: after `workers` shrinks, the soc
 dealt out among those that stay. A unix socket, and one that systemd passed, is single and shared by all workers.
 """
 
+import errno
+import fcntl
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.giving import open_directory
 from fastmta.runtime.metrics import SERVICES
+from fastmta.supervisor.holders import described, eldest, listening, parent_of, processes_of, server_of, user_described
 
 BACKLOG: Final = 1024  # connections the kernel holds a socket; net.core.somaxconn may lower it
 
@@ -74,7 +78,16 @@ def addresses(listen: object) -> list[Address]:
     return out
 
 
+class AddressInUse(ConfigError):
+    """Another process, ours or not, listens there."""
+
+
 def _bind(address: Address, beside: socket.socket | None) -> socket.socket:
+    """A socket that listens on an address; `beside` is our first one there, for the sockets of further slots.
+
+    The first one is bound and listens before it gets SO_REUSEPORT, so it is refused where anybody else listens,
+    another server of our kind too; from then on the kernel spreads connections over it and those bound beside it.
+    """
     if address.path:
         return _bind_unix(address)
     host, port = address.host_port
@@ -87,19 +100,49 @@ def _bind(address: Address, beside: socket.socket | None) -> socket.socket:
     except socket.gaierror as error:
         raise ConfigError(f"listen.{address.service}: {address.text}: {error.strerror}") from None
     family, kind, protocol, _, where = found[0]
+    sock = _listening(address, family, kind, protocol, where, sibling=beside is not None)
+    sock.setblocking(False)
+    return sock
+
+
+def _listening(address: Address, family: int, kind: int, protocol: int, where: Any, *, sibling: bool) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, sibling)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
         sock.listen(BACKLOG)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
-    sock.setblocking(False)
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
+        holders = _holders(family, where)
+        if not sibling and holders.ours:  # the wildcard beside one address of it, or one that we are just giving up
+            return _listening(address, family, kind, protocol, where, sibling=True)
+        raise AddressInUse(
+            f"listen.{address.service}: cannot listen on {address.text}: address already in use{holders.told}"
+        ) from error
     return sock
+
+
+class _Holders(NamedTuple):
+    ours: bool  # nobody but this process and its workers
+    told: str  # " by ...", or "" where nothing is known
+
+
+def _holders(family: int, where: Any) -> _Holders:
+    sockets = listening(family, where[0], where[1])
+    pids = processes_of(set(sockets))
+    us = os.getpid()
+    if pids and all(us in (pid, parent_of(pid)) for pid in pids):
+        return _Holders(True, " by ourselves")
+    if pids:
+        return _Holders(False, f" by {described(eldest(pids))}")
+    users = sorted(set(sockets.values()))
+    return _Holders(False, f" by {user_described(users[0])}" if users else "")
 
 
 def _bind_unix(address: Address) -> socket.socket:
@@ -112,18 +155,42 @@ def _bind_unix(address: Address) -> socket.socket:
         sock.close()
         raise ConfigError(f"listen.{address.service}: {error}") from None
     before = os.umask(0o111)  # who may talk to it is decided by the directory it lies in, as with Postfix
+    name = f"/proc/self/fd/{folder}/{path.name}"
     try:
-        _unlink_socket(path.name, folder)  # left behind: nobody answers there any more
-        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+        fcntl.flock(folder, fcntl.LOCK_EX)  # or another server's, bound and not yet listening, would look left behind
+        holder = _who_answers(name)
+        if holder is not None:
+            raise AddressInUse(
+                f"listen.{address.service}: cannot listen on {address.text}: address already in use"
+                f"{f' by {described(server_of(holder))}' if holder else ''}"
+            )
+        _unlink_socket(path.name, folder)
+        sock.bind(name)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(f"listen.{address.service}: cannot listen on {address.text}: {error.strerror}") from error
+    except ConfigError:
+        sock.close()
+        raise
     finally:
         os.umask(before)
         os.close(folder)
     sock.setblocking(False)
     return sock
+
+
+def _who_answers(path: str) -> int | None:
+    """The process that listens on a unix socket, 0 where its number is not told; None where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        try:
+            sock.connect(path)
+        except BlockingIOError:  # its backlog is full: somebody is there
+            return 0
+        except OSError as error:
+            return None if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK) else 0
+        pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
 
 def _unlink_socket(name: str, folder_fd: int) -> None:

@@ -3,8 +3,8 @@ network.
 
 Signals: HUP rereads the configuration in place; where `workers` or [listen] has changed, the workers are replaced
 without a connection lost. TERM and INT stop gracefully, a second one at once. The same through the control socket
-(admin/control.py). Exit codes are those of sysexits(3): 0 stopped, 75 the data directory is in use, 78 the
-configuration is wrong.
+(admin/control.py). Exit codes are those of sysexits(3): 0 stopped, 75 the data directory or an address is in
+use, 78 the configuration is wrong.
 """
 
 import os
@@ -26,10 +26,10 @@ from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
 from fastmta.runtime.giving import give, lies_with
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
-from fastmta.runtime.lock import DirectoryBusy, lock_directory
+from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
-from fastmta.supervisor.listeners import Listeners, addresses, inherited_sockets
+from fastmta.supervisor.listeners import AddressInUse, Listeners, addresses, inherited_sockets
 from fastmta.supervisor.notify import notify, notify_reloading
 from fastmta.supervisor.pool import EX_CONFIG, Pool
 from fastmta.supervisor.process import Worker
@@ -66,6 +66,7 @@ class Supervisor:
         self.log = get_logger()
         self.selector = selectors.DefaultSelector()
         self.listeners = Listeners(inherited_sockets())
+        self.lock_fd = lock_fd
         self.pool = Pool(command, config_path, self.listeners, lock_fd, self.selector, self.log, self._on_message)
         self.signals: list[int] = []
         self.reloads: list[Asked] = []
@@ -163,6 +164,7 @@ class Supervisor:
 
     def _stop(self, reason: str) -> None:
         self.log.info("supervisor.stopping", reason=reason)
+        tell_leaving(self.lock_fd)
         self.stopped_at = time.monotonic()
         notify("STOPPING=1")
         self.pool.stop()
@@ -321,12 +323,12 @@ def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
         if os.geteuid() == 0 and user is None:
             log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
         return Supervisor(str(config_path), config, user, lock_fd, command or WORKER_COMMAND).run()
+    except (AddressInUse, DirectoryBusy) as error:
+        print(f"fastmta: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
     except ConfigError as error:
         print(f"fastmta: {error}", file=sys.stderr)
         return EX_CONFIG
-    except DirectoryBusy as error:
-        print(f"fastmta: {error}; is the server already running?", file=sys.stderr)
-        return EX_TEMPFAIL
     except OSError as error:
         print(f"fastmta: {error.filename or 'the server could not start'}: {error.strerror}", file=sys.stderr)
         return EX_TEMPFAIL

@@ -54,7 +54,7 @@ def test_compact_is_refused_while_a_server_runs(cli, directory):
         done = cli("store", "compact")
     finally:
         os.close(lock)
-    assert (done.code, "is in use by process" in done.err) == (EX_TEMPFAIL, True)
+    assert (done.code, "is in use by fastmta pid" in done.err) == (EX_TEMPFAIL, True)
 
 
 def test_compact_is_refused_while_a_command_has_the_store_open(cli, directory):

@@ -272,15 +272,6 @@ def test_root_without_a_user_for_its_workers_refuses_to_serve(start: Start, user
     assert not server.data.exists()
 
 
-def test_a_port_in_use_is_one_plain_line(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        server = start(config(listen=f'smtp = ["127.0.0.1:{port}"]'), ready=False)
-        assert server.process.wait(15) == 78  # type: ignore[union-attr]
-    assert f"fastmta: listen.smtp: cannot listen on 127.0.0.1:{port}: Address already in use\n" in server.log
-    assert "Traceback" not in server.log
-
-
 def test_readiness_reload_and_stop_are_told_to_systemd(start: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         path = f"/proc/self/fd/{os.open(tmp_path, os.O_RDONLY)}/notify"
