@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import BadSyntax
 from fastmta.model import flags as system_flags
+from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.limits import IMAP_KEYWORD_BYTES, IMAP_KEYWORDS
 
 if TYPE_CHECKING:
@@ -39,13 +40,26 @@ def parse_flags(names: list[bytes]) -> tuple[int, bytes]:
 async def change_flags(session: Session, view: View, uids: array[int], mode: int, flags: int, keywords: bytes) -> None:
     """Changes flags (mode 0 sets, 1 adds, 2 removes), a slice a unit; uids that are gone are passed over.
 
-    Remembers the units' modseqs, so that the session does not hear of its own changes. Refused, StorageFailure.
+    The view learns of it, so that the session does not hear of its own changes, and hears of others' to the same
+    messages. Refused, StorageFailure, MailboxGone.
     """
     store = session.services.store
+    view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
+        part = uids[begin : begin + SLICE]
         unit = store.raw.new_unit()
-        unit.flags(view.mailbox_id, uids[begin : begin + SLICE].tobytes(), mode, flags, keywords, -1)
+        unit.flags(view.mailbox_id, part.tobytes(), mode, flags, keywords, -1)
         await store.commit(unit)
-        modseq = unit.results[0][0]
-        if modseq:
-            view.own = (*view.own, modseq)
+        view.own_change(unit.results[0][0], part)
+
+
+async def tell_changes(session: Session, view: View, told: array[int] | None = None) -> None:
+    """Tells what others have changed, keywords first, before FETCH responses show it; `told` are those that follow."""
+    if told is not None:
+        view.mixed.difference_update(told)
+    pending = view.sync(session.mailboxes, session.write, expunge=False)
+    if pending is not None:
+        try:
+            await pending
+        except (Refused, StorageFailure) as error:  # \\Recent could not be taken: reading goes on
+            session.services.log.error("imap.storage", error=error)

@@ -261,7 +261,7 @@ class Session:
 
     def _close_command(self, tag: bytes, text: bytes) -> None:
         if self.named is not None:
-            # Messages named by number were gone already (RFC 2180 §4.1.2, §4.2.1); by uid they are passed over.
+            # Messages named by number were gone already (RFC 2180 §4.1.2); by uid they are passed over.
             if text.startswith(b"OK") and self.view is not None and self.view.lost(self.named):
                 text = GONE
             self.named = None

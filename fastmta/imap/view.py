@@ -29,12 +29,18 @@ class MailboxGone(Exception):
 
 
 class View:
-    """`modseq`: changes up to it have been seen. `gone`: expunged meanwhile, not told yet."""
+    """`modseq`: changes up to it have been seen. `gone`: expunged meanwhile, not told yet.
+
+    `own`: modseqs of what this session changed, which the client knows of. `mixed`: messages that others changed too
+    before the client heard of it; they are told although the last change is the session's own.
+    """
 
     __slots__ = (
+        "_reckoned",
         "gone",
         "keywords",
         "mailbox_id",
+        "mixed",
         "modseq",
         "name",
         "own",
@@ -54,7 +60,9 @@ class View:
         self.recent: tuple[tuple[int, int], ...] = ()  # [low, high) ranges of uids that are \Recent in this session
         self.keywords = NO_KEYWORDS  # those that a FLAGS response has named
         self.gone: array[int] | None = None
-        self.own: tuple[int, ...] = ()  # modseqs of what this session changed and has told already
+        self.own: tuple[int, ...] = ()
+        self.mixed: set[int] = set()
+        self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
     # --- \Recent (RFC 3501 §2.3.2) ---
 
@@ -115,6 +123,25 @@ class View:
 
     # --- changes ---
 
+    def before_own_change(self, mailboxes: Mailboxes) -> None:
+        """Called before the session changes flags: what others changed will be told afterwards. Raises MailboxGone."""
+        box = mailboxes.by_id(self.mailbox_id)
+        if box is None:
+            raise MailboxGone
+        self._reckoned = box.highest_modseq
+        if box.highest_modseq > max(self.modseq, *self.own, 0):
+            rows, _gone = mailboxes.changes(self.mailbox_id, self.modseq)
+            self.mixed.update(row.uid for row in rows if row.modseq not in self.own and row.uid < self.uid_next)
+
+    def own_change(self, modseq: int, uids: array[int]) -> None:
+        """A unit of the session's has changed flags of some of these messages; 0: of none."""
+        if not modseq:
+            return
+        self.own = (*self.own, modseq)
+        if modseq != self._reckoned + 1:
+            self.mixed.update(uids)  # somebody's change came in between, perhaps of one of these
+        self._reckoned = modseq
+
     def sync(
         self, mailboxes: Mailboxes, write: Write, *, expunge: bool, with_uid: bool = False
     ) -> Coroutine[Any, Any, None] | None:
@@ -126,9 +153,10 @@ class View:
         if box is None:
             raise MailboxGone
         own, self.own = self.own, ()
-        for modseq in own:
-            if modseq == self.modseq + 1:
-                self.modseq = modseq  # nobody but ourselves, and what we did has been told
+        if not self.mixed:
+            for modseq in own:
+                if modseq == self.modseq + 1:
+                    self.modseq = modseq  # nobody but ourselves, and what we did is known
         if box.highest_modseq == self.modseq:
             if expunge:
                 self.tell_gone(write)
@@ -158,7 +186,8 @@ class View:
         if expunge:
             self.tell_gone(write)
         arrived = array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next))
-        changed = [row for row in rows if row.uid < self.uid_next and row.modseq not in own]
+        mixed, self.mixed = self.mixed, set()
+        changed = [row for row in rows if row.uid < self.uid_next and (row.modseq not in own or row.uid in mixed)]
         self.uid_next = max(box.uid_next, arrived[-1] + 1 if arrived else 0)
         if arrived:
             if self.read_only and box.recent_uid <= arrived[-1]:
@@ -180,6 +209,6 @@ class View:
             if responses:
                 write(responses)
 
-    def lost(self, uids: array[int]) -> bool:
-        """Whether one of these has been expunged by somebody and not told yet."""
-        return self.gone is not None and not set(self.gone).isdisjoint(uids)
+    def lost(self, uids: array[int]) -> int:
+        """How many of these have been expunged by somebody and not told yet."""
+        return 0 if self.gone is None else len(set(self.gone).intersection(uids))

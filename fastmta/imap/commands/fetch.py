@@ -14,8 +14,9 @@ from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
-from fastmta.imap.flag_names import change_flags
+from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.session import State
+from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
@@ -92,6 +93,7 @@ async def _rest(
 
 async def _lines(session: Session, view: View, items: int, seqs: array[int], uids: array[int], start: int = 0) -> None:
     """What the store's loop writes, in chunks, each after the one before it has been handed over."""
+    paused = start > 0
     for begin, end, recent_from in view.recent_segments(uids):
         if end <= start:
             continue
@@ -100,6 +102,9 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
         while position < len(piece_uids):
             if session.state == State.LOGOUT:
                 return
+            if paused and items & fetch_plan.FLAGS:
+                await tell_changes(session, view)
+            paused = False
             last = position
             data, position = session.mailboxes.fetch(
                 view.mailbox_id, piece_seqs, piece_uids, items, position, _chunk_bytes(items), recent_from=recent_from
@@ -109,8 +114,10 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
                 # Too large for the loop: it is streamed.
                 await _stream(session, view, items, piece_seqs[position], piece_uids[position])
                 position += 1
+                paused = True
             if session.wire.written() >= _chunk_bytes(items):
                 await session.wire.flush()
+                paused = True
 
 
 async def _stream(session: Session, view: View, items: int, seq: int, uid: int) -> None:
@@ -149,18 +156,35 @@ async def _slice(
     if marks_seen:
         unseen.extend(uid for uid, row in rows.items() if not row.flags & SEEN)
         if unseen:
-            await change_flags(session, view, unseen, 1, SEEN, b"")
+            unseen = await _mark_seen(session, view, unseen)
     if plan.whole:
         await _lines(session, view, plan.items | fetch_plan.WHOLE | (fetch_plan.FLAGS if unseen else 0), seqs, uids)
         return
     newly_seen = set(unseen)
+    paused = True
     for seq, uid in zip(seqs, uids, strict=True):
         row = rows.get(uid)
         if row is None:
             continue
         items = plan.items | (fetch_plan.FLAGS if uid in newly_seen else 0)
+        if paused and items & fetch_plan.FLAGS:
+            await tell_changes(session, view)
+        paused = row.size > IMAP_CHUNK_BYTES  # it may be streamed
         await write_message(session, view, plan.sections, items, seq, uid, row)
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
+            paused = True
         if session.state == State.LOGOUT:
             return
+
+
+async def _mark_seen(session: Session, view: View, unseen: array[int]) -> array[int]:
+    """Those that are \\Seen now; none where the store takes no writes: the messages can be read all the same."""
+    try:
+        await change_flags(session, view, unseen, 1, SEEN, b"")
+    except StorageFailure as error:
+        session.services.log.error("imap.storage", error=error)
+        return array("I")
+    if session.state != State.LOGOUT:
+        await tell_changes(session, view, unseen)
+    return unseen

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan
 from fastmta.imap.commands.expunge import READ_ONLY
-from fastmta.imap.flag_names import change_flags, parse_flags
+from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
+from fastmta.imap.session import GONE
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
@@ -58,10 +57,7 @@ def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     done = b"OK UID STORE completed" if by_uid else b"OK STORE completed"
     if not uids:
         return done
-    if not by_uid:
-        session.named = uids
-    before = view.sync(session.mailboxes, session.write, expunge=False)
-    return _run(session, before, seqs, uids, mode, flags, keywords, silent, by_uid, done)
+    return _run(session, seqs, uids, mode, flags, keywords, silent, by_uid, done)
 
 
 def _bare_flags(cursor: Cursor) -> list[bytes]:
@@ -74,7 +70,6 @@ def _bare_flags(cursor: Cursor) -> list[bytes]:
 
 async def _run(
     session: Session,
-    before: Awaitable[None] | None,
     seqs: array[int],
     uids: array[int],
     mode: int,
@@ -84,8 +79,7 @@ async def _run(
     by_uid: bool,
     done: bytes,
 ) -> bytes:
-    if before is not None:
-        await before
+    """Others' flags are told after the change, never before: what a client has asked for must not seem undone."""
     view = session.selected
     await change_flags(session, view, uids, mode, flags, keywords)
     if session.view is not view:
@@ -93,6 +87,10 @@ async def _run(
     if keywords and mode != 2:
         view.learn_keywords(set(keywords.split()), session.write)
     if not silent:
+        await tell_changes(session, view, uids)
+        lost = 0 if by_uid else view.lost(uids)
+        if lost:  # RFC 2180 §4.2.2: nothing done is no success; what is left is done and told
+            done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(uids) else GONE
         items = fetch_plan.FLAGS | (fetch_plan.UID if by_uid else 0)
         for begin, end, recent_from in view.recent_segments(uids):
             position = 0
@@ -109,4 +107,7 @@ async def _run(
                 session.write(data)
                 if session.wire.written() >= IMAP_CHUNK_BYTES:
                     await session.wire.flush()
+                    if session.view is not view:
+                        return b""
+                    await tell_changes(session, view)
     return done
