@@ -110,7 +110,9 @@ cdef class Connection(Waiter):
     cdef int junk
     cdef bint closing
     cdef bint lingering
-    cdef bint skip_line
+    cdef Py_ssize_t skipped           # of a line that is too long, up to its end; 0: no such line
+    cdef object share                 # runtime.turns.Share: made when a client sends more than a few lines at once
+    cdef bint in_turn                 # the share was asked for what is being worked on
     cdef bint eof
     cdef bint want_tls
     cdef bytes residual

@@ -76,6 +76,7 @@ from fastmta.model.limits import (
     LANE_BULK_RECIPIENTS,
     LANE_SMALL_BYTES,
     LANE_SMALL_RECIPIENTS,
+    LINE_SKIP_BYTES,
     SMTP_COMMAND_LINE_BYTES,
     SMTP_DISCARD_BYTES,
     SMTP_LINGER_S,
@@ -123,6 +124,11 @@ cdef enum:  # why a connection does not parse
     WAIT_BLOB = 8    # the store has too many of our bytes in memory
     WAIT_TLS = 16
     WAIT_DELAY = 32  # smtpd_soft_error_limit
+    WAIT_TURN = 64   # other sessions have theirs
+
+cdef enum:  # what is worked on without a look at the turn: an ordinary client never sends more in one go
+    FREE_LINES = 4
+    FREE_BYTES = 16384
 
 cdef enum:  # why a message that is being received will be refused
     FAIL_NONE = 0
@@ -151,6 +157,7 @@ cdef Py_ssize_t LINE_BYTES = SMTP_COMMAND_LINE_BYTES
 cdef Py_ssize_t SASL_LINE_BYTES = SMTP_SASL_LINE_BYTES
 cdef Py_ssize_t WAITING_BYTES = SMTP_WAITING_BYTES
 cdef Py_ssize_t DISCARD_BYTES = SMTP_DISCARD_BYTES
+cdef Py_ssize_t SKIP_BYTES = LINE_SKIP_BYTES
 cdef int64_t LINGER_S = SMTP_LINGER_S
 cdef int64_t MIN_DATA_RATE = SMTP_MIN_DATA_RATE
 cdef Py_ssize_t RESOLUTIONS = SMTP_RESOLUTIONS

@@ -10,7 +10,7 @@ cdef enum:
     E_LINE = 6  # .command: the one raw line that expect_line() asked for
     E_LINE_TOO_LONG = 7  # the command or line passed its limit; it is being discarded up to its end
     E_LITERAL_TOO_BIG = 8  # refused unread; a "{n+}" of reasonable size is being skipped, with the rest of its command
-    E_FATAL = 9  # a "{n+}" so large that skipping it is not worth it: say BYE and close
+    E_FATAL = 9  # a "{n+}" or a line so large that skipping it is not worth it: say BYE and close
 
 NEED_MORE = E_NEED_MORE
 COMMAND = E_COMMAND
@@ -41,7 +41,8 @@ cdef class CommandParser:
 
     command_bytes bounds one command with its literals, literal_bytes one literal of it, skip_bytes what is read and
     dropped of a refused "{n+}". All three may be changed between commands (they grow at login). ID has a bound of its own
-    where that is larger: id_bytes.
+    where that is larger: id_bytes. line_bytes is what is read and dropped of a line over its limit, before E_FATAL: no line
+    is read for ever.
     """
 
     cdef readonly bytes command
@@ -52,6 +53,7 @@ cdef class CommandParser:
     cdef public Py_ssize_t literal_bytes
     cdef public Py_ssize_t id_bytes
     cdef public uint64_t skip_bytes
+    cdef Py_ssize_t line_bytes
     cdef bytes pending
     cdef Py_ssize_t position
     cdef char* buffer
@@ -59,11 +61,14 @@ cdef class CommandParser:
     cdef Py_ssize_t capacity
     cdef uint64_t remaining
     cdef int state
+    cdef Py_ssize_t skipped  # of the line that is being discarded
     cdef bint behind_stream
     cdef bint literal_seen
     cdef Py_ssize_t literal_stop
 
-    def __cinit__(self, Py_ssize_t command_bytes, Py_ssize_t literal_bytes, uint64_t skip_bytes=0):
+    def __cinit__(self, Py_ssize_t command_bytes, Py_ssize_t literal_bytes, uint64_t skip_bytes=0,
+                  Py_ssize_t line_bytes=1 << 20):
+        self.line_bytes = line_bytes
         self.command_bytes = command_bytes
         self.literal_bytes = literal_bytes
         self.skip_bytes = skip_bytes
@@ -172,6 +177,7 @@ cdef class CommandParser:
                 self.state = S_LINE
             elif self.state == S_SKIP and self.remaining == 0:
                 self.state = S_DISCARD
+                self.skipped = 0
             if self.pending is None or self.state == S_ASK:
                 return E_NEED_MORE
             if self.state == S_LINE or self.state == S_RAW or self.state == S_DISCARD:
@@ -213,6 +219,7 @@ cdef class CommandParser:
             self._release()
             self.behind_stream = False
             self.state = S_DISCARD
+            self.skipped = 0
             return E_LINE_TOO_LONG
         self.position += n
         if newline == NULL:
@@ -281,6 +288,10 @@ cdef class CommandParser:
         else:
             self.used = 0
         self._add(base + n - keep, keep)
+        self.skipped += n
+        if self.skipped > self.line_bytes:
+            self.command = b""
+            return E_FATAL
         if newline == NULL:
             return -1
         if self.used and self.buffer[self.used - 1] == c'\r':

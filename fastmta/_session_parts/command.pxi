@@ -8,6 +8,7 @@ cdef int _run(Connection self, bytes data) except -1:
     cdef const char* lf
     cdef Py_ssize_t n
     cdef Py_ssize_t limit
+    cdef int lines = 0
     cdef bint crlf
     while p < end and not self.waiting and not self.closing:
         if self.state == IN_DATA:
@@ -18,12 +19,14 @@ cdef int _run(Connection self, bytes data) except -1:
             p = _message(self, p, p + n, False)
             continue
         lf = <const char*>memchr(p, c'\n', end - p)
-        if self.skip_line:
-            if lf == NULL:
-                p = end
-                break
-            self.skip_line = False
-            p = lf + 1
+        if self.skipped:
+            n = end - p if lf == NULL else lf + 1 - p
+            p += n
+            self.skipped = self.skipped + n if lf == NULL else 0
+            if self.skipped > SKIP_BYTES:
+                self.close_after_reply()
+                _answer(self, Reply(421, "4.7.0", f"{self.service.settings.myhostname} Error: the line does not end"),
+                        VERB_UNKNOWN)
             continue
         limit = SASL_LINE_BYTES if self.state == IN_AUTH else LINE_BYTES
         n = end - p if lf == NULL else lf + 1 - p
@@ -35,7 +38,7 @@ cdef int _run(Connection self, bytes data) except -1:
                 _answer(self, Reply(500, "5.5.6", "Line too long"), VERB_UNKNOWN)
             else:
                 _answer(self, Reply(500, "5.5.2", "Line too long"), VERB_UNKNOWN)
-            self.skip_line = lf == NULL
+            self.skipped = n if lf == NULL else 0
             p += n
             continue
         if lf == NULL:
@@ -44,11 +47,39 @@ cdef int _run(Connection self, bytes data) except -1:
         crlf = n > 0 and p[n - 1] == c'\r'
         _line(self, p, n - 1 if crlf else n, crlf, lf + 1 < end)
         p = lf + 1
+        lines += 1
+        if lines >= FREE_LINES and p < end and not self.waiting and not self.closing and _turn_is_over(self):
+            break
+    if self.in_turn:
+        self.in_turn = False
+        self.share.over()  # charges it with the last piece
     if p < end and not self.closing and not self.waiting & WAIT_TLS:
         self.residual = data if p == start else data[p - start:]
         if self.waiting and end - p > WAITING_BYTES and self.transport is not None:
             self.transport.pause_reading()
     return 0
+
+
+cdef bint _turn_is_over(Connection self) except -1:
+    # One budget for all sessions of the worker (runtime/turns.py); the rest of the input waits for this one's turn.
+    if not self.in_turn:
+        if not _enter(self):
+            return True
+    elif self.share.over():
+        self.waiting |= WAIT_TURN
+        self.share.later(self._turn_came)
+        return True
+    return False
+
+
+cdef bint _enter(Connection self) except -1:
+    # Whether input that has just come is worked on now; else the session waits for its turn.
+    if self.share is None:
+        self.share = self.service.host.share()
+    self.in_turn = self.share.enter(self._turn_came)
+    if not self.in_turn:
+        self.waiting |= WAIT_TURN
+    return self.in_turn
 
 
 cdef int _line(Connection self, const char* p, Py_ssize_t n, bint crlf, bint more) except -1:

@@ -64,6 +64,8 @@ cdef class Connection(Waiter):
         if self.residual is not None:
             data = self.residual + data
             self.residual = None
+        if not self.waiting and PyBytes_GET_SIZE(data) >= FREE_BYTES:
+            _enter(self)
         if self.waiting:
             self.residual = data
             if len(data) > WAITING_BYTES and self.transport is not None:
@@ -93,6 +95,8 @@ cdef class Connection(Waiter):
         if not self.waiting & WAIT_COMMIT:
             self.reset()
         self.exchange = None
+        if self.share is not None:
+            self.share.leave()
         service.host.gone(self)
 
     def pause_writing(self):
@@ -100,6 +104,11 @@ cdef class Connection(Waiter):
 
     def resume_writing(self):
         self._resume(WAIT_WRITE)
+
+    def _turn_came(self):
+        self.in_turn = True
+        self._resume(WAIT_TURN)
+        self.in_turn = False
 
     cdef int _pause(self, int reason) except -1:
         self.waiting |= reason

@@ -26,6 +26,7 @@ from fastmta.model.limits import (
     IMAP_LOGIN_SKIP_BYTES,
     IMAP_LOGIN_TIMEOUT_S,
     IMAP_TRANSFER_TIMEOUT_S,
+    LINE_SKIP_BYTES,
 )
 from fastmta.policy.networks import is_loopback
 from fastmta.runtime.metrics import METRICS
@@ -67,7 +68,9 @@ class ImapProtocol(asyncio.Protocol):
         self.server = server
         self.service = service
         self._transport: Any = None
-        self._parser = _imap.CommandParser(IMAP_LOGIN_COMMAND_BYTES, IMAP_LOGIN_LITERAL_BYTES, IMAP_LOGIN_SKIP_BYTES)
+        self._parser = _imap.CommandParser(
+            IMAP_LOGIN_COMMAND_BYTES, IMAP_LOGIN_LITERAL_BYTES, IMAP_LOGIN_SKIP_BYTES, LINE_SKIP_BYTES
+        )
         self._parser.id_bytes = IMAP_ID_BYTES
         self._out: list[bytes] | None = None
         self._out_bytes = 0
@@ -344,7 +347,7 @@ class ImapProtocol(asyncio.Protocol):
             session.upload.abandon()
             session.upload = None
         if event == _imap.FATAL:
-            self.write(b"* BYE [TOOBIG] Literal is too large\r\n")
+            self.write(b"* BYE [TOOBIG] %b is too large\r\n" % (b"Literal" if self._parser.command else b"Line"))
             session.log_out()
         elif event == _imap.LITERAL_TOO_BIG:
             session.bad(tag, "[TOOBIG] Literal is too large")

@@ -11,6 +11,9 @@ SLICE_S: Final = 0.0001  # one session at a stretch, while others wait: two hund
 PIECE_S: Final = 0.002  # the longest piece of work that nothing interrupts; the counts below stay under it
 FREE_S: Final = 0.0002  # of what arrived at once, not counted: who sends a command now and then is always first
 
+# --- every protocol ---
+LINE_SKIP_BYTES: Final = 1 << 20  # dropped of a line over its limit; then the session ends: no line is read for ever
+
 # --- SMTP ---
 SMTP_COMMAND_LINE_BYTES: Final = 4096  # with CRLF; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 SMTP_PATH_BYTES: Final = 256  # RFC 5321 §4.5.3.1.3

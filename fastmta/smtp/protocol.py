@@ -25,6 +25,7 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Share, Turns
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
 from fastmta.smtp.transitions import Verb, table_bytes
 from fastmta.tls.upgrade import start_tls
@@ -86,6 +87,8 @@ class Services(Protocol):
     def tasks(self) -> Tasks: ...
     @property
     def sweep(self) -> Sweep: ...
+    @property
+    def turns(self) -> Turns: ...
     @property
     def storage_ok(self) -> Callable[[], bool]: ...
 
@@ -208,6 +211,9 @@ class ServiceHost:
         session.resume(rules.authenticated(session, account.address if account is not None else ""))
 
     # --- what connections ask ---
+
+    def share(self) -> Share:
+        return self._server.services.turns.share()
 
     def admit(self, session: Connection, peer: Any) -> tuple[str, bool, bool, str, bool]:
         """(IP, in mynetworks, loopback, name, may send bare newlines) of a new connection; no name is looked up."""

@@ -167,19 +167,25 @@ def test_a_line_up_to_its_limit_is_taken_and_over_it_discarded() -> None:
         assert found[0][1].startswith(b"a x")
 
 
-def test_an_endless_line_is_never_kept() -> None:
-    parser = CommandParser(200, 50, 1000)
-    seen = []
-    for _ in range(1000):
-        parser.feed(b"x" * 1000)
-        event = parser.next()
-        if event:
+@pytest.mark.parametrize("piece", [1, 7, 150, 1000])
+def test_an_endless_line_is_refused_once_and_then_cut_off(piece: int) -> None:
+    parser = CommandParser(200, 50, 1000, 600)
+    seen: list[int] = []
+    sent = 0
+    while _imap.FATAL not in seen:
+        parser.feed(b"x" * piece)
+        sent += piece
+        while event := parser.next():
             seen.append(event)
-        assert parser.next() == _imap.NEED_MORE
-    assert seen == [_imap.LINE_TOO_LONG]
-    parser.feed(b"\r\nb NOOP\r\n")
-    assert parser.next() == _imap.COMMAND
-    assert parser.command == b"b NOOP"
+            if event == _imap.FATAL:
+                break
+        assert sent <= 801 + piece
+    assert seen == [_imap.LINE_TOO_LONG, _imap.FATAL]
+
+
+def test_a_long_line_that_ends_leaves_the_next_command_alone() -> None:
+    found = events([b"a " + b"x" * 5000 + b"\r\nb NOOP\r\n"])
+    assert [name for name, _ in found] == ["LINE_TOO_LONG", "COMMAND"]
 
 
 def test_a_raw_line_has_no_literals() -> None:

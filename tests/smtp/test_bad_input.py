@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastmta.model.limits import LINE_SKIP_BYTES
 from fastmta.runtime.metrics import METRICS
 from tests.support.feed import pieces_of
 from tests.support.smtp_rig import Client, SmtpRig
@@ -150,13 +151,28 @@ def test_early_pipelining_is_answered_in_order_and_in_one_write(rig: SmtpRig) ->
 # --- row 5 ---
 
 
-def test_an_endless_command_line_costs_bounded_memory(rig: SmtpRig) -> None:
+def test_an_endless_command_line_ends_the_session_early(rig: SmtpRig) -> None:
     client = rig.connect().start()
     said = b""
-    for _ in range(300):
-        said += client.say(b"x" * 100_000)
-    assert said == b"500 5.5.2 Line too long\r\n"  # X.5.6 is for AUTH alone (RFC 4954 §6)
-    assert client.codes(b"\r\nNOOP\r\n") == [250]
+    sent = 0
+    while not client.ended and not client.transport.half_closed:
+        said += client.say(b"x" * 10_000)
+        sent += 10_000
+        assert sent <= LINE_SKIP_BYTES + 20_000
+    first, last = said.splitlines()
+    assert first == b"500 5.5.2 Line too long"  # X.5.6 is for AUTH alone (RFC 4954 §6)
+    assert last.startswith(b"421 4.7.0 ")
+
+
+@pytest.mark.parametrize("length", [4097, LINE_SKIP_BYTES])
+def test_a_long_line_that_ends_is_refused_and_the_session_goes_on(rig: SmtpRig, length: int) -> None:
+    client = rig.connect().start()
+    said = b""
+    for start in range(0, length, 10_000):
+        said += client.say(b"x" * min(10_000, length - start))
+    said += client.say(b"\r\n")
+    assert said == b"500 5.5.2 Line too long\r\n"
+    assert client.codes(b"NOOP\r\n") == [250]
 
 
 @pytest.mark.parametrize(("length", "code"), [(4095, 250), (4096, 250), (4097, 500)])

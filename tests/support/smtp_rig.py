@@ -21,6 +21,7 @@ from fastmta.model.reply import Reply
 from fastmta.policy.networks import Networks
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.metrics import METRICS, local_cells
+from fastmta.runtime.turns import Turns
 from fastmta.smtp.protocol import SmtpServer
 from fastmta.store import MailStore
 from fastmta.store.queue import QueuedMessage, QueuedRecipient
@@ -219,6 +220,27 @@ class Client:
         return self.transport.closed or self.transport.half_closed
 
 
+class FakePasses:
+    """The loop as turns know it. Its clock moves by `tick_ns` a look; at 0 no turn ends by itself."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1
+        self.tick_ns = 0
+        self._due: list[Any] = []
+
+    def look(self) -> int:
+        self.now_ns += self.tick_ns
+        return self.now_ns
+
+    def call_soon(self, callback: Any) -> None:
+        self._due.append(callback)
+
+    def next(self) -> None:
+        due, self._due = self._due, []
+        for callback in due:
+            callback()
+
+
 @dataclass
 class SmtpRig:
     path: Path
@@ -238,6 +260,8 @@ class SmtpRig:
         self.full = False
         self.seconds = 1000
         self.sweep = FakeSweep()
+        self.passes = FakePasses()
+        self.turns = Turns(self.passes, self.passes.look)  # type: ignore[arg-type]
         self.server = SmtpServer(self)  # type: ignore[arg-type]
         self.server.sweep(self.seconds)
 
