@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp", SOCKETS),
     ("pop3", SOCKETS),
     ("delivery", SOCKETS),
+    ("pickup", SOCKETS),
     ("admin", 5),
     ("cli", 6),
     ("supervisor", 7),

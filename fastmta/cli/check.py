@@ -15,7 +15,8 @@ from fastmta.cli.opened import acting_as_owner
 from fastmta.cli.output import config_option, json_option, print_json
 from fastmta.cli.startable import Problem, listen_problems, route_problems, start_problems
 from fastmta.config.lines import key_lines
-from fastmta.config.load import default_path, read
+from fastmta.config.load import read
+from fastmta.config.location import default_path
 from fastmta.config.schema import Config, leaves
 from fastmta.model.errors import StorageFailure
 

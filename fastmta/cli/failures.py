@@ -1,10 +1,11 @@
-"""What a failed command says and returns: one plain line, and a code of sysexits(3)."""
+"""What a failed command says and returns: one plain line, and a code of sysexits(3). Loads nothing that a small
+command does not need.
+"""
 
+import os
 import sys
-import traceback
+from collections.abc import Callable
 from typing import Final
-
-import click
 
 from fastmta.model.errors import ConfigError, FastMTAError, StorageFailure
 
@@ -29,10 +30,28 @@ class CommandFailed(FastMTAError):
         self.code = code
 
 
+def guarded(name: str, work: Callable[[], object]) -> int:
+    """Runs `work`; its int is the exit code, None is success, and a failure is reported under the program's name."""
+    try:
+        result = work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        return report(name, error)
+    return result if isinstance(result, int) else 0
+
+
 def report(name: str, error: Exception) -> int:
     """Writes the line for an error and gives the code; a bug's traceback goes to standard error too."""
     message, code = describe(error)
     if code == EX_SOFTWARE:
+        import traceback
+
         traceback.print_exception(error)
     one_line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     print(f"{name}: {one_line}", file=sys.stderr)
@@ -42,11 +61,6 @@ def report(name: str, error: Exception) -> int:
 def describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, CommandFailed):
         return str(error), error.code
-    if isinstance(error, click.UsageError):
-        hint = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
-        return error.format_message().rstrip(".") + hint, EX_USAGE
-    if isinstance(error, click.ClickException):
-        return error.format_message(), error.exit_code
     if isinstance(error, ConfigError):
         return str(error), EX_CONFIG
     if isinstance(error, StorageFailure):

@@ -18,7 +18,8 @@ import click
 from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, CommandFailed
 from fastmta.cli.publish import records
 from fastmta.config.default import Ports, default_text
-from fastmta.config.load import DEFAULT_FILE, parse
+from fastmta.config.load import parse
+from fastmta.config.location import DEFAULT_FILE
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_domain
 from fastmta.model.errors import ConfigError

@@ -1,104 +1,131 @@
-"""`mailq`: the queue in the form that scripts have read since sendmail, as Postfix's showq prints it."""
+"""`mailq`: the queue in the form that scripts have read since sendmail, as Postfix's showq prints it.
+
+Any local user may ask a running server; with the server down only who may read the store sees the queue.
+"""
 
 import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 
-import click
+from fastmta.cli.failures import EX_USAGE, CommandFailed, guarded
+from fastmta.cli.queue_listing import Row, each_row
+from fastmta.config.brief import Brief, read_brief
 
-from fastmta.cli.opened import run_with
-from fastmta.cli.output import config_option, json_option, plain
-from fastmta.config.load import load
-from fastmta.config.schema import Config
-from fastmta.model.envelope import RecipientState
-from fastmta.model.ids import queue_id_text
+USAGE: Final = "usage: mailq [--json] [-c FILE]"
+HELP: Final = f"""\
+U{USAGE[1:]}
 
-if TYPE_CHECKING:
-    from fastmta.store import MailStore
-    from fastmta.store.queue import QueuedMessage, QueuedRecipient
+Show the queue. Behind the queue id: * is being tried or about to be, ! is held.
+--json prints an object a line, as postqueue -j does.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the program `mailq`."""
-    from fastmta.cli.main import run
-
-    return run(command, "mailq", argv)
+    return guarded("mailq", lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 
-@click.command("mailq")
-@json_option
-@config_option
-def command(as_json: bool, config_path: str | None) -> None:
-    """Show the queue. Behind the queue id: * is being tried or about to be, ! is held."""
-    show(load(config_path), as_json=as_json)
+def run(arguments: list[str], config_path: str | None = None) -> int:
+    """Does what the arguments say; flags of other systems' mailq are ignored."""
+    as_json = False
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--json":
+            as_json = True
+        elif argument in ("--help", "-h"):
+            print(HELP, end="")
+            return 0
+        elif argument in ("-c", "-C", "--config"):
+            if not left:
+                raise CommandFailed(f"{argument} needs a file; {USAGE}", EX_USAGE)
+            config_path = left.pop(0)
+        elif argument.startswith("--config="):
+            config_path = argument.partition("=")[2]
+        elif argument not in ("-v", "-bp"):
+            raise CommandFailed(f"unknown argument {argument!a}; {USAGE}", EX_USAGE)
+    show(read_brief(config_path), as_json=as_json)
+    return 0
 
 
-def show(config: Config, *, as_json: bool) -> None:
+def show(brief: Brief, *, as_json: bool) -> None:
     """Prints the queue; JSON is one object a line, with Postfix's `postqueue -j` names."""
+    printer = _Printer(as_json)
+    each_row(brief, printer.row)
+    printer.end()
 
-    async def work(_: Config, store: "MailStore") -> None:
-        from fastmta.cli.selection import Selector, selected
 
-        count = total = 0
-        group: list[tuple[QueuedMessage, QueuedRecipient]] = []
-        for each in selected(store, Selector()):
-            if group and group[0][0].queue_id != each[0].queue_id:
-                count, total = count + 1, total + group[0][0].envelope.size_bytes
-                _print(group, count == 1, as_json)
-                group = []
-            group.append(each)
-        if group:
-            count, total = count + 1, total + group[0][0].envelope.size_bytes
-            _print(group, count == 1, as_json)
-        if as_json:
+class _Printer:
+    """Gathers the rows of one message, and prints them together."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._group: list[Row] = []
+        self._messages = 0
+        self._bytes = 0
+
+    def row(self, row: Row) -> None:
+        if self._group and self._group[0]["id"] != row["id"]:
+            self._message()
+        self._group.append(row)
+
+    def end(self) -> None:
+        self._message()
+        if self._as_json:
             return
-        if count:
-            print(f"-- {(total + 1023) // 1024} Kbytes in {count} Request{'' if count == 1 else 's'}.")
+        if self._messages:
+            plural = "" if self._messages == 1 else "s"
+            print(f"-- {(self._bytes + 1023) // 1024} Kbytes in {self._messages} Request{plural}.")
         else:
             print("Mail queue is empty")
 
-    run_with(config, work)
+    def _message(self) -> None:
+        group, self._group = self._group, []
+        if not group:
+            return
+        self._messages += 1
+        self._bytes += group[0]["size"]
+        if self._as_json:
+            _print_json(group)
+        else:
+            _print(group, self._messages == 1)
 
 
-def _print(group: "list[tuple[QueuedMessage, QueuedRecipient]]", is_first: bool, as_json: bool) -> None:
-    message = group[0][0]
-    envelope = message.envelope
-    sender = _text(envelope.reverse_path) or "MAILER-DAEMON"
-    states = {recipient.state for _, recipient in group}
-    name = queue_id_text(message.queue_id)
-    if as_json:
-        queue = (
-            "hold" if states == {RecipientState.HELD} else "active" if RecipientState.ACTIVE in states else "deferred"
-        )
-        reasons = [
-            {"address": _text(r.tail.forward_path)} | ({"delay_reason": _text(r.last_reply)} if r.last_reply else {})
-            for _, r in group
-        ]
-        line = {
-            "queue_name": queue,
-            "queue_id": name,
-            "arrival_time": envelope.received_at_ms // 1000,
-            "message_size": envelope.size_bytes,
-            "sender": sender,
-            "recipients": reasons,
-        }
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return
+def _print_json(group: list[Row]) -> None:
+    states = {row["state"] for row in group}
+    message = group[0]
+    line = {
+        "queue_name": "hold" if states == {"held"} else "active" if "active" in states else "deferred",
+        "queue_id": message["id"],
+        "arrival_time": message["received_ms"] // 1000,
+        "message_size": message["size"],
+        "sender": message["sender"] or "MAILER-DAEMON",
+        "recipients": [
+            {"address": row["recipient"]} | ({"delay_reason": row["reply"]} if row["reply"] else {}) for row in group
+        ],
+    }
+    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _print(group: list[Row], is_first: bool) -> None:
+    states = {row["state"] for row in group}
+    message = group[0]
     if is_first:
         print("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")
-    mark = "!" if RecipientState.HELD in states else "*" if RecipientState.ACTIVE in states else " "
-    arrival = time.strftime("%a %b %e %H:%M:%S", time.localtime(envelope.received_at_ms / 1000))
-    print(f"{name}{mark} {envelope.size_bytes:8} {arrival:20} {plain(sender)}")
+    mark = "!" if "held" in states else "*" if "active" in states else " "
+    arrival = time.strftime("%a %b %e %H:%M:%S", time.localtime(message["received_ms"] / 1000))
+    print(f"{message['id']}{mark} {message['size']:8} {arrival:20} {_plain(message['sender'] or 'MAILER-DAEMON')}")
     reason = None
-    for _, recipient in sorted(group, key=lambda each: each[1].last_reply):
-        if recipient.last_reply and recipient.last_reply != reason:
-            reason = recipient.last_reply
-            print(f"({plain(_text(reason))})".rjust(78))
-        print(f"{'':43}{plain(_text(recipient.tail.forward_path))}")
+    for row in sorted(group, key=lambda each: str(each["reply"])):
+        if row["reply"] and row["reply"] != reason:
+            reason = row["reply"]
+            print(f"({_plain(reason)})".rjust(78))
+        print(f"{'':43}{_plain(row['recipient'])}")
     print()
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+def _plain(text: str) -> str:
+    """As cli/output.plain, which loads more than this program needs."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -5,14 +5,13 @@ that scripts know (sendmail, mailq, newaliases, postmap) are programs of their o
 """
 
 import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
 from fastmta import __version__
-from fastmta.cli.failures import EX_USAGE, report
+from fastmta.cli.failures import EX_USAGE, CommandFailed, guarded
 
 # name: (module, attribute, one line of help); the line stands here so that `--help` imports nothing.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -27,10 +26,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),
     "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, release, requeue, delete, stats."),
     "store": ("fastmta.cli.store", "store", "The store: check."),
-    "sendmail": ("fastmta.cli.sendmail", "command", "Submit a message, as sendmail(1) does."),
-    "mailq": ("fastmta.cli.mailq", "command", "Show the queue as mailq(1) does."),
-    "newaliases": ("fastmta.cli.postmap", "newaliases_command", "Compile the alias files."),
-    "postmap": ("fastmta.cli.postmap", "command", "Compile or query a map file."),
+    "sendmail": ("fastmta.cli.classic", "sendmail", "Submit a message, as sendmail(1) does."),
+    "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),
+    "newaliases": ("fastmta.cli.classic", "newaliases", "Compile the alias files."),
+    "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
 }
 
 EPILOG = """\b
@@ -97,25 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
     """Runs a click command and turns whatever it raises into a line and a code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(name, lambda: command.main(arguments, prog_name=name, standalone_mode=False))
+    return guarded(name, lambda: _clicked(command, name, arguments))
 
 
-def guarded(name: str, work: Callable[[], object]) -> int:
-    """Runs `work`; its int is the exit code, None is success, and a failure is reported under the program's name."""
+def _clicked(command: click.Command, name: str, arguments: list[str]) -> object:
+    """Runs the command, click's own ways out made ours."""
     try:
-        result = work()
-        sys.stdout.flush()
+        return command.main(arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as usage:
         print(usage.format_message())
         return EX_USAGE
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except Exception as error:
-        return report(name, error)
-    return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.UsageError as error:
+        hint = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
+        raise CommandFailed(error.format_message().rstrip(".") + hint, EX_USAGE) from error
+    except click.ClickException as error:
+        raise CommandFailed(error.format_message(), error.exit_code) from error

@@ -1,40 +1,83 @@
-"""`postmap` and `newaliases`: compile map files, so that a big one is searched instead of parsed, and query them."""
+"""`postmap` and `newaliases`: compile map files, so that a big one is searched instead of parsed, and query them.
+
+A line that cannot be read is told and skipped, as Postfix does: one slip must not take all the others away.
+"""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import click
-
-from fastmta.cli.failures import EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed
-from fastmta.config.load import load
-from fastmta.config.schema import Config
-from fastmta.config.values import MAP_TYPES
+from fastmta.cli.failures import EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed, guarded
 from fastmta.local.maps import Parser, Table, compile_map, read_source
 from fastmta.local.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError
 
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+
 T = TypeVar("T")
 
-_NOT_FOUND = 1  # Postfix's
+MAP_TYPES: Final = ("hash", "texthash")  # config/values.MAP_TYPES, which is not loaded here
+_NOT_FOUND: Final = 1  # Postfix's
+_IGNORED: Final = frozenset("Nfinopruvw")
+USAGE: Final = "usage: postmap [-q KEY] [-s] [TYPE:]FILE..."
+HELP: Final = f"""\
+U{USAGE[1:]}
+
+Compile map files (lines "key value"), or query them. A running server uses the new form at once.
+
+  -q KEY   print the value of a key instead; "-" reads keys from standard input
+  -s       print all keys and values instead
+
+Examples:
+  postmap /etc/fastmta/virtual
+  postmap -q bill@example.org hash:/etc/fastmta/virtual
+"""
+NEWALIASES_HELP: Final = "Usage: newaliases [-c FILE]\n\nCompile the alias files of alias_database.\n"
 
 
-@click.command(
-    "postmap",
-    epilog="\b\nExamples:\n  postmap /etc/fastmta/virtual\n  postmap -q bill@example.org hash:/etc/fastmta/virtual",
-)
-@click.argument("files", nargs=-1, required=True, metavar="[TYPE:]FILE...")
-@click.option("-q", "query", help='Print the value of a key instead; "-" reads keys from standard input.')
-@click.option("-s", "sequence", is_flag=True, help="Print all keys and values instead.")
-@click.option("-f", "no_fold", is_flag=True, hidden=True)
-@click.option("-i", "-N", "-n", "-o", "-p", "-r", "-u", "-v", "-w", "ignored", is_flag=True, hidden=True)
-@click.option("-c", "_directory", hidden=True, help="Postfix's configuration directory; not needed here.")
-def command(
-    files: tuple[str, ...], query: str | None, sequence: bool, no_fold: bool, ignored: bool, _directory: str | None
-) -> int:
-    """Compile map files (lines "key value"), or query them. A running server uses the new form at once."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the program `postmap`."""
+    return guarded("postmap", lambda: run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def newaliases(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the program `newaliases`."""
+    return guarded("newaliases", lambda: run_newaliases(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(arguments: list[str]) -> int:
+    """What `postmap` does."""
+    query: str | None = None
+    sequence = False
+    files: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--help":
+            print(HELP, end="")
+            return 0
+        if argument == "--":
+            files += left
+            break
+        if not argument.startswith("-") or argument == "-":
+            files.append(argument)
+            continue
+        for at, letter in enumerate(argument[1:], 1):
+            if letter in "qc":  # -c is Postfix's configuration directory, which is not needed here
+                value = argument[at + 1 :] or (left.pop(0) if left else "")
+                if not value:
+                    raise CommandFailed(f"-{letter} needs a value; {USAGE}", EX_USAGE)
+                query = value if letter == "q" else query
+                break
+            if letter == "s":
+                sequence = True
+            elif letter not in _IGNORED:
+                raise CommandFailed(f"unknown option {argument!a}; {USAGE}", EX_USAGE)
+    if not files:
+        raise CommandFailed(f"no file given; {USAGE}", EX_USAGE)
     if query is not None:
         return _query(files, query)
     for name in files:
@@ -48,41 +91,35 @@ def command(
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point of the program `postmap`."""
-    from fastmta.cli.main import run
+def run_newaliases(arguments: list[str], config_path: str | None = None) -> int:
+    """What `newaliases` does."""
+    from fastmta.config.load import load
 
-    return run(command, "postmap", argv)
-
-
-def newaliases(argv: Sequence[str] | None = None) -> int:
-    """The entry point of the program `newaliases`."""
-    from fastmta.cli.main import run
-
-    return run(newaliases_command, "newaliases", argv)
-
-
-@click.command("newaliases")
-@click.option("-c", "-C", "--config", "config_path", type=click.Path(), help="The configuration file.")
-@click.pass_context
-def newaliases_command(ctx: click.Context, config_path: str | None) -> int:
-    """Compile the alias files of alias_database."""
-    return compile_aliases(load(config_path or ctx.find_root().obj))
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument == "--help":
+            print(NEWALIASES_HELP, end="")
+            return 0
+        if argument not in ("-c", "-C", "--config") or not left:
+            raise CommandFailed(f"unknown argument {argument!a}; usage: newaliases [-c FILE]", EX_USAGE)
+        config_path = left.pop(0)
+    return compile_aliases(load(config_path))
 
 
-def compile_aliases(config: Config) -> int:
+def compile_aliases(config: "Config") -> int:
     """Compiles every file of alias_database and says how many aliases it holds."""
     for name in config.alias_database:
         path = _path(name)
         _warn_of_duplicates(path, parse_aliases)
         count = _reading(compile_map, path, parse_aliases)
-        longest = max((len(value) for value in read_source(path, parse_aliases).values()), default=0)
+        longest = max((len(value) for value in read_source(path, parse_aliases, _told).values()), default=0)
         print(f"{path}: {count} aliases, longest {longest} bytes")
     return 0
 
 
-def _query(files: tuple[str, ...], query: str) -> int:
-    tables = [Table(name if name.partition(":")[0] in MAP_TYPES else f"hash:{name}") for name in files]
+def _query(files: list[str], query: str) -> int:
+    tables = [Table(name if name.partition(":")[0] in MAP_TYPES else f"hash:{name}", bad=_skipped) for name in files]
     for table in tables:
         if table.problem:
             raise CommandFailed(table.problem, EX_NOINPUT)
@@ -111,17 +148,30 @@ def _path(name: str) -> Path:
 def _warn_of_duplicates(path: Path, parser: Parser) -> None:
     seen: set[str] = set()
     try:
-        for entry in parser(path.read_text("utf-8", "surrogateescape"), str(path)):
+        for entry in parser(path.read_text("utf-8", "surrogateescape"), str(path), _told):
             if entry.key in seen:
-                print(f"postmap: warning: {path}:{entry.line}: duplicate entry: {entry.key!a}", file=sys.stderr)
+                _warn(f"{path}:{entry.line}: duplicate entry: {entry.key!a}")
             seen.add(entry.key)
     except (OSError, ConfigError):
         return  # told by what follows
 
 
-def _reading(work: Callable[[Path, Parser], T], path: Path, parser: Parser) -> T:
+def _warn(text: str) -> None:
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    print(f"postmap: warning: {line}", file=sys.stderr)
+
+
+def _skipped(text: str) -> None:
+    _warn(f"{text}; the line is skipped")
+
+
+def _told(_: str) -> None:
+    """For a second reading of lines whose faults have been told, or will be."""
+
+
+def _reading(work: Callable[..., T], path: Path, parser: Parser) -> T:
     """Work on a file whose mistakes are the caller's data, not the configuration's."""
     try:
-        return work(path, parser)
+        return work(path, parser, _skipped)
     except ConfigError as error:
         raise CommandFailed(str(error), EX_DATAERR) from error

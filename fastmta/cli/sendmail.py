@@ -1,52 +1,60 @@
-"""`sendmail`: how programs hand in mail, with Postfix's flags and sysexits codes.
+"""`sendmail`: how programs hand in mail, with Postfix's flags, outcomes and exit codes.
 
-The message goes straight into the store, with the server up or down; a user who may not open the store hands it to the
-server's SMTP port instead. No shell is ever involved, options that mean nothing here are ignored as Postfix does, and
-control characters in addresses or names are refused, so nothing on the command line can add a command or a header.
+A message is left in the spool, with the server up or down, by root or anybody: one way, so one outcome. What is wrong
+with a recipient is told by a report to the sender. No shell is ever involved, options that mean nothing here are
+ignored as Postfix does, and control characters in addresses or names are refused, so that nothing on the command line
+can add a command or a header.
+
+Scripts run this program once a message: it loads neither the store nor the schema (docs/operations.md).
 """
 
 import os
 import pwd
-import secrets
 import sys
-import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import BinaryIO, Final
 
-import click
-import msgspec
-
-from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
-from fastmta.config.load import load
-from fastmta.config.schema import Config
-from fastmta.model.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
-from fastmta.model.limits import SENDMAIL_RECIPIENTS
+from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed, guarded
+from fastmta.config.brief import Brief, read_brief
+from fastmta.model.limits import SENDMAIL_RECIPIENTS, SMTP_ENVID_BYTES, SPOOL_LINE_BYTES
+from fastmta.pickup.address_list import lenient_addresses
+from fastmta.pickup.letter import READ_BYTES, BadLetter, Letter
+from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig, deposit, make_spool
 
 _WITH_VALUE: Final = frozenset("ABCFLNORVXbefhopr")
 _ALONE: Final = frozenset("GIUcimntvx")
-_NOTIFY: Final = {"success": NOTIFY_SUCCESS, "failure": NOTIFY_FAILURE, "delay": NOTIFY_DELAY}
+_NOTIFY: Final = {"never": 1, "success": 2, "failure": 4, "delay": 8}  # model/envelope's NOTIFY_* bits
+# Postfix's program ends with this code whatever is wrong with its command line: who called it tries again.
+EX_CALL: Final = EX_TEMPFAIL
 USAGE: Final = "usage: sendmail [-t] [-i] [-f sender] [-F name] [-N notify] [-R ret] [-V envid] [-C file] recipient..."
+HELP: Final = f"""\
+U{USAGE[1:]}
+
+Submits the message on standard input. -t takes recipients from its header, -i does not end it at a line with a dot
+alone. -bp lists the queue, -q has it tried now, -bs speaks SMTP, -bv mails a report on recipients, -bi compiles the
+alias files. Flags that mean nothing here are ignored.
+"""
 
 
-class Options(msgspec.Struct):
+class Options:
     """The command line, taken apart."""
 
-    mode: str = "m"
-    from_header: bool = False  # -t
-    dot_ends: bool = True
-    sender: str | None = None
-    full_name: str | None = None
-    config_path: str | None = None
-    notify: int = 0
-    ret: str = ""
-    envid: str = ""
-    recipients: list[str] = []
+    def __init__(self) -> None:
+        self.mode = "m"
+        self.from_header = False  # -t
+        self.dot_ends = True
+        self.sender: str | None = None
+        self.full_name: str | None = None
+        self.config_path: str | None = None
+        self.notify = 0
+        self.ret = ""
+        self.envid = ""
+        self.recipients: list[str] = []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the program `sendmail`; called by its other names it is those."""
-    from fastmta.cli.main import guarded
-
     name = os.path.basename(sys.argv[0])
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and name in ("mailq", "newaliases"):
@@ -54,47 +62,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded("sendmail", lambda: run(arguments))
 
 
-@click.command(
-    "sendmail",
-    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
-    add_help_option=True,
-    options_metavar="[FLAGS]",
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="RECIPIENT...")
-@click.pass_context
-def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
-    """Submit the message on standard input, as sendmail(1) does: -t -f -F -i -oi -bp -bs -q -N -R -V."""
-    return run(arguments, ctx.find_root().obj)
-
-
 def run(arguments: Sequence[str], config_path: str | None = None) -> int:
     """Does what the arguments say; the exit code, or CommandFailed."""
+    if list(arguments) == ["--help"]:
+        print(HELP, end="")
+        return 0
     options = parse(arguments)
-    config = load(options.config_path or config_path)
+    brief = read_brief(options.config_path or config_path)
     if options.mode == "p":
         from fastmta.cli.mailq import show
 
-        show(config, as_json=False)
+        show(brief, as_json=False)
         return 0
     if options.mode == "i":
         from fastmta.cli.postmap import compile_aliases
+        from fastmta.config.load import load
 
-        return compile_aliases(config)
+        return compile_aliases(load(brief.config_file))
     if options.mode == "q":
-        from fastmta.cli.queue import flush_all
+        from fastmta.cli.queue_listing import flush
 
-        flush_all(config)
+        flush(brief)
         return 0
     if options.mode == "s":
-        from fastmta.cli.bridge import bridge
+        from fastmta.cli.sendmail_session import serve
+        from fastmta.config.load import load
 
-        return bridge(config)
-    _submit(config, options)
+        full_name = _full_name(options, _user())
+        source, sink = sys.stdin.buffer, sys.stdout.buffer
+        return serve(load(brief.config_file), full_name, lambda t, lines: _leave(brief, t, lines), source, sink)
+    _submit(brief, options)
     return 0
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Takes the flags apart as getopt(3) does; CommandFailed with EX_USAGE for what is no flag of sendmail."""
+    """Takes the flags apart as getopt(3) does; CommandFailed for what is no flag of sendmail."""
     options = Options()
     left = list(arguments)
     while left:
@@ -116,11 +118,11 @@ def parse(arguments: Sequence[str]) -> Options:
                 _set_flag(options, letter)
                 continue
             if letter not in _WITH_VALUE:
-                raise CommandFailed(f"unknown option -{letter!a}; {USAGE}".replace("'", ""), EX_USAGE)
+                raise CommandFailed(f"unknown option -{letter!a}; {USAGE}".replace("'", ""), EX_CALL)
             value = argument[at:]
             if not value and letter != "f":
                 if not left:
-                    raise CommandFailed(f"-{letter} needs a value; {USAGE}", EX_USAGE)
+                    raise CommandFailed(f"-{letter} needs a value; {USAGE}", EX_CALL)
                 value = left.pop(0)
             elif not value:
                 value = left.pop(0) if left else ""
@@ -140,9 +142,9 @@ def _set_flag(options: Options, letter: str) -> None:
 
 def _set_value(options: Options, letter: str, value: str) -> None:
     if letter == "b":
-        if value not in {"m", "p", "i", "s"}:
+        if value not in {"m", "p", "i", "s", "v"}:
             hint = "the server is started by fastmta serve" if value in {"d", "l"} else USAGE
-            raise CommandFailed(f"-b{value}: not supported; {hint}", EX_USAGE)
+            raise CommandFailed(f"-b{value}: not supported; {hint}", EX_CALL)
         options.mode = value
     elif letter in "fr":
         options.sender = value
@@ -155,90 +157,103 @@ def _set_value(options: Options, letter: str, value: str) -> None:
     elif letter == "N":
         options.notify = _notify(value)
     elif letter == "R":
-        if value.upper() not in {"FULL", "HDRS"}:
-            raise CommandFailed(f"-R {value}: expected full or hdrs", EX_USAGE)
-        options.ret = value.upper()
+        if value.upper() in {"FULL", "HDRS"}:
+            options.ret = value.upper()
+        else:
+            _warn(f"bad -R option value {value!a} -- ignored")
     elif letter == "V":
-        options.envid = _clean("the envelope id", value)
+        envid = _clean("the envelope id", value)
+        if envid.isascii() and len(envid) <= SMTP_ENVID_BYTES:
+            options.envid = envid
+        else:
+            _warn("bad -V option value -- ignored")
     # -A -B -L -O -X -e -h -p and other -o: taken and without effect, as in Postfix
 
 
 def _notify(value: str) -> int:
     words = value.lower().split(",")
-    if words == ["never"]:
-        return NOTIFY_NEVER
-    if not all(word in _NOTIFY for word in words):
-        raise CommandFailed(f"-N {value}: expected never, or some of success,failure,delay", EX_USAGE)
+    if not all(word in _NOTIFY for word in words) or (len(words) > 1 and "never" in words):
+        _warn(f"bad -N option value {value!a} -- ignored")
+        return 0
     return sum({_NOTIFY[word] for word in words})
 
 
-def _submit(config: Config, options: Options) -> None:
-    from fastmta.cli.letter import Letter
-    from fastmta.cli.submit import Submission, date_text
+def _warn(text: str) -> None:
+    print(f"sendmail: warning: {text}", file=sys.stderr)
 
-    user = _user()
-    sender = _sender(config, options, user.pw_name)
-    full_name = _clean("the full name", options.full_name) if options.full_name is not None else _gecos(user)
+
+def _submit(brief: Brief, options: Options) -> None:
+    verify = options.mode == "v"
+    if verify and options.from_header:
+        raise CommandFailed("-t cannot be used with -bv", EX_CALL)
     if not options.recipients and not options.from_header:
-        raise CommandFailed("recipients must be given on the command line or by -t", EX_USAGE)
-    for recipient in options.recipients:
-        _require_address("recipient", recipient)
-    if sys.stdin.isatty() and options.from_header:
-        print("sendmail: reading the message from the terminal, up to a line with a dot alone", file=sys.stderr)
-    letter = Letter(sys.stdin.buffer, dot_ends=options.dot_ends)
-    recipients = [item for argument in options.recipients for item in _split(argument)]
+        raise CommandFailed("recipients must be given on the command line or by -t", EX_CALL)
+    user = _user()
+    sender = _sender(options, user.pw_name)
+    full_name = _full_name(options, user)
+    recipients = [each for argument in options.recipients for each in _addresses(argument)]
+    content: Iterator[bytes] = iter(())
+    if not verify:
+        content = _content(sys.stdin.buffer, options.dot_ends)
     if options.from_header:
-        recipients += letter.recipients()
-        if not recipients:
-            raise CommandFailed("no recipient addresses in the message's header", EX_DATAERR)
-    for recipient in recipients:
-        _require_address("recipient", recipient)
+        if sys.stdin.isatty():
+            print("sendmail: reading the message from the terminal, up to a line with a dot alone", file=sys.stderr)
+        try:
+            letter = Letter(content)
+            recipients += letter.recipients()
+        except BadLetter as error:
+            raise CommandFailed(str(error), EX_DATAERR) from error
+        content = chain(letter.head, letter.rest)
+    if not recipients:
+        raise CommandFailed("no recipient addresses found", EX_CALL)
     if len(recipients) > SENDMAIL_RECIPIENTS:
         raise CommandFailed(f"more than {SENDMAIL_RECIPIENTS} recipients", EX_DATAERR)
-    if letter.count(b"received") > config.hopcount_limit:
-        raise CommandFailed("too many hops", EX_DATAERR)
-    address = sender.decode("utf-8", "surrogateescape") or f"MAILER-DAEMON@{config.myorigin}"
-    unique = f"{time.strftime('%Y%m%d%H%M%S', time.gmtime())}.{secrets.token_hex(8)}@{config.myhostname}"
-    header = letter.header(
-        [
-            (b"From", _from_value(full_name if sender else "Mail Delivery System", address)),
-            (b"Date", date_text().encode()),
-            (b"Message-ID", f"<{unique}>".encode()),
-        ]
-    )
-    submission = Submission(
-        reverse_path=sender,
-        recipients=recipients,
-        header=header,
-        body=letter.body(),
-        client=f"from userid {user.pw_uid}",
-        envid=options.envid.encode(),
-        ret=options.ret,
-        notify=options.notify,
-    )
-    _hand_in(config, submission)
+    drops = [Drop(_bounded(address), options.notify) for address in recipients]
+    ticket = Ticket(sender, drops, full_name, options.envid, options.ret, verify)
+    try:
+        _leave(brief, ticket, content)
+    except TooBig as error:
+        raise CommandFailed(str(error), EX_UNAVAILABLE) from error
+    except OSError as error:
+        raise CommandFailed(f"queue file write error: {error.strerror}", EX_TEMPFAIL) from error
+    except NoSpool as error:
+        hint = "the server makes it when it starts; is this the right configuration?"
+        raise CommandFailed(f"no mail can be left here: {error}; {hint}", EX_TEMPFAIL) from error
+    if verify:
+        print(f"Mail Delivery Status Report will be mailed to <{sender}>.")
 
 
-def _hand_in(config: Config, submission: "object") -> None:
-    from fastmta.cli.opened import run_with
-    from fastmta.cli.submit import Submission, submit
-
-    assert isinstance(submission, Submission)
-    if not _may_open_store(config):
-        from fastmta.cli.bridge import hand_over
-
-        hand_over(config, submission)
-        return
-    run_with(config, lambda opened, store: submit(opened, store, submission))
+def _leave(brief: Brief, ticket: Ticket, content: Iterator[bytes]) -> None:
+    """Leaves a message in the spool, which who may do so makes where no server has run yet."""
+    if not os.path.isdir(f"{brief.data_directory}/public/maildrop"):
+        _make_spool(brief.data_directory)
+    deposit(brief.data_directory, ticket, content, brief.message_size_limit)
 
 
-def _may_open_store(config: Config) -> bool:
-    if os.geteuid() == 0:
-        return True
-    directory = config.data_directory
-    while not os.path.exists(directory):  # a data directory that is not there yet is made by whoever may
-        directory = os.path.dirname(directory) or "."
-    return os.access(directory, os.W_OK | os.X_OK)
+def _make_spool(data_directory: str) -> None:
+    from contextlib import nullcontext
+
+    from fastmta.runtime.identity import acting_as
+
+    try:
+        owner = os.stat(data_directory)
+        as_owner = nullcontext()
+        if os.geteuid() == 0 and owner.st_uid:
+            as_owner = acting_as(owner.st_uid, owner.st_gid, [owner.st_gid])  # type: ignore[assignment]
+        with as_owner:
+            os.close(make_spool(data_directory))
+    except OSError:
+        return  # told by what follows
+
+
+def _content(stream: BinaryIO, dot_ends: bool) -> Iterator[bytes]:
+    """Lines with their ends, long ones in pieces, until the end of the stream or the lone dot."""
+    at_start = True
+    while line := stream.readline(READ_BYTES):
+        if dot_ends and at_start and line in (b".\n", b".\r\n", b"."):
+            return
+        at_start = line.endswith(b"\n")
+        yield line
 
 
 def _user() -> pwd.struct_passwd:
@@ -248,71 +263,36 @@ def _user() -> pwd.struct_passwd:
         raise CommandFailed(f"no login name for user id {os.getuid()}", EX_TEMPFAIL) from None
 
 
-def _sender(config: Config, options: Options, login: str) -> bytes:
-    from fastmta.local import addresses
-
-    text = login if options.sender is None else options.sender.strip()
+def _sender(options: Options, login: str) -> str:
+    """The envelope's sender; a bare name gets its domain from the server. Anybody may be anybody, as in Postfix."""
+    text = _clean("the sender", login if options.sender is None else options.sender.strip())
     if text in {"", "<>"}:
-        return b""
-    if text.startswith("<") and text.endswith(">"):
-        text = text[1:-1]
-    _require_address("sender", text)
-    try:
-        return addresses.parse(text if "@" in text else f"{text}@{config.myorigin}").raw
-    except ValueError as error:
-        raise CommandFailed(f"sender {text!a}: {error}", EX_DATAERR) from error
+        return ""
+    found = lenient_addresses(text)
+    return _bounded(found[0] if found else text)
 
 
-def _split(argument: str) -> list[str]:
-    """A recipient argument may be a list, as in Postfix."""
-    from fastmta.cli.address_list import parse_addresses
+def _full_name(options: Options, user: pwd.struct_passwd) -> str:
+    """-F, else $NAME, else what the system knows, as Postfix's fullname() does."""
+    name = options.full_name if options.full_name is not None else os.environ.get("NAME")
+    if name is not None:
+        return _bounded(_clean("the full name", name))
+    known = user.pw_gecos.partition(",")[0].replace("&", user.pw_name.capitalize())
+    return "".join(character for character in known if character.isprintable())
 
-    try:
-        return parse_addresses(argument)
-    except ValueError as error:
-        raise CommandFailed(f"recipient {argument!a}: {error}", EX_DATAERR) from error
+
+def _addresses(argument: str) -> list[str]:
+    """A recipient argument may be a list, as in Postfix; what is no address is left to be reported."""
+    return lenient_addresses(_clean("the recipient", argument))
 
 
-def _require_address(what: str, text: str) -> None:
-    _clean(f"the {what}", text)
-    if text.startswith("-"):
-        raise CommandFailed(f"{what} {text!a}: an address does not begin with a minus sign here", EX_DATAERR)
-    if not text.strip() or len(text) > 100_000:
-        raise CommandFailed(f"the {what} is empty or too long", EX_DATAERR)
+def _bounded(text: str) -> str:
+    if len(text.encode("utf-8", "surrogateescape")) > SPOOL_LINE_BYTES - 2:
+        raise CommandFailed("an address or name is too long", EX_DATAERR)
+    return text
 
 
 def _clean(what: str, text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise CommandFailed(f"{what} holds control characters", EX_DATAERR)
     return text
-
-
-def _gecos(user: pwd.struct_passwd) -> str:
-    name = user.pw_gecos.partition(",")[0].replace("&", user.pw_name.capitalize())
-    return "".join(character for character in name if character.isprintable())
-
-
-def _from_value(name: str, address: str) -> bytes:
-    """`"Full Name" <address>` (RFC 5322 §3.4), the name encoded where it isn't ASCII (RFC 2047)."""
-    if not name:
-        return address.encode("utf-8", "surrogateescape")
-    if name.isascii():
-        quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    else:
-        import base64
-
-        raw = name.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").encode()
-        words = _whole_characters(raw, 45)
-        quoted = "\r\n ".join(f"=?utf-8?B?{base64.b64encode(word).decode()}?=" for word in words)
-    return f"{quoted} <{address}>".encode("utf-8", "surrogateescape")
-
-
-def _whole_characters(raw: bytes, size: int) -> list[bytes]:
-    """Pieces of at most `size` bytes that split no character (RFC 2047 §5)."""
-    out = [b""]
-    for character in raw.decode():
-        encoded = character.encode()
-        if len(out[-1]) + len(encoded) > size:
-            out.append(b"")
-        out[-1] += encoded
-    return out

@@ -13,7 +13,8 @@ import click
 
 from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size
-from fastmta.config.load import default_path, load
+from fastmta.config.load import load
+from fastmta.config.location import default_path
 
 SUPERVISOR: Final = "fastmta.supervisor.main"
 

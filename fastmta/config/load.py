@@ -17,12 +17,10 @@ from fastmta.config import values
 from fastmta.config.consistency import inconsistencies, route_problem
 from fastmta.config.expand import expand
 from fastmta.config.lines import key_lines
+from fastmta.config.location import FILE_BYTES, default_path
 from fastmta.config.not_built import NOT_BUILT
 from fastmta.config.schema import TABLES, Config, Key, Leaf, leaves
 from fastmta.model.errors import ConfigError
-
-DEFAULT_FILE: Final = "/etc/fastmta/fastmta.toml"
-FILE_BYTES: Final = 4 * 2**20  # a configuration, not a data file
 
 _SINGLE: Final[dict[str, Callable[[str], str]]] = {
     "host": values.parse_domain,
@@ -47,15 +45,6 @@ class Problem(NamedTuple):
         return f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
 
 
-def default_path() -> Path:
-    """The file that commands read without `-c`: FASTMTA_CONFIG, else fastmta.toml here, else /etc/fastmta's."""
-    named = os.environ.get("FASTMTA_CONFIG")
-    if named:
-        return Path(named)
-    here = Path("fastmta.toml")
-    return here if here.is_file() else Path(DEFAULT_FILE)
-
-
 def load(path: str | Path | None = None) -> Config:
     """The configuration in a file; raises ConfigError with one plain line."""
     config, problems = read(path)
@@ -70,7 +59,7 @@ def parse(text: str, *, base: str | Path = ".", name: str = "fastmta.toml") -> C
 
 def read(path: str | Path | None = None) -> tuple[Config | None, list[Problem]]:
     """The configuration in a file with all its problems; the configuration is None where there is one."""
-    where = Path(path) if path is not None else default_path()
+    where = Path(path if path is not None else default_path())
     try:
         with open(where, "rb") as file:
             raw = file.read(FILE_BYTES + 1)

@@ -12,27 +12,27 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fastmta.local.compiled import SUFFIX, CompiledMap, write_compiled
-from fastmta.local.source import Entry, parse_aliases, parse_map
+from fastmta.local.source import Bad, Entry, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.limits import MAP_FILE_BYTES
-from fastmta.model.reply import Reply
 
-Parser = Callable[[str, str], Iterator[Entry]]
-_UNREADABLE = Reply(451, "4.3.0", "Temporary lookup failure")
+Parser = Callable[[str, str, Bad | None], Iterator[Entry]]
 _Stamp = tuple[int, int, int] | None
 
 
 class Table:
     """One table. May block for one small read when its file has changed."""
 
-    __slots__ = ("_contents", "_parser", "_path", "_stamps", "_use_compiled", "name", "problem")
+    __slots__ = ("_bad", "_contents", "_parser", "_path", "_stamps", "_use_compiled", "name", "problem")
 
-    def __init__(self, name: str, parser: Parser = parse_map) -> None:
+    def __init__(self, name: str, parser: Parser = parse_map, bad: Bad | None = None) -> None:
+        """`bad` as in parse_map; the server gives none: half an edit is no reason to forget the other half's users."""
         kind, _, path = name.partition(":")
         self.name = name
         self.problem = ""  # why the file cannot be used now
         self._path = Path(path)
         self._parser = parser
+        self._bad = bad
         self._use_compiled = kind == "hash"
         self._contents: dict[str, str] | CompiledMap | None = None
         self._stamps: tuple[_Stamp, _Stamp] | None = None
@@ -41,7 +41,9 @@ class Table:
     def get(self, key: str) -> str | None:
         """The value of a key, which is given in lower case. Raises TemporaryFailure where the table was never read."""
         if self._contents is None:
-            raise TemporaryFailure(_UNREADABLE)
+            from fastmta.model.reply import Reply  # late: postmap has no use for it
+
+            raise TemporaryFailure(Reply(451, "4.3.0", "Temporary lookup failure"))
         return self._contents.get(key)
 
     def __len__(self) -> int:
@@ -75,7 +77,7 @@ class Table:
                 if source is None or (compiled.source_mtime_ns, compiled.source_size) == source[:2]:
                     return compiled
                 compiled.close()
-        return read_source(self._path, self._parser)
+        return read_source(self._path, self._parser, self._bad)
 
 
 class TableSet:
@@ -112,22 +114,22 @@ def compiled_path(source: Path) -> Path:
     return source.with_name(source.name + SUFFIX)
 
 
-def read_source(path: Path, parser: Parser = parse_map) -> dict[str, str]:
-    """A source as a dict. Raises OSError or ConfigError with file and line."""
+def read_source(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> dict[str, str]:
+    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line."""
     with open(path, "rb") as file:
         raw = file.read(MAP_FILE_BYTES + 1)
     if len(raw) > MAP_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAP_FILE_BYTES} bytes")
     out: dict[str, str] = {}
-    for entry in parser(raw.decode("utf-8", "surrogateescape"), str(path)):
+    for entry in parser(raw.decode("utf-8", "surrogateescape"), str(path), bad):
         out.setdefault(entry.key, entry.value)
     return out
 
 
-def compile_map(path: Path, parser: Parser = parse_map) -> int:
+def compile_map(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> int:
     """What postmap and newaliases do; gives the number of entries. Raises OSError or ConfigError."""
     before = os.stat(path)
-    entries = read_source(path, parser)
+    entries = read_source(path, parser, bad)
     try:
         write_compiled(compiled_path(path), entries, before)
     except ValueError as error:

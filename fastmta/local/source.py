@@ -4,11 +4,13 @@ A line that begins with white space continues the one before; empty lines and th
 are no lines at all. Keys are folded to lower case, as postmap does. Of a key given twice the first counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fastmta.model.errors import ConfigError
 from fastmta.model.limits import MAP_LINE_BYTES
+
+Bad = Callable[[str], None]  # told of a line that is skipped, with its file and number
 
 
 class Entry(NamedTuple):
@@ -39,29 +41,49 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield number, " ".join(parts)
 
 
-def parse_map(text: str, name: str) -> Iterator[Entry]:
-    """Entries of a postmap source. Raises ConfigError with file and line."""
-    for number, line in _lines(text, name):
-        key, _, value = line.replace("\t", " ").partition(" ")
-        if line[0] == '"':
-            key, value = _quoted(line, " ", name, number)
-        if not value.strip():
-            raise ConfigError(f"{name}:{number}: {key}: no value; expected: key, white space, value")
-        yield Entry(number, key.lower(), value.strip())
+def parse_map(text: str, name: str, bad: Bad | None = None) -> Iterator[Entry]:
+    """Entries of a postmap source. A line that is none is told to `bad` and skipped, as postmap does; without `bad` it
+    raises ConfigError with file and line.
+    """
+    return _entries(text, name, _map_entry, bad)
 
 
-def parse_aliases(text: str, name: str) -> Iterator[Entry]:
-    """Entries of an aliases(5) source. Raises ConfigError with file and line."""
+def parse_aliases(text: str, name: str, bad: Bad | None = None) -> Iterator[Entry]:
+    """Entries of an aliases(5) source; bad lines as in parse_map."""
+    return _entries(text, name, _alias_entry, bad)
+
+
+def _entries(text: str, name: str, entry: Callable[[str], tuple[str, str]], bad: Bad | None) -> Iterator[Entry]:
     for number, line in _lines(text, name):
-        if line[0] == '"':
-            key, value = _quoted(line, ":", name, number)
-        else:
-            key, colon, value = line.partition(":")
-            if not colon:
-                raise ConfigError(f"{name}:{number}: no colon; expected: name: address, address")
-        if not key.strip() or not value.strip():
-            raise ConfigError(f"{name}:{number}: {key.strip()}: no value; expected: name: address, address")
-        yield Entry(number, key.strip().lower(), value.strip())
+        try:
+            key, value = entry(line)
+        except ValueError as error:
+            if bad is None:
+                raise ConfigError(f"{name}:{number}: {error}") from error
+            bad(f"{name}:{number}: {error}")
+            continue
+        yield Entry(number, key, value)
+
+
+def _map_entry(line: str) -> tuple[str, str]:
+    key, _, value = line.replace("\t", " ").partition(" ")
+    if line[0] == '"':
+        key, value = _quoted(line, " ")
+    if not value.strip():
+        raise ValueError(f"{key}: no value; expected: key, white space, value")
+    return key.lower(), value.strip()
+
+
+def _alias_entry(line: str) -> tuple[str, str]:
+    if line[0] == '"':
+        key, value = _quoted(line, ":")
+    else:
+        key, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError("no colon; expected: name: address, address")
+    if not key.strip() or not value.strip():
+        raise ValueError(f"{key.strip()}: no value; expected: name: address, address")
+    return key.strip().lower(), value.strip()
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[int, str]]:
@@ -71,7 +93,7 @@ def _lines(text: str, name: str) -> Iterator[tuple[int, str]]:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def _quoted(line: str, separator: str, name: str, number: int) -> tuple[str, str]:
+def _quoted(line: str, separator: str) -> tuple[str, str]:
     """A key in double quotes, which may hold white space and colons; backslash quotes the next character."""
     out, at = [], 1
     while at < len(line) and line[at] != '"':
@@ -81,5 +103,5 @@ def _quoted(line: str, separator: str, name: str, number: int) -> tuple[str, str
         at += 1
     rest = line[at + 1 :].lstrip()
     if at >= len(line) or (separator == ":" and not rest.startswith(":")):
-        raise ConfigError(f"{name}:{number}: expected a closing quote{' and a colon' if separator == ':' else ''}")
+        raise ValueError(f"expected a closing quote{' and a colon' if separator == ':' else ''}")
     return "".join(out), rest.removeprefix(":") if separator == ":" else rest

@@ -1,6 +1,9 @@
 """The families of failure. What may reach a peer carries a Reply; the private cause stays in its cause and the log."""
 
-from fastmta.model.reply import Reply
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the small commands raise these errors and never load a reply
+    from fastmta.model.reply import Reply
 
 
 class FastMTAError(Exception):
@@ -18,7 +21,7 @@ class ProtocolViolation(FastMTAError):
 class Rejected(FastMTAError):
     """Policy refuses; `reply` is what the peer is told."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: "Reply") -> None:
         super().__init__(reply.text)
         self.reply = reply
 
@@ -26,7 +29,7 @@ class Rejected(FastMTAError):
 class TemporaryFailure(FastMTAError):
     """Worth another try later; `reply` is a 4yz."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: "Reply") -> None:
         super().__init__(reply.text)
         self.reply = reply
 
@@ -34,7 +37,7 @@ class TemporaryFailure(FastMTAError):
 class PermanentFailure(FastMTAError):
     """No later try can succeed; `reply` is a 5yz."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: "Reply") -> None:
         super().__init__(reply.text)
         self.reply = reply
 

@@ -112,3 +112,17 @@ POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which me
 # --- the sendmail command ---
 SENDMAIL_HEADER_BYTES: Final = 2 * 2**20  # Postfix's header_size_limit is 100 kB a field; this is of the whole header
 SENDMAIL_RECIPIENTS: Final = 50_000  # of one call, command line and -t together
+
+# --- the spool of local mail ---
+SPOOL_NAME_DIGITS: Final = 32  # of a file's name: 128 bits of chance, so that no other user finds it
+SPOOL_LINE_BYTES: Final = 65_536  # of one line of the envelope; an address of -t may be as long as its field
+SPOOL_ENTRIES_A_TURN: Final = 1000  # names of the directory looked at before others get their turn, about 1 ms
+SPOOL_AT_ONCE: Final = 16  # messages picked up side by side: their commits share a transaction
+SPOOL_WAKE_S: Final = 0.01  # between two looks for which local users ask; unasked once a second
+SPOOL_ABANDONED_S: Final = 86_400.0  # after which an unfinished file is one that its writer will not finish
+SPOOL_RETRY_S: Final = 60.0  # before a file that failed unexpectedly is tried again
+SPOOL_FAILED: Final = 1000  # such files remembered
+QUEUE_CLIENTS: Final = 16  # who may read the queue's listing at one time
+QUEUE_CLIENTS_OF_USER: Final = 4  # and of one user
+QUEUE_CLIENT_S: Final = 60.0  # without progress of a listing that its reader should take
+QUEUE_LISTED_AT_ONCE: Final = 100  # recipients read before others get their turn, about 1 ms

@@ -17,6 +17,7 @@ from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.imap.protocol import ImapServer
 from fastmta.local.directory import LocalDirectory
+from fastmta.pickup.service import Pickup
 from fastmta.policy.networks import Networks
 from fastmta.pop3.protocol import Pop3Server
 from fastmta.queue.ownership import slot_of
@@ -65,6 +66,7 @@ class MailServer:
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
             self._delivery = DeliveryService(services)
+            self._pickup = Pickup(services)
         except BaseException:
             self._store.close()
             raise
@@ -230,10 +232,12 @@ class MailServer:
             self._delivering = True
             self._services.bus.own(True)
             self._delivery.start()
+            self._pickup.start()
 
     async def release(self, timeout_s: float) -> None:
         self._services.bus.own(False)
         if self._delivering:
+            await self._pickup.stop()
             await self._delivery.stop(timeout_s)
             self._delivering = False
 
@@ -256,9 +260,11 @@ class MailServer:
         for server in (self._smtp, self._imap, self._pop3):
             server.reload(services)
         self._delivery.reload()
+        self._pickup.reload(services)
 
     def tick(self) -> None:
         self._watch.look()
+        self._pickup.tick()
 
     def drain(self) -> None:
         for server in (self._smtp, self._imap, self._pop3):

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from fastmta.cli import mailq, postmap, sendmail
 from fastmta.cli import main as program
 from fastmta.cli.init import initialise
+from fastmta.model.errors import StorageFailure
+from tests.support.pickup import pick_up
 
 
 @dataclass
@@ -50,7 +53,11 @@ class Cli:
         return done
 
     def sendmail(self, *arguments, stdin="Subject: x\n\nbody\n"):
-        return self._run(sendmail.main, arguments, stdin)
+        """The program, and what a server then makes of the spool."""
+        done = self._run(sendmail.main, arguments, stdin)
+        with suppress(StorageFailure):
+            self.log = pick_up(self.config)
+        return done
 
     def mailq(self, *arguments):
         return self._run(mailq.main, arguments, "")

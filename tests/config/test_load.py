@@ -4,7 +4,8 @@
 import pytest
 
 from fastmta.config.default import DEMO_PORTS, default_text
-from fastmta.config.load import default_path, load, parse, parse_all, read
+from fastmta.config.load import load, parse, parse_all, read
+from fastmta.config.location import default_path
 from fastmta.config.schema import TABLES, Config, leaves
 from fastmta.model.errors import ConfigError
 
@@ -109,7 +110,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
 
 def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
     monkeypatch.setenv("FASTMTA_CONFIG", str(tmp_path / "x.toml"))
-    assert default_path() == tmp_path / "x.toml"
+    assert default_path() == str(tmp_path / "x.toml")
     with pytest.raises(ConfigError, match=r"x\.toml: cannot read the configuration: No such file"):
         load()
 

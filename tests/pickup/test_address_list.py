@@ -1,6 +1,6 @@
 import pytest
 
-from fastmta.cli.address_list import parse_addresses
+from fastmta.pickup.address_list import parse_addresses
 
 
 @pytest.mark.parametrize(

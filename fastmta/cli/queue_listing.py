@@ -1,0 +1,120 @@
+"""The queue as a running server tells it at its socket, else as the store has it: for listings that load next to
+nothing where a server is up.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastmta.cli.failures import EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed
+from fastmta.config.brief import Brief
+from fastmta.pickup.spool import QUEUE_SOCKET, NoSpool, enter
+
+Row = dict[str, Any]
+TRIES: Final = 4  # to connect while a worker is being replaced
+TRY_INTERVAL_S: Final = 0.3
+ANSWER_S: Final = 60.0
+
+
+class ServerDown(Exception):
+    """No server answers for this data directory."""
+
+
+def each_row(brief: Brief, visit: Callable[[Row], None]) -> None:
+    """Calls `visit` with every queued recipient, in the order of the queue; its keys are queue_socket.Row's.
+
+    CommandFailed with EX_UNAVAILABLE where no server answers and this user may not read the store.
+    """
+    try:
+        ask(brief, b"list\n", visit)
+    except ServerDown:
+        _require_store(brief, "the queue cannot be read")
+        _from_store(brief, visit)
+
+
+def flush(brief: Brief) -> None:
+    """Has what is deferred tried now."""
+    try:
+        ask(brief, b"flush\n", lambda row: None)
+    except ServerDown:
+        _require_store(brief, "the queue cannot be flushed")
+        from fastmta.cli.queue import flush_all
+        from fastmta.config.load import load
+
+        flush_all(load(brief.config_file))
+
+
+def ask(brief: Brief, request: bytes, visit: Callable[[Row], None]) -> None:
+    """Sends a request and visits the rows of its answer. ServerDown where nobody listens."""
+    with _connected(brief) as sock, sock.makefile("rb") as stream:
+        try:
+            sock.sendall(request)
+            for line in stream:
+                row = json.loads(line)
+                if "end" in row:
+                    return
+                if "error" in row:
+                    raise CommandFailed(str(row["error"]), EX_TEMPFAIL)
+                visit(row)
+        except BrokenPipeError:
+            raise
+        except (OSError, ValueError) as error:
+            raise CommandFailed(f"the server's answer broke off: {error}", EX_TEMPFAIL) from error
+    raise CommandFailed("the server's answer broke off", EX_TEMPFAIL)
+
+
+def _connected(brief: Brief) -> socket.socket:
+    try:
+        public = enter(brief.data_directory)
+    except NoSpool:
+        raise ServerDown from None
+    try:
+        for tried in range(TRIES):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(ANSWER_S)
+            try:
+                sock.connect(f"/proc/self/fd/{public}/{QUEUE_SOCKET}")
+                return sock
+            except FileNotFoundError:
+                sock.close()
+                break
+            except OSError:
+                sock.close()
+                if tried < TRIES - 1:
+                    time.sleep(TRY_INTERVAL_S)
+    finally:
+        os.close(public)
+    raise ServerDown
+
+
+def may_open_store(brief: Brief) -> bool:
+    return os.geteuid() == 0 or os.access(brief.data_directory, os.R_OK | os.W_OK | os.X_OK)
+
+
+def _require_store(brief: Brief, what: str) -> None:
+    if not may_open_store(brief):
+        raise CommandFailed(f"{what}: the mail system is down", EX_UNAVAILABLE)
+
+
+def _from_store(brief: Brief, visit: Callable[[Row], None]) -> None:
+    import msgspec
+
+    from fastmta.cli.opened import run
+    from fastmta.config.schema import Config
+    from fastmta.pickup.queue_socket import row
+    from fastmta.store import MailStore
+    from fastmta.store.queue import Selection
+
+    async def work(_: Config, store: MailStore) -> None:
+        after = b""
+        while True:
+            page, after = store.queue.walk(Selection(), after)
+            for message, recipient in page:
+                visit(msgspec.structs.asdict(row(message, recipient)))
+            if not after:
+                return
+
+    run(brief.config_file, work)

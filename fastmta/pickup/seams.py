@@ -1,0 +1,44 @@
+"""What picking up asks of its neighbours; supervisor.services.Services has it all."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from fastmta.config.schema import Config
+from fastmta.model.envelope import Resolution
+from fastmta.runtime.clock import Clock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import Cells
+from fastmta.runtime.tasks import Tasks
+from fastmta.store.mailstore import MailStore
+
+
+class Named(Protocol):
+    @property
+    def raw(self) -> bytes: ...
+
+
+class Directory(Protocol):
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
+    def qualify(self, text: str) -> Named: ...
+
+
+class Services(Protocol):
+    @property
+    def config(self) -> Config: ...
+    @property
+    def store(self) -> MailStore: ...
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def cells(self) -> Cells: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def tasks(self) -> Tasks: ...
+    @property
+    def storage_ok(self) -> Callable[[], bool]: ...

@@ -1,0 +1,78 @@
+"""One pass of the pickup over a data directory, as a running worker makes it, and nothing else of a server."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastmta.config.load import load
+from fastmta.config.schema import Config
+from fastmta.delivery.routing import Router
+from fastmta.local.directory import LocalDirectory
+from fastmta.pickup.service import Pickup
+from fastmta.runtime.clock import SystemClock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import Cells, local_cells
+from fastmta.runtime.tasks import Tasks
+from fastmta.store import MailStore
+
+
+class ListLog(Log):
+    """Keeps its events."""
+
+    def __init__(self) -> None:
+        super().__init__(fd=-1)
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+
+    def event(self, event: str, /, level: str = "info", **fields: Any) -> None:
+        self.events.append((level, event, fields))
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [fields for _, name, fields in self.events if name == event]
+
+
+@dataclass
+class Services:
+    config: Config
+    store: MailStore
+    directory: LocalDirectory
+    loop: asyncio.AbstractEventLoop
+    log: ListLog = field(default_factory=ListLog)
+    cells: Cells = field(default_factory=local_cells)
+    clock: SystemClock = field(default_factory=SystemClock)
+    has_room: bool = True
+
+    def __post_init__(self) -> None:
+        self.tasks = Tasks(self.log)
+
+    def storage_ok(self) -> bool:
+        return self.has_room
+
+
+async def open_services(config: Config) -> Services:
+    """The services over the store of a configuration; `close_services` when done."""
+    store = MailStore.open(Path(config.data_directory))
+    store.attach(asyncio.get_running_loop())
+    return Services(config, store, LocalDirectory(config, store, Router(config)), asyncio.get_running_loop())
+
+
+async def close_services(services: Services) -> None:
+    await services.tasks.close()
+    services.store.detach()
+    services.store.close()
+
+
+def pick_up(config_path: Path) -> ListLog:
+    """Takes what lies in the spool now; the log of it."""
+
+    async def scene() -> ListLog:
+        services = await open_services(load(config_path))
+        pickup = Pickup(services)
+        try:
+            pickup.start()
+            await pickup.stop()
+        finally:
+            await close_services(services)
+        return services.log
+
+    return asyncio.run(scene())
