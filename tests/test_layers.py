@@ -20,6 +20,8 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("config", 1),
     ("smtp.session", RULES),
     ("smtp.client", RULES),
+    ("smtp.conversion", RULES),
+    ("smtp.header_words", RULES),
     ("smtp.transitions", RULES),
     ("smtp.extensions", RULES),
     ("smtp.paths", RULES),

@@ -30,6 +30,7 @@ from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, 
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 from fastmta.runtime import crash
 from fastmta.runtime.metrics import METRICS
+from fastmta.smtp.client import ascii_path
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -157,11 +158,14 @@ class Recorder:
                 job.reports = {}
             job.reports.setdefault(kind, []).append(Outcome(row.tail, reply, job.relay))
         elif kind == "failed" and not job.envelope.reverse_path:
-            self._services.log.info(
+            # A notification of a notification would have nobody to go to (RFC 5321 §6.1): the log is the last to know.
+            self._services.cells[METRICS.bounces_dropped_total["double_bounce"]] += 1
+            self._services.log.warning(
                 "delivery.bounce_dropped",
                 queue_id=queue_id_text(job.message.queue_id),
                 recipient=row.tail.forward_path,
-                reply=str(reply),
+                next_hop=job.owner.hop_text,
+                reply=str(reply)[:LOGGED_CHARACTERS],
             )
 
     # --- the unit ---
@@ -217,10 +221,13 @@ class Recorder:
         now = services.clock.now()
         resolution = services.directory.resolve(envelope.reverse_path, may_relay=True)
         if resolution.refusal is not None or not resolution.targets:
-            services.log.info(
+            services.cells[METRICS.bounces_dropped_total["sender_refused"]] += 1
+            services.log.warning(
                 "delivery.bounce_dropped",
                 queue_id=queue_id_text(job.message.queue_id),
                 sender=envelope.reverse_path,
+                kind=kind,
+                recipients=[outcome.recipient.forward_path for outcome in outcomes[:10]],
                 reply=str(resolution.refusal),
             )
             return
@@ -238,6 +245,7 @@ class Recorder:
             now_s=now,
             retry_until_s=envelope.received_at_ms / 1000 + self.policy.lifetime_s(envelope.reverse_path),
             size_limit=config.delivery.bounce_size_limit,
+            eight_bit=all(isinstance(target, LocalTarget) for target in resolution.targets),
         )
         message = build(report)
         blob = raw.new_blob()
@@ -248,7 +256,7 @@ class Recorder:
             len(message),
             bits_of(message),
             client="local",
-            smtputf8=envelope.smtputf8,
+            smtputf8=ascii_path(envelope.reverse_path) is None,
             protocol="local",
         )
         raw_own = _encode(own)

@@ -9,6 +9,7 @@ import errno
 import os
 import ssl
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.delivery.finding import Finder
@@ -24,6 +25,7 @@ from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client import Client, Transaction
 from fastmta.smtp.connection import Connection
+from fastmta.smtp.conversion import Gone, Unconvertible, plan
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -203,8 +205,39 @@ class RemoteHop(HopOwner):
     # --- transactions ---
 
     def _start(self, connection: Connection, job: Job) -> None:
-        if connection.client.lacks_smtputf8(job):
+        client = connection.client
+        if client.lacks_smtputf8(job):
             job.utf8_header = self._has_utf8_header(job)
+        if client.needs_conversion(job) and job.conversion is None:
+            if not self.service.config.delivery.disable_mime_output_conversion:
+                connection.reserve(job)
+                self.spawn("delivery makes a message 7-bit", self._convert(connection, job))
+                return
+            job.unconverted = True
+        connection.start(job)
+
+    async def _convert(self, connection: Connection, job: Job) -> None:
+        """Plans how the message becomes 7-bit, a little at a time, and starts it then."""
+        try:
+            for step in plan(partial(self.read_body, job), job.envelope.size_bytes):
+                job.conversion = step
+                await asyncio.sleep(0)
+        except Unconvertible as error:
+            text = f"8BITMIME is required, but was not offered by server {connection.client.peer}: {error}"
+            job.decide(Reply(554, "5.6.3", text))
+        except Gone:
+            connection.abort()
+            return
+        if connection.transaction is not job:  # the connection ended meanwhile, and the job went its way
+            return
+        if job.conversion is not None:
+            self.service.log.info(
+                "delivery.converted",
+                queue_id=queue_id_text(job.message.queue_id),
+                relay=connection.client.peer,
+                parts=job.conversion.parts,
+                breaks=",".join(job.conversion.breaks) or "none",
+            )
         connection.start(job)
 
     def _rest(self, connection: Connection) -> None:

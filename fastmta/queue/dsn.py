@@ -5,6 +5,7 @@ names every recipient that met it together. Peers' words go in as text that has 
 Who gets one is decided here too: `owes`; the null reverse path never does, and whoever asked for NOTIFY=NEVER neither.
 """
 
+import base64
 import email.utils
 from typing import Final, Literal
 
@@ -18,11 +19,16 @@ from fastmta.model.envelope import (
     RecipientTail,
 )
 from fastmta.model.reply import Reply
+from fastmta.smtp.client import ascii_path
+from fastmta.smtp.conversion import Unconvertible, converted, quoted_printable
+from fastmta.smtp.header_words import fields, seven_bit_field
 
 Kind = Literal["failed", "delayed", "delivered", "relayed"]
 
 HEADER_BYTES: Final = 50_000  # of the original's header that a headers-only report carries
 RECIPIENTS_LISTED: Final = 1000
+BOUNDARY_CHARACTERS: Final = 70  # RFC 2046 §5.1.1
+LINE_CHARACTERS: Final = 950  # of one field that is not folded; RFC 5322 §2.1.1 allows 998
 _WRAP: Final = 76
 
 _SUBJECTS: Final = {
@@ -61,6 +67,7 @@ class Report(msgspec.Struct, frozen=True):
     now_s: float
     retry_until_s: float = 0.0
     size_limit: int = 50_000
+    eight_bit: bool = False  # every place that it goes to is known to take 8-bit bytes
 
 
 def owes(kind: Kind, envelope: Envelope, recipient: RecipientTail) -> bool:
@@ -74,20 +81,22 @@ def owes(kind: Kind, envelope: Envelope, recipient: RecipientTail) -> bool:
 
 
 def build(report: Report) -> bytes:
-    """The notification as a message, from its Received field on; 8-bit only where the original or an address is."""
+    """The notification as a message, from its Received field on.
+
+    7-bit, so that any server takes it, but for the To field of a sender whose own address is not ASCII; where the
+    report goes to a mailbox (`eight_bit`), the original is quoted as it came and addresses are written out.
+    """
     envelope = report.envelope
     outcomes = report.outcomes[:RECIPIENTS_LISTED]
-    utf8 = not envelope.reverse_path.isascii() or any(not _paths_are_ascii(o.recipient) for o in outcomes)
-    boundary = f"{report.report_id}.{int(report.now_s)}/{report.hostname}"
+    utf8 = report.eight_bit and any(not _text(o.recipient.forward_path).isascii() for o in outcomes)
+    boundary = f"{report.report_id}.{int(report.now_s)}/{report.hostname}"[:BOUNDARY_CHARACTERS]
     date = email.utils.formatdate(report.now_s)
-    full = report.kind == "failed" and envelope.ret != "HDRS" and envelope.size_bytes <= report.size_limit
-    full = full and len(report.original) >= envelope.size_bytes
     head = [
         f"Received: by {report.hostname} (FastMTA) id {report.report_id};",
         f"\t{date}",
         f"Date: {date}",
         f"From: Mail Delivery System <MAILER-DAEMON@{report.hostname}>",
-        f"To: <{_text(envelope.reverse_path)}>",
+        f"To: <{_text(_ascii_domain(envelope.reverse_path))}>",
         f"Subject: {_SUBJECTS[report.kind]}",
         f"Message-ID: <{report.report_id}.{int(report.now_s)}@{report.hostname}>",
         "Auto-Submitted: auto-replied",
@@ -99,10 +108,8 @@ def build(report: Report) -> bytes:
         "",
         f"--{boundary}",
         "Content-Description: Notification",
-        f"Content-Type: text/plain; charset={'utf-8' if utf8 else 'us-ascii'}",
-        *(["Content-Transfer-Encoding: 8bit"] if utf8 else []),
-        "",
-        *_explanation(report, outcomes),
+    ]
+    status = [
         "",
         f"--{boundary}",
         "Content-Description: Delivery report",
@@ -113,27 +120,60 @@ def build(report: Report) -> bytes:
         *(line for outcome in outcomes for line in ("", *_recipient_fields(report, outcome, utf8))),
         "",
         f"--{boundary}",
-    ]
-    kind = "message/global" if envelope.smtputf8 else "message/rfc822"
-    if not full:
-        kind = "message/global-headers" if envelope.smtputf8 else "text/rfc822-headers"
-    original = _lines(report.original if full else _header(report.original))
-    tail = [
-        f"Content-Description: Undelivered Message{'' if full else ' Headers'}",
-        f"Content-Type: {kind}",
-        *([] if original.isascii() else ["Content-Transfer-Encoding: 8bit"]),
-        "",
         "",
     ]
     return b"".join(
         (
             "\r\n".join(head).encode("utf-8", "replace"),
             b"\r\n",
-            "\r\n".join(tail).encode(),
-            original,
+            _text_part("\r\n".join(_explanation(report, outcomes)), report.eight_bit),
+            b"\r\n",
+            "\r\n".join(status).encode("utf-8" if utf8 else "ascii", "backslashreplace"),
+            _original_part(report),
             f"\r\n--{boundary}--\r\n".encode(),
         )
     )
+
+
+def _text_part(text: str, eight_bit: bool) -> bytes:
+    """The words for a human, with the fields of their part."""
+    raw = text.encode("utf-8", "replace")
+    if raw.isascii():
+        return b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + raw
+    encoding = b"8bit" if eight_bit else b"quoted-printable"
+    return b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: %b\r\n\r\n%b" % (
+        encoding,
+        raw if eight_bit else quoted_printable(raw),
+    )
+
+
+def _original_part(report: Report) -> bytes:
+    """The message that the report is about, or its header, with the fields of its part."""
+    envelope = report.envelope
+    original = report.original
+    full = report.kind == "failed" and envelope.ret != "HDRS" and envelope.size_bytes <= report.size_limit
+    full = full and len(original) >= envelope.size_bytes
+    encoding = b""
+    if full and not report.eight_bit and not original.isascii() and not envelope.smtputf8:
+        try:
+            original = converted(original)
+        except Unconvertible:
+            full = False
+    if not full:
+        original = _header(original)
+        if not report.eight_bit and not envelope.smtputf8:
+            original = b"".join(seven_bit_field(field) for field in fields(original))
+    original = original if original.endswith(b"\r\n") else original + b"\r\n"
+    if not original.isascii():
+        encoding = b"Content-Transfer-Encoding: 8bit\r\n"
+        if not report.eight_bit:  # message/global may be encoded (RFC 6532 §3.7), and its headers too (RFC 6533 §5)
+            encoding = b"Content-Transfer-Encoding: base64\r\n"
+            original = base64.encodebytes(original).replace(b"\n", b"\r\n")
+    kind = b"message/global" if envelope.smtputf8 else b"message/rfc822"
+    if not full:
+        kind = b"message/global-headers" if envelope.smtputf8 else b"text/rfc822-headers"
+    words = b"Undelivered Message" if full else b"Undelivered Message Headers"
+    return b"Content-Description: %b\r\nContent-Type: %b\r\n%b\r\n%b" % (words, kind, encoding, original)
 
 
 def _explanation(report: Report, outcomes: list[Outcome]) -> list[str]:
@@ -165,13 +205,15 @@ def _message_fields(report: Report) -> list[str]:
 def _recipient_fields(report: Report, outcome: Outcome, utf8: bool) -> list[str]:
     """The fields of one recipient (RFC 3464 §2.3)."""
     recipient, reply = outcome.recipient, outcome.reply
-    kind = "utf-8" if utf8 and not recipient.forward_path.isascii() else "rfc822"
-    lines = [f"Final-Recipient: {kind}; {_text(recipient.forward_path)}"]
+    lines = [f"Final-Recipient: {_typed(recipient.forward_path, utf8).replace(';', '; ', 1)}"]
     if recipient.orcpt:
         address_type, _, address = recipient.orcpt.partition(b";")
-        lines.append(f"Original-Recipient: {_printable(address_type)};{_printable(address, spaces=False)}")
+        if address_type.lower() == b"utf-8":
+            lines.append(f"Original-Recipient: {_typed(address, utf8)}")
+        else:
+            lines.append(f"Original-Recipient: {_printable(address_type)};{_printable(address, spaces=False)}")
     elif recipient.original:
-        lines.append(f"Original-Recipient: rfc822;{_text(recipient.original)}")
+        lines.append(f"Original-Recipient: {_typed(recipient.original, utf8)}")
     lines += [f"Action: {report.kind}", f"Status: {status_of(reply)}"]
     if outcome.remote:
         lines.append(f"Remote-MTA: dns; {outcome.remote.partition('[')[0]}")
@@ -188,8 +230,20 @@ def status_of(reply: Reply) -> str:
     return reply.enhanced or f"{reply.code // 100}.0.0"
 
 
-def _paths_are_ascii(recipient: RecipientTail) -> bool:
-    return recipient.forward_path.isascii() and recipient.original.isascii()
+def _typed(path: bytes, utf8: bool) -> str:
+    """An address with its type; one that is not ASCII as utf-8-addr-xtext where only 7-bit is sent (RFC 6533 §3)."""
+    text = _text(path)
+    if text.isascii():
+        return f"rfc822;{text}"[:LINE_CHARACTERS]
+    if utf8:
+        return f"utf-8;{text}"
+    escaped = "".join(c if "!" <= c <= "~" and c not in "+=\\" else f"\\x{{{ord(c):X}}}" for c in text)
+    return f"utf-8;{escaped}"[:LINE_CHARACTERS]
+
+
+def _ascii_domain(path: bytes) -> bytes:
+    """The path with its domain as A-labels where that makes it ASCII; else as it is."""
+    return path if path.isascii() else ascii_path(path) or path
 
 
 def _text(path: bytes) -> str:
@@ -201,7 +255,7 @@ def _text(path: bytes) -> str:
 def _printable(raw: bytes, *, spaces: bool = True) -> str:
     """Peer bytes as printable ASCII."""
     low = 32 if spaces else 33
-    return "".join(chr(octet) if low <= octet < 127 else f"+{octet:02X}" for octet in raw)
+    return "".join(chr(octet) if low <= octet < 127 else f"+{octet:02X}" for octet in raw)[:LINE_CHARACTERS]
 
 
 def _wrapped(text: str) -> list[str]:
@@ -223,7 +277,3 @@ def _header(original: bytes) -> bytes:
         return original[: end + 2]
     cut = original[:HEADER_BYTES]
     return cut[: cut.rfind(b"\n") + 1] if b"\n" in cut else cut
-
-
-def _lines(original: bytes) -> bytes:
-    return original if original.endswith(b"\r\n") else original + b"\r\n"

@@ -29,6 +29,7 @@ from fastmta.model.envelope import (
 )
 from fastmta.model.errors import ProtocolViolation
 from fastmta.model.reply import Reply
+from fastmta.smtp.conversion import Conversion
 
 
 class State(IntEnum):
@@ -86,10 +87,21 @@ class Transaction:
 
     `results` has a reply for each recipient that is decided, else None; recipients in `again` have none, since the
     server took only a part of them. `utf8_header`: the header itself has 8-bit bytes, so that a server without SMTPUTF8
-    must not get it.
+    must not get it. `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a
+    server gets it as it is (disable_mime_output_conversion).
     """
 
-    __slots__ = ("accepted", "again", "dsn_passed_on", "envelope", "recipients", "results", "utf8_header")
+    __slots__ = (
+        "accepted",
+        "again",
+        "conversion",
+        "dsn_passed_on",
+        "envelope",
+        "recipients",
+        "results",
+        "unconverted",
+        "utf8_header",
+    )
 
     def __init__(self, envelope: Envelope, recipients: list[RecipientTail]) -> None:
         self.envelope = envelope
@@ -98,6 +110,8 @@ class Transaction:
         self.accepted: list[int] = []
         self.again: list[int] = []
         self.utf8_header = False
+        self.conversion: Conversion | None = None
+        self.unconverted = False
         self.dsn_passed_on = False  # the server knows DSN (RFC 3461), so it reports success itself
 
     def undecided(self) -> list[int]:
@@ -245,7 +259,7 @@ class Client:
 
     def needs_conversion(self, transaction: Transaction) -> bool:
         """Whether the server must not get this message as it is, since it does not take 8-bit bytes (RFC 6152)."""
-        return bool(transaction.envelope.bits & HAS_8BIT) and not self._eight_bit
+        return bool(transaction.envelope.bits & HAS_8BIT) and not self._eight_bit and not transaction.unconverted
 
     def lacks_smtputf8(self, transaction: Transaction) -> bool:
         """Whether the owner has to find out about `utf8_header` before `start`."""
@@ -332,14 +346,14 @@ class Client:
             text = f"message size {envelope.size_bytes} exceeds size limit {self._size_limit} of server {self.peer}"
             transaction.decide(Reply(552, "5.3.4", text))
         if not self._smtputf8:
-            if transaction.utf8_header or _ascii_path(envelope.reverse_path) is None:
+            if transaction.utf8_header or ascii_path(envelope.reverse_path) is None:
                 text = f"SMTPUTF8 is required, but was not offered by server {self.peer}"
                 transaction.decide(Reply(550, "5.6.7", text))
             for n, recipient in enumerate(transaction.recipients):
-                if _ascii_path(recipient.forward_path) is None:
+                if ascii_path(recipient.forward_path) is None:
                     text = f"SMTPUTF8 is required for this address, but was not offered by server {self.peer}"
                     transaction.results[n] = Reply(553, "5.6.7", text)
-        if envelope.bits & HAS_8BIT and not self._eight_bit:
+        if self.needs_conversion(transaction) and transaction.conversion is None:
             transaction.decide(Reply(554, "5.6.3", f"8BITMIME is required, but was not offered by server {self.peer}"))
         for n, recipient in enumerate(transaction.recipients):
             # Never true for what came through our parsers; a bare CR here would be a command injection.
@@ -372,13 +386,13 @@ class Client:
         parameters = b""
         if self._size:
             parameters = b" SIZE=%d" % envelope.size_bytes
-        if envelope.bits & HAS_8BIT:
+        if envelope.bits & HAS_8BIT and self._eight_bit:
             parameters += b" BODY=8BITMIME"
         if self._smtputf8:
             if envelope.smtputf8:
                 parameters += b" SMTPUTF8"
         elif not path.isascii():
-            path = _ascii_path(path) or path
+            path = ascii_path(path) or path
         if transaction.dsn_passed_on and (envelope.ret or envelope.envid):
             if envelope.ret:
                 parameters += b" RET=" + envelope.ret.encode()
@@ -392,7 +406,7 @@ class Client:
         recipient = transaction.recipients[n]
         path = recipient.forward_path
         if not self._smtputf8 and not path.isascii():
-            path = _ascii_path(path) or path
+            path = ascii_path(path) or path
         if not transaction.dsn_passed_on or not (recipient.notify or recipient.orcpt):
             return b"RCPT TO:<%b>\r\n" % path
         parameters = b""
@@ -514,7 +528,8 @@ class Client:
 
     def _fail(self, reply: Reply) -> Event:
         self.failure = reply
-        self.unanswered = self.state is State.RESET or (self.state is _ENVELOPE and self._answered == 0)
+        state = self.state
+        self.unanswered = state is State.RESET or state is _READY or (state is _ENVELOPE and self._answered == 0)
         self.is_usable = False
         self.state = State.CLOSED
         return Event.CLOSED
@@ -526,7 +541,7 @@ def _softened(reply: Reply) -> Reply:
     return Reply(450, f"4{reply.enhanced[1:]}" if reply.enhanced else "4.0.0", f"{reply.code} {reply.text}")
 
 
-def _ascii_path(path: bytes) -> bytes | None:
+def ascii_path(path: bytes) -> bytes | None:
     """The path with its domain as A-labels; None where the local part itself needs SMTPUTF8."""
     if path.isascii():
         return path

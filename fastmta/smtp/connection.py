@@ -9,13 +9,15 @@ Nothing that leaves has a bare CR or LF, an unstuffed dot, or a last line withou
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from fastmta._parser import normalize, stuff
 from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
 from fastmta.smtp.client import Client, Event, State, Transaction
+from fastmta.smtp.conversion import Gone
 from fastmta.tls.names import matching
 from fastmta.tls.upgrade import start_tls
 
@@ -72,10 +74,12 @@ class Connection(asyncio.Protocol):
         "_after_cr",
         "_at_line_start",
         "_ended",
+        "_held",
         "_loop",
         "_offset",
         "_owner",
         "_paused",
+        "_pieces",
         "_replies",
         "_size",
         "_timeouts",
@@ -108,6 +112,8 @@ class Connection(asyncio.Protocol):
         self._ended = self._paused = False
         self._offset = self._size = self._replies = 0
         self._at_line_start, self._after_cr = True, False
+        self._pieces: Iterator[bytes] | None = None  # of a message that is made 7-bit
+        self._held = b""
         self.client = client
         self.address = address
         self.cert_match = cert_match
@@ -133,6 +139,11 @@ class Connection(asyncio.Protocol):
         if event is _DONE:
             # Decided without asking: told in a turn of its own, so that many of these do not recurse.
             self._loop.call_soon(self._owner.transaction_done, self)
+
+    def reserve(self, transaction: Transaction) -> None:
+        """The connection is kept for a transaction that is being prepared; `start` follows, or `session_over`."""
+        self.transaction = transaction
+        self.deadline = self._loop.time() + self._timeouts.smtp_mail_timeout
 
     def rest(self) -> None:
         """No transaction for now: the connection waits for the next one for a while."""
@@ -262,6 +273,13 @@ class Connection(asyncio.Protocol):
         assert transaction is not None
         envelope = transaction.envelope
         size = envelope.size_bytes
+        self._pieces = None
+        if transaction.conversion is not None and self.client.needs_conversion(transaction):
+            self._pieces = transaction.conversion.pieces(partial(self._owner.read_body, transaction))
+            self._held = b""
+            self._at_line_start, self._after_cr = True, False
+            self._continue_body()
+            return
         if size <= SLICE_BYTES:
             body = self._owner.read_body(transaction, 0, size)
             if body is None or len(body) != size:
@@ -283,6 +301,9 @@ class Connection(asyncio.Protocol):
         """Writes slices until the socket has enough or the message is whole."""
         transaction = self.transaction
         assert transaction is not None and self._transport is not None
+        if self._pieces is not None:
+            self._continue_converted(self._pieces)
+            return
         while not self._paused and not self._transport.is_closing():
             length = min(SLICE_BYTES, self._size - self._offset)
             piece = self._owner.read_body(transaction, self._offset, length)
@@ -300,6 +321,29 @@ class Connection(asyncio.Protocol):
                 return
             self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
             self._transport.write(piece)
+
+    def _continue_converted(self, pieces: Iterator[bytes]) -> None:
+        """Writes the next piece of a message that is made 7-bit on its way; others get their turn between two."""
+        if self._paused or self._ended or self.client.state is not State.BODY or pieces is not self._pieces:
+            return
+        assert self._transport is not None
+        try:
+            following = next(pieces, None)
+        except Gone:
+            self._gone()
+            return
+        piece, self._held = self._held, following or b""  # the last piece is known for it by what follows
+        out = self._encoded(piece, last=following is None)
+        if following is None:
+            self._pieces = None
+            self.client.body_sent()
+            self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
+            self._transport.write(out + b".\r\n")
+            return
+        self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
+        if out:
+            self._transport.write(out)
+        self._loop.call_soon(self._continue_converted, pieces)
 
     def _encoded(self, piece: bytes, *, last: bool) -> bytes:
         """The piece as it goes over the wire: no bare CR or LF, dots doubled, and CRLF at the end of the last one."""

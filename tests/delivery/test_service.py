@@ -1,12 +1,23 @@
 """The service over a real store and a real socket: each reply's consequence for the queue."""
 
 import asyncio
+import email
+import email.policy
 
 import pytest
 
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.service import WITHHELD, WITHHELD_S
-from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, RecipientState, RecipientTail
+from fastmta.model.envelope import (
+    HAS_8BIT,
+    HAS_DOT_LINE,
+    NOTIFY_NEVER,
+    NOTIFY_SUCCESS,
+    QueuedTarget,
+    RecipientState,
+    RecipientTail,
+)
+from fastmta.runtime.metrics import METRICS
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
 
@@ -227,6 +238,66 @@ async def test_a_dead_destination_is_tried_by_a_flush_after_the_clock_went_back(
     rig.tick(10)
     await rig.store.queue.flush(queue_id)
     await rig.until(lambda: "destination.revived" in [line["event"] for line in rig.log()])
+
+
+SEVEN_BIT = ("SIZE 50000000", "DSN", "ENHANCEDSTATUSCODES")
+EIGHT_BIT_MAIL = b"Received: x\r\nDKIM-Signature: v=1\r\nSubject: x\r\n\r\n" + b"gr\xc3\xbcn = .\r\n.\r\n" * 20_000
+
+
+@pytest.mark.parametrize("body", [EIGHT_BIT_MAIL, EIGHT_BIT_MAIL[:188]])
+async def test_8bit_mail_is_made_7bit_where_the_server_takes_no_more(rig, body):
+    async with SmtpSink(capabilities=SEVEN_BIT) as sink:
+        ids = [await rig.queue(hop(sink), body=body, bits=HAS_8BIT | HAS_DOT_LINE) for _ in range(3)]
+        await rig.until(lambda: all(rig.store.queue.message(queue_id) is None for queue_id in ids))
+        await rig.settled()
+        for taken in sink.messages:
+            assert b"8BITMIME" not in taken.parameters
+            message = email.message_from_bytes(taken.data, policy=email.policy.default)
+            assert taken.data.isascii() and message.get_payload(decode=True) == body.partition(b"\r\n\r\n")[2]
+        assert len(sink.messages) == 3
+        lines = [line for line in rig.log() if line["event"] == "delivery.converted"]
+        assert [line["breaks"] for line in lines] == ["DKIM"] * 3
+    async with SmtpSink() as sink:
+        queue_id = await rig.queue(hop(sink), body=body, bits=HAS_8BIT | HAS_DOT_LINE)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert sink.messages[0].data == body
+
+
+async def test_8bit_mail_leaves_as_it_is_where_conversion_is_off(make_rig):
+    rig = make_rig(disable_mime_output_conversion=True)
+    async with SmtpSink(capabilities=SEVEN_BIT) as sink:
+        queue_id = await rig.queue(hop(sink), body=b"A: b\r\n\r\n\xe9\r\n", bits=HAS_8BIT)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        assert sink.messages[0].data.endswith(b"\xe9\r\n") and b"BODY" not in sink.messages[0].parameters
+
+
+async def test_a_report_about_8bit_mail_is_taken_by_any_server(rig):
+    """The next hop refuses the mail, and the sender's own server takes 7-bit only: he hears of it all the same."""
+    async with (
+        SmtpSink(replies={"RCPT": ["550 5.1.1 nein, gr\u00fc\u00dfe"]}) as far,
+        SmtpSink(capabilities=SEVEN_BIT) as near,
+    ):
+        rig.directory.mailboxes[b"s@a.test"] = QueuedTarget(b"s@a.test", hop(near))
+        queue_id = await rig.queue(hop(far), "r\u00fc@b.test".encode(), body=EIGHT_BIT_MAIL[:200], bits=HAS_8BIT)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None and near.messages)
+        (taken,) = near.messages
+        assert taken.data.isascii() and taken.sender == b""
+        text, status, original = email.message_from_bytes(taken.data, policy=email.policy.default).iter_parts()
+        assert "nein, gr\u00fc\u00dfe" in text.get_content()
+        assert status.get_payload()[1]["Final-Recipient"] == r"utf-8; r\x{FC}@b.test"
+        assert "gr\u00fcn" in original.get_payload()[0].get_content()
+
+
+async def test_a_double_bounce_is_a_warning_and_counted(rig):
+    async with SmtpSink(replies={"RCPT": ["550 5.1.1 no"]}) as sink:
+        queue_id = await rig.queue(hop(sink), sender=b"")
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.queue(b"error:5.1.1 no", sender=b"nobody@else.test")
+        await rig.until(lambda: not rig.everything())
+        dropped = [line for line in rig.log() if line["event"] == "delivery.bounce_dropped"]
+        assert [line["level"] for line in dropped] == ["warning"] * 2
+        for reason in ("double_bounce", "sender_refused"):
+            assert rig.services.cells[METRICS.bounces_dropped_total[reason]] == 1
 
 
 async def test_an_expired_message_bounces_with_its_last_reason(rig):

@@ -3,6 +3,7 @@
 import email
 import email.policy
 
+import msgspec
 import pytest
 
 from fastmta.model.envelope import (
@@ -95,7 +96,7 @@ def test_the_envelope_id_and_the_address_before_aliasing_are_told():
 
 def test_utf8_addresses_make_a_global_report():
     outcome = Outcome(RecipientTail("ü@b.test".encode()), Reply(550, "5.1.1", "no"))
-    raw = build(report(outcomes=[outcome], smtputf8=True))
+    raw = build(msgspec.structs.replace(report(outcomes=[outcome], smtputf8=True), eight_bit=True))
     message = email.message_from_bytes(raw)
     assert message.get_param("report-type") == "global-delivery-status"
     kinds = [part.get_content_type() for part in message.get_payload()]
@@ -139,3 +140,40 @@ def test_notify_decides_and_the_null_sender_never_gets_one(kind, notify, told):
 def test_the_status_is_made_from_the_code_where_there_is_none():
     assert status_of(Reply(452)) == "4.0.0"
     assert status_of(Reply(550, "5.7.1")) == "5.7.1"
+
+
+def test_whatever_the_server_said_a_report_to_elsewhere_is_7bit_and_valid():
+    said = "gr\u00fc\u00df " + "\u65e5\u672c " * 300 + "\u2028 \\x00" + "y" * 3000
+    tails = [
+        RecipientTail("\u00fc+=\\@b.test".encode(), orcpt="utf-8;\u00fc@b.test".encode(), original=b"o@a.test"),
+        RecipientTail(b"\xff\xfe@b.test", orcpt=b"rfc822;" + b"\xe9" * 500),
+        RecipientTail(b"r@b.test"),
+    ]
+    outcomes = [Outcome(tail, Reply(550, "5.1.1", said), "mx.b.test[192.0.2.1]") for tail in tails]
+    original = "Subject: \u00fc\r\n\r\nb\u00f6dy\r\n".encode()
+    for envelope in (
+        {},
+        {"smtputf8": True},
+        {"ret": "HDRS"},
+        {"ret": "HDRS", "smtputf8": True},
+        {"envid": b"\xff" * 99},
+    ):
+        raw = build(report(outcomes=outcomes, original=original, **envelope))
+        assert raw.isascii()
+        message, (text, status, quoted) = parts_of(raw)
+        assert message.get_param("report-type") == "delivery-status"
+        assert status.get_content_type() == "message/delivery-status" and "gr\u00fc\u00df" in text.get_content()
+        assert [str(part["Final-Recipient"]) for part in status.get_payload()[1:]] == [
+            r"utf-8; \x{FC}\x{2B}\x{3D}\x{5C}@b.test",
+            r"rfc822; \xff\xfe@b.test",
+            "rfc822; r@b.test",
+        ]
+        assert str(status.get_payload()[1]["Original-Recipient"]) == r"utf-8;\x{FC}@b.test"
+        if "smtputf8" in envelope:
+            assert quoted["Content-Transfer-Encoding"] == "base64"
+
+
+def test_a_boundary_is_never_longer_than_the_rfc_allows():
+    raw = build(msgspec.structs.replace(report(), hostname="h" * 63 + "." + "h" * 63 + ".test"))
+    message, _ = parts_of(raw)
+    assert len(message.get_boundary()) <= 70

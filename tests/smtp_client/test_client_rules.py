@@ -4,6 +4,7 @@ import pytest
 
 from fastmta.model.envelope import HAS_8BIT, NOTIFY_FAILURE, NOTIFY_SUCCESS, Envelope, RecipientTail
 from fastmta.smtp.client import Client, Event, State, Transaction, xtext
+from fastmta.smtp.conversion import Conversion
 
 EHLO = "250-mx.test hello\r\n250-PIPELINING\r\n250-SIZE 10000\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8"
 BODY = b"<body>\r\n.\r\n"
@@ -348,7 +349,14 @@ def test_8bit_needs_8bitmime(peer):
     old.hello("250 old")
     tx = transaction(bits=HAS_8BIT)
     assert old.client.needs_conversion(tx)
-    assert old.start(tx) == Event.DONE and tx.results[0].enhanced == "5.6.3"
+    assert old.start(tx) == Event.DONE and tx.results[0].enhanced == "5.6.3"  # nobody has made a plan for it
+    tx = transaction(bits=HAS_8BIT)
+    tx.conversion = Conversion([], 0, ())
+    old.start(tx)
+    assert b"BODY" not in old.take() and old.client.needs_conversion(tx)
+    tx = transaction(bits=HAS_8BIT)
+    tx.unconverted = True
+    assert not old.client.needs_conversion(tx)
 
 
 def test_utf8_addresses_need_smtputf8_but_domains_can_be_a_labels():
