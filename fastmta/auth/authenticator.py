@@ -12,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from fastmta.auth.passwords import HashedAccount, PasswordChecker
 from fastmta.auth.sasl import MECHANISMS, Credentials
+from fastmta.local.addresses import canonical_domain
 from fastmta.model.errors import TemporaryFailure
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
@@ -99,9 +100,16 @@ class Authenticator(Generic[A]):
         return tls or loopback or self._plain_text
 
     def login_address(self, name: str) -> str:
-        """The account that a login name stands for: the full address, a bare name in our own domain."""
-        folded = name.lower()
-        return folded if "@" in folded else f"{folded}@{self._domain}"
+        """The account that a login name stands for: the full address, its domain in either form of RFC 5890 §2.3.2.1,
+        or a bare name in our own domain.
+        """
+        local_part, at, domain = name.lower().rpartition("@")
+        if not at:
+            return f"{domain}@{self._domain}"
+        try:
+            return f"{local_part}@{canonical_domain(domain)}"
+        except ValueError:
+            return f"{local_part}@{domain}"
 
     def try_now(self, credentials: Credentials, service: str) -> A | None:
         """The account, if these credentials were right not long ago; None says only that `authenticate` has to look."""

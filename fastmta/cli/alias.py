@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastmta.cli.address import alias_address, target_address
+from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, CommandFailed
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import config_option, json_option, print_json, print_table
@@ -60,15 +61,22 @@ def list_(as_json: bool, config_path: str | None) -> None:
 
 @alias.command()
 @click.argument("address")
+@yes_option
 @config_option
-def delete(address: str, config_path: str | None) -> None:
+def delete(address: str, yes: bool, config_path: str | None) -> None:
     """Delete an alias."""
     config = load(config_path)
     name = alias_address(address, config)
 
-    async def work(_: Config, store: "MailStore") -> None:
-        if store.aliases.lookup(name) is None:
+    async def targets(_: Config, store: "MailStore") -> tuple[str, ...]:
+        found = store.aliases.lookup(name)
+        if found is None:
             raise CommandFailed(f"no such alias: {name}", EX_NOUSER)
+        return found
+
+    confirm(f"Delete the alias {name} of {', '.join(run_with(config, targets))}?", yes)
+
+    async def work(_: Config, store: "MailStore") -> None:
         await store.aliases.delete(name)
 
     run_with(config, work)

@@ -1,12 +1,13 @@
 """`fastmta mailbox`: what accounts hold; mail in and out as mbox and Maildir."""
 
-import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastmta.cli.address import account_address
+from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_NOUSER, CommandFailed
 from fastmta.cli.opened import run_with
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size
@@ -62,14 +63,14 @@ def list_(user: str, as_json: bool, config_path: str | None) -> None:
 
 @mailbox.command()
 @click.argument("user")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @config_option
 def purge(user: str, yes: bool, config_path: str | None) -> None:
     """Empty every mailbox of an account; the account stays."""
     config = load(config_path)
     name = account_address(user, config)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete all mail of {name}?", abort=True)
+    run_with(config, _known(name))  # whether there is such an account is told before anything is asked
+    confirm(f"Delete all mail of {name}?", yes)
 
     async def work(_: Config, store: "MailStore") -> None:
         await store.mailboxes.purge(_require(store, name).id)
@@ -113,6 +114,13 @@ def import_(user: str, path: Path, format_: str, name: str | None, config_path: 
         return await import_mailboxes(store, _require(store, address), path, format=format_, mailbox=name)
 
     print(f"{_messages(run_with(config, work))} read from {path}")
+
+
+def _known(name: str) -> "Callable[[Config, MailStore], Awaitable[None]]":
+    async def work(_: Config, store: "MailStore") -> None:
+        _require(store, name)
+
+    return work
 
 
 def _messages(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import config_option, json_option, plain, print_json, print_table, size, stamp
@@ -188,11 +189,14 @@ def requeue(selector: Selector, as_json: bool, config_path: str | None) -> None:
 
 @queue.command()
 @selector_options
+@yes_option
 @json_option
 @config_option
-def delete(selector: Selector, as_json: bool, config_path: str | None) -> None:
+def delete(selector: Selector, yes: bool, as_json: bool, config_path: str | None) -> None:
     """Delete recipients without telling their senders; a message goes with its last one."""
-    _withdraw(config_path, _given(selector), lambda store, q, n: store.queue.delete(q, n), "deleted", as_json)
+    _given(selector)
+    confirm("Delete what this selects, without telling the senders?", yes)
+    _withdraw(config_path, selector, lambda store, q, n: store.queue.delete(q, n), "deleted", as_json)
 
 
 @queue.command()

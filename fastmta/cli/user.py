@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastmta.cli.address import account_address, is_local_domain
+from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, EX_USAGE, CommandFailed
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size, stamp
@@ -48,9 +49,7 @@ def add(address: str, password_stdin: bool, quota: str | None, config_path: str 
             raise CommandFailed(f"{name} exists already", EX_DATAERR) from refused
 
     run_with(config, work)
-    if not is_local_domain(name, config):
-        domain = name.rpartition("@")[2]
-        print(f"fastmta: note: {domain} is not in mydestination or virtual_mailbox_domains", file=sys.stderr)
+    _note_foreign(name, config)
 
 
 @user.command("list")
@@ -86,10 +85,11 @@ def list_(as_json: bool, config_path: str | None) -> None:
             size(int(str(a["used_bytes"]))),
             _limit(int(str(a["quota_bytes"]))),
             a["created_at"],
+            "" if a["enabled"] else "disabled",
         )
         for a in found
     ]
-    print_table(("ADDRESS", "MESSAGES", "USED", "QUOTA", "CREATED"), rows, right=(1, 2, 3))
+    print_table(("ADDRESS", "MESSAGES", "USED", "QUOTA", "CREATED", "STATE"), rows, right=(1, 2, 3))
 
 
 @user.command()
@@ -111,14 +111,74 @@ def passwd(address: str, password_stdin: bool, config_path: str | None) -> None:
 
 @user.command()
 @click.argument("address")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("new_address")
+@config_option
+def rename(address: str, new_address: str, config_path: str | None) -> None:
+    """Give an account another address; its mail, password and the aliases for it stay.
+
+    Mail for the old address is refused from now on, unless an alias is made for it.
+    """
+    config = load(config_path)
+    name, new_name = account_address(address, config), account_address(new_address, config)
+
+    async def work(_: Config, store: "MailStore") -> None:
+        _require(store, name)
+        if store.aliases.lookup(new_name) is not None:
+            raise CommandFailed(f"{new_name} is an alias already", EX_DATAERR)
+        try:
+            await store.accounts.rename(
+                name, new_name, together=lambda unit: store.aliases.retarget(unit, name, new_name)
+            )
+        except Refused as refused:
+            if refused.code != "exists":
+                raise
+            raise CommandFailed(f"{new_name} exists already", EX_DATAERR) from refused
+
+    if name != new_name:
+        run_with(config, work)
+    _note_foreign(new_name, config)
+
+
+@user.command()
+@click.argument("address")
+@config_option
+def disable(address: str, config_path: str | None) -> None:
+    """Lock an account: no login, its sessions end, its mail is refused. What it holds stays."""
+    _set_enabled(address, False, config_path)
+
+
+@user.command()
+@click.argument("address")
+@config_option
+def enable(address: str, config_path: str | None) -> None:
+    """Open an account that was disabled."""
+    _set_enabled(address, True, config_path)
+
+
+def _set_enabled(address: str, enabled: bool, config_path: str | None) -> None:
+    config = load(config_path)
+    name = account_address(address, config)
+
+    async def work(_: Config, store: "MailStore") -> None:
+        _require(store, name)
+        await store.accounts.set_enabled(name, enabled)
+
+    run_with(config, work)
+
+
+@user.command()
+@click.argument("address")
+@yes_option
 @config_option
 def delete(address: str, yes: bool, config_path: str | None) -> None:
     """Delete an account with all its mail."""
     config = load(config_path)
     name = account_address(address, config)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {name} and all its mail?", abort=True)
+
+    async def messages(_: Config, store: "MailStore") -> int:
+        return store.accounts.usage(_require(store, name)[0])[1]
+
+    confirm(f"Delete {name} and its mail, {run_with(config, messages)} messages?", yes)
 
     async def work(_: Config, store: "MailStore") -> None:
         _require(store, name)
@@ -169,6 +229,12 @@ def read_password(from_stdin: bool) -> str:
     if length > PASSWORD_BYTES:
         raise CommandFailed(f"the password is longer than {PASSWORD_BYTES} bytes", EX_DATAERR)
     return password
+
+
+def _note_foreign(name: str, config: Config) -> None:
+    if not is_local_domain(name, config):
+        domain = name.rpartition("@")[2]
+        print(f"fastmta: note: {domain} is not in mydestination or virtual_mailbox_domains", file=sys.stderr)
 
 
 def _hash(password: str) -> str:

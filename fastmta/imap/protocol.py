@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
@@ -483,6 +484,14 @@ class ImapServer:
     def closed(self, connection: ImapProtocol) -> None:
         self._connections.discard(connection)
         self.services.sweep.discard(connection)
+
+    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
+        """(account, what ends it with a word) of every session that has logged in."""
+        return [
+            (c.session.account_id, partial(c.bye, b"This account is closed"))
+            for c in self._connections
+            if c.session.account_id
+        ]
 
     def drain(self) -> None:
         """`* BYE` to everyone, also to whoever comes; a command that is under way is finished first."""

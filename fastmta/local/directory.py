@@ -131,8 +131,11 @@ class LocalDirectory:
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         """Whether an account may send as `reverse_path`: its own address, extensions of it, what is an alias of it, and
-        what smtpd_sender_login_maps give it; and the null path.
+        what smtpd_sender_login_maps give it; and the null path. One that is closed or gone since may send nothing.
         """
+        account = self._store.accounts.lookup(login.lower())
+        if account is None or not account.enabled:
+            return False
         if not reverse_path:
             return True
         self._refresh()
@@ -145,13 +148,10 @@ class LocalDirectory:
                 return True
             if self.class_of(sender.domain) in (DomainClass.OTHER, DomainClass.RELAY):
                 return False
-            account = self._store.accounts.lookup(login.lower())
-            targets = self._expanded(sender).targets if account is not None else ()
+            targets = self._expanded(sender).targets
         except (ValueError, TemporaryFailure, PermanentFailure):
             return False
-        return account is not None and any(
-            isinstance(target, LocalTarget) and target.account_id == account.id for target in targets
-        )
+        return any(isinstance(target, LocalTarget) and target.account_id == account.id for target in targets)
 
     def class_of(self, domain: str) -> DomainClass:
         """The class of a canonical domain; relay_domains hold their subdomains too, as in Postfix."""

@@ -220,6 +220,11 @@ class Pop3Connection(asyncio.Protocol):
         self.deadline = self._server.services.loop.time() + POP3_LOGIN_TIMEOUT_S
         transport.close()
 
+    @property
+    def account_id(self) -> int:
+        """Whose maildrop is open, 0: nobody's."""
+        return self._account_id
+
     def _release(self) -> None:
         if self._account_id:
             self._server.locks.release(self._account_id)

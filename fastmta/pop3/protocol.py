@@ -1,6 +1,7 @@
 """The POP3 service of one worker: makes connections, and ends them when the worker leaves."""
 
 from collections.abc import Callable
+from functools import partial
 
 from fastmta.pop3.connection import Pop3Connection
 from fastmta.pop3.lock import MaildropLocks
@@ -40,6 +41,11 @@ class Pop3Server:
     def reload(self, services: Services) -> None:
         """New settings hold for new connections and new logins; none is ended."""
         self.services = services
+
+    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
+        """(account, what ends it with a word) of every session that has logged in."""
+        farewell = b"-ERR [AUTH] This account is closed\r\n"
+        return [(c.account_id, partial(c.close, farewell)) for c in self.connections if c.account_id]
 
     def drain(self) -> None:
         """Ends each session at its next quiet moment; one with deletions may still say QUIT."""

@@ -1,5 +1,6 @@
 """Accounts: who has mailboxes, under which address, with which password hash and quota."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -137,8 +138,29 @@ class Accounts:
 
         await commit_guarded(self._store, compose)
 
+    async def rename(
+        self, address: str, new_address: str, *, together: Callable[[Unit], None] = lambda unit: None
+    ) -> None:
+        """Gives an account another address; Refused("exists") where that is taken, Refused("missing") where there is
+        no such account. `together` adds to the unit what has to change with it.
+        """
+        old, new = canonical_address(address), canonical_address(new_address)
+        if not 0 < len(new.encode()) <= 500:
+            raise ValueError("an address has 1 to 500 bytes")
+
+        def compose() -> Unit:
+            account, unit = self._changing(old)
+            account.address = new
+            unit.put_new(TABLE_ACCOUNT_NAME, new.encode(), id_key(account.id))
+            unit.delete(TABLE_ACCOUNT_NAME, old.encode())
+            unit.put(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
+            together(unit)
+            return unit
+
+        await commit_guarded(self._store, compose)
+
     async def set_enabled(self, address: str, enabled: bool) -> None:
-        """Lets an account log in, or not; its mail is delivered all the same."""
+        """Opens an account or closes it: then nobody logs in, and its mail is refused (550 5.2.1)."""
 
         def compose() -> Unit:
             account, unit = self._changing(address)

@@ -48,6 +48,16 @@ class Aliases:
         unit.count(DIRECTORY_COUNTER, 1, -1)
         await self._store.commit(unit)
 
+    def retarget(self, unit: Unit, old: str, new: str) -> None:
+        """Adds to `unit` that aliases of the address `old` become aliases of `new`, as they are now."""
+        for name, targets in self.list():
+            if old in targets:
+                before = self._store.raw.get(TABLE_ALIAS, name.encode())
+                if before is not None:
+                    unit.guard(TABLE_ALIAS, name.encode(), before)
+                changed = tuple(dict.fromkeys(new if target == old else target for target in targets))
+                unit.put(TABLE_ALIAS, name.encode(), _encoder.encode(changed))
+
     async def delete(self, address: str) -> None:
         """Removes an alias; Refused("missing") where there is none."""
         key = canonical_address(address).encode()

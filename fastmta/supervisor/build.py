@@ -32,6 +32,7 @@ from fastmta.store import MailStore
 from fastmta.store.check import quick
 from fastmta.store.marks import LeftMarks, Mark
 from fastmta.supervisor.acceptor import Factory
+from fastmta.supervisor.closed import ClosedAccounts
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
@@ -70,6 +71,9 @@ class MailServer:
         except BaseException:
             self._store.close()
             raise
+        self._closed = ClosedAccounts(
+            self._store, place.loop, lambda: [*self._imap.logged_in(), *self._pop3.logged_in()]
+        )
         self._delivering = False
         services.bus.on_hops(self._hops_changed)
         services.bus.own(False)
@@ -265,6 +269,7 @@ class MailServer:
     def tick(self) -> None:
         self._watch.look()
         self._pickup.tick()
+        self._closed.look()
 
     def drain(self) -> None:
         for server in (self._smtp, self._imap, self._pop3):

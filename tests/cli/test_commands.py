@@ -90,7 +90,7 @@ def test_an_account_is_added_listed_and_deleted(cli):
     assert listed[1]["quota_bytes"] == 2 * 2**30
     assert "bill@example.test" in cli.ok("user", "list").out
     assert cli("user", "add", "bill", "--password-stdin", stdin="x\n").code == EX_DATAERR
-    cli.ok("user", "delete", "ann")
+    cli.ok("user", "delete", "ann", "--yes")
     assert len(cli.ok("user", "list", "--json").json) == 1
 
 
@@ -137,7 +137,7 @@ def test_aliases_are_added_replaced_listed_and_deleted(cli):
         {"address": "@example.test", "targets": ["bill@example.test"]},
         {"address": "sales@example.test", "targets": ["bill@example.test"]},
     ]
-    cli.ok("alias", "delete", "sales")
+    cli.ok("alias", "delete", "sales", "--yes")
     assert "sales" not in cli.ok("alias", "list").out
 
 
@@ -148,7 +148,7 @@ def test_mailboxes_are_listed_and_purged(cli):
     assert listed["INBOX"]["messages"] == 1
     assert listed["Sent"]["special_use"] == "\\Sent"
     assert cli.ok("mailbox", "list", "bill").out.splitlines()[1].startswith("INBOX")
-    cli.ok("mailbox", "purge", "bill")
+    cli.ok("mailbox", "purge", "bill", "--yes")
     assert sum(each["messages"] for each in cli.ok("mailbox", "list", "bill", "--json").json) == 0
 
 

@@ -68,9 +68,9 @@ def test_hold_and_release(full):
 
 
 def test_delete_takes_recipients_and_at_last_the_message(full):
-    full.ok("queue", "delete", "--recipient", "one@a.test")
+    full.ok("queue", "delete", "--recipient", "one@a.test", "--yes")
     assert recipients(full) == ["Four@c.test", "three@a.test", "two@b.test"]
-    full.ok("queue", "delete", "--all")
+    full.ok("queue", "delete", "--all", "--yes")
     assert recipients(full) == []
     assert full.ok("store", "check").out == "no problem found\n"
 

@@ -30,14 +30,16 @@ def test_what_is_being_sent_is_left_alone_and_the_rest_is_deleted(tmp_path: Path
                 held = await asyncio.to_thread(server.cli, "queue", "hold", "--recipient", SLOW, check=False)
                 assert held.returncode == 75
                 assert "1 recipient is being sent at this moment" in held.stderr
-                done = await asyncio.to_thread(server.cli, "queue", "delete", "--all", check=False)
+                done = await asyncio.to_thread(server.cli, "queue", "delete", "--all", "--yes", check=False)
                 assert done.stdout == "1 recipient deleted\n"
                 assert "1 recipient is being sent at this moment" in done.stderr
                 assert done.returncode == 75
                 assert [each["recipient"] for each in await asyncio.to_thread(server.queue)] == [SLOW]
             finally:
                 await asyncio.to_thread(server.kill)
-            done = await asyncio.to_thread(server.cli, "queue", "delete", "--all")  # nobody's hands: the store decides
+            done = await asyncio.to_thread(
+                server.cli, "queue", "delete", "--all", "--yes"
+            )  # nobody's hands: the store decides
             assert done.stdout == "1 recipient deleted\n"
             assert await asyncio.to_thread(server.queue) == []
 
