@@ -30,7 +30,9 @@ class Readiness:
         if trouble:
             return _not_ready(trouble)
         ready = max(1, self._board[Board.READY])  # this one may be faster than the supervisor's count
-        return Answer(200, f"ready: {ready} of {self._board[Board.SLOTS]} workers\n".encode())
+        stuck = self._board[Board.STUCK]
+        more = f"; {stuck} stuck, see the log" if stuck else ""
+        return Answer(200, f"ready: {ready} of {self._board[Board.SLOTS]} workers{more}\n".encode())
 
 
 def _not_ready(reason: str) -> Answer:

@@ -175,6 +175,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     workers_may_be_root: Annotated[bool, Key("bool", about="as root: workers stay root, default_user is not asked")] = (
         False
     )
+    worker_watchdog: Annotated[float, Key("time", default="30s", about="a stuck worker is replaced then; 0: never")] = (
+        30.0
+    )
     reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
     log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 

@@ -14,7 +14,8 @@ class Board(IntEnum):
     LAYOUT = 0  # of the metrics, so that a worker of another version does not write into them
     STARTED_AT_S = 1
     SLOTS = 2  # workers that should be there
-    READY = 3  # workers that are, and accept
+    READY = 3  # workers that are, and accept; one that is stuck does not
     RESTARTS = 4  # workers started again after a death
     STORE_FAILED = 5  # 1 while the workers that saw a failed store are being replaced
     RANGES_USED = 6  # ranges that some process has ever written, this one included
+    STUCK = 7  # workers whose loop does not turn

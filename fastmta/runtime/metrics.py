@@ -28,6 +28,7 @@ from typing import Final
 Cells = memoryview  # of format "Q": one process's range
 RANGE_BYTES: Final = 4096  # a page a process, so two processes never share a cache line
 CELLS: Final = RANGE_BYTES // 8
+HEARTBEAT: Final = CELLS - 1  # no metric: when this process's loop last turned, in monotonic milliseconds
 
 SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
 REJECT_REASONS: Final = (
@@ -150,7 +151,7 @@ class Metrics:
         self.commit_messages = self._histogram(
             "store_commit_messages", "Units that one commit carried", tuple(1 << i for i in range(9)), 1
         )
-        if self._next > CELLS:
+        if self._next > HEARTBEAT:
             raise RuntimeError(f"{self._next} metric cells do not fit in a range of {CELLS}")
         places = [(f.name, sorted(f.places.items())) for f in self.families]
         shapes = [(h.name, h.index, h.bounds) for h in self.histograms]

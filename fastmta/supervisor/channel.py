@@ -1,9 +1,9 @@
 """The wire between the supervisor and one worker: small JSON messages, with descriptors where needed, over
 SOCK_SEQPACKET.
 
-From the supervisor: `spec` (first, once), then `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`,
-`withdraw`. From the worker: `ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `leaving`. End of
-file tells each that the other has died.
+From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`. From the worker:
+`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `leaving`. End of file tells each that the
+other has died.
 """
 
 import socket
@@ -27,6 +27,13 @@ class Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         return cls(ours), cls(theirs)
+
+    @classmethod
+    def of(cls, fd: int) -> "Channel":
+        """The worker's end, by its inherited descriptor."""
+        sock = socket.socket(fileno=fd)
+        sock.set_inheritable(False)
+        return cls(sock)
 
     def fileno(self) -> int:
         return self.socket.fileno()

@@ -13,6 +13,7 @@ from typing import Final
 
 LISTEN: Final = "0A"  # as /proc/net/tcp has the state
 PROGRAM: Final = b"fastmta"
+WORKER_NAME: Final = "fastmta-w"  # of a worker's process, with its slot behind it
 
 
 def listening(family: int, host: str, port: int) -> dict[int, int]:
@@ -80,8 +81,7 @@ def eldest(pids: set[int]) -> int:
 
 def server_of(pid: int) -> int:
     """The supervisor of a worker of ours; any other process is its own."""
-    parent = parent_of(pid)
-    return parent if parent > 1 and PROGRAM in _command_line(parent) and _name(parent) == _name(pid) else pid
+    return parent_of(pid) or pid if _name(pid).startswith(WORKER_NAME) else pid
 
 
 def _command_line(pid: int) -> bytes:

@@ -7,6 +7,7 @@ without a connection lost. TERM and INT stop gracefully, a second one at once. T
 use, 78 the configuration is wrong.
 """
 
+import gc
 import os
 import resource
 import selectors
@@ -31,16 +32,21 @@ from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
 from fastmta.supervisor.listeners import AddressInUse, Listeners, addresses, inherited_sockets
 from fastmta.supervisor.notify import notify, notify_reloading
-from fastmta.supervisor.pool import EX_CONFIG, Pool
-from fastmta.supervisor.process import Worker
+from fastmta.supervisor.orphans import end, orphans
+from fastmta.supervisor.owning import HopsLock
+from fastmta.supervisor.pool import Pool
+from fastmta.supervisor.process import EX_CONFIG, Worker
 from fastmta.supervisor.status import describe
+from fastmta.supervisor.worker import Build
 
 LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
 WITHDRAW_S: Final = 5.0  # for workers to say what they are delivering; less than they then wait for the decision
 ANSWER_S: Final = 20.0  # for workers to answer a command
 IMPATIENT_S: Final = 1.0  # a TERM so long after the first one means now; a sooner one was the same, told to a group
 EX_TEMPFAIL: Final = 75
-WORKER_COMMAND: Final = [sys.executable, "-P", "-m", "fastmta.supervisor.worker"]
+TAKE_OVER_S: Final = 0.8  # for workers of a server that was killed to give their addresses back
+ORPHANS_LOOK_S: Final = 0.01
+ORPHANS_S: Final = 0.3  # of it before those that are left are killed
 
 
 class Asked:
@@ -58,7 +64,7 @@ class Supervisor:
     """One run of the server, from bound ports to the last worker's end."""
 
     def __init__(
-        self, config_path: str, config: Config, user: WorkersUser | None, lock_fd: int, command: list[str]
+        self, config_path: str, config: Config, user: WorkersUser | None, lock_fd: int, build: Build | None
     ) -> None:
         self.config_path = config_path
         self.config = config
@@ -67,7 +73,18 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.listeners = Listeners(inherited_sockets())
         self.lock_fd = lock_fd
-        self.pool = Pool(command, config_path, self.listeners, lock_fd, self.selector, self.log, self._on_message)
+        with acting_as_workers(user):
+            self.hops_lock = HopsLock(Path(config.data_directory))
+        self.bind()
+        self.pool = Pool(
+            build or _mail_server(),
+            config_path,
+            self.listeners,
+            self.hops_lock,
+            self.selector,
+            self.log,
+            self._on_message,
+        )
         self.signals: list[int] = []
         self.reloads: list[Asked] = []
         self.status_asked: list[Asked] = []
@@ -80,12 +97,11 @@ class Supervisor:
     def run(self) -> int:
         """Serves until stopped; the exit code."""
         self._configure()
-        endpoints, _ = self.listeners.change(addresses(self.config.listen), self._slots())
-        for endpoint in endpoints:
-            self.log.info("listener.bound", service=endpoint.address.service, address=endpoint.bound)
         self._catch_signals()
         with acting_as_workers(self.user):
             self.control = ControlSocket(Path(self.config.data_directory), self.selector, self._command)
+        gc.collect()
+        gc.freeze()  # what is imported now stays: no collection of a worker writes to these pages
         self.log.info("supervisor.started", version=__version__, config=self.config_path, workers=self._slots())
         self.pool.start_generation(self._slots(), [])
         try:
@@ -99,9 +115,31 @@ class Supervisor:
             with acting_as_workers(self.user):
                 self.control.close()
             self.listeners.close()
+            self.hops_lock.close()
             self.selector.close()
         self.log.info("supervisor.stopped")
         return self.pool.failed_code or 0
+
+    def bind(self) -> None:
+        """Listens on every address. Workers of a server that was killed give theirs back at once, unless they are
+        stuck: these are killed. AddressInUse where anybody else has one.
+        """
+        started = time.monotonic()
+        while True:
+            try:
+                endpoints, _ = self.listeners.change(addresses(self.config.listen), self._slots())
+                break
+            except AddressInUse:
+                left = orphans(Path(self.config.data_directory), self.user)
+                waited_s = time.monotonic() - started
+                if not left or waited_s > TAKE_OVER_S:
+                    raise
+                if waited_s > ORPHANS_S:
+                    self.log.warning("worker.killed", pids=left, reason="it kept an address of a server that is gone")
+                    end(left)
+            time.sleep(ORPHANS_LOOK_S)
+        for endpoint in endpoints:
+            self.log.info("listener.bound", service=endpoint.address.service, address=endpoint.bound)
 
     def _slots(self) -> int:
         return self.config.workers or len(os.sched_getaffinity(0))
@@ -300,8 +338,17 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
-    """Runs the server in the foreground until it is stopped; the exit code. `command` starts a worker, for tests."""
+def _mail_server() -> Build:
+    """What workers run, imported when the addresses are known to be ours: this takes a while."""
+    from fastmta.supervisor.build import build
+
+    return build
+
+
+def serve(config_path: str | Path, *, build: Build | None = None) -> int:
+    """Runs the server in the foreground until it is stopped; the exit code. `build` makes what a worker runs, where
+    that is not the mail server.
+    """
     log = get_logger()
     try:
         config = load(config_path)
@@ -322,7 +369,7 @@ def serve(config_path: str | Path, *, command: list[str] | None = None) -> int:
             )
         if os.geteuid() == 0 and user is None:
             log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
-        return Supervisor(str(config_path), config, user, lock_fd, command or WORKER_COMMAND).run()
+        return Supervisor(str(config_path), config, user, lock_fd, build).run()
     except (AddressInUse, DirectoryBusy) as error:
         print(f"fastmta: {error}", file=sys.stderr)
         return EX_TEMPFAIL

@@ -19,15 +19,18 @@ from typing import Any, Final, Protocol
 from fastmta.runtime.board import Board
 from fastmta.runtime.identity import WorkersUser
 from fastmta.runtime.log import Log
-from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
+from fastmta.runtime.metrics import HEARTBEAT, METRICS, Cells, SharedCells, reset_gauges
+from fastmta.supervisor.channel import MESSAGE_FDS, Channel
 from fastmta.supervisor.listeners import Endpoint, Listeners, close_endpoint
-from fastmta.supervisor.process import Worker, sealed_copy, spawn
+from fastmta.supervisor.owning import POLL_S, HopsLock
+from fastmta.supervisor.process import EX_CONFIG, Worker, sealed_copy, start
 from fastmta.supervisor.slots import Restarts
+from fastmta.supervisor.watchdog import Watchdog
+from fastmta.supervisor.worker import Build, Spec, run
 
 RANGES: Final = 4096  # 16 MB of address space; only those that were used cost memory
 GENERATIONS: Final = 3  # alive at once, the newest included
 STOP_S: Final = 20.0  # for a worker that was told to stop, before it is killed
-EX_CONFIG: Final = 78  # a worker's own verdict on what it was given: no restart can mend it
 
 
 class PoolConfig(Protocol):
@@ -35,6 +38,8 @@ class PoolConfig(Protocol):
 
     @property
     def reload_drain_time(self) -> float: ...
+    @property
+    def worker_watchdog(self) -> float: ...
 
 
 class Pool:
@@ -42,18 +47,20 @@ class Pool:
 
     def __init__(
         self,
-        command: list[str],
+        build: Build,
         config_path: str,
         listeners: Listeners,
-        lock_fd: int,
+        hops_lock: HopsLock,
         selector: BaseSelector,
         log: Log,
         on_message: Callable[[Worker, dict[str, Any]], None],
     ) -> None:
-        self._command = command
+        self._build = build
         self._config_path = config_path
         self._listeners = listeners
-        self._lock_fd = lock_fd
+        self._hops_lock = hops_lock
+        self._hops_free = False  # no worker of a server before this one walks hops any more
+        self._hops_looked_at = 0.0
         self._selector = selector
         self._log = log
         self._on_message = on_message
@@ -74,6 +81,7 @@ class Pool:
         self._adopted: dict[int, Worker] = {}  # slot that waits -> worker that accepts for it
         self._leftover: list[Endpoint] = []  # no longer listed; open until the old generation has let go
         self._drain_s = 600.0
+        self._watchdog = Watchdog(self.shared.range, log, self._stuck_changed)
         self.stopping = False
         self.failed_code: int | None = None
 
@@ -116,11 +124,12 @@ class Pool:
     @property
     def all_ready(self) -> bool:
         """Every slot has a worker that accepts."""
-        return sum(w.state == "ready" for w in self.current) == self.slots
+        return sum(w.serves for w in self.current) == self.slots
 
     def configure(self, config: PoolConfig, user: WorkersUser | None, private_files: dict[str, str]) -> None:
         """What the next worker is given."""
         self._drain_s = config.reload_drain_time
+        self._watchdog.limit_s = config.worker_watchdog
         self.user = user
         self.private_files = private_files if user else {}
 
@@ -145,43 +154,40 @@ class Pool:
         self._started.add(slot)
         number = self._free_ranges.pop()
         self.board[Board.RANGES_USED] = max(self.board[Board.RANGES_USED], number + 1)
-        try:
-            worker = spawn(self._command, slot, self.generation, number, self.user, first=first)
-        except OSError as error:  # out of processes or memory: the same as a worker that died at once
-            self._free_ranges.append(number)
-            self._log.error("worker.not_started", slot=slot, error=error.strerror, command=self._command[0])
-            if isinstance(error, PermissionError) and not self._ever_ready():
-                self._log.error(
-                    "config.rejected",
-                    error="default_user: that user may not run the program",
-                )
-                self.failed_code = EX_CONFIG
-            self._restart_at[slot] = time.monotonic() + max(1.0, self._deaths_of(slot).died(time.monotonic()))
-            return
-        self.workers.append(worker)
-        self._selector.register(worker.channel, EVENT_READ, lambda: self._readable(worker))
+        self.shared.range(number)[HEARTBEAT] = 0
         accept = self._listeners.of_slot(slot, self.slots)
         places, private = self.private_fds()
         sockets = [sock.fileno() for _, sock in accept]
-        sent = worker.channel.send(
-            "spec",
-            [self.shared.fd, self._lock_fd, *sockets, *private],
-            config_path=self._config_path,
-            slot=slot,
-            slots=self.slots,
-            generation=self.generation,
-            range=number,
-            ranges=RANGES,
-            layout=METRICS.layout,
-            own=all(w.released for w in self.old),
-            listeners=[(endpoint.address.service, endpoint.bound) for endpoint, _ in accept],
-            private=places,
-        )
-        for fd in private:
-            os.close(fd)
-        if not sent:
-            self._log.error("worker.not_started", slot=slot, pid=worker.pid)
+
+        def work(channel: Channel, fds: list[int]) -> int:
+            services = [endpoint.address.service for endpoint, _ in accept]
+            keys = {key: fds[len(sockets) + place] for key, place in places.items()}
+            listeners = list(zip(services, fds[: len(sockets)], strict=True))
+            spec = Spec(self._config_path, slot, self.slots, self.shared, number, listeners, keys)
+            return run(channel, spec, self._build)
+
+        try:
+            worker = start(
+                work,
+                [*sockets, *private],
+                slot=slot,
+                generation=self.generation,
+                range_number=number,
+                user=self.user,
+                first=first,
+            )
+        except OSError as error:  # out of processes or memory: the same as a worker that died at once
+            self._free_ranges.append(number)
+            self._log.error("worker.not_started", slot=slot, error=error.strerror)
+            self._restart_at[slot] = time.monotonic() + max(1.0, self._deaths_of(slot).died(time.monotonic()))
+            return
+        finally:
+            for fd in private:
+                os.close(fd)
+        self.workers.append(worker)
+        self._selector.register(worker.channel, EVENT_READ, lambda: self._readable(worker))
         self._log.info("worker.started", slot=slot, worker_pid=worker.pid, generation=self.generation)
+        self._settle()
 
     def _deaths_of(self, slot: int) -> Restarts:
         return self._restarts.setdefault(slot, Restarts())
@@ -208,6 +214,8 @@ class Pool:
                 if worker.state == "starting":
                     worker.state = "ready"
                 self._log.info("worker.ready", slot=worker.slot, worker_pid=worker.pid, seconds=message.get("seconds"))
+                for slot in self._restart_at:
+                    self._adopt(slot)
                 self._settle()
             case "released":
                 worker.released = True
@@ -221,8 +229,8 @@ class Pool:
 
     def _settle(self) -> None:
         """Takes the steps that a worker's new state allows: drain the old generation, own its hops, close leftovers."""
-        ready = sum(w.state == "ready" for w in self.current)
-        self.board[Board.READY] = ready
+        self.board[Board.READY] = sum(w.serves for w in self.current)
+        self.board[Board.STUCK] = sum(bool(w.stuck_at) for w in self.current)
         old = self.old
         if old and self.all_ready:
             for worker in old:
@@ -232,8 +240,10 @@ class Pool:
                     worker.channel.send("drain", seconds=self._drain_s)
         if all(w.released for w in old):
             for worker in self.current:
-                if not worker.leaving:
-                    worker.channel.send("own")
+                if self._hops_free and not worker.leaving and not worker.owns:
+                    share = self._hops_lock.share()
+                    worker.owns = worker.channel.send("own", [share])
+                    os.close(share)
             if not old or self.all_ready:
                 for endpoint in self._leftover:
                     close_endpoint(endpoint)
@@ -247,7 +257,7 @@ class Pool:
             self._died(worker)
 
     def _died(self, worker: Worker) -> None:
-        code = worker.process.returncode
+        code = worker.process.returncode or 0
         expected = worker.leaving
         how: dict[str, Any] = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
         tell = self._log.info if expected and code == 0 else self._log.error
@@ -260,11 +270,13 @@ class Pool:
         )
         self._unregister(worker)
         worker.channel.close()
+        os.close(worker.stack_fd)
         self.workers.remove(worker)
         reset_gauges(self.shared.range(worker.range))
         self._free_ranges.append(worker.range)
         for slot in [slot for slot, by in self._adopted.items() if by is worker]:
             del self._adopted[slot]
+            self._adopt(slot)
         if self.board[Board.STORE_FAILED] and not any(w.state == "stopping" for w in self.workers):
             self.board[Board.STORE_FAILED] = 0
         if code == EX_CONFIG and worker.state == "starting" and self.generation == 1 and not self._ever_ready():
@@ -272,7 +284,8 @@ class Pool:
         if worker.generation == self.generation and not self.stopping:
             self.board[Board.RESTARTS] += 1
             now = time.monotonic()
-            wait = self._deaths_of(worker.slot).died(now)
+            alone = not any(w.serves for w in self.current)
+            wait = self._deaths_of(worker.slot).died(now, alone=alone)
             self._restart_at[worker.slot] = now + wait
             if wait:
                 self._log.warning("worker.restart_delayed", slot=worker.slot, seconds=wait)
@@ -284,18 +297,32 @@ class Pool:
 
     def _adopt(self, slot: int) -> None:
         """Lets a sibling accept from the sockets of a slot that waits, so nobody hangs in their backlog."""
-        siblings = [w for w in self.current if w.state == "ready"]
-        if not siblings:
+        siblings = [w for w in self.current if w.serves and w.slot != slot]
+        if not siblings or slot in self._adopted or slot >= self.slots:
             return
         accept = [(e, s) for e, s in self._listeners.of_slot(slot, self.slots) if not e.shared]
-        listeners = [(endpoint.address.service, endpoint.bound) for endpoint, _ in accept]
-        if siblings[0].channel.send("adopt", [s.fileno() for _, s in accept], slot=slot, listeners=listeners):
-            self._adopted[slot] = siblings[0]
+        for at in range(0, len(accept), MESSAGE_FDS):
+            part = accept[at : at + MESSAGE_FDS]
+            listeners = [(endpoint.address.service, endpoint.bound) for endpoint, _ in part]
+            siblings[0].channel.send("adopt", [s.fileno() for _, s in part], slot=slot, listeners=listeners)
+        self._adopted[slot] = siblings[0]
 
     def _unadopt(self, slot: int) -> None:
         worker = self._adopted.pop(slot, None)
         if worker is not None:
             worker.channel.send("unadopt", slot=slot)
+
+    def _stuck_changed(self, worker: Worker) -> None:
+        """A worker's loop stands still, or turns again."""
+        if worker.generation == self.generation and not self.stopping:
+            if worker.stuck_at:
+                for slot in [slot for slot, by in self._adopted.items() if by is worker]:
+                    del self._adopted[slot]
+                    self._adopt(slot)
+                self._adopt(worker.slot)
+            else:
+                self._unadopt(worker.slot)
+        self._settle()
 
     def _unregister(self, worker: Worker) -> None:
         if worker.channel.fileno() in self._selector.get_map():
@@ -306,10 +333,18 @@ class Pool:
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, in monotonic seconds."""
         times = [*self._restart_at.values(), *(w.kill_at for w in self.workers if w.kill_at)]
+        look = self._watchdog.next_look(self.workers)
+        times += [look] if look is not None else []
+        times += [] if self._hops_free else [self._hops_looked_at + POLL_S]
         return min(times, default=None)
 
     def tick(self, now: float) -> None:
         """Starts the successors that are due and kills who did not leave in time."""
+        if not self._hops_free and now >= self._hops_looked_at + POLL_S:
+            self._hops_looked_at = now
+            self._hops_free = self._hops_lock.is_free()
+            self._settle()
+        self._watchdog.look(self.workers, now)
         for slot in [slot for slot, at in self._restart_at.items() if at <= now]:
             del self._restart_at[slot]
             if not self.stopping and slot < self.slots:

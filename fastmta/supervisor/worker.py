@@ -1,8 +1,6 @@
 """The life of one worker: it is told what it is, builds everything, accepts, and leaves when it is told to or left
 alone.
 
-    python -m fastmta.supervisor.worker FD      FD is its end of the channel (supervisor/channel.py)
-
 TERM: stops accepting, finishes transactions for a bounded time, says 421 and `* BYE`. HUP: rereads in place. When the
 channel closes the supervisor is gone, and the worker leaves as for TERM, so that a successor can have the data
 directory.
@@ -14,7 +12,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -28,9 +25,10 @@ from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
 from fastmta.runtime.board import Board
 from fastmta.runtime.log import Log, get_logger
-from fastmta.runtime.metrics import METRICS, Cells, SharedCells, local_cells, reset_gauges
+from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
 from fastmta.supervisor.acceptor import Acceptor, Factory
 from fastmta.supervisor.channel import Channel
+from fastmta.supervisor.watchdog import beat
 
 FINISH_S: Final = 10.0  # for transactions under way when we must leave
 GOODBYE_S: Final = 1.0  # for the last replies to reach their sockets
@@ -40,20 +38,17 @@ EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
 
 
-class Spec(msgspec.Struct):
-    """What the supervisor tells a new worker; descriptors follow in the order cells, lock, listeners, private files."""
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the supervisor gives a new worker; descriptors are those that it inherits."""
 
     config_path: str
     slot: int
     slots: int
-    generation: int
+    shared: SharedCells
     range: int
-    ranges: int
-    layout: int
-    own: bool
-    listeners: list[tuple[str, str]]
-    private: dict[str, int]
-    do: str = "spec"
+    listeners: list[tuple[str, int]]  # service, descriptor
+    private: dict[str, int]  # configuration key, descriptor of the file's bytes
 
 
 @dataclass(slots=True)
@@ -131,33 +126,31 @@ Build = Callable[[Place], Program]
 class WorkerLife:
     """One worker from its specification to its exit code."""
 
-    def __init__(self, channel: Channel, build: Build) -> None:
+    def __init__(self, channel: Channel, spec: Spec, build: Build) -> None:
         self._channel = channel
+        self._spec = spec
         self._build = build
         self._log = get_logger()
         self._leave = asyncio.Event()
         self._code = EX_OK
         self._patience_s = FINISH_S
         self._releasing = False
+        self._owning: list[int] = []  # our share of the right to walk hops (supervisor/owning.py)
         self._messages: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         started = time.monotonic()
-        received = await asyncio.get_running_loop().run_in_executor(None, self._channel.receive)
-        if received is None:
-            return EX_OK
-        message, fds = received
-        self._spec = spec = msgspec.convert(message, Spec)
-        self._keep = fds[1]  # the data directory's lock, ours while this process lives
+        spec = self._spec
         loop = asyncio.get_running_loop()
-        self._prepare_cells(fds[0])
+        self._board = spec.shared.range(0)
+        self._cells = spec.shared.range(spec.range)
+        reset_gauges(self._cells)
         self._log.attach(loop, self._cells, slot=spec.slot, pid=os.getpid())
         loop.set_exception_handler(self._callback_failed)
-        accept = fds[2 : 2 + len(spec.listeners)]
         try:
-            self._config = self._load(fds[2 + len(spec.listeners) :], spec.private)
+            self._config = self._load(spec.private)
             self._log.set_level(self._config.log_level)
-            place = Place(self._config, spec.slot, spec.slots, self._cells, self._board, self._shared, loop, self._log)
+            place = Place(self._config, spec.slot, spec.slots, self._cells, self._board, spec.shared, loop, self._log)
             self._program = self._build(place)
         except ConfigError as error:
             self._log.error("config.rejected", error=str(error))
@@ -165,6 +158,9 @@ class WorkerLife:
         except FastMTAError as error:
             self._log.error("worker.not_started", error=str(error))
             return EX_TEMPFAIL
+        finally:
+            for fd in spec.private.values():
+                os.close(fd)
         self._acceptor = Acceptor(loop, self._log)
         place.accepting = lambda: self._acceptor.accepting
         for name, number in (("stop", signal.SIGTERM), ("reload", signal.SIGHUP)):
@@ -172,10 +168,8 @@ class WorkerLife:
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor decides
         self._channel.socket.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._readable)
-        if spec.own:
-            self._program.own()
         try:
-            for (service, _), fd in zip(spec.listeners, accept, strict=True):
+            for service, fd in spec.listeners:
                 await self._accept(spec.slot, service, fd)
         except ConfigError as error:
             self._log.error("config.rejected", error=str(error))
@@ -191,21 +185,11 @@ class WorkerLife:
             ticking.cancel()
         return self._code
 
-    def _prepare_cells(self, fd: int) -> None:
-        spec = self._spec
-        self._shared: SharedCells | None = SharedCells(fd, spec.ranges)
-        self._board = self._shared.range(0)
-        self._cells = self._shared.range(spec.range)
-        if spec.layout != METRICS.layout:  # the program was upgraded under a supervisor of the version before
-            self._log.warning("metrics.layout_differs", remedy="restart the server to count again")
-            self._shared, self._cells = None, local_cells()
-        reset_gauges(self._cells)
-
-    def _load(self, fds: list[int], private: dict[str, int]) -> Config:
+    def _load(self, private: dict[str, int]) -> Config:
         """Reads the configuration; files that only root may read come as descriptors."""
         config = load(self._spec.config_path)
         if private:
-            paths = {key: f"/proc/self/fd/{fds[place]}" for key, place in private.items()}
+            paths = {key: f"/proc/self/fd/{fd}" for key, fd in private.items()}
             config = msgspec.structs.replace(config, tls=msgspec.structs.replace(config.tls, **paths))
         return config
 
@@ -244,8 +228,7 @@ class WorkerLife:
             case "stop":
                 self._stop(EX_OK)
             case "own":
-                if not self._releasing:
-                    self._program.own()
+                self._own(fds)
             case "reload":
                 self._reload(message, fds)
             case "drain":
@@ -260,6 +243,25 @@ class WorkerLife:
                 busy = self._program.withdraw([(q, n) for q, n in message["recipients"]])
                 self._channel.send("withdrawn", number=message["number"], busy=busy)
 
+    def _own(self, fds: list[int]) -> None:
+        """Walks the slot's hops from now on; the descriptors are our share of the right to."""
+        if self._releasing:
+            self._let_go(fds)
+        else:
+            self._owning += fds
+            self._program.own()
+
+    def _let_go(self, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        fds.clear()
+
+    async def _release(self) -> None:
+        """Lets go of the hops, and only then says so."""
+        await self._program.release(FINISH_S)
+        self._let_go(self._owning)
+        self._channel.send("released")
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="worker.order")
         self._messages.add(task)
@@ -268,7 +270,7 @@ class WorkerLife:
     def _reload(self, message: dict[str, Any], fds: list[int]) -> None:
         error = ""
         try:
-            config = self._load(fds, message.get("private", {}))
+            config = self._load({key: fds[place] for key, place in message.get("private", {}).items()})
             self._program.reload(config)
             self._config = config
             self._log.set_level(config.log_level)
@@ -290,8 +292,7 @@ class WorkerLife:
             return
         self._releasing = True
         self._acceptor.close()
-        await self._program.release(FINISH_S)
-        self._channel.send("released")
+        await self._release()
         deadline = time.monotonic() + seconds
         while self._program.sessions and time.monotonic() < deadline and not self._leave.is_set():
             try:
@@ -309,6 +310,7 @@ class WorkerLife:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
+            beat(self._cells)
             due = max(due + 1.0, loop.time())
             await asyncio.sleep(due - loop.time())
             try:
@@ -327,12 +329,12 @@ class WorkerLife:
         self._acceptor.close()
         deadline = loop.time() + (FINISH_S if self._code == EX_OK else GOODBYE_S)
         self._program.drain()
-        release = None if self._releasing else loop.create_task(self._program.release(FINISH_S), name="worker.release")
+        release = None if self._releasing else loop.create_task(self._release(), name="worker.release")
+        self._releasing = True
         await self._sessions_end(deadline)
         self._program.close_all("shutting down")
         if release is not None:
             await release
-            self._channel.send("released")
         await self._sessions_end(loop.time() + GOODBYE_S)
         await self._program.close()
         self._log.detach()
@@ -343,13 +345,11 @@ class WorkerLife:
             await asyncio.sleep(0.02)
 
 
-def run(fd: int, build: Build) -> int:
-    """Runs a worker on the channel `fd` until it leaves; its exit code."""
-    sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)
+def run(channel: Channel, spec: Spec, build: Build) -> int:
+    """Runs a worker until it leaves; its exit code."""
 
     async def live() -> int:
-        return await WorkerLife(Channel(sock), build).run()
+        return await WorkerLife(channel, spec, build).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -360,13 +360,3 @@ def run(fd: int, build: Build) -> int:
         except Exception as error:
             get_logger().exception("worker.failed", error)
             return EX_SOFTWARE
-
-
-def main() -> int:
-    from fastmta.supervisor.build import build  # late: a stub worker of the tests builds something else
-
-    return run(int(sys.argv[1]), build)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,7 +17,13 @@ from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.metrics import METRICS
 from fastmta.supervisor.main import serve
-from fastmta.supervisor.worker import Place, run
+from fastmta.supervisor.worker import Place
+
+
+def spin() -> None:
+    """Holds the loop for ever."""
+    while True:
+        pass
 
 
 class Session(asyncio.Protocol):
@@ -51,6 +57,10 @@ class Session(asyncio.Protocol):
                 answer = b"yes" if program.owns else b"no"
             elif word == b"NAME":
                 answer = program.config.myhostname.encode()
+            elif word == b"SPIN":
+                spin()
+            elif word == b"CRASH_AT":
+                answer = os.environ.get("FASTMTA_CRASH_AT", "nothing").encode()
             elif word == b"PRIVATE":
                 answer = program.key
             self.transport.write(answer + b"\r\n")
@@ -125,6 +135,4 @@ class StubProgram:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "worker":
-        raise SystemExit(run(int(sys.argv[2]), StubProgram))
-    raise SystemExit(serve(sys.argv[1], command=[sys.executable, __file__, "worker"]))
+    raise SystemExit(serve(sys.argv[1], build=StubProgram))

@@ -126,7 +126,7 @@ def test_a_server_that_is_leaving_is_waited_for(begin: Begin) -> None:
         second = begin("same", config(), ready=False)
         eventually(lambda: "supervisor.waiting" in second.log, "the next one waits")
         line(sock, "DONE")
-    eventually(lambda: second.status().get("ready"), "the next one serves")
+    eventually(lambda: "supervisor.ready" in second.log, "the next one serves")
 
 
 def test_ports_are_kept_through_reloads_and_given_back(begin: Begin) -> None:

@@ -7,14 +7,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastmta.supervisor.main import WORKER_COMMAND
-from fastmta.supervisor.process import spawn
 from tests.supervisor.running import Server, eventually, python
 
 STUB = str(Path(__file__).with_name("stub_server.py"))
@@ -105,10 +104,10 @@ def test_connections_that_wait_in_the_backlog_survive_the_workers_death(start: S
 
 def test_a_worker_that_keeps_dying_waits_while_a_sibling_accepts_for_it(start: Start) -> None:
     server = start(config(2))
-    for _ in range(3):
+    for deaths in range(1, 4):
         eventually(lambda: server.status()["ready"], "ready")
         os.kill(next(w["pid"] for w in server.status()["workers"] if w["slot"] == 0), signal.SIGKILL)
-        eventually(lambda: not server.status()["ready"], "seen dead")
+        eventually(lambda count=deaths: server.log.count('"worker.died"') == count, "seen dead")
     assert "worker.restart_delayed" in server.log
     for _ in range(16):
         with server.connect() as sock:
@@ -116,6 +115,34 @@ def test_a_worker_that_keeps_dying_waits_while_a_sibling_accepts_for_it(start: S
     eventually(lambda: server.status()["ready"], "back after its wait")
     for _ in range(16):
         with server.connect() as sock:
+            assert line(sock).startswith("220 ")
+
+
+def test_the_only_worker_is_replaced_at_once_however_often_it_dies(start: Start) -> None:
+    server = start()
+    where = server.address("smtp")
+    for _ in range(6):
+        with socket.create_connection(where, timeout=15) as sock:
+            pid = int(line(sock).split()[2])
+            os.kill(pid, signal.SIGKILL)
+            began = time.monotonic()
+            with socket.create_connection(where, timeout=15) as other:
+                assert int(line(other).split()[2]) != pid
+            assert time.monotonic() - began < 1.0
+    assert "worker.restart_delayed" not in server.log
+
+
+def test_a_slot_that_waits_is_served_though_its_sibling_dies_too(start: Start) -> None:
+    server = start(config(2))
+    for deaths in range(1, 4):
+        eventually(lambda: server.status()["ready"], "ready")
+        os.kill(next(w["pid"] for w in server.status()["workers"] if w["slot"] == 0), signal.SIGKILL)
+        eventually(lambda count=deaths: server.log.count('"worker.died"') == count, "seen dead")
+    eventually(lambda: '"listener.adopted"' in server.log, "adopted")
+    os.kill(next(w["pid"] for w in server.status()["workers"] if w["slot"] == 1), signal.SIGKILL)
+    for _ in range(16):
+        with server.connect() as sock:
+            sock.settimeout(1.0)
             assert line(sock).startswith("220 ")
 
 
@@ -228,32 +255,57 @@ def test_a_failed_store_replaces_all_workers(start: Start) -> None:
     assert "store.failed" in server.log
 
 
-def test_workers_leave_when_the_supervisor_is_killed_and_a_new_one_waits_for_them(start: Start, tmp_path: Path) -> None:
+def test_a_new_supervisor_serves_at_once_while_the_dead_ones_worker_finishes(start: Start, tmp_path: Path) -> None:
     server = start()
-    old = server.pids[0]
+    where = server.address("smtp")
+    text = config(listen=f'smtp = ["{where[0]}:{where[1]}"]')
     with server.connect() as sock:
         line(sock)
         line(sock, "HOLD")
+        eventually(lambda: line(sock, "OWN") == "yes", "the first owns")
         server.process.kill()  # type: ignore[union-attr]
         server.process.wait()  # type: ignore[union-attr]
-        second = Server(tmp_path, config(), python(STUB), PYTHONPATH=PATHS).start(ready=False)
+        second = Server(tmp_path, text, python(STUB), PYTHONPATH=PATHS).start(ready=False)
         try:
-            eventually(lambda: "supervisor.waiting" in second.log, "the second waits")
-            line(sock, "DONE")
-            eventually(lambda: second.status().get("ready"), "the second serves")
-            assert old not in second.pids
+            eventually(lambda: second.log.count('"supervisor.ready"') == 2, "the second serves")
+            with second.connect() as fresh:
+                assert line(fresh).startswith("220 ")
+                assert line(sock, "PING") == "OK"
+                line(sock, "DONE")
+                eventually(lambda: line(fresh, "OWN") == "yes", "and owns when the first has let go")
             assert second.stop() == 0
         finally:
             second.kill()
 
 
-def test_a_crash_point_is_not_inherited_by_the_successor(start: Start, tmp_path: Path) -> None:
+def test_hops_have_no_second_owner_while_a_dead_supervisors_worker_lives(start: Start, tmp_path: Path) -> None:
+    server = start()
+    old = server.pids[0]
+    os.kill(old, signal.SIGSTOP)
+    server.process.kill()  # type: ignore[union-attr]
+    server.process.wait()  # type: ignore[union-attr]
+    second = Server(tmp_path, config(), python(STUB), PYTHONPATH=PATHS).start()
+    try:
+        with second.connect() as sock:
+            line(sock)
+            assert line(sock, "OWN") == "no"
+            os.kill(old, signal.SIGKILL)
+            eventually(lambda: line(sock, "OWN") == "yes", "it owns")
+    finally:
+        second.kill()
+
+
+def test_a_crash_point_is_not_inherited_by_the_successor(start: Start) -> None:
     server = start(config(), FASTMTA_CRASH_AT="before_250")
     pid = server.pids[0]
-    assert b"FASTMTA_CRASH_AT=before_250" in Path(f"/proc/{pid}/environ").read_bytes()
+    with server.connect() as sock:
+        line(sock)
+        assert line(sock, "CRASH_AT") == "before_250"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: server.status()["ready"] and server.pids != [pid], "a successor")
-    assert b"FASTMTA_CRASH_AT" not in Path(f"/proc/{server.pids[0]}/environ").read_bytes()
+    with server.connect() as sock:
+        line(sock)
+        assert line(sock, "CRASH_AT") == "nothing"
 
 
 def test_a_configuration_that_no_worker_can_use_ends_the_server(start: Start) -> None:
@@ -371,14 +423,3 @@ def test_workers_drop_to_default_user_and_still_get_the_private_key(tmp_path: Pa
             assert server.stop() == 0
         finally:
             server.kill()
-
-
-def test_a_worker_takes_no_module_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "fastmta"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise SystemExit('the working directory came first')\n")
-    monkeypatch.chdir(tmp_path)
-    worker = spawn(WORKER_COMMAND, 0, 1, 1, None, first=True)
-    worker.channel.close()  # nobody tells it what it is, so it leaves
-    eventually(lambda: worker.process.poll() is not None, "the worker's end")
-    assert worker.process.returncode == 0
