@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("queue.concurrency", RULES),
     ("queue.ownership", RULES),
     ("auth.sasl", RULES),
+    ("authentication", SERVICES),
     ("auth", SERVICES),
     ("dns", SERVICES),
     ("tls", SERVICES),

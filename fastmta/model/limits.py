@@ -55,6 +55,22 @@ PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, abo
 PASSWORD_CHECKS_OF_ADDRESS: Final = 256  # waiting, in a process: at 30 ms each about 4 s of two threads; beyond it 454
 PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in turn, so this bounds memory, not a wait
 
+# --- message authentication ---
+AUTHENTICATED_HEADER_BYTES: Final = 1 << 20  # a longer header section is not read; RFC 5322 sets no limit
+AUTHENTICATED_BODY_PIECE: Final = 1 << 18  # a body is hashed in pieces of this size
+DKIM_SIGNATURES: Final = 10  # of a message that are verified; each may cost a look-up and a public-key operation
+DKIM_RSA_BITS: Final = (1024, 8192)  # RFC 8301 §3.2 asks for 1024 to 4096; a longer key costs too much to verify
+DKIM_SIGNED_NAMES: Final = 1000  # in h= of one signature
+DKIM_CLOCK_SKEW_S: Final = 300  # how far in the future a signature may be dated
+ARC_SETS: Final = 50  # RFC 8617 §4.2.1
+SPF_LOOKUPS: Final = 10  # RFC 7208 §4.6.4
+SPF_VOID_LOOKUPS: Final = 2  # RFC 7208 §4.6.4
+SPF_NAMES: Final = 10  # MX hosts or PTR names of one mechanism, RFC 7208 §4.6.4
+SPF_EXPLANATION_BYTES: Final = 512  # of an explanation that we pass on
+SPF_TIME_S: Final = 20.0  # a whole check; RFC 7208 §4.6.4 asks for at least 20
+DMARC_WALK_QUERIES: Final = 8  # RFC 9989 §4.10
+DMARC_AUTHORS: Final = 5  # domains in From that are judged
+
 # --- IMAP ---
 IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4: at least 8192 a line
 IMAP_ID_BYTES: Final = 40_960  # of an ID, before login too: 30 pairs of 30 and 1,024 octets (RFC 2971 §3.3)

@@ -1,0 +1,180 @@
+"""ARC: whether a message's chain of custody holds (RFC 8617 §5.2)."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from fastmta.authentication.bodies import Bodies
+from fastmta.authentication.canonical import canonical_field
+from fastmta.authentication.message import Field
+from fastmta.authentication.signature import (
+    ALGORITHMS,
+    Offload,
+    Outcome,
+    TxtLookup,
+    acceptable,
+    fetch_key,
+    parse_signature,
+    unsigned_form,
+    verify_signature,
+)
+from fastmta.authentication.tags import TagError, decode_base64, parse_tags, without_spaces
+from fastmta.model.limits import ARC_SETS
+
+SEAL: Final = b"arc-seal"
+SIGNATURE: Final = b"arc-message-signature"
+RESULTS: Final = b"arc-authentication-results"
+_KINDS: Final = (RESULTS, SIGNATURE, SEAL)
+_NOT_IN_SEAL: Final = ("h", "bh", "c", "l", "q", "x")  # RFC 8617 §4.1.3: a seal that has h= fails
+
+
+class ArcSet(NamedTuple):
+    """The three fields of one instance."""
+
+    instance: int
+    results: Field
+    signature: Field
+    seal: Field
+
+
+class ArcVerdict(NamedTuple):
+    """The chain's end. `instance` is the highest one that was seen, 0 where there is none."""
+
+    result: str  # none, pass, fail
+    instance: int
+    reason: str
+    oldest_pass: int = 0
+    sealers: tuple[str, ...] = ()  # d= of the seals, the first instance's first
+
+
+class BrokenChain(ValueError):
+    """The sets are not what RFC 8617 §5.2 asks for; the text says why."""
+
+    def __init__(self, instance: int, reason: str) -> None:
+        super().__init__(reason)
+        self.instance = instance
+
+
+def instance_of(field: Field) -> int:
+    """i= of an ARC field; TagError where there is no valid one."""
+    if field.name == RESULTS:
+        first, found, _ = field.value.partition(b";")
+        name, equals, value = without_spaces(first).partition(b"=")
+        if not (found and equals and name.lower() == b"i"):
+            raise TagError("ARC-Authentication-Results does not begin with i=")
+    else:
+        value = without_spaces(parse_tags(field.value).get("i", b""))
+    if not value.isdigit() or not 1 <= len(value) <= 2 or not 1 <= int(value) <= ARC_SETS:
+        raise TagError(f"i= is not a number from 1 to {ARC_SETS}")
+    return int(value)
+
+
+def collect_sets(fields: Sequence[Field]) -> list[ArcSet]:
+    """The sets by ascending instance; BrokenChain where they are not whole, unique and without a gap."""
+    found: dict[bytes, dict[int, Field]] = {kind: {} for kind in _KINDS}
+    highest = 0
+    for field in fields:
+        if field.name not in found:
+            continue
+        try:
+            instance = instance_of(field)
+        except TagError as error:
+            raise BrokenChain(highest, str(error)) from error
+        highest = max(highest, instance)
+        if instance in found[field.name]:
+            raise BrokenChain(highest, f"instance {instance} stands twice")
+        found[field.name][instance] = field
+    sets = []
+    for instance in range(1, highest + 1):
+        if any(instance not in found[kind] for kind in _KINDS):
+            raise BrokenChain(highest, f"the set of instance {instance} is not whole")
+        sets.append(ArcSet(instance, *(found[kind][instance] for kind in _KINDS)))
+    return sets
+
+
+def has_chain(fields: Sequence[Field]) -> bool:
+    return any(field.name in _KINDS for field in fields)
+
+
+async def verify_arc(
+    fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
+) -> ArcVerdict:
+    """The chain's state as the next seal's cv= would say it."""
+    if not has_chain(fields):
+        return ArcVerdict("none", 0, "")
+    try:
+        sets = collect_sets(fields)
+        seals = [_seal_tags(one) for one in sets]
+    except BrokenChain as error:
+        return ArcVerdict("fail", error.instance, str(error))
+    newest = sets[-1]
+    outcome = await _message_signature(newest, fields, bodies, dns, offload, now)
+    if outcome.result != "pass":
+        return ArcVerdict("fail", newest.instance, f"message signature {newest.instance}: {outcome.reason}")
+    for place in range(len(sets) - 1, -1, -1):
+        reason = await _seal(sets[: place + 1], seals[place], dns, offload)
+        if reason:
+            return ArcVerdict("fail", newest.instance, f"seal {place + 1}: {reason}")
+    domains = tuple(without_spaces(tags["d"]).decode("ascii", "replace").lower() for tags in seals)
+    return ArcVerdict("pass", newest.instance, "", sealers=domains)
+
+
+def _seal_tags(one: ArcSet) -> dict[str, bytes]:
+    """The seal's tags; BrokenChain where its form or its cv= breaks the chain (§5.2 items 2 and 3)."""
+    try:
+        tags = parse_tags(one.seal.value)
+    except TagError as error:
+        raise BrokenChain(one.instance, f"seal {one.instance}: {error}") from error
+    for name in ("a", "b", "cv", "d", "s"):
+        if not tags.get(name):
+            raise BrokenChain(one.instance, f"seal {one.instance} has no {name}=")
+    for name in _NOT_IN_SEAL:
+        if name in tags:
+            raise BrokenChain(one.instance, f"seal {one.instance} has {name}=")
+    wanted = b"none" if one.instance == 1 else b"pass"
+    if tags["cv"].lower() != wanted:
+        raise BrokenChain(one.instance, f"seal {one.instance} says cv={tags['cv'][:20].decode('ascii', 'replace')}")
+    return tags
+
+
+async def _message_signature(
+    newest: ArcSet, fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
+) -> Outcome:
+    try:
+        signature = parse_signature(newest.signature, arc=True)
+    except TagError as error:
+        return Outcome("fail", str(error))
+    if SEAL in [name.lower() for name in signature.names]:  # RFC 8617 §4.1.2
+        return Outcome("fail", "ARC-Seal is signed")
+    outcome = acceptable(signature, now)
+    if outcome is None or outcome.reason == "From is not signed":
+        outcome, _ = await verify_signature(signature, fields, bodies.digest(signature.body_form), dns, offload)
+    return outcome
+
+
+async def _seal(sets: Sequence[ArcSet], tags: dict[str, bytes], dns: TxtLookup, offload: Offload) -> str:
+    """Why the last of `sets` has a seal that does not hold, or "" (§5.1.1, relaxed form of all fields so far)."""
+    algorithm = tags["a"].lower().decode("ascii", "replace")
+    if algorithm not in ALGORITHMS:
+        return "unknown algorithm"
+    try:
+        signature = decode_base64(tags["b"])
+    except TagError as error:
+        return str(error)
+    domain = without_spaces(tags["d"]).decode("ascii", "replace").lower()
+    selector = without_spaces(tags["s"]).decode("ascii", "replace").lower()
+    key = await fetch_key(dns, selector, domain, algorithm)
+    if isinstance(key, Outcome):
+        return key.reason
+    return "" if await offload(key.verify, seal_digest(sets), signature) else "signature did not verify"
+
+
+def seal_digest(sets: Sequence[ArcSet]) -> bytes:
+    """What the seal of the last set signs."""
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(canonical_field(one.results, "relaxed"))
+        digest.update(canonical_field(one.signature, "relaxed"))
+        digest.update(canonical_field(one.seal, "relaxed") if one is not sets[-1] else b"")
+    digest.update(unsigned_form(sets[-1].seal, "relaxed"))
+    return digest.digest()

@@ -1,0 +1,43 @@
+"""The hashes of one message's body in the forms that its signatures ask for, made in one pass."""
+
+from collections.abc import Iterable, Sequence
+
+from fastmta.authentication.canonical import BodyHash, Form
+from fastmta.authentication.message import Field
+from fastmta.authentication.tags import TagError, parse_tags, without_spaces
+
+_SIGNATURES = (b"dkim-signature", b"arc-message-signature")
+
+
+class Bodies:
+    """Fed with the body in pieces; `digest` ends it."""
+
+    __slots__ = ("_digests", "_hashers")
+
+    def __init__(self, forms: Iterable[Form] = ("simple", "relaxed")) -> None:
+        self._hashers = {form: BodyHash(form) for form in forms}
+        self._digests: dict[Form, bytes] = {}
+
+    def update(self, piece: bytes) -> None:
+        for hasher in self._hashers.values():
+            hasher.update(piece)
+
+    def digest(self, form: Form) -> bytes:
+        """The SHA-256 of the body in this form, which must be one of those given at first."""
+        known = self._digests.get(form)
+        if known is None:
+            known = self._digests[form] = self._hashers[form].digest()
+        return known
+
+
+def forms_needed(fields: Sequence[Field]) -> tuple[Form, ...]:
+    """The forms that a message's signatures ask for: one that is not needed is not paid for."""
+    needed: set[Form] = set()
+    for field in fields:
+        if field.name in _SIGNATURES:
+            try:
+                form = without_spaces(parse_tags(field.value).get("c", b"")).lower().partition(b"/")[2]
+            except TagError:
+                continue
+            needed.add("relaxed" if form == b"relaxed" else "simple")
+    return tuple(sorted(needed))

@@ -1,0 +1,69 @@
+"""DMARC policy records (RFC 9989 §4.7): text to values. Unknown tags, and the removed pct, rf and ri, mean nothing."""
+
+from typing import Final, Literal, NamedTuple
+
+Policy = Literal["none", "quarantine", "reject"]
+_POLICIES: Final = {b"none": "none", b"quarantine": "quarantine", b"reject": "reject"}
+
+
+class DmarcRecord(NamedTuple):
+    """A policy record. None in `p` and its like: not said, or not understood."""
+
+    p: Policy | None
+    sp: Policy | None
+    np: Policy | None
+    strict_dkim: bool
+    strict_spf: bool
+    psd: Literal["y", "n", "u"]
+    testing: bool
+    rua: tuple[str, ...]
+
+
+def parse_record(raw: bytes) -> DmarcRecord | None:
+    """The record, or None where the text is none: "v=DMARC1" comes first, and its case counts."""
+    head = raw.partition(b";")[0]
+    name, equals, version = head.partition(b"=")
+    if name.strip(b" \t") != b"v" or not equals or version.strip(b" \t") != b"DMARC1":
+        return None
+    tags = _tags(raw)
+    rua = tuple(word.strip().decode("utf-8", "replace") for word in tags.get("rua", b"").split(b",") if word.strip())
+    policies = {name: _POLICIES.get(tags.get(name, b"").lower()) for name in ("p", "sp", "np")}
+    psd = tags.get("psd", b"u").lower()
+    return DmarcRecord(
+        policies["p"],  # type: ignore[arg-type]
+        policies["sp"],  # type: ignore[arg-type]
+        policies["np"],  # type: ignore[arg-type]
+        tags.get("adkim", b"r").lower() == b"s",
+        tags.get("aspf", b"r").lower() == b"s",
+        "y" if psd == b"y" else "n" if psd == b"n" else "u",
+        tags.get("t", b"n").lower() == b"y",
+        rua,
+    )
+
+
+def _tags(raw: bytes) -> dict[str, bytes]:
+    """The pairs, names in lower case, the first of a name. What is malformed is passed over (RFC 9989 §4.7)."""
+    tags: dict[str, bytes] = {}
+    for part in raw.split(b";"):
+        name, equals, value = part.partition(b"=")
+        text = name.strip().lower()
+        if equals and text.isalnum() and text.isascii():
+            tags.setdefault(text.decode("ascii"), value.strip())
+    return tags
+
+
+def policy_for(record: DmarcRecord, *, own: bool, exists: bool) -> Policy | None:
+    """The policy of a record for the author domain (RFC 9989 §4.10.1).
+
+    `own`: the record stands at the author domain itself, and p= holds. Else np= for a name that does not exist, sp= for
+    one that does, each with the next weaker tag behind it. A record without a usable p= is p=none if it wants reports,
+    else no record at all: None.
+    """
+    policy = record.p
+    if not own:
+        policy = record.sp or record.p
+        if not exists:
+            policy = record.np or policy
+    if policy is None and (record.rua or record.p):
+        return "none"
+    return policy

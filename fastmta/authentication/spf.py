@@ -1,0 +1,290 @@
+"""SPF: whether an address may send for a domain (RFC 7208). One `check` a message; look-ups and time are bounded."""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from fastmta.authentication.spf_record import (
+    Mechanism,
+    Record,
+    RecordError,
+    check_macros,
+    expand,
+    is_queryable,
+    is_record,
+    letters_in,
+    parse_record,
+    shortened,
+)
+from fastmta.dns.resolver import LookupTrouble, NotFound
+from fastmta.model.limits import (
+    SPF_EXPLANATION_BYTES,
+    SPF_LOOKUPS,
+    SPF_NAMES,
+    SPF_TIME_S,
+    SPF_VOID_LOOKUPS,
+)
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_VALIDATING: Final = frozenset("p")
+
+
+class SpfDns(Protocol):
+    """What of dns.resolver.Resolver is asked here."""
+
+    async def txt(self, name: str) -> tuple[bytes, ...]: ...
+    async def a(self, name: str) -> tuple[str, ...]: ...
+    async def aaaa(self, name: str) -> tuple[str, ...]: ...
+    async def mx(self, domain: str) -> tuple[tuple[int, str], ...]: ...
+    async def ptr(self, address: str) -> tuple[str, ...]: ...
+
+
+class SpfVerdict(NamedTuple):
+    """The result, and the domain that was asked: MAIL's, or HELO's where the sender is null."""
+
+    result: str  # none neutral pass fail softfail temperror permerror
+    domain: str
+    explanation: str = ""  # the domain owner's words for a fail, or why there was an error
+    lookups: int = 0  # terms that asked the DNS
+    from_helo: bool = False
+
+
+class _PermError(Exception):
+    """permerror, with its reason."""
+
+
+async def check_spf(
+    dns: SpfDns,
+    client_ip: str,
+    helo: str,
+    sender: str,
+    *,
+    receiver: str = "unknown",
+    now: Callable[[], float] = lambda: 0.0,
+    time_s: float = SPF_TIME_S,
+) -> SpfVerdict:
+    """The verdict on MAIL FROM `sender` ("" for the null sender: HELO is asked, §2.4) by a client at `client_ip`."""
+    local_part, _, domain = sender.rpartition("@")
+    from_helo = not domain
+    if from_helo:
+        local_part, domain = "postmaster", helo
+    domain = domain.lower().removesuffix(".")
+    if not domain.isascii():
+        domain = _a_labels(domain)
+    address = ipaddress.ip_address(client_ip)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if "." not in domain or not is_queryable(domain) or domain.startswith("["):
+        return SpfVerdict("none", domain, from_helo=from_helo)
+    check = _Check(dns, address, helo, local_part or "postmaster", domain, receiver, now)
+    try:
+        async with asyncio.timeout(time_s):
+            result = await check.host(domain, top=True)
+    except TimeoutError:
+        return SpfVerdict("temperror", domain, "it took too long", check.lookups, from_helo)
+    except LookupTrouble as error:
+        return SpfVerdict("temperror", domain, str(error), check.lookups, from_helo)
+    except (_PermError, RecordError) as error:
+        return SpfVerdict("permerror", domain, str(error), check.lookups, from_helo)
+    explanation = check.explanation if result == "fail" else ""
+    return SpfVerdict(result, domain, explanation, check.lookups, from_helo)
+
+
+def _a_labels(domain: str) -> str:
+    import idna
+
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except (UnicodeError, idna.IDNAError):
+        return domain
+
+
+class _Check:
+    """One evaluation: its counters, and what macros stand for."""
+
+    def __init__(
+        self,
+        dns: SpfDns,
+        address: IpAddress,
+        helo: str,
+        local_part: str,
+        sender_domain: str,
+        receiver: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._dns = dns
+        self._address = address
+        self._helo = helo
+        self._local_part = local_part
+        self._sender_domain = sender_domain
+        self._receiver = receiver
+        self._now = now
+        self._void = 0
+        self._names: tuple[str, ...] | None = None  # PTR's, once asked for
+        self.lookups = 0
+        self.explanation = ""
+
+    async def host(self, domain: str, *, top: bool) -> str:
+        """check_host() of §4 for one domain; `top` is false inside of an include, whose explanation is not ours."""
+        record = await self._record(domain)
+        if record is None:
+            return "none"
+        for mechanism in record.mechanisms:
+            if await self._matches(mechanism, domain):
+                if mechanism.result == "fail" and top and record.explanation:
+                    self.explanation = await self._explain(record.explanation, domain)
+                return mechanism.result
+        if not record.redirect or any(mechanism.kind == "all" for mechanism in record.mechanisms):
+            return "neutral"
+        self._count()
+        target = await self._target(record.redirect, domain)
+        result = await self.host(target, top=top) if is_queryable(target) else "none"
+        if result == "none":
+            raise _PermError(f"redirect to {target}, which has no record")
+        return result
+
+    async def _record(self, domain: str) -> Record | None:
+        try:
+            texts = await self._dns.txt(domain)
+        except NotFound:
+            return None
+        records = [text for text in texts if is_record(text)]
+        if len(records) > 1:
+            raise _PermError(f"{domain} has {len(records)} records")
+        return parse_record(records[0]) if records else None
+
+    def _count(self) -> None:
+        self.lookups += 1
+        if self.lookups > SPF_LOOKUPS:
+            raise _PermError(f"more than {SPF_LOOKUPS} terms ask the DNS")
+
+    def _nothing(self) -> None:
+        self._void += 1
+        if self._void > SPF_VOID_LOOKUPS:
+            raise _PermError(f"more than {SPF_VOID_LOOKUPS} look-ups found nothing")
+
+    async def _matches(self, mechanism: Mechanism, domain: str) -> bool:
+        kind = mechanism.kind
+        if kind == "all":
+            return True
+        if mechanism.network is not None:
+            return self._address in mechanism.network
+        self._count()
+        target = await self._target(mechanism.domain, domain) if mechanism.domain else domain
+        if not is_queryable(target):
+            if kind == "include":
+                raise _PermError("an include of a name that cannot exist")
+            return False
+        if kind == "include":
+            result = await self.host(target, top=False)
+            if result == "none":
+                raise _PermError(f"an include of {target}, which has no record")
+            return result == "pass"
+        if kind == "exists":
+            return bool(await self._found(self._dns.a, target))
+        if kind == "a":
+            return self._is_in(await self._addresses(target), mechanism)
+        if kind == "mx":
+            return await self._is_mx(target, mechanism)
+        return await self._is_ptr(target)
+
+    async def _found(self, ask: Callable, name: str) -> tuple:  # type: ignore[type-arg]
+        """What there is, or nothing, which counts as void."""
+        try:
+            return tuple(await ask(name))
+        except NotFound:
+            self._nothing()
+            return ()
+
+    async def _addresses(self, name: str, *, counts: bool = True) -> tuple[str, ...]:
+        ask = self._dns.a if self._address.version == 4 else self._dns.aaaa
+        try:
+            return await ask(name)
+        except NotFound:
+            if counts:
+                self._nothing()
+            return ()
+
+    def _is_in(self, addresses: tuple[str, ...], mechanism: Mechanism) -> bool:
+        prefix = mechanism.prefix4 if self._address.version == 4 else mechanism.prefix6
+        return any(self._address in ipaddress.ip_network(f"{text}/{prefix}", strict=False) for text in addresses)
+
+    async def _is_mx(self, target: str, mechanism: Mechanism) -> bool:
+        hosts = await self._found(self._dns.mx, target)
+        if len(hosts) > SPF_NAMES:
+            raise _PermError(f"more than {SPF_NAMES} MX hosts")
+        for _, host in hosts:
+            if is_queryable(host) and self._is_in(await self._addresses(host), mechanism):
+                return True
+        return False
+
+    async def _validated(self) -> tuple[str, ...]:
+        """The client's names that lead back to its address (§5.5)."""
+        if self._names is None:
+            self._names = ()
+            try:
+                names = await self._dns.ptr(str(self._address))
+            except NotFound:
+                self._nothing()
+                return ()
+            except LookupTrouble:
+                return ()
+            valid = []
+            for name in names[:SPF_NAMES]:
+                try:
+                    addresses = await self._addresses(name, counts=False) if is_queryable(name) else ()
+                except LookupTrouble:
+                    continue
+                if any(ipaddress.ip_address(text) == self._address for text in addresses):
+                    valid.append(name.lower().removesuffix("."))
+            self._names = tuple(valid)
+        return self._names
+
+    async def _is_ptr(self, target: str) -> bool:
+        wanted = target.lower().removesuffix(".")
+        return any(name == wanted or name.endswith("." + wanted) for name in await self._validated())
+
+    async def _explain(self, domain_spec: str, domain: str) -> str:
+        """The owner's explanation, or "" for whatever is wrong with it (§6.2)."""
+        try:
+            target = await self._target(domain_spec, domain)
+            texts = await self._dns.txt(target) if is_queryable(target) else ()
+            if len(texts) != 1:
+                return ""
+            text = texts[0].decode("ascii")
+            check_macros(text, explaining=True)
+            return expand(text, await self._values(letters_in(text), domain, explaining=True))[:SPF_EXPLANATION_BYTES]
+        except (NotFound, LookupTrouble, RecordError, UnicodeDecodeError, _PermError):
+            return ""
+
+    async def _target(self, domain_spec: str, domain: str) -> str:
+        if "%" not in domain_spec:
+            return domain_spec.removesuffix(".")
+        return shortened(expand(domain_spec, await self._values(letters_in(domain_spec), domain)))
+
+    async def _values(self, letters: frozenset[str], domain: str, *, explaining: bool = False) -> dict[str, str]:
+        address = self._address
+        dotted = str(address) if address.version == 4 else ".".join(address.exploded.replace(":", "")).upper()
+        values = {
+            "s": f"{self._local_part}@{self._sender_domain}",
+            "l": self._local_part,
+            "o": self._sender_domain,
+            "d": domain,
+            "i": dotted,
+            "v": "in-addr" if address.version == 4 else "ip6",
+            "h": self._helo,
+        }
+        if letters & _VALIDATING:
+            values["p"] = _best_name(await self._validated(), domain)
+        if explaining:
+            values |= {"c": str(address), "r": self._receiver, "t": str(int(self._now()))}
+        return values
+
+
+def _best_name(names: tuple[str, ...], domain: str) -> str:
+    """%{p}: the domain itself, else a name below it, else any (§7.3)."""
+    if domain in names:
+        return domain
+    below = [name for name in names if name.endswith("." + domain)]
+    return (below or list(names) or ["unknown"])[0]

@@ -1,0 +1,154 @@
+"""DMARC by RFC 9989: the tree walk, which record and which tag holds, alignment, and tricks in From."""
+
+from typing import Any
+
+import pytest
+
+from fastmta.authentication.authors import author_domains
+from fastmta.authentication.dkim import DkimVerdict
+from fastmta.authentication.dmarc import DmarcVerdict, check_dmarc, tree_walk
+from fastmta.authentication.message import parse_fields
+from fastmta.authentication.spf import SpfVerdict
+from tests.authentication.zone import TROUBLE, Zone
+
+
+def txt(record: str) -> dict[str, Any]:
+    return {"TXT": [record]}
+
+
+async def judge(
+    sender: str, zone: Zone, *, spf: str = "", dkim: str = "", spf_result: str = "pass", dkim_result: str = "pass"
+) -> DmarcVerdict:
+    fields = parse_fields(f"From: {sender}\r\n".encode())
+    spf_verdict = SpfVerdict(spf_result, spf) if spf else None
+    verdicts = [DkimVerdict(dkim_result, dkim, "s", "")] if dkim else []
+    return await check_dmarc(zone, fields, spf_verdict, verdicts)
+
+
+async def test_alignment_is_relaxed_by_default_and_strict_where_asked() -> None:
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=reject")})
+    assert (await judge("a@example.org", zone, dkim="mail.example.org")).result == "pass"
+    assert (await judge("a@mail.example.org", zone, spf="bounce.example.org")).result == "pass"
+    verdict = await judge("a@example.org", zone, dkim="example.net")
+    assert (verdict.result, verdict.policy, verdict.disposition) == ("fail", "reject", "reject")
+    strict = Zone({"_dmarc.example.org": txt("v=DMARC1; p=reject; adkim=s; aspf=s")})
+    assert (await judge("a@example.org", strict, dkim="mail.example.org")).result == "fail"
+    assert (await judge("a@example.org", strict, spf="example.org")).result == "pass"
+
+
+@pytest.mark.parametrize(
+    ("author", "exists", "record", "policy"),
+    [
+        ("example.org", True, "p=reject; sp=none", "reject"),
+        ("sub.example.org", True, "p=reject; sp=quarantine; np=none", "quarantine"),
+        ("sub.example.org", False, "p=reject; sp=quarantine; np=none", "none"),
+        ("sub.example.org", False, "p=reject; sp=quarantine", "quarantine"),
+        ("sub.example.org", True, "p=reject; np=none", "reject"),
+        ("example.org", True, "rua=mailto:d@example.org", "none"),
+        ("example.org", True, "p=bogus; rua=mailto:d@example.org", "none"),
+    ],
+)
+async def test_which_tag_is_the_policy(author: str, exists: bool, record: str, policy: str) -> None:
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; " + record)})
+    if exists:
+        zone.records[author] = {"A": ["192.0.2.1"]}
+    assert (await judge(f"a@{author}", zone)).policy == policy
+
+
+@pytest.mark.parametrize("record", ["v=DMARC1", "v=dmarc1; p=reject", "p=reject; v=DMARC1", "v=DMARC1; p=bogus", "x"])
+async def test_what_is_no_record(record: str) -> None:
+    verdict = await judge("a@example.org", Zone({"_dmarc.example.org": txt(record)}))
+    assert (verdict.result, verdict.disposition) == ("none", "none")
+
+
+async def test_two_records_are_none() -> None:
+    zone = Zone({"_dmarc.example.org": {"TXT": ["v=DMARC1; p=reject", "v=DMARC1; p=none"]}})
+    assert (await judge("a@example.org", zone)).result == "none"
+
+
+async def test_pct_is_ignored_and_t_weakens_by_one() -> None:
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=reject; pct=0")})
+    assert (await judge("a@example.org", zone)).disposition == "reject"
+    for published, made in (("reject", "quarantine"), ("quarantine", "none"), ("none", "none")):
+        zone = Zone({"_dmarc.example.org": txt(f"v=DMARC1; p={published}; t=y")})
+        verdict = await judge("a@example.org", zone)
+        assert (verdict.policy, verdict.disposition) == (published, made)
+
+
+async def test_the_walk_asks_eight_times_at_most() -> None:
+    zone = Zone()
+    await tree_walk(zone, "a.b.c.d.e.f.g.h.i.j.example.org")
+    assert [name for name, _ in zone.asked] == [
+        "_dmarc.a.b.c.d.e.f.g.h.i.j.example.org",
+        "_dmarc.f.g.h.i.j.example.org",
+        "_dmarc.g.h.i.j.example.org",
+        "_dmarc.h.i.j.example.org",
+        "_dmarc.i.j.example.org",
+        "_dmarc.j.example.org",
+        "_dmarc.example.org",
+        "_dmarc.org",
+    ]
+
+
+async def test_a_public_suffix_ends_the_organisation() -> None:
+    zone = Zone(
+        {
+            "_dmarc.bank.example": txt("v=DMARC1; p=reject; psd=y"),
+            "_dmarc.giant.bank.example": txt("v=DMARC1; p=quarantine"),
+        }
+    )
+    assert (await judge("a@mail.giant.bank.example", zone, spf="mega.bank.example")).result == "fail"
+    assert (await judge("a@mail.giant.bank.example", zone, spf="x.giant.bank.example")).result == "pass"
+    assert (await judge("a@mega.bank.example", zone)).policy == "reject"  # the suffix's record holds
+
+
+async def test_psd_n_makes_an_organisation_of_its_own() -> None:
+    zone = Zone(
+        {"_dmarc.example.org": txt("v=DMARC1; p=none"), "_dmarc.u.example.org": txt("v=DMARC1; p=reject; psd=n")}
+    )
+    verdict = await judge("a@x.u.example.org", zone, dkim="example.org")
+    assert (verdict.result, verdict.domain) == ("fail", "u.example.org")
+
+
+async def test_the_shortest_name_with_a_record_is_the_organisation() -> None:
+    zone = Zone({"_dmarc.a.example.org": txt("v=DMARC1; p=none"), "_dmarc.example.org": txt("v=DMARC1; p=reject")})
+    verdict = await judge("a@a.example.org", zone, dkim="b.example.org")
+    assert (verdict.result, verdict.policy, verdict.domain) == ("pass", "none", "a.example.org")
+
+
+async def test_trouble_never_rejects() -> None:
+    assert (await judge("a@example.org", Zone({"_dmarc.example.org": TROUBLE}))).result == "temperror"
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=reject")})
+    verdict = await judge("a@example.org", zone, dkim="example.org", dkim_result="temperror")
+    assert (verdict.result, verdict.disposition) == ("temperror", "none")
+
+
+async def test_the_strictest_of_several_authors_counts() -> None:
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=none"), "_dmarc.bank.example": txt("v=DMARC1; p=reject")})
+    for sender in ("a@example.org, b@bank.example", "b@bank.example, a@example.org"):
+        verdict = await judge(sender, zone, dkim="example.org")
+        assert (verdict.result, verdict.disposition) == ("fail", "reject")
+    two = parse_fields(b"From: a@example.org\r\nFrom: b@bank.example\r\n")
+    assert (await check_dmarc(zone, two, None, [DkimVerdict("pass", "example.org", "s", "")])).disposition == "reject"
+
+
+@pytest.mark.parametrize(
+    ("value", "domains"),
+    [
+        ("Ann <ann@Example.ORG>", ("example.org",)),
+        ('"b@bank.example" <a@example.org>', ("example.org",)),
+        ("b@bank.example <a@example.org>", ("example.org",)),
+        ("(b@bank.example) a@example.org (x)", ("example.org",)),
+        ('"a, b" <a@example.org>, c@example.net', ("example.org", "example.net")),
+        ("Group: a@example.org, b@example.net;", ("example.org", "example.net")),
+        ('"a@b"@example.org', ("example.org",)),
+        ("<@relay.example:a@example.org>", ("example.org",)),
+        ("a@example\r\n .org", ("example.org",)),
+        ("a@bücher.example", ("xn--bcher-kva.example",)),
+        ("a@[192.0.2.1]", ()),
+        ("nobody", ()),
+        ("", ()),
+    ],
+)
+def test_the_authors_domains(value: str, domains: tuple[str, ...]) -> None:
+    assert author_domains(parse_fields(f"From: {value}\r\n".encode())) == domains
