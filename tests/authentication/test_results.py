@@ -24,6 +24,7 @@ from fastmta.authentication.verifying import Verdicts
         ('"mx.example.org"; spf=pass', True),
         ("\r\n mx.example.org;\r\n spf=pass", True),
         ("mx.example.org.; spf=pass", True),
+        ('"mx.example\\.org"; spf=pass', True),
         ("mx.example.org", True),
         ("mx.example.net; spf=pass", False),
         ("notmx.example.org; spf=pass", False),
