@@ -38,11 +38,12 @@ def _read(file: str) -> bytes:
 
 def _nameservers(given: Sequence[str], config_path: str | None) -> tuple[str, ...]:
     """Those of the command line, else the configuration's, else (empty) the system's."""
-    from fastmta.config.load import default_path, load
+    from fastmta.config.load import load
+    from fastmta.config.location import default_path
 
     if given:
         return tuple(given)
-    if config_path is None and not default_path().is_file():
+    if config_path is None and not Path(default_path()).is_file():
         return ()
     return tuple(load(config_path).dns.nameservers)
 
