@@ -17,6 +17,7 @@ cdef class Target:           # one place that a recipient's mail goes to
     cdef readonly bytes address       # of a local mailbox, as Delivered-To has it
     cdef readonly uint64_t mailbox_id # 0: queued under `hop`
     cdef readonly bint held
+    cdef readonly bint reported       # its sender wants to hear of success: the hop `local:` delivers it, and says so
 
 
 cdef class Recipient:        # an accepted RCPT; shared by the memo where it has no parameters

@@ -63,6 +63,7 @@ from fastmta._store cimport Blob, Store, Unit, Waiter
 from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,
     NO_FINAL_CRLF,
+    NOTIFY_SUCCESS,
     Envelope,
     Lane,
     LocalTarget,

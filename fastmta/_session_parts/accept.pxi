@@ -49,6 +49,7 @@ cdef int _submit(Connection self) except -1:
     cdef bytes structure = None
     cdef bytes prefix
     cdef set mailboxes = None
+    cdef set reported = None  # mailboxes that the hop local: delivers to, whoever else named them
     self.accepted_at = service.now()
     now_ms = <int64_t>(self.accepted_at * 1000)
     self.blob.bits = self.data.bits
@@ -66,6 +67,11 @@ cdef int _submit(Connection self) except -1:
                     queued = True
                 elif loops and target.address.lower() in loops:
                     looping += 1
+                elif target.reported:
+                    queued = True
+                    if reported is None:
+                        reported = set()
+                    reported.add(target.mailbox_id)
         if looping == total:
             _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
             return 0
@@ -87,7 +93,14 @@ cdef int _submit(Connection self) except -1:
                 unit.recipient(queue_id, <int>n, target.hop, lane, HELD if target.held else ACTIVE, now_ms, target.tail)
             elif loops and target.address.lower() in loops:
                 unit.recipient(queue_id, <int>n, LOOP_HOP, lane, ACTIVE, now_ms, target.tail)
-            elif target.mailbox_id not in mailboxes:  # two names of one mailbox: it gets the message once
+            elif target.mailbox_id in mailboxes:
+                pass  # two names of one mailbox: it gets the message once
+            elif reported is not None and target.mailbox_id in reported:
+                # RFC 3461 §5.2.1: told once it is delivered, which may be refused inside the unit: so by the queue.
+                if target.reported:
+                    mailboxes.add(target.mailbox_id)
+                    unit.recipient(queue_id, <int>n, target.hop, lane, ACTIVE, now_ms, target.tail)
+            else:
                 mailboxes.add(target.mailbox_id)
                 prefix = b"Return-Path: <" + self.reverse_path + b">\r\nDelivered-To: " + target.address + b"\r\n"
                 unit.deliver(target.mailbox_id, blob_id, prefix, 0, b"", now_ms // 1000, service.utc_minutes(),

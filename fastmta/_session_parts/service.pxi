@@ -25,6 +25,7 @@ cdef class Recipient:
             tail = encode(RecipientTail(final, orcpt, notify, forward_path if final != forward_path else b""))
             if isinstance(target, LocalTarget):
                 made = Target(LOCAL_HOP, tail, target.address, target.mailbox_id, False)
+                made.reported = notify & NOTIFY_SUCCESS
                 self.has_local = True
             else:
                 made = Target(target.hop, tail, None, 0, target.held)

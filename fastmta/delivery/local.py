@@ -12,10 +12,19 @@ import msgspec
 from fastmta._mime import Structure
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import COMMITTED, REFUSED, HopOwner
+from fastmta.delivery.recorder import distinct
 from fastmta.delivery.seams import QueuedRecipient
-from fastmta.model.envelope import LocalTarget, QueuedTarget, RecipientState, RecipientTail, Resolution
+from fastmta.model.envelope import (
+    NOTIFY_SUCCESS,
+    LocalTarget,
+    QueuedTarget,
+    RecipientState,
+    RecipientTail,
+    Resolution,
+)
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
+from fastmta.queue.dsn import Outcome, owes
 from fastmta.queue.scheduler import lane_for
 from fastmta.runtime.metrics import METRICS
 
@@ -77,11 +86,12 @@ class LocalHop(HopOwner):
             else:
                 wanted[n] = resolution.targets
         structure = await self._structure(job) if wanted else b""
+        taken: set[int] = set()  # mailboxes that have this message now
         if structure is None:
             job.decide(Reply(451, "4.3.0", "The message cannot be read"))
             return
         for n, targets in wanted.items():
-            job.results[n] = await self._commit(job, job.rows[n], targets, structure)
+            job.results[n] = await self._commit(job, job.rows[n], targets, structure, taken)
 
     def _resolve(self, row: QueuedRecipient) -> Resolution:
         """The mailbox of an address, which aliases have been applied to already, or what the directory says now."""
@@ -93,14 +103,23 @@ class LocalHop(HopOwner):
         return services.directory.resolve(path, may_relay=True)
 
     async def _commit(
-        self, job: Job, row: QueuedRecipient, targets: tuple[LocalTarget | QueuedTarget, ...], structure: bytes
+        self,
+        job: Job,
+        row: QueuedRecipient,
+        targets: tuple[LocalTarget | QueuedTarget, ...],
+        structure: bytes,
+        taken: set[int],
     ) -> Reply:
-        """One unit: into each mailbox, into the queue for whoever else the address stands for now, and done."""
+        """One unit: into each mailbox that is not in `taken`, into the queue for whoever else the address stands for
+        now, the report that the sender wants, and done.
+        """
         raw = self.service.services.store.raw
         message = job.message
         now = self.service.clock.now()
         unit = raw.new_unit()
-        forwarded = [target for target in targets if isinstance(target, QueuedTarget)]
+        forwarded = distinct(target for target in targets if isinstance(target, QueuedTarget))
+        local = distinct(target for target in targets if isinstance(target, LocalTarget))
+        reply = DELIVERED if local else FORWARDED
         if forwarded:
             queue_id = raw.new_id()
             unit.enqueue(queue_id, message.blob_id, _encode(message.envelope))
@@ -109,17 +128,21 @@ class LocalHop(HopOwner):
                 tail = RecipientTail(onward.forward_path, row.tail.orcpt, row.tail.notify, row.tail.original)
                 lane = int(lane_for(message.envelope.size_bytes, len(forwarded)))
                 unit.recipient(queue_id, n, onward.hop, lane, int(state), int(now * 1000), _encode(tail))
-        for target in targets:
-            if isinstance(target, LocalTarget):
+        for target in local:
+            if target.mailbox_id not in taken:
                 prefix = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n" % (message.envelope.reverse_path, target.address)
                 unit.append(target.mailbox_id, message.blob_id, prefix, 0, b"", int(now), 0, structure)
         unit.move_recipient(message.queue_id, row.n, 0, int(RecipientState.DELIVERED), row.attempts + 1, 0, b"")
+        # Who is forwarded keeps his NOTIFY, so the next server, or we, report his success then (RFC 3461 §5.2.7).
+        if local and row.tail.notify & NOTIFY_SUCCESS and owes("delivered", job.envelope, row.tail):
+            self.service.recorder.notify(unit, job, "delivered", [Outcome(row.tail, DELIVERED)])
         committed: asyncio.Future[Any] = self.service.loop.create_future()
         raw.submit(unit, committed.set_result)
         await asyncio.shield(committed)
         if unit.status == COMMITTED:
             job.done.add(row.n)
-            return FORWARDED if len(forwarded) == len(targets) else DELIVERED
+            taken.update(target.mailbox_id for target in local)
+            return reply
         if unit.status == REFUSED and unit.failure == "quota":
             return OVER_QUOTA
         return NOT_NOW  # the store is in trouble, or the mailbox went meanwhile: the next try asks again

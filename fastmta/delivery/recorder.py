@@ -5,7 +5,8 @@ that is refused because somebody else has decided about one recipient meanwhile 
 """
 
 import random
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +22,7 @@ from fastmta.model.envelope import (
     Envelope,
     Lane,
     LocalTarget,
+    QueuedTarget,
     RecipientState,
     RecipientTail,
 )
@@ -44,6 +46,7 @@ _DELIVERED, _DEFERRED, _BOUNCED = (
     int(RecipientState.DEFERRED),
     int(RecipientState.BOUNCED),
 )
+_Target = TypeVar("_Target", LocalTarget, QueuedTarget)
 _LIVE: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _encode_json: Final = msgspec.json.Encoder().encode
@@ -94,7 +97,7 @@ class Recorder:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
                 status = "delivered"
                 METRICS.delivery_seconds.observe(cells, age_s)
-                if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on:
+                if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on and row.n not in job.done:
                     self._report(job, "delivered" if transport == "local" else "relayed", row, reply)
             elif reply.code >= 500 or self.policy.is_expired(age_s, envelope.reverse_path):
                 moves.append((row.n, _BOUNCED, attempts, 0, b""))
@@ -180,7 +183,7 @@ class Recorder:
             unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
         if job.reports:
             for kind, outcomes in job.reports.items():
-                self._notify(unit, job, kind, outcomes)
+                self.notify(unit, job, kind, outcomes)
         if crash.NAME:
             crash.crash_point("before_done")
         job.recordings += 1
@@ -214,8 +217,11 @@ class Recorder:
 
     # --- notifications ---
 
-    def _notify(self, unit: Any, job: Job, kind: Kind, outcomes: list[Outcome]) -> None:
-        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue."""
+    def notify(self, unit: Any, job: Job, kind: Kind, outcomes: list[Outcome]) -> None:
+        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue.
+
+        Each mailbox and each address gets it once, whatever an alias says.
+        """
         services = self._services
         envelope = job.envelope
         now = services.clock.now()
@@ -261,39 +267,23 @@ class Recorder:
         )
         raw_own = _encode(own)
         unit.blob(blob)
-        structure = b""
-        for target in resolution.targets:
-            if isinstance(target, LocalTarget) and not structure:
-                parser = Structure()
-                parser.feed(message)
-                structure = parser.finish()
         # Deliveries come last: one that is refused becomes a recipient of the row that the others have made.
-        queued = [target for target in resolution.targets if not isinstance(target, LocalTarget)]
+        queued = distinct(target for target in resolution.targets if isinstance(target, QueuedTarget))
+        local = distinct(target for target in resolution.targets if isinstance(target, LocalTarget))
         if queued:
             unit.enqueue(report_id, blob.blob_id, raw_own)
         for n, target in enumerate(queued):
             state = RecipientState.HELD if target.held else RecipientState.ACTIVE
             tail = _encode(RecipientTail(target.forward_path))
             unit.recipient(report_id, n, target.hop, int(Lane.SMALL), int(state), own.received_at_ms, tail)
-        for n, target in enumerate(resolution.targets, len(queued)):
-            if isinstance(target, LocalTarget):
-                prefix = b"Return-Path: <>\r\nDelivered-To: %b\r\n" % target.address
-                tail = _encode(RecipientTail(target.address))
-                unit.deliver(
-                    target.mailbox_id,
-                    blob.blob_id,
-                    prefix,
-                    0,
-                    b"",
-                    int(now),
-                    0,
-                    structure,
-                    report_id,
-                    n,
-                    b"local:",
-                    tail,
-                    raw_own,
-                )
+        structure = _structure(message) if local else b""
+        for n, mine in enumerate(local, len(queued)):
+            prefix = b"Return-Path: <>\r\nDelivered-To: %b\r\n" % mine.address
+            tail = _encode(RecipientTail(mine.address))
+            unit.deliver(
+                mine.mailbox_id, blob.blob_id, prefix, 0, b"", int(now), 0,
+                structure, report_id, n, b"local:", tail, raw_own,
+            )  # fmt: skip
         services.log.info(
             "delivery.notified",
             queue_id=queue_id_text(job.message.queue_id),
@@ -313,6 +303,21 @@ class Recorder:
                 break
             raw += piece
         return raw
+
+
+def distinct(targets: Iterable[_Target]) -> list[_Target]:
+    """The targets without those that name the same mailbox, or the same address of the same hop, once more."""
+    kept: dict[object, _Target] = {}
+    for target in targets:
+        place = target.mailbox_id if isinstance(target, LocalTarget) else (target.hop, target.forward_path)
+        kept.setdefault(place, target)
+    return list(kept.values())
+
+
+def _structure(message: bytes) -> bytes:
+    parser = Structure()
+    parser.feed(message)
+    return parser.finish()
 
 
 def bits_of(message: bytes) -> int:

@@ -74,3 +74,47 @@ async def test_a_forwarding_loop_bounces_with_its_code(rig):
     await rig.until(lambda: rig.store.queue.message(queue_id) is None)
     ((message, _),) = rig.everything()
     assert b"Status: 5.4.6" in rig.store.queue.read(message.blob_id, 0, 100_000)
+
+
+async def test_success_is_reported_in_the_unit_that_delivers(rig, account):
+    """What is delivered and what is told of it are kept or lost together, also where the report has a mailbox here."""
+    carl = await rig.store.accounts.add("carl@mx.test", "x")
+    rig.directory.mailboxes[b"carl@mx.test"] = LocalTarget(carl.id, carl.inbox_id, b"carl@mx.test")
+    tails = [RecipientTail(b"bob@mx.test", notify=NOTIFY_SUCCESS, orcpt=b"rfc822;Bob@mx.test")]
+    await rig.queue(b"local:", *tails, sender=b"carl@mx.test")
+    await rig.until(lambda: inbox(rig, account).exists == 1)
+    assert inbox(rig, carl).exists == 1
+    await rig.settled()
+    assert inbox(rig, carl).exists == 1 and rig.everything() == []
+    (row,) = rig.store.mailboxes.uids(carl.inbox_id)
+    raw = rig.store.mailboxes.read(carl.inbox_id, row, 0, 10_000)
+    assert b"Action: delivered" in raw and b"Original-Recipient: rfc822;Bob@mx.test" in raw
+
+
+async def test_forwarded_success_is_left_to_the_next_hop(rig, account):
+    onward = QueuedTarget(b"bob@else.test", b"smtp:[127.0.0.1]:1", held=True)
+    rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(onward, onward))
+    queue_id = await rig.queue(b"local:", RecipientTail(b"moved@mx.test", notify=NOTIFY_SUCCESS))
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.settled()
+    ((_, recipient),) = rig.everything()
+    assert recipient.tail.forward_path == b"bob@else.test" and recipient.tail.notify == NOTIFY_SUCCESS
+
+
+async def test_a_mailbox_of_many_names_gets_a_message_once(rig, account):
+    local = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
+    other = LocalTarget(account.id, account.inbox_id, b"robert@mx.test")
+    rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(local, other))
+    queue_id = await rig.queue(b"local:", b"both@mx.test", b"bob@mx.test", b"again@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.settled()
+    assert inbox(rig, account).exists == 1
+
+
+async def test_a_mailbox_of_many_names_gets_a_bounce_once(rig, account):
+    local = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
+    other = LocalTarget(account.id, account.inbox_id, b"robert@mx.test")
+    rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(local, other))
+    queue_id = await rig.queue(b"error:5.1.2 no such domain", b"x@b.test", sender=b"both@mx.test")
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    assert inbox(rig, account).exists == 1 and rig.everything() == []

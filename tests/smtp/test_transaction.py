@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastmta.model.envelope import HAS_DOT_LINE, NO_FINAL_CRLF, Envelope, Lane, RecipientTail
+from fastmta.model.envelope import HAS_DOT_LINE, NO_FINAL_CRLF, NOTIFY_SUCCESS, Envelope, Lane, RecipientTail
 from fastmta.model.ids import parse_queue_id
 from fastmta.model.limits import LANE_BULK_BYTES
 from fastmta.queue.scheduler import lane_for
@@ -407,3 +407,18 @@ def test_a_client_that_closes_its_half_behind_the_dot_is_answered(rig: SmtpRig) 
     assert client.session.eof_received() is True
     rig.settle()
     assert client.take().startswith(b"250 ") and client.transport.closed
+
+
+def test_success_that_is_wanted_is_the_queues_to_deliver_and_tell(rig: SmtpRig) -> None:
+    """RFC 3461 §5.2.1: the report is owed once the mailbox has the message, which the accepting unit may not know."""
+    bill = rig.add_mailbox(b"bill@example.test")
+    anna = rig.add_mailbox(b"anna@example.test")
+    client = rig.connect().start()
+    opening = (
+        b"MAIL FROM:<a@b.test>\r\nRCPT TO:<bill@example.test>\r\nRCPT TO:<bill@example.test> NOTIFY=SUCCESS\r\n"
+        b"RCPT TO:<anna@example.test> NOTIFY=FAILURE\r\nRCPT TO:<bill@example.test> NOTIFY=SUCCESS\r\n"
+    )
+    assert b"250 2.0.0" in send(client, opening=opening)
+    ((_, tails, places),) = queue(rig)
+    assert places == [(b"local:", 1)] and tails[0].notify == NOTIFY_SUCCESS
+    assert messages(rig, bill) == [] and len(messages(rig, anna)) == 1
