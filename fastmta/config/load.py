@@ -248,20 +248,38 @@ class _Reader:
                 self._unknown("", name, value)
 
     def _unknown(self, table: str, name: str, value: Any) -> None:
+        from fastmta.config.foreign import advice  # a table that a good configuration never needs
+
         dotted = f"{table}.{name}" if table else name
         if name in NOT_BUILT:
             given = "" if isinstance(value, dict) else _one_string(value)
             if " ".join(values.split_list(given)).lower() != " ".join(values.split_list(NOT_BUILT[name])).lower():
-                self._add(dotted, f"FastMTA does not have this feature, so {_shown(value)} would do nothing: remove it")
+                instead = advice(name).partition(": ")[2]
+                self._add(
+                    dotted,
+                    f"FastMTA does not have this feature, so {_shown(value)} would do nothing: remove it"
+                    + (f" ({instead})" if instead else ""),
+                )
             return
-        self._add(dotted, f"unknown {'table' if isinstance(value, dict) else 'key'}{self._nearest(table, name)}")
+        hint = self._elsewhere(table, name)
+        if not hint:
+            known_elsewhere = advice(name)
+            if known_elsewhere:
+                self._add(dotted, known_elsewhere)
+                return
+        kind = "table" if isinstance(value, dict) else "key"
+        self._add(dotted, f"unknown {kind}{hint or self._nearest(table, name)}")
 
-    def _nearest(self, table: str, name: str) -> str:
+    def _elsewhere(self, table: str, name: str) -> str:
+        """Where a key of ours belongs that stands in a wrong table, or under its flat name."""
         elsewhere = [leaf for leaf in self._leaves if name in (leaf.name, leaf.flat) and leaf.table != table]
         if elsewhere:
             leaf = elsewhere[0]
             place = f"in [{leaf.table}]" if leaf.table else "above the first [table]"
             return f"; write it as {leaf.name} {place}"
+        return ""
+
+    def _nearest(self, table: str, name: str) -> str:
         here = [leaf.name for leaf in self._leaves if leaf.table == table]
         if not table:
             here += [*TABLES, "transport"]
