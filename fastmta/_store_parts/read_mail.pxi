@@ -111,18 +111,32 @@ def usage_fields(bytes record):
     return usage.bytes, usage.messages, usage.quota, usage.list_version
 
 
-def mailbox_uids(Store store not None, uint64_t mailbox_id):
-    """Every uid, ascending, as array('I')."""
+cdef bint walk_after(Walk* walk, uint32_t uid) noexcept nogil:
+    """To the first row above `uid`; False where there is none."""
+    if uid == 0:
+        return walk_next(walk)
+    if uid == 0xFFFFFFFFu:
+        return False
+    walk_to(walk, uid + 1)
+    return walk.state == 1
+
+
+def mailbox_uids(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py_ssize_t limit=-1):
+    """The uids above `after`, ascending, at most `limit` (-1: all), as array('I')."""
     cdef Reading reading = Reading(store)
     cdef Walk walk
     cdef Buffer out
+    cdef bint more
     cdef bint short_of_memory = False
     memset(&out, 0, sizeof(out))
     walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
-    while walk_next(&walk):
+    more = walk_after(&walk, after)
+    while more and limit:
         if buffer_add(&out, &walk.uid, 4) < 0:
             short_of_memory = True
             break
+        limit -= 1
+        more = walk_next(&walk)
     mdb_cursor_close(walk.cursor)
     try:
         if short_of_memory:
@@ -132,8 +146,9 @@ def mailbox_uids(Store store not None, uint64_t mailbox_id):
         buffer_free(&out)
 
 
-def mailbox_summary(Store store not None, uint64_t mailbox_id):
-    """(uids, flags, modseqs, sizes, keyword lists in use) of a mailbox, in one pass."""
+def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py_ssize_t limit=-1):
+    """(uids, flags, modseqs, sizes, keyword lists in use) of the messages above uid `after`, at most `limit` (-1: all)."""
+    cdef bint more
     cdef Reading reading = Reading(store)
     cdef Walk walk
     cdef Buffer out[4]
@@ -145,7 +160,8 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id):
     memset(out, 0, sizeof(out))
     walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
     try:
-        while walk_next(&walk):
+        more = walk_after(&walk, after)
+        while more and limit:
             memcpy(&message, walk.value.mv_data, sizeof(message))
             size = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
             failed |= buffer_add(&out[0], &walk.uid, 4) | buffer_add(&out[1], &message.flags, 4)
@@ -157,6 +173,8 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id):
                 if words != known:
                     known = words
                     keywords.add(words)
+            limit -= 1
+            more = walk_next(&walk)
         return (uint_array("I", &out[0]), uint_array("I", &out[1]), uint_array("Q", &out[2]), uint_array("I", &out[3]),
                 keywords)
     finally:
@@ -196,6 +214,41 @@ def message_rows(Store store not None, uint64_t mailbox_id, uids):
     finally:
         mdb_cursor_close(walk.cursor)
     return out
+
+
+def mailbox_changes_page(Store store not None, uint64_t mailbox_id, bint expunged, uint64_t modseq, uint32_t uid,
+                         Py_ssize_t limit):
+    """(rows, or uids where `expunged`; modseq and uid of the last of them) of the changes behind that modseq and uid, by
+    modseq and uid. Fewer than `limit` changes were looked at where the modseq is 0: there are no more."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor
+    cdef Key k, row
+    cdef MDB_val key, value
+    cdef list out = []
+    cdef bint more
+    if uid == 0xFFFFFFFFu:
+        modseq += 1
+        uid = 0
+    else:
+        uid += 1
+    cursor = reading.cursor(T_CHANGE)
+    try:
+        k_change(&k, mailbox_id, expunged, modseq, uid)
+        more = seek(cursor, &k, 10, &key, &value)
+        while more and limit > 0:
+            uid = be32(<uint8_t*>key.mv_data + 18)
+            modseq = be64(<uint8_t*>key.mv_data + 10)
+            limit -= 1
+            if expunged:
+                out.append(uid)
+            else:
+                k_id_n(&row, T_MESSAGE, mailbox_id, uid)
+                if reading.get(&row, &value):
+                    out.append(message_tuple(uid, &value))
+            more = following(cursor, &k, 10, &key, &value)
+    finally:
+        mdb_cursor_close(cursor)
+    return out, modseq if more else 0, uid
 
 
 def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq):

@@ -8,6 +8,7 @@ from typing import Final
 # --- the loop's time (runtime/turns.py) ---
 TURN_S: Final = 0.004  # all sessions of a worker in one pass of its loop; a command waits for two of them at most
 SLICE_S: Final = 0.0001  # one session at a stretch, while others wait: two hundred are through in 20 ms
+FIRST_S: Final = 0.0005  # one session on what has just arrived: an ordinary client's pipeline is answered in one write
 PIECE_S: Final = 0.002  # the longest piece of work that nothing interrupts; the counts below stay under it
 FREE_S: Final = 0.0002  # of what arrived at once, not counted: who sends a command now and then is always first
 
@@ -71,6 +72,9 @@ SPF_TIME_S: Final = 20.0  # a whole check; RFC 7208 §4.6.4 asks for at least 20
 DMARC_WALK_QUERIES: Final = 8  # RFC 9989 §4.10
 DMARC_AUTHORS: Final = 5  # domains in From that are judged
 
+# --- mailboxes ---
+MAILBOX_PAGE: Final = 4000  # rows of a mailbox read in one piece: half a millisecond
+
 # --- IMAP ---
 IMAP_LOGIN_COMMAND_BYTES: Final = 8192  # one command with its literals before login; RFC 7162 §4: at least 8192 a line
 IMAP_ID_BYTES: Final = 40_960  # of an ID, before login too: 30 pairs of 30 and 1,024 octets (RFC 2971 §3.3)
@@ -122,10 +126,9 @@ POP3_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all
 POP3_IDLE_TIMEOUT_S: Final = 600.0  # RFC 1939 §3: at least 10 minutes
 POP3_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a response that the peer should read
 POP3_BLOCK_BYTES: Final = 65_536  # of a message or listing read at a time
-POP3_TURN_BYTES: Final = 262_144  # sent before other sessions get their turn
-POP3_TURN_COMMANDS: Final = 100  # pipelined ones obeyed before other sessions get their turn
-POP3_LISTING_LINES: Final = 1000  # of LIST or UIDL made at a time, about 1 ms
-POP3_ENDS_CHECKED: Final = 500  # message ends looked at in one go at login, about 2 ms
+POP3_LISTING_LINES: Final = 500  # of LIST or UIDL made at a time, about half a millisecond
+POP3_UPDATED_MESSAGES: Final = 500  # deleted or marked at a time by QUIT
+POP3_ENDS_CHECKED: Final = 200  # message ends looked at in one go at login, about a millisecond
 POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which messages lack a final CRLF
 
 # --- the sendmail command ---

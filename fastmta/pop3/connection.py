@@ -1,8 +1,9 @@
 """POP3 connections: bytes to command lines, the session's actions done with the store, replies in one write a read.
 
 A login that is not remembered, STLS and the update at QUIT run as one named task each; everything else happens in the
-callback that brought the bytes. A response longer than a block is a generator, drawn from while the peer reads, at most
-POP3_TURN_BYTES a turn of the loop; commands behind it wait, and reading pauses when much of them waits.
+callback that brought the bytes, or in this session's turns of the loop (runtime/turns.py). A response longer than a
+block is a generator, drawn from while the peer reads; commands behind it wait, and reading pauses when much of them
+waits.
 
 Invariants: the maildrop's lock is held from login to the end of the connection, or of the update if that is later;
 nothing is deleted but by QUIT; input that came in plain text behind STLS is never looked at.
@@ -12,7 +13,6 @@ login (auth), TLS on pop3s (the acceptor wraps the session).
 """
 
 import asyncio
-from array import array
 from collections.abc import Coroutine, Iterator
 from typing import Any, Final, Protocol
 
@@ -20,14 +20,13 @@ from fastmta.auth.sasl import Credentials
 from fastmta.model.errors import FastMTAError, TemporaryFailure
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import (
+    LINE_SKIP_BYTES,
     POP3_BLOCK_BYTES,
     POP3_COMMAND_BYTES,
     POP3_IDLE_TIMEOUT_S,
     POP3_LOGIN_TIMEOUT_S,
     POP3_SASL_LINE_BYTES,
     POP3_TRANSFER_TIMEOUT_S,
-    POP3_TURN_BYTES,
-    POP3_TURN_COMMANDS,
     POP3_WAITING_BYTES,
 )
 from fastmta.policy.networks import is_loopback
@@ -72,15 +71,14 @@ class Pop3Connection(asyncio.Protocol):
         "_out_bytes",
         "_paused",
         "_reading_paused",
-        "_said",
         "_server",
         "_service",
         "_session",
-        "_skipping",
+        "_share",
+        "_skipped",
         "_task",
         "_tls",
         "_transport",
-        "_yielding",
         "deadline",
     )
 
@@ -95,14 +93,13 @@ class Pop3Connection(asyncio.Protocol):
         self._session = Session(stls=False, mechanisms=(), login_allowed=False)
         self._account_id = 0  # whose maildrop is locked, 0: none
         self._input = bytearray()
-        self._skipping = False  # until the end of a line that is too long
+        self._skipped = 0  # octets of a line that is too long, until its end
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._blocks: Iterator[bytes] | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._said = 0
         self._paused = False  # the peer does not read
-        self._yielding = False  # other sessions have their turn
+        self._share = server.services.turns.share()
         self._reading_paused = False
         self._eof = False
         self._closing = False
@@ -150,7 +147,7 @@ class Pop3Connection(asyncio.Protocol):
         if self._closing:
             return
         self._input += data
-        self._go_on()
+        self._go_on(fresh=True)
         if len(self._input) > POP3_WAITING_BYTES and self._busy and not self._reading_paused and self._transport:
             self._transport.pause_reading()
             self._reading_paused = True
@@ -175,6 +172,7 @@ class Pop3Connection(asyncio.Protocol):
             return
         self._server.connections.discard(self)
         services.sweep.discard(self)
+        self._share.leave()
         services.cells[METRICS.connections[self._service]] -= 1
         self._transport = None
         self._closing = True
@@ -235,7 +233,6 @@ class Pop3Connection(asyncio.Protocol):
     def _say(self, reply: bytes) -> None:
         self._out.append(reply)
         self._out_bytes += len(reply)
-        self._said += len(reply)
 
     def _flush(self) -> None:
         if self._out and self._transport is not None:
@@ -247,13 +244,22 @@ class Pop3Connection(asyncio.Protocol):
     @property
     def _busy(self) -> bool:
         """Whether commands have to wait."""
-        return self._task is not None or self._blocks is not None or self._closing or self._paused or self._yielding
+        return self._blocks is not None or self._stopped
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether nothing at all is done now."""
+        return self._task is not None or self._closing or self._paused or self._share.waiting
 
     # --- input ---
 
-    def _go_on(self) -> None:
-        """Sends more of the response that is under way, then obeys the commands that have come."""
-        if self._task is not None or self._closing or self._paused or self._yielding:
+    def _go_on(self, *, fresh: bool = False) -> None:
+        """Sends more of the response that is under way, then obeys the commands that have come; now or in its turn."""
+        if not self._stopped and self._share.enter(self._turn_came, fresh=fresh):
+            self._turn_came()
+
+    def _turn_came(self) -> None:
+        if self._stopped:
             return
         try:
             if self._blocks is not None:
@@ -265,7 +271,6 @@ class Pop3Connection(asyncio.Protocol):
 
     def _process(self) -> None:
         lines = 0
-        end = self._said + POP3_TURN_BYTES
         while not self._busy:
             line = self._next_line()
             if line is None:
@@ -274,8 +279,8 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.command(line) if line is not _TOO_LONG else self._session.too_long())
             if self._out_bytes >= POP3_BLOCK_BYTES:
                 self._flush()
-            if lines >= POP3_TURN_COMMANDS or self._said >= end:
-                self._yield_turn()
+            if self._share.over() and not self._busy and self._input:
+                self._share.later(self._turn_came)
         if lines and self._session.state is State.TRANSACTION and not self._closing:
             timeout = POP3_IDLE_TIMEOUT_S if self._blocks is None else POP3_TRANSFER_TIMEOUT_S
             self.deadline = self._server.services.loop.time() + timeout
@@ -290,29 +295,23 @@ class Pop3Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
-    def _yield_turn(self) -> None:
-        if not self._yielding:
-            self._yielding = True
-            self._server.services.loop.call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._yielding = False
-        self._go_on()
-
     def _next_line(self) -> bytes | None:
         """The next line without its end, `_TOO_LONG` for one that passed its bound, None where there is none yet."""
         limit = POP3_SASL_LINE_BYTES if self._session.state is State.SASL else POP3_COMMAND_BYTES
         end = self._input.find(b"\n")
         if end < 0:
-            if len(self._input) > limit:
-                self._skipping = True
+            if self._skipped or len(self._input) > limit:
+                self._skipped += len(self._input)
                 self._input.clear()
+                if self._skipped > LINE_SKIP_BYTES:
+                    self.close(b"-ERR [SYS/PERM] The line does not end\r\n")
             return None
+        if self._skipped or end >= limit:
+            del self._input[: end + 1]
+            self._skipped = 0
+            return _TOO_LONG
         line = bytes(self._input[:end])
         del self._input[: end + 1]
-        if self._skipping or end >= limit:
-            self._skipping = False
-            return _TOO_LONG
         return line[:-1] if line.endswith(b"\r") else line
 
     def _act(self, action: object) -> None:
@@ -325,7 +324,7 @@ class Pop3Connection(asyncio.Protocol):
         elif isinstance(action, LogIn):
             self._log_in(action.credentials)
         elif isinstance(action, Update):
-            self._spawn("update", self._update(action))
+            self._spawn("update", self._update())
         elif isinstance(action, StartTls):
             self._start_tls(action.reply)
         elif isinstance(action, Close):
@@ -355,11 +354,10 @@ class Pop3Connection(asyncio.Protocol):
 
     def _draw(self) -> None:
         """Takes of the current response as much as the peer reads and this turn allows."""
-        end = self._said + POP3_TURN_BYTES
         try:
             while self._blocks is not None and not self._paused:
-                if self._said >= end:
-                    self._yield_turn()
+                if self._share.over():
+                    self._share.later(self._turn_came)
                     break
                 block = next(self._blocks, None)
                 if block is None:
@@ -426,8 +424,9 @@ class Pop3Connection(asyncio.Protocol):
         return True
 
     async def _open_slowly(self, account: Account, opening: Iterator[Maildrop | None]) -> None:
-        while not self._open(account, opening):  # noqa: ASYNC110 - it waits for nothing, others get their turn
-            await asyncio.sleep(0)
+        self._share.begin()
+        while not self._open(account, opening):
+            await self._share.pause()
 
     def _lock(self, account: Account) -> bool:
         if not self._server.locks.acquire(account.id):
@@ -436,27 +435,34 @@ class Pop3Connection(asyncio.Protocol):
         self._account_id = account.id
         return True
 
-    async def _update(self, action: Update) -> None:
+    async def _update(self) -> None:
         """UPDATE (RFC 1939 §6). The lock is released before the answer, so that a client may come again at once."""
         services = self._server.services
         mailboxes = services.store.mailboxes
         drop = self._session.maildrop
+        deleted = 0
+        self._share.begin()
         reply = b"+OK Bye\r\n"
         try:
-            if drop is not None and action.deleted:
-                await mailboxes.expunge(drop.mailbox_id, array("I", action.deleted), only_deleted=False)
+            if drop is not None:
+                for uids in drop.deleted_uids():
+                    await mailboxes.expunge(drop.mailbox_id, uids, only_deleted=False)
+                    deleted += len(uids)
+                    await self._share.pause()
         except FastMTAError as error:
             services.log.exception("pop3.update_failed", error, session=self._id)
             reply = b"-ERR [SYS/TEMP] Some deleted messages were not removed\r\n"
         try:
-            if drop is not None and action.seen:
-                await mailboxes.set_flags(drop.mailbox_id, array("I", action.seen), _ADD_FLAGS, SEEN, b"")
+            if drop is not None:
+                for uids in drop.seen_uids():
+                    await mailboxes.set_flags(drop.mailbox_id, uids, _ADD_FLAGS, SEEN, b"")
+                    await self._share.pause()
         except FastMTAError as error:  # no matter of POP3's: what was read has been read, on a full disk too
             services.log.exception("pop3.flags_failed", error, session=self._id)
         self._release()
         self._say(reply)  # as an answer in its own right, also if the connection is being closed
         self.close()
-        services.log.info("pop3.quit", session=self._id, client=self._client, deleted=len(action.deleted))
+        services.log.info("pop3.quit", session=self._id, client=self._client, deleted=deleted)
 
     def _start_tls(self, reply: bytes) -> None:
         """RFC 2595 §4; CVE-2011-0411: what the client sent behind the command in plain text is dropped unread."""

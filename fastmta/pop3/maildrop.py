@@ -10,13 +10,14 @@ end without the final ".".
 """
 
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from fastmta import _mime
 from fastmta._parser import stuff
-from fastmta.model.limits import POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
+from fastmta.model.limits import MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
 from fastmta.pop3.seams import Mailboxes
 from fastmta.pop3.session import Maildrop
 
@@ -35,7 +36,7 @@ class _Ends:
     def __init__(self, uid_validity: int) -> None:
         self.uid_validity = uid_validity
         self.checked = 0  # the highest uid looked at
-        self.open: set[int] = set()  # uids without a final CRLF
+        self.open = array("I")  # uids without a final CRLF, ascending
 
 
 class MaildropReader:
@@ -53,31 +54,44 @@ class MaildropReader:
         mailbox = self._mailboxes.by_id(mailbox_id)
         if mailbox is None:
             return
-        uids, flags, _, sizes, _ = self._mailboxes.summary(mailbox_id)
+        uids, flags, sizes, total = array("I"), array("I"), array("Q"), 0
+        while True:
+            page = self._mailboxes.summary(mailbox_id, uids[-1] if uids else 0, MAILBOX_PAGE)
+            uids.extend(page[0])
+            flags.extend(page[1])
+            sizes.extend(array("Q", page[3]))
+            total += sum(page[3])
+            if len(page[0]) < MAILBOX_PAGE:
+                break
+            yield None
         ends = self._ends.pop(mailbox_id, None)
         if ends is None or ends.uid_validity != mailbox.uid_validity:
             ends = _Ends(mailbox.uid_validity)
-        if ends.checked and ends.open:
-            ends.open.intersection_update(uids)
+        found = array("I")
         for index in range(len(uids) - 1, -1, -1):
             if uids[index] <= ends.checked:
                 break
             if not self._ends_well(mailbox_id, uids[index], sizes[index]):
-                ends.open.add(uids[index])
+                found.append(uids[index])
             if (len(uids) - index) % POP3_ENDS_CHECKED == 0:
                 yield None
         if len(uids):
             ends.checked = max(ends.checked, uids[-1])
-        octets = sizes
-        if ends.open:
-            octets = array("Q", sizes)
-            for index, uid in enumerate(uids):
-                if uid in ends.open:
-                    octets[index] += len(_END)
+        found.reverse()
+        found = ends.open + found
+        ends.open = array("I")
+        for n, uid in enumerate(found, 1):
+            index = bisect_left(uids, uid)
+            if index < len(uids) and uids[index] == uid:
+                ends.open.append(uid)
+                sizes[index] += len(_END)
+                total += len(_END)
+            if n % MAILBOX_PAGE == 0:
+                yield None
         self._ends[mailbox_id] = ends
         if len(self._ends) > POP3_ENDS_REMEMBERED:
             self._ends.popitem(last=False)
-        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, octets, flags)
+        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, sizes, flags, total)
 
     def _ends_well(self, mailbox_id: int, uid: int, size: int) -> bool:
         return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))

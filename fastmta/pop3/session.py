@@ -9,6 +9,7 @@ lines and a final "."; nothing is believed of what was said before STLS.
 """
 
 import binascii
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Final
@@ -17,7 +18,12 @@ import msgspec
 
 from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl, Step
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import POP3_BAD_COMMANDS, POP3_LISTING_LINES, POP3_LOGIN_ATTEMPTS
+from fastmta.model.limits import (
+    POP3_BAD_COMMANDS,
+    POP3_LISTING_LINES,
+    POP3_LOGIN_ATTEMPTS,
+    POP3_UPDATED_MESSAGES,
+)
 
 
 class State(Enum):
@@ -87,10 +93,7 @@ class Listing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):
-    """QUIT after login: remove `deleted`, mark `seen`, say how that went, and close."""
-
-    deleted: list[int]
-    seen: list[int]
+    """QUIT after login: remove the maildrop's deleted_uids, mark its seen_uids, say how that went, and close."""
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +112,7 @@ class Maildrop:
         "_deleted",
         "_flags",
         "_retrieved",
+        "_total_bytes",
         "live",
         "live_bytes",
         "mailbox_id",
@@ -118,8 +122,15 @@ class Maildrop:
     )
 
     def __init__(
-        self, mailbox_id: int, uid_validity: int, uids: Sequence[int], sizes: Sequence[int], flags: Sequence[int]
+        self,
+        mailbox_id: int,
+        uid_validity: int,
+        uids: Sequence[int],
+        sizes: Sequence[int],
+        flags: Sequence[int],
+        total_bytes: int | None = None,
     ) -> None:
+        """`total_bytes` is the sum of the sizes, where somebody has it already."""
         self._flags = flags
         self.mailbox_id = mailbox_id
         self.uid_validity = uid_validity
@@ -127,8 +138,9 @@ class Maildrop:
         self.sizes = sizes
         self._deleted = bytearray(len(uids))
         self._retrieved = bytearray(len(uids))
+        self._total_bytes = sum(sizes) if total_bytes is None else total_bytes
         self.live = len(uids)
-        self.live_bytes = sum(sizes)
+        self.live_bytes = self._total_bytes
 
     def index_of(self, raw_number: bytes) -> int | None:
         """The index of a message number as sent, or None where it is not one of a message that is not deleted."""
@@ -145,9 +157,11 @@ class Maildrop:
         self.live_bytes -= self.sizes[index]
 
     def reset(self) -> None:
+        if not self.has_deletions:
+            return
         self._deleted = bytearray(len(self.uids))
         self.live = len(self.uids)
-        self.live_bytes = sum(self.sizes)
+        self.live_bytes = self._total_bytes
 
     def retrieved(self, index: int) -> None:
         self._retrieved[index] = 1
@@ -156,13 +170,26 @@ class Maildrop:
     def has_deletions(self) -> bool:
         return self.live < len(self.uids)
 
-    def deleted_uids(self) -> list[int]:
-        return [uid for uid, gone in zip(self.uids, self._deleted, strict=True) if gone]
+    def deleted_uids(self) -> "Iterator[array[int]]":
+        """What DELE has marked, some hundreds at a time, so that a big update is done in turns."""
+        return self._marked(self._deleted, lambda index: True)
 
-    def seen_uids(self) -> list[int]:
+    def seen_uids(self) -> "Iterator[array[int]]":
         """Those retrieved, not deleted, and not yet \\Seen at login: Dovecot marks them at QUIT as well."""
-        columns = zip(self.uids, self._retrieved, self._deleted, self._flags, strict=True)
-        return [uid for uid, read, gone, flags in columns if read and not gone and not flags & SEEN]
+        return self._marked(self._retrieved, lambda index: not self._deleted[index] and not self._flags[index] & SEEN)
+
+    def _marked(self, marks: bytearray, wanted: Callable[[int], bool]) -> "Iterator[array[int]]":
+        out = array("I")
+        index = marks.find(1)
+        while index >= 0:
+            if wanted(index):
+                out.append(self.uids[index])
+                if len(out) == POP3_UPDATED_MESSAGES:
+                    yield out
+                    out = array("I")
+            index = marks.find(1, index + 1)
+        if out:
+            yield out
 
     def unique_id(self, index: int) -> bytes:
         """RFC 1939 §7: the same for ever, never used again."""
@@ -308,7 +335,7 @@ class Session:
             self.state = State.UPDATE
             return Close(b"+OK Bye\r\n")
         self.state = State.UPDATE
-        return Update(self.maildrop.deleted_uids(), self.maildrop.seen_uids())
+        return Update()
 
     # --- TRANSACTION ---
 

@@ -24,11 +24,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fastmta.model.limits import FREE_S, PIECE_S, SLICE_S, TURN_S
+from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S
 
 _TURN_NS: Final = int(TURN_S * 1e9)
 _SLICE_NS: Final = int(SLICE_S * 1e9)
 _PIECE_NS: Final = int(PIECE_S * 1e9)
+_FIRST_NS: Final = int(FIRST_S * 1e9)
 _FREE_NS: Final = int(FREE_S * 1e9)
 
 Resume = Callable[[], None]
@@ -136,7 +137,7 @@ class Share:
         now = turns._now_ns()
         if turns._may_work(now):
             self._mark = now + _FREE_NS if fresh else now
-            self._until = now + _SLICE_NS
+            self._until = now + _FIRST_NS
             self._arrived = True
             return True
         self._fresh = fresh

@@ -248,17 +248,22 @@ class Mailboxes:
 
     # --- reading ---
 
-    def uids(self, mailbox_id: int) -> "array[int]":
-        """Every uid, ascending."""
-        return mailbox_uids(self._raw, mailbox_id)
+    def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> "array[int]":
+        """The uids above `after`, ascending, at most `limit` (-1: all)."""
+        return mailbox_uids(self._raw, mailbox_id, after, limit)
 
     def rows(self, mailbox_id: int, uids: "array[int] | None" = None) -> Sequence[MessageRow]:
         """The rows of these messages, or of all; a uid that is gone has none."""
         return list(starmap(MessageRow, message_rows(self._raw, mailbox_id, uids)))
 
-    def summary(self, mailbox_id: int) -> "tuple[array[int], array[int], array[int], array[int], set[bytes]]":
-        """(uids, flags, modseqs, sizes, keywords in use) of a whole mailbox in one pass."""
-        uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id)
+    def summary(
+        self, mailbox_id: int, after: int = 0, limit: int = -1
+    ) -> "tuple[array[int], array[int], array[int], array[int], set[bytes]]":
+        """(uids, flags, modseqs, sizes, keywords in use) of the messages above uid `after`, at most `limit` (-1: all).
+
+        On the loop a mailbox is read in pages of MAILBOX_PAGE; what changes between two is told by `changes`.
+        """
+        uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id, after, limit)
         return uids, flags, modseqs, sizes, {word for words in lists for word in words.split()}
 
     def flags_of(self, mailbox_id: int, uids: "array[int]") -> Sequence[tuple[int, int, bytes]]:

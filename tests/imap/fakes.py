@@ -112,8 +112,9 @@ class FakeMailboxes:
         rows = self._messages[mailbox_id]
         return [SimpleNamespace(**vars(rows[uid])) for uid in (sorted(rows) if uids is None else uids) if uid in rows]
 
-    def summary(self, mailbox_id: int) -> Any:
-        rows = self.rows(mailbox_id)
+    def summary(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
+        rows = [row for row in self.rows(mailbox_id) if row.uid > after]
+        rows = rows if limit < 0 else rows[:limit]
         keywords = {keyword for row in rows for keyword in row.keywords.split()}
         return (
             array("I", [row.uid for row in rows]),

@@ -59,9 +59,10 @@ class FakeMailboxes:
     def by_id(self, mailbox_id: int) -> Any:
         return SimpleNamespace(uid_validity=self.uid_validity) if mailbox_id in self.boxes else None
 
-    def summary(self, mailbox_id: int) -> Any:
+    def summary(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
         box = self.boxes[mailbox_id]
-        uids = array("I", sorted(box))
+        uids = array("I", sorted(uid for uid in box if uid > after))
+        uids = uids if limit < 0 else uids[:limit]
         flags = array("I", (self.flags[mailbox_id][uid] for uid in uids))
         return uids, flags, array("Q", [1] * len(uids)), array("I", (len(box[uid]) for uid in uids)), set()
 
@@ -148,7 +149,14 @@ class Running:
         self.implicit_tls = implicit_tls
         self.directory = directory
         self.port = 0
+        self.now_ns = 1
+        self.tick_ns = 0
         self._clients: list[Client] = []
+
+    def _look(self) -> int:
+        """The clock of turns: it moves by `tick_ns` a look; at 0 no turn ends by itself."""
+        self.now_ns += self.tick_ns
+        return self.now_ns
 
     async def __aenter__(self) -> "Running":
         loop = asyncio.get_running_loop()
@@ -165,7 +173,7 @@ class Running:
             loop=loop,
             tasks=self.tasks,
             sweep=self.sweep,
-            turns=Turns(loop),
+            turns=Turns(loop, self._look),
         )
         self.server = Pop3Server(self.services)
         factory: Any = self.server.factory("pop3s" if self.implicit_tls else "pop3")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import POP3_COMMAND_BYTES
+from fastmta.model.limits import LINE_SKIP_BYTES, POP3_COMMAND_BYTES
 from fastmta.pop3.connection import Pop3Connection
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.tls.certificate import write_self_signed
@@ -384,11 +384,58 @@ async def test_long_lines_are_dropped_and_the_session_goes_on(tmp_path: Path) ->
         assert await client.line() == b"-ERR Line too long\r\n"
         assert await client.line() == b"+OK\r\n"
         await client.body()
-        for _ in range(100):
+        for _ in range(10):
             client.send(b"y" * 100_000)
         assert await client.say(b"") == b"-ERR Line too long\r\n"
         assert len(only(server)._input) == 0
         client.close()
+
+
+@on_both_loops
+async def test_an_endless_line_ends_the_session_early(tmp_path: Path) -> None:
+    async with Running(tmp_path) as server:
+        client = await server.connect()
+        client.send(b"y" * (LINE_SKIP_BYTES + 1))
+        assert await client.line() == b"-ERR [SYS/PERM] The line does not end\r\n"
+        await until(lambda: not server.server.connections)
+        client.close()
+
+
+@on_both_loops
+async def test_pipelined_commands_are_answered_in_turns_and_in_order(tmp_path: Path) -> None:
+    async with Running(tmp_path) as server:
+        server.mailboxes.fill(1, MESSAGES)
+        greedy, other = await server.connect(), await server.connect()
+        await greedy.log_in()
+        server.tick_ns = 100_000
+        greedy.send(b"NOOP\r\nSTAT\r\nRETR 1\r\nRSET\r\nLIST\r\n" * 200)
+        other.send(b"CAPA\r\n")
+        assert await other.line() == b"+OK\r\n"
+        assert server.services.turns.waiting == 1, "the greedy one has more to come"
+        for _ in range(200):
+            assert await greedy.line() == b"+OK\r\n"
+            assert (await greedy.line()).startswith(b"+OK 3 ")
+            assert (await greedy.line()).endswith(b" octets\r\n")
+            assert await greedy.body() == PREFIX + MESSAGES[0]
+            assert await greedy.line() == b"+OK\r\n"
+            assert (await greedy.line()).startswith(b"+OK 3 messages")
+            await greedy.body()
+        for client in (greedy, other):
+            client.close()
+
+
+@on_both_loops
+async def test_who_leaves_in_the_middle_of_a_pipeline_is_forgotten(tmp_path: Path) -> None:
+    async with Running(tmp_path) as server:
+        server.mailboxes.fill(1, MESSAGES)
+        greedy = await server.connect()
+        await greedy.log_in()
+        server.tick_ns = 100_000
+        greedy.send(b"NOOP\r\n" * 20_000)
+        await greedy.line()
+        greedy.writer.transport.abort()
+        await until(lambda: not server.server.connections)
+        await until(lambda: not server.services.turns.waiting)
 
 
 @on_both_loops

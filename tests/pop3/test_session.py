@@ -208,7 +208,9 @@ def test_quit_updates_only_after_login() -> None:
     session.command(b"DELE 1")
     drop.retrieved(0)
     drop.retrieved(1)
-    assert session.command(b"QUIT") == Update([11], [12])
+    assert session.command(b"QUIT") == Update()
+    assert [list(uids) for uids in drop.deleted_uids()] == [[11]]
+    assert [list(uids) for uids in drop.seen_uids()] == [[12]]
     assert fresh().command(b"QUIT") == Close(b"+OK Bye\r\n")
 
 
