@@ -2,7 +2,8 @@
 
 A handler of our own, because three short answers do not need a framework's 0.3 s of import in every worker. A request
 is bounded in bytes and in time, bodies are not read, and a connection is kept for the next request as HTTP/1.1 has it
-(RFC 9112 §9.3).
+(RFC 9112 §9.3). Pipelined requests are answered in this connection's turns of the loop (runtime/turns.py), and only
+while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES.
 """
 
 import asyncio
@@ -11,9 +12,11 @@ from typing import Final, NamedTuple, cast
 
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
+from fastmta.runtime.turns import Turns
 
 REQUEST_BYTES: Final = 8192  # line and header fields together
-REQUEST_S: Final = 10.0  # for a request to arrive, and for an idle connection
+REQUEST_S: Final = 10.0  # for a request to arrive, for an answer to be taken, and for an idle connection
+WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
@@ -40,7 +43,8 @@ Page = Callable[[], Answer]
 class HttpServer:
     """The pages by their path, and the connections that read them."""
 
-    def __init__(self, pages: dict[str, Page], cells: Cells, log: Log) -> None:
+    def __init__(self, pages: dict[str, Page], cells: Cells, log: Log, turns: Turns) -> None:
+        self.turns = turns
         self._pages = pages
         self._cells = cells
         self._log = log
@@ -84,27 +88,42 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_server", "_timer", "_transport")
+    __slots__ = ("_buffer", "_paused", "_reading", "_server", "_share", "_timer", "_transport")
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
+        self._share = server.turns.share()
         self._buffer = b""
+        self._paused = False  # the peer does not read
+        self._reading = True
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio's
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._server.connected(self, 1)
         self._expect()
 
     def _expect(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(REQUEST_S, self.close)
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_S, self._late)
+
+    def _late(self) -> None:
+        """No request in time; or the peer takes no answer, and then there is nobody to wait for."""
+        transport = self._transport
+        if transport is not None and (self._paused or transport.is_closing()):
+            transport.abort()
+        else:
+            self.close()
+            self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._share.leave()
+        self._buffer = b""
         self._server.connected(self, -1)
 
     def close(self) -> None:
@@ -115,12 +134,45 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._buffer += data
-        while b"\r\n\r\n" in self._buffer and not self._transport.is_closing():
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        self._go_on()
+        if (self._paused or self._share.waiting) and self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._expect()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._paused and not self._share.waiting and self._share.enter(self._turn_came):
+            self._turn_came()
+
+    def _turn_came(self) -> None:
+        """Answers what has come, until the turn is over or the peer reads no more."""
+        transport = self._transport
+        if transport is None:
+            return
+        while not transport.is_closing() and not self._paused:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                break
+            self._buffer = rest
             self._request(head)
             self._expect()
-        if len(self._buffer) > REQUEST_BYTES and not self._transport.is_closing():
+            if self._share.over() and rest:
+                self._share.later(self._turn_came)
+                return
+        if transport.is_closing() or self._paused:
+            return
+        if len(self._buffer) > REQUEST_BYTES:
             self._send(Answer(431, b"the request is too long\n"), head_only=False, keep=False)
+        elif not self._reading:
+            self._reading = True
+            transport.resume_reading()
 
     def _request(self, head: bytes) -> None:
         lines = head.decode("latin-1").split("\r\n")

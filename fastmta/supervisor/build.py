@@ -79,7 +79,7 @@ class MailServer:
         services.bus.own(False)
         self._store.attach(place.loop)
         services.bus.start(self._store.raw)
-        self._http = HttpServer(self._pages(), place.cells, place.log)
+        self._http = HttpServer(self._pages(), place.cells, place.log, services.turns)
         self._mark: Mark | None = None
         try:
             self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")

@@ -12,6 +12,7 @@ from fastmta.admin.http import Answer, HttpServer
 from fastmta.runtime.board import Board
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, SharedCells, local_cells
+from fastmta.runtime.turns import Turns
 
 
 class Wire(asyncio.Transport):
@@ -19,6 +20,20 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.sent = b""
         self.closed = False
+        self.aborted = False
+        self.reading = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        self.aborted = self.closed = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed
@@ -38,10 +53,18 @@ def broken() -> Answer:
 class Client:
     def __init__(self) -> None:
         self.cells = local_cells()
-        self.server = HttpServer({"/healthz": healthz, "/broken": broken}, self.cells, Log(fd=-1))
+        self.now_ns = 1
+        self.tick_ns = 0
+        self.turns = Turns(asyncio.get_running_loop(), self.look)
+        self.server = HttpServer({"/healthz": healthz, "/broken": broken}, self.cells, Log(fd=-1), self.turns)
         self.protocol = self.server.factory()
         self.wire = Wire()
         self.protocol.connection_made(self.wire)
+
+    def look(self) -> int:
+        """The clock of turns; at `tick_ns` 0 no turn ends by itself."""
+        self.now_ns += self.tick_ns
+        return self.now_ns
 
     def send(self, data: bytes) -> bytes:
         self.wire.sent = b""
@@ -66,6 +89,41 @@ async def test_a_page_is_answered_and_the_connection_kept(client: Client) -> Non
     assert answer.endswith(b"Content-Length: 3\r\n\r\nok\n")
     assert client.send(GET + GET).count(b"200 OK") == 2
     assert not client.wire.closed
+
+
+async def test_pipelined_requests_are_answered_in_turns(client: Client) -> None:
+    client.tick_ns = 300_000
+    first = client.send(GET * 5000)
+    assert 0 < first.count(b"200 OK") < 10
+    assert not client.wire.reading
+    passes = 0
+    while client.turns.waiting:
+        await asyncio.sleep(0)
+        passes += 1
+    assert client.wire.sent.count(b"200 OK") == 5000
+    assert passes > 100
+    assert client.wire.reading
+
+
+async def test_a_peer_that_does_not_read_is_made_no_more_answers_and_ended_in_time(client: Client) -> None:
+    client.protocol.pause_writing()
+    assert client.send(GET * 5000) == b""
+    assert not client.wire.reading
+    client.protocol.resume_writing()
+    assert client.wire.sent.count(b"200 OK") == 5000
+    client.protocol.pause_writing()
+    client.protocol._late()
+    assert client.wire.aborted
+
+
+async def test_who_leaves_in_the_middle_of_a_pipeline_is_forgotten(client: Client) -> None:
+    client.tick_ns = 300_000
+    client.send(GET * 5000)
+    client.protocol.connection_lost(None)
+    while client.turns.waiting:  # noqa: ASYNC110 - each pass is one turn
+        await asyncio.sleep(0)
+    assert client.wire.sent.count(b"200 OK") < 10
+    client.protocol.connection_made(client.wire)
 
 
 @pytest.mark.parametrize("cut", range(len(GET)))
