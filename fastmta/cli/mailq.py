@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastmta.cli.failures import EX_USAGE, CommandFailed, guarded
+from fastmta.cli.output import plain
 from fastmta.cli.queue_listing import Row, each_row
 from fastmta.config.brief import Brief, read_brief
 
@@ -116,16 +117,11 @@ def _print(group: list[Row], is_first: bool) -> None:
         print("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")
     mark = "!" if "held" in states else "*" if "active" in states else " "
     arrival = time.strftime("%a %b %e %H:%M:%S", time.localtime(message["received_ms"] / 1000))
-    print(f"{message['id']}{mark} {message['size']:8} {arrival:20} {_plain(message['sender'] or 'MAILER-DAEMON')}")
+    print(f"{message['id']}{mark} {message['size']:8} {arrival:20} {plain(message['sender'] or 'MAILER-DAEMON')}")
     reason = None
     for row in sorted(group, key=lambda each: str(each["reply"])):
         if row["reply"] and row["reply"] != reason:
             reason = row["reply"]
-            print(f"({_plain(reason)})".rjust(78))
-        print(f"{'':43}{_plain(row['recipient'])}")
+            print(f"({plain(reason)})".rjust(78))
+        print(f"{'':43}{plain(row['recipient'])}")
     print()
-
-
-def _plain(text: str) -> str:
-    """As cli/output.plain, which loads more than this program needs."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,7 @@
-"""How commands print: a table for people, JSON for programs, sizes and ages that are read at a glance."""
+"""How commands print: a table for people, JSON for programs, sizes and ages that are read at a glance.
+
+click is loaded by whoever has options to declare: small programs print with this too.
+"""
 
 import json
 import sys
@@ -6,13 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import click
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def config_option(function: F) -> F:
     """`-c FILE` on a command; the function gets `config_path`, which `-c` before the command sets too."""
+    import click
 
     def chosen(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
         return value if value is not None else ctx.find_root().obj
@@ -23,6 +25,8 @@ def config_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
+    import click
+
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
@@ -56,6 +60,14 @@ def size(size_bytes: int) -> str:
             return f"{value:.0f}{unit}" if unit == "" or value >= 10 else f"{value:.1f}{unit}"
         value /= 1024
     return f"{value:.1f}T"
+
+
+def age(seconds: float) -> str:
+    """90 -> 1m, 5400 -> 1h"""
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(0, int(seconds))}s"
 
 
 def stamp(seconds: float) -> str:

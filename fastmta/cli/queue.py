@@ -17,7 +17,7 @@ import click
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
 from fastmta.cli.opened import run, run_with
-from fastmta.cli.output import config_option, json_option, plain, print_json, print_table, size, stamp
+from fastmta.cli.output import age, config_option, json_option, plain, print_json, print_table, size, stamp
 from fastmta.cli.selection import Selector, queue_id, selected, selector_options
 from fastmta.config.schema import Config
 from fastmta.model.envelope import RecipientState
@@ -281,14 +281,6 @@ def record(message: "QueuedMessage", recipient: "QueuedRecipient") -> dict[str, 
         "size": message.envelope.size_bytes,
         "last_reply": _text(recipient.last_reply),
     }
-
-
-def age(seconds: float) -> str:
-    """90 -> 1m, 5400 -> 1h"""
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{max(0, int(seconds))}s"
 
 
 async def _flush(store: "MailStore", number: int, n: int | None) -> int:

@@ -1,8 +1,9 @@
 """The socket at which every local user may read the queue and have it flushed, as with Postfix's defaults
 (authorized_mailq_users and authorized_flush_users are static:anyone).
 
-    "list\n"   one JSON object a line for each recipient, in the order of the queue, then {"end": true}
-    "flush\n"  what is deferred is tried now; {"end": true} once that has begun
+    list       one JSON object a line for each recipient, in the order of the queue, then {"end": true};
+               a JSON object behind the word (Wanted) selects
+    flush      what is deferred is tried now; {"end": true} once that has begun
 
 Rows are read some at a time and no further ahead than the socket takes them, so that a million of them cost nobody
 anything but time.
@@ -26,6 +27,7 @@ from fastmta.pickup.spool import QUEUE_SOCKET
 from fastmta.store.queue import QueuedMessage, QueuedRecipient, Selection
 
 _END: Final = b'{"end":true}\n'
+REQUEST_BYTES: Final = 4096
 _REQUEST_S: Final = 5.0
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -63,6 +65,26 @@ def row(message: QueuedMessage, recipient: QueuedRecipient) -> Row:
         envelope.size_bytes,
         _text(recipient.last_reply),
     )
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """Which rows are asked for."""
+
+    state: int | None = None
+    sender: str | None = None
+    recipient: str | None = None
+    domain: str | None = None
+    limit: int = 2**62
+
+    def selection(self) -> Selection:
+        return Selection(self.state, _raw(self.sender), _raw(self.recipient), _raw(self.domain))
+
+
+_decode: Final = msgspec.json.Decoder(Wanted).decode
+
+
+def _raw(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
 
 
 class QueueSocket:
@@ -120,12 +142,15 @@ class QueueSocket:
         sock.close()
 
     async def _serve(self, sock: socket.socket, uid: int) -> None:
-        loop = self._services.loop
         try:
             async with asyncio.timeout(_REQUEST_S):
-                request = await loop.sock_recv(sock, 64)
-            if request == b"list\n":
-                await self._list(sock)
+                request = await self._request(sock)
+            if request.startswith(b"list"):
+                try:
+                    wanted = _decode(request[4:].strip() or b"{}")
+                except msgspec.MsgspecError:
+                    return
+                await self._list(sock, wanted)
             elif request == b"flush\n":
                 self._services.log.info("queue.flush", uid=uid)
                 if not self._flushing:
@@ -135,10 +160,24 @@ class QueueSocket:
         except (OSError, TimeoutError):
             return
 
-    async def _list(self, sock: socket.socket) -> None:
+    async def _request(self, sock: socket.socket) -> bytes:
+        data = b""
+        while not data.endswith(b"\n"):
+            part = await self._services.loop.sock_recv(sock, REQUEST_BYTES)
+            data += part
+            if not part or len(data) > REQUEST_BYTES:
+                return b""
+        return data
+
+    async def _list(self, sock: socket.socket, wanted: Wanted) -> None:
         after = b""
+        left = wanted.limit
+        selection = wanted.selection()
         while True:
-            page, after = self._services.store.queue.walk(Selection(), after, QUEUE_LISTED_AT_ONCE)
+            page, after = self._services.store.queue.walk(selection, after, min(left, QUEUE_LISTED_AT_ONCE))
+            left -= len(page)
+            if left <= 0:
+                after = b""
             lines = b"".join(_encode(row(message, recipient)) + b"\n" for message, recipient in page)
             await self._send(sock, lines if after else lines + _END)
             if not after:

@@ -19,7 +19,13 @@ from fastmta.runtime.identity import WorkersUser
 # What a data directory holds, and whose files root may give to the workers' user. A new file belongs here too.
 STORE_FILES: Final = ("data.mdb", "data.mdb.compacted", "data.mdb.compacted.part", "lock.mdb")
 FILES: Final = frozenset({*STORE_FILES, "lock", "hops.lock", "open.lock", "writers.lock", "pop3.lock"})
-FOLDERS: Final = {"bus": re.compile(r"\d+-\d+"), "running": re.compile(r"\.?\d+-\d+")}  # names of the files in them
+_NONE: Final = re.compile(r"(?!)")
+FOLDERS: Final = {  # names of the files in them that are the server's
+    "bus": re.compile(r"\d+-\d+"),
+    "running": re.compile(r"\.?\d+-\d+"),
+    "public": _NONE,
+    "public/maildrop": _NONE,  # what lies there belongs to whoever has handed it in
+}
 
 
 def give(directory: Path, who: WorkersUser) -> list[str]:
@@ -66,7 +72,15 @@ class _Giving:
             os.close(fd)
 
     def folder(self, parent_fd: int, name: str, known: re.Pattern[str], where: str) -> None:
+        above, slash, inner = name.partition("/")
         try:
+            if slash:
+                fd = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+                try:
+                    self.folder(fd, inner, known, f"{where}/{above}")
+                finally:
+                    os.close(fd)
+                return
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
         except FileNotFoundError:
             return

@@ -29,11 +29,17 @@ def data(tmp_path: Path) -> Path:
 def test_the_files_that_fastmta_makes_are_given(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "running").mkdir(parents=True)
+    (data / "public" / "maildrop").mkdir(parents=True)
+    handed_in = data / "public" / "maildrop" / ("0" * 32)
+    handed_in.touch()
+    os.chown(handed_in, OTHER_UID, OTHER_UID)
     ours = [data / "data.mdb", data / "lock", data / "running" / "0-17"]
     for path in ours:
         path.touch()
     assert give(data, WHO) == []
-    assert {path.stat().st_uid for path in (data, data / "running", *ours)} == {WHO.uid}
+    folders = (data, data / "running", data / "public", data / "public" / "maildrop")
+    assert {path.stat().st_uid for path in (*folders, *ours)} == {WHO.uid}
+    assert handed_in.stat().st_uid == OTHER_UID
 
 
 @needs_root

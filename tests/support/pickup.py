@@ -62,6 +62,13 @@ async def close_services(services: Services) -> None:
     services.store.close()
 
 
+async def settled(pickup: Pickup) -> None:
+    """Returns when the spool has been looked through."""
+    while pickup._running is not None:
+        await asyncio.wait([pickup._running])
+        await asyncio.sleep(0)
+
+
 def pick_up(config_path: Path) -> ListLog:
     """Takes what lies in the spool now; the log of it."""
 
@@ -70,6 +77,7 @@ def pick_up(config_path: Path) -> ListLog:
         pickup = Pickup(services)
         try:
             pickup.start()
+            await settled(pickup)
             await pickup.stop()
         finally:
             await close_services(services)

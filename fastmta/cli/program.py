@@ -1,0 +1,18 @@
+"""The entry point of `fastmta`: calls that must be cheap are done at once, all others load the whole program."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "queue" in arguments and "list" in arguments:
+        from fastmta.cli.queue_quick import quick
+
+        code = quick(arguments)
+        if code is not None:
+            return code
+    from fastmta.cli.main import main as whole
+
+    return whole(arguments)

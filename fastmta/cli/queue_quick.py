@@ -1,0 +1,132 @@
+"""`fastmta queue list` beside a running server: asked at its socket, without click, msgspec or the store.
+
+Monitoring calls it every few seconds, so what it loads is most of what it costs. Whatever it does not understand, and
+every call without a server, is left to the command of the same name in cli/queue.py.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastmta.cli.failures import guarded
+from fastmta.cli.output import age, print_table, size, stamp
+from fastmta.cli.queue_listing import Row, ServerDown, ask
+from fastmta.config.brief import read_brief
+from fastmta.model.errors import ConfigError
+
+_STATES: Final = ("active", "deferred", "held")
+_SELECTORS: Final = ("--sender", "--recipient", "--domain")
+
+
+class _Asked:
+    """The command line, as far as it is understood."""
+
+    def __init__(self) -> None:
+        self.config_path: str | None = None
+        self.as_json = False
+        self.selects = False
+        self.selection: dict[str, Any] = {}
+
+
+def quick(arguments: Sequence[str]) -> int | None:
+    """Does `queue list` and gives the exit code; None where that is for the whole program to do."""
+    asked = _parse(list(arguments))
+    if asked is None:
+        return None
+    rows: list[Row] = []
+    try:
+        ask(read_brief(asked.config_path), b"list " + json.dumps(asked.selection).encode() + b"\n", rows.append)
+    except (ServerDown, ConfigError):
+        return None
+    return guarded("fastmta", lambda: _print(rows, asked))
+
+
+def _parse(left: list[str]) -> _Asked | None:
+    asked = _Asked()
+    words: list[str] = []
+    while left:
+        argument = left.pop(0)
+        name, equals, value = argument.partition("=")
+        if argument == "--json":
+            asked.as_json = True
+        elif argument == "--all":
+            pass
+        elif not argument.startswith("-"):
+            words.append(argument)
+        elif name in ("-c", "--config", "--state", "--limit", *_SELECTORS):
+            if not equals:
+                if not left:
+                    return None
+                value = left.pop(0)
+            if not _take(asked, name, value):
+                return None
+        else:
+            return None
+    return asked if words == ["queue", "list"] else None
+
+
+def _take(asked: _Asked, name: str, value: str) -> bool:
+    if name in ("-c", "--config"):
+        asked.config_path = value
+    elif name == "--state":
+        if value.lower() not in _STATES:
+            return False
+        asked.selection["state"] = _STATES.index(value.lower()) + 1
+    elif name == "--limit":
+        if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
+            return False
+        asked.selection["limit"] = int(value)
+    else:
+        text = value.strip().lower()
+        text = text.removeprefix("@") if name == "--domain" else text.removeprefix("<").removesuffix(">")
+        if not text.isprintable() or len(text) > 500 or not text.isascii():
+            return False
+        asked.selection[name.removeprefix("--")] = text
+    asked.selects = asked.selects or name in ("--state", *_SELECTORS)
+    return True
+
+
+def _print(rows: list[Row], asked: _Asked) -> None:
+    if asked.as_json:
+        lines = (json.dumps(record(row), ensure_ascii=False) for row in rows)
+        sys.stdout.write("[" + ",\n".join(lines) + "]\n")
+        return
+    now = time.time()
+    table = [
+        (
+            row["id"],
+            row["state"],
+            age(now - row["received_ms"] / 1000),
+            size(row["size"]),
+            row["attempts"],
+            row["sender"] or "<>",
+            row["recipient"],
+            row["reply"],
+        )
+        for row in rows
+    ]
+    if table:
+        headings = ("QUEUE ID", "STATE", "AGE", "SIZE", "TRIES", "SENDER", "RECIPIENT", "LAST REPLY")
+        print_table(headings, table, right=(2, 3, 4))
+    else:
+        print("nothing in the queue is like that" if asked.selects else "the queue is empty")
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as `queue list --json` gives it."""
+    return {
+        "queue_id": row["id"],
+        "n": row["n"],
+        "state": row["state"],
+        "sender": row["sender"],
+        "recipient": row["recipient"],
+        "original_recipient": row["original"],
+        "next_hop": row["hop"],
+        "attempts": row["attempts"],
+        "due_at": None if row["state"] == "held" else stamp(row["due_ms"] / 1000),
+        "received_at": stamp(row["received_ms"] / 1000),
+        "size": row["size"],
+        "last_reply": row["reply"],
+    }
