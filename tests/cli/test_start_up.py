@@ -13,28 +13,26 @@ from tests.support.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
 # What costs more to load than all of our own modules together, or has no business in them.
-HEAVY = set(
-    [
-        "asyncio",
-        "argon2",
-        "click",
-        "cryptography",
-        "dns",
-        "fastmta._parser",
-        "fastmta._store",
-        "fastmta.config.load",
-        "fastmta.config.schema",
-        "fastmta.runtime.log",
-        "fastmta.store",
-        "idna",
-        "inspect",
-        "msgspec",
-        "rich",
-        "ssl",
-        "subprocess",
-        "uvloop",
-    ]
-)
+HEAVY = {
+    "asyncio",
+    "argon2",
+    "click",
+    "cryptography",
+    "dns",
+    "fastmta._parser",
+    "fastmta._store",
+    "fastmta.config.load",
+    "fastmta.config.schema",
+    "fastmta.runtime.log",
+    "fastmta.store",
+    "idna",
+    "inspect",
+    "msgspec",
+    "rich",
+    "ssl",
+    "subprocess",
+    "uvloop",
+}
 CPU_S = 0.2  # of the best of some runs, on a machine of any age and load; 0.05 where this was written
 RUNS = 5
 _PROGRAM = """
