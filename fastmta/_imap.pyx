@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython cimport array
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 import array as _array_module
 
@@ -65,3 +65,4 @@ include "_imap_parts/framing.pxi"
 include "_imap_parts/cursor.pxi"
 include "_imap_parts/sets.pxi"
 include "_imap_parts/encode.pxi"
+include "_imap_parts/envelope.pxi"

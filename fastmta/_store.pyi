@@ -174,6 +174,9 @@ def mailbox_uids(store: Store, mailbox_id: int, after: int = 0, limit: int = -1)
 def mailbox_summary(
     store: Store, mailbox_id: int, after: int = 0, limit: int = -1
 ) -> tuple[array[int], array[int], array[int], array[int], set[bytes]]: ...
+def message_columns(
+    store: Store, mailbox_id: int, uids: array[int]
+) -> tuple[bytes, array[int], array[int], array[int], array[int], array[int], list[bytes]]: ...
 
 MessageFields = tuple[int, int, int, bytes, int, int, int, int, bytes]
 

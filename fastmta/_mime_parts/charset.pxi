@@ -118,15 +118,20 @@ _LABELS = {
 _LABEL_BYTES = max(map(len, _LABELS))
 
 
-cdef object decoder_of(object charset):
-    """The decoding function of a charset's label, or None. `charset` is str or bytes; a language behind "*" is left out (RFC 2231 §5)."""
+cdef object codec_of(object charset):
+    """The codec of a charset's label, "" for UTF-7, or None. `charset` is str or bytes; a language behind "*" is left out (RFC 2231 §5)."""
     cdef str name
     if isinstance(charset, bytes):
         charset = (<bytes>charset)[:_LABEL_BYTES + 64].decode("latin-1")
     name = charset[:_LABEL_BYTES + 64].partition("*")[0].strip(" \t\"'")
     if len(name) > _LABEL_BYTES or not name.isascii():
         return None
-    codec = _LABELS.get(name.lower())
+    return _LABELS.get(name.lower())
+
+
+cdef object decoder_of(object charset):
+    """The decoding function of a charset's label, or None."""
+    codec = codec_of(charset)
     if codec is None:
         return None
     found = _DECODERS.get(codec)

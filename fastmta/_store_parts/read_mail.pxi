@@ -251,6 +251,46 @@ def mailbox_changes_page(Store store not None, uint64_t mailbox_id, bint expunge
     return out, modseq if more else 0, uid
 
 
+def message_columns(Store store not None, uint64_t mailbox_id, uids):
+    """(here, flags, sizes, days, prefix lengths, keyword numbers, keyword lists) of these messages, in their order.
+
+    `here` has an octet each: 0 for one that is gone, whose other columns are 0. Days are of the internal date in its own
+    zone, since 1970. A keyword number indexes the lists; 0 is the empty one.
+    """
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef MessageRecord message
+    cdef const unsigned int[::1] wanted = uids
+    cdef Py_ssize_t i, n = wanted.shape[0]
+    cdef bytearray here = bytearray(n)
+    cdef char* present = here
+    cdef list columns = [array("I", bytes(4 * n)) for _ in range(5)]
+    cdef unsigned int[::1] flags, sizes, days, prefixes, words
+    cdef dict known = {b"": 0}
+    cdef int64_t local
+    if n == 0:
+        return b"", *columns, [b""]
+    flags, sizes, days, prefixes, words = columns
+    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    try:
+        for i in range(n):
+            if not walk_to(&walk, wanted[i]):
+                continue
+            memcpy(&message, walk.value.mv_data, sizeof(message))
+            present[i] = 1
+            flags[i] = message.flags
+            sizes[i] = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
+            prefixes[i] = message.prefix_length
+            local = message.date_s + message.tz_minutes * 60 if message.date_s > 0 else message.tz_minutes * 60
+            days[i] = <unsigned int>(local // 86400) if local > 0 else 0
+            if message.keywords_length:
+                key = (<char*>walk.value.mv_data + sizeof(message))[: message.keywords_length]
+                words[i] = known.setdefault(key, len(known))
+    finally:
+        mdb_cursor_close(walk.cursor)
+    return bytes(here), *columns, list(known)
+
+
 def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq):
     """(rows of messages changed after `since_modseq`, by modseq; uids expunged after it, ascending)."""
     cdef Reading reading = Reading(store)

@@ -1,13 +1,18 @@
-"""Evaluates SEARCH's tree: masks over columns for what the records tell, the message's bytes for the rest.
+"""Evaluates SEARCH's tree, a block of messages at a time.
 
-A mask is a bytes object, one octet a message. Keys that need bytes are looked at last, and only for the messages that
-the others leave; other sessions get their turn in between.
+Each key has a mask, a bytes object with one octet a message. What the rows tell is masked by loops in C; FROM, TO, CC,
+BCC, SUBJECT, SENT... and some header fields by the ENVELOPEs made at arrival; what is then still undecided by the
+messages' bytes (search_text.py). A key that is not known yet leaves a range, from what must match to what may: no
+byte is read for a message that other keys decide.
+
+Invariants: memory is that of one block, whatever the mailbox and the keys; between two pieces of work the session
+pauses where its turn is over.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,284 +21,266 @@ from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
 from fastmta.imap.fetch_plan import ENVELOPE
 from fastmta.imap.search_keys import Key
-from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
+from fastmta.imap.search_text import Message, Vanished
+from fastmta.imap.session import SessionEnded, State
+from fastmta.model.limits import SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES
 
 if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
-HEADER_PIECE: Final = 8192  # most headers are whole within it
-SIEVE_FROM: Final = 16  # messages; for fewer, reading their headers is as quick
-TURN_BYTES: Final = 131_072  # read before other sessions get their turn
 _AND, _OR, _WITHOUT = 0, 1, 2
+_ADDRESSES: Final = range(2, 8)  # fields of an ENVELOPE that are address lists
 
 
 class Search:
-    """One SEARCH over one view. `seqs` and `uids` are the messages that are looked at, ascending."""
+    """One SEARCH over one view. BadSyntax where it names a message that is not there."""
 
-    def __init__(self, session: Session, view: View) -> None:
+    def __init__(self, session: Session, view: View, key: Key) -> None:
+        self._session = session
         self._mailboxes = session.mailboxes
         self._view = view
-        uids, flags, _modseqs, sizes, _keywords = self._mailboxes.summary(view.mailbox_id)
-        seqs, known = view.uids.all()
-        if uids.tobytes() != known.tobytes():
-            # What came or went since the view was last told: only what both know is searched.
-            seqs = _imap.mask_select(_imap.mask_members(known, uids), seqs)
-            mask = _imap.mask_members(uids, known)
-            uids, flags, sizes = (_imap.mask_select(mask, column) for column in (uids, flags, sizes))
-        self.seqs: array[int] = seqs
-        self.uids: array[int] = uids
-        self._flags = flags
-        self._sizes = sizes
-        self._rows: list[Any] | None = None
-        self._masks: dict[int, bytes] = {}
-        self._read_bytes = 0
-        self._at = -1  # the message that the caches below belong to
-        self._header: bytes | None = None
-        self._record: bytes | None = None
+        self._key = key
+        self._ranges: dict[int, array[int]] = {}
+        self._envelopes: list[keys.Envelope | keys.Sent] = []
+        self._headers: list[keys.Header] = []
+        self._texts: list[keys.Text] = []
+        leaves = self._leaves(key, {})
+        self._block = max(256, min(SEARCH_BLOCK, SEARCH_BLOCK_MASKS // max(1, leaves)))
 
-    # --- masks ---
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes one short piece of work: rows alone decide, and they are few."""
+        return not (self._envelopes or self._headers or self._texts) and self._view.uids.count <= self._block
 
-    def mask(self, key: Key) -> bytes | None:
-        """The mask of a key that needs no message's bytes; None for one that does."""
-        known = self._masks.get(id(key))
-        if known is None:
-            known = self._make_mask(key)
-            if known is not None:
-                self._masks[id(key)] = known
-        return known
+    def _leaves(self, key: Key, seen: dict[int, Key]) -> int:
+        """Sorts the keys by what they need; how many there are."""
+        if isinstance(key, keys.Not):
+            return self._leaves(key.key, seen)
+        if isinstance(key, keys.Or):
+            return self._leaves(key.first, seen) + self._leaves(key.second, seen)
+        if isinstance(key, keys.And):
+            return sum(self._leaves(part, seen) for part in key.keys)
+        if id(key) not in seen:
+            seen[id(key)] = key
+            if isinstance(key, keys.Envelope | keys.Sent):
+                self._envelopes.append(key)
+            elif isinstance(key, keys.Header):
+                self._headers.append(key)
+            elif isinstance(key, keys.Text):
+                self._texts.append(key)
+            elif isinstance(key, keys.Numbers):
+                self._ranges[id(key)] = self._numbers(key)
+        return 1
 
-    def _make_mask(self, key: Key) -> bytes | None:
+    def _numbers(self, key: keys.Numbers) -> array[int]:
+        uids = self._view.uids
+        if key.by_uid:
+            return _imap.uid_ranges(key.pairs, uids.last)
+        ranges = _imap.merged_ranges(key.pairs, uids.count)
+        if ranges is None:
+            if uids.count == 0:
+                return array("I")
+            raise _imap.BadSyntax("Message number out of range")
+        return ranges
+
+    # --- running ---
+
+    def now(self, *, by_uid: bool) -> array[int]:
+        """The numbers found, for a search that is short."""
+        seqs, uids = self._view.uids.all()
+        block = Block(self, seqs, uids)
+        return _imap.mask_select(block.bounds(self._key)[0], uids if by_uid else seqs)
+
+    async def run(self, *, by_uid: bool) -> array[int]:
+        """The numbers found. SessionEnded where the peer leaves meanwhile."""
+        seqs, uids = self._view.uids.all()
+        out: array[int] = array("I")
+        for begin in range(0, len(uids), self._block):
+            block = Block(self, seqs[begin : begin + self._block], uids[begin : begin + self._block])
+            mask = await self._decide(block)
+            out.extend(_imap.mask_select(mask, block.uids if by_uid else block.seqs))
+            await self.pause()
+        return out
+
+    def pause_now(self) -> Awaitable[None] | None:
+        """What to await, where the session's turn is over."""
+        return self.pause() if self._session.wire.turn_is_over() else None
+
+    async def pause(self) -> None:
+        await self._session.wire.pause()
+        if self._session.state == State.LOGOUT:
+            raise SessionEnded
+
+    async def _decide(self, block: Block) -> bytes:
+        must, may = block.bounds(self._key)
+        open_ones = _imap.mask_combine(may, must, _WITHOUT)
+        if self._envelopes and open_ones.find(1) >= 0:
+            await self._look_at_envelopes(block, open_ones)
+            must, may = block.bounds(self._key)
+            open_ones = _imap.mask_combine(may, must, _WITHOUT)
+        if open_ones.find(1) < 0:
+            return must
+        found = bytearray(must)
+        at = open_ones.find(1)
+        while at >= 0:
+            found[at] = await self._look_at_message(block, at)
+            waiting = self.pause_now()
+            if waiting is not None:
+                await waiting
+            at = open_ones.find(1, at + 1)
+        return bytes(found)
+
+    async def _look_at_envelopes(self, block: Block, mask: bytes) -> None:
+        uids = _imap.mask_select(mask, block.uids)
+        places = _imap.mask_select(mask, array("I", range(1, len(mask) + 1)))
+        found = {id(key): bytearray(len(mask)) for key in self._envelopes}
+        start = 0
+        while start < len(uids):
+            lines, start = self._mailboxes.fetch(
+                self._view.mailbox_id, places, uids, ENVELOPE, start, SEARCH_LINES_BYTES
+            )
+            texts: dict[tuple[int, int], str | None] = {}  # decoded once for all keys
+            for key in self._envelopes:
+                mine = found[id(key)]
+                if isinstance(key, keys.Sent):
+                    for at, raw in _imap.envelope_days(lines, key.low, key.high, mine):
+                        text = self._text(block, at, 0, raw, texts)
+                        mine[at] = text is not None and _is_sent(text, key)
+                else:
+                    for at, raw in _imap.envelope_matches(lines, key.field, key.needle.encode(), mine):
+                        text = self._text(block, at, key.field, raw, texts)
+                        mine[at] = text is not None and key.needle in text
+                waiting = self.pause_now()
+                if waiting is not None:
+                    await waiting
+        for key in self._envelopes:
+            block.masks[id(key)] = bytes(found[id(key)])
+
+    def _text(
+        self, block: Block, at: int, field: int, raw: bytes | None, texts: dict[tuple[int, int], str | None]
+    ) -> str | None:
+        """A field of an ENVELOPE as text, case folded; of the header where the ENVELOPE is not there."""
+        if (at, field) not in texts:
+            if raw is None:
+                raw = self._from_header(block.uids[at], field)
+            texts[at, field] = None if raw is None else _mime.decode_header(raw).casefold()
+        return texts[at, field]
+
+    def _from_header(self, uid: int, field: int) -> bytes | None:
+        header = self._mailboxes.read(self._view.mailbox_id, uid, 0, 65_536)
+        if header is None:
+            return None
+        structure = _mime.Structure()
+        end = _mime.header_end(header)
+        structure.feed(header[:end] if end >= 0 else header)
+        line = b"* 1 FETCH (ENVELOPE %b)\r\n" % _mime.envelope_of(structure.finish())
+        return _imap.envelope_text(line, field)
+
+    async def _look_at_message(self, block: Block, at: int) -> bool:
+        known: dict[int, bool] = {}
+        message = Message(
+            self._mailboxes, self._view.mailbox_id, block.uids[at], block.columns.sizes[at], block.columns.prefixes[at]
+        )
+        try:
+            await message.look_at_header(self._headers, self._texts, known, self.pause_now)
+            verdict = block.verdict(self._key, at, known)
+            if verdict is None:
+                await message.look_at_body(self._texts, known, self.pause_now)
+                verdict = block.verdict(self._key, at, known)
+        except Vanished:
+            return False
+        return bool(verdict)
+
+
+class Block:
+    """Some messages of the view, with their rows as columns and the masks of the keys that are decided."""
+
+    def __init__(self, search: Search, seqs: array[int], uids: array[int]) -> None:
+        self._search = search
+        self._view = search._view
+        self.seqs = seqs
+        self.uids = uids
+        self.columns: Any = search._mailboxes.columns(search._view.mailbox_id, uids)
+        self.masks: dict[int, bytes] = {}
+        self._keywords: list[frozenset[bytes]] | None = None
+
+    def bounds(self, key: Key) -> tuple[bytes, bytes]:
+        """(what must match, what may): the same mask twice for a key that is decided. Of messages that are here."""
+        must, may = self._bounds(key)
+        here = self.columns.here
+        if 0 not in here:
+            return must, may
+        return _imap.mask_combine(must, here, _AND), _imap.mask_combine(may, here, _AND)
+
+    def _bounds(self, key: Key) -> tuple[bytes, bytes]:
+        if isinstance(key, keys.Not):
+            must, may = self._bounds(key.key)
+            every = b"\1" * len(must)
+            return _imap.mask_combine(every, may, _WITHOUT), _imap.mask_combine(every, must, _WITHOUT)
+        if isinstance(key, keys.Or):
+            first, second = self._bounds(key.first), self._bounds(key.second)
+            return _imap.mask_combine(first[0], second[0], _OR), _imap.mask_combine(first[1], second[1], _OR)
+        if isinstance(key, keys.And):
+            must = may = b"\1" * len(self.uids)
+            for part in key.keys:
+                part_must, part_may = self._bounds(part)
+                must = _imap.mask_combine(must, part_must, _AND)
+                may = _imap.mask_combine(may, part_may, _AND)
+            return must, may
+        mask = self._mask(key)
+        return (bytes(len(self.uids)), b"\1" * len(self.uids)) if mask is None else (mask, mask)
+
+    def _mask(self, key: Key) -> bytes | None:
+        mask = self.masks.get(id(key))
+        if mask is None:
+            mask = self._of_rows(key)
+            if mask is not None:
+                self.masks[id(key)] = mask
+        return mask
+
+    def _of_rows(self, key: Key) -> bytes | None:
+        columns = self.columns
         if isinstance(key, keys.Flags):
-            return _imap.mask_flags(self._flags, key.wanted, key.unwanted)
+            return _imap.mask_flags(columns.flags, key.wanted, key.unwanted)
         if isinstance(key, keys.Size):
-            return _imap.mask_between(self._sizes, key.low, key.high)
+            return _imap.mask_between(columns.sizes, key.low, key.high)
+        if isinstance(key, keys.Received):
+            return _imap.mask_between(columns.days, key.low, key.high)
         if isinstance(key, keys.Numbers):
-            return self._numbers(key)
+            return _imap.mask_ranges(self.uids if key.by_uid else self.seqs, self._search._ranges[id(key)])
         if isinstance(key, keys.Recent):
             return bytes(map(self._view.is_recent, self.uids)) if self._view.recent else bytes(len(self.uids))
         if isinstance(key, keys.Keyword):
-            name = key.name
-            return bytes(name in row.keywords.lower().split() for row in self._all_rows())
-        if isinstance(key, keys.Received):
-            return bytes(
-                key.low <= (row.internal_date_s + row.tz_minutes * 60) // 86400 <= key.high for row in self._all_rows()
-            )
-        return self._combined(key)
-
-    def _combined(self, key: Key) -> bytes | None:
-        if isinstance(key, keys.Not):
-            inner = self.mask(key.key)
-            return None if inner is None else _imap.mask_combine(b"\1" * len(inner), inner, _WITHOUT)
-        if isinstance(key, keys.Or):
-            first, second = self.mask(key.first), self.mask(key.second)
-            return None if first is None or second is None else _imap.mask_combine(first, second, _OR)
-        if isinstance(key, keys.And):
-            out = b"\1" * len(self.uids)
-            for part in key.keys:
-                mask = self.mask(part)
-                if mask is None:
-                    return None
-                out = _imap.mask_combine(out, mask, _AND)
-            return out
+            if self._keywords is None:
+                self._keywords = [frozenset(words.lower().split()) for words in columns.keywords]
+            return _imap.mask_table(columns.words, bytes(key.name in words for words in self._keywords))
         return None
 
-    def _numbers(self, key: keys.Numbers) -> bytes:
-        if key.by_uid:
-            return _imap.mask_members(self.uids, self._view.uids.by_uids(key.pairs)[1])
-        chosen = self._view.uids.by_seqs(key.pairs)
-        if chosen is None:
-            if self._view.uids.count == 0:
-                return b""
-            raise _imap.BadSyntax("Message number out of range")
-        return _imap.mask_members(self.seqs, chosen[0])
-
-    def _all_rows(self) -> list[Any]:
-        if self._rows is None:
-            self._rows = self._mailboxes.rows(self._view.mailbox_id, self.uids)
-            if len(self._rows) != len(self.uids):
-                # Some vanished between two readings: they match nothing.
-                present = {row.uid: row for row in self._rows}
-                self._rows = [present.get(uid, _NOTHING) for uid in self.uids]
-        return self._rows
-
-    # --- bytes ---
-
-    def candidates(self, key: Key) -> tuple[bytes, tuple[Key, ...]]:
-        """(mask, what is left to look at in the messages' bytes) for a key that mask() can't answer."""
-        parts = key.keys if isinstance(key, keys.And) else (key,)
-        mask = b"\1" * len(self.uids)
-        left: list[Key] = []
-        for part in parts:
-            part_mask = self.mask(part)
-            if part_mask is None:
-                left.append(part)
-            else:
-                mask = _imap.mask_combine(mask, part_mask, _AND)
-        return mask, tuple(left)
-
-    async def sieve(self, mask: bytes, left: tuple[Key, ...], flush: Callable[[], Awaitable[None]]) -> bytes:
-        """Narrows a mask by SUBJECT keys through the ENVELOPEs made at arrival: 1 µs a message, not 12."""
-        for key in left:
-            word = _sieve_word(key)
-            at = [n for n, one in enumerate(mask) if one] if word else []
-            if len(at) < SIEVE_FROM:
-                continue
-            uids = array("I", [self.uids[n] for n in at])
-            places = array("I", [n + 1 for n in at])
-            found = bytearray(len(mask))
-            start = 0
-            while start < len(uids):
-                lines, start = self._mailboxes.fetch(
-                    self._view.mailbox_id, places, uids, ENVELOPE, start, IMAP_CHUNK_BYTES
-                )
-                _imap.lines_with(lines, word, found)
-                if start < len(uids):
-                    await flush()
-            mask = bytes(found)
-        return mask
-
-    def turn_is_over(self) -> bool:
-        """Whether enough was read to let others run; counts anew after it said so."""
-        if self._read_bytes < TURN_BYTES:
-            return False
-        self._read_bytes = 0
-        return True
-
-    def matches(self, key: Key, at: int) -> bool:
-        """Whether the message at this place of the columns matches; a vanished one matches nothing that needs bytes."""
-        mask = self.mask(key)
-        if mask is not None:
-            return bool(mask[at])
-        if isinstance(key, keys.And):
-            return all(self.matches(part, at) for part in key.keys)
-        if isinstance(key, keys.Or):
-            return self.matches(key.first, at) or self.matches(key.second, at)
+    def verdict(self, key: Key, at: int, known: dict[int, bool]) -> bool | None:
+        """Whether a message matches; None where `known` and the masks don't say yet."""
         if isinstance(key, keys.Not):
-            return not self.matches(key.key, at)
-        self._go_to(at)
-        header = self._header
-        if header is None:
-            return False
-        if isinstance(key, keys.Header):
-            values = _values(header, key.field)
-            if key.field.upper() == b"SUBJECT":
-                values = values[:1]  # the one that ENVELOPE has: found by it or not at all
-            return any(key.needle in value for value in values)
-        if isinstance(key, keys.Sent):
-            return any(key.low <= day <= key.high for day in _sent_days(header))
-        if isinstance(key, keys.Text):
-            if key.with_header and key.needle in _mime.decode_header(header).casefold():
-                return True
-            return self._in_body(key.needle, at)
+            inner = self.verdict(key.key, at, known)
+            return None if inner is None else not inner
+        if isinstance(key, keys.Or):
+            first, second = self.verdict(key.first, at, known), self.verdict(key.second, at, known)
+            return True if first or second else None if first is None or second is None else False
+        if isinstance(key, keys.And):
+            out: bool | None = True
+            for part in key.keys:
+                one = self.verdict(part, at, known)
+                if one is False:
+                    return False
+                out = None if one is None else out
+            return out
+        mask = self._mask(key)
+        return bool(mask[at]) if mask is not None else known.get(id(key))
+
+
+def _is_sent(text: str, key: keys.Sent) -> bool:
+    """Whether the Date field names such a day, time and zone disregarded (RFC 3501 §6.4.4)."""
+    parsed = parsedate(text)
+    if parsed is None:
         return False
-
-    def _go_to(self, at: int) -> None:
-        if self._at == at:
-            return
-        self._at = at
-        self._record = None
-        self._header = self._read_header(self.uids[at], self._sizes[at])
-
-    def _read(self, uid: int, offset: int, length: int) -> bytes | None:
-        """At most `length` bytes, in pieces that the store gives."""
-        pieces: list[bytes] = []
-        got = 0
-        while got < length:
-            piece = self._mailboxes.read(self._view.mailbox_id, uid, offset + got, min(length - got, IMAP_CHUNK_BYTES))
-            if piece is None:
-                return None
-            if not piece:
-                break
-            pieces.append(piece)
-            got += len(piece)
-        self._read_bytes += got + 1024
-        return b"".join(pieces)
-
-    def _read_header(self, uid: int, size: int) -> bytes | None:
-        length = HEADER_PIECE
-        while True:
-            data = self._read(uid, 0, min(length, size))
-            if data is None:
-                return None
-            end = _header_end(data)
-            if end >= 0 or len(data) >= min(size, IMAP_HEADER_BYTES):
-                return data[:end] if end >= 0 else data
-            length *= 16
-
-    def _in_body(self, needle: str, at: int) -> bool:
-        """Decoded text parts, and the headers of messages inside the message."""
-        uid = self.uids[at]
-        rows = self._mailboxes.rows(self._view.mailbox_id, array("I", (uid,)))
-        if self._record is None:
-            self._record = self._mailboxes.structure(self._view.mailbox_id, uid)
-        if not rows or self._record is None:
-            return False
-        shift = len(rows[0].prefix)
-        for part in _mime.parts_of(self._record):
-            if part.is_message and part.path and part.header_length:
-                raw_header = self._read(uid, shift + part.header_offset, min(part.header_length, IMAP_HEADER_BYTES))
-                if raw_header is not None and needle in _mime.decode_header(raw_header).casefold():
-                    return True
-            if part.kind in ("text", "opaque") and part.body_length:
-                length = min(part.body_length, IMAP_HEADER_BYTES)
-                raw_body = self._read(uid, shift + part.body_offset, length)
-                if (
-                    raw_body is not None
-                    and needle in _mime.decode_body(raw_body, part.encoding, part.charset, IMAP_HEADER_BYTES).casefold()
-                ):
-                    return True
-        return False
-
-
-def _sieve_word(key: Key) -> bytes:
-    """What each match must contain in its ENVELOPE's subject, unfolded as decode_header does; b"" if unsure."""
-    if not isinstance(key, keys.Header) or key.field.upper() != b"SUBJECT":
-        return b""
-    needle = key.needle
-    plain = needle.isascii() and needle.isprintable() and '"' not in needle and "\\" not in needle
-    return needle.encode("ascii") if plain else b""
-
-
-class _Nothing:
-    keywords = b""
-    internal_date_s = -(2**62)
-    tz_minutes = 0
-
-
-_NOTHING: Final = _Nothing()
-
-
-def _header_end(data: bytes) -> int:
-    """Where the header ends, or -1."""
-    crlf, lf = data.find(b"\r\n\r\n"), data.find(b"\n\n")
-    if crlf < 0 or (0 <= lf < crlf):
-        return lf + 1 if lf >= 0 else -1
-    return crlf + 2
-
-
-def _values(header: bytes, field: bytes) -> list[str]:
-    """The decoded values of a field, case folded; an empty list where the header does not have it."""
-    out: list[str] = []
-    current: list[bytes] = []
-    for line in _mime.header_fields(header, (field,)).splitlines(keepends=True):
-        if line[:1] in (b" ", b"\t"):
-            current.append(line)
-            continue
-        if current:
-            out.append(_mime.decode_header(b"".join(current)).casefold())
-        current = [line.partition(b":")[2]] if b":" in line else []
-    if current:
-        out.append(_mime.decode_header(b"".join(current)).casefold())
-    return out
-
-
-def _sent_days(header: bytes) -> list[int]:
-    """The day that the Date field names, time and zone disregarded (RFC 3501 §6.4.4)."""
-    for value in _values(header, b"Date"):
-        parsed = parsedate(value)
-        if parsed is not None:
-            day = days_of(parsed[0], parsed[1], parsed[2])
-            if day is not None:
-                return [day]
-    return []
+    day = days_of(parsed[0], parsed[1], parsed[2])
+    return day is not None and key.low <= day <= key.high

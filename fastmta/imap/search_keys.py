@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -61,6 +61,13 @@ class Sent(Key, frozen=True, eq=False):
     high: int
 
 
+class Envelope(Key, frozen=True, eq=False):
+    """A field of the ENVELOPE, by its place there (RFC 3501 §7.4.2)."""
+
+    field: int
+    needle: str
+
+
 class Header(Key, frozen=True, eq=False):
     field: bytes
     needle: str
@@ -97,7 +104,9 @@ _FLAG_KEYS: Final = {
     b"UNFLAGGED": Flags(0, FLAGGED),
     b"UNSEEN": Flags(0, SEEN),
 }
-_FIELDS: Final = frozenset({b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO"})
+_FIELDS: Final = {b"SUBJECT": 1, b"FROM": 2, b"TO": 5, b"CC": 6, b"BCC": 7}
+# HEADER with these is answered from the ENVELOPE too. Of several such fields the first counts.
+_HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 9}
 
 
 class Parser:
@@ -107,6 +116,7 @@ class Parser:
         self._cursor = cursor
         self._charset = b"UTF-8"
         self._keys = 0
+        self._known: dict[tuple[Any, ...], Key] = {}
 
     def parse(self) -> Key:
         """The whole program, up to the command's end. BadSyntax, BadCharset."""
@@ -175,13 +185,15 @@ class Parser:
     def _with_value(self, name: bytes) -> Key:
         cursor = self._cursor
         if name in _FIELDS:
-            return Header(name, self._needle())
+            return self._once(Envelope(_FIELDS[name], self._needle()))
         if name == b"HEADER":
-            field = cursor.astring()
+            field = cursor.astring().upper()
             cursor.sp()
-            return Header(field, self._needle())
+            if field in _HEADERS:
+                return self._once(Envelope(_HEADERS[field], self._needle()))
+            return self._once(Header(field, self._needle()))
         if name in (b"BODY", b"TEXT"):
-            return Text(self._needle(), name == b"TEXT")
+            return self._once(Text(self._needle(), name == b"TEXT"))
         if name == b"KEYWORD":
             return Keyword(cursor.raw_atom().lower())
         if name == b"UNKEYWORD":
@@ -193,6 +205,10 @@ class Parser:
         if name == b"UID":
             return Numbers(cursor.sequence_set(), True)
         return self._dated(name)
+
+    def _once(self, key: Key) -> Key:
+        """The same key for the same question, so that it is answered once."""
+        return self._known.setdefault((type(key), *msgspec.structs.astuple(key)), key)
 
     def _dated(self, name: bytes) -> Key:
         kind: type[Received] | type[Sent] = Received

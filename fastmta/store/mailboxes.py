@@ -23,6 +23,7 @@ from fastmta._store import (
     mailbox_modseq,
     mailbox_summary,
     mailbox_uids,
+    message_columns,
     message_read,
     message_rows,
     usage_fields,
@@ -68,6 +69,19 @@ class MessageRow(msgspec.Struct, gc=False):
     tz_minutes: int
     size: int
     prefix: bytes
+
+
+class Columns(msgspec.Struct, gc=False):
+    """Rows as columns. `here`: an octet each, 0 for a message that is gone. `days`: of the internal date as its zone
+    has it, since 1970. `words` index `keywords`."""
+
+    here: bytes
+    flags: "array[int]"
+    sizes: "array[int]"
+    days: "array[int]"
+    prefixes: "array[int]"
+    words: "array[int]"
+    keywords: Sequence[bytes]
 
 
 class Appended(msgspec.Struct, gc=False):
@@ -265,6 +279,10 @@ class Mailboxes:
         """
         uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id, after, limit)
         return uids, flags, modseqs, sizes, {word for words in lists for word in words.split()}
+
+    def columns(self, mailbox_id: int, uids: "array[int]") -> "Columns":
+        """What the rows of these messages tell, without an object for each."""
+        return Columns(*message_columns(self._raw, mailbox_id, uids))
 
     def flags_of(self, mailbox_id: int, uids: "array[int]") -> Sequence[tuple[int, int, bytes]]:
         """(uid, flags, keywords) of these messages."""

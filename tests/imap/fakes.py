@@ -112,6 +112,22 @@ class FakeMailboxes:
         rows = self._messages[mailbox_id]
         return [SimpleNamespace(**vars(rows[uid])) for uid in (sorted(rows) if uids is None else uids) if uid in rows]
 
+    def columns(self, mailbox_id: int, uids: Any) -> Any:
+        rows = [self._messages[mailbox_id].get(uid) for uid in uids]
+        keywords = [b"", *{row.keywords for row in rows if row is not None and row.keywords}]
+        gone = SimpleNamespace(flags=0, size=0, internal_date_s=0, tz_minutes=0, prefix=b"", keywords=b"")
+        here = bytes(row is not None for row in rows)
+        rows = [row or gone for row in rows]
+        return SimpleNamespace(
+            here=here,
+            flags=array("I", [row.flags for row in rows]),
+            sizes=array("I", [row.size for row in rows]),
+            days=array("I", [max(0, max(0, row.internal_date_s) + row.tz_minutes * 60) // 86400 for row in rows]),
+            prefixes=array("I", [len(row.prefix) for row in rows]),
+            words=array("I", [keywords.index(row.keywords) for row in rows]),
+            keywords=keywords,
+        )
+
     def summary(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
         rows = [row for row in self.rows(mailbox_id) if row.uid > after]
         rows = rows if limit < 0 else rows[:limit]

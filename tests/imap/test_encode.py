@@ -50,21 +50,6 @@ def test_a_pattern_of_many_stars_is_quick() -> None:
     assert not _imap.list_match("*a" * 2000, "a" * 500 + "b")
 
 
-def test_the_sieve_of_envelopes_passes_all_that_may_match() -> None:
-    lines = [
-        b'* 1 FETCH (ENVELOPE (NIL "Hello World" NIL))',
-        b'* 2 FETCH (ENVELOPE (NIL "nothing" NIL))',
-        b'* 3 FETCH (ENVELOPE (NIL "=?utf-8?q?x?=" NIL))',
-        b'* 4 FETCH (ENVELOPE (NIL {14}\r\n* 2 FETCH (wor\n "x" NIL))',
-        b'* 5 FETCH (ENVELOPE (NIL "wor" NIL))',
-        b'* 6 FETCH (ENVELOPE (NIL "caf\xc3\xa9" NIL))',
-        b'* 12 FETCH (ENVELOPE (NIL "a WORLD{3}" NIL))',
-    ]
-    mask = bytearray(12)
-    _imap.lines_with(b"".join(line + b"\r\n" for line in lines), b"world", mask)
-    assert [n + 1 for n, one in enumerate(mask) if one] == [1, 3, 4, 6, 12]
-
-
 def test_masks() -> None:
     flags = array("I", [1, 3, 0, 9])
     assert _imap.mask_flags(flags, 1, 0) == b"\1\1\0\1"

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap.search import Search
-from fastmta.imap.search_keys import BadCharset, Key, Parser
+from fastmta.imap.search_keys import BadCharset, Parser
 from fastmta.imap.session import State
+from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
+NUMBERS: Final = 16_384  # of one piece of a response
 BAD_CHARSET: Final = b"NO [BADCHARSET (%b)] Unknown charset" % " ".join(_mime.CHARSETS).encode("ascii")
 
 
@@ -31,31 +33,29 @@ def _search(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
         key = Parser(cursor).parse()
     except BadCharset:
         return BAD_CHARSET
-    run = Search(session, session.selected)
-    mask = run.mask(key)
-    if mask is not None:
-        return _answer(session, run, mask, by_uid)
-    return _look(session, run, key, by_uid)
+    search = Search(session, session.selected, key)
+    if search.is_short:
+        return _answer(session, search.now(by_uid=by_uid), by_uid)
+    return _run(session, search, by_uid)
 
 
-def _answer(session: Session, run: Search, mask: bytes, by_uid: bool) -> bytes:
-    numbers: array[int] = _imap.mask_select(mask, run.uids if by_uid else run.seqs)
+def _answer(session: Session, numbers: array[int], by_uid: bool) -> bytes:
     session.write(b"* SEARCH%b\r\n" % _imap.numbers_line(numbers))
+    return _done(by_uid)
+
+
+def _done(by_uid: bool) -> bytes:
     return b"OK UID SEARCH completed" if by_uid else b"OK SEARCH completed"
 
 
-async def _look(session: Session, run: Search, key: Key, by_uid: bool) -> bytes:
-    """Reads what the records can't tell, message by message."""
-    mask, left = run.candidates(key)
-    mask = await run.sieve(mask, left, session.wire.flush)
-    found = bytearray(len(mask))
-    at = mask.find(1)
-    while at >= 0:
-        if all(run.matches(part, at) for part in left):
-            found[at] = 1
-        if run.turn_is_over():
+async def _run(session: Session, search: Search, by_uid: bool) -> bytes:
+    numbers = await search.run(by_uid=by_uid)
+    session.write(b"* SEARCH")
+    for begin in range(0, len(numbers), NUMBERS):
+        session.write(_imap.numbers_line(numbers[begin : begin + NUMBERS]))
+        if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
             if session.state == State.LOGOUT:
                 return b""
-        at = mask.find(1, at + 1)
-    return _answer(session, run, bytes(found), by_uid)
+    session.write(b"\r\n")
+    return _done(by_uid)
