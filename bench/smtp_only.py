@@ -18,6 +18,7 @@ import uvloop
 from fastmta.config.schema import Config
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.reply import Reply
+from fastmta.policy.limits import Limits, local_table
 from fastmta.policy.networks import Networks
 from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.log import Log
@@ -67,6 +68,7 @@ class Services:
         self.log.attach(loop, self.cells)
         self.clock = SystemClock()
         self.networks = Networks(self.config.mynetworks)
+        self.limits = Limits(local_table(), self.config, self.cells)
         self.tasks = Tasks(self.log)
         self.sweep = Sweep(loop)
         self.authenticator = self.contexts = Nobody()

@@ -53,6 +53,7 @@ cdef class Service:
     cdef bytes received_by
     cdef bint lmtp
     cdef bint submission
+    cdef bint counts_events           # MAIL and RCPT are limited by address: the rules ask
     cdef int bare_newline
     cdef int64_t size_limit
     cdef int64_t timeout
@@ -94,7 +95,7 @@ cdef class Connection(Waiter):
     cdef public bint tls
     cdef public bint trusted
     cdef public bint loopback
-    cdef public bint counted
+    cdef public Py_ssize_t place      # among the connections of its address; 0: none
     cdef bint keeps_bare              # smtpd_forbid_bare_newline_exclusions
     cdef public str login
     cdef public object exchange

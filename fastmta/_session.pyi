@@ -27,6 +27,7 @@ class Service:
         cells: memoryview,
         counters: Any,
         storage_ok: Any,
+        counts_events: bool = False,
         crash: Any,
     ) -> None: ...
     def date_text(self) -> str: ...
@@ -40,7 +41,7 @@ class Connection:
     tls: bool
     trusted: bool
     loopback: bool
-    counted: bool
+    place: int
     login: str
     exchange: Sasl | None
     auth_failures: int

@@ -175,7 +175,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
     cdef int64_t size = -1
     cdef bint body = False
     cdef int status
-    if self.state == CONNECTED or service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
+    if self.state == CONNECTED or service.counts_events or service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
         return 0
     p += 5
     n -= 5
@@ -215,7 +215,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
 
 cdef int _fast_rcpt(Connection self, const char* p, Py_ssize_t n) except -1:
     cdef Path path
-    if n < 5 or not equals_nocase(p, 3, b"TO:", 3):
+    if self.service.counts_events or n < 5 or not equals_nocase(p, 3, b"TO:", 3):
         return 0
     p += 3
     n -= 3

@@ -50,7 +50,8 @@ cdef class Service:
         free(self.scratch.data)
 
     def configure(self, object settings, object rules, bytes table not None, *, object directory, object clock,
-                  object log, object cells, object counters, object storage_ok, object crash):
+                  object log, object cells, object counters, object storage_ok, object crash,
+                  bint counts_events=False):
         """Takes a new configuration; open sessions follow it from their next command on."""
         self.settings = settings
         self.rules = rules
@@ -61,6 +62,7 @@ cdef class Service:
         self.version = None
         self.now = clock.now
         self.storage_ok = storage_ok
+        self.counts_events = counts_events
         self.log = log
         self.log_line = log.line
         self.log_info = log.threshold <= 20 and log.is_json

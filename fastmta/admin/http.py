@@ -3,13 +3,16 @@
 A handler of our own, because three short answers do not need a framework's 0.3 s of import in every worker. A request
 is bounded in bytes and in time, bodies are not read, and a connection is kept for the next request as HTTP/1.1 has it
 (RFC 9112 §9.3). Pipelined requests are answered in this connection's turns of the loop (runtime/turns.py), and only
-while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES.
+while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES. Host and Origin are checked
+(origin.py), and how many connections an address has.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
+from fastmta.admin.origin import AllowedHosts
+from fastmta.policy.limits import Limits
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.turns import Turns
@@ -20,8 +23,10 @@ WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause
 _REASONS: Final = {
     200: "OK",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -43,11 +48,15 @@ Page = Callable[[], Answer]
 class HttpServer:
     """The pages by their path, and the connections that read them."""
 
-    def __init__(self, pages: dict[str, Page], cells: Cells, log: Log, turns: Turns) -> None:
+    def __init__(
+        self, pages: dict[str, Page], cells: Cells, log: Log, turns: Turns, limits: Limits, hosts: AllowedHosts
+    ) -> None:
         self.turns = turns
         self._pages = pages
         self._cells = cells
         self._log = log
+        self.limits = limits
+        self.hosts = hosts
         self._open: set[_Connection] = set()
 
     def factory(self) -> asyncio.Protocol:
@@ -88,7 +97,7 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_paused", "_reading", "_server", "_share", "_timer", "_transport")
+    __slots__ = ("_buffer", "_paused", "_place", "_reading", "_server", "_share", "_timer", "_transport")
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -96,6 +105,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self._paused = False  # the peer does not read
         self._reading = True
+        self._place = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -104,6 +114,10 @@ class _Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._server.connected(self, 1)
         self._expect()
+        peer = transport.get_extra_info("peername")
+        self._place = self._server.limits.connect("http", peer[0] if isinstance(peer, tuple) and peer else "")
+        if not self._place:
+            self._send(Answer(429, b"too many connections from your address\n"), head_only=False, keep=False)
 
     def _expect(self) -> None:
         if self._timer is not None:
@@ -125,6 +139,8 @@ class _Connection(asyncio.Protocol):
         self._share.leave()
         self._buffer = b""
         self._server.connected(self, -1)
+        self._server.limits.release(self._place)
+        self._place = 0
 
     def close(self) -> None:
         if self._transport is not None:
@@ -181,8 +197,13 @@ class _Connection(asyncio.Protocol):
         for line in lines[1:]:
             name, _, value = line.partition(":")
             fields[name.lower()] = value.strip().lower()
-        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        hosts = sum(line[:5].lower() == "host:" for line in lines[1:])  # one at most (RFC 9112 §3.2)
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1.") or hosts > 1:
             self._send(Answer(400, b"this is not an HTTP/1.1 request\n"), head_only=False, keep=False)
+            return
+        refusal = self._server.hosts.refusal(fields)
+        if refusal:
+            self._send(Answer(403, f"{refusal}\n".encode()), head_only=parts[0] == "HEAD", keep=False)
             return
         has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
         wants = fields.get("connection", "" if parts[2] == "HTTP/1.1" else "close")

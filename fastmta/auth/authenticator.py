@@ -1,7 +1,8 @@
 """Who may log in: mechanisms offered, login names, and the verdict on a client's credentials.
 
 Invariants: unknown user, wrong password, disabled account and a foreign authorization identity give the same answer
-after the same hash and the same delay; a login name is looked up as it stands, never expanded.
+after the same hash and the same delay, which grows with the failures of an address; a login name is looked up as it
+stands, never expanded.
 
 Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
 """
@@ -53,6 +54,14 @@ class LoginSettings(Protocol):
     def mydestination(self) -> tuple[str, ...]: ...
 
 
+class Penalties(Protocol):
+    """What of policy.limits.Limits is used here: penalties of addresses, in units of the failure delay."""
+
+    def failed(self, ip: str, /) -> float: ...
+    def penalty(self, ip: str, /) -> float: ...
+    def forgive(self, ip: str, /) -> None: ...
+
+
 class Authenticator(Generic[A]):
     """The verdicts of one process, on its loop."""
 
@@ -63,6 +72,7 @@ class Authenticator(Generic[A]):
         "_log",
         "_offered",
         "_passwords",
+        "_penalties",
         "_plain_text",
         "_settings",
         "_sleep",
@@ -73,6 +83,7 @@ class Authenticator(Generic[A]):
         config: LoginSettings,
         accounts: AccountLookup[A],
         passwords: PasswordChecker,
+        penalties: Penalties,
         *,
         cells: Cells,
         log: Log,
@@ -81,6 +92,7 @@ class Authenticator(Generic[A]):
         self._settings = config.auth
         self._accounts = accounts
         self._passwords = passwords
+        self._penalties = penalties
         self._cells = cells
         self._log = log
         self._sleep = sleep
@@ -138,9 +150,11 @@ class Authenticator(Generic[A]):
             )
         except TemporaryFailure:
             self._count(credentials.mechanism, "temporary")
-            await self._sleep(self._settings.failure_delay)  # to be refused must cost whoever fills the queue, too
+            # To be refused must cost whoever fills the queue, too.
+            await self._sleep(self._settings.failure_delay * self._penalties.penalty(peer_ip))
             raise
         if account is not None and right and account.enabled:
+            self._penalties.forgive(peer_ip)
             self._count(credentials.mechanism, "success")
             return account
         self._count(credentials.mechanism, "failure")
@@ -152,7 +166,7 @@ class Authenticator(Generic[A]):
             client=peer_ip,
             known=account is not None,
         )
-        await self._sleep(self._settings.failure_delay)
+        await self._sleep(self._settings.failure_delay * self._penalties.failed(peer_ip))
         return None
 
     def _account(self, credentials: Credentials) -> A | None:

@@ -103,6 +103,7 @@ class Made:
             ports=ports or Ports(ipv6=_has_ipv6()),
             data=data,
             workers_may_be_root=workers_may_be_root,
+            userip_connections=10 if ports is None else 0,  # the demo on loopback is what load generators try
         )
         self.config = parse(self._text, base=directory)
         self.workers: WorkersUser | None = None

@@ -12,6 +12,7 @@ from fastmta.auth.sasl import Sasl
 from fastmta.cli.failures import EX_CONFIG, CommandFailed
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
+from fastmta.model.limited import What
 from fastmta.model.limits import SMTP_COMMAND_LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
@@ -38,6 +39,9 @@ class _Effects:
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
         return Resolution()
 
+    def may(self, session: Any, what: What) -> bool:
+        return True
+
     def authenticate(self, session: Any, credentials: Any) -> str | None:
         return ""
 
@@ -56,6 +60,7 @@ class LocalSession:
         self.tls = False
         self.trusted = True
         self.loopback = True
+        self.peer_ip = ""
         self.login = ""
         self.exchange: Sasl | None = None
         self.auth_failures = 0

@@ -41,6 +41,7 @@ def default_text(
     ports: Ports | None = None,
     data: str = "data",
     workers_may_be_root: bool = False,
+    userip_connections: int = 10,
 ) -> str:
     """The file's text; `data` is the data directory, relative to the file or absolute."""
     where = ports or Ports()
@@ -50,6 +51,7 @@ def default_text(
         domain=domain,
         data=data,
         http=http,
+        userip=userip_connections,
         root=_ROOT if workers_may_be_root else "",
         **{
             name: where.endpoints(getattr(where, name))
@@ -84,6 +86,9 @@ recipient_delimiter = "+"                 # user+anything@ goes to user@
 message_size_limit = "50M"
 queue_minfree = "0"                       # below this much free disk new mail is put off; 0: chosen by size of disk
 smtpd_forbid_bare_newline = "reject"      # reject, normalize or no
+smtpd_client_connection_count_limit = 50  # of one address to one port, mynetworks excepted; 0: no limit
+mail_max_userip_connections = {userip:<11} # IMAP connections of one account from one address, and POP3's; 0: no limit
+# http_allowed_hosts = []                 # names by which a monitor asks for /metrics, beside myhostname and addresses
 data_directory = "{data}"
 workers = 0                               # processes; 0: one a core
 # default_user = "fastmta"                # whom the workers run as, where the server is started as root

@@ -114,13 +114,21 @@ class _Reader:
     def config(self) -> tuple[Config | None, list[Problem]]:
         self._find_unknown()
         tables: dict[str, dict[str, Any]] = {table: {} for table in ("", *TABLES)}
+        defaults: list[tuple[str, str]] = []  # that refer to a value which may be wrong itself
         for leaf in self._leaves:
             raw = self._raw(leaf)
             try:
                 tables[leaf.table][leaf.name] = self._value(leaf, leaf.value if raw is None else raw)
             except ValueError as error:
-                self._add(leaf.dotted, f"{_shown(raw)}: expected {error}" if raw is not None else f"expected {error}")
+                text = f"{_shown(raw)}: expected {error}" if raw is not None else f"expected {error}"
+                if self._given(leaf) is None and leaf.key.default is not None:
+                    defaults.append((leaf.dotted, text))
+                else:
+                    self._add(leaf.dotted, text)
         transport = self._transport()
+        if not self._problems:
+            for dotted, text in defaults:
+                self._add(dotted, text)
         if self._problems:
             return None, self._sorted()
         values_of: dict[str, Any] = tables.pop("")
@@ -141,8 +149,7 @@ class _Reader:
 
     def _raw(self, leaf: Leaf) -> Any:
         """What the file gives for a key, else its default in the file's notation, else None: the default as it is."""
-        table = self._document.get(leaf.table, {}) if leaf.table else self._document
-        given = table.get(leaf.name) if isinstance(table, dict) else None
+        given = self._given(leaf)
         if given is not None:
             return given
         if leaf.name == "myhostname":
@@ -151,6 +158,10 @@ class _Reader:
         if leaf.name == "mydomain":
             return self._text("myhostname").partition(".")[2] or "localdomain"
         return leaf.key.default
+
+    def _given(self, leaf: Leaf) -> Any:
+        table = self._document.get(leaf.table, {}) if leaf.table else self._document
+        return table.get(leaf.name) if isinstance(table, dict) else None
 
     def _text(self, flat: str) -> str:
         leaf = self._by_flat[flat]

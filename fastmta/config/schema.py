@@ -166,6 +166,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int, Key("int", high=1_000_000, about="recipients over the limit that get 452 before they count as errors")
     ] = 1000
     smtpd_client_connection_count_limit: Annotated[int, Key("int", about="0: no limit")] = 50
+    smtpd_client_connection_rate_limit: Annotated[int, Key("int", about="in anvil_rate_time_unit; 0: no limit")] = 0
+    smtpd_client_message_rate_limit: Annotated[int, Key("int")] = 0
+    smtpd_client_recipient_rate_limit: Annotated[int, Key("int")] = 0
+    smtpd_client_auth_rate_limit: Annotated[int, Key("int")] = 0
+    smtpd_client_new_tls_session_rate_limit: Annotated[int, Key("int")] = 0
+    smtpd_client_event_limit_exceptions: Annotated[_Texts, Key("networks", default="$mynetworks")] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
+    anvil_rate_time_unit: Annotated[float, Key("time", default="60s", low=1)] = 60.0
+    mail_max_userip_connections: Annotated[int, Key("int", about="of IMAP, and of POP3; 0: no limit")] = 10
+    login_max_connections: Annotated[
+        int, Key("int", about="IMAP and POP3 connections that have not logged in, in all; 0: no limit")
+    ] = 1000
+    login_max_ip_connections: Annotated[int, Key("int", about="such connections of one address")] = 50
+    http_allowed_hosts: Annotated[
+        _Texts, Key("names", about='beside myhostname, addresses and names without a dot: "name" or ".domain"')
+    ] = ()
+    http_client_connection_count_limit: Annotated[int, Key("int", about="of one address; 0: no limit")] = 50
 
     data_directory: Annotated[str, Key("path")] = "/var/lib/fastmta"
     workers: Annotated[int, Key("int", high=1024, about="processes; 0: one a core")] = 0

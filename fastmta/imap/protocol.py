@@ -119,6 +119,9 @@ class ImapProtocol(asyncio.Protocol):
         if server.draining:
             self.write(b"* BYE Shutting down\r\n")
             self.close()
+        elif not self.session.seat.enter():
+            self.write(b"* BYE Too many connections that have not logged in\r\n")
+            self.close()
         else:
             self.write(b"* OK [CAPABILITY %b] FastMTA ready\r\n" % capabilities(self.session))
         self._hand_over()
@@ -159,6 +162,7 @@ class ImapProtocol(asyncio.Protocol):
         self._out_bytes = 0
         if self.session is not None:
             self.server.closed(self)
+            self.session.seat.leave()
             self.session.ended()
             self.server.services.cells[METRICS.connections[self.service]] -= 1
 

@@ -84,6 +84,7 @@ class Session:
         "named",
         "on_line",
         "peer_ip",
+        "seat",
         "service",
         "services",
         "state",
@@ -121,6 +122,7 @@ class Session:
         self.upload: Upload | None = None
         self.bad_commands = 0
         self.failed_logins = 0
+        self.seat = services.limits.seat(service, peer_ip)
 
     # --- what a command may use ---
 

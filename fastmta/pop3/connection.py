@@ -32,7 +32,7 @@ from fastmta.model.limits import (
 from fastmta.policy.networks import is_loopback
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
-from fastmta.pop3.seams import Account, Services
+from fastmta.pop3.seams import Account, Seat, Services
 from fastmta.pop3.session import Close, Listing, LogIn, Maildrop, Retrieve, Session, StartTls, State, Update
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.upgrade import start_tls
@@ -71,6 +71,7 @@ class Pop3Connection(asyncio.Protocol):
         "_out_bytes",
         "_paused",
         "_reading_paused",
+        "_seat",
         "_server",
         "_service",
         "_session",
@@ -98,6 +99,7 @@ class Pop3Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._blocks: Iterator[bytes] | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._seat: Seat | None = None
         self._paused = False  # the peer does not read
         self._share = server.services.turns.share()
         self._reading_paused = False
@@ -123,6 +125,10 @@ class Pop3Connection(asyncio.Protocol):
         services.sweep.add(self)
         if self._server.draining:
             self.close(SHUTTING_DOWN)
+            return
+        self._seat = services.limits.seat(self._service, self._client)
+        if not self._seat.enter():
+            self.close(b"-ERR [SYS/TEMP] Too many connections that have not logged in\r\n")
         else:
             self._say(b"+OK FastMTA ready\r\n")
             self._flush()
@@ -174,6 +180,8 @@ class Pop3Connection(asyncio.Protocol):
         services.sweep.discard(self)
         self._share.leave()
         services.cells[METRICS.connections[self._service]] -= 1
+        if self._seat is not None:
+            self._seat.leave()
         self._transport = None
         self._closing = True
         self._blocks = None
@@ -433,6 +441,11 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.refused(b"IN-USE", b"Maildrop is in use by another session"))
             return False
         self._account_id = account.id
+        seat = self._seat
+        if seat is not None and not seat.log_in(account.id):
+            self._release()
+            self._act(self._session.refused(b"SYS/TEMP", seat.refusal.encode()))
+            return False
         return True
 
     async def _update(self) -> None:

@@ -49,6 +49,16 @@ TRANSPORTS: Final = ("local", "smtp", "lmtp", "pipe", "discard", "error", "other
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 AUTH_RESULTS: Final = ("success", "failure", "temporary", "other")
+LIMITS: Final = (
+    "connections",
+    "connection_rate",
+    "message_rate",
+    "recipient_rate",
+    "auth_rate",
+    "tls_rate",
+    "unauthenticated",
+    "user_connections",
+)
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3", "other")
 TLS_SERVICES: Final = (*SERVICES[:-1], "delivery")
 
@@ -116,6 +126,9 @@ class Metrics:
             "deliveries_total", "Attempts for one recipient", transport=TRANSPORTS, result=DELIVERY_RESULTS
         )
         self.auth_total = self._family("auth_total", "Logins tried", mechanism=MECHANISMS, result=AUTH_RESULTS)
+        self.limited_total = self._family(
+            "limited_total", "Connections and commands refused for a limit of their address or account", limit=LIMITS
+        )
         self.tls_connections_total = self._family(
             "tls_connections_total", "TLS handshakes completed", service=TLS_SERVICES, version=TLS_VERSIONS
         )

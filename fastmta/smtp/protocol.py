@@ -18,7 +18,9 @@ from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
+from fastmta.model.limited import What
 from fastmta.model.reply import Reply
+from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.runtime import crash
 from fastmta.runtime.clock import Clock
@@ -75,6 +77,8 @@ class Services(Protocol):
     def contexts(self) -> Contexts: ...
     @property
     def networks(self) -> Networks: ...
+    @property
+    def limits(self) -> Limits: ...
     @property
     def cells(self) -> Cells: ...
     @property
@@ -166,6 +170,7 @@ class ServiceHost:
             settings,
             Rules(settings, self),
             table_bytes(),
+            counts_events=services.limits.counts_events,
             directory=services.directory,
             clock=services.clock,
             log=services.log,
@@ -230,26 +235,23 @@ class ServiceHost:
         name = self._server.services.config.myhostname
         if self.draining:
             return Reply(421, "4.3.2", f"{name} Service is shutting down")
-        limit = self._server.services.config.smtpd_client_connection_count_limit
-        if not session.trusted:  # Postfix's smtpd_client_event_limit_exceptions = $mynetworks
-            clients = self._server.clients
-            count = clients.get(session.peer_ip, 0) + 1
-            clients[session.peer_ip] = count
-            session.counted = True
-            if limit and count > limit:
-                return Reply(421, "4.7.0", f"{name} Error: too many connections from {session.peer_ip}")
+        session.place = self._server.services.limits.connect(self.name, session.peer_ip)
+        if not session.place:
+            return Reply(421, "4.7.0", f"{name} Error: too many connections from {session.peer_ip}")
+        if session.tls and not self.may(session, What.TLS_RATE):
+            return Reply(421, "4.7.0", f"{name} Error: too many new TLS sessions from {session.peer_ip}")
         return None
+
+    def may(self, session: Connection, what: What, n: int = 1) -> bool:
+        """Whether the client may do this once more in Postfix's anvil_rate_time_unit."""
+        return self._server.services.limits.take(what, self.name, session.peer_ip, n)
 
     def gone(self, session: Connection) -> None:
         check = self._server.checks.pop(session, None)
         if check is not None:
             check.cancel()
-        if session.counted:
-            session.counted = False
-            clients = self._server.clients
-            clients[session.peer_ip] -= 1
-            if not clients[session.peer_ip]:
-                del clients[session.peer_ip]
+        self._server.services.limits.release(session.place)
+        session.place = 0
 
     def start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
         self._server.services.tasks.spawn(f"{self.name}.tls.{session.number}", self._start_tls(session, transport))
@@ -336,7 +338,6 @@ class SmtpServer:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.clients: dict[str, int] = {}
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
         self._hosts: dict[str, ServiceHost] = {}

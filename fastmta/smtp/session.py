@@ -15,6 +15,7 @@ import msgspec
 
 from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
 from fastmta.model.envelope import Resolution
+from fastmta.model.limited import What
 from fastmta.model.reply import Reply
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
@@ -63,6 +64,9 @@ class Session(Protocol):
     auth_failures: int
     smtputf8: bool
 
+    @property
+    def peer_ip(self) -> str: ...
+
     def reset(self) -> None:
         """Forgets the transaction (RSET)."""
         ...
@@ -91,6 +95,10 @@ class Effects(Protocol):
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
+    def may(self, session: Any, what: What) -> bool:
+        """Whether the client's address may do this once more in the present time unit."""
+        ...
+
     def authenticate(self, session: Any, credentials: Credentials) -> str | None:
         """The account's address, "" for a refusal, or None: `Rules.authenticated` is called later."""
         ...
@@ -195,6 +203,8 @@ class Rules:
             return _AUTH_FIRST
         if not session.helo and (self.settings.helo_required or self.settings.is_lmtp):
             return Reply(503, "5.5.1", f"Error: send {'LHLO' if self.settings.is_lmtp else 'HELO/EHLO'} first")
+        if not self.effects.may(session, What.MESSAGE_RATE):
+            return Reply(450, "4.7.1", f"Error: too much mail from {session.peer_ip}")
         if raw[:5].upper() != b"FROM:":
             return Reply(501, "5.5.4", "Syntax: MAIL FROM:<address>")
         try:
@@ -219,6 +229,8 @@ class Rules:
 
     def rcpt(self, session: Session, raw: bytes) -> Reply:
         """RFC 5321 §4.1.1.3."""
+        if not self.effects.may(session, What.RECIPIENT_RATE):
+            return Reply(450, "4.7.1", f"Error: too many recipients from {session.peer_ip}")
         if raw[:3].upper() != b"TO:":
             return Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
         try:
@@ -273,6 +285,9 @@ class Rules:
             return Reply(503, "5.5.1", "TLS is active already")
         if not self.effects.tls_offered():
             return Reply(502, "5.5.1", "STARTTLS is not offered")
+        if not self.effects.may(session, What.TLS_RATE):
+            session.close_after_reply()
+            return Reply(454, "4.7.0", f"Error: too many new TLS sessions from {session.peer_ip}")
         session.start_tls()
         return Reply(220, "2.0.0", "Ready to start TLS")
 
@@ -283,6 +298,8 @@ class Rules:
             return Reply(503, "5.5.1", "Send EHLO first")
         if session.login:  # RFC 4954 §4: once a session
             return Reply(503, "5.5.1", "Already authenticated")
+        if not self.effects.may(session, What.AUTH_RATE):
+            return Reply(450, "4.7.1", f"Error: too many AUTH commands from {session.peer_ip}")
         words = raw.split()
         if not 1 <= len(words) <= 2:
             return Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")

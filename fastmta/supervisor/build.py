@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastmta.admin.collector import CONTENT_TYPE, Collector, StoreFigures
 from fastmta.admin.health import Readiness, healthz
 from fastmta.admin.http import Answer, HttpServer
+from fastmta.admin.origin import AllowedHosts
 from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.config.schema import Config
@@ -18,6 +19,7 @@ from fastmta.delivery.service import DeliveryService
 from fastmta.imap.protocol import ImapServer
 from fastmta.local.directory import LocalDirectory
 from fastmta.pickup.service import Pickup
+from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.pop3.protocol import Pop3Server
 from fastmta.queue.ownership import slot_of
@@ -79,7 +81,8 @@ class MailServer:
         services.bus.own(False)
         self._store.attach(place.loop)
         services.bus.start(self._store.raw)
-        self._http = HttpServer(self._pages(), place.cells, place.log, services.turns)
+        hosts = _allowed_hosts(config)
+        self._http = HttpServer(self._pages(), place.cells, place.log, services.turns, services.limits, hosts)
         self._mark: Mark | None = None
         try:
             self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")
@@ -119,7 +122,7 @@ class MailServer:
             store.raw.reap_soon,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
-        passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl)
+        passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
         contexts.server_context()  # a certificate that cannot be used is found now and not by the first client
         notifier = MailboxNotifier(place.loop, store.mailboxes.modseq)
@@ -133,15 +136,17 @@ class MailServer:
             cells=place.cells,
         )
         router = Router(config)
+        limits = Limits(place.limits, config, place.cells)
         return Services(
             config=config,
             store=store,
             directory=self._directory(config, router),
             router=router,
-            authenticator=Authenticator(config, store.accounts, passwords, cells=place.cells, log=place.log),
+            authenticator=Authenticator(config, store.accounts, passwords, limits, cells=place.cells, log=place.log),
             passwords=passwords,
             contexts=contexts,
             networks=Networks(config.mynetworks),
+            limits=limits,
             notifier=notifier,
             bus=bus,
             cells=place.cells,
@@ -252,9 +257,11 @@ class MailServer:
         directory = self._directory(config, router)
         networks = Networks(config.mynetworks)
         authenticator = Authenticator(
-            config, self._store.accounts, services.passwords, cells=services.cells, log=services.log
+            config, self._store.accounts, services.passwords, services.limits, cells=services.cells, log=services.log
         )
         services.contexts.reload(config.tls)
+        services.limits.configure(config)
+        self._http.hosts = _allowed_hosts(config)
         services.config = config
         services.router = router
         services.directory = directory
@@ -291,6 +298,10 @@ class MailServer:
         self._store.close()
         if self._mark is not None and not failed:
             self._mark.remove()
+
+
+def _allowed_hosts(config: Config) -> AllowedHosts:
+    return AllowedHosts((config.myhostname, *config.http_allowed_hosts))
 
 
 def build(place: Place) -> MailServer:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from selectors import EVENT_READ, BaseSelector
 from typing import Any, Final, Protocol
 
+from fastmta.policy.limits import LimitMemory
 from fastmta.runtime.board import Board
 from fastmta.runtime.identity import WorkersUser
 from fastmta.runtime.log import Log
@@ -65,6 +66,7 @@ class Pool:
         self._log = log
         self._on_message = on_message
         self.shared = SharedCells.create(RANGES)
+        self._limits = LimitMemory(RANGES)
         self.board: Cells = self.shared.range(0)
         self.board[Board.LAYOUT] = METRICS.layout
         self.board[Board.STARTED_AT_S] = int(time.time())
@@ -163,7 +165,8 @@ class Pool:
             services = [endpoint.address.service for endpoint, _ in accept]
             keys = {key: fds[len(sockets) + place] for key, place in places.items()}
             listeners = list(zip(services, fds[: len(sockets)], strict=True))
-            spec = Spec(self._config_path, slot, self.slots, self.shared, number, listeners, keys)
+            limits = self._limits.table(number)
+            spec = Spec(self._config_path, slot, self.slots, self.shared, number, limits, listeners, keys)
             return run(channel, spec, self._build)
 
         try:
@@ -273,6 +276,7 @@ class Pool:
         os.close(worker.stack_fd)
         self.workers.remove(worker)
         reset_gauges(self.shared.range(worker.range))
+        self._limits.bury(worker.range)
         self._free_ranges.append(worker.range)
         for slot in [slot for slot, by in self._adopted.items() if by is worker]:
             del self._adopted[slot]

@@ -14,6 +14,7 @@ from fastmta.auth.passwords import PasswordChecker
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.local.directory import LocalDirectory
+from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import Clock
@@ -37,6 +38,7 @@ class Services:
     passwords: PasswordChecker
     contexts: Contexts
     networks: Networks
+    limits: Limits
     notifier: MailboxNotifier
     bus: Bus
     cells: Cells

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import uvloop
 
+from fastmta._limits import Table
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
@@ -47,6 +48,7 @@ class Spec:
     slots: int
     shared: SharedCells
     range: int
+    limits: Table
     listeners: list[tuple[str, int]]  # service, descriptor
     private: dict[str, int]  # configuration key, descriptor of the file's bytes
 
@@ -61,6 +63,7 @@ class Place:
     cells: Cells
     board: Cells
     shared: SharedCells | None
+    limits: Table  # what addresses and accounts hold, of all processes
     loop: asyncio.AbstractEventLoop
     log: Log
     accepting: Callable[[], bool] = lambda: False
@@ -150,7 +153,9 @@ class WorkerLife:
         try:
             self._config = self._load(spec.private)
             self._log.set_level(self._config.log_level)
-            place = Place(self._config, spec.slot, spec.slots, self._cells, self._board, spec.shared, loop, self._log)
+            place = Place(
+                self._config, spec.slot, spec.slots, self._cells, self._board, spec.shared, spec.limits, loop, self._log
+            )
             self._program = self._build(place)
         except ConfigError as error:
             self._log.error("config.rejected", error=str(error))

@@ -9,10 +9,12 @@ from fastmta.admin import http
 from fastmta.admin.collector import Collector, StoreFigures
 from fastmta.admin.health import Readiness, healthz
 from fastmta.admin.http import Answer, HttpServer
+from fastmta.admin.origin import AllowedHosts
 from fastmta.runtime.board import Board
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, SharedCells, local_cells
 from fastmta.runtime.turns import Turns
+from tests.support.limits import local_limits
 
 
 class Wire(asyncio.Transport):
@@ -56,7 +58,9 @@ class Client:
         self.now_ns = 1
         self.tick_ns = 0
         self.turns = Turns(asyncio.get_running_loop(), self.look)
-        self.server = HttpServer({"/healthz": healthz, "/broken": broken}, self.cells, Log(fd=-1), self.turns)
+        pages = {"/healthz": healthz, "/broken": broken}
+        hosts = AllowedHosts(("mx.example.test", ".allowed.test"))
+        self.server = HttpServer(pages, self.cells, Log(fd=-1), self.turns, local_limits(), hosts)
         self.protocol = self.server.factory()
         self.wire = Wire()
         self.protocol.connection_made(self.wire)
@@ -240,3 +244,34 @@ def test_readiness_says_in_one_line_what_is_wrong() -> None:
     assert readiness.readyz().body.startswith(b"not ready: the store failed")
     state["accepting"] = False
     assert readiness.readyz().body.startswith(b"not ready: this worker is not accepting")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Host: 127.0.0.1:8025", b"200"),
+        (b"Host: [::1]:8025", b"200"),
+        (b"Host: localhost:8025", b"200"),
+        (b"Host: MX.example.test:8025", b"200"),
+        (b"Host: mx.example.test.", b"200"),
+        (b"Host: fastmta:8025", b"200"),
+        (b"Host: a.allowed.test", b"200"),
+        (b"Host: allowed.test", b"403"),
+        (b"Host: evil.example:8025", b"403"),
+        (b"Host: 127.0.0.1.evil.example", b"403"),
+        (b"Host: mx.example.test.evil.example", b"403"),
+        (b"Host: localhost.evil.example", b"403"),
+        (b"Host: [::1", b"403"),
+        (b"Host: [::1]evil", b"403"),
+        (b"Host: a b", b"403"),
+        (b"Host: 127.0.0.1:8025\r\nOrigin: http://127.0.0.1:8025", b"200"),
+        (b"Host: 127.0.0.1:8025\r\nOrigin: http://evil.example", b"403"),
+        (b"Host: 127.0.0.1:8025\r\nOrigin: null", b"403"),
+        (b"Host: 127.0.0.1:8025\r\nOrigin: http://127.0.0.1:3000", b"403"),
+        (b"Host: 127.0.0.1\r\nHost: evil.example", b"400"),
+    ],
+)
+async def test_a_web_page_gets_no_answer_by_a_name_or_origin_of_its_own(
+    client: Client, fields: bytes, status: bytes
+) -> None:
+    assert client.send(b"GET /healthz HTTP/1.1\r\n" + fields + b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)

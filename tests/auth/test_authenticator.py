@@ -6,8 +6,11 @@ import pytest
 from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.auth.sasl import Credentials
+from fastmta.auth.turns import BUSY
 from fastmta.config.schema import AuthConfig, Config
+from fastmta.model.errors import TemporaryFailure
 from fastmta.runtime.metrics import METRICS, local_cells
+from tests.support.limits import local_limits
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ class World:
             mydestination=("other.test", "example.test"),
             auth=AuthConfig(mechanisms=("PLAIN", "LOGIN"), **auth),
         )
+        self.passwords = PasswordChecker(pool, verify=verify)
         self.auth = Authenticator(
-            config, self.accounts, PasswordChecker(pool, verify=verify), cells=self.cells, log=self.log, sleep=sleep
+            config, self.accounts, self.passwords, local_limits(), cells=self.cells, log=self.log, sleep=sleep
         )
 
     def counted(self, mechanism, result):
@@ -138,3 +142,25 @@ def test_no_mechanism_without_tls_but_from_loopback(world, pool):
     assert world.auth.mechanisms(True, False) == ("PLAIN", "LOGIN")
     assert world.auth.mechanisms(False, True) == ("PLAIN", "LOGIN")
     assert World(pool, disable_plaintext_auth=False).auth.mechanisms(False, False) == ("PLAIN", "LOGIN")
+
+
+@pytest.mark.parametrize("name", ["user", "nobody"])
+async def test_the_delay_grows_with_the_failures_of_an_address_whoever_was_tried(world, name):
+    for number in range(5):
+        assert await world.auth.authenticate(Credentials(name, f"wrong{number}"), "imap", "192.0.2.1") is None
+    assert world.slept == [2.0, 4.0, 8.0, 15.0, 15.0]
+    assert (await world.auth.authenticate(Credentials("user", "right"), "pop3", "192.0.2.1")).id == 1
+    assert await world.auth.authenticate(Credentials(name, "wrong"), "smtp", "192.0.2.1") is None
+    assert await world.auth.authenticate(Credentials(name, "wrong"), "imap", "192.0.2.2") is None
+    assert world.slept[5:] == [2.0, 2.0], "a success forgives, and other addresses were never meant"
+
+
+async def test_to_be_refused_for_a_full_queue_costs_the_delay_too(world, monkeypatch):
+    async def full(address, name):
+        raise TemporaryFailure(BUSY)
+
+    monkeypatch.setattr("fastmta.auth.turns.Turns.take", lambda self, address, name: full(address, name))
+    with pytest.raises(TemporaryFailure):
+        await world.auth.authenticate(Credentials("user", "right"), "imap", "192.0.2.1")
+    assert world.slept == [2.0]
+    assert world.counted("PLAIN", "temporary") == 1

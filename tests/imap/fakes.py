@@ -18,6 +18,7 @@ from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Tasks
 from fastmta.runtime.turns import Turns
 from fastmta.store.accounts import FIRST_MAILBOXES
+from tests.support.limits import local_limits
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -451,6 +452,7 @@ def fake_services(loop: asyncio.AbstractEventLoop, *, message_size_limit: int = 
         store=store,
         authenticator=FakeAuthenticator(),
         contexts=SimpleNamespace(server_context=lambda: None),
+        limits=local_limits(),
         notifier=FakeNotifier(),
         cells=local_cells(),
         log=log,

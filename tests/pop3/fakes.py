@@ -21,6 +21,7 @@ from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
 from fastmta.tls.upgrade import SharedBuffer
+from tests.support.limits import local_limits
 
 PREFIX = b"Return-Path: <x@y.z>\r\n"
 
@@ -169,6 +170,7 @@ class Running:
             authenticator=self.authenticator,
             contexts=SimpleNamespace(server_context=lambda: self.context),
             cells=local_cells(),
+            limits=local_limits(),
             log=log,
             loop=loop,
             tasks=self.tasks,

@@ -108,6 +108,7 @@ class Server:
                 "mydomain": self.domains[0] if self.domains else hostname,
                 "mydestination": list(self.domains),
                 "mynetworks": ["127.0.0.0/8"],
+                "mail_max_userip_connections": 0,  # benches log in thousands of times from one address
                 "data_directory": self.data_directory,
                 "workers": workers,
                 "workers_may_be_root": True,  # test directories belong to who runs the tests

@@ -25,6 +25,7 @@ from fastmta.runtime.turns import Turns
 from fastmta.smtp.protocol import SmtpServer
 from fastmta.store import MailStore
 from fastmta.store.queue import QueuedMessage, QueuedRecipient
+from tests.support.limits import local_limits
 
 
 class FakeTransport:
@@ -254,6 +255,7 @@ class SmtpRig:
         self.log = FakeLog()
         self.cells = local_cells()
         self.networks = Networks(self.config.mynetworks)
+        self.limits = local_limits(self.config, self.cells)
         self.authenticator = FakeAuthenticator()
         self.contexts = FakeContexts()
         self.tasks = FakeTasks()

@@ -59,6 +59,9 @@ async def _authenticate(session: Session, tag: bytes, credentials: Credentials) 
 
 
 def _welcome(session: Session, account: Account) -> bytes:
+    if not session.seat.log_in(account.id):
+        session.services.log.info("imap.too_many", account=account.address, client=session.peer_ip)
+        return b"NO [UNAVAILABLE] " + session.seat.refusal.encode()
     session.account_id = account.id
     session.address = account.address
     session.state = State.AUTHENTICATED

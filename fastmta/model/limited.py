@@ -1,0 +1,17 @@
+"""What is limited by the address or the account of a client; policy/limits.py holds the limits."""
+
+from enum import IntEnum
+
+
+class What(IntEnum):
+    """What is limited; the names are the label values of fastmta_limited_total."""
+
+    CONNECTIONS = 1
+    CONNECTION_RATE = 2
+    MESSAGE_RATE = 3
+    RECIPIENT_RATE = 4
+    AUTH_RATE = 5
+    TLS_RATE = 6
+    UNAUTHENTICATED = 7
+    USER_CONNECTIONS = 8
+    FAILED_LOGINS = 9

@@ -1,0 +1,275 @@
+"""Limits by address and by account, exact over all workers and protocols: connections, events in a time unit, failures.
+
+One face for all of them, over one table that the processes share (`_limits`): `hold` takes a place until it is
+released, `take` counts events in a time unit, `failed` lets a penalty grow. A client is its IPv4 address, or the /64 of
+its IPv6 address, because whoever has one has all of it. What the supervisor maps for the table is `LimitMemory`; a
+worker that dies leaves its places to `bury`.
+
+Clients in `smtpd_client_event_limit_exceptions` (Postfix's default: mynetworks) are exempt from all but the limits of
+an account and the penalty. A unix socket's peer is of this machine and exempt from everything.
+"""
+
+import mmap
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Table
+from fastmta.model.limited import What
+from fastmta.policy.networks import Networks
+from fastmta.runtime.metrics import METRICS, SERVICES, Cells
+
+PENALTY_STEPS: Final = (0.0, 1.0, 2.0, 4.0, 7.5)  # of auth_failure_delay: with its 2 s Dovecot's 2, 4, 8, 15
+PENALTY_DECAY_S: Final = 60  # without a failure, and it is a step less
+_PAGE: Final = mmap.PAGESIZE
+_TABLE_SPAN: Final = -(-TABLE_BYTES // _PAGE) * _PAGE
+
+
+_NUMBERS: Final = {name: number for number, name in enumerate(SERVICES)}
+_NUMBERS["imaps"], _NUMBERS["pop3s"] = _NUMBERS["imap"], _NUMBERS["pop3"]  # as Dovecot has it: one service, two ports
+
+
+class LimitsConfig(Protocol):
+    """What of the configuration is obeyed here."""
+
+    @property
+    def smtpd_client_connection_count_limit(self) -> int: ...
+    @property
+    def smtpd_client_connection_rate_limit(self) -> int: ...
+    @property
+    def smtpd_client_message_rate_limit(self) -> int: ...
+    @property
+    def smtpd_client_recipient_rate_limit(self) -> int: ...
+    @property
+    def smtpd_client_auth_rate_limit(self) -> int: ...
+    @property
+    def smtpd_client_new_tls_session_rate_limit(self) -> int: ...
+    @property
+    def smtpd_client_event_limit_exceptions(self) -> tuple[str, ...]: ...
+    @property
+    def anvil_rate_time_unit(self) -> float: ...
+    @property
+    def mail_max_userip_connections(self) -> int: ...
+    @property
+    def login_max_ip_connections(self) -> int: ...
+    @property
+    def login_max_connections(self) -> int: ...
+    @property
+    def http_client_connection_count_limit(self) -> int: ...
+
+
+class LimitMemory:
+    """The memory of the table and of every process's holdings: made by the supervisor, inherited by its workers."""
+
+    def __init__(self, ranges: int) -> None:
+        """For processes of the numbers 0 to `ranges` - 1. Pages that nobody touches cost no memory."""
+        fd = os.memfd_create("fastmta-limits", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, _TABLE_SPAN + ranges * HOLDINGS_BYTES)
+            self._view = memoryview(mmap.mmap(fd, _TABLE_SPAN + ranges * HOLDINGS_BYTES))
+        finally:
+            os.close(fd)
+        self._undertaker = Table(self._view, self._holdings(0), 1, _seed())
+
+    def table(self, number: int) -> Table:
+        """The table for the process of this number, which is over 0 and no other living process's."""
+        return Table(self._view, self._holdings(number), number + 1)
+
+    def bury(self, number: int) -> None:
+        """Gives back what the process of this number held, after its death."""
+        self._undertaker.bury(self._holdings(number), number + 1)
+
+    def _holdings(self, number: int) -> memoryview:
+        start = _TABLE_SPAN + number * HOLDINGS_BYTES
+        return self._view[start : start + HOLDINGS_BYTES]
+
+
+def local_table() -> Table:
+    """A table that nobody shares, for a process of its own."""
+    return Table(bytearray(TABLE_BYTES), bytearray(HOLDINGS_BYTES), 1, _seed())
+
+
+def _seed() -> int:
+    return int.from_bytes(os.urandom(8), "little") | 1
+
+
+class Limits:
+    """The limits of one worker's clients."""
+
+    def __init__(
+        self, table: Table, config: LimitsConfig, cells: Cells, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._table = table
+        self._cells = cells
+        self._monotonic = monotonic
+        self.configure(config)
+
+    def configure(self, config: LimitsConfig) -> None:
+        """New limits; places that are held stay."""
+        self.exceptions = Networks(config.smtpd_client_event_limit_exceptions)
+        self._window_s = max(1, int(config.anvil_rate_time_unit))
+        self._user_limit = config.mail_max_userip_connections
+        self._connections = dict.fromkeys(SERVICES, config.smtpd_client_connection_count_limit)
+        self._connections["http"] = config.http_client_connection_count_limit
+        self._logins = (config.login_max_connections, config.login_max_ip_connections)
+        self._rates = {
+            What.CONNECTION_RATE: config.smtpd_client_connection_rate_limit,
+            What.MESSAGE_RATE: config.smtpd_client_message_rate_limit,
+            What.RECIPIENT_RATE: config.smtpd_client_recipient_rate_limit,
+            What.AUTH_RATE: config.smtpd_client_auth_rate_limit,
+            What.TLS_RATE: config.smtpd_client_new_tls_session_rate_limit,
+        }
+
+    def exempt(self, ip: str) -> bool:
+        """Whether a client is left alone."""
+        return not ip or ip in self.exceptions
+
+    # --- places ---
+
+    def connect(self, service: str, ip: str) -> int:
+        """A place for a connection of an address to a service: to be released, or REFUSED."""
+        if self.exempt(ip):
+            return UNCOUNTED
+        if not self.take(What.CONNECTION_RATE, service, ip):
+            return REFUSED
+        return self._hold(What.CONNECTIONS, service, ip, 0, self._connections[service])
+
+    def seat(self, service: str, ip: str) -> "Seat":
+        """The places of a connection of IMAP or POP3, from its first byte to its end."""
+        return Seat(self, service, ip)
+
+    def release(self, place: int) -> None:
+        """Gives a place back; REFUSED and UNCOUNTED are none."""
+        if place > 0:
+            self._table.release(place, int(self._monotonic()))
+
+    def _hold(self, what: What, service: str, ip: str, other: int, limit: int) -> int:
+        kind, a = _key(what, service, ip)
+        place = self._table.hold(kind, a, other, limit, int(self._monotonic()))
+        if place == REFUSED:
+            self.count(what)
+        return place
+
+    # --- events ---
+
+    def take(self, what: What, service: str, ip: str, n: int = 1) -> bool:
+        """Whether an address may do so much more in this time unit; what it tries counts anyhow, as in anvil(8)."""
+        limit = self._rates[what]
+        if not limit or self.exempt(ip):
+            return True
+        kind, a = _key(what, service, ip)
+        if self._table.take(kind, a, 0, n, limit, self._window_s, int(self._monotonic())) == 0:
+            return True
+        self.count(what)
+        return False
+
+    @property
+    def counts_events(self) -> bool:
+        """Whether MAIL or RCPT is limited: with neither, the fast path asks nobody."""
+        return bool(self._rates[What.MESSAGE_RATE] or self._rates[What.RECIPIENT_RATE])
+
+    # --- failed logins ---
+
+    def failed(self, ip: str) -> float:
+        """Notes a failed login and gives the penalty in units of auth_failure_delay."""
+        return PENALTY_STEPS[self._penalty(ip, up=True)]
+
+    def penalty(self, ip: str) -> float:
+        """The penalty as it stands, without one failure more."""
+        return PENALTY_STEPS[max(1, self._penalty(ip, up=False))]
+
+    def _penalty(self, ip: str, *, up: bool) -> int:
+        kind, a = _key(What.FAILED_LOGINS, "smtp", ip)
+        top = len(PENALTY_STEPS) - 1
+        return self._table.grow(kind, a, 0, top, PENALTY_DECAY_S, int(self._monotonic()), up)
+
+    def forgive(self, ip: str) -> None:
+        """A login has succeeded: no penalty any more, as in Dovecot."""
+        kind, a = _key(What.FAILED_LOGINS, "smtp", ip)
+        self._table.forget(kind, a, 0)
+
+    def count(self, what: What) -> None:
+        """Counts a refusal."""
+        self._cells[METRICS.limited_total[what.name.lower()]] += 1
+
+    # --- for seats ---
+
+    def enter(self, service: str, ip: str) -> tuple[int, int]:
+        """Places among those that have not logged in: of all, and of this address; (REFUSED, REFUSED) if either is
+        full.
+        """
+        if self.exempt(ip):
+            return UNCOUNTED, UNCOUNTED
+        everyone, address = self._logins
+        of_all = self._hold(What.UNAUTHENTICATED, "http", "", 0, everyone)  # a key that no connection has itself
+        if of_all == REFUSED:
+            return REFUSED, REFUSED
+        own = self._hold(What.UNAUTHENTICATED, service, ip, 0, address)
+        if own == REFUSED:
+            self.release(of_all)
+            return REFUSED, REFUSED
+        return of_all, own
+
+    def log_in(self, service: str, ip: str, account_id: int) -> int:
+        """A place of an account from an address in a service (Dovecot's mail_max_userip_connections)."""
+        return self._hold(What.USER_CONNECTIONS, service, ip, account_id, self._user_limit)
+
+    @property
+    def user_limit(self) -> int:
+        return self._user_limit
+
+
+class Seat:
+    """What one connection of IMAP or POP3 holds; `leave` may be called more than once."""
+
+    __slots__ = ("_all", "_ip", "_limits", "_own", "_service", "_user")
+
+    def __init__(self, limits: Limits, service: str, ip: str) -> None:
+        self._limits = limits
+        self._service = service
+        self._ip = ip
+        self._all = self._own = self._user = REFUSED
+
+    def enter(self) -> bool:
+        """Before login: False where too many have not logged in."""
+        self._all, self._own = self._limits.enter(self._service, self._ip)
+        return self._all != REFUSED
+
+    def log_in(self, account_id: int) -> bool:
+        """At login: False where the account has too many connections from this address already."""
+        self._limits.release(self._user)  # an earlier login of this connection that came to nothing
+        self._user = self._limits.log_in(self._service, self._ip, account_id)
+        if self._user == REFUSED:
+            return False
+        self._limits.release(self._all)
+        self._limits.release(self._own)
+        self._all = self._own = REFUSED
+        return True
+
+    def leave(self) -> None:
+        """The connection has ended."""
+        for place in (self._all, self._own, self._user):
+            self._limits.release(place)
+        self._all = self._own = self._user = REFUSED
+
+    @property
+    def refusal(self) -> str:
+        """Dovecot's words for an account with too many connections."""
+        limit = self._limits.user_limit
+        return f"Maximum number of connections from user+IP exceeded (mail_max_userip_connections={limit})"
+
+
+def _key(what: What, service: str, ip: str) -> tuple[int, int]:
+    """(kind, address) of the table. What is no address, as a unix socket's "", is the number 0."""
+    kind = (what << 8) | (_NUMBERS[service] << 1)
+    try:
+        if ":" not in ip:
+            return kind, int.from_bytes(socket.inet_aton(ip), "big") if ip else 0
+        raw = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+    except OSError:
+        return kind, 0
+    if raw.startswith(b"\0" * 10 + b"\xff\xff"):  # an IPv4 address in IPv6's clothes (RFC 4291 §2.5.5.2)
+        return kind, int.from_bytes(raw[12:], "big")
+    return kind | 1, int.from_bytes(raw[:8], "big")
