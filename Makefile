@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILT := $(VENV)/.built
-SOURCES := setup.py pyproject.toml requirements.lock $(wildcard fastmta/_*.pyx fastmta/_*.pxd fastmta/_*/*.pxi)
+SOURCES := setup.py pyproject.toml requirements-test.lock $(wildcard fastmta/_*.pyx fastmta/_*.pxd fastmta/_*/*.pxi)
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +23,7 @@ $(VENV)/.venv:
 $(BUILT): $(VENV)/.venv $(SOURCES)
 	@echo "installing libraries and compiling (about two minutes the first time)"
 	@rm -f fastmta/*.so
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -56,18 +56,22 @@ fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 bench: build packages ## measure against peers; prints ratios
 	@$(BIN)/python -m bench.run
 
+packages-test: build ## install wheel and sdist into fresh environments, by the locks, and send a message with each
+	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/packages --timeout 1800
+
 debug: build ## compile with bounds checks and without optimisation
 	@rm -f $(BUILT)
 	@FASTMTA_BUILD=debug $(BIN)/python setup.py -q build_ext --inplace --force
 
-asan: build ## compile with AddressSanitizer and run the extensions' tests under it
+asan: build ## compile with AddressSanitizer and UBSan and run the extensions' tests under them
 	@rm -f $(BUILT)
 	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force
-	@LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
 	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session --timeout 600 \
 	  --ignore tests/mime/test_dovecot.py  # Dovecot does not live under the preloaded sanitiser
 
 clean: ## remove what was built
 	@rm -rf $(VENV) build fastmta/*.so *.egg-info
 
-.PHONY: help build run test packages lint interop faults simulate fuzz bench debug asan clean
+.PHONY: help build run test packages lint interop faults simulate fuzz bench packages-test debug asan clean

@@ -1,6 +1,7 @@
 """Builds the Cython extensions: every fastmta/_*.pyx is one, and nothing else is compiled.
 
-FASTMTA_BUILD chooses the flavour: release (default), debug (bounds checks, -O0 -g), asan (debug with AddressSanitizer).
+FASTMTA_BUILD chooses the flavour: release (default), debug (bounds checks, -O0 -g), asan (debug with
+AddressSanitizer and UndefinedBehaviorSanitizer).
 FASTMTA_EXT limits the build to the named modules, for instance FASTMTA_EXT=_parser,_store.
 Warnings of Cython and of the C compiler are errors.
 """
@@ -14,10 +15,11 @@ from setuptools import Extension, setup
 
 FLAVOUR = os.environ.get("FASTMTA_BUILD", "release")
 ONLY = {name for name in os.environ.get("FASTMTA_EXT", "").split(",") if name}
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 C_FLAGS = {
     "release": ["-O3", "-fno-plt", "-g1"],
     "debug": ["-O0", "-g", "-UNDEBUG"],
-    "asan": ["-O1", "-g", "-UNDEBUG", "-fsanitize=address", "-fno-omit-frame-pointer"],
+    "asan": ["-O1", "-g", "-UNDEBUG", *SANITIZERS, "-fno-omit-frame-pointer"],
 }
 if FLAVOUR not in C_FLAGS:
     raise SystemExit(f"setup.py: FASTMTA_BUILD={FLAVOUR!r} is not one of {', '.join(C_FLAGS)}")
@@ -37,7 +39,7 @@ extensions = [
             "-Wno-unused-but-set-variable",
             "-Wno-unreachable-code",
         ],
-        extra_link_args=["-fsanitize=address"] if FLAVOUR == "asan" else [],
+        extra_link_args=SANITIZERS if FLAVOUR == "asan" else [],
         libraries=["pthread", "dl"],
     )
     for source in sorted(Path("fastmta").glob("_*.pyx"))
