@@ -35,16 +35,17 @@ class Finder:
         """Routes may have changed."""
         self._next_hop = None
 
-    async def addresses(self, forward_path: bytes) -> list[Address]:
+    async def addresses(self, forward_path: bytes, *, null_sender: bool = False) -> list[Address]:
         """The addresses of the hop's hosts, one host after the other; one that fails is passed over.
 
-        `forward_path` is one recipient of the hop. PermanentFailure or TemporaryFailure where there is no address.
+        For mail with the null sender those are left out that an MX may not name for it. `forward_path` is one recipient
+        of the hop. PermanentFailure or TemporaryFailure where there is no address.
         """
         found: list[Address] = []
         failure: PermanentFailure | TemporaryFailure | None = None
         for host in self._parsed(forward_path).hosts:
             try:
-                found += await self._of_host(host)
+                found += await self._of_host(host, null_sender)
             except (PermanentFailure, TemporaryFailure) as error:
                 if failure is None or isinstance(error, TemporaryFailure):
                     failure = error
@@ -52,12 +53,12 @@ class Finder:
             raise self._judged(failure, forward_path)
         return found
 
-    async def _of_host(self, host: Host) -> list[Address]:
+    async def _of_host(self, host: Host, null_sender: bool) -> list[Address]:
         mx = self._service.mx
         if host.path:
             return [Address(host.path, host.path, 0)]
         if host.mx:
-            return await mx.by_mx(host.name, host.port)
+            return await mx.by_mx(host.name, host.port, null_sender=null_sender)
         return await mx.by_name(host.name, host.port)
 
     def _judged(

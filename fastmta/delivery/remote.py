@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
-from fastmta.dns.mx import Address
+from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
@@ -205,6 +205,12 @@ class RemoteHop(HopOwner):
     # --- transactions ---
 
     def _start(self, connection: Connection, job: Job) -> None:
+        address = connection.address
+        if address.private and not job.envelope.reverse_path:  # a connection that other mail has opened
+            self.busy -= 1
+            self._rest(connection)
+            self._unreachable(job, unusable(address.domain, address.ip))
+            return
         client = connection.client
         if client.lacks_smtputf8(job):
             job.utf8_header = self._has_utf8_header(job)
@@ -361,7 +367,9 @@ class RemoteHop(HopOwner):
 
     async def _try_addresses(self, job: Job) -> bool:
         if job.addresses is None:
-            job.addresses = await self._finder.addresses(job.recipients[0].forward_path)
+            job.addresses = await self._finder.addresses(
+                job.recipients[0].forward_path, null_sender=not job.envelope.reverse_path
+            )
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
             connection = self._new_connection(job, address)

@@ -2,7 +2,8 @@
 
 Hosts go by MX preference, in random order within one preference; no MX record means the domain itself. At most
 `address_limit` addresses are given, with a share for each family, so that a dead IPv6 cannot hide IPv4. What must never
-be tried is left out here: an MX on loopback or in a private network, and ourselves (with all that is not better).
+be tried is left out here: an MX on loopback, one in a private network for mail with the null sender (who writes a
+domain's DNS must not make our reports knock at hosts behind our firewall), and ourselves, with all that is not better.
 """
 
 import ipaddress
@@ -36,6 +37,7 @@ class Address(msgspec.Struct, frozen=True, gc=False):
     port: int
     preference: int = 0
     domain: str = ""
+    private: bool = False  # an MX in a private network: not for mail with the null sender
 
 
 class Ourselves:
@@ -91,8 +93,10 @@ class MxLookup:
         self._address_limit = address_limit
         self._shuffle = shuffle
 
-    async def by_mx(self, domain: str, port: int) -> list[Address]:
-        """The addresses of a domain's mail exchangers, at least one."""
+    async def by_mx(self, domain: str, port: int, *, null_sender: bool = False) -> list[Address]:
+        """The addresses of a domain's mail exchangers, at least one; those in private networks only for mail that
+        somebody sent.
+        """
         hosts = await self._exchangers(domain)
         found: list[Address] = []
         trouble: LookupTrouble | None = None
@@ -101,7 +105,9 @@ class MxLookup:
             if len(found) >= self._address_limit and len(families) == 2:
                 break
             try:
-                found += [Address(host, ip, port, preference, domain) for ip in await self._resolver.addresses(host)]
+                for ip in await self._resolver.addresses(host):
+                    private = not self._allow_loopback_mx and is_private(ip)
+                    found.append(Address(host, ip, port, preference, domain, private))
             except NotFound:
                 continue
             except LookupTrouble as error:
@@ -113,10 +119,9 @@ class MxLookup:
                 raise PermanentFailure(Reply(550, "5.4.4", f"Host or domain name not found: {domain}"))
             raise PermanentFailure(Reply(550, "5.4.4", f"No mail exchanger of {domain} has an address"))
         found = self._without_ourselves(domain, found)
-        usable = [address for address in found if self._allow_loopback_mx or not is_internal(address.ip)]
+        usable = [address for address in found if self._allow_loopback_mx or _may_try(address, null_sender)]
         if not usable:
-            text = f"The mail exchanger of {domain} has an address that mail is not sent to: {found[0].ip}"
-            raise PermanentFailure(Reply(550, "5.4.4", text))
+            raise PermanentFailure(unusable(domain, found[0].ip))
         return _balance(usable, self._address_limit)
 
     async def by_name(self, host: str, port: int) -> list[Address]:
@@ -170,18 +175,38 @@ def _reached(ip: str) -> str:
     return str(address)
 
 
-def is_internal(ip: str) -> bool:
-    """Whether an address is loopback, link-local, private or none at all: no place of mail from outside."""
+def unusable(domain: str, ip: str) -> Reply:
+    """What mail to a domain bounces with whose exchangers all have addresses that mail is not sent to."""
+    return Reply(550, "5.4.4", f"The mail exchanger of {domain} has an address that mail is not sent to: {ip}")
+
+
+def _may_try(address: Address, null_sender: bool) -> bool:
+    return not null_sender if address.private else not is_internal(address.ip)
+
+
+def is_private(ip: str) -> bool:
+    """Whether an address is in a private network (RFC 1918, RFC 4193)."""
+    address = _plain(ip)
+    return any(address.version == network.version and address in network for network in _PRIVATE)
+
+
+def _plain(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+        return address.ipv4_mapped
+    return address
+
+
+def is_internal(ip: str) -> bool:
+    """Whether an address is loopback, link-local, private or none at all: no place of mail from outside."""
+    address = _plain(ip)
     return (
         address.is_loopback
         or address.is_unspecified
         or address.is_link_local
         or address.is_multicast
         or (address.version == 4 and address in ipaddress.ip_network("0.0.0.0/8"))
-        or any(address.version == network.version and address in network for network in _PRIVATE)
+        or is_private(ip)
     )
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fastmta.dns.cache import TtlCache
-from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance
+from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_private
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver, _endpoint
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.runtime.clock import ManualClock
@@ -80,7 +80,6 @@ async def test_an_alias_of_a_domain_is_followed(resolver):
         ("loop1.test", PermanentFailure, "5.4.4"),
         ("loopback.test", PermanentFailure, "5.4.4"),
         ("zero.test", PermanentFailure, "5.4.4"),
-        ("private.test", PermanentFailure, "5.4.4"),
         ("servfail.test", TemporaryFailure, "4.4.3"),
         ("refused.test", TemporaryFailure, "4.4.3"),
         ("silent.test", TemporaryFailure, "4.4.3"),
@@ -91,6 +90,25 @@ async def test_what_cannot_be_reached_says_whether_later_helps(resolver, domain,
     with pytest.raises(error) as caught:
         await lookup(resolver).by_mx(domain, 25)
     assert caught.value.reply.enhanced == enhanced
+
+
+async def test_a_private_mx_is_taken_but_for_mail_with_the_null_sender(resolver):
+    (found,) = await lookup(resolver).by_mx("private.test", 25)
+    assert (found.ip, found.private) == ("10.1.2.3", True)
+    with pytest.raises(PermanentFailure) as caught:
+        await lookup(resolver).by_mx("private.test", 25, null_sender=True)
+    assert caught.value.reply.enhanced == "5.4.4"
+    (found,) = await lookup(resolver, allow_loopback_mx=True).by_mx("private.test", 25, null_sender=True)
+    assert not found.private
+
+
+@pytest.mark.parametrize(
+    ("ip", "private"),
+    [("10.0.0.1", True), ("172.16.0.1", True), ("172.32.0.1", False), ("192.168.9.9", True), ("fd00::1", True),
+     ("::ffff:10.0.0.1", True), ("127.0.0.1", False), ("169.254.1.1", False), ("192.0.2.1", False)],
+)  # fmt: skip
+def test_what_is_private(ip, private):
+    assert is_private(ip) is private
 
 
 async def test_a_broken_better_host_does_not_hide_the_next(resolver):
