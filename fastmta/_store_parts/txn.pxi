@@ -495,9 +495,13 @@ cdef int txn_flush(Txn* t) noexcept nogil:
 
 
 cdef int trash_put(Txn* t, int kind, uint64_t number, const void* data, size_t n) noexcept nogil:
+    return trash_put_at(t, t.now_ms + t.s.trash_delay_ms, kind, number, data, n)
+
+
+cdef int trash_put_at(Txn* t, int64_t due_ms, int kind, uint64_t number, const void* data, size_t n) noexcept nogil:
     cdef Key k
     k_start(&k, T_TRASH)
-    k_u64(&k, <uint64_t>(t.now_ms + t.s.trash_delay_ms))
+    k_u64(&k, <uint64_t>due_ms)
     k_u8(&k, <uint8_t>kind)
     k_u64(&k, number)
     return t_put(t, &k, data, n, OLD_UNKNOWN, NULL, 0)

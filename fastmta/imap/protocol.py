@@ -16,6 +16,7 @@ from fastmta import _imap
 from fastmta.imap.commands import COMMANDS, append
 from fastmta.imap.commands.capability import capabilities
 from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
+from fastmta.imap.uploads import Uploads
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
     IMAP_COMMAND_BYTES,
@@ -59,6 +60,7 @@ class ImapProtocol(asyncio.Protocol):
         "_task",
         "_timer",
         "_transport",
+        "_upload_ends_at",
         "deadline",
         "server",
         "service",
@@ -87,6 +89,7 @@ class ImapProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._share = server.services.turns.share()
         self.deadline = 0.0
+        self._upload_ends_at = 0.0
         self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
 
     # --- asyncio.Protocol ---
@@ -265,6 +268,10 @@ class ImapProtocol(asyncio.Protocol):
         self._reading = True
 
     @property
+    def uploads(self) -> Uploads:
+        return self.server.uploads
+
+    @property
     def waiting(self) -> bool:
         """Whether a command is under way or has to wait for its turn, so that nothing further is read."""
         return self._busy or self._share.waiting
@@ -317,7 +324,7 @@ class ImapProtocol(asyncio.Protocol):
             self._touch()
             self._run(session.command(parser.command))
         elif event == _imap.DATA:
-            self._touch()
+            self._touch_upload()
             if not append.feed(session, parser.data):
                 parser.abandon()
             elif session.upload is not None and session.upload.blob.congested:
@@ -331,8 +338,13 @@ class ImapProtocol(asyncio.Protocol):
             self._touch()
             if append.begin(session, parser.command, parser.literal_size):
                 parser.accept()
+                if session.upload is not None:
+                    self._upload_ends_at = self.server.services.loop.time() + session.upload.time_s
+                    self._touch_upload()
                 if parser.literal_sync:
                     self.write(b"+ OK\r\n")
+            elif not parser.literal_sync and parser.literal_size > parser.skip_bytes:
+                self._too_big(_imap.FATAL)  # refused, and not worth reading to its end
             else:
                 parser.refuse()
         elif event == _imap.APPEND_END:
@@ -348,9 +360,7 @@ class ImapProtocol(asyncio.Protocol):
             tag = _imap.Cursor(self._parser.command).tag()
         except _imap.BadSyntax:
             tag = b"*"
-        if session.upload is not None:
-            session.upload.abandon()
-            session.upload = None
+        session.drop_upload()
         if event == _imap.FATAL:
             self.write(b"* BYE [TOOBIG] %b is too large\r\n" % (b"Literal" if self._parser.command else b"Line"))
             session.log_out()
@@ -436,6 +446,11 @@ class ImapProtocol(asyncio.Protocol):
         if self.session.state & (State.AUTHENTICATED | State.SELECTED):
             self.deadline = self.server.services.loop.time() + IMAP_IDLE_TIMEOUT_S
 
+    def _touch_upload(self) -> None:
+        """A piece of a message came: the next one is due soon, and all of it in time."""
+        now = self.server.services.loop.time()
+        self.deadline = min(now + IMAP_TRANSFER_TIMEOUT_S, self._upload_ends_at)
+
     def deadline_passed(self, now: float) -> None:
         """Called by the sweep."""
         if self._closing:
@@ -471,6 +486,7 @@ class ImapServer:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.draining = False
+        self.uploads = Uploads()
         self._connections: set[ImapProtocol] = set()
 
     def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:

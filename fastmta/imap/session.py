@@ -154,7 +154,14 @@ class Session:
             self.view = None
             self.state = State.AUTHENTICATED
 
+    def drop_upload(self) -> None:
+        """Gives up the message that is under way, if there is one."""
+        if self.upload is not None:
+            self.upload.abandon()
+            self.upload = None
+
     def log_out(self) -> None:
+        self.drop_upload()
         self.unselect()
         self.state = State.LOGOUT
         self.wire.close()
@@ -321,9 +328,7 @@ class Session:
 
     def ended(self) -> None:
         """The connection is gone."""
-        if self.upload is not None:
-            self.upload.abandon()
-            self.upload = None
+        self.drop_upload()
         self.idle_tag = None
         self.unselect()
         self.state = State.LOGOUT

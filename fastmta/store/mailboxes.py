@@ -154,6 +154,11 @@ class Mailboxes:
         """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
         return mailbox_modseq(self._raw, mailbox_id)
 
+    def room(self, account_id: int) -> int | None:
+        """Octets that the account's quota leaves, not below 0; None without a quota."""
+        used, _messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        return max(0, quota - used) if quota else None
+
     def subscriptions(self, account_id: int) -> Sequence[str]:
         """The names an account subscribes to, in order; a mailbox of that name need not exist."""
         rows = self._raw.scan(TABLE_SUBSCRIPTION, id_key(account_id), b"", 1_000_000)

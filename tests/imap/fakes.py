@@ -103,6 +103,12 @@ class FakeMailboxes:
     def by_id(self, mailbox_id: int) -> Any:
         return self._view(self._boxes.get(mailbox_id))
 
+    quota = 0
+
+    def room(self, account_id: int) -> Any:
+        used = sum(row.size for rows in self._messages.values() for row in rows.values())
+        return max(0, self.quota - used) if self.quota else None
+
     def subscriptions(self, account_id: int) -> Any:
         return sorted(self._subscribed)
 

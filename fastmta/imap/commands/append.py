@@ -14,10 +14,11 @@ from fastmta.imap.dates import parse_date_time
 from fastmta.imap.flag_names import parse_flags
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.session import LOGGED_IN, UNAVAILABLE, Sync
+from fastmta.imap.uploads import time_for
 from fastmta.model.errors import StorageFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 class Upload:
     """One APPEND between its literal's announcement and its end."""
 
-    __slots__ = ("blob", "date", "flags", "keywords", "mailbox_id", "structure", "tag")
+    __slots__ = ("_ended", "blob", "date", "flags", "keywords", "mailbox_id", "structure", "tag", "time_s")
 
     def __init__(
-        self, tag: bytes, mailbox_id: int, flags: int, keywords: bytes, date: tuple[int, int], blob: Any
+        self,
+        tag: bytes,
+        mailbox_id: int,
+        flags: int,
+        keywords: bytes,
+        date: tuple[int, int],
+        blob: Any,
+        time_s: float,
+        ended: Callable[[], None],
     ) -> None:
         self.tag = tag
         self.mailbox_id = mailbox_id
@@ -38,6 +47,8 @@ class Upload:
         self.date = date
         self.blob = blob
         self.structure = _mime.Structure()
+        self.time_s = time_s  # within which all of it must have come
+        self._ended: Callable[[], None] | None = ended
 
     def feed(self, data: Any) -> None:
         """Takes a piece of the message; the view is not kept."""
@@ -45,8 +56,16 @@ class Upload:
         self.structure.feed(data)
 
     def abandon(self) -> None:
+        """It will never be a message: what it took of memory, disk and the account's bound is given back."""
         self.blob.on_drain = None
         self.blob.abandon()
+        self.end()
+
+    def end(self) -> None:
+        """It is no longer an unfinished upload."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -111,7 +130,26 @@ def _begin(session: Session, tag: bytes, cursor: Cursor, size: int) -> bytes | N
         return b"NO [CANNOT] An empty message can't be stored"
     if not session.services.storage_ok():
         return UNAVAILABLE
-    session.upload = Upload(tag, box.id, flags, keywords, date, session.mailboxes.new_blob())
+    refusal = _no_room(session, size)
+    if refusal is not None:
+        return refusal
+    account_id, uploads = session.account_id, session.wire.uploads
+    uploads.begin(account_id, size)
+    blob = session.mailboxes.new_blob()
+    session.upload = Upload(
+        tag, box.id, flags, keywords, date, blob, time_for(size), lambda: uploads.end(account_id, size)
+    )
+    return None
+
+
+def _no_room(session: Session, size: int) -> bytes | None:
+    """The refusal of a message that the account has no room for, with what it has announced and not finished."""
+    _messages, octets = session.wire.uploads.announced(session.account_id)
+    room = session.mailboxes.room(session.account_id)
+    if room is not None and size + octets > room:
+        return b"NO [OVERQUOTA] Quota exceeded"
+    if not session.wire.uploads.has_room(session.account_id, size):
+        return b"NO [LIMIT] Too many unfinished uploads"
     return None
 
 
@@ -145,13 +183,16 @@ def end(session: Session, rest: bytes) -> Awaitable[None] | None:
 async def _store(session: Session, upload: Upload) -> bytes:
     upload.blob.on_drain = None
     date_s, tz_minutes = upload.date
-    validity, uid = await session.mailboxes.append(
-        upload.mailbox_id,
-        upload.blob,
-        flags=upload.flags,
-        keywords=upload.keywords,
-        internal_date_s=date_s,
-        tz_minutes=tz_minutes,
-        structure=upload.structure.finish(),
-    )
+    try:
+        validity, uid = await session.mailboxes.append(
+            upload.mailbox_id,
+            upload.blob,
+            flags=upload.flags,
+            keywords=upload.keywords,
+            internal_date_s=date_s,
+            tz_minutes=tz_minutes,
+            structure=upload.structure.finish(),
+        )
+    finally:
+        upload.end()
     return b"OK [APPENDUID %d %d] APPEND completed" % (validity, uid)
