@@ -22,15 +22,16 @@ REFUSED: Final = 2
 
 
 class HopOwner:
-    """One hop in the hands of this slot. `transport` is the label of its metrics."""
+    """One hop in the hands of this slot. `transport`: the label of its metrics; `is_remote`: another server answers."""
 
-    __slots__ = ("book", "counters", "hop", "hop_text", "ready", "service", "transport")
+    __slots__ = ("book", "counters", "hop", "hop_text", "is_remote", "ready", "service", "transport")
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         self.service = service
         self.hop = hop
         self.hop_text = hop.decode("utf-8", "backslashreplace")
         self.transport = transport
+        self.is_remote = transport in ("smtp", "lmtp")
         self.counters = {result: METRICS.deliveries_total[transport, result] for result in DELIVERY_RESULTS}
         self.book = HopBook()
         self.ready: deque[Job] = deque()

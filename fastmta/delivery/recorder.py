@@ -5,12 +5,13 @@ that is refused because somebody else has decided about one recipient meanwhile 
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from fastmta._mime import Structure
+from fastmta.delivery.answers import Answers, Note
 from fastmta.delivery.job import Job
 from fastmta.delivery.seams import QueuedRecipient, Services
 from fastmta.model.envelope import (
@@ -83,6 +84,8 @@ class Recorder:
         age_s = now - envelope.received_at_ms * 0.001
         moves = job.moves
         moves.clear()
+        if job.owner.is_remote and self._service.answers is not None:
+            self._note(job, self._service.answers)
         transport = job.owner.transport
         counters = job.owner.counters
         cells = services.cells
@@ -113,6 +116,50 @@ class Recorder:
             self.submit(job)
         else:
             job.owner.forget_decided(job)
+
+    def _note(self, job: Job, answers: Answers) -> None:
+        """Notes what the next hop took, so that it is not sent again should we be killed before the commit.
+
+        Where success is ours to report it is not: the report is in the unit, and worth more than a duplicate.
+        """
+        queue_id, received_at_ms = job.message.queue_id, job.envelope.received_at_ms
+        try:
+            answers.note(
+                (queue_id, received_at_ms, row.n)
+                for row, reply in zip(job.rows, job.results, strict=True)
+                if reply is not None
+                and reply.code < 300
+                and (job.dsn_passed_on or not row.tail.notify & NOTIFY_SUCCESS)
+            )
+        except OSError as error:
+            self._services.log.warning("delivery.answers_not_kept", cause=str(error))
+
+    def recover(self, notes: Sequence[Note]) -> None:
+        """Records recipients that a dead process had delivered; what the store knows already is passed over. Blocks."""
+        services = self._services
+        queue = services.store.queue
+        unit = services.store.raw.new_unit()
+        found = 0
+        for queue_id, received_at_ms, n in dict.fromkeys(notes):
+            row = queue.recipient(queue_id, n)
+            message = queue.message(queue_id) if row is not None else None
+            if (
+                row is None
+                or row.state not in _LIVE
+                or message is None
+                or message.envelope.received_at_ms != received_at_ms
+            ):
+                continue
+            unit.move_recipient(queue_id, n, row.state, _DELIVERED, row.attempts + 1, 0, b"")
+            found += 1
+            services.log.info(
+                "delivery.recovered",
+                queue_id=queue_id_text(queue_id),
+                recipient=row.tail.forward_path,
+                next_hop=row.hop,
+            )
+        if found:
+            services.store.raw.commit_sync(unit)
 
     def _log(self, status: str, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> None:
         """The line of one recipient's delivery, in the terms of Postfix's."""

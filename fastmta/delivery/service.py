@@ -8,10 +8,12 @@ delivered twice; hops that wait for a connection, in a ring.
 """
 
 import asyncio
+import os
 import resource
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from fastmta.delivery.answers import Answers
 from fastmta.delivery.direct import DISCARDED, DirectHop
 from fastmta.delivery.local import LocalHop
 from fastmta.delivery.recorder import Recorder
@@ -42,7 +44,8 @@ WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in
 class DeliveryService:
     """The deliveries of one slot. `start` once nobody else owns the slot's hops; `stop` before somebody else may."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, answers: Answers | None = None) -> None:
+        """`answers`: where a next hop's 250 is noted until it is committed; None: nowhere."""
         self.services = services
         self.config: Config = services.config
         self.loop = services.loop
@@ -52,6 +55,7 @@ class DeliveryService:
         self.cells = services.cells
         self.recorder = Recorder(services, self)
         self._redating = Redating(self)
+        self.answers = answers
         self.connections = 0
         self.unrecorded = 0
         self.unwritten: list[Job] = []
@@ -71,6 +75,7 @@ class DeliveryService:
 
     def start(self) -> None:
         """Begins with what is due."""
+        self._take_answers()
         self._running = True
         self._partitions = partitions_of(self.services.slot, self.services.slots)
         self._redating.begin(self._partitions)
@@ -139,6 +144,8 @@ class DeliveryService:
             owner.abort()
         await self._wait_until_quiet(1.0)
         await self._resolver.close()
+        if self.answers is not None and not self.unrecorded and not self.unwritten:
+            self.answers.close()  # else the file stays for whoever comes next
         self._owners.clear()
         self._stalled.clear()
         self._waiting.clear()
@@ -223,6 +230,16 @@ class DeliveryService:
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
         )
+
+    def _take_answers(self) -> None:
+        """Records what next hops said to processes that were killed before their commit; then begins notes of ours."""
+        if self.answers is None:
+            return
+        try:
+            self.answers.take_left(self.recorder.recover)
+            self.answers.begin(f"{self.services.slot}-{os.getpid()}")
+        except OSError as error:
+            self.log.warning("delivery.answers_not_kept", cause=str(error))
 
     def _own(self, hop: bytes) -> "HopOwner":
         owner = self._owners[hop] = self._make(hop)

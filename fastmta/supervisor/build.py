@@ -14,6 +14,7 @@ from fastmta.admin.origin import AllowedHosts
 from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.config.schema import Config
+from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.imap.protocol import ImapServer
@@ -68,7 +69,7 @@ class MailServer:
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
-            self._delivery = DeliveryService(services)
+            self._delivery = DeliveryService(services, Answers(Path(config.data_directory)))
             self._pickup = Pickup(services)
         except BaseException:
             self._store.close()

@@ -62,6 +62,7 @@ class Verdict(NamedTuple):
     unknown: list[str]
     doubled_in_mailboxes: list[str]
     doubled_at_sink: int
+    doubled_after_answer: int = 0  # of these: the answer to the first copy had left the sink before the kill
 
     def problems(self, duplicates_allowed: int) -> list[str]:
         out = []
@@ -98,6 +99,7 @@ class LedgerTest:
         self.seed = seed
         self.load_s = load_s
         self.kills = 0
+        self.struck: list[float] = []  # time.monotonic() of each kill that we made
         self.ledger = Ledger(directory / "promised")
         self.sink_file = directory / "at-sink"
         self.sink_file.touch()
@@ -163,6 +165,7 @@ class LedgerTest:
 
     def _strike(self, fault: Fault) -> None:
         self.kills += 1
+        self.struck.append(time.monotonic())
         if fault.kind == "worker":
             victim = self.random.choice(self.server.workers())
             os.kill(victim, signal.SIGKILL)
@@ -232,7 +235,22 @@ class LedgerTest:
         for line in self.sink_file.read_text().splitlines():
             identifier, recipient, digest = line.split(" ")
             at_sink[identifier, recipient, digest] += 1
-        return judge(self.ledger.sent, self.ledger.promised, self.found, at_sink)
+        verdict = judge(self.ledger.sent, self.ledger.promised, self.found, at_sink)
+        twice = {identifier for (identifier, _, _), count in at_sink.items() if count > 1}
+        return verdict._replace(doubled_after_answer=self._answered_before_a_kill(twice))
+
+    def _answered_before_a_kill(self, twice: set[str]) -> int:
+        """How many of the messages that came twice had been answered before the kill in between.
+
+        The others were on their way when we were killed: nobody can know whether their server took them.
+        """
+        answered: dict[str, list[float]] = {}
+        answers = Path(f"{self.sink_file}.answered")
+        for line in answers.read_text().splitlines() if answers.exists() else ():
+            identifier, at = line.split(" ")
+            if identifier in twice:
+                answered.setdefault(identifier, []).append(float(at))
+        return sum(any(min(times) < at <= max(times) for at in self.struck) for times in answered.values())
 
 
 def judge(
@@ -273,7 +291,8 @@ def run(rounds: int, seed: int, *, workers: int = 2, load_s: float = 1.0, only: 
             verdict = test.verdict()
             print(
                 f"  round {number + 1}: {fault}: so far {verdict.promised} promised, {verdict.in_mailboxes} in boxes,"
-                f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there,"
+                f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there"
+                f" ({verdict.doubled_after_answer} after their answer),"
                 f" {len(test.ledger.refused)} refused; {time.monotonic() - started:.1f} s",
                 flush=True,
             )

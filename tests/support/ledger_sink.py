@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import sys
+import time
 
 FIELD = b"X-Ledger-Id: "
 
@@ -37,11 +38,24 @@ class LedgerFile:
         os.close(self._descriptor)
 
 
+class AnswerFile:
+    """Which message was answered when, by the clock that all processes share; not durable, since nobody promises it."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def add(self, identifiers: list[str]) -> None:
+        at = time.monotonic()
+        os.write(self._descriptor, "".join(f"{identifier} {at:.6f}\n" for identifier in identifiers).encode("ascii"))
+
+
 class SinkSession(asyncio.Protocol):
     """As much SMTP as a client of ours needs: EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, QUIT; pipelining."""
 
-    def __init__(self, ledger: LedgerFile) -> None:
+    def __init__(self, ledger: LedgerFile, answers: AnswerFile) -> None:
         self._ledger = ledger
+        self._answers = answers
+        self._kept: list[str] = []
         self._buffer = b""
         self._recipients: list[str] = []
         self._in_data = False
@@ -69,6 +83,9 @@ class SinkSession(asyncio.Protocol):
             replies.append(self._command(line))
         if replies and not self._transport.is_closing():
             self._transport.write(b"".join(replies))
+            if self._kept:
+                self._answers.add(self._kept)
+                self._kept = []
         if replies and replies[-1].startswith(b"221"):
             self._transport.close()
 
@@ -89,6 +106,7 @@ class SinkSession(asyncio.Protocol):
         recipients, self._recipients = self._recipients, []
         if entry is not None:
             self._ledger.add(*(f"{entry[0]} {recipient} {entry[1]}" for recipient in recipients))
+            self._kept.append(entry[0])
         return b"250 2.0.0 kept\r\n"
 
     def _command(self, line: bytes) -> bytes:
@@ -118,7 +136,10 @@ class SinkSession(asyncio.Protocol):
 
 async def serve(port: int, path: str) -> None:
     ledger = LedgerFile(path)
-    server = await asyncio.get_running_loop().create_server(lambda: SinkSession(ledger), "127.0.0.1", port, backlog=512)
+    answers = AnswerFile(path + ".answered")
+    server = await asyncio.get_running_loop().create_server(
+        lambda: SinkSession(ledger, answers), "127.0.0.1", port, backlog=512
+    )
     async with server:
         await server.serve_forever()
 

@@ -1,0 +1,111 @@
+"""A 250 that was noted and not committed: recorded by whoever starts next, and never sent again."""
+
+import os
+
+import pytest
+
+from fastmta.delivery.answers import FOLDER, Answers, decoded, encoded
+from fastmta.delivery.service import DeliveryService
+from fastmta.model.envelope import NOTIFY_SUCCESS, RecipientState, RecipientTail
+from fastmta.model.limits import ANSWERS_KEPT
+from tests.support.smtp_sink import SmtpSink
+
+
+def taken(folder):
+    found = []
+    Answers(folder).take_left(found.extend)
+    return found
+
+
+def die(answers):
+    """What the kernel does with a killed process: the lock goes, the file stays."""
+    os.close(answers._fd)
+    answers._fd = -1
+
+
+def test_notes_outlive_their_writer_and_are_taken_once(tmp_path):
+    answers = Answers(tmp_path)
+    answers.begin("0-1")
+    answers.note([(1, 2, 3), (2**64 - 1, 5, 2**32 - 1)])
+    assert taken(tmp_path) == []  # it lives
+    die(answers)
+    assert taken(tmp_path) == [(1, 2, 3), (2**64 - 1, 5, 2**32 - 1)]
+    assert taken(tmp_path) == [] and not list((tmp_path / FOLDER).glob("[!.]*"))
+
+
+def test_who_ends_well_leaves_nothing(tmp_path):
+    answers = Answers(tmp_path)
+    answers.begin("0-1")
+    answers.note([(1, 2, 3)])
+    answers.close()
+    assert taken(tmp_path) == []
+    answers.note([(4, 5, 6)])  # nobody minds
+
+
+@pytest.mark.parametrize("count", [ANSWERS_KEPT - 1, ANSWERS_KEPT, ANSWERS_KEPT + 1])
+def test_the_ring_keeps_the_last_ones(tmp_path, count):
+    answers = Answers(tmp_path)
+    answers.begin("0-1")
+    for n in range(count):
+        answers.note([(n + 1, 0, 0)])
+    assert (answers._path.stat().st_size) == ANSWERS_KEPT * len(encoded((0, 0, 0)))
+    die(answers)
+    assert {note[0] for note in taken(tmp_path)} >= set(range(count, max(0, count - ANSWERS_KEPT), -1))
+
+
+def test_half_a_note_says_nothing():
+    raw = encoded((7, 8, 9)) + encoded((1, 2, 3))
+    assert list(decoded(raw)) == [(7, 8, 9), (1, 2, 3)]
+    for at in range(24):
+        torn = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
+        assert list(decoded(torn)) == [(1, 2, 3)]
+    assert list(decoded(bytes(240))) == [] and list(decoded(raw[:47])) == [(7, 8, 9)]
+
+
+async def test_a_disk_that_takes_no_note_does_not_stop_deliveries(tmp_path, rig):
+    (tmp_path / FOLDER).write_text("in the way")
+    rig.service.answers = Answers(tmp_path)
+    rig.service._take_answers()
+    assert "delivery.answers_not_kept" in [line["event"] for line in rig.log()]
+    async with SmtpSink() as sink:
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+
+
+async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(tmp_path, rig):
+    """The first service reaches the note and is killed before its unit; the second one finds the recipient due."""
+    rig.service.answers = Answers(tmp_path)
+    rig.service._take_answers()
+    submitted = []
+    rig.service.recorder.submit = submitted.append
+    async with SmtpSink(capabilities=("SIZE",)) as sink:  # without DSN, so that success is ours to report
+        hop = b"smtp:[127.0.0.1]:%d" % sink.port
+        queue_id = await rig.queue(hop, b"r@b.test", b"s@b.test")
+        wanted = await rig.queue(hop, RecipientTail(b"t@b.test", notify=NOTIFY_SUCCESS))
+        await rig.until(lambda: len(submitted) == 2)
+        die(rig.service.answers)
+        await rig.service.stop(1.0)
+        rig.service.answers._fd = -1
+        assert len(sink.messages) == 2
+        second = DeliveryService(rig.services, Answers(tmp_path))
+        second.start()
+        rig.service = second
+        assert rig.store.queue.message(queue_id) is None
+        recovered = [line for line in rig.log() if line["event"] == "delivery.recovered"]
+        assert [line["recipient"] for line in recovered] == ["r@b.test", "s@b.test"]
+        await rig.until(lambda: rig.store.queue.message(wanted) is None)
+        assert [taken.recipients for taken in sink.messages[2:]] == [[b"t@b.test"]]
+
+
+async def test_a_note_moves_nothing_that_is_held_or_another_message(tmp_path, rig):
+    held = await rig.queue(b"smtp:[127.0.0.1]:1")
+    await rig.until(lambda: rig.rows(held)[0].state == RecipientState.DEFERRED)
+    await rig.store.queue.hold(held)
+    at_ms = rig.store.queue.message(held).envelope.received_at_ms
+    rig.service.recorder.recover([(held, at_ms, 0), (held, at_ms, 7), (held + 10**6, at_ms, 0)])
+    assert rig.rows(held)[0].state == RecipientState.HELD
+    await rig.store.queue.release(held)
+    rig.service.recorder.recover([(held, at_ms + 1, 0)])
+    assert rig.store.queue.message(held) is not None
+    rig.service.recorder.recover([(held, at_ms, 0)])
+    assert rig.store.queue.message(held) is None
