@@ -6,12 +6,21 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fastmta.cli.failures import EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed
 from fastmta.config.brief import Brief
-from fastmta.pickup.spool import QUEUE_SOCKET, NoSpool, enter
+from fastmta.pickup.spool import (
+    QUEUE_SOCKET,
+    BadSpoolFile,
+    NoSpool,
+    enter,
+    is_spool_name,
+    open_file,
+    open_maildrop,
+    read_ticket,
+)
 
 Row = dict[str, Any]
 TRIES: Final = 4  # to connect while a worker is being replaced
@@ -118,3 +127,37 @@ def _from_store(brief: Brief, visit: Callable[[Row], None]) -> None:
                 return
 
     run(brief.config_file, work)
+    for waiting in _spooled(brief):
+        visit(waiting)
+
+
+def _spooled(brief: Brief) -> Iterator[Row]:
+    """What waits for the server to come up, as if it were in the queue already."""
+    try:
+        maildrop = open_maildrop(brief.data_directory)
+    except OSError:
+        return  # no mail has been left here, or we may not list it
+    try:
+        for name in sorted(filter(is_spool_name, os.listdir(maildrop))):
+            try:
+                with open_file(maildrop, name) as (file, status):
+                    ticket = read_ticket(file)
+            except (OSError, BadSpoolFile):
+                continue
+            for n, drop in enumerate(ticket.recipients):
+                yield {
+                    "id": name[:12].upper(),
+                    "n": n,
+                    "state": "active",
+                    "sender": ticket.sender,
+                    "recipient": drop.address,
+                    "original": "",
+                    "hop": "",
+                    "attempts": 0,
+                    "due_ms": int(status.st_mtime * 1000),
+                    "received_ms": int(status.st_mtime * 1000),
+                    "size": status.st_size,
+                    "reply": "",
+                }
+    finally:
+        os.close(maildrop)

@@ -14,6 +14,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import BinaryIO, Final, NamedTuple
 
 from fastmta.model.envelope import NOTIFY_NEVER
@@ -41,6 +42,7 @@ from fastmta.pickup.spool import (
     enter,
     is_spool_name,
     make_spool,
+    open_file,
     read_ticket,
 )
 from fastmta.runtime import crash
@@ -53,7 +55,7 @@ class Found(NamedTuple):
     """A spool file opened and its header read; `uid` is its owner."""
 
     uid: int
-    file: BinaryIO
+    opened: ExitStack  # closes the file
     ticket: Ticket
     letter: Letter
 
@@ -226,7 +228,7 @@ class Pickup:
             try:
                 await self._post(found)
             finally:
-                found.file.close()
+                found.opened.close()
         except (BadSpoolFile, BadLetter) as error:
             self._drop(name, str(error))
             return False
@@ -260,27 +262,13 @@ class Pickup:
         self._remove(name, is_directory)
 
     def _open(self, name: str) -> Found:
-        """In a thread: the file with its header read. It may be changed under us by its owner, who harms nobody else:
-        each byte is read once.
-        """
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        """In a thread: the file with its header read."""
+        stack = ExitStack()
         try:
-            fd = os.open(name, flags, dir_fd=self._maildrop)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise BadSpoolFile(f"it cannot be opened: {error.strerror}") from error
-        file = open(fd, "rb", buffering=READ_BYTES)  # noqa: SIM115 - Found owns it
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise BadSpoolFile("it is not a plain file with one name")
-            if status.st_nlink == 0:
-                raise FileNotFoundError(name)
-            ticket = read_ticket(file)
-            return Found(status.st_uid, file, ticket, Letter(_lines(file)))
+            file, status = stack.enter_context(open_file(self._maildrop, name))
+            return Found(status.st_uid, stack, read_ticket(file), Letter(_lines(file)))
         except BaseException:
-            file.close()
+            stack.close()
             raise
 
     async def _post(self, found: Found) -> None:

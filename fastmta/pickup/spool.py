@@ -15,7 +15,8 @@ down. The file's owner, by the kernel's word, is who handed it in; everything el
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple
 
 from fastmta.model.errors import FastMTAError
@@ -26,6 +27,7 @@ MAILDROP: Final = "maildrop"
 WAKE: Final = "pickup"
 QUEUE_SOCKET: Final = "queue"
 MAGIC: Final = b"FastMTA spool 1\n"
+READ_BYTES: Final = 65_536
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _HEX: Final = frozenset("0123456789abcdef")
@@ -206,10 +208,10 @@ def _flush_name(fd: int, maildrop: int) -> None:
     """Makes a rename durable. Who may not list a directory cannot open it for fsync(2); the renamed file's own fsync
     takes the rename along, since that is the last change of its inode (ext4, XFS and btrfs keep it so).
     """
-    os.fsync(fd)
     try:
         directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=maildrop)
     except PermissionError:
+        os.fsync(fd)
         return
     try:
         os.fsync(directory)
@@ -223,6 +225,38 @@ def _wake(public: int) -> None:
             sock.sendto(b"", f"/proc/self/fd/{public}/{WAKE}")
         except OSError:
             return  # nobody serves, or is told often enough: the directory is looked at each second
+
+
+def open_maildrop(data_directory: str) -> int:
+    """A descriptor of the maildrop, for who may list it. OSError otherwise."""
+    base = os.open(data_directory, _PASS)
+    try:
+        public = os.open(PUBLIC, _PASS | os.O_NOFOLLOW, dir_fd=base)
+        try:
+            return os.open(MAILDROP, _OPEN, dir_fd=public)
+        finally:
+            os.close(public)
+    finally:
+        os.close(base)
+
+
+@contextmanager
+def open_file(maildrop: int, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """A spool file and its status. It may be changed under us by its owner, who harms nobody else: each byte is read
+    once. Raises FileNotFoundError, or BadSpoolFile for what is no plain file with one name.
+    """
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=maildrop)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadSpoolFile(f"it cannot be opened: {error.strerror}") from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(fd)
+        raise BadSpoolFile("it is not a plain file with one name")
+    with open(fd, "rb", buffering=READ_BYTES) as file:
+        yield file, status
 
 
 def is_spool_name(name: str) -> bool:

@@ -52,9 +52,13 @@ class Cli:
         assert done.code == 0, done.err
         return done
 
+    def leave(self, *arguments, stdin="Subject: x\n\nbody\n"):
+        """The program alone, as while the server is down."""
+        return self._run(sendmail.main, arguments, stdin)
+
     def sendmail(self, *arguments, stdin="Subject: x\n\nbody\n"):
         """The program, and what a server then makes of the spool."""
-        done = self._run(sendmail.main, arguments, stdin)
+        done = self.leave(*arguments, stdin=stdin)
         with suppress(StorageFailure):
             self.log = pick_up(self.config)
         return done

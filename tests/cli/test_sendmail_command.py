@@ -1,5 +1,6 @@
 """sendmail: flags, recipients, what is added to a message, and what is refused."""
 
+import json
 import os
 import pwd
 import re
@@ -373,3 +374,11 @@ def test_root_acts_as_the_owner_of_the_data_directory(tmp_path):
         made = list((directory / "data").iterdir())
         assert made
         assert {entry.stat().st_uid for entry in made} == {owner.pw_uid}
+
+
+def test_mailq_shows_what_waits_for_the_server_to_come_up(home):
+    home.leave("-f", "ann", "bill", "far@away.test")
+    listed = home.mailq().out
+    assert listed.count("bill") == listed.count("far@away.test") == 1
+    assert listed.endswith("-- 1 Kbytes in 1 Request.\n")
+    assert [each["address"] for each in json.loads(home.mailq("--json").out)["recipients"]] == ["bill", "far@away.test"]
