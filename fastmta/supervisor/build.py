@@ -1,13 +1,12 @@
 """Builds the server inside a worker, from the store up, and is what the worker's life then drives."""
 
+import importlib
 import os
 import ssl
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.admin.collector import CONTENT_TYPE, Collector, StoreFigures
 from fastmta.admin.health import Readiness, healthz
 from fastmta.admin.http import Answer, HttpServer
 from fastmta.admin.origin import AllowedHosts
@@ -32,16 +31,18 @@ from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
 from fastmta.smtp.protocol import SmtpServer
 from fastmta.store import MailStore
-from fastmta.store.check import quick
-from fastmta.store.marks import LeftMarks, Mark
+from fastmta.store.marks import Mark
 from fastmta.supervisor.acceptor import Factory
+from fastmta.supervisor.bad_end import BadEndCheck
 from fastmta.supervisor.closed import ClosedAccounts
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
 from fastmta.tls.contexts import Contexts
 
-CHECK_LINES: Final = 10  # problems that are logged one by one; the rest is counted
+if TYPE_CHECKING:
+    from fastmta.admin.collector import StoreFigures
+
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
 _SERVERS: Final = {
     "smtp": "smtp",
@@ -64,7 +65,6 @@ class MailServer:
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
         try:
-            self._check_after_a_bad_end()
             self._services = services = self._wire(config)
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
@@ -78,37 +78,19 @@ class MailServer:
             self._store, place.loop, lambda: [*self._imap.logged_in(), *self._pop3.logged_in()]
         )
         self._delivering = False
+        self._loaded = False  # what the start can do without
         services.bus.on_hops(self._hops_changed)
         services.bus.own(False)
         self._store.attach(place.loop)
         services.bus.start(self._store.raw)
         hosts = _allowed_hosts(config)
         self._http = HttpServer(self._pages(), place.cells, place.log, services.turns, services.limits, hosts)
+        self._bad_end = BadEndCheck(Path(config.data_directory), self._store.raw, place.loop, place.log)
         self._mark: Mark | None = None
         try:
             self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")
         except OSError as error:  # on a full disk mail can still be read and deleted
             place.log.warning("store.no_mark", error=error.strerror, effect="no check after a bad end")
-
-    def _check_after_a_bad_end(self) -> None:
-        """Where a worker failed, was killed or lost power: ten seconds at most, before anything is accepted."""
-        log = self._place.log
-        left = LeftMarks(Path(self._place.config.data_directory))
-        if not left:
-            return
-        started = time.monotonic()
-        report = quick(self._store.raw)
-        for problem in report.problems[:CHECK_LINES]:
-            log.error("store.problem", problem=problem, remedy="fastmta store check")
-        log.event(
-            "store.checked",
-            level="info" if report.is_sound else "error",
-            problems=len(report.problems),
-            messages=report.blobs,
-            complete=report.complete,
-            seconds=round(time.monotonic() - started, 3),
-        )
-        left.remove()
 
     def _wire(self, config: Config) -> Services:
         place, store = self._place, self._store
@@ -173,9 +155,15 @@ class MailServer:
         readiness = Readiness(place.board, lambda: place.accepting(), self._trouble)
         pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readiness.readyz}
         if place.shared is not None:
-            collector = Collector(place.shared, self._figures)
-            pages["/metrics"] = lambda: Answer(200, collector.text(), CONTENT_TYPE)
+            pages["/metrics"] = self._metrics
         return pages
+
+    def _metrics(self) -> Answer:
+        from fastmta.admin.collector import CONTENT_TYPE, Collector  # a tenth of the start; `tick` has loaded it
+
+        shared = self._place.shared
+        assert shared is not None
+        return Answer(200, Collector(shared, self._figures).text(), CONTENT_TYPE)
 
     # --- the store's state ---
 
@@ -196,7 +184,9 @@ class MailServer:
         oldest = self._store.queue.oldest_ms()
         return 0.0 if oldest is None else max(0.0, self._services.clock.now() - oldest / 1000)
 
-    def _figures(self) -> StoreFigures | None:
+    def _figures(self) -> "StoreFigures | None":
+        from fastmta.admin.collector import StoreFigures
+
         if self._store.raw.failed:
             return None
         stats = {name: float(value) for name, value in self._stats().items()}
@@ -275,6 +265,9 @@ class MailServer:
         self._pickup.reload(services)
 
     def tick(self) -> None:
+        if not self._loaded:  # on a thread of its own, so that neither the start nor the first reader waits
+            self._loaded = True
+            self._place.loop.run_in_executor(None, importlib.import_module, "fastmta.admin.collector")
         self._watch.look()
         self._pickup.tick()
         self._closed.look()
@@ -294,6 +287,7 @@ class MailServer:
         services.sweep.close()
         services.bus.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._bad_end.stop()
         self._store.detach()
         failed = bool(self.failure)
         self._store.close()
