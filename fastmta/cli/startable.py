@@ -17,6 +17,7 @@ from fastmta.config.schema import SERVICES, Config
 from fastmta.config.values import parse_endpoint
 from fastmta.local.maps import compiled_path
 from fastmta.model.errors import ConfigError
+from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.tls.contexts import client_context, server_context
 
@@ -34,6 +35,9 @@ class Problem(NamedTuple):
 def start_problems(config: Config) -> list[Problem]:
     """Everything but the ports, which the supervisor finds out when it binds them."""
     out: list[Problem] = []
+    few = descriptors.problem(config)
+    if few:
+        out.append(Problem("", few))
     user: WorkersUser | None = None
     try:
         user = workers_user(config)

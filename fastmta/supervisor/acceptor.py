@@ -2,7 +2,9 @@
 
 libuv answers a failed accept (EMFILE) by taking the connection and closing it at once, so the client sees a reset.
 Therefore we stop listening before it comes to that, at a number of descriptors that leaves a reserve for deliveries and
-the store; the backlog, which is the supervisor's and stays open, then holds who comes.
+the store; the backlog, which is the supervisor's and stays open, then holds who comes. What the worker itself has open
+is not the sessions' to give back, so both bounds are counted from there on; and a pause ends after a while in any case,
+for one session at a time, as long as the reserve is not used up.
 
 Services with implicit TLS are wrapped here; their sessions are those of the plain service and see TLS by their
 transport.
@@ -21,11 +23,13 @@ from fastmta.runtime.log import Log
 from fastmta.supervisor.listeners import BACKLOG
 from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
 
-RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of the limit where that is less
+RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of what is free where that is less
+LAST_DESCRIPTORS: Final = 4  # below so many free ones a pause does not end by time
+RETRY_S: Final = 1.0  # of a pause in which nothing was given back
 RESUME_FIRST_S: Final = 0.005  # a first look so soon: a crowd of clients that are gone ends as fast as it is taken
 RESUME_INTERVAL_S: Final = 0.1  # between looks at the most; they double up to it while nobody leaves
 OVER_S: Final = 5.0  # without another pause: only then is the shortage over in the log
-RESUME_SHARE: Final = 0.9  # of the descriptors at which accepting paused
+RESUME_SHARE: Final = 0.9  # of the sessions at which accepting paused
 IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "pop3s"})
 TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
 
@@ -77,8 +81,15 @@ class Acceptor:
         self._short = False  # as the log has it
         self._over: asyncio.TimerHandle | None = None
         self._resuming: asyncio.Task[None] | None = None
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._limit = soft - min(RESERVED_DESCRIPTORS, soft // 2)
+        self._soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit = self._soft - min(RESERVED_DESCRIPTORS, self._soft // 2)
+        self._own = 0  # descriptors that are no sessions'
+        self._looking_since = 0.0
+
+    def measure(self) -> None:
+        """Called when everything is open and nobody is served yet: from here on descriptors are sessions'."""
+        self._own = lowest_free_descriptor()
+        self._limit = self._soft - min(RESERVED_DESCRIPTORS, (self._soft - self._own) // 2)
 
     @property
     def accepting(self) -> bool:
@@ -135,13 +146,19 @@ class Acceptor:
             if listening.service != "http" and listening.server is not None:
                 listening.server.close()
                 listening.server = None
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._looking_since = self._loop.time()
         self._loop.call_later(RESUME_FIRST_S, self._look, RESUME_FIRST_S)
 
     def _look(self, interval_s: float) -> None:
         """While paused: accepts again when enough sessions have ended, as many as there is room for."""
         if self._closed:
             return
-        if lowest_free_descriptor() >= self._limit * RESUME_SHARE:
+        used = lowest_free_descriptor()
+        overdue = self._loop.time() - self._looking_since >= RETRY_S and used <= self._soft - LAST_DESCRIPTORS
+        if used >= self._own + (self._limit - self._own) * RESUME_SHARE and not overdue:
             interval_s = min(2 * interval_s, RESUME_INTERVAL_S)
             self._loop.call_later(interval_s, self._look, interval_s)
             return
@@ -157,7 +174,13 @@ class Acceptor:
         self._over = self._loop.call_later(OVER_S, self._told_over)
         for listening in list(self._listening):
             if listening.server is None and not self._closed and not self.paused:  # opening takes a turn of the loop
-                await self._open(listening)
+                try:
+                    await self._open(listening)
+                except OSError:  # they are short again already
+                    if not self.paused:
+                        self.paused = True
+                        self._pause()
+                    return
 
     def remove(self, tag: int) -> None:
         """Leaves the sockets of another slot, whose own worker is back."""

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from fastmta.cli.startable import start_problems
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
+from fastmta.runtime import descriptors
 from fastmta.runtime.giving import give, lies_with
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
@@ -40,6 +41,7 @@ from fastmta.supervisor.status import describe
 from fastmta.supervisor.worker import Build
 
 LOCK_WAIT_S: Final = 30.0  # for the workers of a supervisor that was killed
+RELOAD_S: Final = 1.0  # between two rereads, however many are asked for
 WITHDRAW_S: Final = 5.0  # for workers to say what they are delivering; less than they then wait for the decision
 ANSWER_S: Final = 20.0  # for workers to answer a command
 IMPATIENT_S: Final = 1.0  # a TERM so long after the first one means now; a sooner one was the same, told to a group
@@ -49,10 +51,27 @@ ORPHANS_LOOK_S: Final = 0.01
 ORPHANS_S: Final = 0.3  # of it before those that are left are killed
 
 
+class Answerable(Protocol):
+    """Whoever waits for an answer."""
+
+    def answer(self, **fields: Any) -> None: ...
+
+
+class Together:
+    """All that asked for one reload."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self._clients = clients
+
+    def answer(self, **fields: Any) -> None:
+        for client in self._clients:
+            client.answer(**fields)
+
+
 class Asked:
     """A control client that waits for workers; answered when all have spoken, died, or taken too long."""
 
-    def __init__(self, client: Client | None, workers: list[Worker], deadline: float) -> None:
+    def __init__(self, client: Answerable | None, workers: list[Worker], deadline: float) -> None:
         self.client = client
         self.waiting = {w.pid for w in workers}
         self.deadline = deadline
@@ -90,6 +109,9 @@ class Supervisor:
         self.status_asked: list[Asked] = []
         self.withdrawals: dict[int, Asked] = {}
         self.withdrawals_made = 0
+        self.reload_wanted = False
+        self.reload_clients: list[Client] = []
+        self.reloaded_at = 0.0
         self.pending_replace = False
         self.told_ready = False
         self.stopped_at = 0.0
@@ -173,6 +195,7 @@ class Supervisor:
         due = self.pool.next_deadline()
         if due is not None:
             deadlines.append(due)
+        deadlines.append(self._reload_due())
         deadlines.append(now + 30.0)  # for control clients that say nothing
         for key, _ in self.selector.select(max(0.0, min(deadlines) - now)):
             key.data()
@@ -185,7 +208,9 @@ class Supervisor:
         self._answer(now)
         if self.pending_replace and not self.pool.crowded:
             self.pending_replace = False
-            self._reload(None)
+            self._want_reload(None)
+        if self._reload_due() <= now:
+            self._reload()
         if self.pool.all_ready and not self.told_ready and not self.pool.stopping:
             self.told_ready = True
             notify(f"READY=1\nSTATUS={self.pool.slots} workers")
@@ -193,7 +218,7 @@ class Supervisor:
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._reload(None)
+            self._want_reload(None)
         elif number in (signal.SIGTERM, signal.SIGINT):
             if not self.pool.stopping:
                 self._stop(signal.Signals(number).name)
@@ -209,10 +234,22 @@ class Supervisor:
 
     # --- reload ---
 
-    def _reload(self, client: Client | None) -> None:
+    def _want_reload(self, client: Client | None) -> None:
+        """Rereads now, or in a while where that was just done: of a storm of signals the last one is honoured."""
+        if client is not None:
+            self.reload_clients.append(client)
+        self.reload_wanted = True
+
+    def _reload_due(self) -> float:
+        """When the next reread may begin, in monotonic seconds: not beside one that is under way."""
+        return self.reloaded_at + RELOAD_S if self.reload_wanted and not self.reloads else float("inf")
+
+    def _reload(self) -> None:
+        client = Together(self.reload_clients)
+        self.reload_wanted, self.reload_clients = False, []
+        self.reloaded_at = time.monotonic()
         if self.pool.stopping:
-            if client:
-                client.answer(ok=False, error="the server is stopping")
+            client.answer(ok=False, error="the server is stopping")
             return
         notify_reloading()
         try:
@@ -221,6 +258,9 @@ class Supervisor:
                 raise ConfigError("data_directory: a change of it needs a restart")
             if workers_user(config) != self.user:
                 raise ConfigError("default_user, workers_may_be_root: a change of them needs a restart")
+            few = descriptors.problem(config)
+            if few:
+                raise ConfigError(few)
             wanted = addresses(config.listen)
             slots = config.workers or len(os.sched_getaffinity(0))
             replace = slots != self.pool.slots or set(wanted) != set(self.listeners.endpoints)
@@ -228,15 +268,13 @@ class Supervisor:
                 self.pending_replace = True
                 self.pool.stop_oldest()
                 self.log.info("config.reload_postponed", reason="workers of an earlier reload are still leaving")
-                if client:
-                    client.answer(ok=True, postponed=True)
+                client.answer(ok=True, postponed=True)
                 return
             bound, gone = self.listeners.change(wanted, slots) if replace else ([], [])
         except FastMTAError as error:
             self.log.error("config.rejected", error=str(error))
             notify("READY=1")
-            if client:
-                client.answer(ok=False, error=str(error))
+            client.answer(ok=False, error=str(error))
             return
         self.config = config
         self._configure()
@@ -251,8 +289,7 @@ class Supervisor:
         self.told_ready = False
         self.pool.start_generation(slots, gone)
         self.log.info("config.reloaded", workers=slots, replaced=True)
-        if client:
-            client.answer(ok=True, replaced=True)
+        client.answer(ok=True, replaced=True)
 
     def _on_message(self, worker: Worker, message: dict[str, Any]) -> None:
         if message.get("do") == "reloaded":
@@ -305,7 +342,7 @@ class Supervisor:
             case "ping":
                 client.answer(ok=True, pid=os.getpid(), version=__version__)
             case "reload":
-                self._reload(client)
+                self._want_reload(client)
             case "stop":
                 client.answer(ok=True, pid=os.getpid())
                 if not self.pool.stopping:

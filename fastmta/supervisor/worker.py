@@ -32,6 +32,7 @@ from fastmta.supervisor.channel import Channel
 from fastmta.supervisor.watchdog import beat
 
 FINISH_S: Final = 10.0  # for transactions under way when we must leave
+REREAD_S: Final = 1.0  # between two rereads
 GOODBYE_S: Final = 1.0  # for the last replies to reach their sockets
 EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
@@ -139,6 +140,8 @@ class WorkerLife:
         self._patience_s = FINISH_S
         self._releasing = False
         self._owning: list[int] = []  # our share of the right to walk hops (supervisor/owning.py)
+        self._rereading: asyncio.TimerHandle | None = None
+        self._reread_at = 0.0
         self._messages: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -168,8 +171,8 @@ class WorkerLife:
                 os.close(fd)
         self._acceptor = Acceptor(loop, self._log)
         place.accepting = lambda: self._acceptor.accepting
-        for name, number in (("stop", signal.SIGTERM), ("reload", signal.SIGHUP)):
-            loop.add_signal_handler(number, self._handle, {"do": name}, [])
+        loop.add_signal_handler(signal.SIGTERM, self._handle, {"do": "stop"}, [])
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the group; the supervisor decides
         self._channel.socket.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._readable)
@@ -179,6 +182,7 @@ class WorkerLife:
         except ConfigError as error:
             self._log.error("config.rejected", error=str(error))
             return EX_CONFIG
+        self._acceptor.measure()
         gc.collect()
         gc.freeze()  # what is built now lives as long as the process: no collection walks it again
         self._channel.send("ready", seconds=round(time.monotonic() - started, 3))
@@ -247,6 +251,17 @@ class WorkerLife:
             case "withdraw":
                 busy = self._program.withdraw([(q, n) for q, n in message["recipients"]])
                 self._channel.send("withdrawn", number=message["number"], busy=busy)
+
+    def _hang_up(self) -> None:
+        """SIGHUP sent to this process itself: once a second at the most, and the last one counts."""
+        if self._rereading is None:
+            loop = asyncio.get_running_loop()
+            self._rereading = loop.call_at(max(loop.time(), self._reread_at + REREAD_S), self._reread)
+
+    def _reread(self) -> None:
+        self._rereading = None
+        self._reread_at = asyncio.get_running_loop().time()
+        self._handle({"do": "reload"}, [])
 
     def _own(self, fds: list[int]) -> None:
         """Walks the slot's hops from now on; the descriptors are our share of the right to."""

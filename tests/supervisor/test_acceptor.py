@@ -131,3 +131,33 @@ def test_while_nobody_leaves_it_looks_ever_less_often(monkeypatch: pytest.Monkey
         acceptor.close()
 
     on_uvloop(scene)
+
+
+def test_a_pause_always_ends_though_nothing_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    monkeypatch.setattr(module, "lowest_free_descriptor", lambda: LIMIT)
+
+    async def scene() -> None:
+        acceptor, where = await accepting(Lines())
+        for _ in range(5):  # each of them is the one that makes it pause again
+            async with asyncio.timeout(10):
+                await visit(where)
+        acceptor.close()
+
+    on_uvloop(scene)
+
+
+def test_what_the_worker_has_open_itself_counts_for_neither_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = 40
+    monkeypatch.setattr(module, "lowest_free_descriptor", lambda: own + Session.open)
+
+    async def scene() -> None:
+        acceptor, where = await accepting(Lines())
+        acceptor._soft = own + 16
+        acceptor.measure()
+        assert acceptor._limit == own + LIMIT
+        assert await crowd(where) < 1.5
+        assert not acceptor.paused
+        acceptor.close()
+
+    on_uvloop(scene)

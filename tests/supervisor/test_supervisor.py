@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,45 @@ def test_hup_rereads_in_place_without_touching_a_connection(start: Start) -> Non
         assert server.ask("reload") == {"ok": True, "replaced": False}
         assert line(sock, "NAME") == "two.test"
     assert server.pids == before
+
+
+def test_a_storm_of_hups_is_a_reread_a_second_and_the_last_one_counts(start: Start) -> None:
+    server = start(config(2))
+    before = server.pids
+    assert server.process is not None
+    began = time.monotonic()
+    with server.connect() as sock:
+        line(sock)
+        sock.settimeout(0.02)
+        for _ in range(100):
+            server.process.send_signal(signal.SIGHUP)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+        server.config_path.write_text(config(2, name="two.test"))
+        server.process.send_signal(signal.SIGHUP)
+        sock.settimeout(15)
+        eventually(lambda: line(sock, "NAME") == "two.test", "the last one is honoured")
+    assert server.log.count('"config.reloaded"') <= time.monotonic() - began + 2
+    assert server.pids == before
+
+
+def test_reloads_asked_for_together_are_all_answered(start: Start) -> None:
+    server = start()
+    with ThreadPoolExecutor(8) as crowd:
+        answers = list(crowd.map(server.ask, ["reload"] * 16))
+    assert answers == [{"ok": True, "replaced": False}] * 16
+    assert server.log.count('"config.reloaded"') <= 4
+
+
+def test_a_storm_of_hups_to_a_worker_is_a_reread_a_second(start: Start) -> None:
+    server = start()
+    with server.connect() as sock:
+        line(sock)
+        for number in range(50):
+            server.config_path.write_text(config(name=f"n{number}.test"))
+            os.kill(server.pids[0], signal.SIGHUP)
+            assert line(sock, "PING") == "OK"
+        eventually(lambda: line(sock, "NAME") == "n49.test", "the last one is honoured")
 
 
 def test_a_wrong_configuration_changes_nothing(start: Start) -> None:
@@ -356,6 +396,27 @@ def test_a_unix_socket_is_shared_by_all_workers(start: Start, tmp_path: Path) ->
         assert line(sock).endswith("lmtp")
     assert server.stop() == 0
     assert not Path(path).exists()
+
+
+@pytest.mark.parametrize("few", [24, 40])
+def test_a_limit_of_open_files_that_is_too_small_is_refused_in_one_line(tmp_path: Path, few: int) -> None:
+    command = ["prlimit", f"--nofile={few}:{few}", *python(STUB)]
+    server = Server(tmp_path, config(1), command, PYTHONPATH=PATHS).start(ready=False)
+    assert server.process is not None
+    assert server.process.wait(15) == 78
+    assert server.log.startswith(f"fastmta: the limit of open files is {few}, and this configuration needs at least ")
+    assert server.log.count("\n") == 1
+
+
+def test_a_change_that_needs_too_many_descriptors_changes_nothing(tmp_path: Path) -> None:
+    command = ["prlimit", "--nofile=64:64", *python(STUB)]
+    server = Server(tmp_path, config(), command, PYTHONPATH=PATHS).start()
+    try:
+        server.config_path.write_text(config(60))
+        assert "the limit of open files is 64" in server.ask("reload")["error"]
+        assert len(server.pids) == 1
+    finally:
+        server.kill()
 
 
 def test_short_descriptors_pause_accepting_without_a_spin_and_it_resumes(tmp_path: Path) -> None:
