@@ -181,10 +181,9 @@ def message_columns(
 MessageFields = tuple[int, int, int, bytes, int, int, int, int, bytes]
 
 def message_rows(store: Store, mailbox_id: int, uids: array[int] | None) -> list[MessageFields]: ...
-def mailbox_changes_page(
-    store: Store, mailbox_id: int, expunged: bool, modseq: int, uid: int, limit: int
-) -> tuple[list[Any], int, int]: ...
-def mailbox_changes(store: Store, mailbox_id: int, since_modseq: int) -> tuple[list[MessageFields], array[int]]: ...
+def mailbox_changes(
+    store: Store, mailbox_id: int, since_modseq: int, limit: int = -1
+) -> tuple[list[MessageFields], array[int], int]: ...
 def fetch_lines(
     store: Store,
     mailbox_id: int,

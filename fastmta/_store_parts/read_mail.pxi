@@ -216,41 +216,6 @@ def message_rows(Store store not None, uint64_t mailbox_id, uids):
     return out
 
 
-def mailbox_changes_page(Store store not None, uint64_t mailbox_id, bint expunged, uint64_t modseq, uint32_t uid,
-                         Py_ssize_t limit):
-    """(rows, or uids where `expunged`; modseq and uid of the last of them) of the changes behind that modseq and uid, by
-    modseq and uid. Fewer than `limit` changes were looked at where the modseq is 0: there are no more."""
-    cdef Reading reading = Reading(store)
-    cdef void* cursor
-    cdef Key k, row
-    cdef MDB_val key, value
-    cdef list out = []
-    cdef bint more
-    if uid == 0xFFFFFFFFu:
-        modseq += 1
-        uid = 0
-    else:
-        uid += 1
-    cursor = reading.cursor(T_CHANGE)
-    try:
-        k_change(&k, mailbox_id, expunged, modseq, uid)
-        more = seek(cursor, &k, 10, &key, &value)
-        while more and limit > 0:
-            uid = be32(<uint8_t*>key.mv_data + 18)
-            modseq = be64(<uint8_t*>key.mv_data + 10)
-            limit -= 1
-            if expunged:
-                out.append(uid)
-            else:
-                k_id_n(&row, T_MESSAGE, mailbox_id, uid)
-                if reading.get(&row, &value):
-                    out.append(message_tuple(uid, &value))
-            more = following(cursor, &k, 10, &key, &value)
-    finally:
-        mdb_cursor_close(cursor)
-    return out, modseq if more else 0, uid
-
-
 def message_columns(Store store not None, uint64_t mailbox_id, uids):
     """(here, flags, sizes, days, prefix lengths, keyword numbers, keyword lists) of these messages, in their order.
 
@@ -291,8 +256,11 @@ def message_columns(Store store not None, uint64_t mailbox_id, uids):
     return bytes(here), *columns, list(known)
 
 
-def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq):
-    """(rows of messages changed after `since_modseq`, by modseq; uids expunged after it, ascending)."""
+def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq, Py_ssize_t limit=-1):
+    """(rows of messages changed after `since_modseq`, by modseq; uids expunged after it, ascending; the modseq up to which
+    these are all, 0 where they are all that there are). At most `limit` rows of a kind (-1: all) and the rest of the last
+    one's modseq: what one unit did is never cut.
+    """
     cdef Reading reading = Reading(store)
     cdef void* cursor
     cdef Key k, row
@@ -300,19 +268,32 @@ def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_mo
     cdef bint more
     cdef list rows = []
     cdef list gone = []
+    cdef list gone_modseqs = []
     cdef uint32_t uid
+    cdef uint64_t modseq, last, cut = 0
+    cdef Py_ssize_t left
     cdef int kind
     if since_modseq == 0xFFFFFFFFFFFFFFFFu:
-        return rows, array("I")
+        return rows, array("I"), 0
     cursor = reading.cursor(T_CHANGE)
     try:
         for kind in range(2):
+            left = limit
+            last = 0
             k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
             more = seek(cursor, &k, 10, &key, &value)
             while more:
+                modseq = be64(<uint8_t*>key.mv_data + 10)
                 uid = be32(<uint8_t*>key.mv_data + 18)
+                if left == 0 and modseq != last:
+                    cut = last if cut == 0 or last < cut else cut
+                    break
+                if left > 0:
+                    left -= 1
+                last = modseq
                 if kind:
                     gone.append(uid)
+                    gone_modseqs.append(modseq)
                 else:
                     k_id_n(&row, T_MESSAGE, mailbox_id, uid)
                     if reading.get(&row, &value):
@@ -320,7 +301,10 @@ def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_mo
                 more = following(cursor, &k, 10, &key, &value)
     finally:
         mdb_cursor_close(cursor)
-    return rows, array("I", sorted(gone))
+    if cut:
+        rows = [each for each in rows if each[4] <= cut]
+        gone = [each for each, at in zip(gone, gone_modseqs) if at <= cut]
+    return rows, array("I", sorted(gone)), cut
 
 
 # --- FETCH lines ---

@@ -1,7 +1,8 @@
 """Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
 
+import asyncio
 from array import array
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from itertools import starmap
 from typing import Final
 
@@ -28,12 +29,14 @@ from fastmta._store import (
     message_rows,
     usage_fields,
 )
-from fastmta.model.errors import Refused
+from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
+from fastmta.model.limits import MAILBOX_PAGE
 from fastmta.store.accounts import FIRST_MAILBOXES, id_key
 from fastmta.store.committing import Committer, commit_guarded
 
 DELIMITER: Final = "/"  # between the levels of a mailbox name
+COPIED: Final = 500  # messages of one copying unit: each is a new record beside a change of its blob's
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
 NO_USES: Final[Mapping[str, str]] = {}
 NAME_BYTES: Final = 440  # of a mailbox name in UTF-8: with the account it is a key
@@ -260,10 +263,11 @@ class Mailboxes:
         def compose() -> Unit:
             unit = self._raw.new_unit()
             self._new(unit, account_id, new, target_id)
-            unit.copy(source_id, self.uids(source_id).tobytes(), target_id, True)
             return unit
 
         await commit_guarded(self._store, compose)
+        async for page in self._pages(source_id, only_deleted=False):
+            await self.copy(source_id, page, target_id, move=True)
 
     # --- reading ---
 
@@ -312,8 +316,15 @@ class Mailboxes:
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
         """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or
         before floor_modseq is forgotten."""
-        rows, gone = mailbox_changes(self._raw, mailbox_id, since_modseq)
+        rows, gone, _ = mailbox_changes(self._raw, mailbox_id, since_modseq)
         return list(starmap(MessageRow, rows)), gone
+
+    def changes_page(
+        self, mailbox_id: int, since_modseq: int, limit: int
+    ) -> "tuple[Sequence[MessageRow], array[int], int]":
+        """As `changes`, but about `limit` of them, and the modseq up to which they are all; 0: there are no more."""
+        rows, gone, until = mailbox_changes(self._raw, mailbox_id, since_modseq, limit)
+        return list(starmap(MessageRow, rows)), gone, until
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""
@@ -397,32 +408,61 @@ class Mailboxes:
         self, mailbox_id: int, uids: "array[int] | None" = None, only_deleted: bool = True
     ) -> "array[int]":
         """Removes messages, of the given uids or of all, and of those the ones marked \\Deleted; the uids that went."""
-        if uids is None:
-            uids = self._deleted_uids(mailbox_id) if only_deleted else self.uids(mailbox_id)
         gone = array("I")
+        if uids is not None:
+            await self._expunge_these(mailbox_id, uids, only_deleted, gone)
+            return gone
+        async for page in self._pages(mailbox_id, only_deleted=only_deleted):
+            await self._expunge_these(mailbox_id, page, only_deleted, gone)
+        return gone
+
+    async def _expunge_these(self, mailbox_id: int, uids: "array[int]", only_deleted: bool, gone: "array[int]") -> None:
         for start in range(0, len(uids), SLICE):
             unit = self._raw.new_unit()
             unit.expunge(mailbox_id, uids[start : start + SLICE].tobytes(), only_deleted)
             gone.frombytes((await self._store.commit(unit)).results[0])
-        return gone
 
-    def _deleted_uids(self, mailbox_id: int) -> "array[int]":
+    async def _pages(self, mailbox_id: int, *, only_deleted: bool) -> "AsyncIterator[array[int]]":
+        """The uids of a mailbox, or of what is marked \\Deleted in it, a page at a time; others work in between."""
         mailbox = self.by_id(mailbox_id)
         if mailbox is None:
             raise Refused("missing")
-        if mailbox.deleted_count == 0:
-            return array("I")
-        uids, flags, *_ = mailbox_summary(self._raw, mailbox_id)
-        return array("I", [uid for uid, each in zip(uids, flags, strict=True) if each & DELETED])
+        if only_deleted and mailbox.deleted_count == 0:
+            return
+        last = 0
+        while last < mailbox.uid_next - 1:
+            uids, flags, *_ = mailbox_summary(self._raw, mailbox_id, last, MAILBOX_PAGE)
+            if not uids:
+                return
+            last = uids[-1]
+            if only_deleted:
+                uids = array("I", [uid for uid, each in zip(uids, flags, strict=True) if each & DELETED])
+            if uids:
+                yield uids
+            await asyncio.sleep(0)
 
     async def copy(
         self, source_id: int, uids: "array[int]", target_id: int, *, move: bool = False
     ) -> "tuple[int, array[int], array[int]]":
-        """Copies or moves messages, all that are there or none; (uid_validity of the target, uids, their new uids)."""
-        unit = self._raw.new_unit()
-        unit.copy(source_id, uids.tobytes(), target_id, move)
-        validity, source, target = (await self._store.commit(unit)).results[0]
-        return validity, array("I", source), array("I", target)
+        """Copies or moves messages in their order; (uid_validity of the target, uids, their new uids).
+
+        Many are done in several units. A copy that is refused in the middle leaves nothing behind (RFC 3501 §6.4.7); a
+        move leaves what was moved where it is (RFC 6851 §3.3).
+        """
+        validity, sources, targets = 0, array("I"), array("I")
+        try:
+            for start in range(0, len(uids), COPIED):
+                unit = self._raw.new_unit()
+                unit.copy(source_id, uids[start : start + COPIED].tobytes(), target_id, move)
+                validity, source, target = (await self._store.commit(unit)).results[0]
+                sources.extend(array("I", source))
+                targets.extend(array("I", target))
+        except (Refused, StorageFailure):
+            if not move and targets:
+                await self.expunge(target_id, targets, only_deleted=False)
+            if not move or not targets:
+                raise
+        return validity, sources, targets
 
     async def take_recent(self, mailbox_id: int) -> int:
         """The first uid that is \\Recent for this session; for every later one, nothing before uid_next is."""
