@@ -38,6 +38,11 @@ cpdef bint list_match(str pattern, str name):
     cdef Py_ssize_t i
     cdef bint diagonal, before
     cdef Py_UCS4 c
+    cdef Py_ssize_t plain = 0
+    for c in pattern:
+        plain += c != u'*' and c != u'%'
+    if plain > n:
+        return False  # each takes a character of the name: a pattern of any length costs the name's square at most
     # row[i]: the pattern so far matches the first i characters of the name
     cdef uint8_t* row = <uint8_t*>malloc(n + 1)
     if row == NULL:

@@ -26,6 +26,9 @@ cdef extern from "<stdio.h>" nogil:
     int snprintf(char*, size_t, const char*, ...)
 
 
+cdef enum:
+    FETCH_ROWS = 4000  # looked at by one call of fetch_lines
+
 cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
     void* cursor
     Key key
@@ -447,7 +450,7 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
 
 def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items, Py_ssize_t start, size_t max_bytes,
                 uint64_t recent_from):
-    """(complete `* seq FETCH (...)` lines for uids[start:], the next start); ends once max_bytes are reached.
+    """(complete `* seq FETCH (...)` lines for uids[start:], the next start); ends at max_bytes, or after some rows.
 
     With ITEM_WHOLE a message larger than max_bytes ends the lines before it: the next start is its own index.
     """
@@ -455,6 +458,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     cdef const unsigned int[::1] wanted = uids
     cdef Py_ssize_t count = min(numbers.shape[0], wanted.shape[0])
     cdef Py_ssize_t i = start
+    cdef Py_ssize_t stop
     cdef Reading reading
     cdef Walk messages, structures
     cdef void* blobs
@@ -467,7 +471,8 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     walk_start(&messages, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
     walk_start(&structures, reading.cursor(T_ENVELOPE), T_ENVELOPE, mailbox_id)
     blobs = reading.cursor(T_BLOB)
-    while i < count and out.length < max_bytes and not failed:
+    stop = min(count, start + FETCH_ROWS)  # of messages that are gone there may be many, and they make no line
+    while i < stop and out.length < max_bytes and not failed:
         if walk_to(&messages, wanted[i]):
             if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
                 break

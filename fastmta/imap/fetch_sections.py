@@ -50,12 +50,29 @@ async def write_message(
         write(separator + section.label)
         separator = b" "
         if section.fields is not None:
-            write(_header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
+            await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
         else:
             await _span(session, view.mailbox_id, uid, record, row, section)
-            if session.state == State.LOGOUT:
-                return
+        if session.wire.written() >= IMAP_CHUNK_BYTES:
+            await session.wire.flush()
+        else:
+            await session.wire.pause()
+        if session.state == State.LOGOUT:
+            return
     write(b")\r\n")
+
+
+async def _write_whole(session: Session, data: bytes) -> None:
+    """Bytes that are all there, no faster than the peer takes them."""
+    if len(data) <= IMAP_CHUNK_BYTES:
+        session.write(data)
+        return
+    for start in range(0, len(data), IMAP_CHUNK_BYTES):
+        if session.wire.written():
+            await session.wire.flush()
+        if session.state == State.LOGOUT:
+            return
+        session.write(data[start : start + IMAP_CHUNK_BYTES])
 
 
 def _place(record: bytes | None, row: Any, section: Section) -> tuple[int, int] | None:

@@ -112,8 +112,9 @@ class FakeMailboxes:
     def subscriptions(self, account_id: int) -> Any:
         return sorted(self._subscribed)
 
-    def uids(self, mailbox_id: int) -> Any:
-        return array("I", sorted(self._messages[mailbox_id]))
+    def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
+        uids = array("I", sorted(uid for uid in self._messages[mailbox_id] if uid > after))
+        return uids if limit < 0 else uids[:limit]
 
     def rows(self, mailbox_id: int, uids: Any = None) -> Any:
         rows = self._messages[mailbox_id]
@@ -182,6 +183,9 @@ class FakeMailboxes:
         rows = [row for row in self.rows(mailbox_id) if row.modseq > since_modseq]
         gone = array("I", [uid for modseq, uid in self._expunged[mailbox_id] if modseq > since_modseq])
         return rows, gone
+
+    def changes_page(self, mailbox_id: int, since_modseq: int, limit: int) -> Any:
+        return (*self.changes(mailbox_id, since_modseq), 0)
 
     def structure(self, mailbox_id: int, uid: int) -> Any:
         row = self._messages[mailbox_id].get(uid)

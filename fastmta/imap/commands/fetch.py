@@ -118,6 +118,9 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
             if session.wire.written() >= _chunk_bytes(items):
                 await session.wire.flush()
                 paused = True
+            elif session.wire.turn_is_over():
+                await session.wire.pause()
+                paused = True
 
 
 async def _stream(session: Session, view: View, items: int, seq: int, uid: int) -> None:
@@ -173,6 +176,9 @@ async def _slice(
         await write_message(session, view, plan.sections, items, seq, uid, row)
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
+            paused = True
+        elif session.wire.turn_is_over():
+            await session.wire.pause()
             paused = True
         if session.state == State.LOGOUT:
             return

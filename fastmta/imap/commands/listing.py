@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import list_plan, mailbox_name
+from fastmta.imap.session import State
+from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from fastmta._imap import Cursor
     from fastmta.imap.list_plan import ListPlan
@@ -35,8 +38,7 @@ def list_(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         if not plan.select:
             _write_root(session, b"LIST", plan.reference)
         return b"OK LIST completed"
-    _write_list(session, b"LIST", plan)
-    return b"OK LIST completed"
+    return _listed(session, _list_lines(session, b"LIST", plan), b"OK LIST completed")
 
 
 def xlist(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -44,9 +46,32 @@ def xlist(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     plan = list_plan.parse(cursor, options=False)
     if plan.asks_root:
         _write_root(session, b"XLIST", plan.reference)
-    else:
-        _write_list(session, b"XLIST", plan)
-    return b"OK XLIST completed"
+        return b"OK XLIST completed"
+    return _listed(session, _list_lines(session, b"XLIST", plan), b"OK XLIST completed")
+
+
+def _listed(session: Session, lines: Iterator[bytes], done: bytes) -> Answer:
+    """Writes a listing's lines, at once or in turns where it is long; b"" stands for a name that is not asked for."""
+    for line in lines:
+        if line:
+            session.write(line)
+        if session.wire.turn_is_over() or session.wire.written() >= IMAP_CHUNK_BYTES:
+            return _list_on(session, lines, done)
+    return done
+
+
+async def _list_on(session: Session, lines: Iterator[bytes], done: bytes) -> bytes:
+    await session.wire.flush()
+    for line in lines:
+        if line:
+            session.write(line)
+        if session.wire.written() >= IMAP_CHUNK_BYTES:
+            await session.wire.flush()
+        else:
+            await session.wire.pause()
+        if session.state == State.LOGOUT:
+            return b""
+    return done
 
 
 def _write_root(session: Session, kind: bytes, reference: str) -> None:
@@ -55,7 +80,7 @@ def _write_root(session: Session, kind: bytes, reference: str) -> None:
     session.write(_answer(kind, [b"\\Noselect"], root))
 
 
-def _write_list(session: Session, kind: bytes, plan: ListPlan) -> None:
+def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes]:
     boxes = {box.name: box for box in session.mailboxes.list(session.account_id)}
     superior: set[str] = set()
     for name in boxes:
@@ -73,18 +98,20 @@ def _write_list(session: Session, kind: bytes, plan: ListPlan) -> None:
     if selected is not None:
         if b"RECURSIVEMATCH" in plan.select:
             for name in selected:
+                yield b""
                 if not plan.matches(name):
                     inside.update(mailbox_name.parents(name))
         names = selected | inside
     for name in _ordered(names):
         if not plan.matches(name):
+            yield b""
             continue
         box = boxes.get(name)
         attributes = _attributes(kind, name, box, superior, plan)
         if name in subscribed:
             attributes.append(b"\\Subscribed")
         extra = b' ("CHILDINFO" ("SUBSCRIBED"))' if name in inside and b"SUBSCRIBED" in plan.select else b""
-        session.write(_answer(kind, attributes, name, extra))
+        yield _answer(kind, attributes, name, extra)
 
 
 def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: ListPlan) -> list[bytes]:
@@ -103,14 +130,19 @@ def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: List
 
 
 def lsub(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    """ "%" gives the parent of a subscribed name as \\Noselect (RFC 3501 §6.3.9)."""
     plan = list_plan.parse(cursor, options=False)
+    return _listed(session, _lsub_lines(session, plan), b"OK LSUB completed")
+
+
+def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
+    """ "%" gives the parent of a subscribed name as \\Noselect (RFC 3501 §6.3.9)."""
     names = session.mailboxes.subscriptions(session.account_id)
     existing = {box.name for box in session.mailboxes.list(session.account_id)}
     parents_too = any(pattern.endswith("%") for pattern in plan.patterns)
     known = frozenset(names)
     found: dict[str, list[bytes]] = {}
     for name in names:
+        yield b""
         if plan.matches(name):
             found[name] = [] if name in existing else [b"\\Noselect"]
         elif parents_too:
@@ -118,8 +150,7 @@ def lsub(session: Session, tag: bytes, cursor: Cursor) -> Answer:
                 if parent not in known and plan.matches(parent):
                     found.setdefault(parent, [b"\\Noselect"])
     for name in _ordered(found):
-        session.write(_answer(b"LSUB", found[name], name))
-    return b"OK LSUB completed"
+        yield _answer(b"LSUB", found[name], name)
 
 
 def namespace(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -148,12 +179,32 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     box = session.mailboxes.get(session.account_id, name)
     if box is None:
         return b"NO [NONEXISTENT] Mailbox does not exist"
-    values = b" ".join(b"%b %d" % (item, _status_value(session, box, item)) for item in items)
+    if b"RECENT" in items and box.recent_uid < box.uid_next:
+        return _status_with_recent(session, name, box, items)
+    return _write_status(session, name, box, items, 0)
+
+
+async def _status_with_recent(session: Session, name: str, box: Any, items: list[bytes]) -> bytes:
+    """Counts the messages that nobody has seen yet, a page at a time."""
+    recent = 0
+    last = max(0, box.recent_uid - 1)
+    while last < box.uid_next - 1:
+        uids = session.mailboxes.uids(box.id, last, MAILBOX_PAGE)
+        if not uids:
+            break
+        recent += bisect_left(uids, box.uid_next)
+        last = uids[-1]
+        await session.wire.pause()
+    return _write_status(session, name, box, items, recent)
+
+
+def _write_status(session: Session, name: str, box: Any, items: list[bytes], recent: int) -> bytes:
+    values = b" ".join(b"%b %d" % (item, _status_value(box, item, recent)) for item in items)
     session.write(b"* STATUS %b (%b)\r\n" % (_imap.astring(mailbox_name.encode(name)), values))
     return b"OK STATUS completed"
 
 
-def _status_value(session: Session, box: Any, item: bytes) -> int:
+def _status_value(box: Any, item: bytes, recent: int) -> int:
     if item == b"MESSAGES":
         return int(box.exists)
     if item == b"UIDNEXT":
@@ -162,6 +213,4 @@ def _status_value(session: Session, box: Any, item: bytes) -> int:
         return int(box.uid_validity)
     if item == b"UNSEEN":
         return int(box.unseen)
-    if box.recent_uid >= box.uid_next:
-        return 0
-    return sum(1 for uid in session.mailboxes.uids(box.id) if uid >= box.recent_uid)
+    return recent

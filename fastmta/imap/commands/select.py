@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastmta import _imap
@@ -9,6 +11,7 @@ from fastmta.imap import mailbox_name
 from fastmta.imap.session import State
 from fastmta.imap.view import View
 from fastmta.model.flags import SEEN
+from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -54,20 +57,67 @@ async def _claim_and_open(session: Session, box: Any) -> bytes:
     if fresh is None or session.state == State.LOGOUT:  # the connection may have ended meanwhile
         session.services.notifier.unsubscribe(box.id, session)
         return NO_MAILBOX if fresh is None else b""
-    return _open(session, fresh, first, read_only=False)
+    answer = _open(session, fresh, first, read_only=False)
+    return answer if isinstance(answer, bytes) else await answer
 
 
-def _open(session: Session, box: Any, recent_from: int, read_only: bool) -> bytes:
+def _open(session: Session, box: Any, recent_from: int, read_only: bool) -> bytes | Awaitable[bytes]:
     view = View(box, read_only=read_only)
-    uids, flags, _modseqs, _sizes, keywords = session.mailboxes.summary(box.id)
-    view.uids.extend(uids)
+    loading = _load(session, view, box)
+    unseen = next(loading)
+    if unseen is None and box.exists > MAILBOX_PAGE:
+        return _open_in_turns(session, view, box, recent_from, read_only, loading)
+    while unseen is None:
+        unseen = next(loading)
+    return _opened(session, view, box, recent_from, read_only, unseen)
+
+
+async def _open_in_turns(
+    session: Session, view: View, box: Any, recent_from: int, read_only: bool, loading: Iterator[int | None]
+) -> bytes:
+    for unseen in loading:
+        if unseen is not None:
+            return _opened(session, view, box, recent_from, read_only, unseen)
+        await session.wire.pause()
+        if session.state == State.LOGOUT:
+            break
+    session.services.notifier.unsubscribe(box.id, session)
+    return b""
+
+
+def _load(session: Session, view: View, box: Any) -> Iterator[int | None]:
+    """Reads the mailbox into the view, a page at a time: None after each, at last where the first unseen one is, or -1.
+
+    The view is of the moment of `box`: what comes or goes between two pages is told as a change afterwards.
+    """
+    keywords: set[bytes] = set()
+    unseen = -1
+    last = 0
+    while last < box.uid_next - 1:
+        uids, flags, _modseqs, _sizes, words = session.mailboxes.summary(box.id, last, MAILBOX_PAGE)
+        if not uids:
+            break
+        last = uids[-1]
+        if last >= box.uid_next:
+            uids = uids[: bisect_left(uids, box.uid_next)]
+            flags = flags[: len(uids)]
+        if unseen < 0:
+            at = _imap.first_without(flags, SEEN)
+            unseen = at + view.uids.count if at >= 0 else -1
+        view.uids.extend(uids)
+        if len(keywords) < IMAP_KEYWORDS_TOLD:
+            keywords |= words
+        yield None
+    view.keywords = frozenset(keywords)
+    yield unseen
+
+
+def _opened(session: Session, view: View, box: Any, recent_from: int, read_only: bool, unseen: int) -> bytes:
     view.uid_next = max(box.uid_next, view.uids.last + 1)
     view.claim(recent_from, view.uid_next if read_only else box.recent_uid)
-    view.keywords = frozenset(keywords)
     session.select(view)
     view.tell_flags(session.write)
     session.write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (view.uids.count, view.recent_count()))
-    unseen = _imap.first_without(flags, SEEN)
     if unseen >= 0:
         session.write(b"* OK [UNSEEN %d] First unseen\r\n" % (unseen + 1))
     session.write(
