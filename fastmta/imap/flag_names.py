@@ -44,7 +44,7 @@ async def change_flags(session: Session, view: View, uids: array[int], mode: int
     messages. Refused, StorageFailure, MailboxGone.
     """
     store = session.services.store
-    view.before_own_change(session.mailboxes)
+    await view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
         part = uids[begin : begin + SLICE]
         unit = store.raw.new_unit()

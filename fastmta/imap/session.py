@@ -145,7 +145,12 @@ class Session:
 
     def select(self, view: View) -> None:
         self.view = view
+        view.hold = self._hold
         self.state = State.SELECTED
+
+    async def _hold(self) -> bool:
+        await self.wire.flush()
+        return self.state != State.LOGOUT
 
     def unselect(self) -> None:
         """Forgets the selected mailbox, if there is one, and hears of its changes no more."""

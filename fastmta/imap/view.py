@@ -8,11 +8,13 @@ where two readings overlap, which is harmless. A view costs a few hundred bytes:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Coroutine
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
 from fastmta.model import flags as system_flags
+from fastmta.model.limits import IMAP_CHANGES_PAGE, MAILBOX_PAGE
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailbox, Mailboxes
@@ -22,6 +24,12 @@ _SYSTEM: Final = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
 NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
 
 Write = Callable[[bytes], None]
+Hold = Callable[[], Awaitable[bool]]
+Page = tuple["Sequence[Any]", "array[int]", int]  # changed rows, expunged uids, and the modseq up to which, 0: all
+
+
+async def _no_wait() -> bool:
+    return True
 
 
 class MailboxGone(Exception):
@@ -38,6 +46,7 @@ class View:
     __slots__ = (
         "_reckoned",
         "gone",
+        "hold",
         "keywords",
         "mailbox_id",
         "mixed",
@@ -62,6 +71,7 @@ class View:
         self.gone: array[int] | None = None
         self.own: tuple[int, ...] = ()
         self.mixed: set[int] = set()
+        self.hold: Hold = _no_wait  # hands over what was written and lets others work; False: the session has ended
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
     # --- \Recent (RFC 3501 §2.3.2) ---
@@ -123,15 +133,22 @@ class View:
 
     # --- changes ---
 
-    def before_own_change(self, mailboxes: Mailboxes) -> None:
-        """Called before the session changes flags: what others changed will be told afterwards. Raises MailboxGone."""
-        box = mailboxes.by_id(self.mailbox_id)
-        if box is None:
-            raise MailboxGone
-        self._reckoned = box.highest_modseq
-        if box.highest_modseq > max(self.modseq, *self.own, 0):
-            rows, _gone = mailboxes.changes(self.mailbox_id, self.modseq)
-            self.mixed.update(row.uid for row in rows if row.modseq not in self.own and row.uid < self.uid_next)
+    async def before_own_change(self, mailboxes: Mailboxes) -> None:
+        """Awaited before the session changes flags: what others changed will be told afterwards. Raises MailboxGone."""
+        since = self.modseq
+        own = frozenset(self.own)
+        while True:
+            box = mailboxes.by_id(self.mailbox_id)
+            if box is None:
+                raise MailboxGone
+            self._reckoned = box.highest_modseq
+            if box.highest_modseq <= max(since, *self.own, 0):
+                return
+            rows, _gone, until = mailboxes.changes_page(self.mailbox_id, since, IMAP_CHANGES_PAGE)
+            self.mixed.update(row.uid for row in rows if row.modseq not in own and row.uid < self.uid_next)
+            if not until or not await self.hold():
+                return
+            since = until
 
     def own_change(self, modseq: int, uids: array[int]) -> None:
         """A unit of the session's has changed flags of some of these messages; 0: of none."""
@@ -162,38 +179,91 @@ class View:
                 self.tell_gone(write)
             return None
         if not self.read_only and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
-            return self._claim_and_tell(mailboxes, write, expunge, own)
-        self._tell(mailboxes, write, box, expunge, own)
+            return self._claim_and_tell(mailboxes, write, expunge, frozenset(own))
+        page = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
+        if page[2] or (box.floor_modseq > self.modseq and self.uids.count > MAILBOX_PAGE):
+            return self._tell_in_turns(mailboxes, write, expunge, frozenset(own))
+        if box.floor_modseq > self.modseq:
+            # Records of expunges have been dropped since: what is missing is found by comparing.
+            page = (page[0], self.uids.missing(mailboxes.uids(self.mailbox_id)), 0)
+        self._tell(write, box, page, expunge, frozenset(own), self.uid_next)
         return None
 
-    async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: tuple[int, ...]) -> None:
+    async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:
         first = await mailboxes.take_recent(self.mailbox_id)
         box = mailboxes.by_id(self.mailbox_id)
         if box is None:
             raise MailboxGone
         self.claim(first, box.recent_uid)
-        self._tell(mailboxes, write, box, expunge, own)
+        await self._tell_in_turns(mailboxes, write, expunge, own)
 
-    def _tell(self, mailboxes: Mailboxes, write: Write, box: Mailbox, expunge: bool, own: tuple[int, ...]) -> None:
-        since = self.modseq
-        rows, gone = mailboxes.changes(self.mailbox_id, since)
-        if box.floor_modseq > since:
-            # Records of expunges have been dropped since: what is missing is found by comparing.
-            gone = self.uids.missing(mailboxes.uids(self.mailbox_id))
-        self.modseq = max(since, box.highest_modseq)
-        if gone:
-            self.gone = gone if self.gone is None else self.gone + gone
-        if expunge:
-            self.tell_gone(write)
-        arrived = array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next))
-        mixed, self.mixed = self.mixed, set()
-        changed = [row for row in rows if row.uid < self.uid_next and (row.modseq not in own or row.uid in mixed)]
+    async def _tell_in_turns(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:
+        """Many changes, a page at a time; each ends with a unit's last change, so it is a state that there was."""
+        box = mailboxes.by_id(self.mailbox_id)
+        if box is None:
+            raise MailboxGone
+        missing = None
+        if box.floor_modseq > self.modseq:
+            present = array("I")
+            while True:
+                page_uids = mailboxes.uids(self.mailbox_id, present[-1] if present else 0, MAILBOX_PAGE)
+                present.extend(page_uids)
+                if len(page_uids) < MAILBOX_PAGE:
+                    break
+                if not await self.hold():
+                    return
+            missing = self.uids.missing(present)
+        mixed: set[int] = set()
+        known = self.uid_next
+        while True:
+            box = mailboxes.by_id(self.mailbox_id)
+            if box is None:
+                raise MailboxGone
+            rows, gone, until = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
+            if until and self.uid_next < box.uid_next:
+                await self._learn_arrivals(mailboxes, write, box)
+            if missing is not None:
+                gone, missing = missing, None
+            mixed |= self.mixed
+            self.mixed = mixed
+            self._tell(write, box, (rows, gone, until), expunge, own, known)
+            if not until or not await self.hold():
+                return
+
+    async def _learn_arrivals(self, mailboxes: Mailboxes, write: Write, box: Mailbox) -> None:
+        """By uid and not by change: a flag set on a new message moves its change behind those of later ones."""
+        arrived = array("I")
+        last = self.uid_next - 1
+        while last < box.uid_next - 1:
+            page = mailboxes.uids(self.mailbox_id, last, MAILBOX_PAGE)
+            if not page:
+                break
+            last = page[-1]
+            arrived.extend(page[: bisect_left(page, box.uid_next)])
+            if not await self.hold():
+                return
+        self._add(write, box, arrived)
+
+    def _add(self, write: Write, box: Mailbox, arrived: array[int]) -> None:
         self.uid_next = max(box.uid_next, arrived[-1] + 1 if arrived else 0)
         if arrived:
             if self.read_only and box.recent_uid <= arrived[-1]:
                 self.claim(max(box.recent_uid, arrived[0]), arrived[-1] + 1)
             self.uids.extend(arrived)
             write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (self.uids.count, self.recent_count()))
+
+    def _tell(self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int) -> None:
+        """One page of changes; messages from `known` on are new, and their flags are not told."""
+        rows, gone, until = page
+        self.modseq = until or max(self.modseq, box.highest_modseq)
+        if gone:
+            self.gone = gone if self.gone is None else self.gone + gone
+        if expunge:
+            self.tell_gone(write)
+        mixed, self.mixed = self.mixed, set()
+        changed = [row for row in rows if row.uid < known and (row.modseq not in own or row.uid in mixed)]
+        if not until:
+            self._add(write, box, array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next)))
         self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)
         for row in changed:
             seq = self.uids.seq_of(row.uid)

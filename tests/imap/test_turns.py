@@ -1,0 +1,126 @@
+"""Long commands are done in pieces, with other sessions served in between, and nobody can tell by the answers."""
+
+import re
+
+import pytest
+
+from fastmta.imap import view as view_module
+from fastmta.imap.commands import listing, select
+from fastmta.imap.list_plan import _collapsed
+from tests.imap.harness import World
+
+BOTH = pytest.mark.parametrize("store_kind", ["memory", "real"])
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+
+
+@BOTH
+async def test_a_pipeline_is_answered_in_order_and_others_in_between(world: World) -> None:
+    greedy, other = await world.login("INBOX"), await world.login("INBOX")
+    count = 3000
+    greedy.protocol.data_received(b"".join(b"n%d NOOP\r\n" % n for n in range(count)))
+    assert greedy.protocol._share.waiting
+    assert (await other.do("NOOP"))[-1].startswith(b"OK")
+    await greedy.settle()
+    lines = greedy.take().splitlines()
+    assert lines == [b"n%d OK NOOP completed" % n for n in range(count)]
+    assert greedy.transport.reading
+
+
+@BOTH
+async def test_who_leaves_in_the_middle_of_a_pipeline_is_forgotten(world: World) -> None:
+    greedy = await world.login("INBOX")
+    greedy.protocol.data_received(b"n NOOP\r\n" * 8000)
+    greedy.transport.close()
+    await greedy.settle()
+    assert world.server.sessions == 0
+    await (await world.login()).ok("NOOP")
+
+
+@BOTH
+async def test_a_farewell_in_the_middle_of_a_pipeline_is_the_last_word(world: World) -> None:
+    greedy = await world.login("INBOX")
+    greedy.protocol.data_received(b"n NOOP\r\n" * 8000)
+    world.server.drain()
+    await greedy.settle()
+    lines = greedy.take().splitlines()
+    assert lines[-1] == b"* BYE Shutting down"
+    assert set(lines[:-1]) == {b"n OK NOOP completed"}
+
+
+@BOTH
+async def test_a_mailbox_of_many_pages_is_selected_as_one_of_a_single_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await world.login()
+    for n in range(17):
+        await client.append(MESSAGE, arguments="(\\Seen)" if n < 9 else "")
+    await client.ok("SELECT INBOX")
+    await client.ok("STORE 3,8 +FLAGS (\\Deleted word)")
+    await client.ok("EXPUNGE")
+    await client.ok("STORE 2,12 +FLAGS (other)")
+    once = await client.ok("EXAMINE INBOX")
+    status = await client.ok("STATUS INBOX (MESSAGES RECENT UIDNEXT UNSEEN)")
+    for page in (1, 2, 5, 14, 15, 16):
+        monkeypatch.setattr(select, "MAILBOX_PAGE", page)
+        monkeypatch.setattr(listing, "MAILBOX_PAGE", page)
+        assert await client.ok("EXAMINE INBOX") == once
+        assert await client.ok("STATUS INBOX (MESSAGES RECENT UIDNEXT UNSEEN)") == status
+
+
+@BOTH
+@pytest.mark.parametrize("page", [1, 2, 3, 1000])
+async def test_changes_of_many_pages_leave_the_same_view(
+    world: World, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(view_module, "IMAP_CHANGES_PAGE", page)
+    monkeypatch.setattr(view_module, "MAILBOX_PAGE", page)
+    watching, acting = await world.login(), await world.login()
+    for _ in range(12):
+        await acting.append(MESSAGE)
+    await acting.ok("SELECT INBOX")
+    await watching.ok("EXAMINE INBOX")
+    for n in (1, 4, 7, 9):
+        await acting.ok(f"STORE {n} +FLAGS (\\Flagged word{n})")
+    for _ in range(5):
+        await acting.append(MESSAGE)
+    await acting.ok("NOOP")
+    await acting.ok("STORE 13 +FLAGS (\\Answered late)")
+    await acting.ok("STORE 2,5:6,16 +FLAGS (\\Deleted)")
+    await acting.ok("EXPUNGE")
+    await acting.ok("STORE 1:3 +FLAGS (\\Draft)")
+    told = await watching.ok("NOOP")
+    exists = 12
+    named: set[bytes] = set()
+    for line in told:
+        if line.endswith(b" EXISTS"):
+            exists = int(line.split()[1])
+        elif line.endswith(b" EXPUNGE"):
+            assert int(line.split()[1]) <= exists
+            exists -= 1
+        elif line.startswith(b"* FLAGS"):
+            named = set(re.findall(rb"word\d|late", line))
+        elif b" FETCH " in line:
+            assert set(re.findall(rb"word\d|late", line)) <= named
+    assert exists == 13
+    fetched = [await each.ok("FETCH 1:* (UID FLAGS)") for each in (watching, acting)]
+    first, second = ([line.replace(b"\\Recent", b"").replace(b" )", b")") for line in lines] for lines in fetched)
+    assert first == second
+    assert await watching.ok("NOOP") == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "same"),
+    [("*%*%", "*"), ("%%", "%"), ("a%%*b%c", "a*b%c"), ("plain", "plain"), ("%" * 60_000, "%"), ("*%" * 30_000, "*")],
+)
+def test_a_run_of_wildcards_is_one(pattern: str, same: str) -> None:
+    assert _collapsed(pattern) == same
+
+
+@BOTH
+async def test_a_long_pattern_and_a_long_list_are_answered(world: World) -> None:
+    client = await world.login()
+    for n in range(60):
+        await client.ok(f"CREATE {'n' * 100}{n}")
+    lines = await client.ok(b'LIST "" "' + b"*%" * 25_000 + b'"')
+    assert len(lines) == len(await client.ok('LIST "" *'))
+    assert await client.ok(b'LIST "" "' + b"*n" * 25_000 + b'"') == []
