@@ -5,6 +5,10 @@ from fastmta._parser cimport DataState, HeaderScan
 from fastmta._store cimport Blob, Store, Unit, Waiter
 
 
+cdef enum:
+    HELD_BYTES = 64            # of a header line whose name may yet be Bcc, with the white space behind it
+
+
 cdef struct Text:            # bytes being put together; kept and used again by its owner
     char* data
     Py_ssize_t size
@@ -136,6 +140,11 @@ cdef class Connection(Waiter):
     cdef HeaderScan scan
     cdef DataState data
     cdef int failure
+    cdef bint blinds                  # the message is submitted: Bcc is not passed on
+    cdef int field                    # what becomes of the present header field
+    cdef bint line_begins
+    cdef char held[HELD_BYTES]
+    cdef Py_ssize_t held_size
     cdef int64_t size
     cdef int64_t chunk_left
     cdef bint chunk_last

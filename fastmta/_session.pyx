@@ -10,7 +10,7 @@ is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives 
 
 Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/protocol.py).
 The parts lie in `_session_parts/`: text.pxi, service.pxi, connection.pxi (the socket's side), command.pxi (commands),
-message.pxi (the message's bytes), accept.pxi (the unit and its answer).
+message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (the unit and its answer).
 """
 
 cimport cython
@@ -180,4 +180,5 @@ include "_session_parts/service.pxi"
 include "_session_parts/connection.pxi"
 include "_session_parts/command.pxi"
 include "_session_parts/message.pxi"
+include "_session_parts/blind.pxi"
 include "_session_parts/accept.pxi"

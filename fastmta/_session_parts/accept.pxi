@@ -3,6 +3,8 @@
 cdef int _end_of_message(Connection self) except -1:
     cdef object refusal
     self.last_tick = self.service.tick
+    if self.failure == FAIL_NONE and self.held_size:
+        _keep_held(self)
     if self.failure == FAIL_NONE and self.service.submission and not self.scan.done():
         _add_headers(self, False)
     refusal = _verdict(self)

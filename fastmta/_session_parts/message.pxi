@@ -10,6 +10,10 @@ cdef int _begin_message(Connection self) except -1:
     self.failure = FAIL_NONE
     self.size = 0
     self.added = False
+    self.blinds = service.submission or self.login != ""
+    self.field = FIELD_KEPT
+    self.line_begins = True
+    self.held_size = 0
     self.chunk_last = False
     data_begin(&self.data)
     self.blob = None
@@ -126,6 +130,15 @@ cdef int _take(Connection self, const char* p, Py_ssize_t n) except -1:
         return _fail(self, FAIL_SIZE)
     if not self.scan.done():
         header_end = self.scan.feed_c(p, n)
+        if self.blinds:
+            if header_end < 0 and not self.scan.done():
+                return _keep_seen(self, p, n)
+            if header_end > 0:
+                _keep_seen(self, p, header_end)
+                p += header_end
+                n -= header_end
+                header_end = 0
+            _keep_held(self)
         if header_end >= 0 and self.service.submission:
             if header_end:
                 _keep(self, p, header_end)
