@@ -124,3 +124,26 @@ def test_http_connections_of_an_address_are_bounded_and_foreign_names_refused(st
 
     eventually(lambda: asked("mx.example.test:8025") == 200, "a connection is free again")
     assert asked("evil.example:8025") == 403
+
+
+def test_a_crowd_of_wrong_logins_locks_nobody_else_out(start: Start) -> None:
+    server = start(1)
+    crowd, said = greetings(server, "imap", 60)
+    assert all(line.startswith(b"* OK ") for line in said)
+    for number, sock in enumerate(crowd):
+        sock.sendall(b"a LOGIN %s wrong%d\r\n" % (ALICE.encode() if number % 2 else b"nobody", number))
+    with socket.create_connection(server.address("imap"), 15, ("127.0.0.2", 0)) as other_address:
+        assert other_address.recv(300).startswith(b"* OK ")
+        other_address.sendall(f'a LOGIN {BOB} "{PASSWORD}"\r\n'.encode())
+        assert other_address.recv(500).startswith(b"a OK ")
+    for sock in crowd:
+        sock.setblocking(False)
+    answered = 0
+    for sock in crowd:
+        try:
+            answered += bool(sock.recv(300))
+        except BlockingIOError:
+            continue
+    assert answered < len(crowd), "the crowd still waits"
+    for sock in crowd:
+        sock.close()
