@@ -23,6 +23,7 @@ from fastmta.store import MailStore
 from fastmta.supervisor.main import serve
 
 NAMES: Final = ("alice", "bob")
+ROLES: Final = ("postmaster", "abuse")  # whose mail goes to the first account: they always have a home
 PASSWORD: Final = "demo"
 LOCK_WAIT_S: Final = 30.0
 
@@ -55,6 +56,10 @@ def add_accounts(data_directory: Path) -> None:
                     address = f"{name}@{DEMO_DOMAIN}"
                     if store.accounts.lookup(address) is None:
                         await store.accounts.add(address, hash_password(PASSWORD))
+                for role in ROLES:
+                    address = f"{role}@{DEMO_DOMAIN}"
+                    if store.aliases.lookup(address) is None and store.accounts.lookup(address) is None:
+                        await store.aliases.add(address, (f"{NAMES[0]}@{DEMO_DOMAIN}",))
             finally:
                 store.detach()
                 store.close()

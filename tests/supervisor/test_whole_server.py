@@ -234,3 +234,11 @@ def test_what_the_store_holds_is_in_the_metrics(start: Start) -> None:
     assert figure(server, "store_map_bytes") >= figure(server, "store_map_used_bytes") > 0
     assert figure(server, "store_free_bytes") >= 0
     assert figure(server, "store_reader_lag_transactions") >= 0
+
+
+def test_postmaster_and_abuse_have_a_home_in_the_demo(start: Start) -> None:
+    server = start(1)
+    with smtplib.SMTP(*server.address("smtp"), timeout=15) as client:
+        client.mail(BOB)
+        for role in ("postmaster", f"Postmaster@{DEMO_DOMAIN}", f"abuse@{DEMO_DOMAIN}"):
+            assert client.rcpt(role)[0] == 250
