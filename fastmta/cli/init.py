@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,8 @@ from fastmta.config.location import DEFAULT_FILE
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_domain
 from fastmta.model.errors import ConfigError
-from fastmta.runtime.identity import WorkersUser, useradd, useradd_command, workers_user
+from fastmta.pickup.spool import make_spool
+from fastmta.runtime.identity import WorkersUser, acting_as_workers, useradd, useradd_command, workers_user
 
 FILE_NAME: Final = "fastmta.toml"
 SYSTEM_DIRECTORY: Final = Path(DEFAULT_FILE).parent
@@ -171,6 +173,8 @@ class Made:
             raise CommandFailed(f"{data} is root's and not empty: choose another --data-directory", EX_CANTCREAT)
         if self.workers is not None:
             os.chown(data, self.workers.uid, self.workers.gid)
+        with suppress(OSError), acting_as_workers(self.workers):  # else the first start makes it
+            os.close(make_spool(str(data)))
 
     def _first_account(self, address: str, password: str, shown: bool) -> None:
         from fastmta.auth.passwords import hash_password

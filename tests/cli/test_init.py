@@ -30,7 +30,9 @@ def test_everything_lies_under_the_directory_and_nothing_is_replaced(cli, tmp_pa
     made = tmp_path / "new"
     cli.ok("init", str(made), "--domain", "other.test")
     assert sorted(path.name for path in made.iterdir()) == ["cert.pem", "data", "fastmta.toml", "key.pem"]
-    assert (made / "data").stat().st_mode & 0o777 == 0o700
+    assert (
+        made / "data"
+    ).stat().st_mode & 0o777 == 0o711  # others pass to the spool; what lies there is closed to them
     assert (made / "key.pem").stat().st_mode & 0o007 == 0
     config = load(made / "fastmta.toml")
     assert config.myhostname == "mx.other.test"
@@ -39,6 +41,13 @@ def test_everything_lies_under_the_directory_and_nothing_is_replaced(cli, tmp_pa
     before = (made / "fastmta.toml").read_bytes()
     assert cli("init", str(made)).code == EX_CANTCREAT
     assert (made / "fastmta.toml").read_bytes() == before
+
+
+def test_mail_may_be_left_before_the_server_has_ever_run(cli, tmp_path):
+    """Also by users who could not make the spool."""
+    assert cli("init", str(tmp_path / "new"), "--domain", "example.test").code == 0
+    spool = tmp_path / "new" / "data" / "public" / "maildrop"
+    assert spool.stat().st_mode & 0o7777 == 0o1733
 
 
 def test_the_data_directory_may_be_elsewhere(cli, tmp_path, monkeypatch):
