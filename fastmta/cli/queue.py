@@ -142,7 +142,7 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
 def flush(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Try deferred recipients now; without a selector all of them."""
     everything = Selector(state=RecipientState.DEFERRED)
-    _change(config_path, everything if selector.is_empty else selector, _flush, "to be tried now", as_json)
+    _change(config_path, everything if selector.is_empty else selector, _flushing(), "to be tried now", as_json)
 
 
 @queue.command()
@@ -160,7 +160,9 @@ def hold(selector: Selector, as_json: bool, config_path: str | None) -> None:
 @config_option
 def release(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Let held recipients go."""
-    _change(config_path, _given(selector), lambda store, q, n: store.queue.release(q, n), "released", as_json)
+    wished_ms = int(time.time() * 1000)
+    move: Move = lambda store, q, n: store.queue.release(q, n, due_ms=wished_ms)  # noqa: E731
+    _change(config_path, _given(selector), move, "released", as_json)
 
 
 @queue.command()
@@ -173,6 +175,7 @@ def requeue(selector: Selector, as_json: bool, config_path: str | None) -> None:
 
     async def work(config: Config, store: "MailStore") -> int:
         router = Router(config)
+        wished_ms = int(time.time() * 1000)
 
         async def again(store: "MailStore", number: int, n: int | None) -> int:
             for each in store.queue.recipients(number):
@@ -180,7 +183,7 @@ def requeue(selector: Selector, as_json: bool, config_path: str | None) -> None:
                     route = router.route(each.tail.forward_path)
                     if route.refusal is None and route.hop and route.hop != each.hop:
                         await store.queue.reroute(number, each.n, route.hop, each.lane)
-            return await store.queue.requeue(number, n)
+            return await store.queue.requeue(number, n, due_ms=wished_ms)
 
         return await apply(store, _given(selector), again)
 
@@ -245,7 +248,7 @@ def stats(as_json: bool, config_path: str | None) -> None:
 
 def flush_all(config: Config) -> int:
     """What `sendmail -q` does."""
-    return run_with(config, lambda _, store: apply(store, Selector(state=RecipientState.DEFERRED), _flush))
+    return run_with(config, lambda _, store: apply(store, Selector(state=RecipientState.DEFERRED), _flushing()))
 
 
 async def apply(store: "MailStore", selector: Selector, move: Move) -> int:
@@ -283,8 +286,10 @@ def record(message: "QueuedMessage", recipient: "QueuedRecipient") -> dict[str, 
     }
 
 
-async def _flush(store: "MailStore", number: int, n: int | None) -> int:
-    return await store.queue.flush(number, n)
+def _flushing() -> Move:
+    """One wish, however long it takes: a destination that dies meanwhile is not tried again for it."""
+    wished_ms = int(time.time() * 1000)
+    return lambda store, number, n: store.queue.flush(number, n, due_ms=wished_ms)
 
 
 def _change(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool) -> None:

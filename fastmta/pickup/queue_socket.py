@@ -191,20 +191,21 @@ class QueueSocket:
 
     async def _flush(self) -> None:
         queue = self._services.store.queue
+        wished_ms = int(self._services.clock.now() * 1000)
         try:
             after = b""
             while True:
                 page, after = queue.walk(Selection(RecipientState.DEFERRED), after, QUEUE_LISTED_AT_ONCE)
                 numbers = dict.fromkeys(message.queue_id for message, _ in page)
-                await asyncio.gather(*(self._flush_one(number) for number in numbers))
+                await asyncio.gather(*(self._flush_one(number, wished_ms) for number in numbers))
                 if not after:
                     return
         finally:
             self._flushing = False
 
-    async def _flush_one(self, number: int) -> None:
+    async def _flush_one(self, number: int, wished_ms: int) -> None:
         try:
-            await self._services.store.queue.flush(number)
+            await self._services.store.queue.flush(number, due_ms=wished_ms)
         except Refused:
             return  # it has left the queue meanwhile
 

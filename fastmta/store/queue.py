@@ -214,17 +214,22 @@ class Queue:
         """Stops trying these recipients until they are released; how many that changed."""
         return await self._move(queue_id, n, {RecipientState.ACTIVE, RecipientState.DEFERRED}, RecipientState.HELD)
 
-    async def release(self, queue_id: int, n: int | None = None) -> int:
-        """Lets held recipients be tried again, at once; how many that changed."""
-        return await self._move(queue_id, n, {RecipientState.HELD}, RecipientState.ACTIVE)
+    async def release(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
+        """Lets held recipients be tried again, at once; how many that changed.
 
-    async def requeue(self, queue_id: int, n: int | None = None) -> int:
+        `due_ms`, as in requeue and flush: when whoever wants many of them tried said so, by default now. A destination
+        that has died since then has been tried for this wish (delivery/remote.py).
+        """
+        return await self._move(queue_id, n, {RecipientState.HELD}, RecipientState.ACTIVE, due_ms)
+
+    async def requeue(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred and held recipients tried at once; how many that changed."""
-        return await self._move(queue_id, n, {RecipientState.DEFERRED, RecipientState.HELD}, RecipientState.ACTIVE)
+        waiting = {RecipientState.DEFERRED, RecipientState.HELD}
+        return await self._move(queue_id, n, waiting, RecipientState.ACTIVE, due_ms)
 
-    async def flush(self, queue_id: int, n: int | None = None) -> int:
+    async def flush(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred recipients tried at once, and leaves held ones; how many that changed."""
-        return await self._move(queue_id, n, {RecipientState.DEFERRED}, RecipientState.ACTIVE)
+        return await self._move(queue_id, n, {RecipientState.DEFERRED}, RecipientState.ACTIVE, due_ms)
 
     async def delete(self, queue_id: int, n: int | None = None) -> int:
         """Removes recipients without a DSN, and the message with its last one; how many that were."""
@@ -237,15 +242,22 @@ class Queue:
         unit.reroute(queue_id, n, hop, lane)
         await self._store.commit(unit)
 
-    async def _move(self, queue_id: int, n: int | None, from_states: set[RecipientState], to_state: int) -> int:
+    async def _move(
+        self,
+        queue_id: int,
+        n: int | None,
+        from_states: set[RecipientState],
+        to_state: int,
+        due_ms: int | None = None,
+    ) -> int:
         """Moves the recipients of a message that are in one of the states; read anew where one moved meanwhile."""
         for run in range(GUARDED_RUNS):
-            now_ms = int(self._store.clock.now() * 1000)
+            at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
             unit = self._raw.new_unit()
             moved = 0
             for each in self.recipients(queue_id):
                 if (n is None or each.n == n) and each.state in from_states:
-                    unit.move_recipient(queue_id, each.n, each.state, to_state, each.attempts, now_ms, each.last_reply)
+                    unit.move_recipient(queue_id, each.n, each.state, to_state, each.attempts, at_ms, each.last_reply)
                     moved += 1
             if not moved:
                 return 0

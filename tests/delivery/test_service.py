@@ -178,6 +178,21 @@ async def test_a_flush_of_many_revives_a_dead_destination_once_and_then_all_wait
         assert events.count("destination.revived") == wish and events.count("destination.dead") == wish + 1
 
 
+async def test_a_long_flush_is_one_wish(rig):
+    """A million recipients take a command minutes; the destination is tried once all the same."""
+    async with SmtpSink() as sink:
+        port = sink.port
+    ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(60)]
+    await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
+    rig.clock.advance(30)
+    wished_ms = int(rig.clock.now() * 1000)
+    for n in ids:
+        await rig.store.queue.flush(n, due_ms=wished_ms)
+        await rig.until(lambda n=n: rig.rows(n)[0].state == RecipientState.DEFERRED)
+        rig.clock.advance(3)
+    assert [line["event"] for line in rig.log()].count("destination.revived") == 1
+
+
 async def test_a_release_to_a_dead_destination_waits_with_all_the_rest(rig):
     async with SmtpSink() as sink:
         port = sink.port
