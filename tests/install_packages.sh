@@ -6,7 +6,7 @@
 set -u
 
 programs="swaks curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool"
-packages="swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates"
+packages="libfaketime swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates"
 
 missing=""
 for program in $programs; do
