@@ -44,6 +44,10 @@ def doubts(config: Config, store: "MailStore | None") -> Iterator[Problem]:
     yield from _map_contents(config)
     if store is not None:
         yield from _dead_ends(config, store)
+    elif config.mydestination or config.virtual_mailbox_domains:
+        yield Problem(
+            "", "there is no account yet, and so nobody who gets the postmaster's mail: `fastmta user add NAME`"
+        )
 
 
 def _open_networks(config: Config) -> Iterator[Problem]:

@@ -212,6 +212,15 @@ def test_a_postmaster_without_a_home_is_a_warning(quiet):
     )
 
 
+def test_a_server_without_any_account_is_a_warning(cli, tmp_path):
+    cli.ok("init", str(tmp_path / "new"), "--domain", "other.test")
+    cli.ok("alias", "list")  # makes no difference to the other one
+    path = tmp_path / "new/fastmta.toml"
+    text = path.read_text().partition("[listen]")[0] + '[listen]\nsmtp = ["127.0.0.1:0"]\n'
+    path.write_text("workers_may_be_root = true\n" + text)
+    assert "there is no account yet" in cli.ok("check", "-c", str(path)).err
+
+
 def test_a_map_with_a_bad_line_is_a_warning_since_the_server_starts_with_it(quiet, tmp_path):
     (tmp_path / "virtual").write_text("novalue\n")
     quiet.change("virtual_alias_maps = []", 'virtual_alias_maps = "hash:virtual"')
