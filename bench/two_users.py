@@ -170,6 +170,7 @@ def _flood(name: str, service: str, greeting: bytes, line: bytes, count: int, *,
         peers = [Peer(server, service) for _ in range(count)]
         for peer in peers:
             if greeting:
+                peer.ask(b"", b"220")
                 peer.ask(greeting, b"250 ")
             peer.sock.setblocking(False)
         left = dict.fromkeys(peers, b"")
@@ -201,7 +202,7 @@ _flood(
     200,
 )
 _flood(
-    "smtp RCPT unknown x200", "smtp", b"EHLO me\r\nMAIL FROM:<a@x.org>\r\n", b"RCPT TO:<nosuch@example.test>\r\n", 200
+    "smtp RCPT unknown x200", "smtp", b"EHLO me\r\n", b"MAIL FROM:<a@x.org>\r\nRCPT TO:<nosuch@example.test>\r\n", 200
 )
 _flood("smtp never reads", "smtp", b"EHLO me\r\n", b"EHLO x\r\n", 200, reads=False)
 _flood("lmtp LHLO x200", "lmtp", b"LHLO me\r\n", b"LHLO me\r\n", 200)
@@ -442,7 +443,14 @@ def main() -> None:
             Path(directory),
             workers=1,
             services=("smtp", "lmtp", "imap", "pop3", "http"),
-            settings={"log_level": "warning", "smtpd_client_connection_count_limit": 0},
+            settings={
+                "log_level": "warning",
+                "smtpd_client_connection_count_limit": 0,
+                "smtpd_junk_command_limit": 1_000_000,
+                "smtpd_hard_error_limit": 1_000_000,
+                "smtpd_soft_error_limit": 0,
+                "mail_max_userip_connections": 0,
+            },
         )
         started = time.monotonic()
         fill(server, arguments.messages)
