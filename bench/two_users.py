@@ -215,7 +215,7 @@ _flood("http line without end", "http", b"", b"x" * 65_536, 4)
 _for_ever("imap SELECT", b"SELECT INBOX", "")
 _for_ever("imap STATUS", b"STATUS INBOX (MESSAGES RECENT UNSEEN)", "")
 _for_ever("imap FETCH FLAGS", b"FETCH 1:* (FLAGS)")
-_for_ever("imap FETCH ALL", b"FETCH 1:* (UID ALL)")
+_for_ever("imap FETCH ALL", b"FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
 _for_ever("imap FETCH HEADER.FIELDS", b"FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
 _for_ever("imap FETCH BODY[]", b"FETCH 1:* (BODY.PEEK[])")
 _for_ever(
@@ -250,7 +250,7 @@ def _store(server: Server) -> None:
 def _no_reader(server: Server) -> None:
     peers = [imap(server) for _ in range(10)]
     for peer in peers:
-        peer.sock.sendall(b"c FETCH 1:* (UID ALL)\r\n")
+        peer.sock.sendall(b"c FETCH 1:* (UID FLAGS ENVELOPE BODYSTRUCTURE)\r\n")
     time.sleep(3600)
 
 

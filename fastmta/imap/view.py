@@ -174,6 +174,8 @@ class View:
             for modseq in own:
                 if modseq == self.modseq + 1:
                     self.modseq = modseq  # nobody but ourselves, and what we did is known
+        if expunge and self.gone is not None and len(self.gone) > IMAP_CHANGES_PAGE:
+            return self._tell_in_turns(mailboxes, write, expunge, frozenset(own))
         if box.highest_modseq == self.modseq:
             if expunge:
                 self.tell_gone(write)
@@ -224,11 +226,26 @@ class View:
                 await self._learn_arrivals(mailboxes, write, box)
             if missing is not None:
                 gone, missing = missing, None
+            if gone:
+                self.gone = gone if self.gone is None else self.gone + gone
+                gone = array("I")
+            if expunge and not await self._tell_gone_in_turns(write):
+                return
             mixed |= self.mixed
             self.mixed = mixed
             self._tell(write, box, (rows, gone, until), expunge, own, known)
             if not until or not await self.hold():
                 return
+
+    async def _tell_gone_in_turns(self, write: Write) -> bool:
+        """`tell_gone` from the highest number down, some hundreds at a time; False where the session has ended."""
+        gone, self.gone = sorted(self.gone or ()), None
+        for end in range(len(gone), 0, -IMAP_CHANGES_PAGE):
+            self.gone = array("I", gone[max(0, end - IMAP_CHANGES_PAGE) : end])
+            self.tell_gone(write)
+            if not await self.hold():
+                return False
+        return True
 
     async def _learn_arrivals(self, mailboxes: Mailboxes, write: Write, box: Mailbox) -> None:
         """By uid and not by change: a flag set on a new message moves its change behind those of later ones."""
