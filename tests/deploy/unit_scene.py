@@ -3,7 +3,7 @@
     python3 unit_scene.py REPOSITORY LIBRARIES
 
 /opt/fastmta gets the package in place of pip's two lines; every other command of the first block of the page is run as
-it stands there, but for systemctl, whose part is played here: ExecStartPre and ExecStart with the unit's capabilities,
+it stands there, but for systemctl, whose part is played here: `check` and ExecStart with the unit's capabilities,
 umask, no_new_privs, read-only file systems and private /tmp. Not played: its filters of system calls and of address
 families.
 """
@@ -108,7 +108,11 @@ def main() -> None:
     restrict_files(settings)
     options = {"umask": int(settings["UMask"], 8), "cwd": "/"}
     checked = subprocess.run(
-        restricted(settings, settings["ExecStartPre"]), capture_output=True, text=True, check=False, **options
+        restricted(settings, settings["ExecStart"].replace(" serve ", " check ")),
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
     assert checked.returncode == 0, checked.stderr
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
