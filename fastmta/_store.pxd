@@ -218,7 +218,14 @@ cdef class Store:
     cdef readonly int event_fd
     cdef readonly str path
     cdef readonly int slot
+    cdef readonly uint64_t damages  # damaged places met since the start, each time counted
+    cdef readonly str damage  # the first of them, "" for none
+    cdef readonly uint64_t heals  # how often the environment was opened anew
+    cdef public object on_damage
     cdef object _observer
+    cdef size_t _map_size
+    cdef bint _sync
+    cdef int _readers  # reads beside the one that `_reader` serves
     cdef uint64_t _device
     cdef uint64_t _inode
     cdef uint64_t _incarnation
@@ -243,6 +250,13 @@ cdef class Store:
     cdef int _submit(self, Unit unit, int sync) except -1
     cdef bint _lock(self, uint64_t incarnation, int command) except -1
     cdef int _stop_thread(self) except -1
+    cdef int _open_environment(self, bint again) except -1
+    cdef int _measure(self) except -1
+    cdef int _run_thread(self) except -1
+    cdef bint _heal(self) except -1
+    cdef int _damage(self, int rc, int table, const uint8_t* key, size_t n) except -1
+    cdef int _unlike(self, uint64_t blob_id) except -1
+    cdef int _cannot_begin(self, int rc) except -1
     cdef int _close_environment(self) except -1
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1
     cdef void* _begin_read(self) except NULL

@@ -2,6 +2,8 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from fastmta.model.errors import StoreDamaged
+
 TABLE_BLOB: Final[int]
 TABLE_QUEUE: Final[int]
 TABLE_SCHEDULE: Final[int]
@@ -31,6 +33,7 @@ PENDING: Final[int]
 COMMITTED: Final[int]
 REFUSED: Final[int]
 FAILED: Final[int]
+TABLE_NAMES: Final[tuple[str, ...]]
 FAILURES: Final[dict[int, str]]
 MINFREE_FLOOR: Final[float]
 
@@ -113,6 +116,10 @@ class Store:
     path: str
     slot: int
     observer: Observer | None
+    damages: int
+    damage: str
+    heals: int
+    on_damage: Callable[[StoreDamaged], None] | None
     def __init__(
         self,
         path: str,

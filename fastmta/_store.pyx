@@ -16,10 +16,12 @@ import importlib.util
 import os
 from array import array
 
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import StorageFailure, StoreDamaged, StoreUnreadable
 
 include "_store_parts/lmdb.pxi"
 include "_store_parts/records.pxi"
+include "_store_parts/pages.pxi"
+include "_store_parts/guard.pxi"
 include "_store_parts/system.pxi"
 include "_store_parts/committer_types.pxi"
 include "_store_parts/txn.pxi"

@@ -19,8 +19,15 @@ cdef void crash_point(StoreState* s, int which) noexcept nogil:
 
 
 cdef bint is_fatal(int rc) noexcept nogil:
-    """After these the environment must be opened anew, by another process: nothing more is accepted here."""
-    return rc != MDB_MAP_FULL and rc != MDB_TXN_FULL and rc != ENOMEM
+    """After these nothing more is accepted here: another process looks at the store and opens it."""
+    return rc != MDB_MAP_FULL and rc != MDB_TXN_FULL and rc != ENOMEM and not is_damage(rc) and not is_healed(rc)
+
+
+cdef bint is_healed(int rc) noexcept nogil:
+    """After these the environment must be opened anew, and in this process: a full disk has harmed nothing, and a transaction
+    that fell over a damaged page can only be thrown away with its thread, whose end gives the writers' lock back.
+    """
+    return rc == ENOSPC or rc == EDQUOT or rc == MDB_PANIC or rc == FM_TORN
 
 
 # --- one transaction ---
@@ -85,7 +92,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
         s.inject_after -= 1
         if s.inject_after == 0:
             return s.inject_rc
-    rc = mdb_txn_begin(s.env, NULL, 0, &t.txn)
+    rc = fm_begin(<void*>mdb_txn_begin, s.env, 0, &t.txn)
     if rc:
         return rc
     txn_reset(t)
@@ -98,7 +105,8 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     if t.rc == 0:
         txn_flush(t)
     if t.rc:
-        mdb_txn_abort(t.txn)
+        if t.rc != FM_TORN:
+            mdb_txn_abort(t.txn)
         return t.rc
     if t.writes == 0:
         mdb_txn_abort(t.txn)
@@ -109,7 +117,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
             mdb_txn_abort(t.txn)
             return s.inject_rc
     t.txn_id = mdb_txn_id(t.txn)
-    rc = mdb_txn_commit(t.txn)
+    rc = fm_call(<void*>mdb_txn_commit, t.txn)
     if rc:
         return rc
     if s.crash_at:
@@ -162,20 +170,24 @@ cdef void batch_fail(CUnit** units, int n, int rc) noexcept nogil:
     cdef int i
     for i in range(n):
         units[i].status = 3
-        units[i].code = FAIL_FULL if rc == MDB_MAP_FULL or rc == ENOSPC or rc == EDQUOT else FAIL_IO
+        units[i].code = (FAIL_FULL if rc == MDB_MAP_FULL or rc == ENOSPC or rc == EDQUOT
+                         else FAIL_DAMAGED if is_damage(rc) else FAIL_IO)
         units[i].results.length = 0
 
 
 cdef void batch_run(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     """Runs a batch; where it fails, its halves, until the unit at fault stands alone."""
     cdef int rc
-    if s.failed:
-        batch_fail(units, n, EIO)
+    if s.failed or s.heal:
+        batch_fail(units, n, s.heal if s.heal else EIO)
         return
     rc = batch_try(s, t, units, n)
     if rc == 0:
         return
-    if is_fatal(rc):
+    if is_healed(rc):
+        s.heal = rc
+        batch_fail(units, n, rc)
+    elif is_fatal(rc):
         s.failed = rc
         batch_fail(units, n, rc)
     elif n == 1:
@@ -281,6 +293,8 @@ cdef void* committer_main(void* argument) noexcept nogil:
     cdef int64_t wait_ms, started
     cdef int n
     sigfillset(&signals)
+    sigdelset(&signals, SIGSEGV)  # a damaged page: guard.pxi
+    sigdelset(&signals, SIGBUS)
     pthread_sigmask(SIG_BLOCK, &signals, NULL)
     memset(&t, 0, sizeof(t))
     t.s = s
@@ -303,11 +317,40 @@ cdef void* committer_main(void* argument) noexcept nogil:
         pthread_mutex_unlock(&s.mutex)
         if n:
             started = clock_ns(CLOCK_MONOTONIC)
-            look_at_disk(s, &t, started)
+            if not s.failed:
+                look_at_disk(s, &t, started)
             batch_run(s, &t, units, n)
             s.patience_ns += (clock_ns(CLOCK_MONOTONIC) - started - s.patience_ns) // 8
             finish_batch(s, units, n)
-        if not s.failed:
+        if not s.failed and not s.heal:
             housekeeping(s, &t, n != 0)
+        if s.heal:
+            ask_to_heal(s)
+            break
     txn_release(&t)
     return NULL
+
+
+cdef void ask_to_heal(StoreState* s) noexcept nogil:
+    """Tells the loop that the environment has to be opened anew, and who waits for a commit that he must do it himself."""
+    cdef uint64_t one = 1
+    pthread_mutex_lock(&s.mutex)
+    s.reap_now = 0
+    s.done_ready = 1
+    pthread_cond_broadcast(&s.finished)
+    pthread_mutex_unlock(&s.mutex)
+    write(s.event_fd, &one, 8)
+
+
+cdef void fail_rest(StoreState* s) noexcept nogil:
+    """Ends the units that no committer will take any more."""
+    cdef CUnit* units[MAX_UNITS]
+    cdef int n
+    while True:
+        pthread_mutex_lock(&s.mutex)
+        n = take_batch(s, units)
+        pthread_mutex_unlock(&s.mutex)
+        if n == 0:
+            break
+        batch_fail(units, n, s.heal if s.heal else EIO)
+        finish_batch(s, units, n)

@@ -18,13 +18,36 @@ cdef enum:
 
 cdef size_t MAX_WEIGHT = 4 * 1024 * 1024
 
+cdef enum:
+    PROOFS = 1021  # blobs whose digests are being gathered, or were found right
+    DAMAGE_KEY = 64  # bytes of a key that are told
+
+cdef extern from *:
+    """
+    #define PROVED 0xFFFFFFFFu
+    """
+    const uint32_t PROVED
+
+cdef struct Proof:
+    uint64_t blob_id
+    uint64_t digest
+    uint32_t chunk  # the next one, or PROVED
+
 cdef struct StoreState:
     void* env
+    MapBounds map
+    Proof proofs[PROOFS]
     MDB_dbi dbi[DATABASES]
     int event_fd
     int observed
     int failed
+    int heal  # the committer has ended: the environment must be opened anew before anything else
     int stopping
+    int damages  # of the committer, not told yet
+    int damage_rc
+    uint8_t damage_table
+    size_t damage_length
+    uint8_t damage_key[DAMAGE_KEY]
     int sleeping
     int reap_now  # somebody waits for all due trash to go
     int hurry  # the disk is low: all trash goes at once, however young

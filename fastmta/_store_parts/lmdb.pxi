@@ -15,6 +15,7 @@ cdef extern from "<errno.h>" nogil:
     int errno
     enum: EAGAIN
     enum: EDQUOT
+    enum: EINVAL
     enum: EIO
     enum: ENOMEM
     enum: ENOSPC
@@ -54,8 +55,15 @@ cdef enum:
     MDB_PAGE_NOTFOUND = -30797
     MDB_CORRUPTED = -30796
     MDB_PANIC = -30795
+    MDB_VERSION_MISMATCH = -30794
+    MDB_INVALID = -30793
     MDB_MAP_FULL = -30792
     MDB_TXN_FULL = -30788
+    MDB_CURSOR_FULL = -30787
+    MDB_INCOMPATIBLE = -30784
+    MDB_BAD_TXN = -30782
+    MDB_BAD_VALSIZE = -30781
+    MDB_BAD_DBI = -30780
 
 cdef int (*mdb_env_create)(void**) noexcept nogil
 cdef int (*mdb_env_open)(void*, const char*, unsigned int, unsigned int) noexcept nogil
@@ -66,6 +74,8 @@ cdef int (*mdb_env_info)(void*, MDB_envinfo*) noexcept nogil
 cdef int (*mdb_env_stat)(void*, MDB_stat*) noexcept nogil
 cdef int (*mdb_env_copyfd2)(void*, int, unsigned int) noexcept nogil
 cdef void (*mdb_env_close)(void*) noexcept nogil
+cdef int (*mdb_env_set_assert)(void*, void (*)(void*, const char*) noexcept nogil) noexcept nogil
+cdef int (*mdb_env_get_fd)(void*, int*) noexcept nogil
 cdef int (*mdb_reader_check)(void*, int*) noexcept nogil
 cdef int (*mdb_reader_list)(void*, int (*)(const char*, void*) noexcept, void*) noexcept nogil
 cdef int (*mdb_txn_begin)(void*, void*, unsigned int, void**) noexcept nogil
@@ -122,6 +132,8 @@ cdef int _load_lmdb() except -1:
     _resolve(library, b"env_stat", <void**>&mdb_env_stat)
     _resolve(library, b"env_copyfd2", <void**>&mdb_env_copyfd2)
     _resolve(library, b"env_close", <void**>&mdb_env_close)
+    _resolve(library, b"env_set_assert", <void**>&mdb_env_set_assert)
+    _resolve(library, b"env_get_fd", <void**>&mdb_env_get_fd)
     _resolve(library, b"reader_check", <void**>&mdb_reader_check)
     _resolve(library, b"reader_list", <void**>&mdb_reader_list)
     _resolve(library, b"txn_begin", <void**>&mdb_txn_begin)

@@ -199,23 +199,26 @@ cdef int gather_uids(Txn* t, uint64_t mailbox_id, bint only_deleted, Buffer* out
     cdef uint32_t uid
     cdef int rc
     out.length = 0
-    rc = mdb_cursor_open(t.txn, t.s.dbi[DB_MAIL], &cursor)
-    if rc:
-        return poison(t, rc)
     k_id(&k, T_MESSAGE, mailbox_id)
+    rc = fm_cursor_open(<void*>mdb_cursor_open, t.txn, t.s.dbi[DB_MAIL], &cursor)
+    if rc:
+        return poison_at(t, rc, &k)
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE)
+    rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_SET_RANGE)
     while rc == 0 and key.mv_size == 13 and memcmp(key.mv_data, k.b, 9) == 0:
+        if not record_fits(T_MESSAGE, 13, value.mv_data, value.mv_size):
+            rc = FM_DISORDER
+            break
         if not only_deleted or (<MessageRecord*>value.mv_data).flags & 8:
             uid = be32(<uint8_t*>key.mv_data + 9)
             if buffer_add(out, &uid, 4) < 0:
                 mdb_cursor_close(cursor)
                 return poison(t, ENOMEM)
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
+        rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_NEXT)
     mdb_cursor_close(cursor)
     if rc and rc != MDB_NOTFOUND:
-        return poison(t, rc)
+        return poison_at(t, rc, &k)
     return DONE
 
 

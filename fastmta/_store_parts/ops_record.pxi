@@ -209,6 +209,8 @@ cdef int pending_get(Txn* t, Body* body, Key* k, PendingRecord* pending) noexcep
         pending.format = FORMAT
         pending.incarnation = body.incarnation
         return DONE
+    if value.mv_size != sizeof(pending[0]):
+        return poison_at(t, FM_DISORDER, k)
     memcpy(pending, value.mv_data, sizeof(pending[0]))
     return DONE if pending.chunks == body.first_chunk else FAIL_IO
 

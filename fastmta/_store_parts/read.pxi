@@ -5,58 +5,108 @@ cdef extern from "Python.h":
     char* PyBytes_AS_STRING(object)
 
 
+cdef enum:
+    CURSORS = 4  # of one read, at most
+
+
 cdef inline bytes value_bytes(MDB_val* value):
     return PyBytes_FromStringAndSize(<const char*>value.mv_data, <Py_ssize_t>value.mv_size)
 
 
 @cython.final
 cdef class Reading:
-    """One read transaction, for as long as this object is alive; kept inside one call."""
+    """One read transaction, for as long as this object is alive; kept inside one call. It closes the cursors left open."""
 
     cdef Store store
     cdef void* txn
+    cdef MapBounds* map
+    cdef size_t txn_id
+    cdef void* opened[CURSORS]
+    cdef int cursors
 
     def __cinit__(self, Store store not None):
         self.store = store
+        self.map = &store.s.map
         self.txn = store._begin_read()
+        self.txn_id = mdb_txn_id(self.txn)
 
     def __dealloc__(self):
         if self.txn != NULL:
+            while self.cursors:
+                self.cursors -= 1
+                mdb_cursor_close(self.opened[self.cursors])
             self.store._end_read(self.txn)
 
     cdef void* cursor(self, int table) except NULL:
-        cdef void* cursor
-        cdef int rc = mdb_cursor_open(self.txn, self.store.s.dbi[database_of(table)], &cursor)
+        cdef void* cursor = NULL
+        cdef Key k
+        cdef int rc
+        if self.cursors >= CURSORS:
+            raise RuntimeError("too many cursors in one read")
+        rc = fm_cursor_open(<void*>mdb_cursor_open, self.txn, self.store.s.dbi[database_of(table)], &cursor)
         if rc:
-            raise StorageFailure(lmdb_error(rc))
+            k_start(&k, table)
+            self.failed(rc, &k)
+        self.opened[self.cursors] = cursor
+        self.cursors += 1
         return cursor
+
+    cdef void close_last(self) noexcept:
+        """Closes the cursor that was opened last."""
+        self.cursors -= 1
+        mdb_cursor_close(self.opened[self.cursors])
+
+    cdef int failed(self, int rc, Key* k) except -1:
+        """Raises what LMDB's error means; k is the place that was sought."""
+        if is_damage(rc):
+            self.store._damage(rc, k.b[0], k.b + 1, k.n - 1)
+        raise StorageFailure(read_error(rc))
 
     cdef bint get(self, Key* k, MDB_val* value) except -1:
         cdef MDB_val key
         cdef int rc
         key.mv_size = k.n
         key.mv_data = k.b
-        rc = mdb_get(self.txn, self.store.s.dbi[database_of(k.b[0])], &key, value)
+        rc = fm_get(<void*>mdb_get, self.map, self.txn_id, database_name[database_of(k.b[0])], self.txn,
+                    self.store.s.dbi[database_of(k.b[0])], &key, value)
         if rc == 0:
+            if not record_fits(k.b[0], k.n, value.mv_data, value.mv_size):
+                self.failed(FM_DISORDER, k)
             return True
         if rc == MDB_NOTFOUND:
             return False
-        raise StorageFailure(lmdb_error(rc))
+        self.failed(rc, k)
 
 
-cdef inline bint seek(void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
+cdef inline bint arrived(Reading reading, int rc, Key* k, size_t prefix, MDB_val* key, MDB_val* value) except -1:
+    """Whether a step of a cursor came to a record that shares k's first `prefix` bytes."""
+    cdef const uint8_t* at
+    if rc:
+        if rc == MDB_NOTFOUND:
+            return False
+        reading.failed(rc, k)
+    at = <const uint8_t*>key.mv_data
+    if key.mv_size < prefix or memcmp(at, k.b, prefix) != 0:
+        return False
+    if not record_fits(at[0], key.mv_size, value.mv_data, value.mv_size):
+        reading.store._damage(FM_DISORDER, at[0], at + 1, key.mv_size - 1)
+    return True
+
+
+cdef inline int step(Reading reading, void* cursor, int table, MDB_val* key, MDB_val* value, int op) noexcept:
+    return fm_cursor(<void*>mdb_cursor_get, reading.map, reading.txn_id, database_name[database_of(table)], cursor, key, value, op)
+
+
+cdef inline bint seek(Reading reading, void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) except -1:
     """To the first record at or after k that shares its first `prefix` bytes."""
     key.mv_size = k.n
     key.mv_data = k.b
-    if mdb_cursor_get(cursor, key, value, MDB_SET_RANGE):
-        return False
-    return key.mv_size >= prefix and memcmp(key.mv_data, k.b, prefix) == 0
+    return arrived(reading, step(reading, cursor, k.b[0], key, value, MDB_SET_RANGE), k, prefix, key, value)
 
 
-cdef inline bint following(void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
-    if mdb_cursor_get(cursor, key, value, MDB_NEXT):
-        return False
-    return key.mv_size >= prefix and memcmp(key.mv_data, k.b, prefix) == 0
+cdef inline bint following(Reading reading, void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) except -1:
+    """To the record behind `key`, which is where the cursor stands."""
+    return arrived(reading, step(reading, cursor, k.b[0], key, value, MDB_NEXT), k, prefix, key, value)
 
 
 cdef object read_record(Reading reading, int table, bytes key):
@@ -78,12 +128,12 @@ cdef list read_range(Reading reading, int table, bytes prefix, bytes start, Py_s
     k_given(&wanted, table, prefix, len(prefix))
     k_given(&first, table, max(prefix, start), len(max(prefix, start)))
     cursor = reading.cursor(table)
-    more = seek(cursor, &first, 1, &key, &value)
+    more = seek(reading, cursor, &first, 1, &key, &value)
     while (more and len(out) < limit and key.mv_size >= wanted.n
            and memcmp(key.mv_data, wanted.b, wanted.n) == 0):
         out.append((PyBytes_FromStringAndSize(<char*>key.mv_data + 1, key.mv_size - 1), value_bytes(&value)))
-        more = following(cursor, &wanted, 1, &key, &value)
-    mdb_cursor_close(cursor)
+        more = following(reading, cursor, &wanted, 1, &key, &value)
+    reading.close_last()
     return out
 
 
@@ -134,17 +184,18 @@ cdef list read_blobs_before(Reading reading, uint64_t blob_id, Py_ssize_t limit)
     cdef MDB_val key, value
     cdef Key k
     cdef list out = []
-    cdef int rc
+    cdef bint more
     k_id(&k, T_BLOB, blob_id)
-    rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV if seek(cursor, &k, 0, &key, &value) else MDB_LAST)
-    while rc == 0 and len(out) < limit:
+    more = seek(reading, cursor, &k, 0, &key, &value)
+    more = arrived(reading, step(reading, cursor, T_BLOB, &key, &value, MDB_PREV if more else MDB_LAST), &k, 0, &key, &value)
+    while more and len(out) < limit:
         if (<uint8_t*>key.mv_data)[0] != T_BLOB:
             if (<uint8_t*>key.mv_data)[0] < T_BLOB:
                 break
         elif key.mv_size == 9:
             out.append((be64(<uint8_t*>key.mv_data + 1), value_bytes(&value)))
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)
-    mdb_cursor_close(cursor)
+        more = arrived(reading, step(reading, cursor, T_BLOB, &key, &value, MDB_PREV), &k, 0, &key, &value)
+    reading.close_last()
     return out
 
 
@@ -180,8 +231,40 @@ cdef uint64_t free_pages(Reading reading) except? 0:
     return pages
 
 
+# --- whether bytes are those that were received: a blob's digest, chained over what is read in order from its beginning ---
+
+cdef inline Proof* proof_at(StoreState* s, uint64_t blob_id, uint64_t offset) noexcept nogil:
+    """The place where a blob's digest is gathered, begun anew by who reads from the beginning."""
+    cdef Proof* proof = &s.proofs[(blob_id ^ (blob_id >> 20)) % PROOFS]
+    if offset == 0 and (proof.blob_id != blob_id or proof.chunk != PROVED):
+        proof.blob_id = blob_id
+        proof.chunk = 0
+        proof.digest = 0
+    return proof if proof.blob_id == blob_id and proof.chunk != PROVED else NULL
+
+
+cdef inline void proof_chunk(Proof* proof, uint32_t chunk, MDB_val* value) noexcept nogil:
+    """A chunk has been handed out to its end."""
+    if proof != NULL and proof.chunk == chunk:
+        proof.digest = xxh64(value.mv_data, value.mv_size, proof.digest)
+        proof.chunk += 1
+
+
+cdef inline bint proof_end(Proof* proof, BlobMeta* meta, const char* tail) noexcept nogil:
+    """The last byte has been handed out: False where the digest is another than the one that was kept."""
+    cdef uint64_t digest
+    if proof == NULL or proof.chunk != meta.chunks:
+        return True
+    digest = xxh64(tail, meta.tail_length, proof.digest) if meta.tail_length else proof.digest
+    if digest != meta.digest:
+        proof.blob_id = 0
+        return False
+    proof.chunk = PROVED  # by this process: what is read again is the same page in memory, mostly
+    return True
+
+
 cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
-    """Copies up to n bytes of a blob from `offset`; -1 where the blob is gone."""
+    """Copies up to n bytes of a blob from `offset`; -1 where the blob is gone or being reaped."""
     cdef Key k
     cdef MDB_val key, value
     cdef BlobMeta meta
@@ -191,6 +274,7 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
     cdef uint32_t chunk
     cdef const char* tail
     cdef void* cursor = NULL
+    cdef Proof* proof
     k_id(&k, T_BLOB, blob_id)
     if not reading.get(&k, &value):
         return -1
@@ -199,37 +283,46 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
         return 0
     if <uint64_t>n > meta.size - offset:
         n = <Py_ssize_t>(meta.size - offset)
+    if meta.tail_length > meta.size:
+        reading.failed(FM_DISORDER, &k)
     # Every chunk but the last is full: a body flushes whole chunks, and its rest begins the next.
     chunk = <uint32_t>(offset // CHUNK)
     inside = <size_t>(offset % CHUNK)
     in_chunks = meta.size - meta.tail_length
     tail = <const char*>value.mv_data + sizeof(meta)
-    try:
-        if offset < in_chunks:
-            cursor = reading.cursor(T_BLOB)
-        while done < n:
-            if offset + done >= in_chunks:
-                memcpy(out + done, tail + (offset + done - in_chunks), n - done)
-                return n
-            k_id_n(&k, T_BLOB, blob_id, chunk)
-            if not seek(cursor, &k, k.n, &key, &value) or value.mv_size <= inside:
-                return -1
-            length = value.mv_size - inside
-            if length > <size_t>(n - done):
-                length = n - done
-            memcpy(out + done, <char*>value.mv_data + inside, length)
-            done += length
-            chunk += 1
-            inside = 0
-    finally:
-        if cursor != NULL:
-            mdb_cursor_close(cursor)
+    proof = proof_at(reading.store.s, blob_id, offset)
+    if offset < in_chunks:
+        cursor = reading.cursor(T_BLOB)
+    while done < n:
+        if offset + done >= in_chunks:
+            memcpy(out + done, tail + (offset + done - in_chunks), n - done)
+            done = n
+            break
+        k_id_n(&k, T_BLOB, blob_id, chunk)
+        if not seek(reading, cursor, &k, k.n, &key, &value) or value.mv_size <= inside:
+            if meta.refs:  # nobody deletes the chunks of a blob that something refers to
+                reading.failed(FM_DISORDER, &k)
+            done = -1
+            break
+        length = value.mv_size - inside
+        if length > <size_t>(n - done):
+            length = n - done
+        memcpy(out + done, <char*>value.mv_data + inside, length)
+        done += length
+        if inside + length == value.mv_size:
+            proof_chunk(proof, chunk, &value)
+        chunk += 1
+        inside = 0
+    if cursor != NULL:
+        reading.close_last()
+    if done == n and offset + n == meta.size and not proof_end(proof, &meta, tail):
+        reading.store._unlike(blob_id)
     return done
 
 
 cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
-                           uint64_t length):
-    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone."""
+                           uint64_t length, bint referred):
+    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone. `referred`: it cannot be."""
     cdef BlobMeta meta
     cdef Key k
     cdef MDB_val value
@@ -238,6 +331,8 @@ cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_le
     cdef bytes out
     k_id(&k, T_BLOB, blob_id)
     if not reading.get(&k, &value):
+        if referred:
+            reading.failed(FM_DISORDER, &k)
         return None
     memcpy(&meta, value.mv_data, sizeof(meta))
     size = prefix_length + meta.size
@@ -256,7 +351,7 @@ cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_le
 
 def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
     """Bytes of a blob, a copy; b"" at its end, None where it is gone."""
-    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length)
+    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, False)
 
 
 def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length):
@@ -270,7 +365,7 @@ def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64
         return None
     memcpy(&message, value.mv_data, sizeof(message))
     return part_of_message(reading, <char*>value.mv_data + sizeof(message) + message.keywords_length,
-                           message.prefix_length, message.blob_id, offset, length)
+                           message.prefix_length, message.blob_id, offset, length, True)
 
 
 def blob_meta(bytes record not None):

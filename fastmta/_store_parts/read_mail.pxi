@@ -35,16 +35,19 @@ cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
     MDB_val found
     MDB_val value
     uint32_t uid
+    void* reading  # the Reading, which outlives the walk
     int state  # 0 not placed, 1 on `uid`, 2 past the last
 
 
-cdef void walk_start(Walk* walk, void* cursor, int table, uint64_t mailbox_id) noexcept nogil:
-    walk.cursor = cursor
+cdef int walk_start(Walk* walk, Reading reading, int table, uint64_t mailbox_id) except -1:
+    walk.reading = <void*>reading
+    walk.cursor = reading.cursor(table)
     walk.state = 0
     k_id_n(&walk.key, table, mailbox_id, 0)
+    return 0
 
 
-cdef bint walk_place(Walk* walk, bint found) noexcept nogil:
+cdef inline bint walk_place(Walk* walk, bint found) noexcept:
     if found:
         walk.uid = be32(<uint8_t*>walk.found.mv_data + 9)
         walk.state = 1
@@ -53,16 +56,16 @@ cdef bint walk_place(Walk* walk, bint found) noexcept nogil:
     return found
 
 
-cdef bint walk_next(Walk* walk) noexcept nogil:
+cdef bint walk_next(Walk* walk) except -1:
     """To the first row, then to each following one."""
     if walk.state == 0:
-        return walk_place(walk, seek(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+        return walk_place(walk, seek(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
     if walk.state == 2:
         return False
-    return walk_place(walk, following(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+    return walk_place(walk, following(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
 
 
-cdef bint walk_to(Walk* walk, uint32_t uid) noexcept nogil:
+cdef bint walk_to(Walk* walk, uint32_t uid) except -1:
     """To the row of `uid`; a step where it is the next one, else a search."""
     if walk.state == 1 and walk.uid < uid:
         walk_next(walk)
@@ -71,8 +74,19 @@ cdef bint walk_to(Walk* walk, uint32_t uid) noexcept nogil:
     if walk.state == 0 or (walk.state == 1 and walk.uid < uid) or (walk.state >= 1 and walk.uid > uid) or walk.state == 2:
         walk.key.n = 9
         k_u32(&walk.key, uid)
-        walk_place(walk, seek(walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+        walk_place(walk, seek(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
     return walk.state == 1 and walk.uid == uid
+
+
+cdef int require_all(Reading reading, uint64_t mailbox_id, uint64_t counted) except -1:
+    """A mailbox whose record counts other messages than there are rows has lost some: that is not an answer."""
+    cdef Key k
+    cdef MDB_val value
+    k_id(&k, T_MAILBOX, mailbox_id)
+    if reading.get(&k, &value) and (<MailboxRecord*>value.mv_data).exists != counted:
+        k_id(&k, T_MESSAGE, mailbox_id)
+        reading.failed(FM_DISORDER, &k)
+    return 0
 
 
 cdef object uint_array(str kind, Buffer* buffer):
@@ -114,7 +128,7 @@ def usage_fields(bytes record):
     return usage.bytes, usage.messages, usage.quota, usage.list_version
 
 
-cdef bint walk_after(Walk* walk, uint32_t uid) noexcept nogil:
+cdef bint walk_after(Walk* walk, uint32_t uid) except -1:
     """To the first row above `uid`; False where there is none."""
     if uid == 0:
         return walk_next(walk)
@@ -130,20 +144,17 @@ def mailbox_uids(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py
     cdef Walk walk
     cdef Buffer out
     cdef bint more
-    cdef bint short_of_memory = False
     memset(&out, 0, sizeof(out))
-    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
-    more = walk_after(&walk, after)
-    while more and limit:
-        if buffer_add(&out, &walk.uid, 4) < 0:
-            short_of_memory = True
-            break
-        limit -= 1
-        more = walk_next(&walk)
-    mdb_cursor_close(walk.cursor)
+    walk_start(&walk, reading, T_MESSAGE, mailbox_id)
     try:
-        if short_of_memory:
-            raise MemoryError
+        more = walk_after(&walk, after)
+        while more and limit:
+            if buffer_add(&out, &walk.uid, 4) < 0:
+                raise MemoryError
+            limit -= 1
+            more = walk_next(&walk)
+        if not more and after == 0:
+            require_all(reading, mailbox_id, out.length // 4)
         return uint_array("I", &out)
     finally:
         buffer_free(&out)
@@ -161,7 +172,7 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0,
     cdef int i, failed = 0
     cdef bytes known = b""
     memset(out, 0, sizeof(out))
-    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
+    walk_start(&walk, reading, T_MESSAGE, mailbox_id)
     try:
         more = walk_after(&walk, after)
         while more and limit:
@@ -178,10 +189,11 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0,
                     keywords.add(words)
             limit -= 1
             more = walk_next(&walk)
+        if not more and after == 0:
+            require_all(reading, mailbox_id, out[0].length // 4)
         return (uint_array("I", &out[0]), uint_array("I", &out[1]), uint_array("Q", &out[2]), uint_array("I", &out[3]),
                 keywords)
     finally:
-        mdb_cursor_close(walk.cursor)
         for i in range(4):
             buffer_free(&out[i])
 
@@ -204,18 +216,16 @@ def message_rows(Store store not None, uint64_t mailbox_id, uids):
     cdef Py_ssize_t i
     if uids is not None and len(uids) == 0:
         return out
-    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
-    try:
-        if uids is None:
-            while walk_next(&walk):
+    walk_start(&walk, reading, T_MESSAGE, mailbox_id)
+    if uids is None:
+        while walk_next(&walk):
+            out.append(message_tuple(walk.uid, &walk.value))
+        require_all(reading, mailbox_id, len(out))
+    else:
+        wanted = uids
+        for i in range(wanted.shape[0]):
+            if walk_to(&walk, wanted[i]):
                 out.append(message_tuple(walk.uid, &walk.value))
-        else:
-            wanted = uids
-            for i in range(wanted.shape[0]):
-                if walk_to(&walk, wanted[i]):
-                    out.append(message_tuple(walk.uid, &walk.value))
-    finally:
-        mdb_cursor_close(walk.cursor)
     return out
 
 
@@ -279,31 +289,29 @@ def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_mo
     if since_modseq == 0xFFFFFFFFFFFFFFFFu:
         return rows, array("I"), 0
     cursor = reading.cursor(T_CHANGE)
-    try:
-        for kind in range(2):
-            left = limit
-            last = 0
-            k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
-            more = seek(cursor, &k, 10, &key, &value)
-            while more:
-                modseq = be64(<uint8_t*>key.mv_data + 10)
-                uid = be32(<uint8_t*>key.mv_data + 18)
-                if left == 0 and modseq != last:
-                    cut = last if cut == 0 or last < cut else cut
-                    break
-                if left > 0:
-                    left -= 1
-                last = modseq
-                if kind:
-                    gone.append(uid)
-                    gone_modseqs.append(modseq)
-                else:
-                    k_id_n(&row, T_MESSAGE, mailbox_id, uid)
-                    if reading.get(&row, &value):
-                        rows.append(message_tuple(uid, &value))
-                more = following(cursor, &k, 10, &key, &value)
-    finally:
-        mdb_cursor_close(cursor)
+    for kind in range(2):
+        left = limit
+        last = 0
+        k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
+        more = seek(reading, cursor, &k, 10, &key, &value)
+        while more:
+            modseq = be64(<uint8_t*>key.mv_data + 10)
+            uid = be32(<uint8_t*>key.mv_data + 18)
+            if left == 0 and modseq != last:
+                cut = last if cut == 0 or last < cut else cut
+                break
+            if left > 0:
+                left -= 1
+            last = modseq
+            if kind:
+                gone.append(uid)
+                gone_modseqs.append(modseq)
+            else:
+                k_id_n(&row, T_MESSAGE, mailbox_id, uid)
+                if not reading.get(&row, &value):  # a message's change row leaves with it
+                    reading.failed(FM_DISORDER, &row)
+                rows.append(message_tuple(uid, &value))
+            more = following(reading, cursor, &k, 10, &key, &value)
     if cut:
         rows = [each for each in rows if each[4] <= cut]
         gone = [each for each, at in zip(gone, gone_modseqs) if at <= cut]
@@ -367,24 +375,31 @@ cdef int put_flags(Buffer* out, uint32_t flags, const char* keywords, size_t key
     return failed | buffer_add(out, b") ", 2)
 
 
-cdef int put_structure(Buffer* out, int items, MDB_val* record) noexcept nogil:
-    """The wire bytes that were computed at arrival; NIL where the record is missing or damaged."""
+cdef int put_structure(Buffer* out, int items, Walk* structures, uint32_t uid) except -1:
+    """The wire bytes that were computed at arrival."""
     cdef uint32_t lengths[4]
-    cdef const char* at = NULL
+    cdef const char* at
     cdef int failed = 0
-    memset(lengths, 0, sizeof(lengths))
-    if record.mv_size >= 16:
-        memcpy(lengths, record.mv_data, 16)
-        at = <const char*>record.mv_data + 16
-        if <uint64_t>lengths[0] + lengths[1] + lengths[2] > record.mv_size - 16:
-            memset(lengths, 0, sizeof(lengths))
+    cdef bint found = walk_to(structures, uid)
+    if not found or structures.value.mv_size < 16:
+        wrong_structure(structures, uid)
+    memcpy(lengths, structures.value.mv_data, 16)
+    at = <const char*>structures.value.mv_data + 16
+    if <uint64_t>lengths[0] + lengths[1] + lengths[2] > structures.value.mv_size - 16:
+        wrong_structure(structures, uid)
     if items & ITEM_ENVELOPE:
         failed |= put_part(out, b"ENVELOPE ", at, lengths[0])
     if items & ITEM_BODY:
         failed |= put_part(out, b"BODY ", at + lengths[0], lengths[1])
     if items & ITEM_BODYSTRUCTURE:
         failed |= put_part(out, b"BODYSTRUCTURE ", at + lengths[0] + lengths[1], lengths[2])
-    return failed
+    return failed & 1
+
+
+cdef int wrong_structure(Walk* structures, uint32_t uid) except -1:
+    structures.key.n = 9
+    k_u32(&structures.key, uid)
+    (<Reading>structures.reading).failed(FM_DISORDER, &structures.key)
 
 
 cdef int put_part(Buffer* out, const char* name, const char* data, size_t n) noexcept nogil:
@@ -393,36 +408,46 @@ cdef int put_part(Buffer* out, const char* name, const char* data, size_t n) noe
     return failed | buffer_add(out, b" ", 1)
 
 
-cdef int put_whole(Buffer* out, void* blobs, MessageRecord* message, const char* prefix) noexcept nogil:
-    """BODY[] with all of a message as a literal; NIL where its bytes are not all there."""
+cdef int put_whole(Buffer* out, Reading reading, void* blobs, MessageRecord* message, const char* prefix) except -1:
+    """BODY[] with all of a message as a literal."""
     cdef Key k
     cdef MDB_val key, value
     cdef BlobMeta meta
     cdef const char* tail
-    cdef size_t start = out.length, body
+    cdef size_t body
     cdef uint32_t i
+    cdef Proof* proof
     cdef int failed = put_number(out, b"BODY[] {", message.size, b"}\r\n")
     body = out.length
     failed |= buffer_room(out, message.size + 1) or buffer_add(out, prefix, message.prefix_length)
+    if failed:
+        return 1
     k_id(&k, T_BLOB, message.blob_id)
-    if not failed and seek(blobs, &k, 9, &key, &value) and key.mv_size == 9:
-        memcpy(&meta, value.mv_data, sizeof(meta))
-        tail = <const char*>value.mv_data + sizeof(meta)
-        for i in range(meta.chunks):
-            if not following(blobs, &k, 9, &key, &value):
-                break
-            failed |= buffer_add(out, value.mv_data, value.mv_size)
-        failed |= buffer_add(out, tail, meta.tail_length)
-    if not failed and out.length - body != message.size:
-        out.length = start
-        return buffer_add(out, b"BODY[] NIL ", 11)
-    return failed | buffer_add(out, b" ", 1)
+    if not seek(reading, blobs, &k, 9, &key, &value) or key.mv_size != 9:
+        reading.failed(FM_DISORDER, &k)
+    memcpy(&meta, value.mv_data, sizeof(meta))
+    tail = <const char*>value.mv_data + sizeof(meta)
+    proof = proof_at(reading.store.s, message.blob_id, 0)
+    for i in range(meta.chunks):
+        if (not following(reading, blobs, &k, 9, &key, &value)
+                or out.length - body + value.mv_size + meta.tail_length > message.size):
+            reading.failed(FM_DISORDER, &k)
+        failed |= buffer_add(out, value.mv_data, value.mv_size)
+        proof_chunk(proof, i, &value)
+    failed |= buffer_add(out, tail, meta.tail_length)
+    if failed:
+        return 1
+    if out.length - body != message.size:
+        reading.failed(FM_DISORDER, &k)
+    if not proof_end(proof, &meta, tail):
+        reading.store._unlike(message.blob_id)
+    return 1 if buffer_add(out, b" ", 1) else 0
 
 
 cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, void* blobs,
-                  bint recent) noexcept nogil:
+                  bint recent) except -1:
+    """1: no memory."""
     cdef MessageRecord message
-    cdef MDB_val nothing
     cdef int failed
     memcpy(&message, messages.value.mv_data, sizeof(message))
     failed = put_number(out, b"* ", seq, b" FETCH (")
@@ -436,16 +461,15 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
     if items & ITEM_SIZE:
         failed |= put_number(out, b"RFC822.SIZE ", message.size, b" ")
     if items & (ITEM_ENVELOPE | ITEM_BODY | ITEM_BODYSTRUCTURE):
-        nothing.mv_size = 0
-        failed |= put_structure(out, items, &structures.value if walk_to(structures, messages.uid) else &nothing)
+        failed |= put_structure(out, items, structures, messages.uid)
     if items & ITEM_MODSEQ:
         failed |= put_number(out, b"MODSEQ (", message.modseq, b") ")
     if items & ITEM_WHOLE:
-        failed |= put_whole(out, blobs, &message,
+        failed |= put_whole(out, <Reading>messages.reading, blobs, &message,
                             <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
     if failed == 0 and out.data[out.length - 1] == c' ':
         out.length -= 1
-    return failed | buffer_add(out, b")\r\n", 3)
+    return 1 if failed or buffer_add(out, b")\r\n", 3) else 0
 
 
 def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items, Py_ssize_t start, size_t max_bytes,
@@ -463,27 +487,22 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     cdef Walk messages, structures
     cdef void* blobs
     cdef Buffer out
-    cdef int failed = 0
     if start < 0:
         raise ValueError("start is negative")
     reading = Reading(store)
     memset(&out, 0, sizeof(out))
-    walk_start(&messages, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
-    walk_start(&structures, reading.cursor(T_ENVELOPE), T_ENVELOPE, mailbox_id)
+    walk_start(&messages, reading, T_MESSAGE, mailbox_id)
+    walk_start(&structures, reading, T_ENVELOPE, mailbox_id)
     blobs = reading.cursor(T_BLOB)
     stop = min(count, start + FETCH_ROWS)  # of messages that are gone there may be many, and they make no line
-    while i < stop and out.length < max_bytes and not failed:
-        if walk_to(&messages, wanted[i]):
-            if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
-                break
-            failed = put_line(&out, numbers[i], items, &messages, &structures, blobs, wanted[i] >= recent_from)
-        i += 1
-    mdb_cursor_close(blobs)
-    mdb_cursor_close(messages.cursor)
-    mdb_cursor_close(structures.cursor)
     try:
-        if failed:
-            raise MemoryError
+        while i < stop and out.length < max_bytes:
+            if walk_to(&messages, wanted[i]):
+                if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
+                    break
+                if put_line(&out, numbers[i], items, &messages, &structures, blobs, wanted[i] >= recent_from):
+                    raise MemoryError
+            i += 1
         return out.data[: out.length], i
     finally:
         buffer_free(&out)
@@ -498,17 +517,15 @@ def mailbox_list(Store store not None, uint64_t account_id):
     cdef uint64_t mailbox_id
     cdef list out = []
     cdef bint more
-    try:
-        k_id(&k, T_MAILBOX_NAME, account_id)
-        more = seek(cursor, &k, 9, &key, &value)
-        while more:
-            memcpy(&mailbox_id, value.mv_data, 8)
-            k_id(&row, T_MAILBOX, mailbox_id)
-            if reading.get(&row, &value):
-                out.append((mailbox_id, value_bytes(&value)))
-            more = following(cursor, &k, 9, &key, &value)
-    finally:
-        mdb_cursor_close(cursor)
+    k_id(&k, T_MAILBOX_NAME, account_id)
+    more = seek(reading, cursor, &k, 9, &key, &value)
+    while more:
+        memcpy(&mailbox_id, value.mv_data, 8)
+        k_id(&row, T_MAILBOX, mailbox_id)
+        if not reading.get(&row, &value):
+            reading.failed(FM_DISORDER, &row)
+        out.append((mailbox_id, value_bytes(&value)))
+        more = following(reading, cursor, &k, 9, &key, &value)
     return out
 
 

@@ -62,18 +62,22 @@ cdef object load_message(Reading reading, uint64_t queue_id, numbers):
                 recipients.append(recipient_tuple(queue_id, n, <char*>value.mv_data, value.mv_size))
         return message, recipients
     cursor = reading.cursor(T_QUEUE)
-    try:
-        if not seek(cursor, &k, 9, &key, &value) or key.mv_size != 9:
-            return None
+    more = seek(reading, cursor, &k, 9, &key, &value)
+    if more and key.mv_size == 9:
         message = queue_fields(value_bytes(&value))
-        more = following(cursor, &k, 9, &key, &value)
+        more = following(reading, cursor, &k, 9, &key, &value)
         while more:
             recipients.append(recipient_tuple(queue_id, be32(<uint8_t*>key.mv_data + 9), <char*>value.mv_data,
                                               value.mv_size))
-            more = following(cursor, &k, 9, &key, &value)
-    finally:
-        mdb_cursor_close(cursor)
-    return message, recipients
+            more = following(reading, cursor, &k, 9, &key, &value)
+        if len(recipients) != message[1]:
+            reading.failed(FM_DISORDER, &k)
+    elif more:  # recipients without their message
+        reading.failed(FM_DISORDER, &k)
+    else:
+        message = None
+    reading.close_last()
+    return None if message is None else (message, recipients)
 
 
 def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t limit, bytes after not None):
@@ -89,42 +93,39 @@ def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t
     cdef const uint8_t* at
     cdef Key start
     cdef list out = []
-    cdef int lane, turn, opened = 0
+    cdef int lane, turn
     cdef bint any_left = True
     if after and len(after) != LANES * POSITION:
         raise ValueError("not a position in the schedule")
     if len(hop) > HOP_MAX:
         raise ValueError("a hop has at most 200 bytes")
-    try:
+    for lane in range(LANES):
+        cursors[lane] = reading.cursor(T_SCHEDULE)
+        k_schedule(&prefix[lane], hop, len(hop), lane)
+        start = prefix[lane]
+        if after:
+            memcpy(start.b + start.n, <const char*>after + lane * POSITION, POSITION)
+            start.n += POSITION
+        more[lane] = seek(reading, cursors[lane], &start, prefix[lane].n, &keys[lane], &value)
+        if more[lane] and after and memcmp(keys[lane].mv_data, start.b, start.n) == 0:
+            more[lane] = following(reading, cursors[lane], &prefix[lane], prefix[lane].n, &keys[lane], &value)
+    base = prefix[0].n
+    while any_left and len(out) < limit:
+        any_left = False
         for lane in range(LANES):
-            cursors[lane] = reading.cursor(T_SCHEDULE)
-            opened += 1
-            k_schedule(&prefix[lane], hop, len(hop), lane)
-            start = prefix[lane]
-            if after:
-                memcpy(start.b + start.n, <const char*>after + lane * POSITION, POSITION)
-                start.n += POSITION
-            more[lane] = seek(cursors[lane], &start, prefix[lane].n, &keys[lane], &value)
-            if more[lane] and after and memcmp(keys[lane].mv_data, start.b, start.n) == 0:
-                more[lane] = following(cursors[lane], &prefix[lane], prefix[lane].n, &keys[lane], &value)
-        base = prefix[0].n
-        while any_left and len(out) < limit:
-            any_left = False
-            for lane in range(LANES):
-                for turn in range(lane_weight[lane]):
-                    if not more[lane] or len(out) >= limit:
-                        break
-                    at = <const uint8_t*>keys[lane].mv_data + base
-                    due = <int64_t>be64(at)
-                    if due > now_ms:
-                        more[lane] = False
-                        break
-                    out.append((due, lane, be64(at + 8), be32(at + 16)))
-                    more[lane] = following(cursors[lane], &prefix[lane], base, &keys[lane], &value)
-                    any_left = True
-    finally:
-        for lane in range(opened):
-            mdb_cursor_close(cursors[lane])
+            for turn in range(lane_weight[lane]):
+                if not more[lane] or len(out) >= limit:
+                    break
+                if keys[lane].mv_size != base + POSITION:
+                    reading.failed(FM_DISORDER, &prefix[lane])
+                at = <const uint8_t*>keys[lane].mv_data + base
+                due = <int64_t>be64(at)
+                if due > now_ms:
+                    more[lane] = False
+                    break
+                out.append((due, lane, be64(at + 8), be32(at + 16)))
+                more[lane] = following(reading, cursors[lane], &prefix[lane], base, &keys[lane], &value)
+                any_left = True
     return out
 
 
@@ -148,21 +149,20 @@ def hops_due(Store store not None, partitions, int64_t now_ms, Py_ssize_t limit)
     cdef int64_t due
     cdef Py_ssize_t n
     cdef bint more
-    try:
-        for partition in partitions:
-            k_start(&k, T_HOP)
-            k_u8(&k, partition)
-            more = seek(cursor, &k, 2, &key, &value)
-            n = 0
-            while more and n < limit:
-                due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
-                if due > now_ms:
-                    break
-                out.append((due, (<char*>key.mv_data + 10)[: key.mv_size - 10]))
-                n += 1
-                more = following(cursor, &k, 2, &key, &value)
-    finally:
-        mdb_cursor_close(cursor)
+    for partition in partitions:
+        k_start(&k, T_HOP)
+        k_u8(&k, partition)
+        more = seek(reading, cursor, &k, 2, &key, &value)
+        n = 0
+        while more and n < limit:
+            if key.mv_size < 10:
+                reading.failed(FM_DISORDER, &k)
+            due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
+            if due > now_ms:
+                break
+            out.append((due, (<char*>key.mv_data + 10)[: key.mv_size - 10]))
+            n += 1
+            more = following(reading, cursor, &k, 2, &key, &value)
     out.sort()
     return out[:limit]
 
@@ -174,16 +174,15 @@ def hops_next_due(Store store not None, partitions):
     cdef Key k
     cdef MDB_val key, value
     cdef int64_t due, earliest = NEVER
-    try:
-        for partition in partitions:
-            k_start(&k, T_HOP)
-            k_u8(&k, partition)
-            if seek(cursor, &k, 2, &key, &value):
-                due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
-                if due < earliest:
-                    earliest = due
-    finally:
-        mdb_cursor_close(cursor)
+    for partition in partitions:
+        k_start(&k, T_HOP)
+        k_u8(&k, partition)
+        if seek(reading, cursor, &k, 2, &key, &value):
+            if key.mv_size < 10:
+                reading.failed(FM_DISORDER, &k)
+            due = <int64_t>be64(<uint8_t*>key.mv_data + 2)
+            if due < earliest:
+                earliest = due
     return None if earliest == NEVER else earliest
 
 

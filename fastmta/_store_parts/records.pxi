@@ -58,6 +58,11 @@ cdef inline int database_of(int table) noexcept nogil:
     return DB_DIRECTORY
 
 
+cdef const char* database_name[DATABASES]
+database_name[DB_BLOB] = b"blob"
+database_name[DB_QUEUE] = b"queue"
+database_name[DB_MAIL] = b"mail"
+database_name[DB_DIRECTORY] = b"directory"
 DATABASE_NAMES = (b"blob", b"queue", b"mail", b"directory")
 TABLE_BLOB = T_BLOB
 TABLE_QUEUE = T_QUEUE

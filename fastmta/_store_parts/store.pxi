@@ -6,6 +6,9 @@ _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0
 _open_here = set()  # identities (device, inode) of the environments that this process has open
 
 SCHEMA = b"1"
+TABLE_NAMES = ("", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
+               "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
+               "subscription", "usage", "alias", "pending", "trash", "meta")
 
 
 cdef inline void eventfd_drain(int fd) noexcept nogil:
@@ -32,6 +35,7 @@ cdef class Store:
         self._lock_fd = -1
         self._congested = set()
         self._pending_limit = 64 * 1024 * 1024
+        self.damage = ""
         self.path = os.fspath(path)
         self.slot = slot
         if create:
@@ -54,7 +58,12 @@ cdef class Store:
         if map_size_bytes == 0:
             volume = os.statvfs(self.path)
             map_size_bytes = max(64 << 30, volume.f_frsize * volume.f_blocks)
-        self._open_environment(map_size_bytes, sync)
+        rc = fm_install()
+        if rc:
+            raise OSError(rc, "sigaction")
+        self._map_size = map_size_bytes
+        self._sync = sync
+        self._open_environment(False)
         self._device, self._inode = info.st_dev, info.st_ino
         _open_here.add((self._device, self._inode))
         self._read_test_variables()
@@ -73,40 +82,116 @@ cdef class Store:
             if kind is not None:
                 raise StorageFailure(f"{self.path} lies on {kind}: the store needs a local file system")
 
-    def _open_environment(self, size_t map_size_bytes, bint sync):
+    cdef int _open_environment(self, bint again) except -1:
         cdef void* txn = NULL
         cdef int i, rc, dead
         cdef bytes name = os.fsencode(self.path)
         cdef unsigned int flags = MDB_NOTLS | MDB_NORDAHEAD
-        if not sync:
+        if not self._sync:
             flags |= MDB_NOSYNC
         rc = mdb_env_create(&self.s.env)
         if rc == 0:
-            rc = mdb_env_set_mapsize(self.s.env, map_size_bytes)
+            rc = mdb_env_set_mapsize(self.s.env, self._map_size)
         if rc == 0:
             rc = mdb_env_set_maxdbs(self.s.env, DATABASES)
         if rc == 0:
             rc = mdb_env_set_maxreaders(self.s.env, 1024)
         if rc == 0:
+            rc = mdb_env_set_assert(self.s.env, fm_on_assert)
+        if rc == 0:
             rc = mdb_env_open(self.s.env, name, flags, 0o600)
         if rc == 0:
             rc = mdb_reader_check(self.s.env, &dead)
         if rc == 0:
-            rc = mdb_txn_begin(self.s.env, NULL, 0, &txn)
+            rc = self._measure()
+        if rc == 0:
+            # A full disk must not keep the store from being opened anew: its databases are there.
+            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
         if rc == 0:
             for i in range(DATABASES):
-                rc = mdb_dbi_open(txn, <const char*><bytes>DATABASE_NAMES[i], MDB_CREATE, &self.s.dbi[i])
+                rc = fm_open(<void*>mdb_dbi_open, txn, <const char*><bytes>DATABASE_NAMES[i], 0 if again else MDB_CREATE,
+                             &self.s.dbi[i])
                 if rc:
                     break
-            if rc:
+            if rc == FM_TORN:
+                pass
+            elif rc:
                 mdb_txn_abort(txn)
             else:
                 rc = mdb_txn_commit(txn)
+        if rc == 0:
+            return 0
+        if self.s.env != NULL:
+            mdb_env_close(self.s.env)
+        self.s.env = NULL
+        if is_damage(rc) or rc == MDB_VERSION_MISMATCH:
+            raise StoreUnreadable(f"{self.path}/data.mdb cannot be opened: {read_error(rc)}; save what can be read with "
+                                  "fastmta store salvage")
+        raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
+
+    cdef int _measure(self) except -1:
+        """Where the map lies (LMDB does not tell) and how long the file is; 0 or LMDB's error."""
+        cdef MDB_stat stat
+        cdef int rc = mdb_env_stat(self.s.env, &stat)
+        if rc == 0:
+            rc = mdb_env_get_fd(self.s.env, &self.s.map.fd)
         if rc:
-            if self.s.env != NULL:
-                mdb_env_close(self.s.env)
-            self.s.env = NULL
-            raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
+            return rc
+        self.s.map.page = stat.ms_psize
+        self.s.map.bytes = 0
+        file = os.fstat(self.s.map.fd)
+        with open("/proc/self/maps", "rb") as maps:
+            for line in maps:
+                words = line.split(None, 5)
+                if (words[4] == b"%d" % file.st_ino and int(words[2], 16) == 0
+                        and words[3] == b"%02x:%02x" % (os.major(file.st_dev), os.minor(file.st_dev))):
+                    self.s.map.base = <const char*><uintptr_t>int(words[0].partition(b"-")[0], 16)
+                    return 0
+        raise StorageFailure(f"{self.path}/data.mdb is not among the maps of this process")
+
+    cdef bint _heal(self) except -1:
+        """Opens the environment anew after the committer has ended, in this process and without a session noticing.
+
+        False where somebody reads meanwhile: it is tried again with the next read, unit or dispatch.
+        """
+        if not self.s.heal or self.s.env == NULL:
+            return True
+        if self._reading or self._readers:
+            return False
+        with nogil:
+            pthread_join(self.s.thread, NULL)
+        if self._reader != NULL:
+            mdb_txn_abort(self._reader)
+            self._reader = NULL
+        mdb_env_close(self.s.env)
+        self.s.env = NULL
+        try:
+            self._open_environment(True)
+        except StorageFailure:
+            self.s.failed = EIO  # the old way: another process tries
+        self.heals += 1
+        self.s.heal = 0
+        self._run_thread()
+        return True
+
+    cdef int _damage(self, int rc, int table, const uint8_t* key, size_t n) except -1:
+        """Raises StoreDamaged, which the owner of the store is told of first."""
+        cdef bytes place = (<const char*>key)[: n if n < DAMAGE_KEY else DAMAGE_KEY]
+        self._tell_damage(StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), True)
+
+    cdef int _unlike(self, uint64_t blob_id) except -1:
+        """The bytes of a blob that was handed out are not those that were received."""
+        self._tell_damage(StoreDamaged("blob", blob_id.to_bytes(8, "big"), "the digest of the message's bytes is wrong"), False)
+        return 0
+
+    def _tell_damage(self, error, bint raising):
+        self.damages += 1
+        if not self.damage:
+            self.damage = str(error)
+        if self.on_damage is not None:
+            self.on_damage(error)
+        if raising:
+            raise error
 
     def _read_test_variables(self):
         name, _, count = os.environ.get("FASTMTA_CRASH_AT", "").partition(":")
@@ -123,12 +208,17 @@ cdef class Store:
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
         pthread_cond_init(&self.s.wake, &attributes)
         pthread_cond_init(&self.s.finished, NULL)
+        self._run_thread()
+
+    cdef int _run_thread(self) except -1:
         cdef int rc = pthread_create(&self.s.thread, NULL, committer_main, self.s)
         if rc:
-            mdb_env_close(self.s.env)
+            if self.s.env != NULL:
+                mdb_env_close(self.s.env)
             self.s.env = NULL
             _open_here.discard((self._device, self._inode))
             raise OSError(rc, "cannot start the committer's thread")
+        return 0
 
     def _prepare(self):
         """The schema's version, this process's lock as a writer of pending chunks, and the chunks of writers that died."""
@@ -140,11 +230,11 @@ cdef class Store:
             self.commit_sync(unit)
             found = self.get(T_META, b"schema")
         if found != SCHEMA:
-            raise StorageFailure(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
+            raise StoreUnreadable(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
         self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.s.volume_fd = self._lock_fd
         dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
-                if not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
+                if len(value) == sizeof(PendingRecord) and not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
         for start in range(0, len(dead), 1000):
             unit = self.new_unit()
             for key in dead[start : start + 1000]:
@@ -187,13 +277,15 @@ cdef class Store:
             pthread_cond_signal(&self.s.wake)
             pthread_mutex_unlock(&self.s.mutex)
             pthread_join(self.s.thread, NULL)
+            fail_rest(self.s)
         return 0
 
     cdef int _close_environment(self) except -1:
         if self._reader != NULL:
             mdb_txn_abort(self._reader)
             self._reader = NULL
-        mdb_env_close(self.s.env)
+        if self.s.env != NULL:
+            mdb_env_close(self.s.env)
         self.s.env = NULL
         _open_here.discard((self._device, self._inode))
         if self._lock_fd >= 0:
@@ -209,6 +301,7 @@ cdef class Store:
                 self._close_environment()
             buffer_free(&self.s.done_touched)
             buffer_free(&self.s.done_hops)
+            free(self.s.map.seen)
             free(self.s)
         if self.event_fd >= 0:
             c_close(self.event_fd)
@@ -268,7 +361,9 @@ cdef class Store:
         cdef CUnit* u = unit.u
         if unit.submitted:
             raise RuntimeError("the unit was submitted already")
-        if s.env == NULL or s.stopping:
+        if s.heal:
+            self._heal()
+        if (s.env == NULL and not s.failed) or s.stopping:
             raise StorageFailure("the store is closed")
         if unit.store is not self:
             raise RuntimeError("the unit belongs to another store")
@@ -293,11 +388,16 @@ cdef class Store:
         """Submits and waits, with the GIL released, until the unit is committed or not; returns it."""
         cdef CUnit* u = unit.u
         self._submit(unit, 1)
-        with nogil:
-            pthread_mutex_lock(&self.s.mutex)
-            while not u.finished:
-                pthread_cond_wait(&self.s.finished, &self.s.mutex)
-            pthread_mutex_unlock(&self.s.mutex)
+        while not u.finished:
+            with nogil:
+                pthread_mutex_lock(&self.s.mutex)
+                while not u.finished and not self.s.heal:
+                    pthread_cond_wait(&self.s.finished, &self.s.mutex)
+                pthread_mutex_unlock(&self.s.mutex)
+            if self.s.heal and not self._heal():
+                raise StorageFailure("the store has to be opened anew and is being read")
+        if self.s.heal:
+            self._heal()
         Py_DECREF(unit)
         self._let_go(unit)
         return unit
@@ -324,8 +424,12 @@ cdef class Store:
         cdef Buffer touched, hops
         cdef object error = None
         cdef StoreState* s = self.s
-        if s.env == NULL:
+        if s.env == NULL and not s.failed:
             return
+        if s.heal:
+            self._heal()
+        if s.damages:
+            self._tell_of_committer()
         pthread_mutex_lock(&s.mutex)
         u = s.done_head
         s.done_head = s.done_tail = NULL
@@ -361,6 +465,17 @@ cdef class Store:
             u = following
         if error is not None:
             raise error  # every waiter was told first
+
+    def _tell_of_committer(self):
+        cdef StoreState* s = self.s
+        cdef int rc, table
+        cdef bytes place
+        pthread_mutex_lock(&s.mutex)
+        rc, table = s.damage_rc, s.damage_table
+        place = (<char*>s.damage_key)[: s.damage_length]
+        s.damages = 0
+        pthread_mutex_unlock(&s.mutex)
+        self._tell_damage(StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), False)
 
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1:
         cdef dict boxes = {}
@@ -450,23 +565,31 @@ cdef class Store:
     cdef void* _begin_read(self) except NULL:
         cdef void* txn = NULL
         cdef int rc
+        if self.s.heal:
+            self._heal()
         if self.s.env == NULL:
             raise StorageFailure("the store is closed")
         if self._reading:  # another thread reads, or a finalizer runs inside a read
-            rc = mdb_txn_begin(self.s.env, NULL, MDB_RDONLY, &txn)
+            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY, &txn)
             if rc:
-                raise StorageFailure(lmdb_error(rc))
+                self._cannot_begin(rc)
+            self._readers += 1
             return txn
         if self._reader == NULL:
-            rc = mdb_txn_begin(self.s.env, NULL, MDB_RDONLY, &self._reader)
+            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY, &self._reader)
             if rc:
                 self._reader = NULL
         else:
-            rc = mdb_txn_renew(self._reader)
+            rc = fm_call(<void*>mdb_txn_renew, self._reader)
         if rc:
-            raise StorageFailure(lmdb_error(rc))
+            self._cannot_begin(rc)
         self._reading = True
         return self._reader
+
+    cdef int _cannot_begin(self, int rc) except -1:
+        if is_damage(rc):
+            self._damage(rc, 0, NULL, 0)
+        raise StorageFailure(lmdb_error(rc))
 
     cdef void _end_read(self, void* txn) noexcept:
         if txn == self._reader:
@@ -474,6 +597,7 @@ cdef class Store:
             self._reading = False
         else:
             mdb_txn_abort(txn)
+            self._readers -= 1
 
     def get(self, int table, bytes key):
         """The value of a record, a copy; None where there is none."""
@@ -543,8 +667,16 @@ cdef class Store:
     def copy_to(self, int fd, bint compact=True):
         """Writes a consistent copy of the environment to a file descriptor, with the GIL released."""
         cdef int rc
-        with nogil:
-            rc = mdb_env_copyfd2(self.s.env, fd, MDB_CP_COMPACT if compact else 0)
+        if self.s.env == NULL:
+            raise StorageFailure("the store is closed")
+        self._readers += 1
+        try:
+            with nogil:
+                rc = mdb_env_copyfd2(self.s.env, fd, MDB_CP_COMPACT if compact else 0)
+        finally:
+            self._readers -= 1
+        if is_damage(rc):
+            self._damage(rc, 0, NULL, 0)
         if rc:
             raise StorageFailure(f"cannot copy the store: {lmdb_error(rc)}")
 
@@ -557,9 +689,11 @@ cdef class Store:
 
     def reap(self):
         """Empties the trash of all that is due, now; returns how many blobs have been reaped since the start."""
+        if self.s.heal:
+            self._heal()
         with nogil:
             pthread_mutex_lock(&self.s.mutex)
-            if not self.s.failed and not self.s.stopping:
+            if not self.s.failed and not self.s.stopping and not self.s.heal:
                 self.s.reap_now = 1
                 pthread_cond_signal(&self.s.wake)
                 while self.s.reap_now:

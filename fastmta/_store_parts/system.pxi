@@ -38,6 +38,9 @@ cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass
     int sigfillset(sigset_t*)
+    int sigdelset(sigset_t*, int)
+    enum: SIGSEGV
+    enum: SIGBUS
     int pthread_sigmask(int, sigset_t*, sigset_t*)
     enum: SIG_BLOCK
 

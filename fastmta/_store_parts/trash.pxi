@@ -1,5 +1,9 @@
 # The trash: what nobody refers to any more, deleted in slices between commits.
 
+cdef enum:
+    DAMAGED_TRASH_MS = 60000  # before trash that cannot be reaped is tried again
+
+
 cdef void housekeeping(StoreState* s, Txn* t, bint busy) noexcept nogil:
     cdef int64_t now = wall_ms()
     cdef int dead = 0
@@ -19,8 +23,10 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
     cdef Key first, k
     cdef int rc, waiting = s.reap_now
     cdef int64_t next_due = NEVER
-    rc = mdb_txn_begin(s.env, NULL, 0, &t.txn)
+    rc = fm_begin(<void*>mdb_txn_begin, s.env, 0, &t.txn)
     if rc:
+        if is_healed(rc):
+            s.heal = rc
         s.trash_due_ms = now + 1000
         s.hurry = 0
         reap_told(s)
@@ -53,20 +59,28 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
     if t.rc == 0:
         trash_dead(t)
     if t.rc:
-        mdb_txn_abort(t.txn)
+        if t.rc != FM_TORN:
+            mdb_txn_abort(t.txn)
         rc = t.rc
     elif t.writes == 0:
         mdb_txn_abort(t.txn)
         rc = 0
     else:
         t.txn_id = mdb_txn_id(t.txn)
-        rc = mdb_txn_commit(t.txn)
+        rc = fm_call(<void*>mdb_txn_commit, t.txn)
         if rc == 0:
             s.own_txn_id = t.txn_id
         elif is_fatal(rc):
             s.failed = rc
     s.slice_ms = wall_ms()
     if rc:
+        if is_healed(rc):
+            s.heal = rc
+        elif is_damage(rc):
+            s.trash_due_ms = now + DAMAGED_TRASH_MS
+            s.hurry = 0
+            reap_told(s)
+            return
         s.trash_due_ms = now + 1000
         s.hurry = 0
         reap_told(s)

@@ -14,6 +14,7 @@ cdef enum Code:
     REFUSE_LIMIT = 6
     FAIL_FULL = 7
     FAIL_IO = 8
+    FAIL_DAMAGED = 9
 
 cdef enum:
     OLD_UNKNOWN = 0
@@ -91,18 +92,34 @@ cdef inline int poison(Txn* t, int rc) noexcept nogil:
     return POISONED
 
 
+cdef int poison_at(Txn* t, int rc, Key* k) noexcept nogil:
+    """`poison`, and leaves for the log where the damage was met."""
+    cdef StoreState* s = t.s
+    if is_damage(rc):
+        pthread_mutex_lock(&s.mutex)
+        s.damage_rc = rc
+        s.damage_table = k.b[0]
+        s.damage_length = k.n - 1 if k.n - 1 < DAMAGE_KEY else DAMAGE_KEY
+        memcpy(s.damage_key, k.b + 1, s.damage_length)
+        s.damages += 1
+        pthread_mutex_unlock(&s.mutex)
+    return poison(t, rc)
+
+
 cdef inline int t_get(Txn* t, Key* k, MDB_val* value) noexcept nogil:
     """DONE, REFUSE_MISSING or POISONED; the value lies in the map and is gone with the next write."""
     cdef MDB_val key
     cdef int rc
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = mdb_get(t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
+    rc = fm_get_own(<void*>mdb_get, t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
     if rc == 0:
-        return DONE
+        if record_fits(k.b[0], k.n, value.mv_data, value.mv_size):
+            return DONE
+        rc = FM_DISORDER
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
-    return poison(t, rc)
+    return poison_at(t, rc, k)
 
 
 cdef int undo_note(Txn* t, int kind, const void* key, size_t key_length, const void* value, size_t value_length) noexcept nogil:
@@ -158,9 +175,9 @@ cdef int t_put(Txn* t, Key* k, const void* data, size_t n, int old, const void* 
     key.mv_data = k.b
     value.mv_size = n
     value.mv_data = <void*>data
-    rc = mdb_put(t.txn, t.s.dbi[database_of(k.b[0])], &key, &value, 0)
+    rc = fm_put(<void*>mdb_put, t.txn, t.s.dbi[database_of(k.b[0])], &key, &value)
     if rc:
-        return poison(t, rc)
+        return poison_at(t, rc, k)
     t.writes += 1
     return DONE
 
@@ -180,11 +197,11 @@ cdef int t_del(Txn* t, Key* k) noexcept nogil:
             return POISONED
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = mdb_del(t.txn, t.s.dbi[database_of(k.b[0])], &key, NULL)
+    rc = fm_del(<void*>mdb_del, t.txn, t.s.dbi[database_of(k.b[0])], &key)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     if rc:
-        return poison(t, rc)
+        return poison_at(t, rc, k)
     t.writes += 1
     return DONE
 
@@ -192,19 +209,21 @@ cdef int t_del(Txn* t, Key* k) noexcept nogil:
 cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
     """The first record at or after `start` that shares its first `prefix` bytes."""
     cdef void* cursor
-    cdef int rc = mdb_cursor_open(t.txn, t.s.dbi[database_of(start.b[0])], &cursor)
+    cdef int rc = fm_cursor_open(<void*>mdb_cursor_open, t.txn, t.s.dbi[database_of(start.b[0])], &cursor)
     if rc:
-        return poison(t, rc)
+        return poison_at(t, rc, start)
     key.mv_size = start.n
     key.mv_data = start.b
-    rc = mdb_cursor_get(cursor, key, value, MDB_SET_RANGE)
+    rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, key, value, MDB_SET_RANGE)
     mdb_cursor_close(cursor)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     if rc:
-        return poison(t, rc)
+        return poison_at(t, rc, start)
     if key.mv_size < prefix or memcmp(key.mv_data, start.b, prefix) != 0:
         return REFUSE_MISSING
+    if not record_fits(start.b[0], key.mv_size, value.mv_data, value.mv_size):
+        return poison_at(t, FM_DISORDER, start)
     return DONE
 
 
@@ -228,11 +247,11 @@ cdef int t_undo(Txn* t) noexcept nogil:
         key.mv_size = tail.key_length
         key.mv_data = at
         if tail.kind == UNDO_REMOVE:
-            rc = mdb_del(t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, NULL)
+            rc = fm_del(<void*>mdb_del, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key)
         else:
             value.mv_size = tail.value_length
             value.mv_data = at + tail.key_length
-            rc = mdb_put(t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, &value, 0)
+            rc = fm_put(<void*>mdb_put, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, &value)
         if rc:
             return poison(t, rc)
     return DONE

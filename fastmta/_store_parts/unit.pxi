@@ -9,6 +9,7 @@ FAILURES = {
     REFUSE_LIMIT: "limit",
     FAIL_FULL: "full",
     FAIL_IO: "io",
+    FAIL_DAMAGED: "damaged",
 }
 PENDING = 0
 COMMITTED = 1

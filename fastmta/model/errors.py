@@ -46,6 +46,23 @@ class StorageFailure(FastMTAError):
     """The store could not commit (disk full, I/O error); nothing of the unit was kept."""
 
 
+class StoreDamaged(StorageFailure):
+    """What the store holds cannot be read: never to be taken for "there is nothing". `table` is its name, `key` the
+    place that was sought; both are for the log and the operator, never for a peer.
+    """
+
+    def __init__(self, table: str, key: bytes, reason: str) -> None:
+        shown = key[:40].hex() + ("..." if len(key) > 40 else "")
+        super().__init__(f"the store is damaged: table={table} key={shown}: {reason}")
+        self.table = table
+        self.key = key
+        self.reason = reason
+
+
+class StoreUnreadable(StorageFailure):
+    """The store cannot be opened, and no other try will open it; the text names the file and the remedy."""
+
+
 class Refused(FastMTAError):
     """A unit's check failed inside the transaction; nothing of it was kept. `code` is one of the words below.
 

@@ -1,5 +1,6 @@
 """What fails inside a transaction: every write of every operation in turn, bisection, a full map, a failing disk."""
 
+import select
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,7 +203,68 @@ def test_bisection_finds_each_unit_at_fault(store: Store) -> None:
     assert len(store.scan(TABLE_ALIAS, b"")) == 195
 
 
-@pytest.mark.parametrize(("error", "word"), [("io", "io"), ("nospace", "full")])
+@pytest.mark.parametrize("kind", ["put", "del", "begin", "commit"])
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_full_disk_fails_the_unit_and_the_store_goes_on_in_this_process(
+    store: Store, kind: str, waiting: bool
+) -> None:
+    mailbox_id = new_mailbox(store)
+    scratch = store.new_unit()
+    scratch.put(TABLE_ALIAS, b"there", b"v")
+    assert run(store, scratch) == ""
+    told: list[Unit] = []
+    for round_ in range(1, 20):
+        store.inject_failure(kind, 1, "nospace")
+        unit = store.new_unit()
+        unit.put(TABLE_ALIAS, b"k%d" % round_, b"v")
+        unit.delete(TABLE_ALIAS, b"there" if round_ == 1 else b"k%d" % -round_)
+        if waiting:
+            store.commit_sync(unit)
+        else:
+            store.submit(unit, told.append)
+            assert select.select([store.event_fd], [], [], 10)[0]
+            store.dispatch()
+            assert told == [unit]
+            told.clear()
+        if unit.failure is None:  # nothing to delete: the failure waits for a deletion
+            assert kind == "del"
+            store.inject_failure("commit", 0)
+            continue
+        assert unit.failure == "full"
+        assert store.get(TABLE_ALIAS, b"k%d" % round_) is None  # reading goes on at once
+        assert not store.failed
+        assert file(store, mailbox_id) > 0  # and so does the next write
+    assert store.heals >= 1
+
+
+def test_units_behind_one_that_met_a_full_disk_are_answered(store: Store) -> None:
+    told: list[Unit] = []
+    store.inject_failure("begin", 1, "nospace")
+    for number in range(2000):
+        unit = store.new_unit()
+        unit.put(TABLE_ALIAS, b"%d" % number, b"v")
+        store.submit(unit, told.append)
+    while len(told) < 2000:
+        assert select.select([store.event_fd], [], [], 10)[0]
+        store.dispatch()
+    failed = [unit for unit in told if unit.failure]
+    assert 0 < len(failed) <= 256
+    assert {unit.failure for unit in failed} == {"full"}
+
+
+def test_a_full_disk_met_while_closing_ends_every_unit(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"), sync=False)
+    told: list[Unit] = []
+    store.inject_failure("begin", 1, "nospace")
+    for number in range(1000):
+        unit = store.new_unit()
+        unit.put(TABLE_ALIAS, b"%d" % number, b"v")
+        store.submit(unit, told.append)
+    store.close()
+    assert len(told) == 1000
+
+
+@pytest.mark.parametrize(("error", "word"), [("io", "io")])
 def test_a_failed_commit_of_the_disk_stops_the_store(tmp_path: Path, error: str, word: str) -> None:
     store = Store(str(tmp_path / "store"), sync=False)
     mailbox_id = new_mailbox(store)

@@ -355,7 +355,7 @@ def test_fetch_lines_hold_every_item_in_order(store: Store) -> None:
     unit = store.new_unit()
     unit.blob(blob)
     unit.append(box, blob.blob_id, b"P\r\n", 0, b"", 1_704_067_200, -90, structure)
-    unit.append(box, blob.blob_id, b"", 31, b"kw Other", 1_709_251_199, 330, b"")
+    unit.append(box, blob.blob_id, b"", 31, b"kw Other", 1_709_251_199, 330, bytes(16))
     assert run(store, unit) == ""
     assert lines(store, box, 511, 1, 2)[0].split(b"\r\n* ") == [
         b'* 1 FETCH (UID 1 FLAGS () INTERNALDATE "31-Dec-2023 22:30:00 -0130" RFC822.SIZE 7 ENVELOPE (EN) BODY (B) '

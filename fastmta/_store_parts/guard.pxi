@@ -1,0 +1,209 @@
+# Reading pages that may be damaged. LMDB has no checksums and trusts what it finds: a wild offset in a page is a wild pointer,
+# a page behind the end of a file that was cut is SIGBUS, an impossible page is abort().
+#
+# So every step of a read is taken behind a guard: a fault inside of it comes back as FAULT, an error like any other. What a step
+# gives is looked at before anybody else touches it: it lies in a page of the right kind, inside of the file, and in order. The
+# guard costs a dozen instructions (__builtin_setjmp), and no lock is held while LMDB reads, so that leaving it half-way is safe.
+# A write is guarded too, but a transaction that faulted can only be thrown away with its thread (committer.pxi, `heal`).
+
+cdef extern from *:
+    """
+    static inline int fm_in_order(const fm_val *before, const fm_val *key, int op)
+    {
+        size_t n = before->mv_size < key->mv_size ? before->mv_size : key->mv_size;
+        int order;
+        if (op != 8 && op != 12 && op != 17)
+            return 1;
+        order = memcmp(key->mv_data, before->mv_data, n);
+        if (order == 0)
+            order = (key->mv_size > before->mv_size) - (key->mv_size < before->mv_size);
+        return op == 12 ? order < 0 : op == 8 ? order > 0 : order >= 0;
+    }
+
+    static inline int fm_touch(const fm_val *value)
+    {
+        size_t step;
+        if (value->mv_size > (size_t)1 << 32)
+            return 0;
+        for (step = 0; step < value->mv_size; step += 4096)
+            (void)*((const volatile char *)value->mv_data + step);
+        return 1;
+    }
+
+    typedef int (*fm_get_function)(void *, unsigned, void *, void *);
+    typedef int (*fm_put_function)(void *, unsigned, void *, void *, unsigned);
+    typedef int (*fm_cursor_function)(void *, void *, void *, int);
+    typedef int (*fm_begin_function)(void *, void *, unsigned, void *);
+    typedef int (*fm_open_function)(void *, unsigned, void *);
+    typedef int (*fm_dbi_function)(void *, const char *, unsigned, void *);
+    typedef int (*fm_function)(void *);
+
+    #define FM_GUARDED(expression) FM_GUARDED_AS(expression, FM_FAULT)
+    #define FM_GUARDED_AS(expression, fault) \\
+        void *volatile buffer[5]; \\
+        volatile int rc; \\
+        if (__builtin_setjmp((void **)buffer)) \\
+            return fault; \\
+        fm_guard = buffer; \\
+        rc = (expression);
+
+    static __attribute__((noinline)) int fm_get(void *get, MapBounds *map, size_t txnid, const char *name, void *txn,
+                                                unsigned dbi, void *key, void *value)
+    {
+        const fm_val *sought = key, *found = value;
+        FM_GUARDED(((fm_get_function)get)(txn, dbi, key, value))
+        if (rc == 0 ? !fm_sound(map, NULL, value)
+                          || (found->mv_size && !fm_leaf_seen(map, found->mv_data)
+                              && !fm_way_fits(map, txnid, name, sought->mv_data, sought->mv_size))
+                    : rc == FM_NOTFOUND && !fm_way_fits(map, txnid, name, sought->mv_data, sought->mv_size))
+            rc = FM_DISORDER;
+        fm_guard = NULL;
+        return rc;
+    }
+
+    /* op: MDB_NEXT and MDB_PREV from `key`, MDB_SET_RANGE at or after it. */
+    static __attribute__((noinline)) int fm_cursor(void *get, MapBounds *map, size_t txnid, const char *name, void *cursor,
+                                                   void *key, void *value, int op)
+    {
+        const fm_val before = *(fm_val *)key, *found = key;
+        FM_GUARDED(((fm_cursor_function)get)(cursor, key, value, op))
+        if (rc == 0) {
+            if (!fm_sound(map, key, value) || !fm_in_order(&before, key, op)
+                || (!fm_leaf_seen(map, found->mv_data) && !fm_way_fits(map, txnid, name, found->mv_data, found->mv_size)))
+                rc = FM_DISORDER;
+        }
+        if ((rc == 0 && op == 17 && (found->mv_size != before.mv_size || memcmp(found->mv_data, before.mv_data, before.mv_size)))
+            || rc == FM_NOTFOUND)
+            if (before.mv_size && !fm_way_fits(map, txnid, name, before.mv_data, before.mv_size))
+                rc = FM_DISORDER;
+        fm_guard = NULL;
+        return rc;
+    }
+
+    /* In a write transaction a page may lie in LMDB's own memory: what is found there is only touched. */
+    static __attribute__((noinline)) int fm_get_own(void *get, void *txn, unsigned dbi, void *key, void *value)
+    {
+        FM_GUARDED(((fm_get_function)get)(txn, dbi, key, value))
+        if (rc == 0 && !fm_touch(value))
+            rc = FM_DISORDER;
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_cursor_own(void *get, void *cursor, void *key, void *value, int op)
+    {
+        const fm_val before = *(fm_val *)key;
+        FM_GUARDED(((fm_cursor_function)get)(cursor, key, value, op))
+        if (rc == 0 && (!fm_touch(value) || ((fm_val *)key)->mv_size - 1 > 510 || !fm_in_order(&before, key, op)))
+            rc = FM_DISORDER;
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_put(void *put, void *txn, unsigned dbi, void *key, void *value)
+    {
+        FM_GUARDED_AS(((fm_put_function)put)(txn, dbi, key, value, 0), FM_TORN)
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_del(void *del, void *txn, unsigned dbi, void *key)
+    {
+        FM_GUARDED_AS(((fm_get_function)del)(txn, dbi, key, NULL), FM_TORN)
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_call(void *function, void *argument)
+    {
+        FM_GUARDED_AS(((fm_function)function)(argument), FM_TORN)
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_begin(void *begin, void *env, unsigned flags, void *txn)
+    {
+        FM_GUARDED_AS(((fm_begin_function)begin)(env, NULL, flags, txn), FM_TORN)
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_open(void *open, void *txn, const char *name, unsigned flags, void *dbi)
+    {
+        FM_GUARDED_AS(((fm_dbi_function)open)(txn, name, flags, dbi), FM_TORN)
+        fm_guard = NULL;
+        return rc;
+    }
+
+    static __attribute__((noinline)) int fm_cursor_open(void *open, void *txn, unsigned dbi, void *cursor)
+    {
+        FM_GUARDED(((fm_open_function)open)(txn, dbi, cursor))
+        fm_guard = NULL;
+        return rc;
+    }
+    """
+    ctypedef struct MapBounds:
+        const char* base
+        size_t bytes
+        size_t page
+        size_t pages
+        unsigned long* seen
+        int fd
+    const int FM_FAULT
+    const int FM_DISORDER
+    const int FM_TORN
+    int fm_install() nogil
+    void fm_on_assert(void*, const char*) noexcept nogil
+    int fm_get(void*, MapBounds*, size_t, const char*, void*, unsigned int, void*, void*) noexcept nogil
+    int fm_cursor(void*, MapBounds*, size_t, const char*, void*, void*, void*, int) noexcept nogil
+    int fm_get_own(void*, void*, unsigned int, void*, void*) noexcept nogil
+    int fm_cursor_own(void*, void*, void*, void*, int) noexcept nogil
+    int fm_put(void*, void*, unsigned int, void*, void*) noexcept nogil
+    int fm_del(void*, void*, unsigned int, void*) noexcept nogil
+    int fm_call(void*, void*) noexcept nogil
+    int fm_begin(void*, void*, unsigned int, void*) noexcept nogil
+    int fm_open(void*, void*, const char*, unsigned int, void*) noexcept nogil
+    int fm_cursor_open(void*, void*, unsigned int, void*) noexcept nogil
+
+
+cdef bint is_damage(int rc) noexcept nogil:
+    """What was read cannot be right, as opposed to a lack of memory, disk or readers."""
+    return (rc == FM_FAULT or rc == FM_DISORDER or rc == FM_TORN or rc == MDB_CORRUPTED or rc == MDB_PAGE_NOTFOUND or rc == MDB_BAD_TXN
+            or rc == MDB_CURSOR_FULL or rc == MDB_INVALID or rc == MDB_BAD_VALSIZE or rc == MDB_BAD_DBI
+            or rc == MDB_INCOMPATIBLE or rc == EINVAL)
+
+
+cdef str read_error(int rc):
+    if rc == FM_FAULT or rc == FM_TORN:
+        return "a page leads outside of the file, or is no page of this table"
+    if rc == FM_DISORDER:
+        return "a record does not lie where its page says, or has the wrong size or order"
+    return lmdb_error(rc)
+
+
+cdef bint record_fits(int table, size_t key_length, const void* data, size_t n) noexcept nogil:
+    """Whether a value is long enough for the struct that its table keeps, of the known format, and holds its parts."""
+    cdef const uint8_t* p = <const uint8_t*>data
+    if table == T_MESSAGE:
+        return (n >= sizeof(MessageRecord) and p[0] == FORMAT and key_length == 13
+                and sizeof(MessageRecord) + <uint64_t>(<MessageRecord*>p).keywords_length
+                + (<MessageRecord*>p).prefix_length == n)
+    if table == T_BLOB:
+        return key_length == 13 or (n >= sizeof(BlobMeta) and p[0] == FORMAT and key_length == 9
+                                    and sizeof(BlobMeta) + (<BlobMeta*>p).tail_length == n)
+    if table == T_QUEUE:
+        if key_length == 9:
+            return n >= sizeof(QueueRecord) and p[0] == FORMAT
+        return (n >= sizeof(RecipientRecord) and p[0] == FORMAT and key_length == 13
+                and sizeof(RecipientRecord) + (<RecipientRecord*>p).hop_length + (<RecipientRecord*>p).reply_length
+                + <uint64_t>(<RecipientRecord*>p).tail_length == n)
+    if table == T_MAILBOX:
+        return (n >= sizeof(MailboxRecord) and p[0] == FORMAT
+                and sizeof(MailboxRecord) + (<MailboxRecord*>p).name_length + (<MailboxRecord*>p).special_length <= n)
+    if table == T_USAGE:
+        return n == sizeof(UsageRecord) and p[0] == FORMAT
+    if table == T_HOP_STATE:
+        return n == sizeof(HopRecord) and p[0] == FORMAT
+    if table == T_MAILBOX_NAME or table == T_ACCOUNT_NAME or table == T_COUNTER:
+        return n == 8
+    return True
