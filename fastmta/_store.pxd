@@ -250,12 +250,7 @@ cdef class Store:
     cdef int _submit(self, Unit unit, int sync) except -1
     cdef bint _lock(self, uint64_t incarnation, int command) except -1
     cdef int _stop_thread(self) except -1
-    cdef int _open_environment(self, bint again) except -1
-    cdef int _measure(self) except -1
     cdef int _run_thread(self) except -1
-    cdef bint _heal(self) except -1
-    cdef int _damage(self, int rc, int table, const uint8_t* key, size_t n) except -1
-    cdef int _unlike(self, uint64_t blob_id) except -1
     cdef int _cannot_begin(self, int rc) except -1
     cdef int _close_environment(self) except -1
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1

@@ -130,6 +130,8 @@ cdef int _committed(Connection self, Unit unit) except -1:
     self.blob = None  # the store's from here on, or forgotten by it
     if unit.u.status == 2:
         return _conclude(self, Reply(451, "4.3.0", "Error: a mailbox changed meanwhile, try again"))
+    if unit.u.status != 1 and unit.failure == "damaged":
+        return _conclude(self, Reply(451, "4.3.0", "Error: the mail store cannot take this message now"))
     if unit.u.status != 1:
         return _conclude(self, Reply(452, "4.3.1", "Insufficient system storage"))
     service.cells[service.c_received] += 1

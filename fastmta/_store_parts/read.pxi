@@ -59,7 +59,7 @@ cdef class Reading:
     cdef int failed(self, int rc, Key* k) except -1:
         """Raises what LMDB's error means; k is the place that was sought."""
         if is_damage(rc):
-            self.store._damage(rc, k.b[0], k.b + 1, k.n - 1)
+            raise_damage(self.store, rc, k.b[0], k.b + 1, k.n - 1)
         raise StorageFailure(read_error(rc))
 
     cdef bint get(self, Key* k, MDB_val* value) except -1:
@@ -89,7 +89,7 @@ cdef inline bint arrived(Reading reading, int rc, Key* k, size_t prefix, MDB_val
     if key.mv_size < prefix or memcmp(at, k.b, prefix) != 0:
         return False
     if not record_fits(at[0], key.mv_size, value.mv_data, value.mv_size):
-        reading.store._damage(FM_DISORDER, at[0], at + 1, key.mv_size - 1)
+        raise_damage(reading.store, FM_DISORDER, at[0], at + 1, key.mv_size - 1)
     return True
 
 
@@ -316,13 +316,14 @@ cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, ch
     if cursor != NULL:
         reading.close_last()
     if done == n and offset + n == meta.size and not proof_end(proof, &meta, tail):
-        reading.store._unlike(blob_id)
+        tell_unlike(reading.store, blob_id)
     return done
 
 
 cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
-                           uint64_t length, bint referred):
-    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone. `referred`: it cannot be."""
+                           uint64_t length, uint64_t whole):
+    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone, which
+    cannot be where the message's record says its size, `whole`."""
     cdef BlobMeta meta
     cdef Key k
     cdef MDB_val value
@@ -331,11 +332,13 @@ cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_le
     cdef bytes out
     k_id(&k, T_BLOB, blob_id)
     if not reading.get(&k, &value):
-        if referred:
+        if whole:
             reading.failed(FM_DISORDER, &k)
         return None
     memcpy(&meta, value.mv_data, sizeof(meta))
     size = prefix_length + meta.size
+    if whole and whole != size:
+        reading.failed(FM_DISORDER, &k)
     if offset >= size:
         return b""
     if length > size - offset:
@@ -351,7 +354,7 @@ cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_le
 
 def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
     """Bytes of a blob, a copy; b"" at its end, None where it is gone."""
-    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, False)
+    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
 
 
 def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length):
@@ -365,7 +368,7 @@ def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64
         return None
     memcpy(&message, value.mv_data, sizeof(message))
     return part_of_message(reading, <char*>value.mv_data + sizeof(message) + message.keywords_length,
-                           message.prefix_length, message.blob_id, offset, length, True)
+                           message.prefix_length, message.blob_id, offset, length, message.size)
 
 
 def blob_meta(bytes record not None):

@@ -440,7 +440,7 @@ cdef int put_whole(Buffer* out, Reading reading, void* blobs, MessageRecord* mes
     if out.length - body != message.size:
         reading.failed(FM_DISORDER, &k)
     if not proof_end(proof, &meta, tail):
-        reading.store._unlike(message.blob_id)
+        tell_unlike(reading.store, message.blob_id)
     return 1 if buffer_add(out, b" ", 1) else 0
 
 
@@ -487,6 +487,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     cdef Walk messages, structures
     cdef void* blobs
     cdef Buffer out
+    cdef size_t whole = 0
     if start < 0:
         raise ValueError("start is negative")
     reading = Reading(store)
@@ -497,6 +498,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     stop = min(count, start + FETCH_ROWS)  # of messages that are gone there may be many, and they make no line
     try:
         while i < stop and out.length < max_bytes:
+            whole = out.length
             if walk_to(&messages, wanted[i]):
                 if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
                     break
@@ -504,6 +506,10 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
                     raise MemoryError
             i += 1
         return out.data[: out.length], i
+    except StoreDamaged:
+        if i == start:
+            raise
+        return out.data[:whole], i  # those before it; the next call begins with it
     finally:
         buffer_free(&out)
 

@@ -6,7 +6,7 @@ _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0
 _open_here = set()  # identities (device, inode) of the environments that this process has open
 
 SCHEMA = b"1"
-TABLE_NAMES = ("", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
+TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta")
 
@@ -63,7 +63,7 @@ cdef class Store:
             raise OSError(rc, "sigaction")
         self._map_size = map_size_bytes
         self._sync = sync
-        self._open_environment(False)
+        open_environment(self, False)
         self._device, self._inode = info.st_dev, info.st_ino
         _open_here.add((self._device, self._inode))
         self._read_test_variables()
@@ -81,117 +81,6 @@ cdef class Store:
             kind = _NETWORK_FILE_SYSTEMS.get(volume.f_type & 0xFFFFFFFF)
             if kind is not None:
                 raise StorageFailure(f"{self.path} lies on {kind}: the store needs a local file system")
-
-    cdef int _open_environment(self, bint again) except -1:
-        cdef void* txn = NULL
-        cdef int i, rc, dead
-        cdef bytes name = os.fsencode(self.path)
-        cdef unsigned int flags = MDB_NOTLS | MDB_NORDAHEAD
-        if not self._sync:
-            flags |= MDB_NOSYNC
-        rc = mdb_env_create(&self.s.env)
-        if rc == 0:
-            rc = mdb_env_set_mapsize(self.s.env, self._map_size)
-        if rc == 0:
-            rc = mdb_env_set_maxdbs(self.s.env, DATABASES)
-        if rc == 0:
-            rc = mdb_env_set_maxreaders(self.s.env, 1024)
-        if rc == 0:
-            rc = mdb_env_set_assert(self.s.env, fm_on_assert)
-        if rc == 0:
-            rc = mdb_env_open(self.s.env, name, flags, 0o600)
-        if rc == 0:
-            rc = mdb_reader_check(self.s.env, &dead)
-        if rc == 0:
-            rc = self._measure()
-        if rc == 0:
-            # A full disk must not keep the store from being opened anew: its databases are there.
-            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
-        if rc == 0:
-            for i in range(DATABASES):
-                rc = fm_open(<void*>mdb_dbi_open, txn, <const char*><bytes>DATABASE_NAMES[i], 0 if again else MDB_CREATE,
-                             &self.s.dbi[i])
-                if rc:
-                    break
-            if rc == FM_TORN:
-                pass
-            elif rc:
-                mdb_txn_abort(txn)
-            else:
-                rc = mdb_txn_commit(txn)
-        if rc == 0:
-            return 0
-        if self.s.env != NULL:
-            mdb_env_close(self.s.env)
-        self.s.env = NULL
-        if is_damage(rc) or rc == MDB_VERSION_MISMATCH:
-            raise StoreUnreadable(f"{self.path}/data.mdb cannot be opened: {read_error(rc)}; save what can be read with "
-                                  "fastmta store salvage")
-        raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
-
-    cdef int _measure(self) except -1:
-        """Where the map lies (LMDB does not tell) and how long the file is; 0 or LMDB's error."""
-        cdef MDB_stat stat
-        cdef int rc = mdb_env_stat(self.s.env, &stat)
-        if rc == 0:
-            rc = mdb_env_get_fd(self.s.env, &self.s.map.fd)
-        if rc:
-            return rc
-        self.s.map.page = stat.ms_psize
-        self.s.map.bytes = 0
-        file = os.fstat(self.s.map.fd)
-        with open("/proc/self/maps", "rb") as maps:
-            for line in maps:
-                words = line.split(None, 5)
-                if (words[4] == b"%d" % file.st_ino and int(words[2], 16) == 0
-                        and words[3] == b"%02x:%02x" % (os.major(file.st_dev), os.minor(file.st_dev))):
-                    self.s.map.base = <const char*><uintptr_t>int(words[0].partition(b"-")[0], 16)
-                    return 0
-        raise StorageFailure(f"{self.path}/data.mdb is not among the maps of this process")
-
-    cdef bint _heal(self) except -1:
-        """Opens the environment anew after the committer has ended, in this process and without a session noticing.
-
-        False where somebody reads meanwhile: it is tried again with the next read, unit or dispatch.
-        """
-        if not self.s.heal or self.s.env == NULL:
-            return True
-        if self._reading or self._readers:
-            return False
-        with nogil:
-            pthread_join(self.s.thread, NULL)
-        if self._reader != NULL:
-            mdb_txn_abort(self._reader)
-            self._reader = NULL
-        mdb_env_close(self.s.env)
-        self.s.env = NULL
-        try:
-            self._open_environment(True)
-        except StorageFailure:
-            self.s.failed = EIO  # the old way: another process tries
-        self.heals += 1
-        self.s.heal = 0
-        self._run_thread()
-        return True
-
-    cdef int _damage(self, int rc, int table, const uint8_t* key, size_t n) except -1:
-        """Raises StoreDamaged, which the owner of the store is told of first."""
-        cdef bytes place = (<const char*>key)[: n if n < DAMAGE_KEY else DAMAGE_KEY]
-        self._tell_damage(StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), True)
-
-    cdef int _unlike(self, uint64_t blob_id) except -1:
-        """The bytes of a blob that was handed out are not those that were received."""
-        self._tell_damage(StoreDamaged("blob", blob_id.to_bytes(8, "big"), "the digest of the message's bytes is wrong"), False)
-        return 0
-
-    def _tell_damage(self, error, bint raising):
-        self.damages += 1
-        if not self.damage:
-            self.damage = str(error)
-        if self.on_damage is not None:
-            self.on_damage(error)
-        if raising:
-            raise error
 
     def _read_test_variables(self):
         name, _, count = os.environ.get("FASTMTA_CRASH_AT", "").partition(":")
@@ -362,7 +251,7 @@ cdef class Store:
         if unit.submitted:
             raise RuntimeError("the unit was submitted already")
         if s.heal:
-            self._heal()
+            open_anew(self)
         if (s.env == NULL and not s.failed) or s.stopping:
             raise StorageFailure("the store is closed")
         if unit.store is not self:
@@ -394,10 +283,10 @@ cdef class Store:
                 while not u.finished and not self.s.heal:
                     pthread_cond_wait(&self.s.finished, &self.s.mutex)
                 pthread_mutex_unlock(&self.s.mutex)
-            if self.s.heal and not self._heal():
+            if self.s.heal and not open_anew(self):
                 raise StorageFailure("the store has to be opened anew and is being read")
         if self.s.heal:
-            self._heal()
+            open_anew(self)
         Py_DECREF(unit)
         self._let_go(unit)
         return unit
@@ -427,9 +316,9 @@ cdef class Store:
         if s.env == NULL and not s.failed:
             return
         if s.heal:
-            self._heal()
+            open_anew(self)
         if s.damages:
-            self._tell_of_committer()
+            tell_of_committer(self)
         pthread_mutex_lock(&s.mutex)
         u = s.done_head
         s.done_head = s.done_tail = NULL
@@ -465,17 +354,6 @@ cdef class Store:
             u = following
         if error is not None:
             raise error  # every waiter was told first
-
-    def _tell_of_committer(self):
-        cdef StoreState* s = self.s
-        cdef int rc, table
-        cdef bytes place
-        pthread_mutex_lock(&s.mutex)
-        rc, table = s.damage_rc, s.damage_table
-        place = (<char*>s.damage_key)[: s.damage_length]
-        s.damages = 0
-        pthread_mutex_unlock(&s.mutex)
-        self._tell_damage(StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), False)
 
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1:
         cdef dict boxes = {}
@@ -546,6 +424,9 @@ cdef class Store:
             unit = self.new_unit()
             unit.count(b"id", ID_BLOCK, -1)
             self._reserved(self.commit_sync(unit))
+            if unit.failure == "damaged":
+                raise StoreUnreadable(f"{self.path}/data.mdb is damaged where identifiers are counted; save what can be read "
+                                      "with fastmta store salvage")
             if self._spare_id == 0:
                 raise StorageFailure("cannot reserve identifiers")
         if self._incarnation == 0:
@@ -566,7 +447,7 @@ cdef class Store:
         cdef void* txn = NULL
         cdef int rc
         if self.s.heal:
-            self._heal()
+            open_anew(self)
         if self.s.env == NULL:
             raise StorageFailure("the store is closed")
         if self._reading:  # another thread reads, or a finalizer runs inside a read
@@ -588,7 +469,7 @@ cdef class Store:
 
     cdef int _cannot_begin(self, int rc) except -1:
         if is_damage(rc):
-            self._damage(rc, 0, NULL, 0)
+            raise_damage(self, rc, 0, NULL, 0)
         raise StorageFailure(lmdb_error(rc))
 
     cdef void _end_read(self, void* txn) noexcept:
@@ -616,6 +497,12 @@ cdef class Store:
         return info.me_last_txnid
 
     # --- the operator's view ---
+
+    def damaged(self, str table, bytes key, str reason):
+        """The StoreDamaged to raise for a record that can be read and makes no sense; it has been told."""
+        cdef object error = StoreDamaged(table, key[:DAMAGE_KEY], reason)
+        tell_damage(self, error, False)
+        return error
 
     @property
     def failed(self):
@@ -676,7 +563,7 @@ cdef class Store:
         finally:
             self._readers -= 1
         if is_damage(rc):
-            self._damage(rc, 0, NULL, 0)
+            raise_damage(self, rc, 0, NULL, 0)
         if rc:
             raise StorageFailure(f"cannot copy the store: {lmdb_error(rc)}")
 
@@ -690,7 +577,7 @@ cdef class Store:
     def reap(self):
         """Empties the trash of all that is due, now; returns how many blobs have been reaped since the start."""
         if self.s.heal:
-            self._heal()
+            open_anew(self)
         with nogil:
             pthread_mutex_lock(&self.s.mutex)
             if not self.s.failed and not self.s.stopping and not self.s.heal:

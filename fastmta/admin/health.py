@@ -26,6 +26,8 @@ class Readiness:
             return _not_ready("this worker is not accepting: it is starting or shutting down")
         if self._board[Board.STORE_FAILED]:
             return _not_ready("the store failed to commit; workers are being replaced")
+        if self._board[Board.STORE_DAMAGED]:
+            return _not_ready("the store is damaged: see store.damaged in the log, and run fastmta store check")
         trouble = self._trouble()
         if trouble:
             return _not_ready(trouble)

@@ -13,8 +13,9 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from fastmta.auth.passwords import HashedAccount, PasswordChecker
 from fastmta.auth.sasl import MECHANISMS, Credentials
+from fastmta.auth.turns import BUSY
 from fastmta.local.addresses import canonical_domain
-from fastmta.model.errors import TemporaryFailure
+from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
@@ -125,7 +126,10 @@ class Authenticator(Generic[A]):
 
     def try_now(self, credentials: Credentials, service: str) -> A | None:
         """The account, if these credentials were right not long ago; None says only that `authenticate` has to look."""
-        account = self._account(credentials)
+        try:
+            account = self._account(credentials)
+        except StorageFailure:
+            return None  # `authenticate` meets it too, and says so
         if account is None or not account.enabled:
             return None
         if not self._passwords.cached(account, credentials.password, service, credentials.mechanism):
@@ -136,9 +140,13 @@ class Authenticator(Generic[A]):
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> A | None:
         """The account that these credentials open, or None, which comes after the failure delay.
 
-        Raises TemporaryFailure where too many wait. Cancel it when the peer leaves.
+        Raises TemporaryFailure where too many wait or the store cannot be read. Cancel it when the peer leaves.
         """
-        account = self._account(credentials)
+        try:
+            account = self._account(credentials)
+        except StorageFailure as error:
+            self._count(credentials.mechanism, "temporary")
+            raise TemporaryFailure(BUSY) from error
         try:
             right = await self._passwords.verify(
                 account,

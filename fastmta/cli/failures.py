@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from fastmta.model.errors import ConfigError, FastMTAError, StorageFailure
+from fastmta.model.errors import ConfigError, FastMTAError, StorageFailure, StoreDamaged, StoreUnreadable
 
 EX_USAGE: Final = 64
 EX_DATAERR: Final = 65
@@ -49,6 +49,8 @@ def guarded(name: str, work: Callable[[], object]) -> int:
 def report(name: str, error: Exception) -> int:
     """Writes the line for an error and gives the code; a bug's traceback goes to standard error too."""
     message, code = describe(error)
+    if name == "sendmail" and code == EX_IOERR:
+        code = EX_TEMPFAIL  # the caller keeps the message
     if code == EX_SOFTWARE:
         import traceback
 
@@ -63,6 +65,8 @@ def describe(error: Exception) -> tuple[str, int]:
         return str(error), error.code
     if isinstance(error, ConfigError):
         return str(error), EX_CONFIG
+    if isinstance(error, StoreDamaged | StoreUnreadable):
+        return str(error), EX_IOERR
     if isinstance(error, StorageFailure):
         return f"the store could not keep it: {error}", EX_TEMPFAIL
     if type(error).__name__ == "DirectoryBusy":  # runtime/lock.py, which most commands never import

@@ -33,6 +33,7 @@ class Job(Transaction):
         "reports",
         "rows",
         "sessions",
+        "unreadable",
     )
 
     def __init__(self, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> None:
@@ -43,6 +44,7 @@ class Job(Transaction):
         self.addresses: list[Address] | None = None
         self.sessions = 0
         self.failure: Reply | None = None
+        self.unreadable = False  # the store is damaged where its bytes lie
         self.gone = False  # the message was deleted while it was on its way
         self.relay = ""  # "host[address]:port" of the last server that was spoken to
         self.plain_text = False  # a TLS handshake failed where it is not required

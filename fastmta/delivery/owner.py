@@ -88,10 +88,10 @@ class HopOwner:
             book.in_flight.difference_update(withheld)
             keys = [key for key in keys if key not in withheld]
         if keys:
-            loaded = queue.load(keys)
+            loaded, damaged = queue.load_readable(keys)
             ready = self.ready
             most = service.config.delivery.default_destination_recipient_limit
-            found = 0
+            found = len(damaged)  # they stay in flight: nobody can deliver them, nor may they be asked for all the time
             for message, rows in loaded:
                 found += len(rows)
                 if len(rows) <= most:
@@ -100,7 +100,7 @@ class HopOwner:
                     for start in range(0, len(rows), most):
                         ready.append(Job(self, message, rows[start : start + most]))
             if found != len(keys):  # deleted between the two reads
-                known = {(row.queue_id, row.n) for _, rows in loaded for row in rows}
+                known = {(row.queue_id, row.n) for _, rows in loaded for row in rows} | set(damaged)
                 book.in_flight.difference_update(key for key in keys if key not in known)
         return bool(self.ready)
 
@@ -130,6 +130,9 @@ class HopOwner:
                 service.recorder.submit(job)
             else:
                 self.forget_decided(job)
+        elif unit.failure == "damaged":
+            # Nor ever: they stay in flight, so that they are not delivered twice, and nothing else waits for them.
+            service.log.error("delivery.not_recorded", queue_id=queue_id_text(job.message.queue_id), cause=unit.failure)
         else:
             # Nothing can be recorded now. The recipients stay in flight, so that they are not delivered twice, and the
             # service writes their results again later.

@@ -27,6 +27,7 @@ from fastmta.model.envelope import (
     RecipientState,
     RecipientTail,
 )
+from fastmta.model.errors import StorageFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, status_of
@@ -345,7 +346,10 @@ class Recorder:
         wanted = size if kind == "failed" and size <= limit else min(size, HEADER_BYTES)
         raw = b""
         while len(raw) < wanted:
-            piece = self._services.store.queue.read(job.message.blob_id, len(raw), min(wanted - len(raw), 262_144))
+            try:
+                piece = self._services.store.queue.read(job.message.blob_id, len(raw), min(wanted - len(raw), 262_144))
+            except StorageFailure:  # the report goes out without what cannot be read
+                break
             if not piece:
                 break
             raw += piece

@@ -17,7 +17,7 @@ from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
 from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import RecipientState
-from fastmta.model.errors import PermanentFailure, TemporaryFailure
+from fastmta.model.errors import PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
@@ -30,6 +30,7 @@ from fastmta.smtp.conversion import Gone, Unconvertible, plan
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
+UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
 HEADER_LOOK_BYTES: Final = 65_536  # of a message whose header is searched for 8-bit bytes
 
 
@@ -192,7 +193,11 @@ class RemoteHop(HopOwner):
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         assert isinstance(transaction, Job)
-        piece = self.service.queue.read(transaction.message.blob_id, offset, length) if length else b""
+        try:
+            piece = self.service.queue.read(transaction.message.blob_id, offset, length) if length else b""
+        except StorageFailure:
+            piece = None
+            transaction.unreadable = True
         transaction.gone = piece is None
         return piece
 
@@ -251,7 +256,10 @@ class RemoteHop(HopOwner):
         self._idle.append(connection)
 
     def _has_utf8_header(self, job: Job) -> bool:
-        beginning = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
+        try:
+            beginning = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
+        except StorageFailure:
+            return False  # sending it meets the same
         return not beginning.partition(b"\r\n\r\n")[0].isascii()
 
     def _session_failed(self, connection: Connection, job: Job) -> None:
@@ -262,7 +270,10 @@ class RemoteHop(HopOwner):
         if self._closing:
             self._record_decided(job)
             return
-        if job.gone:
+        if job.unreadable:
+            job.decide(UNREADABLE)
+            self.service.recorder.finish(job)
+        elif job.gone:
             self._record_decided(job)
         elif not job.undecided():  # the server said all that matters, and then went
             job.relay = client.peer

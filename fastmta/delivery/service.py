@@ -10,7 +10,7 @@ delivered twice; hops that wait for a connection, in a ring.
 import asyncio
 import os
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.answers import Answers
@@ -23,6 +23,7 @@ from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
 from fastmta.dns.mx import MxLookup, Ourselves
 from fastmta.dns.resolver import Resolver
+from fastmta.model.errors import StorageFailure
 from fastmta.model.reply import Reply
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.queue.retry import RetryPolicy
@@ -278,6 +279,19 @@ class DeliveryService:
         self._look()
 
     def _look(self) -> None:
-        for _, hop in self.queue.hops(self._partitions, self.now_ms(), HOPS_A_LOOK):
+        for _, hop in self._hops():
             owner = self._owners.get(hop) or self._own(hop)
             owner.kick()
+
+    def _hops(self) -> Sequence[tuple[int, bytes]]:
+        """The hops with work; where the index is damaged, those of the partitions that can be read."""
+        try:
+            return self.queue.hops(self._partitions, self.now_ms(), HOPS_A_LOOK)
+        except StorageFailure:
+            hops: list[tuple[int, bytes]] = []
+            for partition in self._partitions:
+                try:
+                    hops += self.queue.hops((partition,), self.now_ms(), HOPS_A_LOOK)
+                except StorageFailure:
+                    continue
+            return hops

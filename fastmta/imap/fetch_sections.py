@@ -13,6 +13,7 @@ from fastmta import _mime
 from fastmta.imap.fetch_plan import Section
 from fastmta.imap.session import State
 from fastmta.imap.view import NEVER_RECENT
+from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -45,14 +46,18 @@ async def write_message(
     write = session.write
     write(head or b"* %d FETCH (" % seq)
     for section in sections:
-        if section.place and record is None:
-            record = mailboxes.structure(view.mailbox_id, uid) or b""
         write(separator + section.label)
         separator = b" "
-        if section.fields is not None:
-            await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
-        else:
-            await _span(session, view.mailbox_id, uid, record, row, section)
+        try:
+            if section.place and record is None:
+                record = mailboxes.structure(view.mailbox_id, uid) or b""
+            if section.fields is not None:
+                await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
+            else:
+                await _span(session, view.mailbox_id, uid, record, row, section)
+        except StorageFailure:
+            write(b" NIL)\r\n")  # the response ends as it must, and the command with NO
+            raise
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
         else:

@@ -17,7 +17,7 @@ import msgspec
 from fastmta._imap import BadSyntax, Cursor
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.view import MailboxGone, View
-from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ REFUSALS: Final = {
 }
 GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
 UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
+DAMAGED: Final = b"NO [SERVERBUG] Not all of this mailbox can be read, the administrator has been told"
+ASKED_FOR_CHANGES: Final = frozenset((b"OK NOOP completed", b"OK CHECK completed", b"OK IDLE completed"))
 SERVER_BUG: Final = b"NO [SERVERBUG] Internal error, the administrator has been told"
 
 
@@ -199,6 +201,10 @@ class Session:
             return self.bad(tag, f"{name.decode('ascii')}: {error}")
         except BadName as error:
             answer = b"NO [CANNOT] %b" % str(error).encode("ascii", "replace")
+        except StorageFailure as error:
+            answer = self.storage_failed(error)
+        except MailboxGone:
+            answer = self.mailbox_gone()
         self.bad_commands = 0
         if answer is None:
             return None
@@ -243,12 +249,18 @@ class Session:
         except Refused as error:
             return REFUSALS.get(error.code, b"NO Refused")
         except StorageFailure as error:
-            self.services.log.error("imap.storage", error=error)
-            return UNAVAILABLE
+            return self.storage_failed(error)
         except MailboxGone:
             return self.mailbox_gone()
         except SessionEnded:
             return b""
+
+    def storage_failed(self, error: StorageFailure) -> bytes:
+        """The tagged text of a command that the store failed; damage has been logged already, once for each place."""
+        if isinstance(error, StoreDamaged):
+            return DAMAGED
+        self.services.log.error("imap.storage", error=error)
+        return UNAVAILABLE
 
     def finish(self, tag: bytes, text: bytes, sync: Sync) -> Awaitable[None] | None:
         """Tells what has changed, then the tagged response."""
@@ -258,6 +270,9 @@ class Session:
             except MailboxGone:
                 self.mailbox_gone()
                 return None
+            except StorageFailure as error:
+                text = self._untold(text, error)
+                pending = None
             if pending is not None:
                 return self._finish_later(tag, text, pending)
         self._close_command(tag, text)
@@ -269,9 +284,19 @@ class Session:
         except MailboxGone:
             self.mailbox_gone()
             return
-        except (Refused, StorageFailure) as error:
+        except Refused as error:
             self.services.log.error("imap.storage", error=error)
+        except StorageFailure as error:
+            text = self._untold(text, error)
         self._close_command(tag, text)
+
+    def _untold(self, text: bytes, error: StorageFailure) -> bytes:
+        """What a command ends with where it cannot be told what has changed; one that only asks for that has failed."""
+        failure = self.storage_failed(error)
+        if text in ASKED_FOR_CHANGES:
+            return failure
+        self.write(b"* %b\r\n" % failure)
+        return text
 
     def _close_command(self, tag: bytes, text: bytes) -> None:
         if self.named is not None:
@@ -320,6 +345,9 @@ class Session:
             pending = self.view.sync(self.mailboxes, self.wire.write, expunge=True)
         except MailboxGone:
             self.mailbox_gone()
+            return None
+        except StorageFailure as error:
+            self.write(b"* %b\r\n" % self.storage_failed(error))
             return None
         return None if pending is None else self._tell_later(pending)
 

@@ -19,13 +19,14 @@ from fastmta.local.aliases import Target, TargetKind, address_of, parse_targets,
 from fastmta.local.maps import TableSet, alias_tables
 from fastmta.local.seams import Account, DirectoryConfig, Router, Store
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
-from fastmta.model.errors import ConfigError, PermanentFailure, TemporaryFailure
+from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.reply import Reply
 from fastmta.runtime.clock import Clock, SystemClock
 
 REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
 _ROLES: Final = ("postmaster", "abuse")  # RFC 5321 §4.5.1, RFC 2142
 _LOCAL_HOP: Final = b"local:"
+_UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
 _NOT_BUILT: Final = Reply(451, "4.3.5", "Mail system configuration error")
 
 
@@ -84,7 +85,7 @@ class LocalDirectory:
         self._virtual = TableSet(config.virtual_alias_maps)
         self._aliases = alias_tables(config.alias_maps)
         self._logins = TableSet(config.smtpd_sender_login_maps)
-        self._store_version = store.directory_version
+        self._store_version = self._version_of_store()
         self._checked_at = self._clock.monotonic()
         self._version = 1
         self._tell_problems()
@@ -103,10 +104,17 @@ class LocalDirectory:
             changed = [tables.refresh() for tables in (self._virtual, self._aliases, self._logins)]
             if any(changed):
                 self._tell_problems()
-            store_version = self._store.directory_version
+            store_version = self._version_of_store()
             if any(changed) or store_version != self._store_version:
                 self._store_version = store_version
                 self._version += 1
+
+    def _version_of_store(self) -> int:
+        """The store's count of changes; that it cannot be read is told by what needs it."""
+        try:
+            return self._store.directory_version
+        except StorageFailure:
+            return -1
 
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
         """What one recipient stands for. `forward_path` is without angle brackets and syntactically valid."""
@@ -123,6 +131,8 @@ class LocalDirectory:
             return Resolution(Reply(553, "5.1.3", f"<{_shown(text)}>: Recipient address rejected: Bad address syntax"))
         except (TemporaryFailure, PermanentFailure) as failure:
             return Resolution(failure.reply)
+        except StorageFailure:  # damage is no absence: whoever it is may be there
+            return Resolution(_UNREADABLE)
 
     def _postmaster(self) -> str:
         """Who `RCPT TO:<postmaster>` is (RFC 5321 §4.5.1): ours, also where myorigin is a domain of others."""

@@ -143,6 +143,9 @@ POP3_UPDATED_MESSAGES: Final = 500  # deleted or marked at a time by QUIT
 POP3_ENDS_CHECKED: Final = 200  # message ends looked at in one go at login, about a millisecond
 POP3_ENDS_REMEMBERED: Final = 1000  # maildrops of which a worker knows which messages lack a final CRLF
 
+# --- the store ---
+DAMAGED_PLACES: Final = 200  # that a worker names in the log, each once; then it only counts
+
 # --- the sendmail command ---
 SENDMAIL_HEADER_BYTES: Final = 2 * 2**20  # Postfix's header_size_limit is 100 kB a field; this is of the whole header
 SENDMAIL_RECIPIENTS: Final = 50_000  # of one call, command line and -t together

@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from fastmta.auth.sasl import Credentials
-from fastmta.model.errors import FastMTAError, TemporaryFailure
+from fastmta.model.errors import FastMTAError, StorageFailure, StoreDamaged, TemporaryFailure
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import (
     LINE_SKIP_BYTES,
@@ -350,6 +350,9 @@ class Pop3Connection(asyncio.Protocol):
         except MessageGone:
             self._say(b"-ERR Message is no longer there\r\n")
             return
+        except StorageFailure as error:
+            self._say(b"-ERR [SYS/TEMP] %b\r\n" % self._storage_failed(error))
+            return
         if action.body_lines is None:
             drop.retrieved(action.index)
         self._say(first)
@@ -374,6 +377,9 @@ class Pop3Connection(asyncio.Protocol):
                 self._say(block)
                 if self._out_bytes >= POP3_BLOCK_BYTES:
                     self._flush()
+        except StorageFailure as error:
+            self._storage_failed(error)
+            self.close()
         except MessageGone:
             # The response can't be ended truly; without its final "." the client knows that it is cut.
             self._server.services.log.info("pop3.message_gone", session=self._id)
@@ -395,6 +401,13 @@ class Pop3Connection(asyncio.Protocol):
             self.close(b"-ERR [SYS/TEMP] Internal error\r\n")
         else:
             self._go_on()
+
+    def _storage_failed(self, error: StorageFailure) -> bytes:
+        """The words of a SYS/TEMP reply (RFC 3206 §4); damage has been logged already, once for each place."""
+        if isinstance(error, StoreDamaged):
+            return b"Not all of this maildrop can be read, the administrator has been told"
+        self._server.services.log.error("pop3.storage", session=self._id, error=error)
+        return b"Storage is not available now, try again later"
 
     def _log_in(self, credentials: Credentials) -> None:
         account = self._server.services.authenticator.try_now(credentials, self._service)
@@ -418,7 +431,13 @@ class Pop3Connection(asyncio.Protocol):
 
     def _open(self, account: Account, opening: Iterator[Maildrop | None]) -> bool:
         """Goes on with opening the maildrop; False where that takes another turn."""
-        drop = next(opening, account)
+        drop: Maildrop | Account | None
+        try:
+            drop = next(opening, account)
+        except StorageFailure as error:
+            self._release()
+            self._act(self._session.refused(b"SYS/TEMP", self._storage_failed(error)))
+            return True
         if drop is None:
             return False
         if isinstance(drop, Maildrop):

@@ -2,7 +2,7 @@
 supervisor.
 
 `STORE_FAILED` is the exception: a worker whose commit failed sets it, so that no sibling accepts mail until all of them
-have been replaced.
+have been replaced; and `STORE_DAMAGED`, which makes every worker tell what one has met.
 """
 
 from enum import IntEnum
@@ -19,3 +19,4 @@ class Board(IntEnum):
     STORE_FAILED = 5  # 1 while the workers that saw a failed store are being replaced
     RANGES_USED = 6  # ranges that some process has ever written, this one included
     STUCK = 7  # workers whose loop does not turn
+    STORE_DAMAGED = 8  # 1 since a worker met a place of the store that cannot be read; only a restart resets it

@@ -46,6 +46,32 @@ REJECT_REASONS: Final = (
     "other",
 )
 TRANSPORTS: Final = ("local", "smtp", "lmtp", "pipe", "discard", "error", "other")
+TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
+    "root",
+    "blob",
+    "queue",
+    "schedule",
+    "hop",
+    "hop_state",
+    "queue_by_sender",
+    "queue_by_domain",
+    "queue_by_age",
+    "counter",
+    "mailbox",
+    "mailbox_name",
+    "message",
+    "envelope",
+    "change",
+    "account",
+    "account_name",
+    "subscription",
+    "usage",
+    "alias",
+    "pending",
+    "trash",
+    "meta",
+    "other",
+)
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 AUTH_RESULTS: Final = ("success", "failure", "temporary", "other")
@@ -151,6 +177,10 @@ class Metrics:
         self.bus_datagrams_total = self._family(
             "bus_datagrams_total", "Datagrams between workers", result=("sent", "received", "blocked", "failed")
         )
+        self.store_damaged_total = self._family(
+            "store_damaged_total", "Reads and commits that met a damaged place of the store", table=TABLES
+        )
+        self.store_reopened_total = self._single("store_reopened_total", "Times the store was opened anew in place")
         self.log_dropped_total = self._single("log_dropped_total", "Log lines that standard error did not take")
         self.delivery_seconds = self._histogram(
             "delivery_seconds",

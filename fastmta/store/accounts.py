@@ -66,13 +66,25 @@ class Accounts:
         key = canonical_address(address).encode()
         if not 0 < len(key) <= 500:
             return None
-        value = self._store.raw.get(TABLE_ACCOUNT_NAME, key)
-        return self.by_id(int.from_bytes(value, "big")) if value is not None else None
+        raw = self._store.raw
+        value = raw.get(TABLE_ACCOUNT_NAME, key)
+        if value is None:
+            return None
+        account = self.by_id(int.from_bytes(value, "big"))
+        if account is None and raw.get(TABLE_ACCOUNT_NAME, key) == value:  # else it was deleted between the two reads
+            raise raw.damaged("account", value, "the account that a name leads to is not there")
+        return account
 
     def by_id(self, account_id: int) -> Account | None:
         """The account with this identifier, or None."""
         value = self._store.raw.get(TABLE_ACCOUNT, id_key(account_id))
-        return _decoder.decode(value) if value is not None else None
+        return self._decoded(id_key(account_id), value) if value is not None else None
+
+    def _decoded(self, key: bytes, value: bytes) -> Account:
+        try:
+            return _decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._store.raw.damaged("account", key, "the record cannot be decoded") from error
 
     def list(self) -> list[Account]:
         """Every account, in order of address."""
@@ -200,4 +212,4 @@ class Accounts:
         unit = raw.new_unit()
         unit.guard(TABLE_ACCOUNT, name, value)
         unit.count(DIRECTORY_COUNTER, 1, -1)
-        return _decoder.decode(value), unit
+        return self._decoded(name, value), unit

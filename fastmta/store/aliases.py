@@ -26,7 +26,13 @@ class Aliases:
         if len(key) > 500:
             return None
         value = self._store.raw.get(TABLE_ALIAS, key)
-        return _decoder.decode(value) if value is not None else None
+        return self._decoded(key, value) if value is not None else None
+
+    def _decoded(self, key: bytes, value: bytes) -> tuple[str, ...]:
+        try:
+            return _decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._store.raw.damaged("alias", key, "the record cannot be decoded") from error
 
     def list(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every alias with its targets, in order of address."""
@@ -34,7 +40,7 @@ class Aliases:
         start = b""
         while True:
             page = self._store.raw.scan(TABLE_ALIAS, b"", start, PAGE)
-            out += [(key.decode(), _decoder.decode(value)) for key, value in page]
+            out += [(key.decode(errors="replace"), self._decoded(key, value)) for key, value in page]
             if len(page) < PAGE:
                 return out
             start = page[-1][0] + b"\0"

@@ -12,6 +12,7 @@ from fastmta._store import (
     TABLE_ENVELOPE,
     TABLE_MAILBOX,
     TABLE_MAILBOX_NAME,
+    TABLE_MESSAGE,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
     Blob,
@@ -138,20 +139,32 @@ class Mailboxes:
 
     def list(self, account_id: int) -> list[Mailbox]:
         """An account's mailboxes in order of name, with counts of one moment."""
-        return list(starmap(_mailbox, mailbox_list(self._raw, account_id)))
+        return [self._mailbox(mailbox_id, record) for mailbox_id, record in mailbox_list(self._raw, account_id)]
+
+    def _mailbox(self, mailbox_id: int, record: bytes) -> Mailbox:
+        try:
+            return _mailbox(mailbox_id, record)
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise self._raw.damaged("mailbox", id_key(mailbox_id), "the record cannot be decoded") from error
 
     def get(self, account_id: int, name: str) -> Mailbox | None:
         """The mailbox of this name, or None."""
         raw_name = canonical_name(name).encode()
         if len(raw_name) > NAME_BYTES:
             return None
-        value = self._raw.get(TABLE_MAILBOX_NAME, id_key(account_id) + raw_name)
-        return self.by_id(int.from_bytes(value, "little")) if value is not None else None
+        key = id_key(account_id) + raw_name
+        value = self._raw.get(TABLE_MAILBOX_NAME, key)
+        if value is None:
+            return None
+        mailbox = self.by_id(int.from_bytes(value, "little"))
+        if mailbox is None and self._raw.get(TABLE_MAILBOX_NAME, key) == value:  # else it was deleted meanwhile
+            raise self._raw.damaged("mailbox", value[::-1], "the mailbox that a name leads to is not there")
+        return mailbox
 
     def by_id(self, mailbox_id: int) -> Mailbox | None:
         """The mailbox with this identifier, or None."""
         record = self._raw.get(TABLE_MAILBOX, id_key(mailbox_id))
-        return _mailbox(mailbox_id, record) if record is not None else None
+        return self._mailbox(mailbox_id, record) if record is not None else None
 
     def modseq(self, mailbox_id: int) -> int:
         """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
@@ -328,7 +341,11 @@ class Mailboxes:
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""
-        return self._raw.get(TABLE_ENVELOPE, id_key(mailbox_id) + uid.to_bytes(4, "big"))
+        key = id_key(mailbox_id) + uid.to_bytes(4, "big")
+        structure = self._raw.get(TABLE_ENVELOPE, key)
+        if structure is None and self._raw.get(TABLE_MESSAGE, key) is not None:
+            raise self._raw.damaged("envelope", key, "the structure of a message is not there")
+        return structure
 
     def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
         """Bytes of a message, its prefix first, a copy; b"" at the end, None where it is gone; at most 256 KB."""

@@ -117,4 +117,6 @@ def require_committed(unit: Unit) -> Unit:
     code = unit.failure or "io"
     if unit.status == REFUSED:
         raise Refused(code)
+    if code == "damaged":
+        raise StorageFailure("what has to be changed is damaged; fastmta store check names it")
     raise StorageFailure("the store is full" if code == "full" else "the store could not commit")

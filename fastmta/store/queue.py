@@ -4,7 +4,7 @@ The states and legal moves stand in fastmta/queue/README.md; the operation insid
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,7 +26,7 @@ from fastmta._store import (
     schedule_token,
 )
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
-from fastmta.model.errors import Refused
+from fastmta.model.errors import Refused, StoreDamaged
 from fastmta.store.accounts import id_key
 from fastmta.store.committing import GUARDED_RUNS, Committer
 
@@ -115,7 +115,7 @@ class Queue:
     def recipients(self, queue_id: int) -> Sequence[QueuedRecipient]:
         """A message's recipients that are owed a result, in order of n."""
         loaded = queue_load(self._raw, queue_id, None)
-        return [] if loaded is None else [_recipient(fields) for fields in loaded[1]]
+        return [] if loaded is None else self._decoded(queue_id, loaded)[1]
 
     def due(self, hop: bytes, now_ms: int, limit: int, after: bytes = b"") -> list[tuple[int, int, int, int]]:
         """[(due_ms, lane, queue_id, n)] of a hop's recipients that are due, lanes in weighted turns, at most `limit`.
@@ -136,8 +136,29 @@ class Queue:
         out = []
         for (queue_id, _), loaded in zip(wanted.items(), queue_load_many(self._raw, list(wanted.items())), strict=True):
             if loaded is not None and loaded[1]:
-                out.append((_message(queue_id, loaded[0]), [_recipient(fields) for fields in loaded[1]]))
+                out.append(self._decoded(queue_id, loaded))
         return out
+
+    def load_readable(
+        self, pairs: Iterable[tuple[int, int]]
+    ) -> tuple[list[tuple[QueuedMessage, list[QueuedRecipient]]], list[tuple[int, int]]]:
+        """As `load`, one by one where some cannot be read; and those, for whoever must not take them for gone."""
+        try:
+            return self.load(pairs), []
+        except StoreDamaged:
+            loaded, damaged = [], []
+            for pair in pairs:
+                try:
+                    loaded += self.load([pair])
+                except StoreDamaged:
+                    damaged.append(pair)
+            return loaded, damaged
+
+    def _decoded(self, queue_id: int, loaded: Any) -> tuple[QueuedMessage, list[QueuedRecipient]]:
+        try:
+            return _message(queue_id, loaded[0]), [_recipient(fields) for fields in loaded[1]]
+        except msgspec.DecodeError as error:
+            raise self._raw.damaged("queue", id_key(queue_id), "the record cannot be decoded") from error
 
     def hops(self, partitions: Iterable[int], now_ms: int, limit: int = 10_000) -> list[tuple[int, bytes]]:
         """[(earliest due_ms, hop)] of the hops of these partitions that have work now, in order of due."""

@@ -18,6 +18,7 @@ from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.imap.protocol import ImapServer
 from fastmta.local.directory import LocalDirectory
+from fastmta.model.errors import StorageFailure
 from fastmta.pickup.service import Pickup
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
@@ -35,6 +36,7 @@ from fastmta.store.marks import Mark
 from fastmta.supervisor.acceptor import Factory
 from fastmta.supervisor.bad_end import BadEndCheck
 from fastmta.supervisor.closed import ClosedAccounts
+from fastmta.supervisor.damage import DamageWatch
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
@@ -64,6 +66,7 @@ class MailServer:
         config = place.config
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
+        self._store.raw.on_damage = DamageWatch(place.cells, place.board, place.log)
         try:
             self._services = services = self._wire(config)
             self._smtp = SmtpServer(services)
@@ -79,6 +82,7 @@ class MailServer:
         )
         self._delivering = False
         self._loaded = False  # what the start can do without
+        self._reopened = place.cells[METRICS.store_reopened_total]  # by processes that had this range before
         services.bus.on_hops(self._hops_changed)
         services.bus.own(False)
         self._store.attach(place.loop)
@@ -168,7 +172,10 @@ class MailServer:
     # --- the store's state ---
 
     def _reusable_bytes(self) -> int:
-        return int(self._store.raw.stats().get("free_bytes", 0))
+        try:
+            return int(self._store.raw.stats().get("free_bytes", 0))
+        except StorageFailure:
+            return 0
 
     def _storage_ok(self) -> bool:
         return self._watch.ok() and not self._place.board[Board.STORE_FAILED] and not self._store.raw.failed
@@ -185,6 +192,12 @@ class MailServer:
         return 0.0 if oldest is None else max(0.0, self._services.clock.now() - oldest / 1000)
 
     def _figures(self) -> "StoreFigures | None":
+        try:
+            return self._read_figures()
+        except StorageFailure:
+            return None
+
+    def _read_figures(self) -> "StoreFigures | None":
         from fastmta.admin.collector import StoreFigures
 
         if self._store.raw.failed:
@@ -197,8 +210,15 @@ class MailServer:
 
     def status(self) -> dict[str, Any]:
         delivery = self._delivery.status() if self._delivering else {}
-        queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
-        return {"queue": queue, "store": self._stats(), "delivery": delivery, "trouble": self._trouble()}
+        queue: dict[str, int] = {}
+        stats: dict[str, int | float] = {}
+        trouble = self._trouble() or self._store.raw.damage
+        try:
+            queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
+            stats = self._stats()
+        except StorageFailure as error:
+            trouble = trouble or str(error)
+        return {"queue": queue, "store": stats, "delivery": delivery, "trouble": trouble}
 
     def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return self._delivery.withdraw(keys)
@@ -265,6 +285,7 @@ class MailServer:
         self._pickup.reload(services)
 
     def tick(self) -> None:
+        self._place.cells[METRICS.store_reopened_total] = self._reopened + self._store.raw.heals
         if not self._loaded:  # on a thread of its own, so that neither the start nor the first reader waits
             self._loaded = True
             self._place.loop.run_in_executor(None, importlib.import_module, "fastmta.admin.collector")

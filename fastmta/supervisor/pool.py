@@ -223,6 +223,10 @@ class Pool:
             case "released":
                 worker.released = True
                 self._settle()
+            case "store_unreadable" if self.failed_code is None:
+                self._log.error("store.unreadable", error=message.get("error"))
+                if not any(w.state == "ready" for w in self.workers):
+                    self.failed_code = EX_IOERR  # no restart can mend it: who listens on must not seem to serve
             case "store_failed":
                 self._log.error("store.failed", slot=worker.slot, worker_pid=worker.pid, error=message.get("error"))
                 self.board[Board.STORE_FAILED] = 1

@@ -23,7 +23,7 @@ import uvloop
 from fastmta._limits import Table
 from fastmta.config.load import load
 from fastmta.config.schema import Config
-from fastmta.model.errors import ConfigError, FastMTAError
+from fastmta.model.errors import ConfigError, FastMTAError, StoreUnreadable
 from fastmta.runtime.board import Board
 from fastmta.runtime.log import Log, get_logger
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
@@ -36,6 +36,7 @@ REREAD_S: Final = 1.0  # between two rereads
 GOODBYE_S: Final = 1.0  # for the last replies to reach their sockets
 EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
+EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
 EX_CONFIG: Final = 78
 
@@ -163,6 +164,9 @@ class WorkerLife:
         except ConfigError as error:
             self._log.error("config.rejected", error=str(error))
             return EX_CONFIG
+        except StoreUnreadable as error:
+            self._channel.send("store_unreadable", error=str(error))  # the supervisor says it once for all workers
+            return EX_IOERR
         except FastMTAError as error:
             self._log.error("worker.not_started", error=str(error))
             return EX_TEMPFAIL

@@ -161,10 +161,9 @@ def feed(session: Session, data: Any) -> bool:
     try:
         upload.feed(data)
     except StorageFailure as error:
-        session.services.log.error("imap.storage", error=error)
         session.upload = None
         upload.abandon()
-        session.write(b"%b %b\r\n" % (upload.tag, UNAVAILABLE))
+        session.write(b"%b %b\r\n" % (upload.tag, session.storage_failed(error)))
         return False
     return True
 

@@ -16,7 +16,7 @@ from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.session import State
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
@@ -67,9 +67,12 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     start = 0
     segments = view.recent_segments(uids)
     if len(segments) == 1:
-        data, start = session.mailboxes.fetch(
-            view.mailbox_id, seqs, uids, items, 0, _chunk_bytes(items), recent_from=segments[0][2]
-        )
+        try:
+            data, start = session.mailboxes.fetch(
+                view.mailbox_id, seqs, uids, items, 0, _chunk_bytes(items), recent_from=segments[0][2]
+            )
+        except StoreDamaged:
+            return _rest(session, view, items, seqs, uids, done, 0)
         session.write(data)
         if start >= len(uids):
             return done
@@ -94,6 +97,7 @@ async def _rest(
 async def _lines(session: Session, view: View, items: int, seqs: array[int], uids: array[int], start: int = 0) -> None:
     """What the store's loop writes, in chunks, each after the one before it has been handed over."""
     paused = start > 0
+    damage: StoreDamaged | None = None
     for begin, end, recent_from in view.recent_segments(uids):
         if end <= start:
             continue
@@ -106,21 +110,33 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
                 await tell_changes(session, view)
             paused = False
             last = position
-            data, position = session.mailboxes.fetch(
-                view.mailbox_id, piece_seqs, piece_uids, items, position, _chunk_bytes(items), recent_from=recent_from
-            )
-            session.write(data)
-            if position == last:
-                # Too large for the loop: it is streamed.
-                await _stream(session, view, items, piece_seqs[position], piece_uids[position])
+            try:
+                data, position = session.mailboxes.fetch(
+                    view.mailbox_id,
+                    piece_seqs,
+                    piece_uids,
+                    items,
+                    position,
+                    _chunk_bytes(items),
+                    recent_from=recent_from,
+                )
+                session.write(data)
+                if position == last:
+                    # Too large for the loop: it is streamed.
+                    await _stream(session, view, items, piece_seqs[position], piece_uids[position])
+                    position += 1
+                    paused = True
+            except StoreDamaged as error:  # the others are told; the command ends with NO
+                damage = error
                 position += 1
-                paused = True
             if session.wire.written() >= _chunk_bytes(items):
                 await session.wire.flush()
                 paused = True
             elif session.wire.turn_is_over():
                 await session.wire.pause()
                 paused = True
+    if damage is not None:
+        raise damage
 
 
 async def _stream(session: Session, view: View, items: int, seq: int, uid: int) -> None:
@@ -189,7 +205,7 @@ async def _mark_seen(session: Session, view: View, unseen: array[int]) -> array[
     try:
         await change_flags(session, view, unseen, 1, SEEN, b"")
     except StorageFailure as error:
-        session.services.log.error("imap.storage", error=error)
+        session.storage_failed(error)
         return array("I")
     if session.state != State.LOGOUT:
         await tell_changes(session, view, unseen)

@@ -1,0 +1,133 @@
+# Functions on a Store: its environment, opened and opened anew in place, and what becomes of damage that was met.
+
+
+cdef int open_environment(Store self, bint again) except -1:
+    cdef void* txn = NULL
+    cdef int i, rc, dead
+    cdef bytes name = os.fsencode(self.path)
+    cdef unsigned int flags = MDB_NOTLS | MDB_NORDAHEAD
+    if not self._sync:
+        flags |= MDB_NOSYNC
+    rc = mdb_env_create(&self.s.env)
+    if rc == 0:
+        rc = mdb_env_set_mapsize(self.s.env, self._map_size)
+    if rc == 0:
+        rc = mdb_env_set_maxdbs(self.s.env, DATABASES)
+    if rc == 0:
+        rc = mdb_env_set_maxreaders(self.s.env, 1024)
+    if rc == 0:
+        rc = mdb_env_set_assert(self.s.env, fm_on_assert)
+    if rc == 0:
+        rc = mdb_env_open(self.s.env, name, flags, 0o600)
+    if rc == 0:
+        rc = mdb_reader_check(self.s.env, &dead)
+    if rc == 0:
+        rc = measure_map(self)
+    if rc == 0:
+        # A full disk must not keep the store from being opened anew: its databases are there.
+        rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
+    if rc == 0:
+        for i in range(DATABASES):
+            rc = fm_open(<void*>mdb_dbi_open, txn, <const char*><bytes>DATABASE_NAMES[i], 0 if again else MDB_CREATE,
+                         &self.s.dbi[i])
+            if rc:
+                break
+        if rc == FM_TORN:
+            pass
+        elif rc:
+            mdb_txn_abort(txn)
+        else:
+            rc = mdb_txn_commit(txn)
+    if rc == 0:
+        return 0
+    if self.s.env != NULL:
+        mdb_env_close(self.s.env)
+    self.s.env = NULL
+    if is_damage(rc) or rc == MDB_VERSION_MISMATCH:
+        raise StoreUnreadable(f"{self.path}/data.mdb cannot be opened: {read_error(rc)}; save what can be read with "
+                              "fastmta store salvage")
+    raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
+
+
+cdef int measure_map(Store self) except -1:
+    """Where the map lies (LMDB does not tell) and how long the file is; 0 or LMDB's error."""
+    cdef MDB_stat stat
+    cdef int rc = mdb_env_stat(self.s.env, &stat)
+    if rc == 0:
+        rc = mdb_env_get_fd(self.s.env, &self.s.map.fd)
+    if rc:
+        return rc
+    self.s.map.page = stat.ms_psize
+    self.s.map.bytes = 0
+    # By name and length: on overlays and btrfs the numbers of device and inode are not those of stat.
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            words = line.split(None, 5)
+            begin, _, end = words[0].partition(b"-")
+            if (len(words) == 6 and words[5].rstrip().removesuffix(b" (deleted)").endswith(b"/data.mdb")
+                    and int(end, 16) - int(begin, 16) >= self._map_size and int(words[2], 16) == 0):
+                self.s.map.base = <const char*><uintptr_t>int(begin, 16)
+                return 0
+    raise StorageFailure(f"{self.path}/data.mdb is not among the maps of this process")
+
+
+cdef bint open_anew(Store self) except -1:
+    """Opens the environment anew after the committer has ended, in this process and without a session noticing.
+
+    False where somebody reads meanwhile: it is tried again with the next read, unit or dispatch.
+    """
+    if not self.s.heal or self.s.env == NULL:
+        return True
+    if self._reading or self._readers:
+        return False
+    with nogil:
+        pthread_join(self.s.thread, NULL)
+    if self._reader != NULL:
+        mdb_txn_abort(self._reader)
+        self._reader = NULL
+    mdb_env_close(self.s.env)
+    self.s.env = NULL
+    try:
+        open_environment(self, True)
+    except StorageFailure:
+        self.s.failed = EIO  # the old way: another process tries
+    self.heals += 1
+    self.s.heal = 0
+    self._run_thread()
+    return True
+
+
+cdef int raise_damage(Store self, int rc, int table, const uint8_t* key, size_t n) except -1:
+    """Raises StoreDamaged, which the owner of the store is told of first."""
+    cdef bytes place = (<const char*>key)[: n if n < DAMAGE_KEY else DAMAGE_KEY]
+    tell_damage(self, StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), True)
+
+
+cdef int tell_unlike(Store self, uint64_t blob_id) except -1:
+    """The bytes of a blob that was handed out are not those that were received."""
+    tell_damage(self, StoreDamaged("blob", blob_id.to_bytes(8, "big"), "the digest of the message's bytes is wrong"), False)
+    return 0
+
+
+cdef int tell_damage(Store self, object error, bint raising) except -1:
+    self.damages += 1
+    if not self.damage:
+        self.damage = str(error)
+    if self.on_damage is not None:
+        self.on_damage(error)
+    if raising:
+        raise error
+    return 0
+
+
+cdef int tell_of_committer(Store self) except -1:
+    cdef StoreState* s = self.s
+    cdef int rc, table
+    cdef bytes place
+    pthread_mutex_lock(&s.mutex)
+    rc, table = s.damage_rc, s.damage_table
+    place = (<char*>s.damage_key)[: s.damage_length]
+    s.damages = 0
+    pthread_mutex_unlock(&s.mutex)
+    tell_damage(self, StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), False)
+    return 0
