@@ -27,7 +27,7 @@ from fastmta.supervisor.owning import POLL_S, HopsLock
 from fastmta.supervisor.process import EX_CONFIG, Worker, sealed_copy, start
 from fastmta.supervisor.slots import Restarts
 from fastmta.supervisor.watchdog import Watchdog
-from fastmta.supervisor.worker import Build, Spec, run
+from fastmta.supervisor.worker import EX_IOERR, Build, Spec, run
 
 RANGES: Final = 4096  # 16 MB of address space; only those that were used cost memory
 GENERATIONS: Final = 3  # alive at once, the newest included
