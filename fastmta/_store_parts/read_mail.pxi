@@ -249,23 +249,20 @@ def message_columns(Store store not None, uint64_t mailbox_id, uids):
     if n == 0:
         return b"", *columns, [b""]
     flags, sizes, days, prefixes, words = columns
-    walk_start(&walk, reading.cursor(T_MESSAGE), T_MESSAGE, mailbox_id)
-    try:
-        for i in range(n):
-            if not walk_to(&walk, wanted[i]):
-                continue
-            memcpy(&message, walk.value.mv_data, sizeof(message))
-            present[i] = 1
-            flags[i] = message.flags
-            sizes[i] = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
-            prefixes[i] = message.prefix_length
-            local = message.date_s + message.tz_minutes * 60 if message.date_s > 0 else message.tz_minutes * 60
-            days[i] = <unsigned int>(local // 86400) if local > 0 else 0
-            if message.keywords_length:
-                key = (<char*>walk.value.mv_data + sizeof(message))[: message.keywords_length]
-                words[i] = known.setdefault(key, len(known))
-    finally:
-        mdb_cursor_close(walk.cursor)
+    walk_start(&walk, reading, T_MESSAGE, mailbox_id)
+    for i in range(n):
+        if not walk_to(&walk, wanted[i]):
+            continue
+        memcpy(&message, walk.value.mv_data, sizeof(message))
+        present[i] = 1
+        flags[i] = message.flags
+        sizes[i] = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
+        prefixes[i] = message.prefix_length
+        local = message.date_s + message.tz_minutes * 60 if message.date_s > 0 else message.tz_minutes * 60
+        days[i] = <unsigned int>(local // 86400) if local > 0 else 0
+        if message.keywords_length:
+            key = (<char*>walk.value.mv_data + sizeof(message))[: message.keywords_length]
+            words[i] = known.setdefault(key, len(known))
     return bytes(here), *columns, list(known)
 
 
