@@ -7,6 +7,7 @@ from fastmta._store cimport Blob, Store, Unit, Waiter
 
 cdef enum:
     HELD_BYTES = 64            # of a header line whose name may yet be Bcc, with the white space behind it
+    SECONDS_BOUNDS = 32        # buckets of a histogram at most
 
 
 cdef struct Text:            # bytes being put together; kept and used again by its owner
@@ -19,6 +20,7 @@ cdef class Target:           # one place that a recipient's mail goes to
     cdef readonly bytes hop
     cdef readonly bytes tail          # msgpack of RecipientTail
     cdef readonly bytes address       # of a local mailbox, as Delivered-To has it
+    cdef readonly bytes mailbox       # whose it is, for the log
     cdef readonly uint64_t mailbox_id # 0: queued under `hop`
     cdef readonly bint held
     cdef readonly bint reported       # its sender wants to hear of success: the hop `local:` delivers it, and says so
@@ -50,7 +52,8 @@ cdef class Service:
     cdef object log
     cdef object log_line
     cdef bint log_info
-    cdef bytes bound_fields           # event and bound fields of a record, as JSON
+    cdef bytes received_fields        # event and bound fields of a record, as JSON
+    cdef bytes delivered_fields
     cdef object crash
     cdef bytes table
     cdef bytes greeting
@@ -72,6 +75,9 @@ cdef class Service:
     cdef Py_ssize_t c_received
     cdef Py_ssize_t c_bytes
     cdef Py_ssize_t c_local
+    cdef Py_ssize_t c_seconds         # a histogram (runtime/metrics.py)
+    cdef int64_t seconds_bounds[SECONDS_BOUNDS]
+    cdef int seconds_count
     cdef Py_ssize_t c_connections
     cdef Py_ssize_t c_open
     cdef uint64_t last_session
@@ -87,6 +93,7 @@ cdef class Service:
     cdef int _dates(self, int64_t second) except -1
     cdef object _resolve(self, bytes path, bint may_relay)
     cdef int check_version(self) except -1
+    cdef int observe_seconds(self, double seconds) except -1
     cdef int utc_minutes(self) noexcept
 
 

@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport abs, free, malloc, realloc
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcpy, strlen
 
 import msgspec
 
@@ -78,6 +78,7 @@ from fastmta.model.limits import (
     LANE_SMALL_BYTES,
     LANE_SMALL_RECIPIENTS,
     LINE_SKIP_BYTES,
+    LOG_RECIPIENTS,
     SMTP_COMMAND_LINE_BYTES,
     SMTP_DISCARD_BYTES,
     SMTP_LINGER_S,
@@ -154,6 +155,7 @@ cdef int HELD = int(RecipientState.HELD)
 cdef int BOUNCED = int(RecipientState.BOUNCED)
 cdef int LANES[3]
 LANES[:] = [int(Lane.SMALL), int(Lane.NORMAL), int(Lane.BULK)]
+cdef Py_ssize_t LOGGED = LOG_RECIPIENTS
 cdef Py_ssize_t LINE_BYTES = SMTP_COMMAND_LINE_BYTES
 cdef Py_ssize_t SASL_LINE_BYTES = SMTP_SASL_LINE_BYTES
 cdef Py_ssize_t WAITING_BYTES = SMTP_WAITING_BYTES

@@ -107,7 +107,7 @@ cdef int _submit(Connection self) except -1:
                 prefix = b"Return-Path: <" + self.reverse_path + b">\r\nDelivered-To: " + target.address + b"\r\n"
                 unit.deliver(target.mailbox_id, blob_id, prefix, 0, b"", now_ms // 1000, service.utc_minutes(),
                              structure, queue_id, <int>n, target.hop, target.tail, envelope)
-                self.local_targets.append((n, target))
+                self.local_targets.append((n, target, recipient))
             n += 1
     self.refusals = None
     self.taking_back = False
@@ -157,12 +157,20 @@ cdef int _local_results(Connection self, list results) except -1:
     cdef Service service = self.service
     cdef Unit unit = None
     cdef Py_ssize_t i = 0
+    cdef double now = service.now()
+    cdef double delay = now - self.accepted_at if now > self.accepted_at else 0.0
     self.refusals = {}
-    for n, target in self.local_targets:
+    service.scratch.size = 0
+    for n, target, recipient in self.local_targets:
         word = results[i]
         i += 1
         if isinstance(word, tuple):
             service.cells[service.c_local] += 1
+            service.observe_seconds(delay)
+            if service.log_info:
+                _put_delivered(self, <Target>target, <Recipient>recipient, now, delay)
+            else:
+                service.host.delivered(self, target, recipient, delay)
             continue
         service.host.not_delivered(self, (<Target>target).address, word)
         if service.lmtp:
@@ -170,6 +178,8 @@ cdef int _local_results(Connection self, list results) except -1:
                 unit = service.store.new_unit()
             unit.move_recipient(self.queue_id, n, 0, BOUNCED, 1, 0, MAILBOX_REFUSALS[word].encode())
             self.refusals[n] = MAILBOX_REFUSALS[word]
+    if service.scratch.size:
+        service.log_line(PyBytes_FromStringAndSize(service.scratch.data, service.scratch.size))
     if unit is None:
         return 0
     self.waiting |= WAIT_COMMIT
@@ -215,22 +225,49 @@ cdef int _conclude(Connection self, object reply) except -1:
     return 0
 
 
-cdef int _log_received(Connection self) except -1:
-    # {"at":...,"level":"info","event":"smtp.received",...}: the one record that every accepted message has.
-    cdef Service service = self.service
+cdef int _put_opening(Service service, double at, bytes fields) except -1:
+    # {"at":...,"level":"info","event":...: how every line begins.
     cdef Text* text = &service.scratch
     cdef char milliseconds[8]
-    cdef bytes first = (<Recipient>self.recipients[0]).forward_path
-    cdef bytes client = self.client.encode()
-    cdef bytes login
-    service._dates(<int64_t>self.accepted_at)
-    text.size = 0
+    service._dates(<int64_t>at)
     _put(text, b'{"at":"', 7)
     _put(text, service.stamp, 20)
-    snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((self.accepted_at - <int64_t>self.accepted_at) * 1000))
+    snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((at - <int64_t>at) * 1000))
     _put(text, milliseconds, 4)
     _put(text, b'","level":"info",', 17)
-    _put_bytes(text, service.bound_fields)
+    return _put_bytes(text, fields)
+
+
+cdef int _put_delivered(Connection self, Target target, Recipient recipient, double now, double delay) except -1:
+    # The line of a recipient whose mailbox has the message: the fields of delivery/recorder.DeliveryLine.
+    cdef Text* text = &self.service.scratch
+    cdef char seconds[32]
+    _put_opening(self.service, now, self.service.delivered_fields)
+    _put(text, b',"queue_id":"', 13)
+    _put_queue_id(text, self.queue_id)
+    _put(text, b'","recipient":"', 15)
+    _put_json(text, PyBytes_AS_STRING(target.address), PyBytes_GET_SIZE(target.address))
+    if target.address != recipient.forward_path:
+        _put(text, b'","original_recipient":"', 24)
+        _put_json(text, PyBytes_AS_STRING(recipient.forward_path), PyBytes_GET_SIZE(recipient.forward_path))
+    _put(text, b'","mailbox":"', 13)
+    _put_json(text, PyBytes_AS_STRING(target.mailbox), PyBytes_GET_SIZE(target.mailbox))
+    _put(text, b'","next_hop":"local:","relay":"local","delay":', 46)
+    snprintf(seconds, sizeof(seconds), "%.3f", delay)
+    _put(text, seconds, strlen(seconds))
+    return _put(text, b',"dsn":"2.0.0","reply":"250 2.0.0 delivered to mailbox"}\n', 57)
+
+
+cdef int _log_received(Connection self) except -1:
+    # The one record that every accepted message has; recipients beyond a bound are only counted.
+    cdef Service service = self.service
+    cdef Text* text = &service.scratch
+    cdef bytes client = self.client.encode()
+    cdef bytes login
+    cdef Recipient recipient
+    cdef Py_ssize_t told = 0
+    text.size = 0
+    _put_opening(service, self.accepted_at, service.received_fields)
     _put(text, b',"session":', 11)
     _put_number(text, <int64_t>self.number)
     _put(text, b',"queue_id":"', 13)
@@ -243,9 +280,15 @@ cdef int _log_received(Connection self) except -1:
         _put_json(text, PyBytes_AS_STRING(login), PyBytes_GET_SIZE(login))
     _put(text, b'","from":"', 10)
     _put_json(text, PyBytes_AS_STRING(self.reverse_path), PyBytes_GET_SIZE(self.reverse_path))
-    _put(text, b'","to":"', 8)
-    _put_json(text, PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
-    _put(text, b'","recipients":', 15)
+    _put(text, b'","to":[', 8)
+    for recipient in self.recipients:
+        _put(text, b',"' if told else b'"', 2 if told else 1)
+        _put_json(text, PyBytes_AS_STRING(recipient.forward_path), PyBytes_GET_SIZE(recipient.forward_path))
+        _put(text, b'"', 1)
+        told += 1
+        if told == LOGGED:
+            break
+    _put(text, b'],"recipients":', 15)
     _put_number(text, len(self.recipients))
     _put(text, b',"size":', 8)
     _put_number(text, self.size)

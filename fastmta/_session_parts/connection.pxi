@@ -334,5 +334,6 @@ cdef class Connection(Waiter):
         return {
             "session": self.number, "queue_id": queue_id_text(self.queue_id), "client": self.client,
             "login": self.login or None, "from": self.reverse_path,
-            "to": (<Recipient>self.recipients[0]).forward_path, "recipients": len(self.recipients), "size": self.size,
+            "to": [(<Recipient>each).forward_path for each in self.recipients[:LOGGED]],
+            "recipients": len(self.recipients), "size": self.size,
         }

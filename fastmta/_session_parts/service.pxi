@@ -5,10 +5,11 @@ cdef const char* MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 cdef class Target:
-    def __init__(self, bytes hop, bytes tail, bytes address, uint64_t mailbox_id, bint held):
+    def __init__(self, bytes hop, bytes tail, bytes address, bytes mailbox, uint64_t mailbox_id, bint held):
         self.hop = hop
         self.tail = tail
         self.address = address
+        self.mailbox = mailbox
         self.mailbox_id = mailbox_id
         self.held = held
 
@@ -24,11 +25,11 @@ cdef class Recipient:
             final = target.address if isinstance(target, LocalTarget) else target.forward_path
             tail = encode(RecipientTail(final, orcpt, notify, forward_path if final != forward_path else b""))
             if isinstance(target, LocalTarget):
-                made = Target(LOCAL_HOP, tail, target.address, target.mailbox_id, False)
+                made = Target(LOCAL_HOP, tail, target.address, target.mailbox or target.address, target.mailbox_id, False)
                 made.reported = notify & NOTIFY_SUCCESS
                 self.has_local = True
             else:
-                made = Target(target.hop, tail, None, 0, target.held)
+                made = Target(target.hop, tail, None, None, 0, target.held)
             self.targets.append(made)
 
 
@@ -66,10 +67,8 @@ cdef class Service:
         self.log = log
         self.log_line = log.line
         self.log_info = log.threshold <= 20 and log.is_json
-        event = '"event":"smtp.received"'
-        self.bound_fields = event.encode()
-        if self.log_info:  # what stands in every line of this process, such as its slot, does not change
-            self.bound_fields += log.opening("smtp.received", "info").partition(event)[2].encode()
+        self.received_fields = self._fields("smtp.received")
+        self.delivered_fields = self._fields("delivery.delivered")
         self.crash = crash if crash.NAME else None
         self.greeting = f"220 {settings.banner}\r\n".encode()
         self.received_by = f"\r\n\tby {settings.myhostname} (FastMTA) with ".encode()
@@ -89,11 +88,33 @@ cdef class Service:
         self.c_received = counters.messages_received
         self.c_bytes = counters.received_bytes
         self.c_local = counters.local_delivered
+        self.c_seconds, bounds = counters.delivery_seconds
+        self.seconds_count = len(bounds)
+        if self.seconds_count > SECONDS_BOUNDS:
+            raise ValueError("too many buckets")
+        for n, bound in enumerate(bounds):
+            self.seconds_bounds[n] = bound
         self.c_connections = counters.connections_total[self.name]
         self.c_open = counters.connections[self.name]
-        for place in (self.c_received, self.c_bytes, self.c_local, self.c_connections, self.c_open):
+        for place in (self.c_received, self.c_bytes, self.c_local, self.c_connections, self.c_open, self.c_seconds,
+                      self.c_seconds + self.seconds_count + 1):
             if not 0 <= place < self.cells.shape[0]:
                 raise IndexError(f"no metric cell {place}")
+
+    def _fields(self, str event not None):
+        # What stands in every line of this process, such as its slot, does not change; b"" where lines aren't ours.
+        named = f'"event":"{event}"'
+        return (named + self.log.opening(event, "info").partition(named)[2]).encode() if self.log_info else b""
+
+    cdef int observe_seconds(self, double seconds) except -1:
+        # delivery_seconds: c_seconds + 1 + n is a cell, as `configure` has checked; n <= seconds_count.
+        cdef int64_t units = <int64_t>(seconds * 1e6) if seconds > 0 else 0
+        cdef int n = 0
+        while n < self.seconds_count and units > self.seconds_bounds[n]:
+            n += 1
+        self.cells[self.c_seconds] += <uint64_t>units
+        self.cells[self.c_seconds + 1 + n] += 1
+        return 0
 
     cdef int check_version(self) except -1:
         version = self.directory.version

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
+from fastmta.model.envelope import LocalTarget
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Kind, Outcome
 from fastmta.smtp.client import Transaction
@@ -24,8 +25,10 @@ class Job(Transaction):
         "done",
         "failure",
         "gone",
+        "mailboxes",
         "message",
         "moves",
+        "notified",
         "owner",
         "plain_text",
         "recordings",
@@ -51,6 +54,8 @@ class Job(Transaction):
         self.done: set[int] = set()  # numbers of recipients whose end is committed already
         self.moves: list[Move] = []
         self.reports: dict[Kind, list[Outcome]] | None = None
+        self.notified: list[tuple[int, LocalTarget]] = []  # reports into mailboxes of ours, by their queue ids
+        self.mailboxes: dict[int, str] | None = None  # number of a recipient -> whose mailbox has the message
         self.recordings = 0
 
     def rest(self) -> "Job":

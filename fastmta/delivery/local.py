@@ -99,7 +99,7 @@ class LocalHop(HopOwner):
         services = self.service.services
         account = services.store.accounts.lookup(path.decode("utf-8", "surrogateescape").lower())
         if account is not None and account.enabled:
-            return Resolution(targets=(LocalTarget(account.id, account.inbox_id, path),))
+            return Resolution(targets=(LocalTarget(account.id, account.inbox_id, path, account.address.encode()),))
         return services.directory.resolve(path, may_relay=True)
 
     async def _commit(
@@ -117,6 +117,7 @@ class LocalHop(HopOwner):
         message = job.message
         now = self.service.clock.now()
         unit = raw.new_unit()
+        job.notified.clear()
         forwarded = distinct(target for target in targets if isinstance(target, QueuedTarget))
         local = distinct(target for target in targets if isinstance(target, LocalTarget))
         reply = DELIVERED if local else FORWARDED
@@ -140,8 +141,15 @@ class LocalHop(HopOwner):
         raw.submit(unit, committed.set_result)
         await asyncio.shield(committed)
         if unit.status == COMMITTED:
+            self.service.recorder.notifications_committed(job, unit)
             job.done.add(row.n)
             taken.update(target.mailbox_id for target in local)
+            if local:
+                if job.mailboxes is None:
+                    job.mailboxes = {}
+                job.mailboxes[row.n] = ",".join(
+                    (target.mailbox or target.address).decode("ascii", "backslashreplace") for target in local
+                )
             return reply
         if unit.status == REFUSED and unit.failure == "quota":
             return OVER_QUOTA

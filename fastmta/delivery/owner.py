@@ -120,6 +120,7 @@ class HopOwner:
         service.unrecorded -= 1
         status = unit.status
         if status == COMMITTED:
+            service.recorder.notifications_committed(job, unit)
             in_flight = self.book.in_flight
             queue_id = job.message.queue_id
             for row, reply in zip(job.rows, job.results, strict=True):

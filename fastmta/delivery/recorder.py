@@ -50,11 +50,12 @@ _DELIVERED, _DEFERRED, _BOUNCED = (
 )
 _Target = TypeVar("_Target", LocalTarget, QueuedTarget)
 _LIVE: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED)
+_TO_MAILBOX: Final = "250 2.0.0 delivered to mailbox"
 _encode: Final = msgspec.msgpack.Encoder().encode
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-class DeliveryLine(msgspec.Struct, gc=False):
+class DeliveryLine(msgspec.Struct, gc=False, omit_defaults=True):
     """The fields of a log line a recipient; encoded whole, since it is the one line that every delivery writes."""
 
     queue_id: str
@@ -64,6 +65,8 @@ class DeliveryLine(msgspec.Struct, gc=False):
     delay: float
     dsn: str
     reply: str
+    original_recipient: str = ""  # where an alias made another of it
+    mailbox: str = ""  # whose, of a local delivery
 
 
 class Recorder:
@@ -164,21 +167,28 @@ class Recorder:
 
     def _log(self, status: str, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> None:
         """The line of one recipient's delivery, in the terms of Postfix's."""
-        log = self._services.log
+        original = row.tail.original
+        mailboxes = job.mailboxes
         line = DeliveryLine(
             queue_id_text(job.message.queue_id),
             row.tail.forward_path.decode("ascii", "backslashreplace"),
             job.owner.hop_text,
-            job.relay or "none",
+            job.relay or ("local" if job.owner.transport == "local" else "none"),
             round(age_s, 3),
             status_of(reply),
             str(reply)[:LOGGED_CHARACTERS],
+            original.decode("ascii", "backslashreplace") if original else "",
+            mailboxes.get(row.n, "") if mailboxes is not None else "",
         )
+        self._write(status, line)
+
+    def _write(self, status: str, line: DeliveryLine) -> None:
+        log = self._services.log
         event = f"delivery.{status}"
         if log.is_json:
             log.line(log.opening(event).encode() + b"," + _encode_json(line)[1:] + b"\n")
         else:
-            log.info(event, **msgspec.structs.asdict(line))
+            log.info(event, **{name: value for name, value in msgspec.structs.asdict(line).items() if value != ""})
 
     def _deferral(
         self,
@@ -226,6 +236,7 @@ class Recorder:
         raw = self._services.store.raw
         queue_id = job.message.queue_id
         unit = raw.new_unit()
+        job.notified.clear()  # of a unit that was refused
         # From any live state: a requeue in the meantime must not make a second delivery of this one.
         for n, state, attempts, due_ms, reply in job.moves:
             unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
@@ -325,6 +336,7 @@ class Recorder:
             tail = _encode(RecipientTail(target.forward_path))
             unit.recipient(report_id, n, target.hop, int(Lane.SMALL), int(state), own.received_at_ms, tail)
         structure = _structure(message) if local else b""
+        job.notified += [(report_id, mine) for mine in local]
         for n, mine in enumerate(local, len(queued)):
             prefix = b"Return-Path: <>\r\nDelivered-To: %b\r\n" % mine.address
             tail = _encode(RecipientTail(mine.address))
@@ -339,6 +351,26 @@ class Recorder:
             kind=kind,
             recipient=envelope.reverse_path,
         )
+
+    def notifications_committed(self, job: Job, unit: Any) -> None:
+        """Tells and counts the reports that this unit has put into mailboxes; the units' last deliveries are theirs."""
+        told, job.notified = job.notified, []
+        results = unit.results[len(unit.results) - len(told) :] if told else ()
+        for (report_id, target), word in zip(told, results, strict=True):
+            if isinstance(word, str):  # it was queued instead
+                self._services.log.info(
+                    "local.refused", queue_id=queue_id_text(report_id), mailbox=target.address, code=word
+                )
+                continue
+            self._services.cells[METRICS.deliveries_total["local", "delivered"]] += 1
+            METRICS.delivery_seconds.observe(self._services.cells, 0.0)
+            if self._log_all:
+                names = target.address, target.mailbox or target.address
+                recipient, mailbox = (raw.decode("ascii", "backslashreplace") for raw in names)
+                line = DeliveryLine(
+                    queue_id_text(report_id), recipient, "local:", "local", 0.0, "2.0.0", _TO_MAILBOX, mailbox=mailbox
+                )
+                self._write("delivered", line)
 
     def _original(self, job: Job, kind: Kind, limit: int) -> bytes:
         """As much of the message as the notification needs; b"" where it has gone."""

@@ -375,7 +375,7 @@ class LocalDirectory:
             elif not account.enabled:
                 refusals.append((address, Reply(550, "5.2.1", f"<{_shown_address(address)}>: Mailbox disabled")))
             else:
-                targets[LocalTarget(account.id, account.inbox_id, address.raw)] = None
+                targets[LocalTarget(account.id, account.inbox_id, address.raw, account.address.encode())] = None
 
     def _unknown(
         self,

@@ -74,6 +74,7 @@ class LocalTarget(msgspec.Struct, frozen=True, gc=False):
     account_id: int
     mailbox_id: int
     address: bytes  # final address after aliasing: goes into Delivered-To
+    mailbox: bytes = b""  # whose it is, the account's own address, for the log
 
 
 class QueuedTarget(msgspec.Struct, frozen=True, gc=False):

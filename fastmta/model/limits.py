@@ -16,6 +16,7 @@ FREE_S: Final = 0.0002  # of what arrived at once, not counted: who sends a comm
 LINE_SKIP_BYTES: Final = 1 << 20  # dropped of a line over its limit; then the session ends: no line is read for ever
 
 # --- SMTP ---
+LOG_RECIPIENTS: Final = 50  # told by address in the line of a message that came in; the rest is counted
 SMTP_COMMAND_LINE_BYTES: Final = 4096  # with CRLF; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 SMTP_PATH_BYTES: Final = 256  # RFC 5321 §4.5.3.1.3
 SMTP_LOCAL_PART_BYTES: Final = 64  # RFC 5321 §4.5.3.1.1

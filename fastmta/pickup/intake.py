@@ -23,7 +23,7 @@ from fastmta.model.envelope import (
     RecipientTail,
 )
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import SMTP_PATH_BYTES
+from fastmta.model.limits import LOG_RECIPIENTS, SMTP_PATH_BYTES
 from fastmta.model.reply import Reply
 from fastmta.pickup.letter import Letter
 from fastmta.pickup.seams import Services
@@ -34,7 +34,6 @@ from fastmta.runtime.metrics import METRICS
 if TYPE_CHECKING:
     from fastmta._store import Blob
 
-LOGGED_RECIPIENTS: Final = 50  # in the line about a message
 _RESOLVED_AT_ONCE: Final = 50  # recipients, about 1 ms
 _LOCAL_HOP: Final = b"local:"
 _TOO_BIG: Final = Reply(552, "5.3.4", "Message size exceeds fixed limit")
@@ -252,7 +251,7 @@ def _tell(
         "queue_id": name,
         "client": posting.client,
         "from": posting.reverse_path,
-        "to": [each.address.encode("utf-8", "surrogateescape") for each in posting.recipients[:LOGGED_RECIPIENTS]],
+        "to": [each.address.encode("utf-8", "surrogateescape") for each in posting.recipients[:LOG_RECIPIENTS]],
         "recipients": len(posting.recipients),
         "size": size,
     }
@@ -271,6 +270,7 @@ def _tell(
             queue_id=name,
             recipient=target.address,
             original_recipient=each.original if each.original != target.address else None,
+            mailbox=target.mailbox or target.address,
             next_hop="local:",
             relay="local",
             delay=round(delay_s, 3),

@@ -103,6 +103,7 @@ class Counters(msgspec.Struct, frozen=True):
     messages_received: int
     received_bytes: int
     local_delivered: int
+    delivery_seconds: tuple[int, tuple[int, ...]]  # of a histogram: its place, its bounds
     connections_total: dict[str, int]
     connections: dict[str, int]
 
@@ -111,6 +112,7 @@ _COUNTERS: Final = Counters(
     messages_received=METRICS.messages_received_total,
     received_bytes=METRICS.received_bytes_total,
     local_delivered=METRICS.deliveries_total["local", "delivered"],
+    delivery_seconds=(METRICS.delivery_seconds.index, METRICS.delivery_seconds.bounds),
     connections_total={name: METRICS.connections_total[name] for name in SERVICES},
     connections={name: METRICS.connections[name] for name in SERVICES},
 )
@@ -303,6 +305,22 @@ class ServiceHost:
     def received(self, session: Connection) -> None:
         """The message's record where the log is not made of JSON lines."""
         self._server.services.log.info("smtp.received", **session.record())
+
+    def delivered(self, session: Connection, target: Any, recipient: Any, delay_s: float) -> None:
+        """A mailbox took the message, where the log is not made of JSON lines."""
+        original: bytes = recipient.forward_path
+        self._server.services.log.info(
+            "delivery.delivered",
+            queue_id=queue_id_text(session.queue_id),
+            recipient=target.address,
+            original_recipient=original if original != target.address else None,
+            mailbox=target.mailbox,
+            next_hop="local:",
+            relay="local",
+            delay=round(delay_s, 3),
+            dsn="2.0.0",
+            reply="250 2.0.0 delivered to mailbox",
+        )
 
     def not_delivered(self, session: Connection, address: bytes, code: str) -> None:
         """A mailbox refused inside the accepting unit."""

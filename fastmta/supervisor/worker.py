@@ -295,10 +295,11 @@ class WorkerLife:
         error = ""
         try:
             config = self._load({key: fds[place] for key, place in message.get("private", {}).items()})
+            self._log.set_level(config.log_level)  # what writes lines by itself asks for it when it is configured
             self._program.reload(config)
             self._config = config
-            self._log.set_level(config.log_level)
         except ConfigError as failure:
+            self._log.set_level(self._config.log_level)
             error = str(failure)
         finally:
             for fd in fds:

@@ -69,6 +69,30 @@ async def test_a_report_to_a_sender_of_ours_goes_into_the_mailbox_at_once(rig, a
     assert inbox(rig, account).exists == 1 and rig.everything() == []
 
 
+@pytest.mark.parametrize("way", ["bounce", "success"])
+async def test_a_report_into_a_mailbox_is_a_line_and_a_count_as_other_mail_is(rig, account, way):
+    carl = await rig.store.accounts.add("carl@mx.test", "x")
+    rig.directory.mailboxes[b"carl@mx.test"] = LocalTarget(carl.id, carl.inbox_id, b"carl@mx.test")
+    if way == "bounce":
+        await rig.queue(b"error:5.1.2 no such domain", sender=b"carl@mx.test")
+    else:
+        await rig.queue(b"local:", RecipientTail(b"bob@mx.test", notify=NOTIFY_SUCCESS), sender=b"carl@mx.test")
+    await rig.until(lambda: inbox(rig, carl).exists == 1)
+    await rig.settled()
+    report = next(line["report"] for line in rig.log() if line["event"] == "delivery.notified")
+    (told,) = (x for x in rig.log() if x["event"] == "delivery.delivered" and x["queue_id"] == report)
+    assert (told["recipient"], told["mailbox"], told["relay"]) == ("carl@mx.test", "carl@mx.test", "local")
+    assert rig.count("local", "delivered") == (1 if way == "bounce" else 2)
+
+
+async def test_a_delivery_by_the_hop_names_the_mailbox_and_the_original_recipient(rig, account):
+    queue_id = await rig.queue(b"local:", RecipientTail(b"bob@mx.test", original=b"sales@mx.test"))
+    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    (line,) = (line for line in rig.log() if line["event"] == "delivery.delivered")
+    assert (line["recipient"], line["original_recipient"]) == ("bob@mx.test", "sales@mx.test")
+    assert (line["mailbox"], line["relay"]) == ("bob@mx.test", "local")
+
+
 async def test_a_forwarding_loop_bounces_with_its_code(rig):
     queue_id = await rig.queue(b"error:5.4.6 mail forwarding loop")
     await rig.until(lambda: rig.store.queue.message(queue_id) is None)

@@ -19,6 +19,7 @@ class Account:
     inbox_id: int
     quota_bytes: int = 0
     enabled: bool = True
+    address: str = ""
 
 
 @dataclass

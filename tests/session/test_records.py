@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fastmta.model.envelope import LocalTarget
 from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import LOG_RECIPIENTS
+from fastmta.runtime.metrics import METRICS, local_cells
 from tests.support.smtp_rig import SmtpRig
 
 
@@ -50,10 +53,72 @@ def test_the_record_of_a_message_is_json_with_its_fields(tmp_path: Path) -> None
         "queue_id": queue_id_text(message.queue_id),
         "client": "unknown[127.0.0.1]",
         "from": "a@b.test",
-        "to": "x@relay.test",
+        "to": ["x@relay.test", "y@relay.test"],
         "recipients": 2,
         "size": 6,
     }
+    rig.close()
+
+
+def test_the_record_names_recipients_up_to_a_bound_and_counts_them_all(tmp_path: Path) -> None:
+    rig = SmtpRig(tmp_path)
+    client = rig.connect().start()
+    for count in (LOG_RECIPIENTS - 1, LOG_RECIPIENTS, LOG_RECIPIENTS + 1):
+        rig.log.lines.clear()
+        names = [f"u{n}@relay.test" for n in range(count)]
+        client.say(
+            b"MAIL FROM:<>\r\n" + "".join(f"RCPT TO:<{n}>\r\n" for n in names).encode() + b"DATA\r\nA: b\r\n.\r\n"
+        )
+        record = json.loads(rig.log.lines[0])
+        assert (record["to"], record["recipients"]) == (names[:LOG_RECIPIENTS], count)
+    rig.close()
+
+
+def test_a_delivery_into_a_mailbox_is_a_line_with_both_recipients_and_the_delay(tmp_path: Path) -> None:
+    rig = SmtpRig(tmp_path)
+    rig.add_mailbox(b"bill@example.test")
+    known = rig.directory.accounts[b"bill@example.test"]
+    rig.directory.accounts[b"sales@example.test"] = LocalTarget(
+        known.account_id, known.mailbox_id, known.address, b"bill.b@example.test"
+    )
+    client = rig.connect().start()
+    client.say(b"MAIL FROM:<a@b.test>\r\nRCPT TO:<sales@example.test>\r\nDATA\r\nA: b\r\n.\r\n")
+    received, delivered = (json.loads(line) for line in b"".join(rig.log.lines).splitlines())
+    assert received["event"] == "smtp.received"
+    assert delivered == {
+        "at": delivered["at"],
+        "level": "info",
+        "event": "delivery.delivered",
+        "slot": 3,
+        "queue_id": received["queue_id"],
+        "recipient": "bill@example.test",
+        "original_recipient": "sales@example.test",
+        "mailbox": "bill.b@example.test",
+        "next_hop": "local:",
+        "relay": "local",
+        "delay": 0.0,
+        "dsn": "2.0.0",
+        "reply": "250 2.0.0 delivered to mailbox",
+    }
+    buckets = METRICS.delivery_seconds.index + 1
+    assert sum(rig.cells[buckets : buckets + len(METRICS.delivery_seconds.bounds) + 1]) == 1
+    rig.close()
+
+
+def test_the_fast_path_finds_the_buckets_that_python_finds(tmp_path: Path) -> None:
+    rig = SmtpRig(tmp_path)
+    rig.add_mailbox(b"bill@example.test")
+    client = rig.connect().start()
+    expected = local_cells()
+    place = METRICS.delivery_seconds.index
+    for seconds in (0.0, 0.005, 0.006, 0.02, 1.0, 2.0, 2.5, 43200.0, 432000.0, 432001.0):
+        client.feed(b"MAIL FROM:<>\r\nRCPT TO:<bill@example.test>\r\nDATA\r\nA: b\r\n.\r\n")
+        rig.clock.advance(seconds)
+        rig.settle()
+        METRICS.delivery_seconds.observe(expected, seconds)
+    end = place + 2 + len(METRICS.delivery_seconds.bounds)
+    assert [*rig.cells[place + 1 : end]] == [*expected[place + 1 : end]]
+    assert abs(rig.cells[place] - expected[place]) < 100
     rig.close()
 
 
