@@ -24,7 +24,7 @@ from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
-from fastmta.smtp.protocol import SmtpServer
+from fastmta.smtp.server import SmtpServer
 
 
 class Directory:

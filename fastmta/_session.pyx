@@ -8,7 +8,7 @@ Invariants: all replies of one event leave in one `transport.write`, in the orde
 set nothing is parsed, so a command behind a dot is not seen before the commit has been answered; a 250 for a message
 is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives the call that was given its bytes.
 
-Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/protocol.py).
+Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/server.py).
 The parts lie in `_session_parts/`: text.pxi, service.pxi, connection.pxi (the socket's side), command.pxi (commands),
 message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (the unit and its answer).
 """

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("policy", SERVICES),
     ("queue", SERVICES),
     ("store", SERVICES),
-    ("local", SERVICES),
+    ("directory", SERVICES),
     ("smtp", SOCKETS),
     ("pop3", SOCKETS),
     ("delivery", SOCKETS),

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, Protocol, TypeVar
 
+from fastmta.auth.check_queue import BUSY
 from fastmta.auth.passwords import HashedAccount, PasswordChecker
 from fastmta.auth.sasl import MECHANISMS, Credentials
-from fastmta.auth.turns import BUSY
-from fastmta.local.addresses import canonical_domain
+from fastmta.directory.addresses import canonical_domain
 from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells

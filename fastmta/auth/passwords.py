@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
-from fastmta.auth.turns import Turns
+from fastmta.auth.check_queue import CheckQueue
 from fastmta.model.limits import PASSWORD_BYTES, PASSWORD_CACHE_ENTRIES
 from fastmta.runtime.clock import Clock, SystemClock
 
@@ -91,7 +91,7 @@ class PasswordChecker:
         self._secret = os.urandom(32)
         self._known: dict[bytes, float] = {}  # key: until when; oldest first
         self._running: dict[bytes, _Check] = {}
-        self._turns = Turns(at_once)
+        self._turns = CheckQueue(at_once)
 
     def cached(self, account: HashedAccount, password: str, service: str = "", mechanism: str = "") -> bool | None:
         """True where this was found right not long ago; None where it has to be checked."""

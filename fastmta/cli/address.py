@@ -3,7 +3,7 @@
 from fastmta.cli.failures import EX_DATAERR, CommandFailed
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_domain
-from fastmta.local import addresses
+from fastmta.directory import addresses
 
 
 def account_address(text: str, config: Config) -> str:

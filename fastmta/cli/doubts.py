@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from fastmta.cli.startable import Problem
 from fastmta.config.schema import SERVICES, Config
 from fastmta.delivery.routing import Router
-from fastmta.local.aliases import TargetKind, parse_targets, split_targets
-from fastmta.local.directory import DomainClass, LocalDirectory
-from fastmta.local.maps import Table, alias_tables
-from fastmta.local.source import parse_aliases, parse_map
+from fastmta.directory.aliases import TargetKind, parse_targets, split_targets
+from fastmta.directory.maps import Table, alias_tables
+from fastmta.directory.recipients import Directory, DomainClass
+from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import ConfigError
 from fastmta.tls.problems import certificate_doubts
@@ -85,7 +85,7 @@ def _map_contents(config: Config) -> Iterator[Problem]:
 
 def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:
     try:
-        directory = LocalDirectory(config, store, Router(config))
+        directory = Directory(config, store, Router(config))
     except ConfigError:
         return  # told already, as an error
     homeless = [
@@ -119,7 +119,7 @@ def _addresses(key: str, value: str) -> list[str]:
     return [target.text for target in parse_targets(value) if target.kind is TargetKind.ADDRESS]
 
 
-def _is_dead(directory: LocalDirectory, name: str, target: str) -> bool:
+def _is_dead(directory: Directory, name: str, target: str) -> bool:
     """Whether a target is an address of ours that is refused for good."""
     if target.startswith("@") or ("." in name and "@" not in name):
         return False  # a whole domain, whose addresses are not known here

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastmta.cli.failures import EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed, guarded
-from fastmta.local.maps import Parser, Table, compile_map, read_source
-from fastmta.local.source import parse_aliases, parse_map
+from fastmta.directory.maps import Parser, Table, compile_map, read_source
+from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError
 
 if TYPE_CHECKING:

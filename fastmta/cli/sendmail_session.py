@@ -16,7 +16,7 @@ from fastmta.model.limited import What
 from fastmta.model.limits import SMTP_COMMAND_LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
-from fastmta.smtp.protocol import settings_of
+from fastmta.smtp.server import settings_of
 from fastmta.smtp.session import Rules
 from fastmta.smtp.transitions import TRANSITIONS, State, Verb
 

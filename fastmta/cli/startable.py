@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fastmta.config.schema import SERVICES, Config
 from fastmta.config.values import parse_endpoint
-from fastmta.local.maps import compiled_path
+from fastmta.directory.maps import compiled_path
 from fastmta.model.errors import ConfigError
 from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user

@@ -24,7 +24,7 @@ from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client import Client, Transaction
-from fastmta.smtp.connection import Connection
+from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
 
 if TYPE_CHECKING:

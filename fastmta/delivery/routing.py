@@ -18,8 +18,8 @@ from typing import Final, Protocol
 import idna
 import msgspec
 
+from fastmta.directory.addresses import split_extension, unquote
 from fastmta.dns.mx import is_internal
-from fastmta.local.addresses import split_extension, unquote
 from fastmta.model.errors import ConfigError
 from fastmta.model.reply import Reply
 

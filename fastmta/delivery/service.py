@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fastmta.config.schema import Config
     from fastmta.delivery.job import Job
     from fastmta.delivery.owner import HopOwner
-    from fastmta.smtp.connection import Connection
+    from fastmta.smtp.client_connection import Connection
 
 CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
 UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice

@@ -89,7 +89,7 @@ class Session(Protocol):
 
 
 class Effects(Protocol):
-    """What the rules ask of the world; smtp/protocol.py provides it."""
+    """What the rules ask of the world; smtp/server.py provides it."""
 
     def tls_offered(self) -> bool: ...
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...

@@ -16,13 +16,13 @@ from fastmta.config.schema import Config
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
+from fastmta.directory.recipients import Directory
 from fastmta.imap.protocol import ImapServer
-from fastmta.local.directory import LocalDirectory
 from fastmta.model.errors import StorageFailure
 from fastmta.pickup.service import Pickup
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
-from fastmta.pop3.protocol import Pop3Server
+from fastmta.pop3.server import Pop3Server
 from fastmta.queue.ownership import slot_of
 from fastmta.runtime.board import Board
 from fastmta.runtime.bus import Bus, MailboxNotifier
@@ -30,7 +30,7 @@ from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
-from fastmta.smtp.protocol import SmtpServer
+from fastmta.smtp.server import SmtpServer
 from fastmta.store import MailStore
 from fastmta.store.marks import Mark
 from fastmta.supervisor.acceptor import Factory
@@ -148,9 +148,9 @@ class MailServer:
             storage_ok=self._storage_ok,
         )
 
-    def _directory(self, config: Config, router: Router) -> LocalDirectory:
+    def _directory(self, config: Config, router: Router) -> Directory:
         log = self._place.log
-        return LocalDirectory(
+        return Directory(
             config, self._store, router, log_problem=lambda text: log.error("map.unreadable", problem=text)
         )
 

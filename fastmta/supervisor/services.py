@@ -13,7 +13,7 @@ from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
-from fastmta.local.directory import LocalDirectory
+from fastmta.directory.recipients import Directory
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.runtime.bus import Bus, MailboxNotifier
@@ -32,7 +32,7 @@ class Services:
 
     config: Config
     store: MailStore
-    directory: LocalDirectory
+    directory: Directory
     router: Router
     authenticator: Authenticator[Account]
     passwords: PasswordChecker

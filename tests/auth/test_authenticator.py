@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.check_queue import BUSY
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.auth.sasl import Credentials
-from fastmta.auth.turns import BUSY
 from fastmta.config.schema import AuthConfig, Config
 from fastmta.model.errors import TemporaryFailure
 from fastmta.runtime.metrics import METRICS, local_cells
@@ -159,7 +159,7 @@ async def test_to_be_refused_for_a_full_queue_costs_the_delay_too(world, monkeyp
     async def full(address, name):
         raise TemporaryFailure(BUSY)
 
-    monkeypatch.setattr("fastmta.auth.turns.Turns.take", lambda self, address, name: full(address, name))
+    monkeypatch.setattr("fastmta.auth.check_queue.CheckQueue.take", lambda self, address, name: full(address, name))
     with pytest.raises(TemporaryFailure):
         await world.auth.authenticate(Credentials("user", "right"), "imap", "192.0.2.1")
     assert world.slept == [2.0]

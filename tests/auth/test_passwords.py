@@ -144,7 +144,7 @@ async def test_too_many_waiting_checks_of_an_address_are_a_temporary_failure_to_
 
 
 async def test_all_waiting_checks_together_are_bounded(pool, monkeypatch):
-    monkeypatch.setattr("fastmta.auth.turns.PASSWORD_CHECKS_WAITING", 3)
+    monkeypatch.setattr("fastmta.auth.check_queue.PASSWORD_CHECKS_WAITING", 3)
     gate = threading.Event()
     checker = PasswordChecker(pool, at_once=1, verify=lambda *_: gate.wait(10))
     waiting = [asyncio.create_task(checker.verify(Account(n), "x", peer=str(n))) for n in range(4)]

@@ -15,7 +15,7 @@ import uvloop
 from fastmta import _mime
 from fastmta.auth.sasl import Credentials
 from fastmta.model.errors import StorageFailure
-from fastmta.pop3.protocol import Pop3Server
+from fastmta.pop3.server import Pop3Server
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks

@@ -14,7 +14,7 @@ from fastmta.model.envelope import (
     RecipientTail,
 )
 from fastmta.smtp.client import Client, State, Transaction
-from fastmta.smtp.connection import SLICE_BYTES, Connection
+from fastmta.smtp.client_connection import SLICE_BYTES, Connection
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import client_context, server_context
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink

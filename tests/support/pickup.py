@@ -8,7 +8,7 @@ from typing import Any
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
-from fastmta.local.directory import LocalDirectory
+from fastmta.directory.recipients import Directory
 from fastmta.pickup.service import Pickup
 from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.log import Log
@@ -35,7 +35,7 @@ class ListLog(Log):
 class Services:
     config: Config
     store: MailStore
-    directory: LocalDirectory
+    directory: Directory
     loop: asyncio.AbstractEventLoop
     log: ListLog = field(default_factory=ListLog)
     cells: Cells = field(default_factory=local_cells)
@@ -53,7 +53,7 @@ async def open_services(config: Config) -> Services:
     """The services over the store of a configuration; `close_services` when done."""
     store = MailStore.open(Path(config.data_directory))
     store.attach(asyncio.get_running_loop())
-    return Services(config, store, LocalDirectory(config, store, Router(config)), asyncio.get_running_loop())
+    return Services(config, store, Directory(config, store, Router(config)), asyncio.get_running_loop())
 
 
 async def close_services(services: Services) -> None:

@@ -22,7 +22,7 @@ from fastmta.policy.networks import Networks
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.metrics import METRICS, local_cells
 from fastmta.runtime.turns import Turns
-from fastmta.smtp.protocol import SmtpServer
+from fastmta.smtp.server import SmtpServer
 from fastmta.store import MailStore
 from fastmta.store.queue import QueuedMessage, QueuedRecipient
 from tests.support.limits import local_limits

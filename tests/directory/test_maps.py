@@ -3,11 +3,11 @@ import random
 
 import pytest
 
-from fastmta.local.addresses import Address, parse, split_extension
-from fastmta.local.aliases import Target, TargetKind, parse_targets, read_include, split_targets
-from fastmta.local.compiled import CompiledMap
-from fastmta.local.maps import Table, TableSet, compile_map, compiled_path, read_source
-from fastmta.local.source import parse_aliases, parse_map
+from fastmta.directory.addresses import Address, parse, split_extension
+from fastmta.directory.aliases import Target, TargetKind, parse_targets, read_include, split_targets
+from fastmta.directory.compiled import CompiledMap
+from fastmta.directory.maps import Table, TableSet, compile_map, compiled_path, read_source
+from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.limits import MAP_LINE_BYTES
 

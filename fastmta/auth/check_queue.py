@@ -18,7 +18,7 @@ BUSY: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 _Line = deque["asyncio.Future[None]"]
 
 
-class Turns:
+class CheckQueue:
     """Gives out `at_once` turns; each `take` that returns is followed by one `done`."""
 
     __slots__ = ("_free", "_lines", "_waiting", "waiting")

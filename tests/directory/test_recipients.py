@@ -8,7 +8,7 @@ import pytest
 
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
-from fastmta.local.directory import DomainClass, LocalDirectory
+from fastmta.directory.recipients import Directory, DomainClass
 from fastmta.model.envelope import LocalTarget, QueuedTarget
 from fastmta.runtime.clock import ManualClock
 
@@ -78,9 +78,7 @@ class World:
         config = msgspec.structs.replace(
             CONFIG, virtual_alias_maps=(f"hash:{self.virtual}",), alias_maps=(f"hash:{self.local}",), **changes
         )
-        self.directory = LocalDirectory(
-            config, self.store, Router(config), clock=self.clock, log_problem=self.logged.append
-        )
+        self.directory = Directory(config, self.store, Router(config), clock=self.clock, log_problem=self.logged.append)
 
     def resolve(self, address, may_relay=False):
         return self.directory.resolve(address.encode(), may_relay=may_relay)
@@ -373,7 +371,7 @@ def test_a_map_that_cannot_be_read_defers_and_a_good_one_is_kept(make):
     assert world.targets("info@example.test") == [1]
     assert "No such file" in world.logged[0]
     config = msgspec.structs.replace(CONFIG, virtual_alias_maps=(f"hash:{world.virtual}",))
-    directory = LocalDirectory(config, world.store, Router(config), clock=world.clock)
+    directory = Directory(config, world.store, Router(config), clock=world.clock)
     assert str(directory.resolve(b"user@example.test", may_relay=False).refusal).startswith("451 4.3.0")
     assert directory.problems()
 

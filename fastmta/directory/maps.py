@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fastmta.local.compiled import SUFFIX, CompiledMap, write_compiled
-from fastmta.local.source import Bad, Entry, parse_aliases, parse_map
+from fastmta.directory.compiled import SUFFIX, CompiledMap, write_compiled
+from fastmta.directory.source import Bad, Entry, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.limits import MAP_FILE_BYTES
 

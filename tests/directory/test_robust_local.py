@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
-from fastmta.local.aliases import parse_targets, split_targets
-from fastmta.local.directory import LocalDirectory
-from fastmta.local.source import parse_aliases, parse_map
+from fastmta.directory.aliases import parse_targets, split_targets
+from fastmta.directory.recipients import Directory
+from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import LocalTarget
 from fastmta.model.errors import ConfigError
 
@@ -56,7 +56,7 @@ def directory():
         virtual_mailbox_domains=("boxes.test",),
         recipient_delimiter="+-",
     )
-    return LocalDirectory(config, Empty(), Router(config))
+    return Directory(config, Empty(), Router(config))
 
 
 DOMAINS = st.sampled_from(["ours.test", "relay.test", "sub.relay.test", "boxes.test", "evil.test", "[192.0.2.1]", ""])

@@ -1,14 +1,14 @@
-"""Turns at the password hashes: fair between addresses and names, bounded, and never lost by a cancellation."""
+"""CheckQueue at the password hashes: fair between addresses and names, bounded, and never lost by a cancellation."""
 
 import asyncio
 import random
 
-from fastmta.auth.turns import Turns
+from fastmta.auth.check_queue import CheckQueue
 
 
 async def test_a_turn_is_never_lost_whoever_is_cancelled_when() -> None:
     draw = random.Random(1)
-    turns = Turns(2)
+    turns = CheckQueue(2)
     running = 0
     most = 0
 
@@ -35,7 +35,7 @@ async def test_a_turn_is_never_lost_whoever_is_cancelled_when() -> None:
 
 
 async def test_addresses_take_turns_and_so_do_the_names_of_each() -> None:
-    turns = Turns(1)
+    turns = CheckQueue(1)
     order: list[str] = []
 
     async def use(address: str, name: str) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from fastmta.local import addresses
-from fastmta.local.addresses import Address
-from fastmta.local.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
-from fastmta.local.maps import TableSet, alias_tables
-from fastmta.local.seams import Account, DirectoryConfig, Router, Store
+from fastmta.directory import addresses
+from fastmta.directory.addresses import Address
+from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
+from fastmta.directory.maps import TableSet, alias_tables
+from fastmta.directory.seams import Account, DirectoryConfig, Router, Store
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.reply import Reply
@@ -40,7 +40,7 @@ class DomainClass(Enum):
     OTHER = "other"
 
 
-class LocalDirectory:
+class Directory:
     """The directory of one configuration. Look-ups are synchronous: memory, and short reads of the store's map."""
 
     __slots__ = (
