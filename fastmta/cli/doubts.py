@@ -85,20 +85,27 @@ def _map_contents(config: Config) -> Iterator[Problem]:
 
 def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:
     try:
-        directory = Directory(config, store, Router(config))
+        told: list[tuple[str, str]] = []
+        directory = Directory(
+            config, store, Router(config), log_homeless=lambda address, account: told.append((address, account))
+        )
     except ConfigError:
         return  # told already, as an error
-    homeless = [
-        f"{role}@{domain}"
-        for domain in (*config.mydestination, *config.virtual_mailbox_domains, *config.virtual_alias_domains)
-        for role in _ROLES
-        if domain not in ("localhost", f"localhost.{config.mydomain}")
-        and _is_refused(directory.resolve(f"{role}@{domain}".encode(), may_relay=False))
-    ]
+    homeless = []
+    account = ""
+    for domain in (*config.mydestination, *config.virtual_mailbox_domains, *config.virtual_alias_domains):
+        for role in _ROLES if domain not in ("localhost", f"localhost.{config.mydomain}") else ():
+            told.clear()
+            directory.forget_homeless()
+            directory.resolve(f"{role}@{domain}".encode(), may_relay=False)
+            if told:
+                homeless.append(f"{role}@{domain}")
+                account = told[0][1]
     if homeless:
         shown = ", ".join(homeless[:4]) + (f" and {len(homeless) - 4} more" if len(homeless) > 4 else "")
         verb = "have" if len(homeless) > 1 else "has"
-        yield Problem("", f"{shown} {verb} no mailbox: `fastmta alias add {homeless[0]} ADDRESS`")
+        fate = f"the oldest account, {account}, gets that mail" if account else "that mail is put off"
+        yield Problem("", f"{shown} {verb} no mailbox, and {fate}: `fastmta alias add {homeless[0]} ADDRESS`")
     sources = [(key, _entries(config, key)) for key in ("virtual_alias_maps", "alias_maps")]
     sources.append(("", ((f"alias {name}", name, ", ".join(t)) for name, t in islice(store.aliases.list(), ENTRIES))))
     for key, entries in sources:

@@ -38,8 +38,7 @@ _POSTFIX: Final = (
     ),
     (
         "the protocol's limits are fixed, or among the smtpd_ keys that `fastmta check --all` lists",
-        "smtpd_(client_auth_rate_limit client_connection_rate_limit client_message_rate_limit "
-        "client_new_tls_session_rate_limit client_recipient_rate_limit discard_ehlo_keyword_address_maps "
+        "smtpd_(discard_ehlo_keyword_address_maps "
         "discard_ehlo_keywords error_sleep_time history_flush_threshold min_data_rate noop_commands "
         "per_request_deadline relay_before_recipient_restrictions upstream_proxy_protocol upstream_proxy_timeout) "
         "strict_(7bit_headers 8bitmime 8bitmime_body mime_encoding_domain smtputf8) cleanup_replace_stray_cr_lf "
@@ -57,7 +56,7 @@ _POSTFIX: Final = (
         "file_attribute_count_limit run_delay service_name) tls_(config_file config_name daemon_random_bytes "
         "random_bytes random_exchange_name random_prng_update_period random_reseed_period random_source "
         "session_ticket_cipher) address_verify_service_name allow_min_user alternate_config_directories "
-        "anvil_rate_time_unit anvil_status_update_time application_event_drain_time bounce_service_name "
+        "anvil_status_update_time application_event_drain_time bounce_service_name "
         "cleanup_service_name command_directory config_directory connection_cache_service_name default_privs "
         "default_process_limit defer_service_name deliver_lock_attempts deliver_lock_delay dnsblog_service_name "
         "dont_remove error_service_name export_environment flush_service_name fork_attempts fork_delay "
@@ -102,7 +101,7 @@ _POSTFIX: Final = (
     (
         "the log goes to standard error, one event a line: log_level sets how much",
         "maillog_(file file_compressor file_prefixes file_rotate_suffix) debug_peer_level debug_peer_list "
-        "delay_logging_resolution_limit lmtp_tls_loglevel smtp_tls_loglevel smtpd_client_event_limit_exceptions "
+        "delay_logging_resolution_limit lmtp_tls_loglevel smtp_tls_loglevel "
         "smtpd_tls_loglevel syslog_facility syslog_name tlsproxy_client_loglevel tlsproxy_tls_loglevel",
     ),
     (
@@ -330,8 +329,7 @@ _DOVECOT: Final = (
         "imap_(capability client_workarounds fetch_failure hibernate_timeout id_retain id_send "
         "idle_notify_interval literal_minus max_line_length metadata urlauth_host urlauth_port) "
         "pop3_(client_workarounds delete_type deleted_flag enable_last fast_size_lookups lock_session "
-        "no_flag_updates reuse_xuidl save_uidl uidl_duplicates uidl_format) mail_max_keyword_length "
-        "mail_max_userip_connections",
+        "no_flag_updates reuse_xuidl save_uidl uidl_duplicates uidl_format) mail_max_keyword_length",
     ),
 )
 

@@ -1,7 +1,9 @@
 """The recipients' directory: what becomes of one RCPT, by aliases, accounts and routes, in Postfix's order.
 
 virtual_alias_maps and the store's aliases rewrite any recipient, over and over; alias_maps rewrite the local parts of
-mydestination; what is left is an account here, a next hop, or a refusal that names the reason.
+mydestination; what is left is an account here, a next hop, or a refusal that names the reason. `postmaster` and `abuse`
+of our domains always have a home: where aliases and accounts give none, abuse is the postmaster's, and the postmaster
+is whoever owns the oldest enabled account, which is the one that `fastmta init` made.
 
 Invariants: nothing outside our domains is accepted from a client that may not relay, whatever its local part says;
 every expansion ends (depth, size and loops are bounded); an answer is stale only if `version` has changed since.
@@ -25,8 +27,10 @@ from fastmta.runtime.clock import Clock, SystemClock
 
 REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
 _ROLES: Final = ("postmaster", "abuse")  # RFC 5321 §4.5.1, RFC 2142
+_HOMELESS_TOLD: Final = 1000  # addresses that are warned of before they are forgotten
 _LOCAL_HOP: Final = b"local:"
 _UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
+_NOBODY_YET: Final = Reply(451, "4.3.5", "This server has no account yet")
 _NOT_BUILT: Final = Reply(451, "4.3.5", "Mail system configuration error")
 
 
@@ -51,6 +55,8 @@ class Directory:
         "_clock",
         "_config",
         "_delimiters",
+        "_homeless",
+        "_log_homeless",
         "_log_problem",
         "_logins",
         "_relay",
@@ -69,13 +75,18 @@ class Directory:
         *,
         clock: Clock | None = None,
         log_problem: Callable[[str], None] | None = None,
+        log_homeless: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`log_problem` is told, once for each change, of a map that cannot be read."""
+        """`log_problem` is told, once for each change, of a map that cannot be read; `log_homeless` of a postmaster's
+        address that only the oldest account is left for (address, account; "" where there is none), once too.
+        """
         self._config = config
         self._store = store
         self._router = router
         self._clock = clock or SystemClock()
         self._log_problem = log_problem
+        self._log_homeless = log_homeless
+        self._homeless: set[str] = set()  # told already
         self._delimiters = config.recipient_delimiter
         self._account_domains = config.mydestination
         self._classes: dict[str, DomainClass] = {}
@@ -108,6 +119,7 @@ class Directory:
             if any(changed) or store_version != self._store_version:
                 self._store_version = store_version
                 self._version += 1
+                self._homeless.clear()
 
     def _version_of_store(self) -> int:
         """The store's count of changes; that it cannot be read is told by what needs it."""
@@ -123,7 +135,7 @@ class Directory:
         try:
             address = self.qualify(self._postmaster() if text.lower() == "postmaster" else text)
             self._require_ours(address, may_relay)
-            resolution = self._expanded(address)
+            resolution = self._with_home(address) if address.local_part.lower() in _ROLES else self._expanded(address)
             if not may_relay and address.is_source_routed:
                 self._require_no_relay(address, resolution)
             return resolution
@@ -133,6 +145,39 @@ class Directory:
             return Resolution(failure.reply)
         except StorageFailure:  # damage is no absence: whoever it is may be there
             return Resolution(_UNREADABLE)
+
+    def _with_home(self, address: Address) -> Resolution:
+        """As `_expanded`, but never refused for good: an alias may be dead or loop, and an account be disabled."""
+        try:
+            resolution = self._expanded(address)
+            refusal = resolution.refusal
+        except PermanentFailure as failure:
+            refusal = failure.reply
+        if refusal is None or refusal.is_temporary or not self._is_home(address.domain):
+            return resolution if refusal is None else Resolution(refusal)
+        if address.local_part.lower() != _ROLES[0]:
+            return self._with_home(Address(_ROLES[0], address.domain))
+        home = self._home(address)
+        return Resolution(None, (home,)) if home is not None else Resolution(_NOBODY_YET)
+
+    def _is_home(self, domain: str) -> bool:
+        return self.class_of(domain) in (DomainClass.LOCAL, DomainClass.MAILBOX, DomainClass.ALIAS)
+
+    def _home(self, address: Address) -> LocalTarget | None:
+        """Who gets the mail of a role that nobody has; None: there is no account at all."""
+        account = self._store.accounts.oldest()
+        if self._log_homeless is not None and address.key not in self._homeless:
+            if len(self._homeless) >= _HOMELESS_TOLD:
+                self._homeless.clear()
+            self._homeless.add(address.key)
+            self._log_homeless(_shown_address(address), account.address if account is not None else "")
+        if account is None:
+            return None
+        return LocalTarget(account.id, account.inbox_id, address.raw, account.address.encode())
+
+    def forget_homeless(self) -> None:
+        """Tells again of those that were told."""
+        self._homeless.clear()
 
     def _postmaster(self) -> str:
         """Who `RCPT TO:<postmaster>` is (RFC 5321 §4.5.1): ours, also where myorigin is a domain of others."""
@@ -360,7 +405,7 @@ class Directory:
         """An address that no alias changes any more becomes a target or a refusal."""
         found = self.class_of(address.domain)
         if found is DomainClass.ALIAS:
-            self._unknown(address, "virtual alias table", refusals, stack)
+            self._unknown(address, "virtual alias table", targets, refusals, stack)
             return
         route = self._router.route(address.raw)
         if route.refusal is not None:
@@ -371,7 +416,7 @@ class Directory:
             account = self._account_of(address)
             if account is None:
                 table = "local recipient table" if found is DomainClass.LOCAL else "virtual mailbox table"
-                self._unknown(address, table, refusals, stack)
+                self._unknown(address, table, targets, refusals, stack)
             elif not account.enabled:
                 refusals.append((address, Reply(550, "5.2.1", f"<{_shown_address(address)}>: Mailbox disabled")))
             else:
@@ -381,6 +426,7 @@ class Directory:
         self,
         address: Address,
         table: str,
+        targets: dict[LocalTarget | QueuedTarget, None],
         refusals: list[tuple[Address, Reply]],
         stack: list[tuple[Address, bool]] | None,
     ) -> None:
@@ -389,6 +435,14 @@ class Directory:
             at_origin = self.class_of(origin)
             if at_origin is DomainClass.LOCAL or at_origin is DomainClass.MAILBOX:
                 stack.append((Address(role, origin), False))
+                return
+        if role in _ROLES and self._is_home(address.domain):  # somebody's alias for it
+            if role != _ROLES[0] and stack is not None:
+                stack.append((Address(_ROLES[0], address.domain), False))
+                return
+            home = self._home(address)
+            if home is not None:
+                targets[home] = None
                 return
         refusals.append((address, _unknown(address, table)))
 

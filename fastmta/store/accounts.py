@@ -27,6 +27,7 @@ FIRST_MAILBOXES: Final = (
     ("Archive", "\\Archive"),
 )
 PAGE: Final = 1000
+OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
 
 
 class Account(msgspec.Struct, gc=False):
@@ -99,6 +100,20 @@ class Accounts:
             if len(page) < PAGE:
                 return out
             start = page[-1][0] + b"\0"
+
+    def oldest(self) -> Account | None:
+        """The enabled account that was made first (ids grow), or None; looks at OLDEST accounts at most."""
+        start = b""
+        for _ in range(OLDEST // PAGE):
+            page = self._store.raw.scan(TABLE_ACCOUNT, b"", start, PAGE)
+            for _, value in page:
+                account = _decoder.decode(value)
+                if account.enabled:
+                    return account
+            if len(page) < PAGE:
+                return None
+            start = page[-1][0] + b"\0"
+        return None
 
     def usage(self, account_id: int) -> tuple[int, int]:
         """(bytes, messages) that count against the quota."""

@@ -151,7 +151,16 @@ class MailServer:
     def _directory(self, config: Config, router: Router) -> Directory:
         log = self._place.log
         return Directory(
-            config, self._store, router, log_problem=lambda text: log.error("map.unreadable", problem=text)
+            config,
+            self._store,
+            router,
+            log_problem=lambda text: log.error("map.unreadable", problem=text),
+            log_homeless=lambda address, account: log.warning(
+                "postmaster.homeless",
+                address=address,
+                goes_to=account or None,
+                remedy=f"fastmta alias add {address} ADDRESS" if account else "fastmta user add NAME",
+            ),
         )
 
     def _pages(self) -> dict[str, Any]:

@@ -207,7 +207,8 @@ def test_aliases_that_lead_nowhere_are_a_warning(quiet, tmp_path):
 def test_a_postmaster_without_a_home_is_a_warning(quiet):
     quiet.ok("user", "delete", "postmaster", "--yes")
     assert (
-        "postmaster@example.test, postmaster@mx.example.test have no mailbox: "
+        "postmaster@example.test, postmaster@mx.example.test have no mailbox, and the oldest account, "
+        "abuse@example.test, gets that mail: "
         "`fastmta alias add postmaster@example.test ADDRESS`" in quiet.ok("check").err
     )
 

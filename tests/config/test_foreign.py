@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from fastmta.config import foreign
 from fastmta.config.foreign import advice
 from fastmta.config.load import parse_all
 from fastmta.config.not_built import NOT_BUILT
@@ -56,3 +57,7 @@ def test_a_foreign_key_is_told_with_what_to_do_instead(text, says):
 @pytest.mark.parametrize("name", ["inet_interface", "destination", "smtp_(", "", "x_limit"])
 def test_what_neither_server_has_is_not_made_up(name):
     assert advice(name) == ""
+
+
+def test_no_key_of_ours_is_called_foreign():
+    assert OURS & set(foreign._table()) <= {"listen"}  # Dovecot's is no table

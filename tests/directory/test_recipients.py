@@ -30,6 +30,9 @@ class Accounts:
     def lookup(self, address):
         return self.known.get(address)
 
+    def oldest(self):
+        return next((account for account in self.known.values() if account.enabled), None)
+
     def usage(self, account_id):
         return self.used.get(account_id, 0), 0
 
@@ -75,10 +78,18 @@ class World:
         self.store.accounts.known["off@example.test"] = Account(6, 60, enabled=False)
         self.clock = ManualClock()
         self.logged = []
+        self.homeless = []
         config = msgspec.structs.replace(
             CONFIG, virtual_alias_maps=(f"hash:{self.virtual}",), alias_maps=(f"hash:{self.local}",), **changes
         )
-        self.directory = Directory(config, self.store, Router(config), clock=self.clock, log_problem=self.logged.append)
+        self.directory = Directory(
+            config,
+            self.store,
+            Router(config),
+            clock=self.clock,
+            log_problem=self.logged.append,
+            log_homeless=lambda address, account: self.homeless.append(address),
+        )
 
     def resolve(self, address, may_relay=False):
         return self.directory.resolve(address.encode(), may_relay=may_relay)
@@ -137,8 +148,6 @@ def test_the_final_address_is_what_goes_into_delivered_to(make):
         ("user@boxes.test", "550 5.1.1"),
         ("box@example.test", "550 5.1.1"),
         ("any@aliases.test", "550 5.1.1"),
-        ("postmaster@example.test", "550 5.1.1"),
-        ("abuse@boxes.test", "550 5.1.1"),
         ("x@elsewhere.test", "554 5.7.1"),
         ("user@example.test.elsewhere.test", "554 5.7.1"),
         ("user@sub.example.test", "554 5.7.1"),
@@ -176,6 +185,60 @@ def test_relay_domains_and_their_subdomains_are_relayed_for_anybody(make, domain
 def test_a_bare_postmaster_is_ours_where_myorigin_is_not(make):
     world = make("", "postmaster: user@example.test\n", myorigin="elsewhere.test")
     assert world.targets("postmaster") == [1]
+
+
+@pytest.mark.parametrize("role", ["postmaster", "Abuse"])
+@pytest.mark.parametrize("domain", ["example.test", "boxes.test", "aliases.test", "localhost"])
+def test_a_role_without_a_home_is_the_oldest_accounts_and_is_warned_of_once(make, role, domain):
+    world = make()
+    assert world.targets(f"{role}@{domain}") == [1] == world.targets(f"{role}@{domain}")
+    assert len(world.homeless) == 1 and world.homeless[0].startswith("postmaster@")
+
+
+@pytest.mark.parametrize(
+    "aliases",
+    ["postmaster: gone\nabuse: off\n", "postmaster: loop\nloop: postmaster\n", "abuse: a\na: b\nb: a\n"],
+)
+@pytest.mark.parametrize(
+    "address", ["postmaster@example.test", "abuse@example.test", "postmaster", "abuse@aliases.test"]
+)
+def test_a_dead_alias_of_a_role_leaves_it_to_the_oldest_account(make, aliases, address):
+    assert make("", aliases).targets(address) == [1]
+
+
+def test_a_role_whose_account_is_disabled_goes_to_the_oldest_enabled_one(make):
+    world = make()
+    accounts = world.store.accounts.known
+    world.store.accounts.known = {
+        "postmaster@example.test": Account(8, 80, enabled=False),
+        "off@example.test": accounts["off@example.test"],
+        "other@example.test": accounts["other@example.test"],
+    }
+    assert world.targets("postmaster@example.test") == [2]
+    assert world.targets("abuse@example.test") == [2]
+
+
+def test_an_alias_of_a_role_without_a_home_reaches_the_oldest_account(make):
+    assert make("", "root: postmaster\nhost: abuse, other\n").targets("root@example.test") == [1]
+    assert make("", "root: postmaster\nhost: abuse, other\n").targets("host@example.test") == [1, 2]
+
+
+def test_abuse_is_the_postmasters_where_it_has_no_home_of_its_own(make):
+    assert make("", "postmaster: other\n").targets("abuse@example.test") == [2]
+
+
+def test_a_role_of_a_server_without_accounts_is_put_off_and_of_a_foreign_domain_refused(make):
+    world = make()
+    world.store.accounts.known = {}
+    assert world.refusal("postmaster@example.test") == "451 4.3.5"
+    assert world.refusal("postmaster@elsewhere.test") == "554 5.7.1"
+    assert world.targets("postmaster@relay.test") == ["smtp:relay.test postmaster@relay.test"]
+
+
+def test_a_full_mailbox_of_a_role_is_told_as_of_any_other(make):
+    world = make("", "postmaster: full\n")
+    world.store.accounts.used[5] = 100
+    assert world.refusal("postmaster@example.test") == "452 4.2.2"
 
 
 def test_postmaster_and_abuse_fall_back_to_our_own_domain(make):

@@ -426,3 +426,14 @@ async def test_what_the_trash_has_taken_is_gone_for_all(mail: MailStore, account
     await mail.mailboxes.expunge(account.inbox_id, None, False)
     mail.raw.reap()
     assert mail.mailboxes.read_on(row, 0, 10) is None
+
+
+async def test_the_oldest_account_is_the_first_that_is_enabled(mail: MailStore, account: Account) -> None:
+    oldest = mail.accounts.oldest()
+    assert oldest is not None and oldest.id == account.id
+    await mail.accounts.add("aaa@example.test", "x")
+    await mail.accounts.set_enabled(account.address, False)
+    oldest = mail.accounts.oldest()
+    assert oldest is not None and oldest.address == "aaa@example.test"
+    await mail.accounts.set_enabled("aaa@example.test", False)
+    assert mail.accounts.oldest() is None
