@@ -29,6 +29,7 @@ cdef enum:
     MAX_DEPTH = 100             # nesting of multipart and message/rfc822; BOUNDARY_DEPTH is the same
     MAX_PARTS = 1000            # nodes; the last one takes all the rest
     MAX_PARAMETERS = 100        # of one Content-Type or Content-Disposition
+    MAX_SECTIONS = 16           # of one RFC 2231 parameter that is needed decoded: boundary and charset
     MAX_ADDRESSES = 5000        # of one address list
     MAX_LINE_BYTES = 65536      # of one header line that are looked at
     MAX_FIELD_BYTES = 65536     # kept of one unfolded field
@@ -52,6 +53,7 @@ LIMITS = {
     "depth": MAX_DEPTH,
     "parts": MAX_PARTS,
     "parameters": MAX_PARAMETERS,
+    "sections": MAX_SECTIONS,
     "addresses": MAX_ADDRESSES,
     "line_bytes": MAX_LINE_BYTES,
     "field_bytes": MAX_FIELD_BYTES,

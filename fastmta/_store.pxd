@@ -231,6 +231,7 @@ cdef class Store:
     cdef uint64_t _incarnation
     cdef object _metrics
     cdef int _lock_fd
+    cdef readonly object holds
     cdef uint64_t _next_id
     cdef uint64_t _end_id
     cdef uint64_t _spare_id

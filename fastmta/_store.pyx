@@ -9,7 +9,7 @@ outlives the call that read it; the committer never takes the GIL and touches on
 
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport strlen
+from libc.string cimport memchr, strlen
 
 import importlib.machinery
 import importlib.util
@@ -31,11 +31,13 @@ include "_store_parts/ops_mail.pxi"
 include "_store_parts/ops_message.pxi"
 include "_store_parts/ops_record.pxi"
 include "_store_parts/committer.pxi"
+include "_store_parts/holds.pxi"
 include "_store_parts/trash.pxi"
 include "_store_parts/unit.pxi"
 include "_store_parts/blob.pxi"
 include "_store_parts/read.pxi"
 include "_store_parts/read_mail.pxi"
+include "_store_parts/read_fetch.pxi"
 include "_store_parts/read_queue.pxi"
 include "_store_parts/environment.pxi"
 include "_store_parts/store.pxi"

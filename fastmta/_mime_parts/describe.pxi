@@ -191,7 +191,9 @@ cdef void put_parameters(Describer* d, Buffer* text, const char* p, const char* 
         put(&d.values, d.value.data, d.value.size)
         if d.values.failed:
             return
-        if needs_charset and slice_is(text, &one.name, b"charset", 7):
+        if needs_charset and one.name.length >= 7 and same(text.data + one.name.start, b"charset", 7) and (
+            one.name.length == 7 or text.data[one.name.start + 7] == c"*"
+        ):
             needs_charset = False
         count += 1
     for i in range(count):

@@ -75,7 +75,10 @@ cdef void put_table(Describer* d, Buffer* text, Node* nodes, int count, uint64_t
             put(&d.value, b"text/plain", 10)
         put_short(&d.out, d.value.data, d.value.size)
         d.value.size = 0
-        if node.media_type.start == ABSENT or not find_parameter(text, &node.parameters, b"charset", 7, &d.value):
+        if node.media_type.start == ABSENT or not (
+            find_parameter(text, &node.parameters, b"charset", 7, &d.value)
+            or find_extended(text, &node.parameters, b"charset", 7, &d.value)
+        ):
             d.value.size = 0
             if node.kind == TEXT:
                 put(&d.value, b"us-ascii", 8)

@@ -226,12 +226,100 @@ cdef bint find_parameter(Buffer* text, Slice* parameters, const char* lower_name
     return False
 
 
+cdef int find_section_of(
+    Buffer* text, Slice* parameters, const char* lower_name, Py_ssize_t length, int section, Buffer* value
+) noexcept nogil:
+    """The parameter `name*n` (0) or `name*n*` (1) with n = section; for section 0 `name*` (2) too. -1 where there is none."""
+    cdef const char* p = text.data + parameters.start
+    cdef const char* end = p + parameters.length
+    cdef const char* name
+    cdef Slice found
+    cdef Py_ssize_t at
+    cdef int count = 0, number
+    while count < MAX_PARAMETERS:
+        p = next_parameter(p, end, &found, text.data, value)
+        if p == NULL:
+            break
+        count += 1
+        name = text.data + found.start
+        at = length + 1
+        if <Py_ssize_t>found.length < at or name[length] != c"*" or not same(name, lower_name, length):
+            continue
+        if <Py_ssize_t>found.length == at:
+            if section == 0:
+                return 2
+            continue
+        number = 0
+        while at < <Py_ssize_t>found.length and at < length + 4 and 48 <= name[at] and name[at] <= 57:
+            number = number * 10 + name[at] - 48
+            at += 1
+        if at == length + 1 or number != section:
+            continue
+        if at == <Py_ssize_t>found.length:
+            return 0
+        if at + 1 == <Py_ssize_t>found.length and name[at] == c"*":
+            return 1
+    return -1
+
+
+cdef inline int hex_digit(char c) noexcept nogil:
+    if 48 <= c and c <= 57:
+        return c - 48
+    c = lower(c)
+    return c - 87 if 97 <= c and c <= 102 else -1
+
+
+cdef void put_unquoted(Buffer* out, const char* p, const char* end) noexcept nogil:
+    """Percent-encoded octets, decoded."""
+    while p < end:
+        if p[0] == c"%" and end - p > 2 and hex_digit(p[1]) >= 0 and hex_digit(p[2]) >= 0:
+            put_char(out, <char>(hex_digit(p[1]) * 16 + hex_digit(p[2])))
+            p += 3
+        else:
+            put_char(out, p[0])
+            p += 1
+
+
+cdef bint find_extended(Buffer* text, Slice* parameters, const char* lower_name, Py_ssize_t length, Buffer* value) noexcept nogil:
+    """A parameter in one of RFC 2231's forms (name*, name*0, name*0*...), its sections joined and decoded, without its charset's name."""
+    cdef Buffer one
+    cdef const char* p
+    cdef const char* quote
+    cdef const char* end
+    cdef int section = 0, form
+    value.size = 0
+    if parameters.start == ABSENT or memchr(text.data + parameters.start, 42, parameters.length) == NULL:
+        return False
+    memset(&one, 0, sizeof(Buffer))
+    while section < MAX_SECTIONS:
+        form = find_section_of(text, parameters, lower_name, length, section, &one)
+        if form < 0:
+            break
+        p = one.data
+        end = p + one.size
+        if form == 0:
+            put(value, p, one.size)
+        elif one.size:
+            if section == 0:
+                quote = <const char*>memchr(p, 39, end - p)
+                if quote != NULL:
+                    quote = <const char*>memchr(quote + 1, 39, end - quote - 1)
+                    p = p if quote == NULL else quote + 1
+            put_unquoted(value, p, end)
+        section += 1
+        if form == 2:
+            break
+    release(&one)
+    return section > 0
+
+
 cdef bint take_boundary(Buffer* text, Node* node, Slice* boundary) noexcept nogil:
     """A multipart's boundary, unescaped and without trailing white space, put behind `text`; False where there is none."""
     cdef Buffer value
     cdef Py_ssize_t length = 0
     memset(&value, 0, sizeof(Buffer))
-    if find_parameter(text, &node.parameters, b"boundary", 8, &value):
+    if (find_parameter(text, &node.parameters, b"boundary", 8, &value)
+            or find_extended(text, &node.parameters, b"boundary", 8, &value)):
         length = value.size if value.size < MAX_BOUNDARY_BYTES else MAX_BOUNDARY_BYTES
         while length > 0 and is_space(value.data[length - 1]):
             length -= 1

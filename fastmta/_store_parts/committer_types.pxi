@@ -51,6 +51,7 @@ cdef struct StoreState:
     int sleeping
     int reap_now  # somebody waits for all due trash to go
     int hurry  # the disk is low: all trash goes at once, however young
+    int holds_fd  # asks who reads a blob: its own open file, for a process's locks do not meet themselves
     int volume_fd  # on the disk that the environment lies on
     uint64_t reserve  # bytes of that disk that new mail leaves free
     int64_t trash_delay_ms

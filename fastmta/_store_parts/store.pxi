@@ -122,6 +122,8 @@ cdef class Store:
             raise StoreUnreadable(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
         self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.s.volume_fd = self._lock_fd
+        self.holds = Holds(self._lock_fd)
+        self.s.holds_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CLOEXEC)
         dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
                 if len(value) == sizeof(PendingRecord) and not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
         for start in range(0, len(dead), 1000):
@@ -179,7 +181,9 @@ cdef class Store:
         _open_here.discard((self._device, self._inode))
         if self._lock_fd >= 0:
             c_close(self._lock_fd)
-            self._lock_fd = -1
+            self.holds.close()
+            c_close(self.s.holds_fd)
+            self._lock_fd = self.s.holds_fd = -1
         return 0
 
     def __dealloc__(self):

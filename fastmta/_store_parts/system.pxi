@@ -66,6 +66,7 @@ cdef extern from "<fcntl.h>" nogil:
         long l_len
         int l_pid
     int fcntl(int, int, ...)
+    enum: F_RDLCK
     enum: F_WRLCK
     enum: F_UNLCK
 

@@ -126,6 +126,10 @@ cdef int reap_blobs(Txn* t, Key* row, MDB_val* value, int64_t deadline) noexcept
     return REFUSE_LIMIT
 
 
+cdef enum:
+    HELD_MS = 2000      # till a blob that somebody reads is looked at again
+
+
 cdef int reap_blob(Txn* t, uint64_t blob_id, int64_t deadline) noexcept nogil:
     """Deletes a blob's record and chunks, as far as time allows; REFUSE_LIMIT where it ran out."""
     cdef Key k
@@ -142,6 +146,9 @@ cdef int reap_blob(Txn* t, uint64_t blob_id, int64_t deadline) noexcept nogil:
         if key.mv_size == 9:  # its record goes first: without references, nobody can come back to it
             if (<BlobMeta*>value.mv_data).refs:
                 return DONE
+            if (<BlobMeta*>value.mv_data).chunks > 1 and not t.s.hurry and is_held(t.s, blob_id):
+                # Looked at again later; where the disk is low, readers have to go without.
+                return DONE if trash_put_at(t, t.now_ms + HELD_MS, TRASH_BLOBS, blob_id, &blob_id, 8) >= 0 else POISONED
             rc = t_del(t, &k)
         else:
             rc = del_at(t, &key)

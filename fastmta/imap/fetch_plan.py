@@ -36,6 +36,8 @@ _MACROS: Final = {
     b"ALL": FLAGS | INTERNALDATE | SIZE | ENVELOPE,
     b"FULL": FLAGS | INTERNALDATE | SIZE | ENVELOPE | BODY,
 }
+LOOP_SECTIONS: Final = 4  # of header fields that the store's loop writes
+LOOP_NAMES: Final = 64  # of one such section: each is compared with each line
 MAX_PARTS: Final = 32  # levels of a part number; a deeper one does not exist in any message we keep the structure of
 
 
@@ -64,6 +66,21 @@ class Plan(msgspec.Struct, frozen=True):
     def whole(self) -> bool:
         """BODY[] and no other section: the store's loop writes it too."""
         return self.sections == WHOLE_MESSAGE
+
+    def fields(self) -> list[tuple[bytes, bytes, bool]] | None:
+        """The sections as the store's loop takes them, where all are fields of the message's own header, and few."""
+        if not 0 < len(self.sections) <= LOOP_SECTIONS:
+            return None
+        out: list[tuple[bytes, bytes, bool]] = []
+        for section in self.sections:
+            names = section.fields
+            if names is None or section.place != b"HEADER" or section.length >= 0 or len(names) > LOOP_NAMES:
+                return None
+            if any(len(name) > 255 for name in names):
+                return None
+            packed = b"".join(bytes((len(name),)) + name.lower() for name in names)
+            out.append((section.label, packed, section.invert))
+        return out
 
 
 def parse(cursor: Cursor, *, by_uid: bool) -> Plan:

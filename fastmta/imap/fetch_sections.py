@@ -144,6 +144,9 @@ async def _span(session: Session, mailbox_id: int, uid: int, record: bytes | Non
     session.write(b" {%d}\r\n" % length)
     session.write(data)
     sent = len(data)
+    if sent == length:
+        return
+    session.mailboxes.hold(row)
     try:
         while sent < length:
             await session.wire.flush()
@@ -156,5 +159,6 @@ async def _span(session: Session, mailbox_id: int, uid: int, record: bytes | Non
             session.write(data)
             sent += len(data)
     finally:
+        session.mailboxes.release(row)
         if sent < length:
             session.wire.abort()  # an announced literal that can't be filled ends the connection

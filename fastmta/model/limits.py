@@ -116,6 +116,7 @@ IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIE
 MIME_DEPTH: Final = 100  # nesting of multipart and message/rfc822; deeper ones are opaque
 MIME_PARTS: Final = 1000  # entities of a message; the last one takes all the rest
 MIME_PARAMETERS: Final = 100  # of one Content-Type or Content-Disposition; the rest is left out
+MIME_SECTIONS: Final = 16  # of a boundary or charset that comes in RFC 2231's sections
 MIME_ADDRESSES: Final = 5000  # of one address list in an ENVELOPE
 MIME_LINE_BYTES: Final = 65536  # of one header line that are looked at; RFC 5322 §2.1.1 allows 998
 MIME_FIELD_BYTES: Final = 65536  # kept of one unfolded field

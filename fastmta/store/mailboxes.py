@@ -320,11 +320,15 @@ class Mailboxes:
         max_bytes: int,
         *,
         recent_from: int = 2**32,
+        sections: "Sequence[tuple[bytes, bytes, bool]] | None" = None,
     ) -> tuple[bytes, int]:
         """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
         UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256.
-        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it."""
-        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from)
+        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
+        `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
+        whether all others are meant); a message whose header does not lie in one piece ends the lines too."""
+        wanted = None if sections is None else list(sections)
+        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from, wanted)
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
         """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or
@@ -354,13 +358,21 @@ class Mailboxes:
     def read_on(self, row: MessageRow, offset: int, length: int) -> bytes | None:
         """As `read`, even where the message was expunged after its row was read; None where its bytes are gone too.
 
-        The trash keeps them for a minute, so that whoever is in the middle of a message can mostly end it.
+        The trash keeps them for a minute, and as long as the row is held (but not on a disk that is nearly full).
         """
         beginning = row.prefix[offset : offset + length]
         if len(beginning) == length:
             return beginning
         rest = blob_read(self._raw, row.blob_id, max(0, offset - len(row.prefix)), length - len(beginning))
         return None if rest is None else beginning + rest
+
+    def hold(self, row: MessageRow) -> None:
+        """Keeps a message's bytes for `read_on`, however long the reader takes; `release` must follow."""
+        self._raw.holds.take(row.blob_id)
+
+    def release(self, row: MessageRow) -> None:
+        """The reader has ended."""
+        self._raw.holds.release(row.blob_id)
 
     # --- writing ---
 

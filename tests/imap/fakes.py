@@ -149,7 +149,16 @@ class FakeMailboxes:
         )
 
     def fetch(
-        self, mailbox_id: int, seqs: Any, uids: Any, items: int, start: int, max_bytes: int, *, recent_from: int = 2**32
+        self,
+        mailbox_id: int,
+        seqs: Any,
+        uids: Any,
+        items: int,
+        start: int,
+        max_bytes: int,
+        *,
+        recent_from: int = 2**32,
+        sections: Any = None,
     ) -> Any:
         out = bytearray()
         while start < len(uids) and len(out) < max_bytes:
@@ -175,6 +184,13 @@ class FakeMailboxes:
                     if row.size > max_bytes:
                         break
                     parts.append(b"BODY[] {%d}\r\n%b" % (row.size, row.prefix + row.data))
+                for label, packed, invert in sections or ():
+                    names, at = [], 0
+                    while at < len(packed):
+                        names.append(packed[at + 1 : at + 1 + packed[at]])
+                        at += 1 + packed[at]
+                    fields = _mime.header_fields(row.prefix + row.data, names, invert)
+                    parts.append(b"%b {%d}\r\n%b" % (label, len(fields), fields))
                 out += b"* %d FETCH (%b)\r\n" % (seqs[start], b" ".join(parts))
             start += 1
         return bytes(out), start
@@ -197,6 +213,12 @@ class FakeMailboxes:
 
     def read_on(self, row: Any, offset: int, length: int) -> Any:
         return None if self.reaped else (row.prefix + row.data)[offset : offset + length]
+
+    def hold(self, row: Any) -> None:
+        pass
+
+    def release(self, row: Any) -> None:
+        pass
 
     def new_blob(self) -> Any:
         return FakeBlob()

@@ -1,8 +1,14 @@
 """FETCH where the store's loop ends and the streams begin."""
 
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from tests.imap.harness import World
+from fastmta.store import MailStore
+from tests.imap.harness import World, make_world
 
 SMALL = b"Subject: small\r\n\r\nhi\r\n"
 LARGE = b"Subject: large\r\n\r\n" + b"y" * 300_000
@@ -124,3 +130,44 @@ async def test_searches(world: World) -> None:
     assert (await client.do("SEARCH 33"))[-1].startswith(b"BAD")
     assert (await client.do("SEARCH ON 31-Feb-2024"))[-1].startswith(b"BAD")
     assert await client.ok("UID SEARCH UID 500") == [b"* SEARCH"]
+
+
+@pytest.mark.parametrize("item", ["BODY.PEEK[]", "BODY.PEEK[TEXT]", "BODY[]<10.900000>"])
+async def test_a_slow_reader_gets_its_message_to_the_end_though_it_is_expunged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str
+) -> None:
+    """However long it takes: all that is due in the trash goes while the reader is in the middle."""
+    monkeypatch.setattr(MailStore, "open", partial(MailStore.open, trash_delay_ms=0))
+    world = await make_world(tmp_path)
+    reader, other = await world.login("INBOX"), await world.login("INBOX")
+    message = b"Subject: slow\r\n\r\n" + b"".join(b"line %d\r\n" % n for n in range(100_000))
+    world.services.config.message_size_limit = 0
+    await reader.append(message)
+    await reader.ok("NOOP")
+    await other.ok("NOOP")
+    reader.transport.full = True
+    reader.protocol.data_received(f"x UID FETCH 1 {item}\r\n".encode())
+    await reader.settle(5)
+    await other.ok("STORE 1 +FLAGS.SILENT (\\Deleted)")
+    await other.ok("EXPUNGE")
+    raw = world.store.raw
+    blobs = _blobs(raw)
+    assert blobs > 3
+    while not reader.transport.out.endswith(b"completed\r\n"):
+        await asyncio.to_thread(raw.reap)
+        assert _blobs(raw) == blobs
+        reader.protocol.resume_writing()
+        await reader.settle(5)
+    out = reader.take()
+    wanted = {"BODY.PEEK[]": message, "BODY.PEEK[TEXT]": message.partition(b"\r\n\r\n")[2]}
+    assert b"{%d}\r\n%b" % (len(wanted.get(item, message[10:900_010])), wanted.get(item, message[10:900_010])) in out
+    async with asyncio.timeout(20):
+        while _blobs(raw):
+            await asyncio.to_thread(raw.reap)
+    await world.close()
+
+
+def _blobs(raw: Any) -> int:
+    from fastmta._store import TABLE_BLOB
+
+    return len(raw.scan(TABLE_BLOB, b"", b"", 100_000))

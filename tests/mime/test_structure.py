@@ -256,3 +256,34 @@ def test_prefix_length_moves_the_table() -> None:
     plain = record_of([CASES["mixed"]])
     for section in ("", "HEADER", "TEXT", "1", "1.MIME"):
         assert _mime.find_part(moved, section) == _mime.find_part(plain, section, 10)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "boundary*=us-ascii'en'x%20y",
+        "boundary*=''x%20y",
+        'boundary*="x y"',
+        'boundary*0="x "; boundary*1=y',
+        "boundary*1*=%79; boundary*0*=utf-8''x%20",
+        "BOUNDARY*0*=utf-8''x%20; charset=z; boundary*1=\"y\"",
+        "boundary*=''wrong; boundary=\"x y\"",
+    ],
+)
+def test_a_boundary_may_come_in_the_forms_of_rfc_2231(parameter: str) -> None:
+    message = (
+        f"Content-Type: multipart/mixed; {parameter}\r\n\r\n--x y\r\n\r\none\r\n"
+        "--x y\r\nContent-Type: text/plain; charset*=''iso-8859%2D2\r\n\r\ntwo\r\n--x y--\r\n"
+    )
+    structure = _mime.Structure()
+    structure.feed(message.encode())
+    parts = _mime.parts_of(structure.finish())
+    assert [part.path for part in parts] == ["", "1", "2"]
+    assert parts[2].charset == "iso-8859-2"
+
+
+@pytest.mark.parametrize("parameter", ["boundary*", "boundary*x=a", "boundary*1=a", "boundary*=", "xboundary*=''a"])
+def test_what_is_no_boundary_in_these_forms_makes_no_parts(parameter: str) -> None:
+    structure = _mime.Structure()
+    structure.feed(f"Content-Type: multipart/mixed; {parameter}\r\n\r\n--a\r\n\r\none\r\n--a--\r\n".encode())
+    assert len(_mime.parts_of(structure.finish())) == 1

@@ -151,6 +151,8 @@ def test_an_operation_is_whole_or_nothing_wherever_it_fails(store: Store, operat
         changed = {key for table in kept for key, _ in set(now[table]) ^ set(kept[table])}
         assert changed <= {b"before", b"after"}
         store.dispatch()  # chunks that were streamed before it go now
+        store.commit_sync(store.new_unit())
+        store.reap()
     assert not store.failed
 
 

@@ -60,7 +60,8 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     # Flags are told with keywords that FLAGS has named: what others changed is told first, without an EXPUNGE.
     tells_flags = marks_seen or plan.items & fetch_plan.FLAGS
     before = view.sync(session.mailboxes, session.write, expunge=False) if tells_flags else None
-    if before is not None or marks_seen or (plan.sections and not plan.whole):
+    fields = None if marks_seen else plan.fields()
+    if before is not None or marks_seen or (plan.sections and not plan.whole and fields is None):
         return _fetch_later(session, view, plan, seqs, uids, done, before, marks_seen)
     # The first chunk is written at once; mostly it is the only one.
     items = plan.items | (fetch_plan.WHOLE if plan.whole else 0)
@@ -69,14 +70,14 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     if len(segments) == 1:
         try:
             data, start = session.mailboxes.fetch(
-                view.mailbox_id, seqs, uids, items, 0, _chunk_bytes(items), recent_from=segments[0][2]
+                view.mailbox_id, seqs, uids, items, 0, _chunk_bytes(items), recent_from=segments[0][2], sections=fields
             )
         except StoreDamaged:
-            return _rest(session, view, items, seqs, uids, done, 0)
+            return _rest(session, view, plan, seqs, uids, done, 0)
         session.write(data)
         if start >= len(uids):
             return done
-    return _rest(session, view, items, seqs, uids, done, start)
+    return _rest(session, view, plan, seqs, uids, done, start)
 
 
 def _chunk_bytes(items: int) -> int:
@@ -85,17 +86,21 @@ def _chunk_bytes(items: int) -> int:
 
 
 async def _rest(
-    session: Session, view: View, items: int, seqs: array[int], uids: array[int], done: bytes, start: int
+    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], done: bytes, start: int
 ) -> bytes:
     """`_lines` behind the first chunk."""
     if start:
         await session.wire.flush()
-    await _lines(session, view, items, seqs, uids, start)
+    await _lines(session, view, plan, seqs, uids, start)
     return b"" if session.state == State.LOGOUT else done
 
 
-async def _lines(session: Session, view: View, items: int, seqs: array[int], uids: array[int], start: int = 0) -> None:
-    """What the store's loop writes, in chunks, each after the one before it has been handed over."""
+async def _lines(
+    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], start: int = 0, more: int = 0
+) -> None:
+    """What the store's loop writes, in chunks, each after the one before it has been handed over; `more` items too."""
+    items = plan.items | more | (fetch_plan.WHOLE if plan.whole else 0)
+    fields = plan.fields()
     paused = start > 0
     damage: StoreDamaged | None = None
     for begin, end, recent_from in view.recent_segments(uids):
@@ -119,11 +124,12 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
                     position,
                     _chunk_bytes(items),
                     recent_from=recent_from,
+                    sections=fields,
                 )
                 session.write(data)
                 if position == last:
                     # Too large for the loop: it is streamed.
-                    await _stream(session, view, items, piece_seqs[position], piece_uids[position])
+                    await _stream(session, view, plan, items, piece_seqs[position], piece_uids[position])
                     position += 1
                     paused = True
             except StoreDamaged as error:  # the others are told; the command ends with NO
@@ -139,10 +145,10 @@ async def _lines(session: Session, view: View, items: int, seqs: array[int], uid
         raise damage
 
 
-async def _stream(session: Session, view: View, items: int, seq: int, uid: int) -> None:
+async def _stream(session: Session, view: View, plan: Plan, items: int, seq: int, uid: int) -> None:
     rows = session.mailboxes.rows(view.mailbox_id, array("I", (uid,)))
     if rows:
-        await write_message(session, view, fetch_plan.WHOLE_MESSAGE, items & ~fetch_plan.WHOLE, seq, uid, rows[0])
+        await write_message(session, view, plan.sections, items & ~fetch_plan.WHOLE, seq, uid, rows[0])
 
 
 async def _fetch_later(
@@ -157,8 +163,8 @@ async def _fetch_later(
 ) -> bytes:
     if before is not None:
         await before
-    if not plan.sections or (plan.whole and not marks_seen):
-        return await _rest(session, view, plan.items | (fetch_plan.WHOLE if plan.whole else 0), seqs, uids, done, 0)
+    if not marks_seen and (not plan.sections or plan.whole or plan.fields() is not None):
+        return await _rest(session, view, plan, seqs, uids, done, 0)
     for begin in range(0, len(uids), SLICE):
         await _slice(session, view, plan, seqs[begin : begin + SLICE], uids[begin : begin + SLICE], marks_seen)
         if session.state == State.LOGOUT:
@@ -177,7 +183,7 @@ async def _slice(
         if unseen:
             unseen = await _mark_seen(session, view, unseen)
     if plan.whole:
-        await _lines(session, view, plan.items | fetch_plan.WHOLE | (fetch_plan.FLAGS if unseen else 0), seqs, uids)
+        await _lines(session, view, plan, seqs, uids, more=fetch_plan.FLAGS if unseen else 0)
         return
     newly_seen = set(unseen)
     paused = True
