@@ -34,6 +34,7 @@ COMMITTED: Final[int]
 REFUSED: Final[int]
 FAILED: Final[int]
 TABLE_NAMES: Final[tuple[str, ...]]
+DATABASE_OF: Final[tuple[bytes, ...]]
 FAILURES: Final[dict[int, str]]
 MINFREE_FLOOR: Final[float]
 

@@ -64,6 +64,7 @@ database_name[DB_QUEUE] = b"queue"
 database_name[DB_MAIL] = b"mail"
 database_name[DB_DIRECTORY] = b"directory"
 DATABASE_NAMES = (b"blob", b"queue", b"mail", b"directory")
+DATABASE_OF = tuple([DATABASE_NAMES[database_of(table)] for table in range(TABLES)])
 TABLE_BLOB = T_BLOB
 TABLE_QUEUE = T_QUEUE
 TABLE_SCHEDULE = T_SCHEDULE

@@ -14,6 +14,7 @@ from fastmta.cli.opened import acting_as_owner, run
 from fastmta.cli.output import config_option, json_option, plain, print_json, size
 from fastmta.config.load import load
 from fastmta.config.schema import Config
+from fastmta.model.errors import StoreUnreadable
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -43,7 +44,13 @@ def check(as_json: bool, config_path: str | None) -> int:
     async def work(_: Config, opened: "MailStore") -> None:
         check_store(opened, report)
 
-    run(config_path, work)
+    try:
+        run(config_path, work)
+    except StoreUnreadable as error:  # its pages can be looked at all the same
+        from fastmta.store.check import check_pages
+
+        report(str(error))
+        check_pages(Path(load(config_path).data_directory), report)
     if as_json:
         print_json({"ok": not problems, "problems": problems})
     elif not problems:
@@ -70,6 +77,40 @@ def backup(path: Path, config_path: str | None) -> None:
             return copy_store(opened, path, told)
 
     print(f"{size(run(config_path, work))} written to {path}")
+
+
+@store.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("target", type=click.Path(path_type=Path))
+@json_option
+def salvage(source: Path, target: Path, as_json: bool) -> int:
+    """Copy all that can be read of the damaged store in SOURCE into a new one in TARGET. The server must not run.
+
+    UIDs, flags and the queue are kept; counts, indexes and references are made anew. What is lost is named line by
+    line. The new store then takes the place of the old one.
+    """
+    from fastmta.store.salvage import salvage as save
+
+    if (target / "data.mdb").exists():
+        raise CommandFailed(f"{target} holds a store already", EX_CANTCREAT)
+    if not (source / "data.mdb").exists():
+        raise CommandFailed(f"{source} holds no store", EX_NOINPUT)
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = source.stat()
+    if os.geteuid() == 0:
+        os.chown(target, owner.st_uid, owner.st_gid)
+    with acting_as_owner(source), _progress("salvage") as told:
+        outcome = save(source, target, told)
+    kept = outcome.kept
+    if as_json:
+        print_json({"kept": kept, "lost": outcome.lost})
+    else:
+        for line in outcome.lost:
+            print(plain(line))
+        print(
+            ", ".join(f"{count} {what}" for what, count in kept.items()) + f" saved; {len(outcome.lost)} losses named"
+        )
+    return EX_DATAERR if outcome.lost else 0
 
 
 @store.command()

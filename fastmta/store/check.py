@@ -46,8 +46,9 @@ from fastmta._store import (
     usage_fields,
 )
 from fastmta.model.envelope import RecipientState
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.model.flags import DELETED, SEEN
+from fastmta.store.pages import Pages, PageSnapshot
 
 if TYPE_CHECKING:
     from fastmta.store.mailstore import MailStore
@@ -83,10 +84,34 @@ class Report(msgspec.Struct):
 
 def check(store: "MailStore", report: Callable[[str], None]) -> int:
     """Checks an open store and tells each problem in one line; how many there are."""
-    problems = check_store(store.raw).problems
+    with Snapshot(store.raw) as snapshot:  # while it is held, the pages that the file's meta page leads to stay
+        lost = check_pages(Path(store.raw.path), report)
+        problems = [] if lost else _Check(snapshot, True).run().problems
     for problem in problems:
         report(problem)
-    return len(problems)
+    return lost + len(problems)
+
+
+def check_pages(path: Path, report: Callable[[str], None]) -> int:
+    """Looks at every page of a store, which need not be one that can be opened; where some cannot be read, at all
+    records that are left too. How many lines that gave: 0 for a file that is sound as far as its pages go.
+    """
+    try:
+        pages = Pages(path)
+    except StoreUnreadable as error:
+        report(str(error))
+        return 1
+    try:
+        lost = pages.walk()
+        if not lost:
+            return 0
+        pages.holes.clear()
+        lost += _Check(PageSnapshot(pages), True).run().problems
+    finally:
+        pages.close()
+    for line in lost:
+        report(line)
+    return len(lost)
 
 
 def check_path(path: str | Path, *, read_bytes: bool = True) -> Report:
@@ -125,21 +150,22 @@ def _number(data: bytes) -> int:
 
 
 class _Check:
-    def __init__(self, snapshot: Snapshot, read_bytes: bool) -> None:
+    def __init__(self, snapshot: Snapshot | PageSnapshot, read_bytes: bool) -> None:
         self.snapshot = snapshot
         self.read_bytes = read_bytes
         self.report = Report()
+        self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.scheduled: set[tuple[bytes, int, int, int, int]] = set()
         self.references: Counter[int] = Counter()
         self.dead_blobs: set[int] = set()
         self.dead_mailboxes: set[int] = set()
 
     def run(self) -> Report:
-        self._trash()
-        self._accounts()
-        self._mailboxes()
-        self._queue()
-        self._schedule()
-        self._blobs()
+        for step in (self._trash, self._accounts, self._mailboxes, self._queue, self._schedule, self._blobs):
+            try:
+                step()
+            except (StorageFailure, ValueError, IndexError) as error:  # the other tables are looked at all the same
+                self.found(f"{step.__name__[1:]}: the check met what it could not read: {error}")
         return self.report
 
     def rows(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
@@ -270,8 +296,6 @@ class _Check:
     # --- the queue ---
 
     def _queue(self) -> None:
-        self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self.scheduled: set[tuple[bytes, int, int, int, int]] = set()
         indexed = 0
         states: Counter[int] = Counter()
         expected: tuple[int, int] | None = None  # queue id, live
@@ -387,6 +411,7 @@ class _TimeIsUp(Exception):
 class _Quick(_Check):
     def __init__(self, snapshot: Snapshot, clock: Callable[[], float], deadline: float) -> None:
         super().__init__(snapshot, read_bytes=True)
+        self.moment = snapshot
         self.clock = clock
         self.deadline = deadline
 
@@ -421,7 +446,7 @@ class _Quick(_Check):
         """The newest blobs of the blocks of identifiers that were given out last."""
         end = int.from_bytes(self.snapshot.get(TABLE_COUNTER, b"id") or b"", "little") + ID_BLOCK
         for _ in range(QUICK_BLOCKS):
-            found = self.snapshot.blobs_before(end, QUICK_BLOBS)
+            found = self.moment.blobs_before(end, QUICK_BLOBS)
             if not found:
                 return
             start = found[0][0] // ID_BLOCK * ID_BLOCK
