@@ -13,6 +13,7 @@ from fastmta.authentication.signature import (
     Outcome,
     TxtLookup,
     acceptable,
+    domain_of,
     fetch_key,
     parse_signature,
     unsigned_form,
@@ -111,12 +112,12 @@ async def verify_arc(
     outcome = await _message_signature(newest, fields, bodies, dns, offload, now)
     if outcome.result != "pass":
         return ArcVerdict("fail", newest.instance, f"message signature {newest.instance}: {outcome.reason}")
+    digests = seal_digests(sets)
     for place in range(len(sets) - 1, -1, -1):
-        reason = await _seal(sets[: place + 1], seals[place], dns, offload)
+        reason = await _seal(digests[place], seals[place], dns, offload)
         if reason:
             return ArcVerdict("fail", newest.instance, f"seal {place + 1}: {reason}")
-    domains = tuple(without_spaces(tags["d"]).decode("ascii", "replace").lower() for tags in seals)
-    return ArcVerdict("pass", newest.instance, "", sealers=domains)
+    return ArcVerdict("pass", newest.instance, "", sealers=tuple(domain_of(tags["d"]) for tags in seals))
 
 
 def _seal_tags(one: ArcSet) -> dict[str, bytes]:
@@ -152,29 +153,31 @@ async def _message_signature(
     return outcome
 
 
-async def _seal(sets: Sequence[ArcSet], tags: dict[str, bytes], dns: TxtLookup, offload: Offload) -> str:
-    """Why the last of `sets` has a seal that does not hold, or "" (§5.1.1, relaxed form of all fields so far)."""
+async def _seal(digest: bytes, tags: dict[str, bytes], dns: TxtLookup, offload: Offload) -> str:
+    """Why a seal with these tags over this digest does not hold, or ""."""
     algorithm = tags["a"].lower().decode("ascii", "replace")
     if algorithm not in ALGORITHMS:
         return "unknown algorithm"
     try:
         signature = decode_base64(tags["b"])
+        domain, selector = domain_of(tags["d"]), domain_of(tags["s"])
     except TagError as error:
         return str(error)
-    domain = without_spaces(tags["d"]).decode("ascii", "replace").lower()
-    selector = without_spaces(tags["s"]).decode("ascii", "replace").lower()
     key = await fetch_key(dns, selector, domain, algorithm)
     if isinstance(key, Outcome):
         return key.reason
-    return "" if await offload(key.verify, seal_digest(sets), signature) else "signature did not verify"
+    return "" if await offload(key.verify, digest, signature) else "signature did not verify"
 
 
-def seal_digest(sets: Sequence[ArcSet]) -> bytes:
-    """What the seal of the last set signs."""
-    digest = hashlib.sha256()
+def seal_digests(sets: Sequence[ArcSet]) -> list[bytes]:
+    """What each set's seal signs: the relaxed form of all ARC fields up to itself (§5.1.1), made in one pass."""
+    sofar = hashlib.sha256()
+    digests = []
     for one in sets:
-        digest.update(canonical_field(one.results, "relaxed"))
-        digest.update(canonical_field(one.signature, "relaxed"))
-        digest.update(canonical_field(one.seal, "relaxed") if one is not sets[-1] else b"")
-    digest.update(unsigned_form(sets[-1].seal, "relaxed"))
-    return digest.digest()
+        sofar.update(canonical_field(one.results, "relaxed"))
+        sofar.update(canonical_field(one.signature, "relaxed"))
+        digest = sofar.copy()
+        digest.update(unsigned_form(one.seal, "relaxed"))
+        digests.append(digest.digest())
+        sofar.update(canonical_field(one.seal, "relaxed"))
+    return digests

@@ -1,80 +1,123 @@
-"""The author's domains: what stands behind the @ in From (RFC 5322 §3.6.2), read so that no trick hides one."""
+"""The author's domains: what stands behind the @ in From (RFC 5322 §3.6.2), read so that no trick hides one.
 
+A reader's program may take a malformed field otherwise than we do. So where a field is not what the grammar has (a
+quote or comment that does not end, several angle brackets, text behind one), each domain that a reading finds counts.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from fastmta.authentication.message import Field, named
+from fastmta.model.limits import DMARC_AUTHORS, DMARC_FROM_BYTES
+
+_QUOTED: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_MARK: Final = re.compile(r'\\.|["()]', re.DOTALL)
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9._\-\u0080-\U0010ffff]+")
+_END: Final = re.compile(r"[,;:]")
+
+
+class TooManyAuthors(ValueError):
+    """From is longer, or has more domains, than are judged; `first` is one of them, or ""."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__(first)
+        self.first = first
 
 
 def author_domains(fields: Sequence[Field]) -> tuple[str, ...]:
     """The domains of all addresses of all From fields, as A-labels, each once, in order. Addresses without one are not
-    there; literals neither.
+    there; literals neither. Raises TooManyAuthors over DMARC_AUTHORS domains.
     """
     found: dict[str, None] = {}
-    for field in named(fields, b"from"):
-        for address in _addresses(_clean(field.value.decode("utf-8", "replace"))):
-            domain = _domain(address)
+    seen: set[str] = set()
+    authors = named(fields, b"from")
+    too_long = sum(len(field.raw) for field in authors) > DMARC_FROM_BYTES
+    for field in authors:
+        text = field.value[:DMARC_FROM_BYTES].decode("utf-8", "replace")
+        for address in _addresses(text):
+            written = _written_domain(address)
+            if not written or written in seen:
+                continue
+            seen.add(written)
+            if len(seen) > DMARC_AUTHORS:
+                raise TooManyAuthors(next(iter(found), ""))
+            domain = _a_labels(written)
             if domain:
                 found[domain] = None
+    if too_long:
+        raise TooManyAuthors(next(iter(found), ""))
     return tuple(found)
 
 
-def _clean(text: str) -> str:
-    """Without comments and folds; what is quoted keeps its place as q, so that nothing in it has a meaning."""
-    out: list[str] = []
-    depth, at = 0, 0
-    quoted = False
-    while at < len(text):
-        char = text[at]
-        if char == "\\" and (quoted or depth):
-            at += 1
-        elif quoted:
-            quoted = char != '"'
-        elif char == '"' and not depth:
-            quoted = True
-            out.append("q")
-        elif char == "(":
-            depth += 1
-        elif char == ")" and depth:
-            depth -= 1
-        elif not depth:
-            out.append(" " if char in "\r\n\t" else char)
-        at += 1
-    return "".join(out)
-
-
 def _addresses(text: str) -> Iterator[str]:
-    """Each mailbox's address: what is in its angle brackets, else all of it. Groups are opened."""
-    for mailbox in _split(text):
-        start = mailbox.rfind("<")
-        if start >= 0:
-            inside = mailbox[start + 1 :].partition(">")[0]
-            yield inside.rpartition(":")[2] if inside.startswith("@") else inside  # a source route
+    """What may be an address, by the grammar and by readers that know it less."""
+    clean, whole = _clean(text)
+    yield from _mailboxes(clean)
+    if not whole:
+        yield from _mailboxes(text.replace('"', " ").replace("(", " ").replace(")", " "))
+
+
+def _clean(text: str) -> tuple[str, bool]:
+    """Without comments; a quoted string is q, so that nothing in it has a meaning. False: a quote, a comment or a
+    parenthesis is alone.
+    """
+    out: list[str] = []
+    depth, at, whole = 0, 0, True
+    while True:
+        match = _MARK.search(text, at)
+        if match is None:
+            break
+        mark = match[0]
+        if not depth:
+            out.append(text[at : match.start()])
+        at = match.end()
+        if mark == "(":
+            depth += 1
+        elif mark == ")":
+            whole &= depth > 0
+            depth -= depth > 0
+        elif mark == '"' and not depth:
+            quoted = _QUOTED.match(text, match.start())
+            if quoted is None:
+                return "".join(out), False
+            out.append("q")
+            at = quoted.end()
+        elif len(mark) == 2 and not depth:
+            out.append(mark[1])  # a backslash has no meaning here
+    if not depth:
+        out.append(text[at:])
+    return "".join(out), whole and not depth
+
+
+def _mailboxes(text: str) -> Iterator[str]:
+    """Each piece between commas, semicolons and colons (after a group's name or a source route), in or out of angle
+    brackets.
+    """
+    for part in _END.split(text):
+        if "<" in part:
+            yield from part.replace(">", "<").split("<")[1:]  # a display name may hold an @, and often does
         else:
-            yield mailbox
+            yield part
 
 
-def _split(text: str) -> Iterator[str]:
-    start, angle = 0, False
-    for at, char in enumerate(text):
-        if char == "<":
-            angle = True
-        elif char == ">":
-            angle = False
-        elif (char in ",;" and not angle) or (char == ":" and not angle):
-            yield text[start:at]
-            start = at + 1
-    yield text[start:]
-
-
-def _domain(address: str) -> str:
-    _, at, domain = address.strip().rpartition("@")
-    domain = "".join(domain.split()).lower().rstrip(".")
-    if not at or not domain or domain.startswith("["):
+def _written_domain(address: str) -> str:
+    """What stands behind the last @, without white space around dots and what cannot belong to a domain."""
+    local_part, _, domain = address.rpartition("@")
+    if not local_part.strip():  # a host of a source route, or no address
         return ""
+    text = ".".join(label.strip() for label in domain.split("."))
+    match = _DOMAIN.match(text)
+    return match[0].lower().strip(".") if match is not None else ""
+
+
+def _a_labels(domain: str) -> str:
     if domain.isascii():
-        return domain[:255]
+        return domain if len(domain) <= 255 else ""
     import idna
 
+    if len(domain) > 255:
+        return ""
     try:
         return idna.encode(domain, uts46=True).decode("ascii")
     except (UnicodeError, idna.IDNAError):

@@ -1,12 +1,15 @@
 """The hashes of one message's body in the forms that its signatures ask for, made in one pass."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from fastmta.authentication.canonical import BodyHash, Form
-from fastmta.authentication.message import Field
+from fastmta.authentication.message import Field, named
 from fastmta.authentication.tags import TagError, parse_tags, without_spaces
+from fastmta.model.limits import ARC_SETS, DKIM_SIGNATURES
 
-_SIGNATURES = (b"dkim-signature", b"arc-message-signature")
+# How many are looked at. With more than ARC_SETS the chain is broken before its body is asked for.
+_SIGNATURES: Final = ((b"dkim-signature", DKIM_SIGNATURES), (b"arc-message-signature", ARC_SETS))
 
 
 class Bodies:
@@ -33,8 +36,8 @@ class Bodies:
 def forms_needed(fields: Sequence[Field]) -> tuple[Form, ...]:
     """The forms that a message's signatures ask for: one that is not needed is not paid for."""
     needed: set[Form] = set()
-    for field in fields:
-        if field.name in _SIGNATURES:
+    for name, most in _SIGNATURES:
+        for field in named(fields, name)[:most]:
             try:
                 form = without_spaces(parse_tags(field.value).get("c", b"")).lower().partition(b"/")[2]
             except TagError:

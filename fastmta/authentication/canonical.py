@@ -11,14 +11,14 @@ Form = Literal["simple", "relaxed"]
 
 _FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
 _SPACES: Final = re.compile(rb"[ \t]+")
-_SPACES_AT_END: Final = re.compile(rb"[ \t]+(?=\r\n)")
 _LONG_LINE_BYTES: Final = 1 << 16  # a longer unfinished line is hashed in pieces
+_EMPTY_LINES: Final = 1 << 15  # emitted at once
 
 
 def canonical_field(field: Field, form: Form) -> bytes:
     """One field with its CRLF (§3.4.1, §3.4.2)."""
     if form == "simple":
-        return field.raw
+        return field.raw if field.raw.endswith(b"\r\n") else field.raw + b"\r\n"
     value = _SPACES.sub(b" ", _FOLD.sub(b"", field.value.rstrip(b"\r\n"))).strip(b" ")
     return field.name + b":" + value + b"\r\n"
 
@@ -41,12 +41,17 @@ class BodyHash:
         data = self._pending + piece if self._pending else piece
         cut = data.rfind(b"\r\n") + 2
         if cut < 2:
-            cut = 0 if len(data) <= _LONG_LINE_BYTES else len(data.rstrip(b" \t\r"))
+            cut = 0 if len(data) <= _LONG_LINE_BYTES else self._sure(data)
         self._pending = data[cut:]
         if self._relaxed and len(self._pending) > _LONG_LINE_BYTES:
             self._pending = _SPACES.sub(b" ", self._pending)
         if cut:
             self._take(data[:cut])
+
+    def _sure(self, data: bytes) -> int:
+        """How much of a long line without an end is sure to be hashed as it is, whatever follows."""
+        end = len(data) - data.endswith(b"\r")
+        return len(data[:end].rstrip(b" \t")) if self._relaxed else end
 
     def digest(self) -> bytes:
         """Ends the body; once. A last line without CRLF gets one."""
@@ -59,16 +64,17 @@ class BodyHash:
 
     def _take(self, data: bytes) -> None:
         if self._relaxed:
-            data = _SPACES.sub(b" ", _SPACES_AT_END.sub(b"", data))
-        size = len(data)
-        while data.endswith(b"\r\n", 0, size):
-            size -= 2
+            data = _SPACES.sub(b" ", data).replace(b" \r\n", b"\r\n")
+        size = len(data.rstrip(b"\r\n"))
+        size += len(data[size:].replace(b"\r\n", b"  ").rstrip(b" "))  # a bare CR or LF is no line end
         ends = (len(data) - size) // 2
         if size == 0:
             self._ends += ends
             return
-        if self._ends:
-            self._emit(b"\r\n" * self._ends)
+        while self._ends:
+            now = min(self._ends, _EMPTY_LINES)
+            self._emit(b"\r\n" * now)
+            self._ends -= now
         self._emit(data[:size])
         self._ends = ends
         self._nothing = False
@@ -85,13 +91,9 @@ def canonical_body(body: bytes, form: Form) -> bytes:
 
 def signed_fields(fields: Iterable[Field], names: Iterable[bytes]) -> list[Field]:
     """The fields that a signature's `names` stand for: each name takes the lowest that is not taken yet (§5.4.2)."""
-    left: dict[bytes, list[Field]] = {}
+    wanted = [name.lower() for name in names]
+    left: dict[bytes, list[Field]] = {name: [] for name in wanted if name}
     for field in fields:
-        if field.name:
-            left.setdefault(field.name, []).append(field)
-    out = []
-    for name in names:
-        known = left.get(name.lower())
-        if known:
-            out.append(known.pop())
-    return out
+        if field.name in left:
+            left[field.name].append(field)
+    return [left[name].pop() for name in wanted if left.get(name)]

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from fastmta.authentication.authors import author_domains
+from fastmta.authentication.authors import TooManyAuthors, author_domains
 from fastmta.authentication.dkim import DkimVerdict
 from fastmta.authentication.dmarc_record import DmarcRecord, Policy, parse_record, policy_for
 from fastmta.authentication.message import Field
 from fastmta.authentication.spf import SpfVerdict
 from fastmta.dns.resolver import LookupTrouble, NotFound
-from fastmta.model.limits import DMARC_AUTHORS, DMARC_WALK_QUERIES
+from fastmta.model.limits import DMARC_WALK_QUERIES
 
 _ORDER: Final = {"none": 0, "quarantine": 1, "reject": 2}
+_DOUBT: Final = {"fail": 3, "temperror": 2, "none": 1, "pass": 0}
 _WEAKER: Final[dict[str, Policy]] = {"reject": "quarantine", "quarantine": "none", "none": "none"}
 
 
@@ -101,11 +102,12 @@ async def check_dmarc(
     dns: DmarcDns, fields: Sequence[Field], spf: SpfVerdict | None, dkim: Sequence[DkimVerdict]
 ) -> DmarcVerdict:
     """The verdict on a message. Where From has several domains, each is judged and the strictest failure counts."""
-    domains = author_domains(fields)
+    try:
+        domains = author_domains(fields)
+    except TooManyAuthors as error:
+        return DmarcVerdict("permerror", "", "reject", "", error.first)
     if not domains:
         return DmarcVerdict("none", "", "none", "")
-    if len(domains) > DMARC_AUTHORS:
-        return DmarcVerdict("permerror", "", "reject", "", domains[0])
     verdicts = []
     walks: dict[str, Walk] = {}
     for domain in domains:
@@ -115,7 +117,7 @@ async def check_dmarc(
             verdicts.append(DmarcVerdict("temperror", "", "none", "", domain))
     if len(verdicts) == 1:
         return verdicts[0]
-    return max(verdicts, key=lambda verdict: (_ORDER[verdict.disposition], verdict.result == "fail"))
+    return max(verdicts, key=lambda verdict: (_ORDER[verdict.disposition], _DOUBT[verdict.result]))
 
 
 async def _judge(

@@ -2,6 +2,8 @@
 
 from typing import Final, Literal, NamedTuple
 
+from fastmta.model.limits import DMARC_RECORD_BYTES
+
 Policy = Literal["none", "quarantine", "reject"]
 _POLICIES: Final = {b"none": "none", b"quarantine": "quarantine", b"reject": "reject"}
 
@@ -21,6 +23,7 @@ class DmarcRecord(NamedTuple):
 
 def parse_record(raw: bytes) -> DmarcRecord | None:
     """The record, or None where the text is none: "v=DMARC1" comes first, and its case counts."""
+    raw = raw[:DMARC_RECORD_BYTES]
     head = raw.partition(b";")[0]
     name, equals, version = head.partition(b"=")
     if name.strip(b" \t") != b"v" or not equals or version.strip(b" \t") != b"DMARC1":

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from fastmta.authentication.tags import TagError, colon_list, decode_base64, parse_tags
-from fastmta.model.limits import DKIM_RSA_BITS
+from fastmta.model.limits import DKIM_RSA_BITS, DKIM_RSA_EXPONENT_BITS
 
 _SHA256: Final = Prehashed(hashes.SHA256())
 
@@ -41,7 +41,7 @@ class PublicKey(NamedTuple):
                 self.key.verify(signature, digest, padding.PKCS1v15(), _SHA256)
             else:
                 self.key.verify(signature, digest)  # RFC 8463 §3: Ed25519 signs the digest itself
-        except InvalidSignature:
+        except (InvalidSignature, ValueError):  # ValueError: a hostile key that could be read but not used
             return False
         return True
 
@@ -76,7 +76,10 @@ def _load(kind: str, der: bytes) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:
     if kind == "ed25519":
         if len(der) != 32:
             raise BadKey("an Ed25519 key has 32 octets")
-        return Ed25519PublicKey.from_public_bytes(der), 256
+        try:
+            return Ed25519PublicKey.from_public_bytes(der), 256
+        except ValueError as error:
+            raise BadKey("the key cannot be read") from error
     if kind != "rsa":
         raise BadKey("the key is of an unknown kind")
     try:
@@ -88,4 +91,6 @@ def _load(kind: str, der: bytes) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:
     least, most = DKIM_RSA_BITS
     if not least <= key.key_size <= most:
         raise WeakKey(f"an RSA key of {key.key_size} bits is not believed (RFC 8301)")
+    if key.public_numbers().e.bit_length() > DKIM_RSA_EXPONENT_BITS:
+        raise BadKey("the RSA key has an exponent that is too long")
     return key, key.key_size

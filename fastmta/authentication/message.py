@@ -4,10 +4,14 @@ Fields are kept as they came, since a signature covers octets. What is no field 
 stays out of every look-up by name.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from fastmta.model.limits import AUTHENTICATED_HEADER_BYTES
+from fastmta.model.limits import AUTHENTICATED_FIELDS, AUTHENTICATED_HEADER_BYTES
+
+_LINE_END: Final = re.compile(rb"\r\n(?![ \t])")
+_NAME: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
 
 
 class Field(NamedTuple):
@@ -23,11 +27,11 @@ class Field(NamedTuple):
 
 
 class HeaderTooLong(ValueError):
-    """The header section is over AUTHENTICATED_HEADER_BYTES: nothing in it is believed."""
+    """The header section is over AUTHENTICATED_HEADER_BYTES or _FIELDS: nothing in it is believed."""
 
 
 def split_message(raw: bytes) -> tuple[bytes, bytes]:
-    """The header section with its last CRLF, and the body behind the empty line."""
+    """The header section with its last CRLF, and the body behind the empty line. Without one all is header."""
     if raw.startswith(b"\r\n"):
         return b"", raw[2:]
     head, found, body = raw.partition(b"\r\n\r\n")
@@ -38,29 +42,19 @@ def parse_fields(header: bytes) -> tuple[Field, ...]:
     """The fields of a header section, top down (RFC 5322 §2.2)."""
     if len(header) > AUTHENTICATED_HEADER_BYTES:
         raise HeaderTooLong(f"the header has {len(header)} octets, over {AUTHENTICATED_HEADER_BYTES}")
-    return tuple(_fields(header))
+    raws = _LINE_END.split(header)
+    if len(raws) > AUTHENTICATED_FIELDS + 1:
+        raise HeaderTooLong(f"the header has {len(raws) - 1} fields, over {AUTHENTICATED_FIELDS}")
+    last = raws.pop()
+    fields = [_field(raw + b"\r\n") for raw in raws]
+    if last:
+        fields.append(_field(last))
+    return tuple(fields)
 
 
-def _fields(header: bytes) -> Iterator[Field]:
-    start = 0
-    while start < len(header):
-        end = start
-        while True:
-            end = header.find(b"\r\n", end)
-            if end < 0:
-                end = len(header)
-                break
-            end += 2
-            if header[end : end + 1] not in (b" ", b"\t"):
-                break
-        raw = header[start:end]
-        start = end
-        name = raw.partition(b":")[0].rstrip(b" \t").lower()
-        yield Field(name if b":" in raw and _is_name(name) else b"", raw)
-
-
-def _is_name(name: bytes) -> bool:
-    return bool(name) and all(33 <= octet <= 126 for octet in name)
+def _field(raw: bytes) -> Field:
+    match = _NAME.match(raw)
+    return Field(match[1].lower() if match is not None else b"", raw)
 
 
 def with_crlf(raw: bytes) -> bytes:

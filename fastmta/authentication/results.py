@@ -11,19 +11,29 @@ from fastmta.authentication.message import Field, named
 NAME: Final = b"authentication-results"
 _FOLDS: Final = re.compile(r"\r\n(?=[ \t])")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~@/:=]+\Z")
+_ID: Final = re.compile(r"[^\s;()\x00-\x20\x7f]+")
+_HEAD_BYTES: Final = 4096  # in which an id ends; what has none by then is not ours, nor anybody's
 _WIDTH: Final = 76
 
 
 def authserv_id_of(field: Field) -> str:
     """The id in front of the first semicolon, without comments and version, lower case; "" where there is none."""
-    text = _split(_FOLDS.sub("", field.value.decode("utf-8", "replace")))[0]
-    bare = _without_comments(text).replace('"', "").replace("\\", "")
-    return bare.split()[0].rstrip(".").lower() if bare.split() else ""
+    value = field.value[:_HEAD_BYTES].decode("utf-8", "replace")
+    bare = _without_comments(_split(_FOLDS.sub("", value))[0]).replace('"', "").replace("\\", "")
+    match = _ID.search(bare)
+    return match[0].rstrip(".").lower() if match is not None else ""
 
 
 def is_ours(field: Field, authserv_id: str) -> bool:
-    """Whether a field claims to be of this server: from outside, a forgery that must go (RFC 8601 §5)."""
+    """Whether a field is of this server."""
     return field.name == NAME and authserv_id_of(field) == authserv_id.lower().rstrip(".")
+
+
+def is_forged(field: Field, authserv_id: str) -> bool:
+    """Whether a field from outside must go, since somebody may take it for ours (RFC 8601 §5): one with our id, and one
+    whose id cannot be told.
+    """
+    return field.name == NAME and authserv_id_of(field) in ("", authserv_id.lower().rstrip("."))
 
 
 def consolidated(fields: Sequence[Field], authserv_id: str) -> str:
@@ -146,4 +156,4 @@ def authentication_results(authserv_id: str, parts: Sequence[str]) -> bytes:
             else:
                 line += ("" if line == "\t" else " ") + word
         lines.append(line)
-    return "\r\n".join(lines).encode("utf-8") + b"\r\n"
+    return "\r\n".join(lines).encode("utf-8", "replace") + b"\r\n"

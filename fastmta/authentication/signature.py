@@ -1,6 +1,7 @@
 """One DKIM-Signature or ARC-Message-Signature: its tags, what it covers, and whether it holds (RFC 6376 §3.5, §6.1)."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -17,9 +18,10 @@ from fastmta.authentication.tags import (
     without_spaces,
 )
 from fastmta.dns.resolver import LookupTrouble, NotFound
-from fastmta.model.limits import DKIM_CLOCK_SKEW_S, DKIM_SIGNED_NAMES
+from fastmta.model.limits import DKIM_CLOCK_SKEW_S, DKIM_KEY_RECORDS, DKIM_SIGNED_NAMES
 
 ALGORITHMS: Final = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
+_DOMAIN: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\Z")
 _FORMS: Final = {b"simple": "simple", b"relaxed": "relaxed"}
 Result = TypeVar("Result")
 Offload = Callable[..., Awaitable[Any]]
@@ -77,8 +79,8 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
     names = tuple(colon_list(tags["h"]))
     if len(names) > DKIM_SIGNED_NAMES or not (arc or all(names)):  # ARC's may be empty: its seal covers the rest
         raise TagError("h= is no list of field names")
-    domain = _domain(tags["d"])
-    identity = domain if arc or "i" not in tags else _domain(tags["i"].rpartition(b"@")[2])
+    domain = domain_of(tags["d"])
+    identity = domain if arc or "i" not in tags else domain_of(tags["i"].rpartition(b"@")[2])
     if identity != domain and not identity.endswith("." + domain):
         raise TagError("i= is not in the domain of d=")
     signed_at = unsigned_number(tags["t"]) if "t" in tags else 0
@@ -95,7 +97,7 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
         header_form,
         body_form,
         domain,
-        _domain(tags["s"]),
+        domain_of(tags["s"]),
         names,
         identity,
         signed_at,
@@ -112,12 +114,13 @@ def _forms(value: bytes) -> tuple[Form, Form]:
     return header_form, body_form  # type: ignore[return-value]
 
 
-def _domain(value: bytes) -> str:
+def domain_of(value: bytes) -> str:
+    """The domain in d=, s= or behind the @ of i=, as A-labels; TagError for what can stand in no key's name."""
     try:
         text = without_spaces(value).decode("ascii").lower().rstrip(".")
     except UnicodeDecodeError:
         text = _a_label(value)
-    if not text or len(text) > 253 or any(not 0 < len(label) <= 63 for label in text.split(".")):
+    if len(text) > 253 or not _DOMAIN.match(text):
         raise TagError("not a domain")
     return text
 
@@ -125,8 +128,10 @@ def _domain(value: bytes) -> str:
 def _a_label(value: bytes) -> str:
     import idna
 
+    if len(value) > 1000:
+        raise TagError("not a domain")
     try:
-        return idna.encode(without_spaces(value).decode(), uts46=True).decode("ascii").lower()
+        return idna.encode(without_spaces(value).decode(), uts46=True).decode("ascii").lower().rstrip(".")
     except (UnicodeError, idna.IDNAError) as error:
         raise TagError("not a domain") from error
 
@@ -172,7 +177,7 @@ async def fetch_key(dns: TxtLookup, selector: str, domain: str, algorithm: str) 
     except LookupTrouble:
         return Outcome("temperror", "the key could not be looked up")
     reason: BadKey = BadKey("no key for signature")
-    for record in records:
+    for record in records[:DKIM_KEY_RECORDS]:
         try:
             key = parse_key(record)
         except BadKey as error:

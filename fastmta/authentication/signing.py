@@ -1,6 +1,7 @@
 """Signing: a DKIM-Signature (RFC 6376 §5) or an ARC set (RFC 8617 §5.1) in front of a message."""
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -12,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fastmta.authentication.arc import RESULTS, SEAL, SIGNATURE, ArcSet, seal_digest
+from fastmta.authentication.arc import RESULTS, SEAL, SIGNATURE, ArcSet, seal_digests
 from fastmta.authentication.canonical import Form
 from fastmta.authentication.message import Field
-from fastmta.authentication.signature import header_digest
-from fastmta.authentication.tags import parse_tags
+from fastmta.authentication.signature import domain_of, header_digest
+from fastmta.authentication.tags import TagError, parse_tags
 from fastmta.model.limits import ARC_SETS, DKIM_RSA_BITS
 
 # What is worth signing (RFC 6376 §5.4.1). Those in OVERSIGNED are named once more than they stand: none can be added.
@@ -28,6 +29,8 @@ SIGNED: Final = (
 OVERSIGNED: Final = frozenset(b"from subject date to cc reply-to message-id mime-version content-type".split())
 _NEVER: Final = frozenset({b"return-path", SEAL, RESULTS, SIGNATURE})  # RFC 6376 §5.4, RFC 8617 §4.1.2
 _SHA256: Final = Prehashed(hashes.SHA256())
+_FIELD_NAME: Final = re.compile(rb"[!-9<-~]+\Z")  # h= cannot hold a semicolon
+_MOST_BITS: Final = 4096  # RFC 8301 §3.2: verifiers must take 1024 to 4096
 _WIDTH: Final = 76
 
 
@@ -69,14 +72,23 @@ def load_signer(pem: bytes, domain: str, selector: str) -> Signer:
         key = load_pem_private_key(pem, password=None)
     except TypeError as error:
         raise SigningError("the key is encrypted; remove its passphrase") from error
-    except ValueError as error:
+    except Exception as error:  # the library raises several kinds for what is no key, or of a kind it does not know
         raise SigningError("the key is not a private key in PEM") from error
     if isinstance(key, RSAPrivateKey):
         if key.key_size < DKIM_RSA_BITS[0]:
             raise SigningError(f"an RSA key of {key.key_size} bits is not believed by anybody; make one of 2048")
+        if key.key_size > _MOST_BITS:
+            raise SigningError(f"an RSA key of {key.key_size} bits need not be believed (RFC 8301); make one of 2048")
     elif not isinstance(key, Ed25519PrivateKey):
         raise SigningError("the key is neither RSA nor Ed25519")
-    return Signer(domain.lower(), selector.lower(), key)
+    return Signer(_dns_name(domain, "domain"), _dns_name(selector, "selector"), key)
+
+
+def _dns_name(text: str, what: str) -> str:
+    try:
+        return domain_of(text.strip().encode("utf-8", "replace"))
+    except TagError as error:
+        raise SigningError(f"{text}: not a {what} that a key can stand under") from error
 
 
 def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc: bool = False) -> list[bytes]:
@@ -89,6 +101,9 @@ def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc:
         raise SigningError("the message has no From field, which a signature must cover")
     if chosen:
         names = [name.strip().lower() for name in chosen]
+        wrong = [name for name in names if not _FIELD_NAME.match(name)]
+        if wrong:
+            raise SigningError(f"{wrong[0].decode('ascii', 'replace')!r} is no field name")
         if b"from" not in names:
             raise SigningError("the fields to sign must include from")
         bad = sorted(_NEVER.intersection(names))
@@ -166,7 +181,7 @@ def seal_arc(
     seal_raw = _folded("ARC-Seal", [*shared, "b=", f"cv={chain}", *place])
     seal = Field(SEAL, seal_raw + b"\r\n")
     new = ArcSet(instance, aar, ams, seal)
-    signature = signer.sign(seal_digest([new] if chain == "fail" else [*sets, new]))
+    signature = signer.sign(seal_digests([new] if chain == "fail" else [*sets, new])[-1])
     return _with_signature(seal_raw, signature) + ams.raw + aar.raw
 
 

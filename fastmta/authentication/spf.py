@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ async def check_spf(
     domain = domain.lower().removesuffix(".")
     if not domain.isascii():
         domain = _a_labels(domain)
-    address = ipaddress.ip_address(client_ip)
+    address = ipaddress.ip_address(client_ip.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if "." not in domain or not is_queryable(domain) or domain.startswith("["):
@@ -87,13 +88,15 @@ async def check_spf(
         return SpfVerdict("temperror", domain, str(error), check.lookups, from_helo)
     except (_PermError, RecordError) as error:
         return SpfVerdict("permerror", domain, str(error), check.lookups, from_helo)
-    explanation = check.explanation if result == "fail" else ""
+    explanation = await check.explained(time_s) if result == "fail" else ""
     return SpfVerdict(result, domain, explanation, check.lookups, from_helo)
 
 
 def _a_labels(domain: str) -> str:
     import idna
 
+    if len(domain) > 255:
+        return domain
     try:
         return idna.encode(domain, uts46=True).decode("ascii")
     except (UnicodeError, idna.IDNAError):
@@ -123,7 +126,7 @@ class _Check:
         self._void = 0
         self._names: tuple[str, ...] | None = None  # PTR's, once asked for
         self.lookups = 0
-        self.explanation = ""
+        self._explain_by: tuple[str, str] | None = None  # exp= of the record that said fail, and its domain
 
     async def host(self, domain: str, *, top: bool) -> str:
         """check_host() of §4 for one domain; `top` is false inside of an include, whose explanation is not ours."""
@@ -133,7 +136,7 @@ class _Check:
         for mechanism in record.mechanisms:
             if await self._matches(mechanism, domain):
                 if mechanism.result == "fail" and top and record.explanation:
-                    self.explanation = await self._explain(record.explanation, domain)
+                    self._explain_by = (record.explanation, domain)
                 return mechanism.result
         if not record.redirect or any(mechanism.kind == "all" for mechanism in record.mechanisms):
             return "neutral"
@@ -208,7 +211,10 @@ class _Check:
 
     def _is_in(self, addresses: tuple[str, ...], mechanism: Mechanism) -> bool:
         prefix = mechanism.prefix4 if self._address.version == 4 else mechanism.prefix6
-        return any(self._address in ipaddress.ip_network(f"{text}/{prefix}", strict=False) for text in addresses)
+        size = self._address.max_prefixlen
+        own = int(self._address) >> (size - prefix)
+        family = socket.AF_INET if size == 32 else socket.AF_INET6
+        return any(int.from_bytes(socket.inet_pton(family, one)) >> (size - prefix) == own for one in addresses)
 
     async def _is_mx(self, target: str, mechanism: Mechanism) -> bool:
         hosts = await self._found(self._dns.mx, target)
@@ -244,6 +250,16 @@ class _Check:
     async def _is_ptr(self, target: str) -> bool:
         wanted = target.lower().removesuffix(".")
         return any(name == wanted or name.endswith("." + wanted) for name in await self._validated())
+
+    async def explained(self, time_s: float) -> str:
+        """The explanation of a fail; a server that is slow with it takes nothing from the fail."""
+        if self._explain_by is None:
+            return ""
+        try:
+            async with asyncio.timeout(time_s):
+                return await self._explain(*self._explain_by)
+        except TimeoutError:
+            return ""
 
     async def _explain(self, domain_spec: str, domain: str) -> str:
         """The owner's explanation, or "" for whatever is wrong with it (§6.2)."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
+from fastmta.model.limits import SPF_RECORD_BYTES
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MODIFIER: Final = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)\Z", re.DOTALL)
@@ -17,6 +19,8 @@ _EXPLAINING: Final = frozenset("crt")
 _TOP_LABEL: Final = re.compile(r"(?!-)(?=[A-Za-z0-9-]*[A-Za-z-])[A-Za-z0-9-]+(?<!-)\Z")
 _MECHANISMS: Final = frozenset(("all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"))
 _NAME_BYTES: Final = 253
+# Visible ASCII and the space; not the backslash, by which zone files escape.
+_QUERYABLE: Final = re.compile(r"(?:[ -\-/-\[\]-~]{1,63}\.)*[ -\-/-\[\]-~]{1,63}\Z")
 QUALIFIERS: Final = {"": "pass", "+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}
 
 
@@ -48,6 +52,8 @@ def is_record(text: bytes) -> bool:
 
 def parse_record(raw: bytes) -> Record:
     """All terms; RecordError for anything that the grammar has not, wherever it stands (§4.6)."""
+    if len(raw) > SPF_RECORD_BYTES:
+        raise RecordError(f"the record has {len(raw)} octets, over {SPF_RECORD_BYTES}")
     try:
         text = raw.decode("ascii")
     except UnicodeDecodeError as error:
@@ -126,7 +132,7 @@ def check_macros(text: str, *, explaining: bool = False) -> None:
             continue
         if not letter or (letter not in _LETTERS and not (explaining and letter in _EXPLAINING)):
             raise RecordError("a macro that does not exist")
-        if match[2] and not 1 <= int(match[2][:4]) <= 128:
+        if match[2] and not 1 <= _kept(match[2]) <= 128:
             raise RecordError("a macro that keeps no label")
 
 
@@ -144,6 +150,12 @@ def _check_domain_spec(text: str) -> None:
         raise RecordError("a domain has no valid top label")
 
 
+def _kept(digits: str) -> int:
+    """The number of labels that a macro keeps; 1000 stands for all that are too many."""
+    significant = digits.lstrip("0")
+    return int(significant or "0") if len(significant) <= 3 else 1000
+
+
 def expand(text: str, values: Mapping[str, str]) -> str:
     """A macro-string with the values of its letters put in (§7.3). `values` has every letter that may stand in it."""
 
@@ -156,8 +168,8 @@ def expand(text: str, values: Mapping[str, str]) -> str:
             parts = re.split("[" + re.escape(match[4] or ".") + "]", value)
             if match[3]:
                 parts.reverse()
-            value = ".".join(parts[-int(match[2][:4]) :] if match[2] else parts)
-        return quote(value, safe="-._~") if letter.isupper() else value
+            value = ".".join(parts[-_kept(match[2]) :] if match[2] else parts)
+        return quote(value, safe="-._~", errors="surrogateescape") if letter.isupper() else value
 
     return _MACRO.sub(one, text)
 
@@ -165,9 +177,9 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 def shortened(name: str) -> str:
     """A name that is too long loses labels on its left (§7.3)."""
     name = name.removesuffix(".")
-    while len(name) > _NAME_BYTES and "." in name:
-        name = name.partition(".")[2]
-    return name
+    if len(name) <= _NAME_BYTES:
+        return name
+    return name[-_NAME_BYTES - 1 :].partition(".")[2] or name  # "" where the last label alone is too long
 
 
 def letters_in(text: str) -> frozenset[str]:
@@ -176,6 +188,5 @@ def letters_in(text: str) -> frozenset[str]:
 
 
 def is_queryable(name: str) -> bool:
-    """Whether a name can be asked for in the DNS; one that cannot does not exist."""
-    labels = name.split(".")
-    return len(name) <= _NAME_BYTES and all(0 < len(label) <= 63 for label in labels)
+    """Whether a name can be asked for in the DNS; one that cannot does not exist (§4.8, RFC 8616 §4)."""
+    return len(name) <= _NAME_BYTES and bool(_QUERYABLE.match(name))

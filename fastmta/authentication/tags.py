@@ -5,6 +5,8 @@ import binascii
 import re
 from typing import Final
 
+from fastmta.model.limits import DKIM_FIELD_BYTES, DKIM_TAGS
+
 _TAG: Final = re.compile(rb"\s*([A-Za-z][A-Za-z0-9_]*)\s*=(.*)\Z", re.DOTALL)
 _FOLDS: Final = re.compile(rb"\r\n(?=[ \t])")
 _SPACE: Final = re.compile(rb"[ \t\r\n]+")
@@ -18,9 +20,13 @@ class TagError(ValueError):
 def parse_tags(raw: bytes) -> dict[str, bytes]:
     """The pairs in their order, values without white space around them. A tag that stands twice is an error."""
     tags: dict[str, bytes] = {}
-    parts = _FOLDS.sub(b"", raw).strip(b" \t\r\n").split(b";")
+    if len(raw) > DKIM_FIELD_BYTES:
+        raise TagError("the list is too long")
+    parts = _FOLDS.sub(b"", raw).strip(b" \t\r\n").split(b";", DKIM_TAGS + 1)
     if parts and not parts[-1].strip():
         parts.pop()  # one semicolon may end the list
+    if len(parts) > DKIM_TAGS:
+        raise TagError("the list has too many tags")
     for part in parts:
         match = _TAG.match(part)
         if match is None:

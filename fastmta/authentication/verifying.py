@@ -1,7 +1,7 @@
 """All of a message's authentication at once: SPF, DKIM, ARC and DMARC side by side, and the field that tells them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from fastmta.authentication import results
@@ -12,10 +12,43 @@ from fastmta.authentication.dmarc import DmarcDns, DmarcVerdict, check_dmarc
 from fastmta.authentication.message import Field
 from fastmta.authentication.signature import Offload
 from fastmta.authentication.spf import SpfDns, SpfVerdict, check_spf
+from fastmta.dns.resolver import LookupTrouble
+from fastmta.model.limits import AUTHENTICATION_TIME_S
 
 
 class Dns(SpfDns, DmarcDns, Protocol):
     """dns.resolver.Resolver."""
+
+
+class _Bounded:
+    """Asks nothing once AUTHENTICATION_TIME_S have passed: many names of slow servers cost one message no more."""
+
+    __slots__ = ("_clock", "_dns", "_until")
+
+    def __init__(self, dns: Dns, clock: Callable[[], float]) -> None:
+        self._dns = dns
+        self._clock = clock
+        self._until = clock() + AUTHENTICATION_TIME_S
+
+    def _in_time(self) -> Dns:
+        if self._clock() > self._until:
+            raise LookupTrouble("the message's verification took too long")
+        return self._dns
+
+    async def txt(self, name: str) -> tuple[bytes, ...]:
+        return await self._in_time().txt(name)
+
+    async def a(self, name: str) -> tuple[str, ...]:
+        return await self._in_time().a(name)
+
+    async def aaaa(self, name: str) -> tuple[str, ...]:
+        return await self._in_time().aaaa(name)
+
+    async def mx(self, domain: str) -> tuple[tuple[int, str], ...]:
+        return await self._in_time().mx(domain)
+
+    async def ptr(self, address: str) -> tuple[str, ...]:
+        return await self._in_time().ptr(address)
 
 
 class Client(NamedTuple):
@@ -62,14 +95,16 @@ async def verify_message(
 ) -> Verdicts:
     """Verifies a whole message. `spf`: the verdict if it has been asked for earlier; else `client` is checked."""
 
+    bounded = _Bounded(dns, asyncio.get_running_loop().time)
+
     async def check_client() -> SpfVerdict | None:
         if spf is not None or client is None:
             return spf
-        return await check_spf(dns, client.ip, client.helo, client.sender, receiver=receiver, now=lambda: now)
+        return await check_spf(bounded, client.ip, client.helo, client.sender, receiver=receiver, now=lambda: now)
 
     spf_verdict, dkim, arc = await asyncio.gather(
         check_client(),
-        verify_dkim(fields, bodies, dns, offload, now),
-        verify_arc(fields, bodies, dns, offload, now),
+        verify_dkim(fields, bodies, bounded, offload, now),
+        verify_arc(fields, bodies, bounded, offload, now),
     )
-    return Verdicts(spf_verdict, dkim, arc, await check_dmarc(dns, fields, spf_verdict, dkim))
+    return Verdicts(spf_verdict, dkim, arc, await check_dmarc(bounded, fields, spf_verdict, dkim))

@@ -62,18 +62,27 @@ PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in tur
 
 # --- message authentication ---
 AUTHENTICATED_HEADER_BYTES: Final = 1 << 20  # a longer header section is not read; RFC 5322 sets no limit
+AUTHENTICATED_FIELDS: Final = 10_000  # header fields; mail has up to 200, and each costs a microsecond
+AUTHENTICATION_TIME_S: Final = 30.0  # after this a message's verification asks the DNS nothing further
 AUTHENTICATED_BODY_PIECE: Final = 1 << 18  # a body is hashed in pieces of this size
 DKIM_SIGNATURES: Final = 10  # of a message that are verified; each may cost a look-up and a public-key operation
 DKIM_RSA_BITS: Final = (1024, 8192)  # RFC 8301 §3.2 asks for 1024 to 4096; a longer key costs too much to verify
 DKIM_SIGNED_NAMES: Final = 1000  # in h= of one signature
+DKIM_FIELD_BYTES: Final = 65_536  # a longer signature is malformed
+DKIM_TAGS: Final = 100  # of one list; the RFCs know 14
+DKIM_KEY_RECORDS: Final = 10  # TXT records at one selector that are tried (RFC 6376 §3.6.2.2: one)
+DKIM_RSA_EXPONENT_BITS: Final = 64  # a longer exponent makes one verification cost as much as a signature
 DKIM_CLOCK_SKEW_S: Final = 300  # how far in the future a signature may be dated
 ARC_SETS: Final = 50  # RFC 8617 §4.2.1
 SPF_LOOKUPS: Final = 10  # RFC 7208 §4.6.4
 SPF_VOID_LOOKUPS: Final = 2  # RFC 7208 §4.6.4
+SPF_RECORD_BYTES: Final = 8192  # RFC 7208 §3.4 wants a record to fit 512; the longest in use have about 4,000
 SPF_NAMES: Final = 10  # MX hosts or PTR names of one mechanism, RFC 7208 §4.6.4
 SPF_EXPLANATION_BYTES: Final = 512  # of an explanation that we pass on
 SPF_TIME_S: Final = 20.0  # a whole check; RFC 7208 §4.6.4 asks for at least 20
 DMARC_WALK_QUERIES: Final = 8  # RFC 9989 §4.10
+DMARC_RECORD_BYTES: Final = 8192  # what lies behind is not read
+DMARC_FROM_BYTES: Final = 32_768  # of all From fields of a message; more are too many authors
 DMARC_AUTHORS: Final = 5  # domains in From that are judged
 
 # --- mailboxes ---
