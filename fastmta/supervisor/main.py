@@ -139,6 +139,9 @@ class Supervisor:
             self.listeners.close()
             self.hops_lock.close()
             self.selector.close()
+            # The interpreter gives signals back their default as it ends: asked to stop once more, it would die of it.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         self.log.info("supervisor.stopped")
         return self.pool.failed_code or 0
 

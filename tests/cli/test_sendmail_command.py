@@ -361,6 +361,7 @@ def test_root_acts_as_the_owner_of_the_data_directory(tmp_path):
         directory = Path(name) / "conf"
         path = initialise(directory, domain="example.test")
         os.chown(directory / "data", owner.pw_uid, owner.pw_gid)
+        before = set((directory / "data").iterdir())
         program = "import sys; from fastmta.cli.main import main; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", program, "user", "add", "bill", "--password-stdin", "-c", str(path)],
@@ -371,7 +372,7 @@ def test_root_acts_as_the_owner_of_the_data_directory(tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        made = list((directory / "data").iterdir())
+        made = set((directory / "data").iterdir()) - before
         assert made
         assert {entry.stat().st_uid for entry in made} == {owner.pw_uid}
 

@@ -11,7 +11,18 @@ from tests.imap.harness import World
 
 
 @pytest.mark.parametrize("store_kind", ["memory"])
-async def test_commands_behind_starttls_are_dropped(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        b"b LOGIN user@example.test secret\r\n",
+        b"b LOGIN user@example.test ",
+        b"b LOGIN {17}\r\nuser@",
+        b"x" * 9000,
+        b"b",
+    ],
+)
+async def test_commands_behind_starttls_are_dropped(world: World, tmp_path: Path, smuggled: bytes) -> None:
+    """So is a part of one: it must not stand in front of the first command inside TLS."""
     write_self_signed(tmp_path / "cert.pem", tmp_path / "key.pem", ["localhost"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
@@ -22,7 +33,7 @@ async def test_commands_behind_starttls_are_dropped(world: World, tmp_path: Path
         reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
         greeting = await reader.readline()
         assert b" STARTTLS " in greeting
-        writer.write(b"a STARTTLS\r\nb LOGIN user@example.test secret\r\n")
+        writer.write(b"a STARTTLS\r\n" + smuggled)
         assert (await reader.readline()).startswith(b"a OK")
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         client.check_hostname = False

@@ -519,11 +519,13 @@ async def test_close_all_deletes_nothing(tmp_path: Path) -> None:
 
 
 @on_both_loops
-async def test_commands_behind_stls_are_dropped(tmp_path: Path, context: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("smuggled", [b"USER bill\r\nSTAT\r\n", b"USER bi", b"PASS secret word\r\nUSER ", b"x" * 2000])
+async def test_commands_behind_stls_are_dropped(tmp_path: Path, context: ssl.SSLContext, smuggled: bytes) -> None:
+    """So is a part of one: it must not stand in front of the first command inside TLS."""
     async with Running(tmp_path, context=context) as server:
         server.mailboxes.fill(1, MESSAGES)
         client = await server.connect()
-        client.send(b"USER mallory\r\nSTLS\r\nUSER bill\r\nSTAT\r\n")
+        client.send(b"USER mallory\r\nSTLS\r\n" + smuggled)
         assert await client.line() == b"+OK\r\n"
         assert (await client.line()).startswith(b"+OK Begin TLS")
         await client.writer.start_tls(trusting())

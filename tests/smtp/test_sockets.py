@@ -111,10 +111,12 @@ async def test_starttls_forgets_what_was_said_and_takes_mail(running: Running) -
     talk.writer.close()
 
 
-async def test_a_command_smuggled_before_the_handshake_is_never_run(running: Running) -> None:
+@pytest.mark.parametrize("smuggled", [b"RSET\r\nEHLO evil.test\r\n", b"EHLO evil.test\r\nVRFY ", b"VR", b"x" * 5000])
+async def test_a_command_smuggled_before_the_handshake_is_never_run(running: Running, smuggled: bytes) -> None:
+    """Nor is a part of one put in front of the first command inside TLS."""
     talk = await running.connect()
     await talk.say(b"EHLO plain.test\r\n")
-    assert (await talk.say(b"STARTTLS\r\nRSET\r\nEHLO evil.test\r\n")).startswith(b"220 ")
+    assert (await talk.say(b"STARTTLS\r\n" + smuggled)).startswith(b"220 ")
     await talk.writer.start_tls(running.tls)
     assert (await talk.say(b"NOOP\r\n")).startswith(b"250 2.0.0 Ok")
     assert (await talk.say(b"RCPT TO:<x@relay.test>\r\n")).startswith(b"503 ")

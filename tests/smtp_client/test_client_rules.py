@@ -288,6 +288,43 @@ def test_starttls_forgets_capabilities_and_drops_what_came_behind():
 
 
 @pytest.mark.parametrize(
+    "part",
+    [
+        b"250-PIPELINING",
+        b"250-PIPELINING\r\n250-SIZE 1\r",
+        b"2",
+        b"250",
+        b"550 5.7.1 go away\r\n25",
+        b"x" * 3000,
+        b"\0",
+    ],
+)
+def test_a_part_of_a_plain_text_reply_never_stands_in_front_of_what_tls_brings(part):
+    """Whoever can write into the plain text before TLS must not be able to begin the first reply inside it."""
+    peer = Peer()
+    peer.say("220 x")
+    peer.say("250-x\r\n250 STARTTLS")
+    raw = b"220 go\r\n" + part
+    assert peer.client.receive(raw) == Event.HANDSHAKE
+    peer.client.tls_started()
+    peer.flush()
+    assert peer.say("250-secure\r\n250 8BITMIME") == Event.READY
+    assert list(peer.client.capabilities) == ["8BITMIME"]
+
+
+def test_a_reply_to_starttls_that_is_cut_is_waited_for_and_nothing_of_it_is_kept():
+    peer = Peer()
+    peer.say("220 x")
+    peer.say("250-x\r\n250 STARTTLS")
+    for piece in (b"220-go\r\n22", b"0 "):
+        assert peer.client.receive(piece) == Event.NOTHING
+    assert peer.client.receive(b"on\r\n250-PIPE") == Event.HANDSHAKE
+    peer.client.tls_started()
+    assert peer.say("250 secure") == Event.READY
+    assert peer.client.capabilities == {}
+
+
+@pytest.mark.parametrize(
     ("level", "event"), [("may", Event.READY), ("encrypt", Event.CLOSED), ("verify", Event.CLOSED)]
 )
 def test_no_starttls_is_a_failure_only_where_tls_is_required(level, event):

@@ -3,7 +3,8 @@
     python stub_server.py CONFIG
 
 A line in, a line out: PING, COUNT (a received message), DIE (SIGKILL), HOLD and DONE (begin and end a transaction),
-FAIL (the store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload).
+FAIL (the store), OWN (does this worker walk its hops?), NAME (myhostname, to see a reload), KEEP and LET (hold on to
+the hops when asked for them, and let go).
 """
 
 import asyncio
@@ -55,6 +56,10 @@ class Session(asyncio.Protocol):
                 program.failure = "commit: no space left on device"
             elif word == b"OWN":
                 answer = b"yes" if program.owns else b"no"
+            elif word == b"KEEP":
+                program.let_go.clear()
+            elif word == b"LET":
+                program.let_go.set()
             elif word == b"NAME":
                 answer = program.config.myhostname.encode()
             elif word == b"SPIN":
@@ -84,6 +89,8 @@ class StubProgram:
         self.open: set[Session] = set()
         self.failure = ""
         self.owns = False
+        self.let_go = asyncio.Event()
+        self.let_go.set()
         self.draining = False
         if place.config.myhostname.startswith("broken"):
             raise ConfigError("this configuration cannot be used")
@@ -102,6 +109,7 @@ class StubProgram:
         self.owns = True
 
     async def release(self, timeout_s: float) -> None:
+        await self.let_go.wait()
         self.owns = False
 
     def reload(self, config: Config) -> None:

@@ -232,6 +232,43 @@ def test_more_workers_and_ports_replace_processes_and_old_sessions_go_on(start: 
     eventually(lambda: old_pid not in server.pids, "the old one leaves with its last session")
 
 
+@pytest.mark.parametrize("how", ["released", "killed"])
+def test_hops_have_no_second_owner_before_the_old_generation_has_let_go(start: Start, how: str) -> None:
+    """Dealt out anew, a hop of the one old worker belongs to either of two: neither may walk it early."""
+    server = start()
+    old = server.pids[0]
+    with server.connect() as sock:
+        line(sock)
+        eventually(lambda: line(sock, "OWN") == "yes", "the first owns")
+        line(sock, "KEEP")
+        server.config_path.write_text(config(2))
+        assert server.ask("reload")["ok"]
+        eventually(
+            lambda: server.status()["ready"] and any(w["state"] == "draining" for w in server.status()["workers"]),
+            "the new generation serves, and the old one was told to let go",
+        )
+        assert server.ask("reload")["ok"], "whatever the new ones were told before this, they have done"
+        assert line(sock, "OWN") == "yes"
+        assert owners_among(server, 2) == {"no"}
+        if how == "released":
+            line(sock, "LET")
+        else:
+            os.kill(old, signal.SIGKILL)
+        eventually(lambda: owners_among(server, 2) == {"yes"}, "both own")
+        if how == "released":
+            assert line(sock, "OWN") == "no"
+
+
+def owners_among(server: Server, workers: int) -> set[str]:
+    """What each of the workers that accept answers to OWN."""
+    answers: dict[str, str] = {}
+    while len(answers) < workers:
+        with server.connect() as sock:
+            slot = line(sock).split()[1]
+            answers[slot] = line(sock, "OWN")
+    return set(answers.values())
+
+
 def test_two_changes_end_no_session_and_a_third_ends_the_oldest(start: Start) -> None:
     server = start()
     sessions = []
@@ -283,6 +320,15 @@ def test_term_finishes_the_transaction_then_says_goodbye(start: Start) -> None:
         assert line(busy, "DONE") == "OK"
         assert line(busy) == "421 bye"
     assert server.stop() == 0
+
+
+def test_however_often_it_is_told_to_stop_it_ends_well(start: Start) -> None:
+    server = start()
+    process = server.process
+    assert process is not None
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0, server.log
 
 
 def test_a_failed_store_replaces_all_workers(start: Start) -> None:
