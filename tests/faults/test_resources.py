@@ -141,6 +141,35 @@ def test_a_disk_that_fills_under_load_keeps_what_was_promised(small_disk: Path, 
         assert server.cli("store", "check", check=False).returncode == 0
 
 
+def test_a_disk_without_a_byte_fails_writes_only(small_disk: Path, tmp_path: Path) -> None:
+    with _on(small_disk, tmp_path) as server:
+        server.add_user(USER, PASSWORD)
+        kept = sum(_try_to_send(server, number) == 250 for number in range(30))
+        before = server.workers()
+        refused = 0
+        with imap(server, USER, PASSWORD) as client:
+            client.select("INBOX")
+            for round_ in range(10):
+                ballast = _fill(small_disk, 0)
+                for number in range(300):  # until the free pages inside the file are used up
+                    said = client.create(f"box-{round_}-{number}-{'x' * 380}")[0]
+                    refused += said == "NO"
+                status, parts = client.fetch("1:*", "(BODY[])")  # \Seen cannot be kept: that costs nobody the text
+                assert status == "OK", parts
+                assert sum(isinstance(part, tuple) for part in parts) == kept
+                assert client.expunge()[0] in ("OK", "NO")
+                assert client.noop()[0] == "OK"
+                ballast.unlink()
+                assert client.store("1", "-FLAGS", r"(\Flagged)")[0] == "OK"
+                client.store("1:*", "-FLAGS.SILENT", r"(\Seen)")
+        assert refused > 0
+        assert server.workers() == before
+        assert server.metrics()["fastmta_store_reopened_total"] > 0
+        wait_for(lambda: _try_to_send(server, 100) == 250, server.log_tail)
+        assert server.stop() == 0
+        assert server.cli("store", "check", check=False).returncode == 0
+
+
 def _limited() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
