@@ -17,7 +17,7 @@ from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
-from fastmta.imap.protocol import ImapServer
+from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
 from fastmta.pickup.service import Pickup
 from fastmta.policy.limits import Limits

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastmta.imap.protocol import ImapServer
+from fastmta.imap.server import ImapServer
 from fastmta.runtime.bus import MailboxNotifier
 from tests.imap.fakes import fake_services
 

@@ -1,4 +1,4 @@
-"""IMAP's sockets: bytes to commands, responses to bytes, with back-pressure in both directions; and the server of them.
+"""IMAP's sockets: bytes to commands, responses to bytes, with back-pressure in both directions.
 
 Invariants: one write a turn of input; a command that waits stops the connection's parsing; at most IMAP_CHUNK_BYTES of
 responses are gathered before the peer must have taken them; an idle session owns no task, no timer, no buffer. What a
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta import _imap
 from fastmta.imap.commands import COMMANDS, append
 from fastmta.imap.commands.capability import capabilities
 from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
-from fastmta.imap.uploads import Uploads
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
     IMAP_COMMAND_BYTES,
@@ -36,12 +34,24 @@ from fastmta.tls.upgrade import start_tls
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Services
+    from fastmta.imap.uploads import Uploads
 
 WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause; more only fills memory for slow readers
 CLOSE_TIMEOUT_S: Final = 30.0  # for the last responses to leave
 
 
-class ImapProtocol(asyncio.Protocol):
+class Server(Protocol):
+    """The ImapServer, as far as a connection uses it."""
+
+    services: Services
+    draining: bool
+    uploads: Uploads
+
+    def opened(self, connection: ImapConnection, /) -> None: ...
+    def closed(self, connection: ImapConnection, /) -> None: ...
+
+
+class ImapConnection(asyncio.Protocol):
     """One connection. It is its session's Wire."""
 
     __slots__ = (
@@ -67,7 +77,7 @@ class ImapProtocol(asyncio.Protocol):
         "session",
     )
 
-    def __init__(self, server: ImapServer, service: str) -> None:
+    def __init__(self, server: Server, service: str) -> None:
         self.server = server
         self.service = service
         self._transport: Any = None
@@ -478,54 +488,3 @@ class ImapProtocol(asyncio.Protocol):
             self.write(b"* BYE %b\r\n" % text)
             self.session.log_out()
         self._hand_over()
-
-
-class ImapServer:
-    """All IMAP connections of a worker."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        self.draining = False
-        self.uploads = Uploads()
-        self._connections: set[ImapProtocol] = set()
-
-    def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:
-        """The protocol factory of "imap" or "imaps"; under "imaps" the acceptor wraps it in TLS."""
-        return lambda: ImapProtocol(self, service)
-
-    @property
-    def sessions(self) -> int:
-        return len(self._connections)
-
-    def opened(self, connection: ImapProtocol) -> None:
-        self._connections.add(connection)
-        self.services.sweep.add(connection)
-
-    def closed(self, connection: ImapProtocol) -> None:
-        self._connections.discard(connection)
-        self.services.sweep.discard(connection)
-
-    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
-        """(account, what ends it with a word) of every session that has logged in."""
-        return [
-            (c.session.account_id, partial(c.bye, b"This account is closed"))
-            for c in self._connections
-            if c.session.account_id
-        ]
-
-    def drain(self) -> None:
-        """`* BYE` to everyone, also to whoever comes; a command that is under way is finished first."""
-        self.draining = True
-        for connection in list(self._connections):
-            connection.bye(b"Shutting down")
-
-    def close_all(self, reason: str = "Shutting down") -> None:
-        """`* BYE` and an end now; where a command is under way, without the word, which could fall into a literal."""
-        for connection in list(self._connections):
-            connection.bye(reason.encode("ascii", "replace"), now=True)
-
-    def reload(self, services: Services) -> None:
-        """Later commands of all sessions use the new services."""
-        self.services = services
-        for connection in self._connections:
-            connection.session.services = services

@@ -1,0 +1,66 @@
+"""The IMAP service of one worker: makes connections, and ends them when the worker leaves."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fastmta.imap.connection import ImapConnection
+from fastmta.imap.uploads import Uploads
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from fastmta.imap.seams import Services
+
+
+class ImapServer:
+    """All IMAP connections of a worker."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.draining = False
+        self.uploads = Uploads()
+        self._connections: set[ImapConnection] = set()
+
+    def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:
+        """The protocol factory of "imap" or "imaps"; under "imaps" the acceptor wraps it in TLS."""
+        return lambda: ImapConnection(self, service)
+
+    @property
+    def sessions(self) -> int:
+        return len(self._connections)
+
+    def opened(self, connection: ImapConnection) -> None:
+        self._connections.add(connection)
+        self.services.sweep.add(connection)
+
+    def closed(self, connection: ImapConnection) -> None:
+        self._connections.discard(connection)
+        self.services.sweep.discard(connection)
+
+    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
+        """(account, what ends it with a word) of every session that has logged in."""
+        return [
+            (c.session.account_id, partial(c.bye, b"This account is closed"))
+            for c in self._connections
+            if c.session.account_id
+        ]
+
+    def drain(self) -> None:
+        """`* BYE` to everyone, also to whoever comes; a command that is under way is finished first."""
+        self.draining = True
+        for connection in list(self._connections):
+            connection.bye(b"Shutting down")
+
+    def close_all(self, reason: str = "Shutting down") -> None:
+        """`* BYE` and an end now; where a command is under way, without the word, which could fall into a literal."""
+        for connection in list(self._connections):
+            connection.bye(reason.encode("ascii", "replace"), now=True)
+
+    def reload(self, services: Services) -> None:
+        """Later commands of all sessions use the new services."""
+        self.services = services
+        for connection in self._connections:
+            connection.session.services = services
