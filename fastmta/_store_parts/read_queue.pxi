@@ -129,6 +129,126 @@ def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t
     return out
 
 
+cdef bint is_folded(const uint8_t* p, size_t n, bytes wanted) noexcept:
+    """Whether p[:n], its ASCII letters in lower case, is `wanted`."""
+    cdef const uint8_t* other = <const uint8_t*>PyBytes_AS_STRING(wanted)
+    cdef size_t i
+    if n != <size_t>len(wanted):
+        return False
+    for i in range(n):
+        if (p[i] + 32 if c'A' <= p[i] <= c'Z' else p[i]) != other[i]:
+            return False
+    return True
+
+
+cdef bint is_chosen(Reading reading, uint64_t queue_id, uint32_t n, bint unindexed, object domain, object sender) except -1:
+    """Whether this recipient is active, and one whom active_rows is asked for."""
+    cdef Key k
+    cdef MDB_val value
+    cdef RecipientRecord* record
+    cdef const uint8_t* at
+    cdef const uint8_t* path
+    cdef size_t length = 0
+    cdef size_t start, left, lead
+    k_id_n(&k, T_QUEUE, queue_id, n)
+    if not reading.get(&k, &value):
+        return False
+    record = <RecipientRecord*>value.mv_data
+    if record.state != ACTIVE or (unindexed and record.indexed):
+        return False
+    if domain is not None:
+        at = <const uint8_t*>value.mv_data + sizeof(record[0]) + record.hop_length
+        if record.tail_length < 2 or not pack_bytes(at + 1, record.tail_length - 1, &path, &length):
+            return False
+        start = length
+        while start > 0 and path[start - 1] != c'@':
+            start -= 1
+        if not is_folded(path + start, length - start, domain):
+            return False
+    if sender is not None:
+        k_id(&k, T_QUEUE, queue_id)
+        if not reading.get(&k, &value):
+            return False
+        at = <const uint8_t*>value.mv_data + sizeof(QueueRecord)
+        left = value.mv_size - sizeof(QueueRecord)
+        lead = 3 if left and at[0] == 0xDC else 1
+        if left <= lead or not pack_bytes(at + lead, left - lead, &path, &length):
+            return False
+        if not is_folded(path, length, sender):
+            return False
+    return True
+
+
+def active_rows(Store store not None, bytes after not None, int64_t due_ms, Py_ssize_t limit, Py_ssize_t look,
+                bint unindexed, domain, sender):
+    """([(queue id, n)] of active recipients that are due up to then, the token behind them, b"": these were the last).
+
+    Looks at no more than `look` rows. `unindexed`: those alone that were never deferred or held, whom no other index
+    has. `domain` and `sender`, in lower case, choose; None: any. Hops that have none active cost a row.
+    """
+    cdef Reading reading = Reading(store)
+    cdef void* hops = reading.cursor(T_HOP_STATE)
+    cdef void* cursor = reading.cursor(T_SCHEDULE)
+    cdef Key first, state_prefix, prefix, start
+    cdef MDB_val hop_key, hop_value, key, value
+    cdef HopRecord* hop
+    cdef const char* name
+    cdef size_t name_length
+    cdef list out = []
+    cdef int lane, from_lane = 0
+    cdef const uint8_t* at
+    cdef uint64_t queue_id
+    cdef uint32_t n
+    cdef bint more, more_hops, resumed = False
+    k_start(&state_prefix, T_HOP_STATE)
+    k_start(&first, T_HOP_STATE)
+    if after:
+        if len(after) < 1 + POSITION or len(after) - 1 - POSITION > HOP_MAX:
+            raise ValueError("not a position among the active")
+        k_bytes(&first, <const char*>after + 1 + POSITION, len(after) - 1 - POSITION)
+        from_lane = (<const uint8_t*><const char*>after)[0]
+        resumed = True
+    more_hops = seek(reading, hops, &first, 1, &hop_key, &hop_value)
+    while more_hops:
+        name = <const char*>hop_key.mv_data + 1
+        name_length = hop_key.mv_size - 1
+        resumed = resumed and hop_key.mv_size == first.n and memcmp(hop_key.mv_data, first.b, first.n) == 0
+        if not resumed:
+            from_lane = 0
+        hop = <HopRecord*>hop_value.mv_data
+        look -= 1
+        for lane in range(from_lane, LANES if hop.active and name_length <= HOP_MAX else from_lane):
+            k_schedule(&prefix, name, name_length, lane)
+            start = prefix
+            if resumed:
+                memcpy(start.b + start.n, <const char*>after + 1, POSITION)
+                start.n += POSITION
+            more = seek(reading, cursor, &start, prefix.n, &key, &value)
+            if more and resumed and key.mv_size == start.n and memcmp(key.mv_data, start.b, start.n) == 0:
+                more = following(reading, cursor, &prefix, prefix.n, &key, &value)
+            resumed = False
+            while more:
+                if key.mv_size != prefix.n + POSITION:
+                    reading.failed(FM_DISORDER, &prefix)
+                at = <const uint8_t*>key.mv_data + prefix.n
+                if <int64_t>be64(at) > due_ms:
+                    break
+                queue_id = be64(at + 8)
+                n = be32(at + 16)
+                look -= 1
+                if is_chosen(reading, queue_id, n, unindexed, domain, sender):
+                    out.append((queue_id, n))
+                if look <= 0 or len(out) >= limit:
+                    return out, bytes([lane]) + (<const char*>at)[:POSITION] + name[:name_length]
+                more = following(reading, cursor, &prefix, prefix.n, &key, &value)
+        resumed = False
+        more_hops = following(reading, hops, &state_prefix, 1, &hop_key, &hop_value)
+        if more_hops and look <= 0:
+            name = <const char*>hop_key.mv_data + 1
+            return out, b"\0" * (1 + POSITION) + name[: hop_key.mv_size - 1]
+    return out, b""
+
+
 def schedule_token(rows, bytes previous not None=b""):
     """The `after` that continues behind these rows of hop_due, or behind an earlier token."""
     cdef list places = [previous[i * POSITION : (i + 1) * POSITION] or b"\0" * POSITION for i in range(LANES)]

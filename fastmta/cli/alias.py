@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastmta.cli.acts import tell
 from fastmta.cli.address import alias_address, target_address
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, CommandFailed
@@ -41,6 +42,7 @@ def add(address: str, targets: tuple[str, ...], replace: bool, config_path: str 
         await store.aliases.add(name, wanted)
 
     run_with(config, work)
+    tell(config, "alias.add", address=name, targets=", ".join(wanted)[:1000])
 
 
 @alias.command("list")
@@ -80,3 +82,4 @@ def delete(address: str, yes: bool, config_path: str | None) -> None:
         await store.aliases.delete(name)
 
     run_with(config, work)
+    tell(config, "alias.delete", address=name)

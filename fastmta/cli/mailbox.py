@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastmta.cli.acts import tell
 from fastmta.cli.address import account_address
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_NOUSER, CommandFailed
@@ -76,6 +77,7 @@ def purge(user: str, yes: bool, config_path: str | None) -> None:
         await store.mailboxes.purge(_require(store, name).id)
 
     run_with(config, work)
+    tell(config, "mailbox.purge", address=name)
 
 
 @mailbox.command("export")
@@ -94,7 +96,9 @@ def export(user: str, path: Path, format_: str, name: str | None, config_path: s
     async def work(_: Config, store: "MailStore") -> int:
         return await export_mailboxes(store, _require(store, address), path, format=format_, mailbox=name)
 
-    print(f"{_messages(run_with(config, work))} written to {path}")
+    count = run_with(config, work)
+    tell(config, "mailbox.export", address=address, path=str(path), messages=count)
+    print(f"{_messages(count)} written to {path}")
 
 
 @mailbox.command("import")
@@ -113,7 +117,9 @@ def import_(user: str, path: Path, format_: str, name: str | None, config_path: 
     async def work(_: Config, store: "MailStore") -> int:
         return await import_mailboxes(store, _require(store, address), path, format=format_, mailbox=name)
 
-    print(f"{_messages(run_with(config, work))} read from {path}")
+    count = run_with(config, work)
+    tell(config, "mailbox.import", address=address, path=str(path), messages=count)
+    print(f"{_messages(count)} read from {path}")
 
 
 def _known(name: str) -> "Callable[[Config, MailStore], Awaitable[None]]":

@@ -8,12 +8,13 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fastmta.cli.acts import Told, tell, tell_recipients
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
 from fastmta.cli.opened import run, run_with
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 256  # moves on their way together, so that they share commits
 READ_BYTES: Final = 262_144
-Move = Callable[["MailStore", int, int | None], Awaitable[int]]
+Move = Callable[["MailStore", int, list[int]], Awaitable[int]]  # of these recipients of a message
+_MOVED: Final = {  # act -> the states that it ends
+    "queue.flush": (RecipientState.DEFERRED,),
+    "queue.release": (RecipientState.HELD,),
+    "queue.requeue": (RecipientState.DEFERRED, RecipientState.HELD),
+}
 
 
 @click.group(
@@ -142,7 +148,14 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
 def flush(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Try deferred recipients now; without a selector all of them."""
     everything = Selector(state=RecipientState.DEFERRED)
-    _change(config_path, everything if selector.is_empty else selector, _flushing(), "to be tried now", as_json)
+    _change(
+        config_path,
+        everything if selector.is_empty else selector,
+        _flushing(),
+        "to be tried now",
+        as_json,
+        "queue.flush",
+    )
 
 
 @queue.command()
@@ -151,7 +164,7 @@ def flush(selector: Selector, as_json: bool, config_path: str | None) -> None:
 @config_option
 def hold(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Stop trying recipients until they are released."""
-    _withdraw(config_path, _given(selector), lambda store, q, n: store.queue.hold(q, n), "held", as_json)
+    _withdraw(config_path, _given(selector), lambda store, q, n: store.queue.hold(q, n), "held", as_json, "queue.hold")
 
 
 @queue.command()
@@ -162,7 +175,7 @@ def release(selector: Selector, as_json: bool, config_path: str | None) -> None:
     """Let held recipients go."""
     wished_ms = int(time.time() * 1000)
     move: Move = lambda store, q, n: store.queue.release(q, n, due_ms=wished_ms)  # noqa: E731
-    _change(config_path, _given(selector), move, "released", as_json)
+    _change(config_path, _given(selector), move, "released", as_json, "queue.release")
 
 
 @queue.command()
@@ -177,15 +190,15 @@ def requeue(selector: Selector, as_json: bool, config_path: str | None) -> None:
         router = Router(config)
         wished_ms = int(time.time() * 1000)
 
-        async def again(store: "MailStore", number: int, n: int | None) -> int:
-            for each in store.queue.recipients(number):
-                if (n is None or each.n == n) and not each.hop.startswith(b"local:"):
+        async def again(store: "MailStore", number: int, n: list[int]) -> int:
+            for each in store.queue.recipients(number, n):
+                if not each.hop.startswith(b"local:"):
                     route = router.route(each.tail.forward_path)
                     if route.refusal is None and route.hop and route.hop != each.hop:
                         await store.queue.reroute(number, each.n, route.hop, each.lane)
             return await store.queue.requeue(number, n, due_ms=wished_ms)
 
-        return await apply(store, _given(selector), again)
+        return await apply(config, store, _given(selector), again, "queue.requeue")
 
     _tell(run(config_path, work), "requeued", as_json)
 
@@ -199,73 +212,61 @@ def delete(selector: Selector, yes: bool, as_json: bool, config_path: str | None
     """Delete recipients without telling their senders; a message goes with its last one."""
     _given(selector)
     confirm("Delete what this selects, without telling the senders?", yes)
-    _withdraw(config_path, selector, lambda store, q, n: store.queue.delete(q, n), "deleted", as_json)
+    _withdraw(config_path, selector, lambda store, q, n: store.queue.delete(q, n), "deleted", as_json, "queue.delete")
 
 
 @queue.command()
+@click.option("--exact", is_flag=True, help="Count messages, bytes and domains of a long queue too: this walks it.")
 @json_option
 @config_option
-def stats(as_json: bool, config_path: str | None) -> None:
-    """Count recipients by state and by domain."""
+def stats(exact: bool, as_json: bool, config_path: str | None) -> None:
+    """Count recipients by state, next hop and domain."""
+    from fastmta.cli.queue_stats import figures, show
 
-    async def work(_: Config, store: "MailStore") -> dict[str, Any]:
-        domains: Counter[str] = Counter()
-        waiting: Counter[str] = Counter()
-        messages: set[int] = set()
-        size_bytes = 0
-        for message, recipient in selected(store, Selector()):
-            if message.queue_id not in messages:
-                messages.add(message.queue_id)
-                size_bytes += message.envelope.size_bytes
-            domain = _text(recipient.tail.forward_path.lower().rpartition(b"@")[2])
-            domains[domain] += 1
-            waiting[domain] += recipient.state == RecipientState.DEFERRED
-        oldest = store.queue.oldest_ms()
-        return {
-            "recipients": dict(store.queue.counts()),
-            "messages": len(messages),
-            "size": size_bytes,
-            "oldest_seconds": None if oldest is None else max(0, round(time.time() - oldest / 1000)),
-            "domains": [
-                {"domain": domain, "recipients": count, "deferred": waiting[domain]}
-                for domain, count in domains.most_common(50)
-            ],
-        }
+    async def work(config: Config, store: "MailStore") -> dict[str, Any]:
+        return figures(config, store, exact)
 
     found = run(config_path, work)
     if as_json:
         print_json(found)
-        return
-    print(f"messages {found['messages']}, {size(found['size'])}")
-    print("recipients " + ", ".join(f"{state} {count}" for state, count in found["recipients"].items()))
-    if found["oldest_seconds"] is not None:
-        print(f"oldest {age(found['oldest_seconds'])}")
-    if found["domains"]:
-        print()
-        rows = [(each["domain"], each["recipients"], each["deferred"]) for each in found["domains"]]
-        print_table(("DOMAIN", "RECIPIENTS", "DEFERRED"), rows, right=(1, 2))
+    else:
+        show(found)
 
 
 def flush_all(config: Config) -> int:
     """What `sendmail -q` does."""
-    return run_with(config, lambda _, store: apply(store, Selector(state=RecipientState.DEFERRED), _flushing()))
+    selector = Selector(state=RecipientState.DEFERRED)
+    return run_with(config, lambda _, store: apply(config, store, selector, _flushing(), "queue.flush"))
 
 
-async def apply(store: "MailStore", selector: Selector, move: Move) -> int:
-    """Makes a move with every selected recipient; how many it changed."""
+async def apply(config: Config, store: "MailStore", selector: Selector, move: Move, act: str) -> int:
+    """Makes a move with every selected recipient, those of one message together; how many it changed."""
     done = 0
-    pending: set[tuple[int, int | None]] = set()
+    numbers: dict[int, list[int]] = {}
+    told: dict[int, list[Told]] = {}
 
     async def settle() -> int:
-        results = await asyncio.gather(*(_unless_refused(move, store, number, n) for number, n in pending))
-        pending.clear()
-        return sum(results)
+        moved = await asyncio.gather(*(_unless_refused(move(store, number, of)) for number, of in numbers.items()))
+        gone = (told[number] for number, count in zip(numbers, moved, strict=True) if count)
+        tell_recipients(config, act, chain.from_iterable(gone))
+        numbers.clear()
+        told.clear()
+        return sum(moved)
 
-    for message, recipient in selected(store, selector):
-        pending.add((message.queue_id, recipient.n if selector.names_recipients else None))
-        if len(pending) >= AT_ONCE:
+    for seen, (message, recipient) in enumerate(selected(store, selector), 1):
+        numbers.setdefault(message.queue_id, []).append(recipient.n)
+        lines = told.setdefault(message.queue_id, [])
+        if recipient.state in _MOVED[act]:
+            lines.append(_told(message, recipient))
+        if seen % AT_ONCE == 0:
             done += await settle()
-    return done + await settle()
+    done += await settle()
+    tell(config, act, changed=done, selection=selector.shown)
+    return done
+
+
+def _told(message: "QueuedMessage", recipient: "QueuedRecipient") -> Told:
+    return queue_id_text(message.queue_id), _text(recipient.tail.forward_path)
 
 
 def record(message: "QueuedMessage", recipient: "QueuedRecipient") -> dict[str, Any]:
@@ -292,30 +293,38 @@ def _flushing() -> Move:
     return lambda store, number, n: store.queue.flush(number, n, due_ms=wished_ms)
 
 
-def _change(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool) -> None:
-    _tell(run(config_path, lambda _, store: apply(store, selector, move)), done, as_json)
+def _change(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool, act: str) -> None:
+    count = run(config_path, lambda config, store: apply(config, store, selector, move, act))
+    _tell(count, done, as_json)
 
 
-def _withdraw(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool) -> None:
+def _withdraw(config_path: str | None, selector: Selector, move: Move, done: str, as_json: bool, act: str) -> None:
     """A move that takes recipients from a running server's hands: those on their way stay as they are."""
 
     async def work(config: Config, store: "MailStore") -> tuple[int, int]:
         changed = left = 0
-        keys: list[tuple[int, int]] = []
+        found: dict[tuple[int, int], Told] = {}
 
         async def settle() -> None:
             nonlocal changed, left
-            busy = _in_flight(config, keys)
-            free = [key for key in keys if key not in busy]
-            changed += sum(await asyncio.gather(*(_unless_refused(move, store, *key) for key in free)))
+            busy = _in_flight(config, list(found))
+            free: dict[int, list[int]] = {}  # the recipients of a message are moved together
+            for number, n in found:
+                if (number, n) not in busy:
+                    free.setdefault(number, []).append(n)
+            moved = await asyncio.gather(*(_unless_refused(move(store, number, free[number])) for number in free))
+            gone = {number for number, count in zip(free, moved, strict=True) if count}
+            tell_recipients(config, act, (told for key, told in found.items() if key[0] in gone and key not in busy))
+            changed += sum(moved)
             left += len(busy)
-            keys.clear()
+            found.clear()
 
         for message, recipient in selected(store, selector):
-            keys.append((message.queue_id, recipient.n))
-            if len(keys) >= AT_ONCE:
+            found[message.queue_id, recipient.n] = _told(message, recipient)
+            if len(found) >= AT_ONCE:
                 await settle()
         await settle()
+        tell(config, act, changed=changed, in_flight=left or None, selection=selector.shown)
         return changed, left
 
     changed, left = run(config_path, work)
@@ -343,9 +352,9 @@ def _in_flight(config: Config, keys: list[tuple[int, int]]) -> set[tuple[int, in
     return {(number, n) for number, n in answer["busy"]}
 
 
-async def _unless_refused(move: Move, store: "MailStore", number: int, n: int | None) -> int:
+async def _unless_refused(move: Awaitable[int]) -> int:
     try:
-        return await move(store, number, n)
+        return await move
     except Refused:
         return 0  # it has left the queue, or its state, meanwhile
 

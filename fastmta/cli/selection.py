@@ -40,6 +40,12 @@ class Selector(msgspec.Struct, frozen=True):
         """Whether it may mean some recipients of a message and not others."""
         return self.recipient is not None or self.domain is not None or self.state is not None
 
+    @property
+    def shown(self) -> str:
+        """The options that were given, for the log."""
+        given = [f"{name}={value!a}" for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())]
+        return " ".join(item for item in given if item != "everything=False")[:500]
+
     def takes(self, message: "QueuedMessage", recipient: "QueuedRecipient") -> bool:
         path = recipient.tail.forward_path.lower()
         return (

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastmta.cli.acts import tell
 from fastmta.cli.address import account_address, is_local_domain
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER, EX_USAGE, CommandFailed
@@ -49,6 +50,7 @@ def add(address: str, password_stdin: bool, quota: str | None, config_path: str 
             raise CommandFailed(f"{name} exists already", EX_DATAERR) from refused
 
     run_with(config, work)
+    tell(config, "user.add", address=name, quota=quota_bytes or None)
     _note_foreign(name, config)
 
 
@@ -107,6 +109,7 @@ def passwd(address: str, password_stdin: bool, config_path: str | None) -> None:
         await store.accounts.set_password(name, password_hash)
 
     run_with(config, work)
+    tell(config, "user.passwd", address=name)
 
 
 @user.command()
@@ -136,6 +139,7 @@ def rename(address: str, new_address: str, config_path: str | None) -> None:
 
     if name != new_name:
         run_with(config, work)
+        tell(config, "user.rename", address=name, new_address=new_name)
     _note_foreign(new_name, config)
 
 
@@ -164,6 +168,7 @@ def _set_enabled(address: str, enabled: bool, config_path: str | None) -> None:
         await store.accounts.set_enabled(name, enabled)
 
     run_with(config, work)
+    tell(config, "user.enable" if enabled else "user.disable", address=name)
 
 
 @user.command()
@@ -185,6 +190,7 @@ def delete(address: str, yes: bool, config_path: str | None) -> None:
         await store.accounts.delete(name)
 
     run_with(config, work)
+    tell(config, "user.delete", address=name)
 
 
 @user.command()
@@ -205,6 +211,8 @@ def quota(address: str, size_text: str | None, as_json: bool, config_path: str |
         return store.accounts.usage(account_id)[0], quota_bytes if wanted is None else wanted
 
     used, limit = run_with(config, work)
+    if wanted is not None:
+        tell(config, "user.quota", address=name, quota=wanted)
     if as_json:
         print_json({"address": name, "used_bytes": used, "quota_bytes": limit})
     elif wanted is None:

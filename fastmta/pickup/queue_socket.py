@@ -24,6 +24,7 @@ from fastmta.model.limits import QUEUE_CLIENT_S, QUEUE_CLIENTS, QUEUE_CLIENTS_OF
 from fastmta.pickup.seams import Services
 from fastmta.pickup.sockets import bind
 from fastmta.pickup.spool import QUEUE_SOCKET
+from fastmta.runtime.identity import user_name
 from fastmta.store.queue import QueuedMessage, QueuedRecipient, Selection
 
 _END: Final = b'{"end":true}\n'
@@ -152,7 +153,7 @@ class QueueSocket:
                     return
                 await self._list(sock, wanted)
             elif request == b"flush\n":
-                self._services.log.info("queue.flush", uid=uid)
+                self._services.log.info("admin.queue.flush", uid=uid, user=user_name(uid))
                 if not self._flushing:
                     self._flushing = True
                     self._services.tasks.spawn("queue flush", self._flush())

@@ -84,3 +84,11 @@ def acting_as_workers(user: WorkersUser | None) -> Iterator[None]:
         return
     with acting_as(user.uid, user.gid, os.getgrouplist(user.name, user.gid)):
         yield
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or his number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -3,20 +3,23 @@
 The states and legal moves stand in fastmta/queue/README.md; the operation inside the transaction refuses any other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from fastmta._store import (
     TABLE_COUNTER,
+    TABLE_HOP_STATE,
     TABLE_QUEUE,
     TABLE_QUEUE_BY_AGE,
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
     Blob,
+    active_rows,
     blob_read,
     hop_due,
+    hop_fields,
     hops_due,
     hops_next_due,
     queue_fields,
@@ -33,7 +36,10 @@ from fastmta.store.committing import GUARDED_RUNS, Committer
 _envelope_encoder: Final = msgspec.msgpack.Encoder()
 _envelope_decoder: Final = msgspec.msgpack.Decoder(Envelope)
 _tail_decoder: Final = msgspec.msgpack.Decoder(RecipientTail)
+PAGE: Final = 1000
 SCANNED: Final = 10_000  # rows that one page of `walk` looks at, however few of them fit
+ACTIVE_LOOKED: Final = 2000  # of them where each is sought by its key, about 3 ms
+DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the clocks of processes say
 
 
 class QueuedMessage(msgspec.Struct, gc=False):
@@ -80,6 +86,16 @@ class Selection(msgspec.Struct, frozen=True, gc=False):
     domain: bytes | None = None
     received_before_ms: int | None = None
 
+    @property
+    def in_domain(self) -> bytes | None:
+        """The domain that all of them have."""
+        return self.domain if self.domain is not None or self.recipient is None else self.recipient.rpartition(b"@")[2]
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an index finds those that were deferred or held."""
+        return self.sender is not None or self.in_domain is not None or self.received_before_ms is not None
+
 
 def _message(queue_id: int, fields: tuple[int, int, bytes]) -> QueuedMessage:
     return QueuedMessage(queue_id, fields[0], fields[1], _envelope_decoder.decode(fields[2]))
@@ -112,9 +128,9 @@ class Queue:
         value = self._raw.get(TABLE_QUEUE, id_key(queue_id) + n.to_bytes(4, "big"))
         return _recipient(recipient_fields(queue_id, n, value)) if value is not None else None
 
-    def recipients(self, queue_id: int) -> Sequence[QueuedRecipient]:
-        """A message's recipients that are owed a result, in order of n."""
-        loaded = queue_load(self._raw, queue_id, None)
+    def recipients(self, queue_id: int, numbers: Collection[int] | None = None) -> Sequence[QueuedRecipient]:
+        """A message's recipients that are owed a result, in order of n; or those of these numbers, in their order."""
+        loaded = queue_load(self._raw, queue_id, None if numbers is None else list(numbers))
         return [] if loaded is None else self._decoded(queue_id, loaded)[1]
 
     def due(self, hop: bytes, now_ms: int, limit: int, after: bytes = b"") -> list[tuple[int, int, int, int]]:
@@ -180,6 +196,19 @@ class Queue:
             out[state] = int.from_bytes(value, "little", signed=True) if value is not None else 0
         return out
 
+    def hop_counts(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """(hop, active, deferred, held) of every hop that has recipients, as the store keeps count of them."""
+        start = b""
+        while True:
+            page = self._raw.scan(TABLE_HOP_STATE, b"", start, PAGE)
+            for hop, record in page:
+                active, deferred, held, _ = hop_fields(record)
+                if active or deferred or held:
+                    yield hop, active, deferred, held
+            if len(page) < PAGE:
+                return
+            start = page[-1][0] + b"\0"
+
     def oldest_ms(self) -> int | None:
         """When the message of the longest waiting recipient was received; None with an empty queue.
 
@@ -231,11 +260,11 @@ class Queue:
         await self._store.commit(unit)
         return queue_id
 
-    async def hold(self, queue_id: int, n: int | None = None) -> int:
+    async def hold(self, queue_id: int, n: int | Collection[int] | None = None) -> int:
         """Stops trying these recipients until they are released; how many that changed."""
         return await self._move(queue_id, n, {RecipientState.ACTIVE, RecipientState.DEFERRED}, RecipientState.HELD)
 
-    async def release(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
+    async def release(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Lets held recipients be tried again, at once; how many that changed.
 
         `due_ms`, as in requeue and flush: when whoever wants many of them tried said so, by default now. A destination
@@ -243,16 +272,16 @@ class Queue:
         """
         return await self._move(queue_id, n, {RecipientState.HELD}, RecipientState.ACTIVE, due_ms)
 
-    async def requeue(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
+    async def requeue(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred and held recipients tried at once; how many that changed."""
         waiting = {RecipientState.DEFERRED, RecipientState.HELD}
         return await self._move(queue_id, n, waiting, RecipientState.ACTIVE, due_ms)
 
-    async def flush(self, queue_id: int, n: int | None = None, *, due_ms: int | None = None) -> int:
+    async def flush(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred recipients tried at once, and leaves held ones; how many that changed."""
         return await self._move(queue_id, n, {RecipientState.DEFERRED}, RecipientState.ACTIVE, due_ms)
 
-    async def delete(self, queue_id: int, n: int | None = None) -> int:
+    async def delete(self, queue_id: int, n: int | Collection[int] | None = None) -> int:
         """Removes recipients without a DSN, and the message with its last one; how many that were."""
         every = {RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD}
         return await self._move(queue_id, n, every, RecipientState.BOUNCED)
@@ -266,18 +295,22 @@ class Queue:
     async def _move(
         self,
         queue_id: int,
-        n: int | None,
+        n: int | Collection[int] | None,
         from_states: set[RecipientState],
         to_state: int,
         due_ms: int | None = None,
     ) -> int:
-        """Moves the recipients of a message that are in one of the states; read anew where one moved meanwhile."""
+        """Moves the recipients of a message that are in one of the states; read anew where one moved meanwhile.
+
+        `n` may be several of them, which cost what they are and not what the message has.
+        """
+        numbers = (n,) if isinstance(n, int) else n
         for run in range(GUARDED_RUNS):
             at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
             unit = self._raw.new_unit()
             moved = 0
-            for each in self.recipients(queue_id):
-                if (n is None or each.n == n) and each.state in from_states:
+            for each in self.recipients(queue_id, numbers):
+                if each.state in from_states:
                     unit.move_recipient(queue_id, each.n, each.state, to_state, each.attempts, at_ms, each.last_reply)
                     moved += 1
             if not moved:
@@ -298,13 +331,49 @@ class Queue:
     ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
         """One page of the recipients that a selection gives, and the token of the next page (b"": that was the last).
 
-        Deferred and held recipients are found through an index by sender, domain or age; who may also be active is
-        found by a walk over the queue, of at most 10,000 rows a page, so a page may be empty while a token follows.
+        Deferred and held recipients are found through an index by sender, domain or age. Those that were never tried
+        are in none: they are looked through by their hops, a bounded number a page, so a page may be empty while a
+        token follows; they come first, so that whoever is tried meanwhile is met twice rather than never. Without any
+        selection all of the queue is walked.
         """
         selection = selection if selection is not None else Selection()
-        table, prefix, start = _index_of(selection)
-        if table == TABLE_QUEUE:
+        if selection.state == RecipientState.ACTIVE or (selection.state is None and selection.has_index):
+            if after[:1] != b"i":
+                page, position = self._walk_active(selection, after[1:], limit)
+                if position:
+                    return page, b"a" + position
+                return page, b"" if selection.state == RecipientState.ACTIVE else b"i"
+            page, position = self._walk_index(selection, after[1:], limit)
+            return page, b"i" + position if position else b""
+        if selection.state is None:
             return self._walk_queue(selection, after, limit)
+        return self._walk_index(selection, after, limit)
+
+    def _walk_active(
+        self, selection: Selection, after: bytes, limit: int
+    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
+        if not self.counts()["active"]:
+            return [], b""
+        due_ms = int(self._store.clock.now() * 1000) + DUE_SLACK_MS
+        if selection.received_before_ms is not None and selection.state is None:
+            due_ms = min(due_ms, selection.received_before_ms)  # who was never tried is due since he came
+        domain, sender = selection.in_domain, selection.sender
+        pairs, following = active_rows(
+            self._raw,
+            after,
+            due_ms,
+            limit,
+            ACTIVE_LOOKED,
+            selection.state is None,
+            domain.lower() if domain is not None else None,
+            sender.lower() if sender is not None else None,
+        )
+        return self._selected(selection, pairs), following
+
+    def _walk_index(
+        self, selection: Selection, after: bytes, limit: int
+    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
+        table, prefix, start = _index_of(selection)
         rows = self._raw.scan(table, prefix, max(start, after), limit + 1)
         rows = [(key, value) for key, value in rows if len(key) == len(prefix) + 12 or table == TABLE_QUEUE_BY_AGE]
         following = b""
@@ -317,10 +386,15 @@ class Queue:
             following = following if len(kept) == len(rows) else b""
             rows = kept
         pairs = [(int.from_bytes(key[-12:-4], "big"), int.from_bytes(key[-4:], "big")) for key, _ in rows]
-        out = []
+        return self._selected(selection, pairs), following
+
+    def _selected(
+        self, selection: Selection, pairs: Iterable[tuple[int, int]]
+    ) -> list[tuple[QueuedMessage, QueuedRecipient]]:
+        out: list[tuple[QueuedMessage, QueuedRecipient]] = []
         for message, recipients in self.load(pairs):
             out += [(message, each) for each in recipients if _selects(selection, message, each)]
-        return out, following
+        return out
 
     def _walk_queue(
         self, selection: Selection, after: bytes, limit: int
@@ -353,13 +427,9 @@ class Queue:
 
 def _index_of(selection: Selection) -> tuple[int, bytes, bytes]:
     """(table, prefix, start) of the rows among which the selected ones are."""
-    if selection.state not in (RecipientState.DEFERRED, RecipientState.HELD):
-        return TABLE_QUEUE, b"", b""
     if selection.sender is not None:
         return TABLE_QUEUE_BY_SENDER, selection.sender.lower()[:400] + b"\0", b""
-    domain = selection.domain
-    if domain is None and selection.recipient is not None:
-        domain = selection.recipient.rpartition(b"@")[2]
+    domain = selection.in_domain
     if domain is not None:
         return TABLE_QUEUE_BY_DOMAIN, domain.lower()[:400] + b"\0", b""
     return TABLE_QUEUE_BY_AGE, b"", b""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from fastmta.admin.control import REQUEST_BYTES, SOCKET_NAME
+from fastmta.runtime.identity import user_name
 
 CLIENTS: Final = 32
 CLIENT_S: Final = 30.0  # to send a request
@@ -20,11 +21,17 @@ CLIENT_S: Final = 30.0  # to send a request
 class Client:
     """One connection: reads a line, and is answered once, now or later."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: float, uid: int) -> None:
         self.socket = sock
         self.deadline = deadline
         self.data = bytearray()
         self.answered = False
+        self.uid = uid  # the kernel's word
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """Who asks, as the log has it."""
+        return {"uid": self.uid, "user": user_name(self.uid)}
 
     def answer(self, **fields: Any) -> None:
         """Sends the answer and hangs up; an answer fits the socket's buffer or the asker has gone."""
@@ -66,7 +73,7 @@ class ControlSocket:
             return
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         sock.setblocking(False)
-        client = Client(sock, time.monotonic() + CLIENT_S)
+        client = Client(sock, time.monotonic() + CLIENT_S, uid)
         if uid not in (0, os.geteuid()):
             client.answer(ok=False, error="only root and the server's own user may ask this")
         elif len(self._clients) >= CLIENTS:

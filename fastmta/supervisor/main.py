@@ -32,6 +32,7 @@ from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
 from fastmta.supervisor.listeners import AddressInUse, Listeners, addresses, inherited_sockets
+from fastmta.supervisor.notes import note
 from fastmta.supervisor.notify import notify, notify_reloading
 from fastmta.supervisor.orphans import end, orphans
 from fastmta.supervisor.owning import HopsLock
@@ -345,8 +346,12 @@ class Supervisor:
             case "ping":
                 client.answer(ok=True, pid=os.getpid(), version=__version__)
             case "reload":
+                self.log.info("admin.reload", **client.who)
                 self._want_reload(client)
+            case "note":
+                client.answer(**note(self.log, client, request))
             case "stop":
+                self.log.info("admin.stop", **client.who)
                 client.answer(ok=True, pid=os.getpid())
                 if not self.pool.stopping:
                     self._stop("control socket")
@@ -358,7 +363,8 @@ class Supervisor:
             case "withdraw":
                 self._withdraw(client, request.get("recipients"))
             case other:
-                client.answer(ok=False, error=f"unknown command {other!r}; known: ping, reload, status, stop, withdraw")
+                known = "ping, note, reload, status, stop, withdraw"
+                client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
 
     def _withdraw(self, client: Client, recipients: object) -> None:
         """Asks every worker, those of older generations too, which of these recipients it is delivering."""

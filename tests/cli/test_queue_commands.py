@@ -163,3 +163,43 @@ def test_newaliases_compiles_alias_database(cli, tmp_path):
     assert done.out == f"{tmp_path}/aliases: 2 aliases, longest 4 bytes\n"
     assert (tmp_path / "aliases.fmap").exists()
     assert cli.sendmail("-bi").out == done.out
+
+
+@pytest.mark.parametrize("act", ["hold", "delete", "flush", "release"])
+def test_a_move_costs_what_it_moves_and_not_its_square(cli, act, monkeypatch):
+    """4,000 recipients of one message: each of them is read a few times, not once for each other."""
+    from fastmta.store.queue import Queue
+
+    count = 4000
+    cli.user()
+    cli.sendmail("-f", "bulk@example.test", *(f"r{n}@a.test" for n in range(count)))
+    if act == "release":
+        cli.ok("queue", "hold", "--all")
+    read = 0
+    recipients = Queue.recipients
+
+    def counted(self, queue_id, numbers=None):
+        nonlocal read
+        found = recipients(self, queue_id, numbers)
+        read += len(found)
+        return found
+
+    monkeypatch.setattr(Queue, "recipients", counted)
+    yes = ["--yes"] if act == "delete" else []
+    changed = cli.ok("queue", act, "--all", *yes, "--json").json["changed"]
+    assert changed == (0 if act == "flush" else count)
+    assert read <= 2 * count
+
+
+def test_stats_of_a_long_queue_come_from_the_counts_by_next_hop(full, monkeypatch):
+    from fastmta.cli import queue_stats
+
+    monkeypatch.setattr(queue_stats, "COUNTED", 3)
+    stats = full.ok("queue", "stats", "--json").json
+    assert stats["messages"] is None and stats["size"] is None
+    assert stats["domains"][0] == {"domain": "a.test", "recipients": 2, "deferred": 0}
+    hop = {"next_hop": "smtp:a.test", "recipients": 2, "active": 2, "deferred": 0, "held": 0}
+    assert stats["next_hops"][0] == hop
+    exact = full.ok("queue", "stats", "--exact", "--json").json
+    assert (exact["messages"], exact["domains"], exact["next_hops"]) == (3, stats["domains"], stats["next_hops"])
+    assert "--exact" in full.ok("queue", "stats").out and "smtp:a.test" in full.ok("queue", "stats").out

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -317,6 +318,52 @@ async def test_walk_selects_by_every_index(mail: MailStore) -> None:
     assert paths(state=2, received_before_ms=NOW_MS + 20) == [b"a@One.example"]
     assert paths(received_before_ms=NOW_MS + 11) == [b"a@One.example", b"b@two.example", b"c@one.example"]
     assert paths(state=3) == [b"b@two.example"]
+
+
+async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(mail: MailStore) -> None:
+    random = Random(7)
+    names = [b"a@One.example", b"b@one.example", b"c@two.example", b"d", b"e@three.example"]
+    for number in range(60):
+        recipients = []
+        for _ in range(random.randint(1, 4)):
+            state = random.choice([1, 1, 2, 3])
+            hop = random.choice([b"smtp:one.example", b"smtp:[192.0.2.1]", b"local:", b"h" * 200])
+            due_ms = NOW_MS + 3_600_000 if state == 2 else NOW_MS + number
+            tail = RecipientTail(random.choice(names))
+            recipients.append((hop, random.randint(0, 2), state, due_ms, tail))
+        await add(mail, random.choice([b"", b"Bulk@x", b"other@x"]), *recipients, at=NOW_MS + number)
+    for number in range(1, 60, 3):  # those that were put off once are in the indexes, whatever they are now
+        await mail.queue.flush(number)
+        await mail.queue.hold(number, [0, 2])
+    everything = [(m, r) for m, r in mail.queue.walk(limit=10_000)[0]]
+    assert len({r.state for _, r in everything}) == 3
+    for state in (None, 1, 2, 3):
+        for sender in (None, b"", b"BULK@x"):
+            for domain in (None, b"ONE.example", b"", b"gone.example"):
+                for before in (None, NOW_MS + 30):
+                    selection = Selection(state, sender, None, domain, before)
+                    expected = {
+                        (m.queue_id, r.n)
+                        for m, r in everything
+                        if (state is None or r.state == state)
+                        and (sender is None or m.envelope.reverse_path.lower() == sender.lower())
+                        and (domain is None or r.tail.forward_path.lower().rpartition(b"@")[2] == domain.lower())
+                        and (before is None or m.envelope.received_at_ms < before)
+                    }
+                    found, after = [], b""
+                    while True:
+                        page, after = mail.queue.walk(selection, after, 7)
+                        assert len(page) <= 7
+                        found += [(m.queue_id, r.n) for m, r in page]
+                        if not after:
+                            break
+                    assert sorted(found) == sorted(expected), selection
+
+
+async def test_hop_counts_are_those_of_the_recipients(mail: MailStore) -> None:
+    await add(mail, b"s@x", recipient(b"a@x"), recipient(b"b@x", 2), recipient(b"c@x", 3), recipient(b"d@x", 3))
+    ((hop, *counts),) = mail.queue.hop_counts()
+    assert (hop, counts) == (recipient(b"a@x")[0], [1, 1, 2])
 
 
 async def test_the_oldest_is_found_in_every_state(mail: MailStore) -> None:
