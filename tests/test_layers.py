@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("queue.concurrency", RULES),
     ("queue.ownership", RULES),
     ("auth.sasl", RULES),
+    ("auth.sasl_client", RULES),
     ("authentication", SERVICES),
     ("auth", SERVICES),
     ("dns", SERVICES),
