@@ -4,23 +4,34 @@ One `Login` serves one AUTH command. `start` gives the initial response, or None
 answers each challenge; a LoginError means that the server asks for something that this mechanism must not give. No
 socket, no base64, no clock.
 
-The strongest mechanism that the server offers and the password allows is taken; what sends the password itself is only
-used where the owner says that the connection may carry it (Postfix's smtp_sasl_security_options: noplaintext).
+The strongest mechanism is taken that the server offers, the password allows, and the options in force for this
+connection permit (Postfix's smtp_sasl_security_options).
 """
 
 import hashlib
 import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from fastmta.model.limits import SASL_SCRAM_ITERATIONS
 
-PLAINTEXT: Final = frozenset({"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"})
 PASSWORD_MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")  # the strongest first
 TOKEN_MECHANISMS: Final = ("OAUTHBEARER", "XOAUTH2")
+_PLAINTEXT: Final = frozenset({"noanonymous"})
+_SCRAM_HAS: Final = frozenset({"noanonymous", "noplaintext", "noactive", "mutual_auth"})
+# What a mechanism has of Postfix's security options. A bearer token is a password to whoever sees it.
+PROPERTIES: Final = {
+    "PLAIN": _PLAINTEXT,
+    "LOGIN": _PLAINTEXT,
+    "XOAUTH2": _PLAINTEXT,
+    "OAUTHBEARER": _PLAINTEXT,
+    "CRAM-MD5": frozenset({"noanonymous", "noplaintext"}),
+    "SCRAM-SHA-1": _SCRAM_HAS,
+    "SCRAM-SHA-256": _SCRAM_HAS,
+}
 
 
 class LoginError(Exception):
@@ -42,6 +53,7 @@ class Login(Protocol):
     """One exchange."""
 
     mechanism: str
+    is_slow: bool  # an answer may take long enough that it belongs on a thread
 
     def start(self) -> bytes | None:
         """The initial response; None: the server speaks first."""
@@ -53,6 +65,16 @@ class Login(Protocol):
 
     def proved(self) -> bool:
         """Whether the server may say that the login succeeded: SCRAM's server proves that it knows the password too."""
+        ...
+
+
+class Credentials(Protocol):
+    """Who logs in."""
+
+    @property
+    def user(self) -> str: ...
+    def choose(self, offered: Sequence[str], *, tls: bool) -> Login:
+        """The exchange to run with a server; LoginError where none may be."""
         ...
 
 
@@ -68,35 +90,59 @@ def choose(
     secret: Secret,
     place: Place,
     *,
-    plaintext_allowed: bool,
+    options: Collection[str] = (),
     wanted: Sequence[str] = (),
     nonce: Callable[[], bytes],
 ) -> Login:
-    """The exchange to run. `wanted` (smtp_sasl_mechanism_filter) leaves only those; LoginError where none is left."""
+    """The exchange to run. `options`: smtp_sasl_security_options; `wanted`: smtp_sasl_mechanism_filter.
+
+    LoginError where no mechanism is left, which says why.
+    """
     known = {name.upper() for name in offered}
     names = [name for name in (TOKEN_MECHANISMS if secret.token else PASSWORD_MECHANISMS) if name in known]
-    names = [name for name in names if not wanted or name in wanted]
-    usable = [name for name in names if plaintext_allowed or name not in PLAINTEXT]
+    filtered = [name for name in names if is_wanted(name, wanted)]
+    usable = [name for name in filtered if PROPERTIES[name].issuperset(options)]
     if not usable:
-        why = "none of them may be used without TLS" if names else "none of them can be used"
-        raise LoginError(f"the server offers {' '.join(sorted(known)) or 'no mechanism'}: {why}")
+        if filtered:
+            lacking = sorted(set(options).difference(*(PROPERTIES[name] for name in filtered)))
+            why = f"{' and '.join(lacking)} forbids {' and '.join(filtered)} on this connection"
+        else:
+            why = "smtp_sasl_mechanism_filter leaves none of them" if names else "none of them can be used"
+        raise LoginError(f"the server offers {' '.join(sorted(known))[:200] or 'no mechanism'}: {why}")
+    if any(ord(character) < 32 for character in secret.user + secret.password):
+        raise LoginError("the user name or the password has control characters")
     return _MAKERS[usable[0]](usable[0], secret, place, nonce)
+
+
+def is_wanted(mechanism: str, patterns: Sequence[str]) -> bool:
+    """Whether a match list takes a mechanism, as Postfix reads it: the first pattern that fits decides, "!" turns its
+    verdict round, static: fits all; without patterns every one is wanted.
+    """
+    for pattern in patterns:
+        name = pattern.lstrip("!")
+        if name.lower().startswith("static:") or name.upper() == mechanism:
+            return (len(pattern) - len(name)) % 2 == 0
+    return not patterns
 
 
 class _Plain:
     """RFC 4616."""
 
+    is_slow = False
+
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
-        self._secret = secret
+        self._initial = b"\0" + secret.user.encode() + b"\0" + secret.password.encode()
+        self._asked = False
 
     def start(self) -> bytes | None:
-        return b"\0" + self._secret.user.encode() + b"\0" + self._secret.password.encode()
+        return self._initial
 
     def respond(self, challenge: bytes) -> bytes:
-        initial = self.start()
-        assert initial is not None
-        return initial  # a server that did not take the initial response asks with an empty challenge
+        if challenge or self._asked:
+            raise LoginError("the server asks for more than PLAIN has")
+        self._asked = True
+        return self._initial  # a server that did not take the initial response asks with an empty challenge
 
     def proved(self) -> bool:
         return True
@@ -104,6 +150,8 @@ class _Plain:
 
 class _LoginMechanism:
     """LOGIN, which no RFC describes: the user, then the password, whatever the challenges say."""
+
+    is_slow = False
 
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
@@ -123,6 +171,8 @@ class _LoginMechanism:
 
 class _CramMd5:
     """RFC 2195."""
+
+    is_slow = False
 
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
@@ -146,8 +196,11 @@ class _CramMd5:
 class _OAuthBearer:
     """RFC 7628. A server that refuses sends its reason as a challenge, which gets a single ^A."""
 
+    is_slow = False
+
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
+        self._refused = False
         user = _sasl_name(secret.user)
         self._initial = (
             f"n,a={user},\x01host={place.host}\x01port={place.port}\x01auth=Bearer {secret.password}\x01\x01".encode()
@@ -157,38 +210,47 @@ class _OAuthBearer:
         return self._initial
 
     def respond(self, challenge: bytes) -> bytes:
+        if challenge:
+            self._refused = True
         return b"\x01" if challenge else self._initial
 
     def proved(self) -> bool:
-        return True
+        return not self._refused
 
 
 class _XOAuth2:
     """Google's and Microsoft's forerunner of it."""
 
+    is_slow = False
+
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
+        self._refused = False
         self._initial = f"user={secret.user}\x01auth=Bearer {secret.password}\x01\x01".encode()
 
     def start(self) -> bytes | None:
         return self._initial
 
     def respond(self, challenge: bytes) -> bytes:
+        if challenge:
+            self._refused = True
         return b"" if challenge else self._initial
 
     def proved(self) -> bool:
-        return True
+        return not self._refused
 
 
 class _Scram:
     """RFC 5802 and 7677, without channel binding. Deriving the key takes a millisecond or two for 4,096 rounds."""
 
+    is_slow = True
+
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
         self._hash = "sha256" if mechanism == "SCRAM-SHA-256" else "sha1"
-        self._password = _normalised(secret.password)
+        self._password = _prepared(secret.password).encode()
         self._nonce = b64encode(nonce())
-        self._first = b"n=" + _sasl_name(secret.user).encode() + b",r=" + self._nonce
+        self._first = b"n=" + _sasl_name(_prepared(secret.user)).encode() + b",r=" + self._nonce
         self._expected = b""
         self._step = 0
 
@@ -204,6 +266,8 @@ class _Scram:
             return self._proof(challenge)
         if self._step == 2:
             fields = _fields(challenge)
+            if "e" in fields:
+                raise LoginError(f"the server says {fields['e'].decode('ascii', 'backslashreplace')[:100]}")
             if not self._expected or not hmac.compare_digest(fields.get("v", b""), b64encode(self._expected)):
                 raise LoginError("the server does not know the password either")
             self._expected = b""
@@ -235,16 +299,12 @@ class _Scram:
         self._expected = hmac.digest(hmac.digest(salted, b"Server Key", self._hash), message, self._hash)
         return final + b",p=" + b64encode(proof)
 
-    def verify(self, final: bytes) -> None:
-        """The server's last message where it comes with its success (RFC 4954 §4 has it as a challenge)."""
-        self.respond(final)
-
     def proved(self) -> bool:
         return self._step == 3
 
 
 def _fields(message: bytes) -> dict[str, bytes]:
-    out = {}
+    out: dict[str, bytes] = {}
     for part in message.split(b","):
         name, equals, value = part.partition(b"=")
         if equals and len(name) == 1:
@@ -256,11 +316,18 @@ def _sasl_name(user: str) -> str:
     return user.replace("=", "=3D").replace(",", "=2C")
 
 
-def _normalised(password: str) -> bytes:
-    """SASLprep's effect on what passwords are made of: compatibility forms, and no unassigned space."""
+def _prepared(text: str) -> str:
+    """SASLprep (RFC 4013 §2.1, §2.2): other spaces become spaces, what has no width goes, compatibility forms fold.
+
+    What it prohibits is left in: a server that took such a password has not applied it either.
+    """
+    if text.isascii():
+        return text
+    import stringprep
     import unicodedata
 
-    return unicodedata.normalize("NFKC", password).encode()
+    mapped = (" " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c))
+    return unicodedata.normalize("NFKC", "".join(mapped))
 
 
 _MAKERS: Final[dict[str, Callable[[str, Secret, Place, Callable[[], bytes]], Login]]] = {

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.tls.contexts import client_context, server_context
 
-_MAPS = ("virtual_alias_maps", "alias_maps", "smtpd_sender_login_maps")
+_MAPS = ("virtual_alias_maps", "alias_maps", "smtpd_sender_login_maps", "delivery.smtp_sasl_password_maps")
 
 
 class Problem(NamedTuple):
@@ -123,7 +124,7 @@ def _closed_ancestor(path: Path) -> Path | None:
 def _map_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
     with acting_as_workers(user):
         for key in _MAPS:
-            for name in getattr(config, key):
+            for name in attrgetter(key)(config):
                 path = Path(name.partition(":")[2])
                 if name.startswith("hash:") and _may(compiled_path(path), os.R_OK) and not path.exists():
                     continue  # the compiled form alone serves

@@ -26,10 +26,24 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
             break
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
+    yield from _logins(config)
     if config.tls.key_file and not config.tls.cert_file:
         yield "tls.key_file", "needs tls.cert_file"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:
         yield "delivery.maximal_backoff_time", "is below delivery.minimal_backoff_time"
+
+
+def _logins(config: Config) -> Iterator[tuple[str, str]]:
+    delivery = config.delivery
+    if delivery.smtp_sasl_auth_enable and not delivery.smtp_sasl_password_maps:
+        yield "delivery.smtp_sasl_auth_enable", "needs delivery.smtp_sasl_password_maps, where the logins stand"
+    url, command = delivery.smtp_sasl_oauth_token_url, delivery.smtp_sasl_oauth_token_command
+    if url and not re.fullmatch(r"https://[0-9A-Za-z.:\[\]-]+(?:/[!-~]*)?", url):
+        yield "delivery.smtp_sasl_oauth_token_url", f"{url!r} is no https: URL"
+    if url and command:
+        yield "delivery.smtp_sasl_oauth_token_command", "and smtp_sasl_oauth_token_url exclude each other"
+    if command and not command[0].startswith("/"):
+        yield "delivery.smtp_sasl_oauth_token_command", "begins with the absolute path of a program"
 
 
 def next_hop_problem(text: str, *, mx: bool = True) -> str:

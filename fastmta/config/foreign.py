@@ -83,7 +83,7 @@ _POSTFIX: Final = (
         "generic_maps host_lookup line_length_limit min_data_rate never_send_ehlo pix_workaround_delay_time "
         "pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout quote_rfc821_envelope "
         "randomize_addresses rcpt_timeout reply_filter rset_timeout send_dummy_mail_auth send_xforward_command "
-        "sender_dependent_authentication skip_5xx_greeting skip_quit_response use_tls xforward_timeout) "
+        "skip_5xx_greeting skip_quit_response use_tls xforward_timeout) "
         "allow_srv_lookup_fallback best_mx_transport disable_dns_lookups dns_ncache_ttl_fix_enable dnssec_probe "
         "enable_idna2003_compatibility enable_long_queue_ids ignore_mx_lookup_error ignore_srv_lookup_error "
         "smtputf8_autodetect_classes smtputf8_enable use_srv_lookup",
@@ -199,12 +199,12 @@ _POSTFIX: Final = (
         "sasl_tls_security_options sasl_type) broken_sasl_auth_clients cyrus_sasl_config_path",
     ),
     (
-        "there are no logins at other servers yet: a relayhost must take mail from this address",
+        "logins at other servers are set by smtp_sasl_auth_enable and the like in [delivery]; a failed one defers",
         "lmtp_(sasl_auth_cache_name sasl_auth_cache_time sasl_auth_enable sasl_auth_soft_bounce "
-        "sasl_mechanism_filter sasl_password_maps sasl_path sasl_security_options sasl_tls_security_options "
+        "sender_dependent_authentication sasl_mechanism_filter sasl_password_maps sasl_path "
+        "sasl_security_options sasl_tls_security_options "
         "sasl_tls_verified_security_options sasl_type) smtp_(sasl_auth_cache_name sasl_auth_cache_time "
-        "sasl_auth_enable sasl_auth_soft_bounce sasl_mechanism_filter sasl_password_maps sasl_path "
-        "sasl_security_options sasl_tls_security_options sasl_tls_verified_security_options sasl_type)",
+        "sasl_auth_soft_bounce sasl_path sasl_tls_verified_security_options sasl_type)",
     ),
     (
         'LMTP is a route, "lmtp:unix:/path" or "lmtp:[host]:24" in [transport], set as smtp in [delivery]',
@@ -217,7 +217,7 @@ _POSTFIX: Final = (
         "line_length_limit mail_timeout min_data_rate mx_address_limit mx_session_limit per_request_deadline "
         "pix_workaround_delay_time pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout "
         "quote_rfc821_envelope randomize_addresses rcpt_timeout reply_filter rset_timeout send_dummy_mail_auth "
-        "send_xforward_command sender_dependent_authentication skip_5xx_greeting skip_quit_response tcp_port "
+        "send_xforward_command  skip_5xx_greeting skip_quit_response tcp_port "
         "xforward_timeout)",
     ),
     (

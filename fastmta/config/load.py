@@ -204,6 +204,14 @@ class _Reader:
             if item.upper() not in key.choices:
                 raise ValueError(f"{', '.join(key.choices)}, not {item}")
             return item.upper()
+        if key.kind == "options":
+            if item.lower() not in key.choices:
+                raise ValueError(f"{', '.join(key.choices)}, not {item}")
+            return item.lower()
+        if key.kind == "list":
+            if any(ord(character) < 32 for character in item):
+                raise ValueError("words without control characters")
+            return item
         try:
             return _SINGLE[key.kind](item)
         except ValueError as error:
@@ -303,7 +311,7 @@ class _Reader:
         return f"; known in [{table}]: {', '.join(here)}" if table else ""
 
 
-_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "names"})
+_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names"})
 
 
 def _choice(key: Key, raw: str) -> str:

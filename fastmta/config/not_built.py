@@ -44,8 +44,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "smtp_fallback_relay": "",
     "smtp_header_checks": "",
     "smtp_rcpt_timeout": "300s",
-    "smtp_sasl_auth_enable": "no",
-    "smtp_sasl_password_maps": "",
     "smtp_tls_policy_maps": "",
     "smtpd_client_restrictions": "",
     "smtpd_data_restrictions": "",

@@ -28,6 +28,8 @@ Kind = Literal[
     "endpoints",  # "host:port" or "unix:/path"
     "servers",  # "address" or "address:port"
     "words",  # upper-case words out of `choices`
+    "options",  # lower-case words out of `choices`
+    "list",  # any words
     "names",  # how a certificate is matched: hostname, nexthop, dot-nexthop, a domain or ".domain"
     "times",
 ]
@@ -48,6 +50,9 @@ class Key(NamedTuple):
 
 _Texts = tuple[str, ...]
 SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
+
+
+SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +127,25 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5
     smtp_mx_session_limit: Annotated[int, Key("int", low=1, high=100)] = 2
     disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
+    smtp_sasl_auth_enable: Annotated[bool, Key("bool", about="log in where smtp_sasl_password_maps knows how")] = False
+    smtp_sasl_password_maps: Annotated[
+        _Texts, Key("maps", about='"user:password" by sender, host or next hop; "user:oauth:REFRESH-TOKEN"')
+    ] = ()
+    smtp_sender_dependent_authentication: Annotated[bool, Key("bool", about="the sender's login comes first")] = False
+    smtp_sasl_security_options: Annotated[
+        _Texts, Key("options", default="noplaintext, noanonymous", choices=SASL_OPTIONS)
+    ] = ("noplaintext", "noanonymous")
+    smtp_sasl_tls_security_options: Annotated[
+        _Texts, Key("options", default="$smtp_sasl_security_options", choices=SASL_OPTIONS)
+    ] = ("noplaintext", "noanonymous")
+    smtp_sasl_mechanism_filter: Annotated[_Texts, Key("list", about='such as "!cram-md5, static:all"')] = ()
+    smtp_sasl_oauth_token_url: Annotated[str, Key("text", about="https: gives access tokens for refresh tokens")] = ""
+    smtp_sasl_oauth_client_id: Annotated[str, Key("text")] = ""
+    smtp_sasl_oauth_client_secret_file: Annotated[str, Key("path")] = ""
+    smtp_sasl_oauth_scope: Annotated[str, Key("text")] = ""
+    smtp_sasl_oauth_token_command: Annotated[
+        _Texts, Key("list", about="a program that prints a token; user and host are added")
+    ] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

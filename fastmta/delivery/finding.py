@@ -7,6 +7,8 @@ waits with 4.3.5, and a warning says so, as Postfix does it.
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fastmta.delivery.routing import Host, NextHop, parse_hop
 from fastmta.dns.mx import Address
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
@@ -58,8 +60,14 @@ class Finder:
         if host.path:
             return [Address(host.path, host.path, 0)]
         if host.mx:
-            return await mx.by_mx(host.name, host.port, null_sender=null_sender)
-        return await mx.by_name(host.name, host.port)
+            found = await mx.by_mx(host.name, host.port, null_sender=null_sender)
+        else:
+            found = await mx.by_name(host.name, host.port)
+        return [msgspec.structs.replace(address, next_hop=host.text) for address in found]
+
+    def is_ours(self, forward_path: bytes) -> bool:
+        """Whether an administrator named the hop, so that what is wrong there is his to mend."""
+        return bool(self._service.services.router.named_by(self._full, forward_path))
 
     def _judged(
         self, failure: PermanentFailure | TemporaryFailure, forward_path: bytes

@@ -7,7 +7,7 @@ from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
 from fastmta.model.envelope import LocalTarget
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Kind, Outcome
-from fastmta.smtp.client import Transaction
+from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from fastmta.delivery.owner import HopOwner
@@ -18,13 +18,17 @@ Move = tuple[int, int, int, int, bytes]
 
 
 class Job(Transaction):
-    """A transaction with all that delivery knows of it. `addresses`: those not tried yet, None: not looked up."""
+    """A transaction with all that delivery knows of it. `addresses`: those not tried yet, None: not looked up.
+
+    `login`: the sender's own entry of smtp_sasl_password_maps, "" for none; None: senders do not matter.
+    """
 
     __slots__ = (
         "addresses",
         "done",
         "failure",
         "gone",
+        "login",
         "mailboxes",
         "message",
         "moves",
@@ -48,6 +52,7 @@ class Job(Transaction):
         self.sessions = 0
         self.failure: Reply | None = None
         self.unreadable = False  # the store is damaged where its bytes lie
+        self.login: str | None = None
         self.gone = False  # the message was deleted while it was on its way
         self.relay = ""  # "host[address]:port" of the last server that was spoken to
         self.plain_text = False  # a TLS handshake failed where it is not required

@@ -34,7 +34,7 @@ from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, 
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 from fastmta.runtime import crash
 from fastmta.runtime.metrics import METRICS
-from fastmta.smtp.client import ascii_path
+from fastmta.smtp.transaction import ascii_path
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService

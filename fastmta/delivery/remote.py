@@ -12,8 +12,10 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta.auth.sasl_client import Credentials
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
+from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.owner import HopOwner
 from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import RecipientState
@@ -23,9 +25,10 @@ from fastmta.model.limits import REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
-from fastmta.smtp.client import Client, Transaction
+from fastmta.smtp.client import Client
 from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
+from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -44,6 +47,7 @@ class RemoteHop(HopOwner):
         "_died_ms",
         "_finder",
         "_idle",
+        "_logins",
         "_open",
         "_pardoned_at",
         "busy",
@@ -61,6 +65,7 @@ class RemoteHop(HopOwner):
         self._died_ms = 0  # by the wall clock, as the schedule counts
         self._pardoned_at = float("-inf")  # when an administrator last had a dead destination tried
         self._finder = Finder(service, hop)
+        self._logins = HopLogins(service, hop)
         self._closing = False
 
     def _new_window(self) -> Window:
@@ -85,9 +90,13 @@ class RemoteHop(HopOwner):
             self.window.revived(self.busy)
             service.log.info("destination.revived", next_hop=self.hop)
         ready = self.ready
+        by_sender = service.logins.by_sender
         while not service.is_stalled(self) and (ready or self.refill()):
-            if self._idle:
-                connection = self._idle.pop()
+            if by_sender and not self._logins.may_begin(ready[0]):
+                self._put_off(ready.popleft())
+                continue
+            connection = self._at_rest(ready[0].login) if self._idle else None
+            if connection is not None:
                 if connection.is_reusable:
                     self.busy += 1
                     self._start(connection, ready.popleft())
@@ -146,6 +155,8 @@ class RemoteHop(HopOwner):
         self._open[connection] = None
         if connection.client.tls:
             self._tls_begun(connection)
+        if connection.client.login is not None:
+            self._logins.succeeded(connection)
         if job is None:
             self._rest(connection)
         else:
@@ -165,6 +176,7 @@ class RemoteHop(HopOwner):
             connection.is_reusable
             and not self._closing
             and self._dead_reason is None
+            and connection.login is None
             and not service.is_stalled(self)
             and (ready or self.refill())
         ):
@@ -251,6 +263,24 @@ class RemoteHop(HopOwner):
             )
         connection.start(job)
 
+    def _at_rest(self, login: str | None) -> Connection | None:
+        """Takes a connection of this login from those at rest."""
+        idle = self._idle
+        if idle[-1].login == login:
+            return idle.pop()
+        for connection in reversed(idle):
+            if connection.login == login:
+                idle.remove(connection)
+                return connection
+        return None
+
+    def _put_off(self, job: Job) -> None:
+        """The job's login was refused a moment ago, or cannot be looked up: `failure` says it."""
+        assert job.failure is not None
+        job.decide(job.failure)
+        until = self._logins.paused_until(job)
+        self.service.recorder.finish(job, counts=not until, not_before_s=until)
+
     def _rest(self, connection: Connection) -> None:
         connection.rest()
         self._idle.append(connection)
@@ -289,6 +319,9 @@ class RemoteHop(HopOwner):
             assert job.addresses is not None
             job.addresses.insert(0, connection.address)
             self._connect_for(job)
+        elif client.login_refused:
+            job.relay = ""
+            self._login_refused(connection, job, failure)
         else:
             job.failure = failure
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
@@ -308,14 +341,26 @@ class RemoteHop(HopOwner):
     def _unreachable(self, job: Job, reply: Reply) -> None:
         """Every address was tried, or there is none: the job's recipients get `reply`."""
         if reply.is_temporary and self._dead_reason is None and self.window.failed():
-            backoff_s = self.service.config.delivery.minimal_backoff_time
-            self._dead_reason = reply
-            self._dead_until = self.service.clock.monotonic() + backoff_s
-            self._died_ms = self.service.now_ms()
-            self.service.log.info("destination.dead", next_hop=self.hop, seconds=backoff_s, reply=str(reply))
+            self._die(reply)
         job.decide(reply)
         self.service.recorder.finish(job)
         self.take_again(job)
+
+    def _die(self, reply: Reply) -> None:
+        """Nothing more is tried for a while."""
+        backoff_s = self.service.config.delivery.minimal_backoff_time
+        self._dead_reason = reply
+        self._dead_until = self.service.clock.monotonic() + backoff_s
+        self._died_ms = self.service.now_ms()
+        self.service.log.info("destination.dead", next_hop=self.hop, seconds=backoff_s, reply=str(reply))
+
+    def _login_refused(self, connection: Connection, job: Job, reply: Reply) -> None:
+        """Another address of the same host would refuse the login too: all mail that needs it waits."""
+        self._logins.refused(connection, job, reply)
+        if not job.login and self._dead_reason is None:
+            self._die(reply)
+        job.decide(reply)
+        self.service.recorder.finish(job)
 
     def _suspend(self) -> None:
         """Defers what is due of a dead destination, with the reason; none of it counts as an attempt."""
@@ -383,7 +428,10 @@ class RemoteHop(HopOwner):
             )
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
-            connection = self._new_connection(job, address)
+            credentials = None
+            if self.service.logins.is_enabled and self.transport == "smtp":
+                credentials = await self._logins.credentials(job.login, address)
+            connection = self._new_connection(job, address, credentials)
             self._open[connection] = job
             try:
                 await self._dial(connection, address)
@@ -401,15 +449,24 @@ class RemoteHop(HopOwner):
             return True
         return False
 
-    def _new_connection(self, job: Job, address: Address) -> Connection:
+    def _new_connection(self, job: Job, address: Address, credentials: Credentials | None) -> Connection:
         service = self.service
         is_lmtp = self.transport == "lmtp"
         place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
         peer = (address.host if address.port else service.config.myhostname) + place
         level = "none" if job.plain_text or not address.port else self._tls_level()
         delivery = service.config.delivery
-        client = Client(delivery.smtp_helo_name, peer, lmtp=is_lmtp, tls_level=level)
-        return Connection(service.loop, self, client, address, delivery, self._cert_match())
+        client = Client(
+            delivery.smtp_helo_name,
+            peer,
+            lmtp=is_lmtp,
+            tls_level=level,
+            credentials=credentials,
+            own_relay=self._finder.is_ours(job.recipients[0].forward_path),
+        )
+        connection = Connection(service.loop, self, client, address, delivery, self._cert_match())
+        connection.login = job.login
+        return connection
 
     async def _dial(self, connection: Connection, address: Address) -> None:
         service = self.service

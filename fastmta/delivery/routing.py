@@ -63,12 +63,16 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
-    """One place of a next hop: a name or an address; `mx` says whether its MX records count. `path`: a unix socket."""
+    """One place of a next hop: a name or an address; `mx` says whether its MX records count. `path`: a unix socket.
+
+    `text`: the place as it is written, by which maps know it.
+    """
 
     name: str = ""
     port: int = 0
     mx: bool = False
     path: str = ""
+    text: str = ""
 
 
 class NextHop(msgspec.Struct, frozen=True):
@@ -153,7 +157,7 @@ def _parse_host(transport: str, text: str, default_port: int) -> Host:
     if text.startswith("unix:"):
         if transport != "lmtp" or not text[5:].startswith("/"):
             raise ValueError(f"{text!r}: unix: needs lmtp and an absolute path")
-        return Host(path=text[5:])
+        return Host(path=text[5:], text=text)
     text = text.removeprefix("inet:")
     bracketed = text.startswith("[")
     if bracketed:
@@ -166,7 +170,8 @@ def _parse_host(transport: str, text: str, default_port: int) -> Host:
         name, _, port_text = text.partition(":")
     if not name or any(character in name for character in " []@/"):
         raise ValueError(f"{text!r}: not a host name")
-    return Host(name.lower().rstrip("."), _port(port_text, default_port), transport == "smtp" and not bracketed)
+    mx = transport == "smtp" and not bracketed
+    return Host(name.lower().rstrip("."), _port(port_text, default_port), mx, text=text)
 
 
 def _port(text: str, default: int) -> int:

@@ -90,6 +90,7 @@ class Router(Protocol):
 
 class Contexts(Protocol):
     def client_context(self, level: str) -> ssl.SSLContext | None: ...
+    def https_context(self) -> ssl.SSLContext: ...
 
 
 class Tasks(Protocol):

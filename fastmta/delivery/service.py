@@ -13,6 +13,8 @@ import resource
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from fastmta.auth.relay_logins import RelayLogins
+from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.direct import DISCARDED, DirectHop
 from fastmta.delivery.local import LocalHop
@@ -125,9 +127,10 @@ class DeliveryService:
         """Takes over changed settings; deliveries under way end as they began."""
         self.config = self.services.config
         self.recorder.policy = RetryPolicy.of(self.config.delivery)
-        old = self._resolver
+        old, tokens = self._resolver, self._tokens
         self._configure()
         self.services.tasks.spawn("delivery closes its old resolver", old.close())
+        self.services.tasks.spawn("delivery closes its old tokens", tokens.close())
         for owner in list(self._owners.values()):
             owner.settings_changed()
 
@@ -144,6 +147,7 @@ class DeliveryService:
         for owner in owners:
             owner.abort()
         await self._wait_until_quiet(1.0)
+        await self._tokens.close()
         await self._resolver.close()
         if self.answers is not None and not self.unrecorded and not self.unwritten:
             self.answers.close()  # else the file stays for whoever comes next
@@ -231,6 +235,9 @@ class DeliveryService:
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
         )
+        contexts = self.services.contexts
+        self._tokens = Tokens(config.delivery, contexts.https_context, self._resolver.addresses, self.clock.monotonic)
+        self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
 
     def _take_answers(self) -> None:
         """Records what next hops said to processes that were killed before their commit; then begins notes of ours."""
@@ -267,6 +274,8 @@ class DeliveryService:
         for job in unwritten:
             self.recorder.submit(job)
         now = self.clock.monotonic()
+        if self.logins.is_enabled:
+            self.logins.refresh()
         set_back_s = self._redating.look(self._partitions)
         if self._withheld:
             self._withheld = {key: until for key, until in self._withheld.items() if until > now}

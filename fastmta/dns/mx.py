@@ -38,6 +38,7 @@ class Address(msgspec.Struct, frozen=True, gc=False):
     preference: int = 0
     domain: str = ""
     private: bool = False  # an MX in a private network: not for mail with the null sender
+    next_hop: str = ""  # as the route has it: "[host]:port", "domain"
 
 
 class Ourselves:

@@ -56,6 +56,13 @@ RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for
 # --- authentication ---
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
 SASL_SCRAM_ITERATIONS: Final = 600_000  # that a relay host may ask of us: 0.3 s; RFC 7677 §4 asks for 4,096
+LOGINS_PAUSED: Final = 1000  # senders' logins of a hop that were refused a moment ago
+OAUTH_KEPT: Final = 1000  # access tokens kept by a process, some kilobytes each
+OAUTH_TOKEN_BYTES: Final = 16_384  # of a token URL's answer, or of a token command's output
+OAUTH_FETCH_S: Final = 30.0  # for a token URL's answer
+OAUTH_COMMAND_S: Final = 30.0  # for a token command
+OAUTH_LIFETIME_S: Final = 300.0  # of a token that does not say how long it is good
+HTTPS_HEADER_BYTES: Final = 32_768  # of an answer's header section
 PASSWORD_BYTES: Final = 1024  # in UTF-8; a longer one is simply wrong
 PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, about 120 bytes each
 PASSWORD_CHECKS_OF_ADDRESS: Final = 256  # waiting, in a process: at 30 ms each about 4 s of two threads; beyond it 454

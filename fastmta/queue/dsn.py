@@ -19,9 +19,9 @@ from fastmta.model.envelope import (
     RecipientTail,
 )
 from fastmta.model.reply import Reply
-from fastmta.smtp.client import ascii_path
 from fastmta.smtp.conversion import Unconvertible, converted, quoted_printable
 from fastmta.smtp.header_words import fields, seven_bit_field
+from fastmta.smtp.transaction import ascii_path
 
 Kind = Literal["failed", "delayed", "delivered", "relayed"]
 

@@ -74,6 +74,16 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
 )
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
+LOGIN_MECHANISMS: Final = (
+    "PLAIN",
+    "LOGIN",
+    "CRAM-MD5",
+    "SCRAM-SHA-1",
+    "SCRAM-SHA-256",
+    "XOAUTH2",
+    "OAUTHBEARER",
+    "none",
+)
 AUTH_RESULTS: Final = ("success", "failure", "temporary", "other")
 LIMITS: Final = (
     "connections",
@@ -157,6 +167,12 @@ class Metrics:
         )
         self.tls_connections_total = self._family(
             "tls_connections_total", "TLS handshakes completed", service=TLS_SERVICES, version=TLS_VERSIONS
+        )
+        self.delivery_logins_total = self._family(
+            "delivery_logins_total",
+            "Logins at next hops",
+            mechanism=LOGIN_MECHANISMS,
+            result=("success", "failure"),
         )
         self.delivery_tls_total = self._family(
             "delivery_tls_total",

@@ -7,29 +7,28 @@ DATA leave together; else one at a time. What a reply means for a recipient is d
 - each RCPT stands alone; 452 or 552 after one was accepted means "too many at once", so those are to be sent again;
 - a 4yz or 5yz to MAIL, DATA or the end of data holds for all that remain; LMTP answers for each accepted recipient;
 - 421, nonsense, or a lost connection end the session and decide nothing: the owner tries the next address;
-- what was learnt before TLS is forgotten, and bytes that came behind the reply to STARTTLS are dropped (RFC 3207 §4.2).
+- what was learnt before TLS is forgotten, and bytes that came behind the reply to STARTTLS are dropped (RFC 3207 §4.2);
+- a failed login is a failure of the session and never of a recipient, and nothing that it sent is in its reply.
 
 Left to the owner: time, the socket, the handshake, and the message's bytes between the events BODY and `body_sent`.
 """
 
+from base64 import b64decode, b64encode
 from enum import IntEnum
 from typing import Final
 
-import idna
-
 from fastmta._parser import ReplyParser
+from fastmta.auth.sasl_client import Credentials, Login, LoginError
 from fastmta.model.envelope import (
     HAS_8BIT,
     NOTIFY_DELAY,
     NOTIFY_FAILURE,
     NOTIFY_NEVER,
     NOTIFY_SUCCESS,
-    Envelope,
-    RecipientTail,
 )
 from fastmta.model.errors import ProtocolViolation
 from fastmta.model.reply import Reply
-from fastmta.smtp.conversion import Conversion
+from fastmta.smtp.transaction import Transaction, ascii_path, softened, xtext
 
 
 class State(IntEnum):
@@ -48,6 +47,7 @@ class State(IntEnum):
     EMPTY_FINAL = 10
     QUIT = 11
     CLOSED = 12
+    AUTH = 13
 
 
 class Event(IntEnum):
@@ -58,6 +58,7 @@ class Event(IntEnum):
     BODY = 2  # send the message, stuffed, and the final dot, then call body_sent
     DONE = 3  # the transaction is over: every result is set, but those of `again`; `is_usable` says whether to go on
     HANDSHAKE = 4  # start TLS, then call tls_started
+    LOGIN = 6  # answer the server's challenge by `respond`, on a thread where `login.is_slow`
     CLOSED = 5  # the session is of no use: `failure` says why; recipients without a result are undecided
 
 
@@ -71,81 +72,52 @@ STAGES: Final = {
     State.HELO: "performing the HELO handshake",
     State.STARTTLS: "sending STARTTLS",
     State.HANDSHAKE: "performing the TLS handshake",
+    State.AUTH: "performing SASL authentication",
     State.RESET: "sending RSET",
     State.BODY: "sending message body",
     State.FINAL: "sending end of data -- message may be sent more than once",
     State.EMPTY_FINAL: "sending end of data",
     State.QUIT: "sending QUIT",
 }
-TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 _NOTIFY: Final = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
 _CONTROL: Final = frozenset(range(32)) | {127}
-
-
-class Transaction:
-    """One message for some recipients on one connection, and what became of each.
-
-    `results` has a reply for each recipient that is decided, else None; recipients in `again` have none, since the
-    server took only a part of them. `utf8_header`: the header itself has 8-bit bytes, so that a server without SMTPUTF8
-    must not get it. `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a
-    server gets it as it is (disable_mime_output_conversion).
-    """
-
-    __slots__ = (
-        "accepted",
-        "again",
-        "conversion",
-        "dsn_passed_on",
-        "envelope",
-        "recipients",
-        "results",
-        "unconverted",
-        "utf8_header",
-    )
-
-    def __init__(self, envelope: Envelope, recipients: list[RecipientTail]) -> None:
-        self.envelope = envelope
-        self.recipients = recipients
-        self.results: list[Reply | None] = [None] * len(recipients)
-        self.accepted: list[int] = []
-        self.again: list[int] = []
-        self.utf8_header = False
-        self.conversion: Conversion | None = None
-        self.unconverted = False
-        self.dsn_passed_on = False  # the server knows DSN (RFC 3461), so it reports success itself
-
-    def undecided(self) -> list[int]:
-        """The recipients that have neither a result nor are to be sent again."""
-        again = self.again
-        return [n for n, result in enumerate(self.results) if result is None and n not in again]
-
-    def decide(self, reply: Reply) -> None:
-        """One reply for all that are undecided."""
-        for n in self.undecided():
-            self.results[n] = reply
+AUTH_LINE_BYTES: Final = 510  # of AUTH with its initial response; a longer one waits for the challenge (RFC 4954 §4)
+CHALLENGES: Final = 8  # of one login; no mechanism has more than three
+_WANTS_LOGIN: Final = frozenset({530, 534, 535, 538})  # "authentication required", and its kin (RFC 4954 §6)
 
 
 class Client:
-    """One session. `helo_name` is ours; `lmtp` speaks LHLO; `tls_level` is Postfix's smtp_tls_security_level."""
+    """One session. `helo_name` is ours; `lmtp` speaks LHLO; `tls_level` is Postfix's smtp_tls_security_level.
+
+    `credentials`: who logs in where the server offers AUTH. `own_relay`: the administrator named this server, so that
+    mail which it does not take for want of a login waits until he has mended that.
+    """
 
     __slots__ = (
         "_answered",
+        "_challenges",
         "_dsn",
         "_eight_bit",
         "_helo_name",
         "_lmtp",
         "_needs_reset",
         "_order",
+        "_own_relay",
         "_parser",
         "_pipelining",
+        "_said",
         "_sent",
         "_size",
         "_size_limit",
         "_smtputf8",
         "_tls_level",
         "capabilities",
+        "challenge",
+        "credentials",
         "failure",
         "is_usable",
+        "login",
+        "login_refused",
         "messages",
         "output",
         "peer",
@@ -156,7 +128,20 @@ class Client:
         "unanswered",
     )
 
-    def __init__(self, helo_name: str, peer: str, *, lmtp: bool = False, tls_level: str = "may") -> None:
+    def __init__(
+        self,
+        helo_name: str,
+        peer: str,
+        *,
+        lmtp: bool = False,
+        tls_level: str = "may",
+        credentials: Credentials | None = None,
+        own_relay: bool = False,
+    ) -> None:
+        self.credentials = credentials
+        self._own_relay = own_relay
+        self._challenges = 0
+        self._said: list[str] = []  # what a login sent: a server that repeats it is not quoted
         self._helo_name = helo_name
         self._lmtp = lmtp
         self._tls_level = tls_level
@@ -165,8 +150,11 @@ class Client:
         self._order: list[int] = []  # the recipients of the transaction that have an RCPT
         self._needs_reset = False
         self._learn({})
+        self.challenge = b""
         self.failure: Reply | None = None
         self.is_usable = True
+        self.login: Login | None = None
+        self.login_refused = False  # by the server for good, or for want of a mechanism: asking again soon is no use
         self.messages = 0
         self.output = b""
         self.peer = peer  # "host[address]:port", for replies of our own making
@@ -189,7 +177,7 @@ class Client:
         for reply in replies:
             state = self.state
             code = reply.code
-            if code == 421:
+            if code == 421 and state is not State.AUTH:
                 event = self._shutting_down(reply, event)
             elif state is _ENVELOPE:
                 event = self._envelope_reply(reply, code)
@@ -237,6 +225,22 @@ class Client:
         if self.state is not State.CLOSED:
             self._fail(Reply(450, "4.7.5", f"Cannot start TLS with {self.peer}: {reason}"))
 
+    def respond(self) -> bytes:
+        """The login's answer to the server's challenge, for `answer`; may be called on a thread. LoginError: none."""
+        assert self.login is not None
+        return self.login.respond(self.challenge)
+
+    def answer(self, response: bytes) -> None:
+        """Sends what `respond` gave."""
+        if self.state is State.AUTH:
+            self.output = self._encoded(response) + b"\r\n"
+
+    def login_failed(self, reason: str) -> None:
+        """The login cannot go on: the server asks for what it must not get, or does not prove who it is."""
+        if self.state is State.AUTH:
+            self.login_refused = True
+            self._fail(Reply(450, "4.7.0", f"SASL authentication failed with server {self.peer}: {reason}"))
+
     def lost(self, reason: str = "lost connection") -> None:
         """The connection is gone, or too slow: the session's failure says during what, unless it is known already."""
         if self.state is not State.CLOSED:
@@ -273,7 +277,7 @@ class Client:
             # A 5yz greeting is the host's, not the recipient's: the next one is tried, and the last one defers
             # (Postfix's smtp_skip_5xx_greeting).
             if code // 100 != 2:
-                return self._fail(_softened(reply))
+                return self._fail(softened(reply))
             self._hello()
             return _NOTHING
         if state is State.EHLO:
@@ -288,6 +292,8 @@ class Client:
                 self.state = State.HANDSHAKE
                 return Event.HANDSHAKE
             return self._without_tls(f"TLS is required, but {self.peer} refused it: {reply}")
+        if state is State.AUTH:
+            return self._auth_reply(reply, code)
         if state is State.EMPTY_FINAL:
             return self._finished()
         return self._fail(Reply(450, "4.5.0", f"{self.peer} sent an unexpected reply while {self.stage}: {reply}"))
@@ -305,13 +311,16 @@ class Client:
             return _NOTHING
         if code // 100 != 2:
             return self._fail(reply)
-        capabilities = {}
+        capabilities: dict[str, str] = {}
         for line in reply.text.split("\n")[1:]:
             word, _, rest = line.strip().partition(" ")
-            capabilities[word.upper()] = rest
+            word = word.upper()
+            if word.startswith("AUTH="):  # an old way to say it, often beside the new one
+                word, rest = "AUTH", f"{word[5:]} {rest}"
+            capabilities[word] = f"{capabilities[word]} {rest}" if word == "AUTH" and word in capabilities else rest
         self._learn(capabilities)
         if self.tls or self._tls_level == "none":
-            return self._ready()
+            return self._greeted()
         if "STARTTLS" not in capabilities:
             return self._without_tls(f"TLS is required, but was not offered by {self.peer}")
         self.state = State.STARTTLS
@@ -330,8 +339,62 @@ class Client:
 
     def _without_tls(self, text: str) -> Event:
         if self._tls_level in ("none", "may"):
-            return self._ready()
+            return self._greeted()
         return self._fail(Reply(450, "4.7.4", text))
+
+    # --- the login (RFC 4954) ---
+
+    def _greeted(self) -> Event:
+        """The capabilities that count are known: logs in where that is wanted and offered."""
+        offered = self.capabilities.get("AUTH", "").split()
+        if self.credentials is None or not offered:
+            return self._ready()
+        self.state = State.AUTH
+        try:
+            login = self.credentials.choose(offered, tls=self.tls)
+        except LoginError as error:
+            self.login_failed(str(error))
+            return Event.CLOSED
+        self.login = login
+        command = b"AUTH " + login.mechanism.encode()
+        initial = login.start()
+        if initial is not None:
+            encoded = self._encoded(initial) or b"="
+            if len(command) + 1 + len(encoded) <= AUTH_LINE_BYTES:
+                command += b" " + encoded
+        self.output = command + b"\r\n"
+        return _NOTHING
+
+    def _auth_reply(self, reply: Reply, code: int) -> Event:
+        assert self.login is not None
+        if code == 334:
+            self._challenges += 1
+            try:
+                self.challenge = b64decode(reply.text.strip(), validate=True)
+            except ValueError:
+                self.login_failed("the challenge is not base64")
+                return Event.CLOSED
+            if self._challenges > CHALLENGES:
+                self.login_failed("the challenges do not end")
+                return Event.CLOSED
+            return Event.LOGIN
+        if code == 235:
+            if self.login.proved():
+                return self._ready()
+            self.login_failed("the server has not proved that it knows the password")
+            return Event.CLOSED
+        text = str(reply)
+        for said in self._said:
+            text = text.replace(said, "[...]")
+        self.login_refused = reply.is_permanent
+        digits = (454, "4.7.8") if reply.is_permanent else (code if code // 100 == 4 else 454, "4.7.0")
+        return self._fail(Reply(*digits, f"SASL authentication failed; server {self.peer} said: {text}"))
+
+    def _encoded(self, response: bytes) -> bytes:
+        encoded = b64encode(response)
+        if len(encoded) >= 4:
+            self._said.append(encoded.decode())
+        return encoded
 
     def _ready(self) -> Event:
         self.state = State.READY
@@ -424,6 +487,8 @@ class Client:
         assert transaction is not None
         kind = code // 100
         place = self._answered
+        if kind == 5 and self._own_relay and code in _WANTS_LOGIN:
+            reply, kind = softened(reply), 4
         if place > len(self._order):
             return self._data_reply(reply, code)
         if kind == 3:
@@ -533,27 +598,3 @@ class Client:
         self.is_usable = False
         self.state = State.CLOSED
         return Event.CLOSED
-
-
-def _softened(reply: Reply) -> Reply:
-    if not reply.is_permanent:
-        return reply
-    return Reply(450, f"4{reply.enhanced[1:]}" if reply.enhanced else "4.0.0", f"{reply.code} {reply.text}")
-
-
-def ascii_path(path: bytes) -> bytes | None:
-    """The path with its domain as A-labels; None where the local part itself needs SMTPUTF8."""
-    if path.isascii():
-        return path
-    local_part, _, domain = path.rpartition(b"@")
-    if not local_part.isascii():
-        return None
-    try:
-        return local_part + b"@" + idna.encode(domain.decode("utf-8"), uts46=True)
-    except (UnicodeError, idna.IDNAError):
-        return None
-
-
-def xtext(raw: bytes) -> bytes:
-    """RFC 3461 §4: everything but printable ASCII, and "+" and "=" themselves, as +XX."""
-    return b"".join(bytes((octet,)) if 33 <= octet <= 126 and octet not in b"+=" else b"+%02X" % octet for octet in raw)

@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from fastmta._parser import normalize, stuff
+from fastmta.auth.sasl_client import LoginError
 from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
-from fastmta.smtp.client import Client, Event, State, Transaction
+from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Gone
+from fastmta.smtp.transaction import Transaction
 from fastmta.tls.names import matching
 from fastmta.tls.upgrade import start_tls
 
@@ -89,6 +91,7 @@ class Connection(asyncio.Protocol):
         "client",
         "deadline",
         "idle_since",
+        "login",
         "opened_at",
         "tls_failed",
         "transaction",
@@ -117,6 +120,7 @@ class Connection(asyncio.Protocol):
         self.client = client
         self.address = address
         self.cert_match = cert_match
+        self.login: str | None = None  # the owner's: connections are shared only by those of one login
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + timeouts.smtp_helo_timeout
@@ -231,6 +235,8 @@ class Connection(asyncio.Protocol):
             self._owner.session_ready(self)
         elif event is Event.HANDSHAKE:
             self._owner.spawn("delivery TLS handshake", self._start_tls())
+        elif event is Event.LOGIN:
+            self._owner.spawn("delivery login", self._answer())
         else:
             self.abort()
 
@@ -393,6 +399,21 @@ class Connection(asyncio.Protocol):
         self.tls_failed = False
         self.client.tls_started()
         self._write_output()
+
+    async def _answer(self) -> None:
+        """Answers a challenge of the login; what takes long, a key derived from the password, does so on a thread."""
+        client = self.client
+        assert client.login is not None
+        try:
+            slow = client.login.is_slow
+            response = await self._loop.run_in_executor(None, client.respond) if slow else client.respond()
+        except LoginError as error:
+            client.login_failed(str(error))
+            self.abort()
+            return
+        if not self._ended:
+            client.answer(response)
+            self._write_output()
 
     def _matches(self, strategies: Sequence[str]) -> bool:
         """Whether the certificate, which an authority vouches for, is the one of whom we wanted to reach."""

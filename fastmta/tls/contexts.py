@@ -33,12 +33,13 @@ class TlsSettings(Protocol):
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
-    __slots__ = ("_clients", "_server", "_settings")
+    __slots__ = ("_clients", "_https", "_server", "_settings")
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         self._server: ssl.SSLContext | None = None
         self._clients: dict[str, ssl.SSLContext] = {}
+        self._https: ssl.SSLContext | None = None
 
     def server_context(self) -> ssl.SSLContext | None:
         """The context of every listener, or None where no certificate is configured: then STARTTLS is not offered."""
@@ -57,6 +58,15 @@ class Contexts:
             context.check_hostname = False
         return context
 
+    def https_context(self) -> ssl.SSLContext:
+        """For HTTPS, whose names are checked in the handshake; trusts smtp_tls_CAfile beside the system's authorities.
+
+        ConfigError: the file cannot be used.
+        """
+        if self._https is None:
+            self._https = https_context(self._settings.smtp_tls_CAfile)
+        return self._https
+
     def reload(self, settings: TlsSettings | None = None) -> None:
         """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
         wanted = settings or self._settings
@@ -70,6 +80,7 @@ class Contexts:
             _load_certificate(self._server, wanted)
             self._server.minimum_version = fresh.minimum_version
         self._clients = clients
+        self._https = None
         self._settings = wanted
 
 
@@ -104,6 +115,19 @@ def client_context(level: str, ca_file: str = "") -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         if not ca_file:
             raise ConfigError(f"the system's certificate authorities cannot be read: {error}") from error
+        raise ConfigError(authorities_problem(ca_file, error)) from error
+    return context
+
+
+def https_context(ca_file: str = "") -> ssl.SSLContext:
+    """A context that verifies as a browser does; raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_default_certs()
+        if ca_file:
+            context.load_verify_locations(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
         raise ConfigError(authorities_problem(ca_file, error)) from error
     return context
 

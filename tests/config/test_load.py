@@ -272,3 +272,24 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(raw, tmp_path):
 def test_lines_are_found_behind_multi_line_values():
     text = 'mynetworks = [\n  "127.0.0.0/8",\n]\nmyorigin = """\na\n"""\nbad = 1\n'
     assert any(line.startswith("f.toml:7: bad") for line in problems(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("smtp_sasl_auth_enable = true", "smtp_sasl_auth_enable", "needs delivery.smtp_sasl_password_maps"),
+        ('smtp_sasl_security_options = "noplain"', "smtp_sasl_security_options", "noplaintext"),
+        ('smtp_sasl_oauth_token_url = "http://x.test/"', "smtp_sasl_oauth_token_url", "https"),
+        ('smtp_sasl_oauth_token_command = ["token"]', "smtp_sasl_oauth_token_command", "absolute path"),
+        ('smtp_sasl_password_maps = "mysql:/x"', "smtp_sasl_password_maps", "a map such as"),
+    ],
+)
+def test_a_login_that_could_not_work_is_an_error(text, key, says):
+    config, problems = parse_all(f"[delivery]\n{text}\n", base="/", name="f")
+    assert config is None and problems[0].key == f"delivery.{key}" and says in problems[0].text
+
+
+def test_options_over_tls_are_those_without_it_unless_set():
+    config = parse('[delivery]\nsmtp_sasl_security_options = "noanonymous"\n')
+    assert config.delivery.smtp_sasl_tls_security_options == ("noanonymous",)
+    assert parse("").delivery.smtp_sasl_tls_security_options == ("noplaintext", "noanonymous")

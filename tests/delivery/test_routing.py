@@ -94,7 +94,7 @@ def test_a_literal_of_an_internal_address_is_refused_unless_routed(literal):
 
 def test_address_literals_go_straight_to_the_address():
     hop = router().hop_for(b"[192.0.2.1]").hop
-    assert parse_hop(hop).hosts == (Host("192.0.2.1", 25, False),)
+    assert parse_hop(hop).hosts == (Host("192.0.2.1", 25, False, text="[192.0.2.1]"),)
     assert parse_hop(router().hop_for(b"[IPv6:2001:db8::1]").hop).hosts[0].name == "2001:db8::1"
     assert router().hop_for(b"[not an address]").refusal.code == 553
 
@@ -112,11 +112,14 @@ def test_a_long_hop_is_a_digest_that_the_router_undoes():
 
 
 def test_parse_hop_knows_ports_mx_and_lists():
-    assert parse_hop(b"smtp:a.test").hosts == (Host("a.test", 25, True),)
-    assert parse_hop(b"smtp:a.test:587").hosts == (Host("a.test", 587, True),)
-    assert parse_hop(b"smtp:[a.test]:smtp, b.test").hosts == (Host("a.test", 25), Host("b.test", 25, True))
-    assert parse_hop(b"lmtp:inet:a.test:2003").hosts == (Host("a.test", 2003),)
-    assert parse_hop(b"lmtp:unix:/run/x").hosts == (Host(path="/run/x"),)
+    assert parse_hop(b"smtp:a.test").hosts == (Host("a.test", 25, True, text="a.test"),)
+    assert parse_hop(b"smtp:a.test:587").hosts == (Host("a.test", 587, True, text="a.test:587"),)
+    assert parse_hop(b"smtp:[a.test]:smtp, b.test").hosts == (
+        Host("a.test", 25, text="[a.test]:smtp"),
+        Host("b.test", 25, True, text="b.test"),
+    )
+    assert parse_hop(b"lmtp:inet:a.test:2003").hosts == (Host("a.test", 2003, text="a.test:2003"),)
+    assert parse_hop(b"lmtp:unix:/run/x").hosts == (Host(path="/run/x", text="unix:/run/x"),)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import pytest
 
 from fastmta.model.envelope import HAS_8BIT, NOTIFY_FAILURE, NOTIFY_SUCCESS, Envelope, RecipientTail
-from fastmta.smtp.client import Client, Event, State, Transaction, xtext
+from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Conversion
+from fastmta.smtp.transaction import Transaction, xtext
 
 EHLO = "250-mx.test hello\r\n250-PIPELINING\r\n250-SIZE 10000\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8"
 BODY = b"<body>\r\n.\r\n"

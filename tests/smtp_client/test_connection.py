@@ -13,8 +13,9 @@ from fastmta.model.envelope import (
     Envelope,
     RecipientTail,
 )
-from fastmta.smtp.client import Client, State, Transaction
+from fastmta.smtp.client import Client, State
 from fastmta.smtp.client_connection import SLICE_BYTES, Connection
+from fastmta.smtp.transaction import Transaction
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import client_context, server_context
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink

@@ -12,9 +12,12 @@ recipient. `until(condition)` waits for something to have been said or taken.
 
 import asyncio
 import ssl
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.support.sasl_server import Refused, exchange
 
 CLOSE = "CLOSE"
 HANG = "HANG"
@@ -29,6 +32,7 @@ class Taken:
     data: bytes
     tls: bool = False
     parameters: bytes = b""
+    login: str = ""
 
 
 @dataclass
@@ -40,6 +44,9 @@ class SmtpSink:
     replies: dict[str, list[str | None]] = field(default_factory=dict)
     reply_for: Callable[[bytes], str | None] | None = None
     unix_path: str = ""
+    passwords: dict[str, str] = field(default_factory=dict)  # of AUTH, which `capabilities` has to offer
+    lies: bool = False  # SCRAM's server does not know the password
+    logins: list[tuple[str, str]] = field(default_factory=list)  # mechanism and user of each that succeeded
     on_message: Callable[[Taken], None] | None = None
     messages: list[Taken] = field(default_factory=list)
     connections: int = 0
@@ -114,7 +121,7 @@ class SmtpSink:
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._secure = False
         secure = False
-        sender, parameters, recipients = b"", b"", []
+        sender, parameters, recipients, login = b"", b"", [], ""
         await self._say(writer, self._next("GREETING", "220 sink.test ESMTP"))
         while True:
             line = (await reader.readuntil(b"\n")).rstrip(b"\r\n")
@@ -145,7 +152,7 @@ class SmtpSink:
                         self._next("DOT", "250 2.0.0 taken")
                         for _ in (recipients if self.lmtp else recipients[:1] or [b""])
                     ]
-                    taken = Taken(sender, recipients, data, secure, parameters)
+                    taken = Taken(sender, recipients, data, secure, parameters, login)
                     if any(each.startswith("2") for each in replies) and recipients:
                         self.messages.append(taken)
                         self._changed.set()
@@ -154,6 +161,8 @@ class SmtpSink:
                     for each in replies:
                         await self._say(writer, each)
                     recipients = []
+            elif verb == "AUTH" and self.passwords:
+                login = await self._login(reader, writer, *line.decode().split(" ")[1:]) or login
             elif verb == "STARTTLS" and self.tls is not None:
                 reply = self._next("STARTTLS", "220 go")
                 await self._say(writer, reply)
@@ -165,6 +174,27 @@ class SmtpSink:
                 return
             else:
                 await self._say(writer, self._next(verb, "250 ok" if verb in ("RSET", "NOOP", "HELO") else "502 what"))
+
+    async def _login(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mechanism: str, initial: str = ""
+    ) -> str:
+        steps = exchange(mechanism, self.passwords, lies=self.lies)
+        challenge = next(steps)
+        try:
+            if initial:
+                challenge = steps.send(b64decode("" if initial == "=" else initial))
+            while True:
+                await self._say(writer, f"334 {b64encode(challenge).decode()}")
+                line = (await reader.readuntil(b"\n")).strip()
+                self.commands.append(line)
+                challenge = steps.send(b64decode(line))
+        except Refused:
+            await self._say(writer, self._next("AUTH", f"535 5.7.8 no: {self.commands[-1].decode()}"))
+            return ""
+        except StopIteration as end:
+            self.logins.append((mechanism, end.value))
+            await self._say(writer, "235 2.7.0 welcome")
+            return str(end.value)
 
     async def _message(self, reader: asyncio.StreamReader) -> bytes:
         lines = []

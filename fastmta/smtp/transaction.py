@@ -1,0 +1,75 @@
+"""One message on its way over one connection: its recipients, what became of each, and its addresses on the wire."""
+
+import idna
+
+from fastmta.model.envelope import Envelope, RecipientTail
+from fastmta.model.reply import Reply
+from fastmta.smtp.conversion import Conversion
+
+
+class Transaction:
+    """One message for some recipients on one connection, and what became of each.
+
+    `results` has a reply for each recipient that is decided, else None; recipients in `again` have none, since the
+    server took only a part of them. `utf8_header`: the header itself has 8-bit bytes, so that a server without SMTPUTF8
+    must not get it. `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a
+    server gets it as it is (disable_mime_output_conversion).
+    """
+
+    __slots__ = (
+        "accepted",
+        "again",
+        "conversion",
+        "dsn_passed_on",
+        "envelope",
+        "recipients",
+        "results",
+        "unconverted",
+        "utf8_header",
+    )
+
+    def __init__(self, envelope: Envelope, recipients: list[RecipientTail]) -> None:
+        self.envelope = envelope
+        self.recipients = recipients
+        self.results: list[Reply | None] = [None] * len(recipients)
+        self.accepted: list[int] = []
+        self.again: list[int] = []
+        self.utf8_header = False
+        self.conversion: Conversion | None = None
+        self.unconverted = False
+        self.dsn_passed_on = False  # the server knows DSN (RFC 3461), so it reports success itself
+
+    def undecided(self) -> list[int]:
+        """The recipients that have neither a result nor are to be sent again."""
+        again = self.again
+        return [n for n, result in enumerate(self.results) if result is None and n not in again]
+
+    def decide(self, reply: Reply) -> None:
+        """One reply for all that are undecided."""
+        for n in self.undecided():
+            self.results[n] = reply
+
+
+def ascii_path(path: bytes) -> bytes | None:
+    """The path with its domain as A-labels; None where the local part itself needs SMTPUTF8."""
+    if path.isascii():
+        return path
+    local_part, _, domain = path.rpartition(b"@")
+    if not local_part.isascii():
+        return None
+    try:
+        return local_part + b"@" + idna.encode(domain.decode("utf-8"), uts46=True)
+    except (UnicodeError, idna.IDNAError):
+        return None
+
+
+def xtext(raw: bytes) -> bytes:
+    """RFC 3461 §4: everything but printable ASCII, and "+" and "=" themselves, as +XX."""
+    return b"".join(bytes((octet,)) if 33 <= octet <= 126 and octet not in b"+=" else b"+%02X" % octet for octet in raw)
+
+
+def softened(reply: Reply) -> Reply:
+    """The reply as a temporary one, with what the server said."""
+    if not reply.is_permanent:
+        return reply
+    return Reply(450, f"4{reply.enhanced[1:]}" if reply.enhanced else "4.0.0", f"{reply.code} {reply.text}")
