@@ -12,6 +12,7 @@ from fastmta.authentication.tags import (
     TagError,
     colon_list,
     decode_base64,
+    from_quoted_printable,
     parse_tags,
     unsigned_number,
     without_signature,
@@ -80,7 +81,7 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
     if len(names) > DKIM_SIGNED_NAMES or not (arc or all(names)):  # ARC's may be empty: its seal covers the rest
         raise TagError("h= is no list of field names")
     domain = domain_of(tags["d"])
-    identity = domain if arc or "i" not in tags else domain_of(tags["i"].rpartition(b"@")[2])
+    identity = domain if arc or "i" not in tags else domain_of(from_quoted_printable(tags["i"]).rpartition(b"@")[2])
     if identity != domain and not identity.endswith("." + domain):
         raise TagError("i= is not in the domain of d=")
     signed_at = unsigned_number(tags["t"]) if "t" in tags else 0

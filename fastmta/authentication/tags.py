@@ -10,6 +10,7 @@ from fastmta.model.limits import DKIM_FIELD_BYTES, DKIM_TAGS
 _TAG: Final = re.compile(rb"\s*([A-Za-z][A-Za-z0-9_]*)\s*=(.*)\Z", re.DOTALL)
 _FOLDS: Final = re.compile(rb"\r\n(?=[ \t])")
 _SPACE: Final = re.compile(rb"[ \t\r\n]+")
+_QUOTED: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
 _B_VALUE: Final = re.compile(rb"(^|;)([ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 
 
@@ -49,6 +50,11 @@ def decode_base64(value: bytes) -> bytes:
         return base64.b64decode(without_spaces(value), validate=True)
     except binascii.Error as error:
         raise TagError("not base64") from error
+
+
+def from_quoted_printable(value: bytes) -> bytes:
+    """DKIM's own quoted-printable (RFC 6376 §2.11): white space means nothing, and =XX is an octet."""
+    return _QUOTED.sub(lambda match: bytes([int(match[1], 16)]), without_spaces(value))
 
 
 def colon_list(value: bytes) -> list[bytes]:

@@ -171,6 +171,22 @@ async def test_t_s_forbids_subdomains() -> None:
     assert (verdict.result, verdict.testing) == ("permerror", True)
 
 
+@pytest.mark.parametrize(
+    ("identity", "result"),
+    [
+        (b"a=40x=2Eexample.org", "permerror"),
+        (b"a=40example=2Eorg", "fail"),
+        (b"a=3Db@example.org", "fail"),
+        (b"@example=2eorg", "fail"),
+    ],
+)
+async def test_i_is_quoted_printable(identity: bytes, result: str) -> None:
+    signed = altered(sign(MESSAGE), b"d=example.org", b"d=example.org; i=" + identity)
+    record = ZONE["r1._domainkey.example.org"]["TXT"][0] + "; t=s"
+    (verdict,) = await verify(signed, {"r1._domainkey.example.org": {"TXT": [record]}})
+    assert verdict.result == result  # a lawful i= gets as far as the signature, which does not cover it
+
+
 async def test_a_server_that_does_not_answer_is_temporary() -> None:
     (verdict,) = await verify(sign(MESSAGE), {"r1._domainkey.example.org": TROUBLE})
     assert verdict.result == "temperror"

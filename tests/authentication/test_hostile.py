@@ -374,6 +374,16 @@ async def test_an_answer_of_a_thousand_addresses_costs_little() -> None:
     assert (await spf(zone)).result == "permerror"
 
 
+async def test_hosts_without_an_address_of_the_clients_family_are_void_once_a_term() -> None:
+    hosts = {f"h{n}.example.org": {"A": [f"198.51.100.{n}"]} for n in range(5)}
+    zone = spf_zone("v=spf1 mx mx -all", **hosts)
+    zone.records["example.org"]["MX"] = [(10, name) for name in hosts]  # type: ignore[index]
+    assert (await spf(zone, ip="2001:db8::1")).result == "fail"
+    zone.records["example.org"]["TXT"] = ["v=spf1 mx mx mx -all"]  # type: ignore[index]
+    assert (await spf(zone, ip="2001:db8::1")).result == "permerror"
+    assert (await spf(zone, ip="198.51.100.4")).result == "pass"
+
+
 async def test_only_ten_names_of_a_client_are_asked_for() -> None:
     zone = spf_zone("v=spf1 ptr -all")
     zone.records["1.2.0.192.in-addr.arpa"] = {"PTR": [f"p{n}.example.org" for n in range(1000)]}
