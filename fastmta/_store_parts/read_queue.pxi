@@ -20,9 +20,11 @@ def queue_fields(bytes record not None):
 cdef tuple recipient_tuple(uint64_t queue_id, uint32_t n, const char* data, size_t length):
     cdef RecipientRecord record
     cdef const char* at = data + sizeof(record)
+    if length < sizeof(record):
+        raise ValueError("not a recipient's row")
     memcpy(&record, data, sizeof(record))
     if sizeof(record) + record.hop_length + record.tail_length + record.reply_length > length:
-        raise StorageFailure("a recipient's record is damaged")
+        raise ValueError("not a recipient's row")
     return (queue_id, n, at[: record.hop_length], record.lane, record.state, record.attempts, record.due_ms,
             (at + record.hop_length + record.tail_length)[: record.reply_length],
             (at + record.hop_length)[: record.tail_length])
@@ -45,6 +47,19 @@ def queue_load_many(Store store not None, list wanted not None):
     return [load_message(reading, queue_id, numbers) for queue_id, numbers in wanted]
 
 
+cdef object message_of(Reading reading, Key* k, MDB_val* value):
+    if value.mv_size < sizeof(QueueRecord):
+        reading.failed(FM_DISORDER, k)
+    return queue_fields(value_bytes(value))
+
+
+cdef object recipient_of(Reading reading, Key* k, uint64_t queue_id, uint32_t n, MDB_val* value):
+    try:
+        return recipient_tuple(queue_id, n, <char*>value.mv_data, value.mv_size)
+    except ValueError:
+        reading.failed(FM_DISORDER, k)
+
+
 cdef object load_message(Reading reading, uint64_t queue_id, numbers):
     cdef Key k
     cdef MDB_val key, value
@@ -55,20 +70,19 @@ cdef object load_message(Reading reading, uint64_t queue_id, numbers):
     if numbers is not None:
         if not reading.get(&k, &value):
             return None
-        message = queue_fields(value_bytes(&value))
+        message = message_of(reading, &k, &value)
         for n in numbers:
             k_id_n(&k, T_QUEUE, queue_id, n)
             if reading.get(&k, &value):
-                recipients.append(recipient_tuple(queue_id, n, <char*>value.mv_data, value.mv_size))
+                recipients.append(recipient_of(reading, &k, queue_id, n, &value))
         return message, recipients
     cursor = reading.cursor(T_QUEUE)
     more = seek(reading, cursor, &k, 9, &key, &value)
     if more and key.mv_size == 9:
-        message = queue_fields(value_bytes(&value))
+        message = message_of(reading, &k, &value)
         more = following(reading, cursor, &k, 9, &key, &value)
         while more:
-            recipients.append(recipient_tuple(queue_id, be32(<uint8_t*>key.mv_data + 9), <char*>value.mv_data,
-                                              value.mv_size))
+            recipients.append(recipient_of(reading, &k, queue_id, be32(<uint8_t*>key.mv_data + 9), &value))
             more = following(reading, cursor, &k, 9, &key, &value)
         if len(recipients) != message[1]:
             reading.failed(FM_DISORDER, &k)

@@ -149,7 +149,7 @@ class QueueSocket:
             if request.startswith(b"list"):
                 try:
                     wanted = _decode(request[4:].strip() or b"{}")
-                except msgspec.MsgspecError:
+                except (ValueError, RecursionError):  # all of msgspec's, and octets that are no UTF-8
                     return
                 await self._list(sock, wanted)
             elif request == b"flush\n":

@@ -316,7 +316,7 @@ class Bus:
             self._cells[METRICS.bus_datagrams_total["received"]] += 1
             try:
                 notice = _decoder.decode(data)
-            except msgspec.MsgspecError:
+            except (ValueError, RecursionError):  # all of msgspec's, and octets that are no UTF-8
                 continue
             hops.update(dict.fromkeys(notice.hops))
             mailboxes.update(notice.mailboxes)

@@ -84,7 +84,7 @@ class Accounts:
     def _decoded(self, key: bytes, value: bytes) -> Account:
         try:
             return _decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise self._store.raw.damaged("account", key, "the record cannot be decoded") from error
 
     def list(self) -> list[Account]:

@@ -31,7 +31,7 @@ class Aliases:
     def _decoded(self, key: bytes, value: bytes) -> tuple[str, ...]:
         try:
             return _decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise self._store.raw.damaged("alias", key, "the record cannot be decoded") from error
 
     def list(self) -> list[tuple[str, tuple[str, ...]]]:

@@ -305,7 +305,12 @@ class _Check:
             if len(key) == 8:
                 if expected is not None:
                     self.expect(f"live recipients of message {expected[0]}", expected[1], live)
-                blob_id, stated, _ = queue_fields(value)
+                try:
+                    blob_id, stated, _ = queue_fields(value)
+                except ValueError:
+                    self.found(f"the record of message {queue_id} in the queue makes no sense")
+                    expected, live = None, 0
+                    continue
                 self.references[blob_id] += 1
                 self.report.queued += 1
                 expected, live = (queue_id, stated), 0
@@ -314,7 +319,12 @@ class _Check:
             self.report.recipients += 1
             if expected is None or expected[0] != queue_id:
                 self.found(f"a recipient of message {queue_id}, which is not there")
-            _, n, hop, lane, state, _, due_ms, _, _ = recipient_fields(queue_id, _number(key[8:]), value)
+            n = _number(key[8:])
+            try:
+                _, n, hop, lane, state, _, due_ms, _, _ = recipient_fields(queue_id, n, value)
+            except ValueError:
+                self.found(f"the record of recipient {queue_id}/{n} makes no sense")
+                continue
             indexed += value[RECORD_INDEXED]
             states[state] += 1
             if not RecipientState.ACTIVE <= state <= RecipientState.HELD:

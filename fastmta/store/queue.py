@@ -120,13 +120,15 @@ class Queue:
 
     def message(self, queue_id: int) -> QueuedMessage | None:
         """The message without its recipients, or None."""
-        value = self._raw.get(TABLE_QUEUE, id_key(queue_id))
-        return _message(queue_id, queue_fields(value)) if value is not None else None
+        key = id_key(queue_id)
+        value = self._raw.get(TABLE_QUEUE, key)
+        return self._read_message(key, value) if value is not None else None
 
     def recipient(self, queue_id: int, n: int) -> QueuedRecipient | None:
         """One recipient, or None where it has left."""
-        value = self._raw.get(TABLE_QUEUE, id_key(queue_id) + n.to_bytes(4, "big"))
-        return _recipient(recipient_fields(queue_id, n, value)) if value is not None else None
+        key = id_key(queue_id) + n.to_bytes(4, "big")
+        value = self._raw.get(TABLE_QUEUE, key)
+        return self._read_recipient(key, value) if value is not None else None
 
     def recipients(self, queue_id: int, numbers: Collection[int] | None = None) -> Sequence[QueuedRecipient]:
         """A message's recipients that are owed a result, in order of n; or those of these numbers, in their order."""
@@ -173,8 +175,21 @@ class Queue:
     def _decoded(self, queue_id: int, loaded: Any) -> tuple[QueuedMessage, list[QueuedRecipient]]:
         try:
             return _message(queue_id, loaded[0]), [_recipient(fields) for fields in loaded[1]]
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise self._raw.damaged("queue", id_key(queue_id), "the record cannot be decoded") from error
+
+    def _read_message(self, key: bytes, value: bytes) -> QueuedMessage:
+        try:
+            return _message(int.from_bytes(key, "big"), queue_fields(value))
+        except (ValueError, RecursionError) as error:
+            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
+
+    def _read_recipient(self, key: bytes, value: bytes) -> QueuedRecipient:
+        queue_id, n = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+        try:
+            return _recipient(recipient_fields(queue_id, n, value))
+        except (ValueError, RecursionError) as error:
+            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
 
     def hops(self, partitions: Iterable[int], now_ms: int, limit: int = 10_000) -> list[tuple[int, bytes]]:
         """[(earliest due_ms, hop)] of the hops of these partitions that have work now, in order of due."""
@@ -411,13 +426,13 @@ class Queue:
                     return out, key
                 queue_id = int.from_bytes(key[:8], "big")
                 if len(key) == 8:
-                    message = _message(queue_id, queue_fields(value))
+                    message = self._read_message(key, value)
                     continue
                 if message is None or message.queue_id != queue_id:
                     message = self.message(queue_id)
                     if message is None:
                         continue
-                recipient = _recipient(recipient_fields(queue_id, int.from_bytes(key[8:], "big"), value))
+                recipient = self._read_recipient(key, value)
                 if _selects(selection, message, recipient):
                     out.append((message, recipient))
             scanned += len(page)

@@ -276,7 +276,7 @@ class _Salvage:
         for key, value in self.rows(TABLE_ACCOUNT):
             try:
                 self.accounts[_number(key)] = _accounts.decode(value)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 self.lost(f"account {_number(key)}: its record cannot be decoded")
         for name, value in self.rows(TABLE_ACCOUNT_NAME):
             number = _number(value)
@@ -495,5 +495,5 @@ def _is_meta(value: bytes) -> bool:
 def _address(tail: bytes) -> str:
     try:
         return _tails.decode(tail).forward_path.decode(errors="replace")
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return "(unknown)"

@@ -96,7 +96,7 @@ class ControlSocket:
             self._forget(client)
             try:
                 request = msgspec.json.decode(client.data, type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except (ValueError, RecursionError):  # all of msgspec's, octets that are no UTF-8, and a tower of brackets
                 client.answer(ok=False, error="a request is one JSON object on a line")
                 return
             self._handle(client, request)

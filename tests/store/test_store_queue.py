@@ -383,3 +383,33 @@ def test_a_queue_read_ends_where_the_blob_does(store: Store) -> None:
     assert queue.read(message.blob_id, 5, 100) == b""
     assert queue.read(1, 0, 100) is None
     assert file(store, new_mailbox(store)) == 1
+
+
+@pytest.mark.parametrize("octets", [b"", b"\xc1", b"\x9a", b"\x91" * 2000, b"text"])
+def test_a_record_that_cannot_be_decoded_is_damage_in_every_way_of_reading(tmp_path: Path, octets: bytes) -> None:
+    """Never an unexpected error: a damaged envelope, one whose text is no UTF-8, and a recipient cut short."""
+    from fastmta._store import TABLE_QUEUE
+    from fastmta.model.errors import StoreDamaged
+    from fastmta.store.mailstore import MailStore
+
+    store = MailStore.open(tmp_path / "store", sync=False)
+    raw = store.raw
+    queue_id = enqueue(raw, 1)
+    key = queue_id.to_bytes(8, "big")
+    row = raw.get(TABLE_QUEUE, key)
+    whole = raw.get(TABLE_QUEUE, key + bytes(4))
+    assert row is not None and whole is not None
+    unit = raw.new_unit()
+    unit.put(TABLE_QUEUE, key, row[:16] + octets)
+    unit.put(TABLE_QUEUE, key + bytes(4), octets[:20])
+    raw.commit_sync(unit)
+    for read in (
+        lambda: store.queue.message(queue_id),
+        lambda: store.queue.recipient(queue_id, 0),
+        lambda: store.queue.recipients(queue_id),
+        lambda: store.queue.load([(queue_id, 0)]),
+        store.queue.walk,
+    ):
+        with pytest.raises(StoreDamaged):
+            read()
+    store.close()

@@ -433,6 +433,31 @@ def test_the_control_socket_answers_ping_and_refuses_nonsense(start: Start) -> N
     assert status["queue"] == {"active": 3, "deferred": 0, "held": 0}
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\n",
+        b'{"do":"\xa9"}\n',
+        b'{"\xff":1}\n',
+        b"[" * 5000 + b"\n",
+        b"[1]\n",
+        b"\n",
+        b'{"do":["x"]}\n',
+        b"\0\n",
+    ],
+)
+def test_no_octets_at_the_control_socket_end_the_server(start: Start, raw: bytes) -> None:
+    server = start()
+    with socket.socket(socket.AF_UNIX) as sock:
+        directory = os.open(server.data, os.O_RDONLY)
+        sock.connect(f"/proc/self/fd/{directory}/control.sock")
+        os.close(directory)
+        sock.settimeout(15)
+        sock.sendall(raw)
+        assert b'"ok":false' in sock.recv(4096)
+    assert server.ask("ping")["ok"]
+
+
 def test_a_unix_socket_is_shared_by_all_workers(start: Start, tmp_path: Path) -> None:
     server = start(config(2, 'lmtp = ["unix:lmtp.sock"]'))
     path = server.status()["listeners"][0]["address"].removeprefix("unix:")
