@@ -204,6 +204,21 @@ cdef class Cursor:
             raise BadSyntax("Number expected")
         return <unsigned int>value
 
+    cpdef object modseq(self):
+        """A mod-sequence: a number of 63 bits, 0 included (RFC 7162 §7 mod-sequence-valzer)."""
+        cdef uint64_t value = 0
+        cdef Py_ssize_t begin = self.position
+        while self.position < self.size and CLASS[<uint8_t>self.text[self.position]] & DIGIT:
+            if self.position - begin >= 19:  # nineteen digits are below 2^64, so nothing overflows before the test
+                raise BadSyntax("Number too large")
+            value = value * 10 + <uint64_t>(self.text[self.position] - c'0')
+            self.position += 1
+        if self.position == begin:
+            raise BadSyntax("Number expected")
+        if value > 0x7FFFFFFFFFFFFFFF:
+            raise BadSyntax("Number too large")
+        return value
+
     cpdef bint at_set(self):
         """Whether a sequence set begins here: a digit or "*"."""
         cdef int c = self._peek()

@@ -265,8 +265,49 @@ cdef class UidMap:
                     array.extend_buffer(out, <char*>&uid, 1)
         return out
 
+    cpdef array.array absent(self, array.array ranges, uint32_t below):
+        """Of merged ranges (pairs of low, high), the uids under `below` that are not in the view, as pairs again."""
+        cdef array.array out = array.clone(U32, 0, False)
+        cdef Range* r = <Range*>ranges.data.as_voidptr
+        cdef uint32_t pair[2]
+        cdef uint32_t low, high, last
+        cdef Py_ssize_t i, run
+        for i in range(len(ranges) // 2):
+            low = r[i].low if r[i].low else 1
+            high = r[i].high if r[i].high < below else below - 1
+            run = self._run_of_uid(low)
+            if run < 0:
+                run = 0
+            while low <= high and below:
+                while run < self.used and self.runs[run].low + (self._length(run) - 1) < low:
+                    run += 1
+                if run == self.used or self.runs[run].low > high:
+                    pair[0] = low
+                    pair[1] = high
+                    array.extend_buffer(out, <char*>pair, 2)
+                    break
+                if self.runs[run].low > low:
+                    pair[0] = low
+                    pair[1] = self.runs[run].low - 1
+                    array.extend_buffer(out, <char*>pair, 2)
+                last = self.runs[run].low + (self._length(run) - 1)
+                if last == 0xFFFFFFFF:
+                    break
+                low = last + 1
+        return out
+
     def memory_bytes(self) -> int:
         return self.capacity * sizeof(Range)
+
+
+def pair_set(array.array pairs) -> bytes:
+    """Pairs of low, high as a set: b"3:5,9"."""
+    cdef list out = []
+    cdef uint32_t* u = <uint32_t*>pairs.data.as_voidptr
+    cdef Py_ssize_t i
+    for i in range(0, len(pairs) - 1, 2):
+        out.append(b"%d" % u[i] if u[i] == u[i + 1] else b"%d:%d" % (u[i], u[i + 1]))
+    return b",".join(out)
 
 
 def uid_set(array.array uids) -> bytes:

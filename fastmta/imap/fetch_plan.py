@@ -21,6 +21,7 @@ SIZE: Final = 8
 ENVELOPE: Final = 16
 BODY: Final = 32
 BODYSTRUCTURE: Final = 64
+MODSEQ: Final = 128
 WHOLE: Final = 256  # BODY[] of a message that is not too large for one chunk
 
 _BITS: Final = {
@@ -30,6 +31,7 @@ _BITS: Final = {
     b"RFC822.SIZE": SIZE,
     b"ENVELOPE": ENVELOPE,
     b"BODYSTRUCTURE": BODYSTRUCTURE,
+    b"MODSEQ": MODSEQ,
 }
 _MACROS: Final = {
     b"FAST": FLAGS | INTERNALDATE | SIZE,
@@ -56,11 +58,13 @@ WHOLE_MESSAGE: Final = (Section(b"BODY[]", b""),)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`marks_seen`: some section is not a .PEEK."""
+    """`marks_seen`: some section is not a .PEEK. `changed_since`: only messages with a higher modseq, -1: all."""
 
     items: int
     sections: tuple[Section, ...] = ()
     marks_seen: bool = False
+    changed_since: int = -1
+    vanished: bool = False
 
     @property
     def whole(self) -> bool:
@@ -109,8 +113,35 @@ def parse(cursor: Cursor, *, by_uid: bool) -> Plan:
             items |= bits
             if section is not None:
                 sections.append(section)
+    changed_since, vanished = -1, False
+    if cursor.try_sp():
+        changed_since, vanished = _modifiers(cursor)
+        if vanished and not by_uid:
+            raise BadSyntax("VANISHED is of UID FETCH")
+        items |= MODSEQ
     cursor.end()
-    return Plan(items, tuple(sections), marks_seen)
+    return Plan(items, tuple(sections), marks_seen, changed_since, vanished)
+
+
+def _modifiers(cursor: Cursor) -> tuple[int, bool]:
+    """CHANGEDSINCE and VANISHED (RFC 7162 §3.1.4, §3.2.6)."""
+    changed_since, vanished = -1, False
+    cursor.open()
+    while True:
+        name = cursor.atom()
+        if name == b"CHANGEDSINCE":
+            cursor.sp()
+            changed_since = cursor.modseq()
+        elif name == b"VANISHED":
+            vanished = True
+        else:
+            raise BadSyntax("Unknown FETCH modifier")
+        if cursor.try_close():
+            break
+        cursor.sp()
+    if changed_since < 0:
+        raise BadSyntax("VANISHED needs CHANGEDSINCE")
+    return changed_since, vanished
 
 
 _LEGACY: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import BadSyntax
@@ -10,8 +11,6 @@ from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.limits import IMAP_KEYWORD_BYTES, IMAP_KEYWORDS
 
 if TYPE_CHECKING:
-    from array import array
-
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
@@ -37,20 +36,27 @@ def parse_flags(names: list[bytes]) -> tuple[int, bytes]:
     return bits, b" ".join(keywords[key] for key in sorted(keywords))
 
 
-async def change_flags(session: Session, view: View, uids: array[int], mode: int, flags: int, keywords: bytes) -> None:
+async def change_flags(
+    session: Session, view: View, uids: array[int], mode: int, flags: int, keywords: bytes, unchanged_since: int = -1
+) -> array[int]:
     """Changes flags (mode 0 sets, 1 adds, 2 removes), a slice a unit; uids that are gone are passed over.
 
-    The view learns of it, so that the session does not hear of its own changes, and hears of others' to the same
-    messages. Refused, StorageFailure, MailboxGone.
+    Gives the uids that had changed after `unchanged_since` and were left alone. The view learns of the rest, so that
+    the session does not hear of its own changes, and hears of others' to the same messages. Refused, StorageFailure,
+    MailboxGone.
     """
+    modified = array("I")
     store = session.services.store
     await view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
         part = uids[begin : begin + SLICE]
         unit = store.raw.new_unit()
-        unit.flags(view.mailbox_id, part.tobytes(), mode, flags, keywords, -1)
+        unit.flags(view.mailbox_id, part.tobytes(), mode, flags, keywords, unchanged_since)
         await store.commit(unit)
-        view.own_change(unit.results[0][0], part)
+        modseq, left = unit.results[0]
+        view.own_change(modseq, part)
+        modified.frombytes(left)
+    return modified
 
 
 async def tell_changes(session: Session, view: View, told: array[int] | None = None) -> None:

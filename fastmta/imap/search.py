@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable
 from email.utils import parsedate
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap, _mime
@@ -36,7 +37,9 @@ _ADDRESSES: Final = range(2, 8)  # fields of an ENVELOPE that are address lists
 class Search:
     """One SEARCH over one view. BadSyntax where it names a message that is not there."""
 
-    def __init__(self, session: Session, view: View, key: Key) -> None:
+    def __init__(self, session: Session, view: View, key: Key, *, with_modseq: bool = False) -> None:
+        self.highest_modseq = 0  # of what was found, with_modseq
+        self._with_modseq = with_modseq
         self._session = session
         self._mailboxes = session.mailboxes
         self._view = view
@@ -90,7 +93,12 @@ class Search:
         """The numbers found, for a search that is short."""
         seqs, uids = self._view.uids.all()
         block = Block(self, seqs, uids)
-        return _imap.mask_select(block.bounds(self._key)[0], uids if by_uid else seqs)
+        return self._found(block, block.bounds(self._key)[0], by_uid)
+
+    def _found(self, block: Block, mask: bytes, by_uid: bool) -> array[int]:
+        if self._with_modseq:
+            self.highest_modseq = max(self.highest_modseq, *compress(block.modseqs(), mask), 0)
+        return _imap.mask_select(mask, block.uids if by_uid else block.seqs)
 
     async def run(self, *, by_uid: bool) -> array[int]:
         """The numbers found. SessionEnded where the peer leaves meanwhile."""
@@ -99,7 +107,7 @@ class Search:
         for begin in range(0, len(uids), self._block):
             block = Block(self, seqs[begin : begin + self._block], uids[begin : begin + self._block])
             mask = await self._decide(block)
-            out.extend(_imap.mask_select(mask, block.uids if by_uid else block.seqs))
+            out.extend(self._found(block, mask, by_uid))
             await self.pause()
         return out
 
@@ -204,6 +212,7 @@ class Block:
         self.columns: Any = search._mailboxes.columns(search._view.mailbox_id, uids)
         self.masks: dict[int, bytes] = {}
         self._keywords: list[frozenset[bytes]] | None = None
+        self._modseqs: array[int] | None = None
 
     def bounds(self, key: Key) -> tuple[bytes, bytes]:
         """(what must match, what may): the same mask twice for a key that is decided. Of messages that are here."""
@@ -247,6 +256,8 @@ class Block:
             return _imap.mask_between(columns.sizes, key.low, key.high)
         if isinstance(key, keys.Received):
             return _imap.mask_between(columns.days, key.low, key.high)
+        if isinstance(key, keys.Modseq):
+            return bytes(map(key.low.__le__, self.modseqs()))
         if isinstance(key, keys.Numbers):
             return _imap.mask_ranges(self.uids if key.by_uid else self.seqs, self._search._ranges[id(key)])
         if isinstance(key, keys.Recent):
@@ -256,6 +267,11 @@ class Block:
                 self._keywords = [frozenset(words.lower().split()) for words in columns.keywords]
             return _imap.mask_table(columns.words, bytes(key.name in words for words in self._keywords))
         return None
+
+    def modseqs(self) -> array[int]:
+        if self._modseqs is None:
+            self._modseqs = self._search._mailboxes.modseqs(self._view.mailbox_id, self.uids)
+        return self._modseqs
 
     def verdict(self, key: Key, at: int, known: dict[int, bool]) -> bool | None:
         """Whether a message matches; None where `known` and the masks don't say yet."""

@@ -47,6 +47,10 @@ class Size(Key, frozen=True, eq=False):
     high: int
 
 
+class Modseq(Key, frozen=True, eq=False):
+    low: int
+
+
 class Received(Key, frozen=True, eq=False):
     """Internal date, in days, both included."""
 
@@ -117,6 +121,7 @@ class Parser:
         self._charset = b"UTF-8"
         self._keys = 0
         self._known: dict[tuple[Any, ...], Key] = {}
+        self.asks_modseq = False  # some key is MODSEQ
 
     def parse(self) -> Key:
         """The whole program, up to the command's end. BadSyntax, BadCharset."""
@@ -204,7 +209,22 @@ class Parser:
             return Size(0, cursor.number() - 1)
         if name == b"UID":
             return Numbers(cursor.sequence_set(), True)
+        if name == b"MODSEQ":
+            return Modseq(self._modseq())
         return self._dated(name)
+
+    def _modseq(self) -> int:
+        """With the entry of one flag or without (RFC 7162 §3.1.5): a message has one modseq for all of them."""
+        cursor = self._cursor
+        if cursor.at(0x22):
+            if not cursor.string().lower().startswith(b"/flags/"):
+                raise BadSyntax("Unknown entry")
+            cursor.sp()
+            if cursor.atom() not in (b"ALL", b"PRIV", b"SHARED"):
+                raise BadSyntax("ALL, PRIV or SHARED expected")
+            cursor.sp()
+        self.asks_modseq = True
+        return cursor.modseq()
 
     def _once(self, key: Key) -> Key:
         """The same key for the same question, so that it is answered once."""

@@ -42,6 +42,14 @@ ANY: Final = State.NOT_AUTHENTICATED | State.AUTHENTICATED | State.SELECTED
 LOGGED_IN: Final = State.AUTHENTICATED | State.SELECTED
 
 
+class Feature(IntFlag):
+    """What a client has asked for, and is answered by for the rest of the session (RFC 5161, RFC 7162 §3.1)."""
+
+    NONE = 0
+    CONDSTORE = 1
+    QRESYNC = 2
+
+
 class Sync(Enum):
     """What a command tells at its end of the changes that others made."""
 
@@ -68,6 +76,7 @@ GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
 UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
 DAMAGED: Final = b"NO [SERVERBUG] Not all of this mailbox can be read, the administrator has been told"
 ASKED_FOR_CHANGES: Final = frozenset((b"OK NOOP completed", b"OK CHECK completed", b"OK IDLE completed"))
+EXPUNGED: Final = frozenset((b"OK EXPUNGE completed", b"OK UID EXPUNGE completed", b"OK MOVE completed"))
 SERVER_BUG: Final = b"NO [SERVERBUG] Internal error, the administrator has been told"
 
 
@@ -80,6 +89,7 @@ class Session:
         "address",
         "bad_commands",
         "commands",
+        "enabled",
         "failed_logins",
         "idle_tag",
         "loopback",
@@ -124,6 +134,7 @@ class Session:
         self.upload: Upload | None = None
         self.bad_commands = 0
         self.failed_logins = 0
+        self.enabled = Feature.NONE
         self.seat = services.limits.seat(service, peer_ip)
 
     # --- what a command may use ---
@@ -148,7 +159,23 @@ class Session:
     def select(self, view: View) -> None:
         self.view = view
         view.hold = self._hold
+        self._tell_features(view)
         self.state = State.SELECTED
+
+    def enable(self, features: Feature) -> None:
+        """From here on; a selected mailbox tells where its modseqs stand (RFC 7162 §3.1)."""
+        if features & Feature.QRESYNC:
+            features |= Feature.CONDSTORE
+        fresh = features & ~self.enabled
+        self.enabled |= features
+        if self.view is not None:
+            self._tell_features(self.view)
+            if fresh & Feature.CONDSTORE:
+                self.write(b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % self.view.modseq)
+
+    def _tell_features(self, view: View) -> None:
+        view.with_modseq = bool(self.enabled & Feature.CONDSTORE)
+        view.with_uid = bool(self.enabled & Feature.QRESYNC)
 
     async def _hold(self) -> bool:
         await self.wire.flush()
@@ -304,6 +331,8 @@ class Session:
             if text.startswith(b"OK") and self.view is not None and self.view.lost(self.named):
                 text = GONE
             self.named = None
+        if text in EXPUNGED and self.view is not None and self.enabled & Feature.CONDSTORE:
+            text = b"OK [HIGHESTMODSEQ %d]%b" % (self.view.modseq, text[2:])  # RFC 7162 §3.2.7
         self.write(b"%b %b\r\n" % (tag, text))
 
     def mailbox_gone(self) -> bytes:

@@ -57,6 +57,8 @@ class View:
         "recent",
         "uid_next",
         "uids",
+        "with_modseq",
+        "with_uid",
     )
 
     def __init__(self, box: Mailbox, *, read_only: bool) -> None:
@@ -72,6 +74,8 @@ class View:
         self.own: tuple[int, ...] = ()
         self.mixed: set[int] = set()
         self.hold: Hold = _no_wait  # hands over what was written and lets others work; False: the session has ended
+        self.with_modseq = False  # CONDSTORE: flags are told with their modseq
+        self.with_uid = False  # QRESYNC: FETCH with the uid, and VANISHED instead of EXPUNGE
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
     # --- \Recent (RFC 3501 §2.3.2) ---
@@ -159,9 +163,7 @@ class View:
             self.mixed.update(uids)  # somebody's change came in between, perhaps of one of these
         self._reckoned = modseq
 
-    def sync(
-        self, mailboxes: Mailboxes, write: Write, *, expunge: bool, with_uid: bool = False
-    ) -> Coroutine[Any, Any, None] | None:
+    def sync(self, mailboxes: Mailboxes, write: Write, *, expunge: bool) -> Coroutine[Any, Any, None] | None:
         """Tells what has changed since the last time. Gives a coroutine where new messages must be claimed first.
 
         Raises MailboxGone. Without `expunge` no number changes and no EXPUNGE is told (RFC 3501 §7.4.1).
@@ -285,14 +287,21 @@ class View:
         for row in changed:
             seq = self.uids.seq_of(row.uid)
             if seq:
+                uid = b"UID %d " % row.uid if self.with_uid else b""
                 text = self.flags_text(row.flags, row.keywords, row.uid)
-                write(b"* %d FETCH (FLAGS (%b))\r\n" % (seq, text))
+                modseq = b" MODSEQ (%d)" % row.modseq if self.with_modseq else b""
+                write(b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (seq, uid, text, modseq))
 
     def tell_gone(self, write: Write) -> None:
-        """EXPUNGE responses for what is gone; the numbers behind move up."""
+        """EXPUNGE or VANISHED responses for what is gone; the numbers behind move up."""
         if self.gone is not None:
+            vanished = array("I")
+            if self.with_uid:
+                vanished.extend(uid for uid in sorted(set(self.gone)) if self.uids.seq_of(uid))
             responses = self.uids.expunge(self.gone)
             self.gone = None
+            if vanished:
+                responses = b"* VANISHED %b\r\n" % _imap.uid_set(vanished)
             if responses:
                 write(responses)
 

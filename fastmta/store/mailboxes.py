@@ -18,6 +18,7 @@ from fastmta._store import (
     Blob,
     Unit,
     blob_read,
+    changed_uids,
     fetch_lines,
     mailbox_changes,
     mailbox_fields,
@@ -26,6 +27,7 @@ from fastmta._store import (
     mailbox_summary,
     mailbox_uids,
     message_columns,
+    message_modseqs,
     message_read,
     message_rows,
     usage_fields,
@@ -342,6 +344,17 @@ class Mailboxes:
         """As `changes`, but about `limit` of them, and the modseq up to which they are all; 0: there are no more."""
         rows, gone, until = mailbox_changes(self._raw, mailbox_id, since_modseq, limit)
         return list(starmap(MessageRow, rows)), gone, until
+
+    def changed_uids(
+        self, mailbox_id: int, since_modseq: int, limit: int, *, expunged: bool = False
+    ) -> "tuple[array[int], int]":
+        """The uids of messages changed, or `expunged`, after a modseq, in that order, about `limit` of them; and the
+        modseq up to which they are all, 0: there are no more."""
+        return changed_uids(self._raw, mailbox_id, int(expunged), since_modseq, limit)
+
+    def modseqs(self, mailbox_id: int, uids: "array[int]") -> "array[int]":
+        """The modseq of each of these messages; 0 for one that is gone."""
+        return message_modseqs(self._raw, mailbox_id, uids)
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""

@@ -79,6 +79,7 @@ class FakeMailboxes:
         rows = self._messages[box.id].values()
         box.exists = len(rows)
         box.unseen = sum(1 for row in rows if not row.flags & system_flags.SEEN)
+        box.size_bytes = sum(row.size for row in rows)
         box.deleted_count = sum(1 for row in rows if row.flags & system_flags.DELETED)
 
     def _changed(self, box: Any) -> None:
@@ -180,6 +181,8 @@ class FakeMailboxes:
                     parts.append(b"BODY " + _mime.body_of(row.structure))
                 if items & 64:
                     parts.append(b"BODYSTRUCTURE " + _mime.bodystructure_of(row.structure))
+                if items & 128:
+                    parts.append(b"MODSEQ (%d)" % row.modseq)
                 if items & 256:
                     if row.size > max_bytes:
                         break
@@ -202,6 +205,23 @@ class FakeMailboxes:
 
     def changes_page(self, mailbox_id: int, since_modseq: int, limit: int) -> Any:
         return (*self.changes(mailbox_id, since_modseq), 0)
+
+    def changed_uids(self, mailbox_id: int, since_modseq: int, limit: int, *, expunged: bool = False) -> Any:
+        pairs = self._expunged[mailbox_id] if expunged else [(r.modseq, r.uid) for r in self.rows(mailbox_id)]
+        pairs = sorted(pair for pair in pairs if pair[0] > since_modseq)
+        cut = pairs[limit - 1][0] if len(pairs) > limit else 0
+        if cut:
+            pairs = [pair for pair in pairs if pair[0] <= cut]
+        return array("I", [uid for _, uid in pairs]), cut
+
+    def forget_expunged(self, mailbox_id: int) -> None:
+        """As the store does when there are too many records of expunged messages."""
+        self._expunged[mailbox_id].clear()
+        self._boxes[mailbox_id].floor_modseq = self._boxes[mailbox_id].highest_modseq
+
+    def modseqs(self, mailbox_id: int, uids: Any) -> Any:
+        rows = self._messages[mailbox_id]
+        return array("Q", [rows[uid].modseq if uid in rows else 0 for uid in uids])
 
     def structure(self, mailbox_id: int, uid: int) -> Any:
         row = self._messages[mailbox_id].get(uid)
@@ -255,6 +275,7 @@ class FakeMailboxes:
             unseen=0,
             recent_uid=1,
             special_use=special_use,
+            size_bytes=0,
             deleted_count=0,
         )
         self._next_id += 1
@@ -331,9 +352,13 @@ class FakeMailboxes:
         if box is None:
             raise Refused("missing")
         touched = []
+        failed = array("I")
         for (uid,) in struct.iter_unpack("<I", uids):
             row = self._messages[mailbox_id].get(uid)
             if row is None:
+                continue
+            if 0 <= unchanged_since < row.modseq:
+                failed.append(uid)
                 continue
             named = {word.lower(): word for word in row.keywords.split()}
             given = {word.lower(): word for word in keywords.split()}
@@ -353,14 +378,13 @@ class FakeMailboxes:
             for row in touched:
                 row.modseq = box.highest_modseq
             self._changed(box)
-        return (box.highest_modseq if touched else 0), b""
+        return (box.highest_modseq if touched else 0), failed.tobytes()
 
     async def set_flags(
         self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes, unchanged_since: int = -1
     ) -> Any:
         await asyncio.sleep(0)
-        self.apply_flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)
-        return array("I")
+        return array("I", self.apply_flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)[1])
 
     async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
         await asyncio.sleep(0)

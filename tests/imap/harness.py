@@ -129,6 +129,9 @@ class World:
     def __init__(self, services: Any) -> None:
         self.services = services
         self.server = ImapServer(services)
+        self.account_id = 1
+        self.inbox = 0
+        self.random: Any = None
 
     @property
     def store(self) -> Any:
@@ -175,4 +178,6 @@ async def make_world(path: Path | None = None, **options: Any) -> World:
     services.authenticator.accounts["user@example.test"] = ("secret", account)
     services.notifier = MailboxNotifier(services.loop, store.mailboxes.modseq)
     store.raw.observer = lambda mailboxes, _hops: services.notifier.changed(mailboxes)
-    return World(services)
+    world = World(services)
+    world.account_id = account.id
+    return world

@@ -10,12 +10,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
+from fastmta import _imap
 from fastmta._imap import BadSyntax
-from fastmta.imap import fetch_plan
+from fastmta.imap import fetch_plan, resync
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
-from fastmta.imap.session import State
+from fastmta.imap.session import Feature, State
 from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_CHUNK_BYTES
@@ -40,6 +41,9 @@ def fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if chosen is None:
         raise BadSyntax("Message number out of range")
     session.named = chosen[1]
+    _enable(session, plan)
+    if plan.changed_since >= 0:
+        return _fetch_changed(session, plan, pairs, *chosen, by_uid=False)
     return _fetch(session, plan, *chosen, by_uid=False)
 
 
@@ -48,7 +52,33 @@ def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     pairs = cursor.sequence_set()
     cursor.sp()
     plan = fetch_plan.parse(cursor, by_uid=True)
-    return _fetch(session, plan, *session.selected.uids.by_uids(pairs), by_uid=True)
+    if plan.vanished and not session.enabled & Feature.QRESYNC:
+        raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.6
+    _enable(session, plan)
+    seqs, uids = session.selected.uids.by_uids(pairs)
+    if plan.changed_since >= 0:
+        return _fetch_changed(session, plan, pairs, seqs, uids, by_uid=True)
+    return _fetch(session, plan, seqs, uids, by_uid=True)
+
+
+def _enable(session: Session, plan: Plan) -> None:
+    if plan.items & fetch_plan.MODSEQ:
+        session.enable(Feature.CONDSTORE)
+
+
+async def _fetch_changed(
+    session: Session, plan: Plan, pairs: array[int], seqs: array[int], uids: array[int], *, by_uid: bool
+) -> bytes:
+    """Of the messages those that have changed; what has vanished comes before them (RFC 7162 §3.2.6)."""
+    view = session.selected
+    if plan.vanished:
+        # "*" is the highest uid there ever was: the last message may be among what has vanished.
+        await resync.tell_vanished(session, view, plan.changed_since, _imap.uid_ranges(pairs, 0xFFFFFFFF), None)
+    mask = await resync.changed_among(session, view, plan.changed_since, uids)
+    answer = _fetch(session, plan, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids), by_uid=by_uid)
+    if isinstance(answer, bytes) or answer is None:
+        return answer or b""
+    return await answer
 
 
 def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, by_uid: bool) -> Answer:
@@ -88,14 +118,14 @@ def _chunk_bytes(items: int) -> int:
 async def _rest(
     session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], done: bytes, start: int
 ) -> bytes:
-    """`_lines` behind the first chunk."""
+    """`write_lines` behind the first chunk."""
     if start:
         await session.wire.flush()
-    await _lines(session, view, plan, seqs, uids, start)
+    await write_lines(session, view, plan, seqs, uids, start)
     return b"" if session.state == State.LOGOUT else done
 
 
-async def _lines(
+async def write_lines(
     session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], start: int = 0, more: int = 0
 ) -> None:
     """What the store's loop writes, in chunks, each after the one before it has been handed over; `more` items too."""
@@ -183,7 +213,7 @@ async def _slice(
         if unseen:
             unseen = await _mark_seen(session, view, unseen)
     if plan.whole:
-        await _lines(session, view, plan, seqs, uids, more=fetch_plan.FLAGS if unseen else 0)
+        await write_lines(session, view, plan, seqs, uids, more=_told(view) if unseen else 0)
         return
     newly_seen = set(unseen)
     paused = True
@@ -191,7 +221,7 @@ async def _slice(
         row = rows.get(uid)
         if row is None:
             continue
-        items = plan.items | (fetch_plan.FLAGS if uid in newly_seen else 0)
+        items = plan.items | (_told(view) if uid in newly_seen else 0)
         if paused and items & fetch_plan.FLAGS:
             await tell_changes(session, view)
         paused = row.size > IMAP_CHUNK_BYTES  # it may be streamed
@@ -204,6 +234,12 @@ async def _slice(
             paused = True
         if session.state == State.LOGOUT:
             return
+
+
+def _told(view: View) -> int:
+    """What a message is told with that has become \\Seen (RFC 7162 §3.1.2)."""
+    uid = fetch_plan.UID if view.with_uid else 0
+    return fetch_plan.FLAGS | uid | (fetch_plan.MODSEQ if view.with_modseq else 0)
 
 
 async def _mark_seen(session: Session, view: View, unseen: array[int]) -> array[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import list_plan, mailbox_name
-from fastmta.imap.session import State
+from fastmta.imap.session import Feature, State
 from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE
 
 if TYPE_CHECKING:
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-STATUS_ITEMS: Final = frozenset({b"MESSAGES", b"RECENT", b"UIDNEXT", b"UIDVALIDITY", b"UNSEEN"})
+STATUS_FIELDS: Final = {
+    b"MESSAGES": "exists",
+    b"UIDNEXT": "uid_next",
+    b"UIDVALIDITY": "uid_validity",
+    b"UNSEEN": "unseen",
+    b"HIGHESTMODSEQ": "highest_modseq",
+    b"SIZE": "size_bytes",
+    b"DELETED": "deleted_count",
+}
+STATUS_ITEMS: Final = frozenset({*STATUS_FIELDS, b"RECENT"})
 XLIST_NAMES: Final = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}  # as its clients know them
 
 
@@ -175,6 +184,8 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
             break
         cursor.sp()
     cursor.end()
+    if b"HIGHESTMODSEQ" in items:
+        session.enable(Feature.CONDSTORE)
     name = mailbox_name.parse(raw_name)
     box = session.mailboxes.get(session.account_id, name)
     if box is None:
@@ -205,12 +216,4 @@ def _write_status(session: Session, name: str, box: Any, items: list[bytes], rec
 
 
 def _status_value(box: Any, item: bytes, recent: int) -> int:
-    if item == b"MESSAGES":
-        return int(box.exists)
-    if item == b"UIDNEXT":
-        return int(box.uid_next)
-    if item == b"UIDVALIDITY":
-        return int(box.uid_validity)
-    if item == b"UNSEEN":
-        return int(box.unseen)
-    return recent
+    return recent if item == b"RECENT" else int(getattr(box, STATUS_FIELDS[item]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset, Parser
-from fastmta.imap.session import State
+from fastmta.imap.session import Feature, State
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -29,19 +28,24 @@ def uid_search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 def _search(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
+    parser = Parser(cursor)
     try:
-        key = Parser(cursor).parse()
+        key = parser.parse()
     except BadCharset:
         return BAD_CHARSET
-    search = Search(session, session.selected, key)
+    search = Search(session, session.selected, key, with_modseq=parser.asks_modseq)
+    if parser.asks_modseq:
+        session.enable(Feature.CONDSTORE)
     if search.is_short:
-        return _answer(session, search.now(by_uid=by_uid), by_uid)
+        numbers = search.now(by_uid=by_uid)
+        session.write(b"* SEARCH%b%b\r\n" % (_imap.numbers_line(numbers), _modseq(search)))
+        return _done(by_uid)
     return _run(session, search, by_uid)
 
 
-def _answer(session: Session, numbers: array[int], by_uid: bool) -> bytes:
-    session.write(b"* SEARCH%b\r\n" % _imap.numbers_line(numbers))
-    return _done(by_uid)
+def _modseq(search: Search) -> bytes:
+    """RFC 7162 §3.1.5: where MODSEQ was asked for and something was found."""
+    return b" (MODSEQ %d)" % search.highest_modseq if search.highest_modseq else b""
 
 
 def _done(by_uid: bool) -> bytes:
@@ -57,5 +61,5 @@ async def _run(session: Session, search: Search, by_uid: bool) -> bytes:
             await session.wire.flush()
             if session.state == State.LOGOUT:
                 return b""
-    session.write(b"\r\n")
+    session.write(b"%b\r\n" % _modseq(search))
     return _done(by_uid)

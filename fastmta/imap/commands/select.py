@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
-from fastmta.imap import mailbox_name
-from fastmta.imap.session import State
+from fastmta._imap import BadSyntax
+from fastmta.imap import fetch_plan, mailbox_name
+from fastmta.imap.commands.fetch import write_lines
+from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
+from fastmta.imap.session import Feature, State
 from fastmta.imap.view import View
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
+_CHANGED: Final = fetch_plan.Plan(fetch_plan.UID | fetch_plan.FLAGS | fetch_plan.MODSEQ)
 NO_MAILBOX = b"NO [NONEXISTENT] Mailbox does not exist"
 
 
@@ -32,18 +36,61 @@ def examine(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
     cursor.sp()
     raw_name = cursor.astring()
+    features, resync = _parameters(cursor)
     cursor.end()
+    if resync is not None and not session.enabled & Feature.QRESYNC:
+        raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.5
     if session.view is not None:
         session.unselect()  # whatever comes of it: a SELECT that fails leaves no mailbox selected
         session.write(b"* OK [CLOSED] Previous mailbox is closed\r\n")
+    session.enable(features)
     box = session.mailboxes.get(session.account_id, mailbox_name.parse(raw_name))
     if box is None:
         return NO_MAILBOX
     # Subscribed before anything is read, so no change falls in between.
     session.services.notifier.subscribe(box.id, session)
+    answer: bytes | Awaitable[bytes]
     if not read_only and box.recent_uid < box.uid_next:
-        return _claim_and_open(session, box)
-    return _open(session, box, box.recent_uid, read_only)
+        answer = _claim_and_open(session, box)
+    else:
+        answer = _open(session, box, box.recent_uid, read_only)
+    if resync is not None and resync.uid_validity == box.uid_validity:
+        return _resynced(session, answer, resync)
+    return answer
+
+
+def _parameters(cursor: Cursor) -> tuple[Feature, Resync | None]:
+    """CONDSTORE and QRESYNC (RFC 7162 §3.1.8, §3.2.5)."""
+    features, resync = Feature.NONE, None
+    if not cursor.try_sp():
+        return features, resync
+    cursor.open()
+    while True:
+        name = cursor.atom()
+        if name == b"CONDSTORE":
+            features |= Feature.CONDSTORE
+        elif name == b"QRESYNC":
+            cursor.sp()
+            resync = parse_resync(cursor)
+        else:
+            raise BadSyntax("Unknown parameter")
+        if cursor.try_close():
+            return features, resync
+        cursor.sp()
+
+
+async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: Resync) -> bytes:
+    """Behind SELECT's responses, what has become of the mailbox since the client left it."""
+    text = answer if isinstance(answer, bytes) else await answer
+    view = session.view
+    if view is None:
+        return text
+    pairs = resync.known or EVERY_UID
+    await tell_vanished(session, view, resync.modseq, _imap.uid_ranges(pairs, view.uid_next), resync)
+    seqs, uids = view.uids.by_uids(pairs)
+    mask = await changed_among(session, view, resync.modseq, uids)
+    await write_lines(session, view, _CHANGED, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids))
+    return b"" if session.state == State.LOGOUT else text
 
 
 async def _claim_and_open(session: Session, box: Any) -> bytes:
@@ -122,7 +169,7 @@ def _opened(session: Session, view: View, box: Any, recent_from: int, read_only:
         session.write(b"* OK [UNSEEN %d] First unseen\r\n" % (unseen + 1))
     session.write(
         b"* OK [UIDVALIDITY %d] UIDs valid\r\n* OK [UIDNEXT %d] Predicted next UID\r\n"
-        % (box.uid_validity, view.uid_next)
+        b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % (box.uid_validity, view.uid_next, view.modseq)
     )
     return b"OK [READ-ONLY] EXAMINE completed" if read_only else b"OK [READ-WRITE] SELECT completed"
 

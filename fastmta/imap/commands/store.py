@@ -1,22 +1,27 @@
-"""STORE and UID STORE (RFC 3501 §6.4.6)."""
+"""STORE and UID STORE (RFC 3501 §6.4.6), conditional ones too (RFC 7162 §3.1.3)."""
 
 from __future__ import annotations
 
 from array import array
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan
 from fastmta.imap.commands.expunge import READ_ONLY
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
-from fastmta.imap.session import GONE
+from fastmta.imap.session import GONE, Feature
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+    from fastmta.imap.view import View
 
+WITHOUT: Final = 2  # of mask_combine
 MODES: Final = {
     b"FLAGS": (0, False),
     b"FLAGS.SILENT": (0, True),
@@ -35,10 +40,24 @@ def uid_store(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     return _store(session, cursor, by_uid=True)
 
 
+class Change(msgspec.Struct, frozen=True):
+    """What a STORE asks for. `unchanged_since`: -1 where it is unconditional."""
+
+    mode: int
+    silent: bool
+    flags: int
+    keywords: bytes
+    unchanged_since: int
+
+
 def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     cursor.sp()
     pairs = cursor.sequence_set()
     cursor.sp()
+    unchanged_since = -1
+    if cursor.try_open():
+        unchanged_since = _modifiers(cursor)
+        cursor.sp()
     item = cursor.raw_atom().upper()
     if item not in MODES:
         raise BadSyntax("FLAGS, +FLAGS or -FLAGS expected")
@@ -51,13 +70,24 @@ def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     chosen = view.uids.by_uids(pairs) if by_uid else view.uids.by_seqs(pairs)
     if chosen is None:
         raise BadSyntax("Message number out of range")
+    if unchanged_since >= 0:
+        session.enable(Feature.CONDSTORE)
     if view.read_only:
         return READ_ONLY
     seqs, uids = chosen
-    done = b"OK UID STORE completed" if by_uid else b"OK STORE completed"
     if not uids:
-        return done
-    return _run(session, seqs, uids, mode, flags, keywords, silent, by_uid, done)
+        return b"OK UID STORE completed" if by_uid else b"OK STORE completed"
+    return _run(session, seqs, uids, Change(mode, silent, flags, keywords, unchanged_since), by_uid)
+
+
+def _modifiers(cursor: Cursor) -> int:
+    """UNCHANGEDSINCE (RFC 7162 §3.1.3), the only one there is."""
+    if cursor.atom() != b"UNCHANGEDSINCE":
+        raise BadSyntax("Unknown STORE modifier")
+    cursor.sp()
+    modseq = cursor.modseq()
+    cursor.close()
+    return modseq
 
 
 def _bare_flags(cursor: Cursor) -> list[bytes]:
@@ -68,46 +98,56 @@ def _bare_flags(cursor: Cursor) -> list[bytes]:
     return names
 
 
-async def _run(
-    session: Session,
-    seqs: array[int],
-    uids: array[int],
-    mode: int,
-    flags: int,
-    keywords: bytes,
-    silent: bool,
-    by_uid: bool,
-    done: bytes,
-) -> bytes:
+async def _run(session: Session, seqs: array[int], uids: array[int], change: Change, by_uid: bool) -> bytes:
     """Others' flags are told after the change, never before: what a client has asked for must not seem undone."""
     view = session.selected
-    await change_flags(session, view, uids, mode, flags, keywords)
+    done = b"OK UID STORE completed" if by_uid else b"OK STORE completed"
+    modified = await change_flags(
+        session, view, uids, change.mode, change.flags, change.keywords, change.unchanged_since
+    )
     if session.view is not view:
         return b""
-    if keywords and mode != 2:
-        view.learn_keywords(set(keywords.split()), session.write)
-    if not silent:
+    if change.keywords and change.mode != 2:
+        view.learn_keywords(set(change.keywords.split()), session.write)
+    failed = b""
+    if modified:
+        mask = _imap.mask_members(uids, array("I", sorted(modified)))
+        failed = _imap.uid_set(_imap.mask_select(mask, uids if by_uid else seqs))
+        rest = _imap.mask_combine(b"\1" * len(uids), mask, WITHOUT)
+        seqs, uids = _imap.mask_select(rest, seqs), _imap.mask_select(rest, uids)
+    if not change.silent:
         await tell_changes(session, view, uids)
         lost = 0 if by_uid else view.lost(uids)
         if lost:  # RFC 2180 §4.2.2: nothing done is no success; what is left is done and told
             done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(uids) else GONE
-        items = fetch_plan.FLAGS | (fetch_plan.UID if by_uid else 0)
-        for begin, end, recent_from in view.recent_segments(uids):
-            position = 0
-            while position < end - begin:
-                data, position = session.mailboxes.fetch(
-                    view.mailbox_id,
-                    seqs[begin:end],
-                    uids[begin:end],
-                    items,
-                    position,
-                    IMAP_CHUNK_BYTES,
-                    recent_from=recent_from,
-                )
-                session.write(data)
-                if session.wire.written() >= IMAP_CHUNK_BYTES:
-                    await session.wire.flush()
-                    if session.view is not view:
-                        return b""
+        if not await _tell(session, view, seqs, uids, fetch_plan.FLAGS, by_uid):
+            return b""
+    elif view.with_modseq and not await _tell(session, view, seqs, uids, 0, by_uid):
+        return b""
+    return b"OK [MODIFIED %b] Conditional STORE: the rest is done" % failed if failed else done
+
+
+async def _tell(session: Session, view: View, seqs: array[int], uids: array[int], items: int, by_uid: bool) -> bool:
+    """What the messages are now; with CONDSTORE their modseqs, even where STORE was .SILENT (RFC 7162 §3.1.3)."""
+    items |= fetch_plan.UID if by_uid or view.with_uid else 0
+    items |= fetch_plan.MODSEQ if view.with_modseq else 0
+    for begin, end, recent_from in view.recent_segments(uids):
+        position = 0
+        while position < end - begin:
+            data, position = session.mailboxes.fetch(
+                view.mailbox_id,
+                seqs[begin:end],
+                uids[begin:end],
+                items,
+                position,
+                IMAP_CHUNK_BYTES,
+                recent_from=recent_from,
+            )
+            session.write(data)
+            if session.wire.written() >= IMAP_CHUNK_BYTES:
+                await session.wire.flush()
+                if session.view is not view:
+                    return False
+                if items & fetch_plan.FLAGS:
                     await tell_changes(session, view)
-    return done
+    return True
