@@ -24,12 +24,23 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class StoreFigures:
     """What is read from the store for one answer; None stands for what it could not say."""
 
-    __slots__ = ("oldest_age_s", "queue", "store")
+    __slots__ = ("host", "oldest_age_s", "queue", "store")
 
-    def __init__(self, queue: dict[str, int], oldest_age_s: float, store: dict[str, float]) -> None:
+    def __init__(
+        self, queue: dict[str, int], oldest_age_s: float, store: dict[str, float], host: dict[str, float] | None = None
+    ) -> None:
+        self.host = host or {}  # name -> figure of HOST
         self.queue = queue  # state -> messages
         self.oldest_age_s = oldest_age_s
         self.store = store  # name -> figure, exported as fastmta_store_<name>
+
+
+HOST: Final = {
+    "disk_free_bytes": "What is free for mail on the disk of data_directory",
+    "disk_size_bytes": "The size of that disk",
+    "disk_reserve_bytes": "queue_minfree: below it new mail is put off",
+    "tls_certificate_expiry_timestamp_seconds": "When tls.cert_file ends to be valid",
+}
 
 
 class Collector:
@@ -49,7 +60,7 @@ class Collector:
             )
             metric = kind(family.name, family.documentation, labels=family.labels)
             for values, index in family.places.items():
-                metric.add_metric(values, totals[index])
+                metric.add_metric(values, totals[index] / family.scale if family.scale > 1 else totals[index])
             yield metric
         for histogram in METRICS.histograms:
             cumulative = 0
@@ -104,6 +115,10 @@ def _of_store(figures: StoreFigures) -> Iterator[Metric]:
     for state, count in figures.queue.items():
         queue.add_metric([state], count)
     yield queue
-    yield _gauge("fastmta_queue_age_seconds", "Age of the oldest undelivered recipient", figures.oldest_age_s)
+    yield _gauge(
+        "fastmta_queue_age_seconds", "Age of the oldest undelivered recipient that is not held", figures.oldest_age_s
+    )
+    for name, value in figures.host.items():
+        yield _gauge(f"fastmta_{name}", HOST[name], value)
     for name, value in figures.store.items():
         yield _gauge(f"fastmta_store_{name}", f"The store: {name.replace('_', ' ')}", value)

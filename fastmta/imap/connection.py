@@ -416,6 +416,7 @@ class ImapConnection(asyncio.Protocol):
 
     def _failed(self, error: Exception) -> None:
         services = self.server.services
+        services.cells[METRICS.internal_errors_total[self.service]] += 1
         services.log.exception("imap.failed", error, account=self.session.address)
         self.write(b"* BYE " + SERVER_BUG[3:] + b"\r\n")
         self.session.log_out()

@@ -274,6 +274,7 @@ class Pop3Connection(asyncio.Protocol):
                 self._draw()
             self._process()
         except Exception as error:  # the one place where a fault of ours ends one connection and no more
+            self._server.services.cells[METRICS.internal_errors_total[self._service]] += 1
             self._server.services.log.exception("pop3.failed", error, session=self._id)
             self.close(b"-ERR [SYS/TEMP] Internal error\r\n")
 

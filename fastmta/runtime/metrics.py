@@ -102,11 +102,18 @@ TLS_SERVICES: Final = (*SERVICES[:-1], "delivery")
 class Family:
     """One metric name with its label values, each combination at a fixed cell. `counter` is false for a gauge."""
 
-    __slots__ = ("counter", "documentation", "labels", "name", "places", "values")
+    __slots__ = ("counter", "documentation", "labels", "name", "places", "scale", "values")
 
     def __init__(
-        self, name: str, documentation: str, labels: dict[str, tuple[str, ...]], counter: bool, first: int
+        self,
+        name: str,
+        documentation: str,
+        labels: dict[str, tuple[str, ...]],
+        counter: bool,
+        first: int,
+        scale: int = 1,
     ) -> None:
+        self.scale = scale  # units of a cell in one of what is exported
         self.name = name
         self.documentation = documentation
         self.labels = tuple(labels)
@@ -198,6 +205,12 @@ class Metrics:
         )
         self.store_reopened_total = self._single("store_reopened_total", "Times the store was opened anew in place")
         self.log_dropped_total = self._single("log_dropped_total", "Log lines that standard error did not take")
+        self.process_cpu = self._single("process_cpu_seconds_total", "Processor time of all workers", scale=1_000_000)
+        self.process_memory = self._single("process_resident_memory_bytes", "Memory of all workers", gauge=True)
+        self.process_descriptors = self._single("process_open_fds", "Descriptors of all workers", gauge=True)
+        self.process_descriptors_limit = self._single(
+            "process_max_fds", "Descriptors that all workers together may have", gauge=True
+        )
         self.delivery_seconds = self._histogram(
             "delivery_seconds",
             "From acceptance to final delivery",
@@ -217,14 +230,16 @@ class Metrics:
         self.layout: int = zlib.crc32(repr((places, shapes)).encode())
         """A number that differs where a program of another version would put a cell elsewhere."""
 
-    def _family(self, name: str, documentation: str, *, gauge: bool = False, **labels: tuple[str, ...]) -> Family:
-        family = Family(f"fastmta_{name}", documentation, labels, not gauge, self._next)
+    def _family(
+        self, name: str, documentation: str, *, gauge: bool = False, scale: int = 1, **labels: tuple[str, ...]
+    ) -> Family:
+        family = Family(f"fastmta_{name}", documentation, labels, not gauge, self._next, scale)
         self._next += len(family.places)
         self.families.append(family)
         return family
 
-    def _single(self, name: str, documentation: str) -> int:
-        return self._family(name, documentation).places[()]
+    def _single(self, name: str, documentation: str, *, gauge: bool = False, scale: int = 1) -> int:
+        return self._family(name, documentation, gauge=gauge, scale=scale).places[()]
 
     def _histogram(self, name: str, documentation: str, bounds: tuple[int, ...], scale: int) -> Histogram:
         histogram = Histogram(f"fastmta_{name}", documentation, bounds, scale, self._next)

@@ -5,13 +5,16 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
 
 
 class Tasks:
     """The tasks of one owner. A failure that nobody expected is logged with its traceback and goes no further."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, cells: Cells | None = None) -> None:
+        """Failures are counted in `cells`, where there are any."""
         self._log = log
+        self._cells = cells
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -26,6 +29,8 @@ class Tasks:
         if not task.cancelled():
             error = task.exception()
             if error is not None:
+                if self._cells is not None:
+                    self._cells[METRICS.internal_errors_total["worker"]] += 1
                 self._log.exception("task.failed", error, task=task.get_name())
 
     async def close(self) -> None:

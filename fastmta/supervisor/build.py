@@ -28,6 +28,7 @@ from fastmta.runtime.board import Board
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.metrics import METRICS
+from fastmta.runtime.process import ProcessFigures
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
 from fastmta.smtp.server import SmtpServer
@@ -80,6 +81,7 @@ class MailServer:
         self._closed = ClosedAccounts(
             self._store, place.loop, lambda: [*self._imap.logged_in(), *self._pop3.logged_in()]
         )
+        self._process = ProcessFigures(place.cells)
         self._delivering = False
         self._loaded = False  # what the start can do without
         self._reopened = place.cells[METRICS.store_reopened_total]  # by processes that had this range before
@@ -142,7 +144,7 @@ class MailServer:
             slot=place.slot,
             slots=place.slots,
             loop=place.loop,
-            tasks=Tasks(place.log),
+            tasks=Tasks(place.log, place.cells),
             sweep=Sweep(place.loop),
             turns=Turns(place.loop),
             storage_ok=self._storage_ok,
@@ -197,7 +199,7 @@ class MailServer:
         return "the store failed to commit" if self._store.raw.failed else ""
 
     def _oldest_age_s(self) -> float:
-        oldest = self._store.queue.oldest_ms()
+        oldest = self._store.queue.oldest_waiting_ms()
         return 0.0 if oldest is None else max(0.0, self._services.clock.now() - oldest / 1000)
 
     def _figures(self) -> "StoreFigures | None":
@@ -212,7 +214,20 @@ class MailServer:
         if self._store.raw.failed:
             return None
         stats = {name: float(value) for name, value in self._stats().items()}
-        return StoreFigures(self._store.queue.counts(), self._oldest_age_s(), stats)
+        return StoreFigures(self._store.queue.counts(), self._oldest_age_s(), stats, self._host_figures())
+
+    def _host_figures(self) -> dict[str, float]:
+        out: dict[str, float] = {"disk_reserve_bytes": self._watch.minfree_bytes}
+        try:
+            disk = os.statvfs(self._services.config.data_directory)
+            out["disk_free_bytes"] = disk.f_bavail * disk.f_frsize
+            out["disk_size_bytes"] = disk.f_blocks * disk.f_frsize
+        except OSError:
+            pass  # /readyz has that
+        expires_at = self._services.contexts.expires_at()
+        if expires_at is not None:
+            out["tls_certificate_expiry_timestamp_seconds"] = expires_at
+        return out
 
     def _stats(self) -> dict[str, int | float]:
         return {name: value for name, value in self._store.raw.stats().items() if isinstance(value, int | float)}
@@ -298,7 +313,9 @@ class MailServer:
         if not self._loaded:  # on a thread of its own, so that neither the start nor the first reader waits
             self._loaded = True
             self._place.loop.run_in_executor(None, importlib.import_module, "fastmta.admin.collector")
+            self._place.loop.run_in_executor(None, importlib.import_module, "cryptography.x509")
         self._watch.look()
+        self._process.look()
         self._pickup.tick()
         self._closed.look()
 

@@ -43,6 +43,7 @@ class StorageWatch:
     def configure(self, queue_minfree: int, message_size_limit: int) -> None:
         """Takes over changed settings; 0 lets us choose by the size of the disk and of a message."""
         self._minfree = queue_minfree
+        self.minfree_bytes = queue_minfree  # as it is worked out, from the first look on
         self._message_size_limit = message_size_limit
         self.look()
 
@@ -59,7 +60,7 @@ class StorageWatch:
             return
         total = disk.f_blocks * disk.f_frsize
         on_disk = disk.f_bavail * disk.f_frsize
-        wanted = self._minfree or int(
+        wanted = self.minfree_bytes = self._minfree or int(
             min(max(MESSAGE_SHARE * self._message_size_limit, DISK_SHARE * total), TINY_SHARE * total)
         )
         self._set_reserve(wanted)

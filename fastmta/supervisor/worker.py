@@ -341,6 +341,7 @@ class WorkerLife:
             try:
                 self._program.tick()
             except Exception as error:
+                self._cells[METRICS.internal_errors_total["worker"]] += 1
                 self._log.exception("worker.tick_failed", error)
             if self._program.failure and not self._leave.is_set():
                 self._board[Board.STORE_FAILED] = 1

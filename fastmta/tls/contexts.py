@@ -13,6 +13,7 @@ from fastmta.model.errors import ConfigError
 from fastmta.tls.problems import authorities_problem, file_problem
 
 # Postfix's smtp_tls_security_level. dane and dane-only need DNSSEC, fingerprint a table of its own.
+CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
 LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -33,11 +34,13 @@ class TlsSettings(Protocol):
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
-    __slots__ = ("_clients", "_https", "_server", "_settings")
+    __slots__ = ("_certificate", "_clients", "_expires_at", "_https", "_server", "_settings")
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         self._server: ssl.SSLContext | None = None
+        self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
+        self._expires_at: float | None = None
         self._clients: dict[str, ssl.SSLContext] = {}
         self._https: ssl.SSLContext | None = None
 
@@ -45,7 +48,22 @@ class Contexts:
         """The context of every listener, or None where no certificate is configured: then STARTTLS is not offered."""
         if self._server is None and self._settings.cert_file:
             self._server = server_context(self._settings)
+            self._certificate = _certificate(self._settings)
         return self._server
+
+    def expires_at(self) -> float | None:
+        """When the certificate that is served now ends to be valid, in seconds of the epoch; None: there is none.
+
+        The first call parses it, and imports what that needs.
+        """
+        if self._expires_at is None and self._certificate:
+            from cryptography import x509
+
+            try:
+                self._expires_at = x509.load_pem_x509_certificate(self._certificate).not_valid_after_utc.timestamp()
+            except ValueError:
+                self._certificate = b""
+        return self._expires_at
 
     def client_context(self, level: str) -> ssl.SSLContext | None:
         """The context for a destination's security level; None for "none". ValueError for an unknown level."""
@@ -82,6 +100,8 @@ class Contexts:
         self._clients = clients
         self._https = None
         self._settings = wanted
+        self._certificate = _certificate(wanted) if fresh is not None else b""
+        self._expires_at = None
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -137,6 +157,15 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
         context.load_cert_chain(settings.cert_file, settings.key_file or None, password=_no_password)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(file_problem(settings.cert_file, settings.key_file, error)) from error
+
+
+def _certificate(settings: TlsSettings) -> bytes:
+    """The first certificate of the file, which is the server's own."""
+    try:
+        with open(settings.cert_file, "rb") as file:
+            return file.read(CERTIFICATE_BYTES)
+    except OSError:
+        return b""
 
 
 def _no_password() -> bytes:

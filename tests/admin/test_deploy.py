@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmta.admin.collector import Collector, StoreFigures
+from fastmta.admin.collector import HOST, Collector, StoreFigures
 from fastmta.runtime.board import Board
 from fastmta.runtime.metrics import SharedCells
 from fastmta.store import MailStore
@@ -23,7 +23,7 @@ def exposition(store: dict[str, float]) -> str:
     """What GET /metrics answers, where the store says so much."""
     shared = SharedCells.create(2)
     shared.range(0)[Board.RANGES_USED] = 2
-    return Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, store)).text().decode()
+    return Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, store, dict.fromkeys(HOST, 1.0))).text().decode()
 
 
 def exported() -> set[str]:
@@ -58,6 +58,17 @@ def test_the_unit_waits_for_readiness_and_reloads_by_hup() -> None:
 @needs_promtool
 def test_promtool_accepts_the_alert_rules() -> None:
     subprocess.run(["promtool", "check", "rules", DEPLOY / "prometheus/alerts.yml"], check=True, capture_output=True)
+
+
+@needs_promtool
+def test_every_alert_fires_when_it_should_and_is_silent_when_it_should() -> None:
+    """deploy/prometheus/alerts_test.yml has both for each of them."""
+    rules, tests = (DEPLOY / "prometheus" / name for name in ("alerts.yml", "alerts_test.yml"))
+    done = subprocess.run(["promtool", "test", "rules", tests], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tested = re.findall(r"alertname: (\w+)", tests.read_text())
+    for name in re.findall(r"alert: (\w+)", rules.read_text()):
+        assert tested.count(name) >= 2, f"{name} has no test of both"
 
 
 @needs_promtool

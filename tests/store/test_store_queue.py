@@ -21,6 +21,7 @@ from fastmta.queue.moves import LEGAL
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import MailStore, Outcome, Selection
 from fastmta.store.check import check_store
+from fastmta.store.queue import WAITING_LOOKED
 from tests.store.composing import HOP, NOW_MS, STRUCTURE, blob_of, enqueue, envelope, file, move, new_mailbox, run, tail
 
 LIVE = (1, 2, 3)
@@ -372,6 +373,28 @@ async def test_the_oldest_is_found_in_every_state(mail: MailStore) -> None:
     assert mail.queue.oldest_ms() == NOW_MS
     await add(mail, b"s@x", recipient(b"a@x", 3), at=NOW_MS - 50)
     assert mail.queue.oldest_ms() == NOW_MS - 50
+
+
+async def test_the_oldest_that_waits_is_not_one_that_is_held(mail: MailStore) -> None:
+    assert mail.queue.oldest_waiting_ms() is None
+    await add(mail, b"s@x", recipient(b"a@x", 3), at=NOW_MS - 50)
+    assert mail.queue.oldest_waiting_ms() is None
+    deferred = await add(mail, b"s@x", recipient(b"a@x", 2), at=NOW_MS - 40)
+    assert mail.queue.oldest_waiting_ms() == NOW_MS - 40
+    await mail.queue.hold(deferred)
+    await add(mail, b"s@x", recipient(b"a@x"), at=NOW_MS)
+    assert mail.queue.oldest_waiting_ms() == NOW_MS
+    await mail.queue.release(deferred)
+    assert mail.queue.oldest_waiting_ms() == NOW_MS - 40
+
+
+@pytest.mark.parametrize("held", [WAITING_LOOKED - 1, WAITING_LOOKED + 1])
+async def test_the_oldest_that_waits_is_sought_behind_a_bounded_number_of_held_ones(mail: MailStore, held: int) -> None:
+    tails = [recipient(b"a@x", 3) for _ in range(held)]
+    await add(mail, b"s@x", *tails, at=NOW_MS - 100)
+    hop, lane, _, _, tail = recipient(b"a@x", 2)
+    await add(mail, b"s@x", (hop, lane, 2, NOW_MS + 1000, tail), at=NOW_MS - 50)
+    assert mail.queue.oldest_waiting_ms() == NOW_MS - (50 if held < WAITING_LOOKED else 100)
 
 
 def test_a_queue_read_ends_where_the_blob_does(store: Store) -> None:
