@@ -106,6 +106,12 @@ cdef class CommandParser:
         self.state = S_LINE
         self.behind_stream = False
 
+    cpdef bytes take_rest(self):
+        """What was fed and is not read yet: it is the caller's again."""
+        cdef bytes rest = b"" if self.pending is None else self.pending[self.position:]
+        self.pending = None
+        return rest
+
     cpdef forget(self):
         """Drops the reference to the last command's bytes, so that an idle session holds none."""
         self.command = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from fastmta import _imap
 from fastmta.imap.commands import COMMANDS, append
 from fastmta.imap.commands.capability import capabilities
+from fastmta.imap.compression import BadStream, Compression
 from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
@@ -58,6 +59,7 @@ class ImapConnection(asyncio.Protocol):
         "_busy",
         "_changed",
         "_closing",
+        "_compression",
         "_farewell",
         "_lost",
         "_out",
@@ -85,6 +87,7 @@ class ImapConnection(asyncio.Protocol):
             IMAP_LOGIN_COMMAND_BYTES, IMAP_LOGIN_LITERAL_BYTES, IMAP_LOGIN_SKIP_BYTES, LINE_SKIP_BYTES
         )
         self._parser.id_bytes = IMAP_ID_BYTES
+        self._compression: Compression | None = None
         self._out: list[bytes] | None = None
         self._out_bytes = 0
         self._busy = False  # a command waits: nothing further is parsed
@@ -147,7 +150,10 @@ class ImapConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        self._parser.feed(bytes(data))
+        if self._compression is not None:
+            self._compression.feed(bytes(data))
+        else:
+            self._parser.feed(bytes(data))
         if self._busy or self._paused or self._share.waiting:
             self._stop_reading()
         elif self._share.enter(self._turn_came):
@@ -171,6 +177,7 @@ class ImapConnection(asyncio.Protocol):
             self._timer = None
         self._release_writer()
         self._share.leave()
+        self._compression = None
         self._out = None
         self._out_bytes = 0
         if self.session is not None:
@@ -201,12 +208,15 @@ class ImapConnection(asyncio.Protocol):
         return self._out_bytes
 
     async def flush(self) -> None:
-        self._hand_over()
-        if self._paused and not self._closing:
-            self._resumed = self.server.services.loop.create_future()
-            await self._resumed
-            self._resumed = None
-        await self.pause()
+        while True:
+            self._hand_over()
+            if self._paused and not self._closing:
+                self._resumed = self.server.services.loop.create_future()
+                await self._resumed
+                self._resumed = None
+            await self.pause()
+            if self._compression is None or not self._compression.pending or self._closing:
+                return
 
     def turn_is_over(self) -> bool:
         return bool(self._share.over())
@@ -252,6 +262,15 @@ class ImapConnection(asyncio.Protocol):
         self._out = None
         self._out_bytes = 0
         self._transport.abort()
+
+    @property
+    def compressed(self) -> bool:
+        return self._compression is not None
+
+    def compress(self) -> None:
+        self._hand_over()
+        self._compression = Compression()
+        self._compression.feed(self._parser.take_rest())  # what is pipelined is compressed already
 
     def start_tls(self) -> None:
         self._parser.clear()  # whatever came behind STARTTLS in plain text is dropped (RFC 3501 §11.1)
@@ -308,10 +327,11 @@ class ImapConnection(asyncio.Protocol):
                 if self._paused:
                     break
                 event = self._parser.next()
-                if event == _imap.NEED_MORE:
+                if event != _imap.NEED_MORE:
+                    self._event(event)
+                elif not self._inflate():
                     break
-                self._event(event)
-                if self._share.over() and not self._busy and not self._parser.empty:
+                if self._share.over() and not self._busy and self._has_input:
                     self._share.later(self._turn_came)
                     break
         except SessionEnded:
@@ -327,6 +347,24 @@ class ImapConnection(asyncio.Protocol):
         elif not self._reading and not self._closing:
             self._reading = True
             self._transport.resume_reading()
+
+    @property
+    def _has_input(self) -> bool:
+        return not self._parser.empty or (self._compression is not None and self._compression.has_input)
+
+    def _inflate(self) -> bool:
+        """The next piece of a compressed stream, if there is one, for a parser that has read all before it."""
+        if self._compression is None or not self._compression.has_input:
+            return False
+        try:
+            piece = self._compression.inflate()
+        except BadStream as error:
+            self.server.services.log.debug("imap.bad_stream", error=error)
+            self.bye(b"What came is not compressed as it should be")
+            return False
+        if piece:
+            self._parser.feed(piece)
+        return True
 
     def _event(self, event: int) -> None:
         parser, session = self._parser, self.session
@@ -436,8 +474,17 @@ class ImapConnection(asyncio.Protocol):
         if out is not None and self._transport is not None:
             self._out = None
             self._out_bytes = 0
+            data = out[0] if len(out) == 1 else b"".join(out)
+            if self._compression is not None:
+                data = self._compression.deflate(data, all_of_it=self._closing)
             if not self._transport.is_closing():
-                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+                self._transport.write(data)
+        elif self._compression is not None and self._compression.pending:
+            data = self._compression.deflate(b"", all_of_it=self._closing)
+            if not self._transport.is_closing():
+                self._transport.write(data)
+        if self._compression is not None and self._compression.pending and not self._busy:
+            self._run(self.flush())  # no command is read before all of it has left
         if self._closing and not self._busy and self._transport is not None:
             self._transport.close()
 

@@ -33,7 +33,7 @@ def offers_tls(session: Session) -> bool:
 def capabilities(session: Session) -> bytes:
     """The capability list for the session as it is now."""
     if session.state != State.NOT_AUTHENTICATED:
-        return AFTER_LOGIN
+        return AFTER_LOGIN if session.wire.compressed else AFTER_LOGIN + b" COMPRESS=DEFLATE"
     out = BEFORE_LOGIN
     if offers_tls(session):
         out += b" STARTTLS"
