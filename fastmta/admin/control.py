@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from fastmta.model.errors import FastMTAError
+from fastmta.model.errors import FastMTAError, NotPermitted
 
 SOCKET_NAME: Final = "control.sock"
 ANSWER_BYTES: Final = 1 << 22
@@ -46,7 +46,7 @@ def request(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
             except (FileNotFoundError, ConnectionRefusedError):
                 raise NotRunning(f"no server is running on {directory}") from None
             except PermissionError:
-                raise FastMTAError(f"not allowed to talk to the server on {directory}; try as root") from None
+                raise NotPermitted(f"not allowed to talk to the server on {directory}; try as root") from None
             sock.sendall(json.dumps(command).encode() + b"\n")
             data = bytearray()
             while not data.endswith(b"\n"):

@@ -39,6 +39,8 @@ def _parts(text: str, config: Config) -> tuple[str, str]:
     local_part, at, domain = text.rpartition("@")
     if not at:
         local_part, domain = text, config.myorigin
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise CommandFailed(f"{text!a} is not an address: it is not UTF-8", EX_DATAERR)
     if any(ord(character) <= 32 or ord(character) == 127 for character in text):
         raise CommandFailed(f"{text!r} is not an address: it holds blanks or control characters", EX_DATAERR)
     try:

@@ -35,6 +35,8 @@ def add(address: str, targets: tuple[str, ...], replace: bool, config_path: str 
     config = load(config_path)
     name = alias_address(address, config)
     wanted = tuple(target_address(item, config) for text in targets for item in text.split(",") if item)
+    if not wanted:
+        raise CommandFailed(f"the alias {name} would stand for nobody", EX_DATAERR)
 
     async def work(_: Config, store: "MailStore") -> None:
         if not replace and store.aliases.lookup(name) is not None:

@@ -4,6 +4,7 @@ Exit code 78 for whatever would stop `serve`; warnings leave it 0.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,16 +46,16 @@ def check(show_all: bool, as_json: bool, config_path: str | None) -> int:
         warnings += [_placed(where, lines, each) for each in regrets]
     if as_json:
         told = [[{k: v for k, v in each.items() if k != "shown"} for each in group] for group in (errors, warnings)]
-        print_json({"file": where, "ok": not errors, "problems": told[0], "warnings": told[1]})
+        keys = {"keys": dict(_values(config))} if config is not None and show_all else {}
+        print_json({"file": where, "ok": not errors, "problems": told[0], "warnings": told[1]} | keys)
         return EX_CONFIG if errors else 0
     for each in errors:
         print(f"fastmta: {each['shown']}", file=sys.stderr)
     for each in warnings:
         print(f"fastmta: warning: {each['shown']}", file=sys.stderr)
     if config is not None and show_all:
-        for leaf in leaves():
-            table = getattr(config, leaf.table) if leaf.table else config
-            print(f"{leaf.dotted} = {_shown(getattr(table, leaf.name))}")
+        for key, value in _values(config):
+            print(f"{key} = {_shown(value)}")
     elif not errors:
         count = len(warnings)
         print(f"{where}: " + (f"{count} warning{'' if count == 1 else 's'}, no error" if count else "no problem found"))
@@ -69,13 +70,15 @@ def _regrets(config: Config) -> tuple[list[Problem], list[Problem]]:
     except PermissionError:
         return list(doubts(config, None)), []  # told already
     if not is_there:
-        return list(doubts(config, None)), []
+        return list(doubts(config, None, none_yet=True)), []
     from fastmta.store import MailStore
 
     try:
         with acting_as_owner(directory):
             store = MailStore.open(directory, create=False)
-    except (StorageFailure, PermissionError) as error:
+    except PermissionError as error:
+        return list(doubts(config, None)), [Problem("data_directory", f"{error.filename}: {error.strerror}")]
+    except StorageFailure as error:
         return list(doubts(config, None)), [Problem("data_directory", str(error))]
     try:
         return list(doubts(config, store)), []
@@ -88,6 +91,11 @@ def _placed(where: str, lines: dict[tuple[str, ...], int], problem: Problem) -> 
     line = lines.get(path) or lines.get(path[:1]) or 0
     shown = f"{where}:{line}: {problem}" if line else f"{where}: {problem}"
     return {"line": line, "key": problem.key, "text": problem.text, "shown": shown}
+
+
+def _values(config: Config) -> Iterator[tuple[str, object]]:
+    for leaf in leaves():
+        yield leaf.dotted, getattr(getattr(config, leaf.table) if leaf.table else config, leaf.name)
 
 
 def _shown(value: object) -> str:

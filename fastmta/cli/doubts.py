@@ -31,8 +31,8 @@ _WIDEST: Final = {4: 16, 6: 32}  # a public network of more addresses than these
 _ROLES: Final = ("postmaster", "abuse")
 
 
-def doubts(config: Config, store: "MailStore | None") -> Iterator[Problem]:
-    """Every warning, in the order of importance. `store` is None where there is none yet."""
+def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False) -> Iterator[Problem]:
+    """Every warning, in the order of importance. `store` is None where none can be read; `none_yet`: there is none."""
     yield from _open_networks(config)
     if config.tls.cert_file:
         now = datetime.datetime.now(datetime.UTC)
@@ -44,7 +44,7 @@ def doubts(config: Config, store: "MailStore | None") -> Iterator[Problem]:
     yield from _map_contents(config)
     if store is not None:
         yield from _dead_ends(config, store)
-    elif config.mydestination or config.virtual_mailbox_domains:
+    elif none_yet and (config.mydestination or config.virtual_mailbox_domains):
         yield Problem(
             "", "there is no account yet, and so nobody who gets the postmaster's mail: `fastmta user add NAME`"
         )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from fastmta.model.errors import ConfigError, FastMTAError, StorageFailure, StoreDamaged, StoreUnreadable
+from fastmta.model.errors import ConfigError, FastMTAError, NotPermitted, StorageFailure, StoreDamaged, StoreUnreadable
 
 EX_USAGE: Final = 64
 EX_DATAERR: Final = 65
@@ -71,8 +71,13 @@ def describe(error: Exception) -> tuple[str, int]:
         return f"the store could not keep it: {error}", EX_TEMPFAIL
     if type(error).__name__ == "DirectoryBusy":  # runtime/lock.py, which most commands never import
         return str(error), EX_TEMPFAIL
+    if isinstance(error, NotPermitted):
+        return str(error), EX_NOPERM
     if isinstance(error, FastMTAError):
         return str(error), EX_UNAVAILABLE
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # Only the caller's octets become surrogates: an argument, or a name in a directory.
+        return f"{error.object!a}: not UTF-8", EX_DATAERR
     if isinstance(error, PermissionError):
         return f"{error.filename or 'not permitted'}: {error.strerror}", EX_NOPERM
     if isinstance(error, OSError):

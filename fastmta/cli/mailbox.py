@@ -9,7 +9,7 @@ import click
 from fastmta.cli.acts import tell
 from fastmta.cli.address import account_address
 from fastmta.cli.confirm import confirm, yes_option
-from fastmta.cli.failures import EX_NOUSER, CommandFailed
+from fastmta.cli.failures import EX_NOINPUT, EX_NOUSER, CommandFailed
 from fastmta.cli.opened import run_with
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size
 from fastmta.config.load import load
@@ -103,7 +103,7 @@ def export(user: str, path: Path, format_: str, name: str | None, config_path: s
 
 @mailbox.command("import")
 @click.argument("user")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=_FORMATS, default="auto", help="auto: a directory is a Maildir.")
 @click.option("--mailbox", "name", help="Into this mailbox, which is made if need be; default: INBOX.")
 @config_option
@@ -111,6 +111,8 @@ def import_(user: str, path: Path, format_: str, name: str | None, config_path: 
     """Read an mbox file or a Maildir into an account."""
     from fastmta.cli.mailbox_io import import_mailboxes
 
+    if not path.exists():
+        raise CommandFailed(f"{path}: No such file or directory", EX_NOINPUT)
     config = load(config_path)
     address = account_address(user, config)
 

@@ -80,7 +80,7 @@ def backup(path: Path, config_path: str | None) -> None:
 
 
 @store.command()
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @json_option
 def salvage(source: Path, target: Path, as_json: bool) -> int:
@@ -95,10 +95,7 @@ def salvage(source: Path, target: Path, as_json: bool) -> int:
         raise CommandFailed(f"{target} holds a store already", EX_CANTCREAT)
     if not (source / "data.mdb").exists():
         raise CommandFailed(f"{source} holds no store", EX_NOINPUT)
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = source.stat()
-    if os.geteuid() == 0:
-        os.chown(target, owner.st_uid, owner.st_gid)
+    _make_target(target, source.stat())
     with acting_as_owner(source), _progress("salvage") as told:
         outcome = save(source, target, told)
     kept = outcome.kept
@@ -133,6 +130,21 @@ def compact(config_path: str | None) -> None:
         finally:
             os.close(lock)
     print(f"{size(before)} before, {size(after)} after")
+
+
+def _make_target(target: Path, owner: os.stat_result) -> None:
+    """Makes the directory for the owner of the old one. One that is there already, or a link, is nobody's to give."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        finally:
+            os.close(fd)
 
 
 @contextmanager

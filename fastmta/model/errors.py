@@ -14,6 +14,10 @@ class ConfigError(FastMTAError):
     """The administrator's configuration is wrong; the text names file, line, key and the remedy."""
 
 
+class NotPermitted(FastMTAError):
+    """This user of this machine may not do that."""
+
+
 class ProtocolViolation(FastMTAError):
     """The peer broke the protocol in a way that ends the session."""
 

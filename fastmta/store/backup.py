@@ -66,7 +66,8 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
             failure.append(error if isinstance(error, StorageFailure) else StorageFailure(str(error)))
 
     thread = threading.Thread(target=lambda: work(fd), name="store-copy")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    part.unlink(missing_ok=True)  # of a copy that was killed; what is laid there instead is never written to
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         thread.start()
         while thread.is_alive():

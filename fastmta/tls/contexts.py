@@ -1,7 +1,8 @@
 """The TLS contexts of a process: one for all our listeners, one for each security level towards other servers.
 
-Invariants: a context that has been given out stays valid for ever; a reload changes it in place, so listeners that
-hold it present the new certificate to the next client; a bad key or certificate leaves the old one in use.
+Invariants: a context that has been given out stays valid for ever; after a reload it hands each handshake on to the
+newest one, so listeners that hold it present the new certificate, and that alone, to the next client; a bad key or
+certificate leaves the old one in use.
 
 Left to others: which security level a destination gets (delivery), and the handshake itself (tls/upgrade.py).
 """
@@ -34,13 +35,14 @@ class TlsSettings(Protocol):
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
-    __slots__ = ("_certificate", "_clients", "_expires_at", "_https", "_server", "_settings")
+    __slots__ = ("_certificate", "_clients", "_expires_at", "_https", "_newest", "_server", "_settings")
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
         self._server: ssl.SSLContext | None = None
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
         self._expires_at: float | None = None
+        self._newest: ssl.SSLContext | None = None
         self._clients: dict[str, ssl.SSLContext] = {}
         self._https: ssl.SSLContext | None = None
 
@@ -95,13 +97,20 @@ class Contexts:
         if fresh is None or self._server is None:
             self._server = fresh
         else:
-            _load_certificate(self._server, wanted)
+            # Not loaded into the old context: it keeps a certificate for each type of key, and a client chooses.
+            self._server.sni_callback = self._hand_on
             self._server.minimum_version = fresh.minimum_version
+        self._newest = fresh
         self._clients = clients
         self._https = None
         self._settings = wanted
         self._certificate = _certificate(wanted) if fresh is not None else b""
         self._expires_at = None
+
+    def _hand_on(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _held: ssl.SSLContext) -> None:
+        """Called in every handshake of the context given out, with or without a name of the client's."""
+        if self._newest is not None:
+            handshake.context = self._newest
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:

@@ -69,6 +69,21 @@ def test_all_prints_every_key(quiet):
     assert "delivery.maximal_queue_lifetime = 432000s\n" in out
 
 
+def test_all_gives_every_key_as_json(quiet):
+    keys = quiet.ok("check", "--all", "--json").json["keys"]
+    assert (keys["myhostname"], keys["delivery.maximal_queue_lifetime"]) == ("mx.example.test", 432000)
+
+
+def test_a_store_that_may_not_be_read_is_no_store_without_accounts(quiet, monkeypatch):
+    def refuse(directory, create):
+        raise PermissionError(13, "Permission denied", f"{directory}/open.lock")
+
+    monkeypatch.setattr("fastmta.store.MailStore.open", refuse)
+    done = quiet("check")
+    assert (done.code, "open.lock: Permission denied" in done.err) == (EX_CONFIG, True)
+    assert "no account" not in done.err
+
+
 STOPPING = {
     "no certificate": ('cert_file = "cert.pem"', 'cert_file = "absent.pem"', "tls.cert_file: ", "No such file"),
     "no key": ('key_file = "key.pem"', 'key_file = "absent.pem"', "tls.key_file: ", "No such file"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.auth.passwords import verify_password
-from fastmta.cli.failures import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_USAGE
+from fastmta.cli.failures import EX_CANTCREAT, EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_NOUSER, EX_UNAVAILABLE, EX_USAGE
 from fastmta.cli.main import COMMANDS
 from fastmta.config.load import load
 from fastmta.store import MailStore
@@ -52,6 +52,13 @@ def test_every_command_has_help(cli, name):
         (["user", "add", "x@", "--password-stdin"], EX_DATAERR, "not an address"),
         (["user", "add", "|cmd@example.test\n", "--password-stdin"], EX_DATAERR, "not an address"),
         (["user", "add", "new"], EX_USAGE, "--password-stdin"),
+        (["user", "add", "a\udcff@example.test", "--password-stdin"], EX_DATAERR, "not UTF-8"),
+        (["mailbox", "list", "\udcff"], EX_DATAERR, "not UTF-8"),
+        (["init", "new", "--domain", "example.org", "--user", "\udcff"], EX_DATAERR, "not UTF-8"),
+        (["alias", "add", "a", ""], EX_DATAERR, "would stand for nobody"),
+        (["alias", "add", "a", ",,"], EX_DATAERR, "would stand for nobody"),
+        (["mailbox", "import", "ann", "absent"], EX_NOINPUT, "absent"),
+        (["store", "salvage", "absent", "new"], EX_NOINPUT, "absent"),
         (["alias", "add", "a", "|cmd"], EX_DATAERR, "addresses only"),
         (["alias", "add", "a", "/etc/passwd"], EX_DATAERR, "addresses only"),
         (["alias", "add", "a", ":include:/x"], EX_DATAERR, "addresses only"),
@@ -150,6 +157,13 @@ def test_mailboxes_are_listed_and_purged(cli):
     assert cli.ok("mailbox", "list", "bill").out.splitlines()[1].startswith("INBOX")
     cli.ok("mailbox", "purge", "bill", "--yes")
     assert sum(each["messages"] for each in cli.ok("mailbox", "list", "bill", "--json").json) == 0
+
+
+def test_a_mailbox_name_that_is_not_utf_8_is_refused_in_one_line(cli, tmp_path):
+    cli.user()
+    (tmp_path / "letters.mbox").write_bytes(b"From ann Fri Jan  2 03:04:05 2026\nSubject: a\n\nb\n")
+    done = cli("mailbox", "import", "bill", str(tmp_path / "letters.mbox"), "--mailbox", "\udcff")
+    assert (done.code, done.err) == (EX_DATAERR, "fastmta: '\\udcff': not UTF-8\n")
 
 
 def test_serve_with_a_wrong_configuration_is_a_configuration_error(cli, tmp_path):

@@ -38,6 +38,35 @@ def test_backup_does_not_overwrite_another(cli, tmp_path, directory):
     assert (done.code, "holds a store already" in done.err) == (EX_CANTCREAT, True)
 
 
+@pytest.mark.parametrize("command", ["backup", "compact"])
+def test_a_copy_is_not_written_through_a_link(cli, tmp_path, directory, command):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    target = directory if command == "compact" else tmp_path / "copy"
+    target.mkdir(exist_ok=True)
+    (target / {"backup": "data.mdb.part", "compact": "data.mdb.compacted.part"}[command]).symlink_to(precious)
+    cli.ok("store", command, *([str(target)] if command == "backup" else []))
+    assert precious.read_text() == "kept"
+    assert check_path(target).problems == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_salvage_gives_away_only_the_directory_that_it_makes(cli, tmp_path, directory):
+    for path in (directory, *directory.rglob("*")):
+        os.lchown(path, 65534, 65534)
+    tmp_path.chmod(0o711)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    (tmp_path / "link").symlink_to(roots)
+    assert cli("store", "salvage", str(directory), str(tmp_path / "link")).code == EX_TEMPFAIL
+    assert roots.stat().st_uid == 0
+    cli.ok("store", "salvage", str(directory), str(tmp_path / "new"))
+    assert (tmp_path / "new").stat().st_uid == (tmp_path / "new" / "data.mdb").stat().st_uid == 65534
+
+
 def test_compact_keeps_the_mail_and_the_owner(cli, directory):
     before = cli.mail()
     owner = (directory / "data.mdb").stat()

@@ -1,5 +1,6 @@
 import ssl
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_reload_changes_the_context_that_listeners_hold(tmp_path):
     contexts.reload(make(tmp_path / "two"))
     assert contexts.server_context() is held
     assert handshake(held, client_context("may")) != first
+
+
+@pytest.mark.parametrize("name", ["mx.example.test", None])
+def test_a_certificate_with_another_type_of_key_takes_the_place_of_the_old_one(tmp_path, name):
+    (tmp_path / "rsa").mkdir()
+    rsa = Settings(tmp_path / "rsa")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx", "-keyout"]
+    subprocess.run([*command, rsa.key_file, "-out", rsa.cert_file], check=True, capture_output=True)
+    contexts = Contexts(make(tmp_path / "ec"))
+    held = contexts.server_context()
+    old = handshake(held, client_context("may"), name)
+    for wanted in (rsa, Settings(tmp_path / "ec"), rsa):
+        contexts.reload(wanted)
+        seen = handshake(held, client_context("may"), name)
+        assert seen == ssl.PEM_cert_to_DER_cert(Path(wanted.cert_file).read_text())
+    assert seen != old
 
 
 def test_a_bad_certificate_at_reload_keeps_the_old_one(tmp_path):
