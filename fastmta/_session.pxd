@@ -22,6 +22,7 @@ cdef class Target:           # one place that a recipient's mail goes to
     cdef readonly bytes address       # of a local mailbox, as Delivered-To has it
     cdef readonly bytes mailbox       # whose it is, for the log
     cdef readonly uint64_t mailbox_id # 0: queued under `hop`
+    cdef readonly uint64_t account_id # whose mailbox that is
     cdef readonly bint held
     cdef readonly bint reported       # its sender wants to hear of success: the hop `local:` delivers it, and says so
 
@@ -60,7 +61,6 @@ cdef class Service:
     cdef bytes received_by
     cdef bint lmtp
     cdef bint submission
-    cdef bint counts_events           # MAIL and RCPT are limited by address: the rules ask
     cdef int bare_newline
     cdef int64_t size_limit
     cdef int64_t timeout
@@ -107,6 +107,14 @@ cdef class Connection(Waiter):
     cdef public bint trusted
     cdef public bint loopback
     cdef public Py_ssize_t place      # among the connections of its address; 0: none
+    cdef public int stages            # model.stages: where somebody is asked before the session goes on
+    cdef public object screening      # what has been asked about this session (smtp/screening.py); None: nothing
+    cdef readonly uint64_t generation # of the present wait; an answer to another one is too late
+    cdef int wait_verb                # what the wait answers in the end,
+    cdef int wait_state               # and where a positive answer leads to
+    cdef bint wait_more               # the client had sent more behind it
+    cdef bint ungreeted               # the greeting is withheld
+    cdef bint data_asked              # the checks of DATA have seen this message's first chunk
     cdef bint keeps_bare              # smtpd_forbid_bare_newline_exclusions
     cdef public str login
     cdef public object exchange
@@ -136,7 +144,7 @@ cdef class Connection(Waiter):
     cdef readonly bytes reverse_path
     cdef bytes envid
     cdef str ret
-    cdef list recipients
+    cdef readonly list recipients
     cdef Py_ssize_t overshoot         # recipients beyond the limit, of this transaction
     cdef bint has_local
 
@@ -152,7 +160,7 @@ cdef class Connection(Waiter):
     cdef bint line_begins
     cdef char held[HELD_BYTES]
     cdef Py_ssize_t held_size
-    cdef int64_t size
+    cdef readonly int64_t size
     cdef int64_t chunk_left
     cdef bint chunk_last
     cdef bint bdat
@@ -160,6 +168,7 @@ cdef class Connection(Waiter):
     cdef double accepted_at
     cdef list local_targets
     cdef dict refusals                # LMTP: number of a target -> why its mailbox refused
+    cdef object outcome               # model.verdict.Outcome of the message; None: nobody was asked
     cdef bint taking_back
 
     cdef int unit_done(self, Unit unit) except -1
@@ -170,5 +179,7 @@ cdef class Connection(Waiter):
     cdef int _flush(self) except -1
     cdef int _finish_event(self) except -1
     cdef int _end(self) except -1
+    cdef int _await(self, int verb, int next_state, bint more) except -1
+    cdef bint _forget_wait(self) except -1
     cpdef reset(self)
     cpdef begin(self, bytes reverse_path, int64_t size_bytes, bint smtputf8, bytes envid, str ret)

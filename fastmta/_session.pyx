@@ -27,6 +27,7 @@ from fastmta._parser cimport (
     DATA_END,
     DATA_MORE,
     DATA_RUN,
+    VERB_AUTH,
     VERB_BDAT,
     VERB_DATA,
     VERB_EHLO,
@@ -88,6 +89,7 @@ from fastmta.model.limits import (
     SMTP_WAITING_BYTES,
 )
 from fastmta.model.reply import Reply
+from fastmta.model.stages import COUNTED, Stage
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -127,6 +129,18 @@ cdef enum:  # why a connection does not parse
     WAIT_TLS = 16
     WAIT_DELAY = 32  # smtpd_soft_error_limit
     WAIT_TURN = 64   # other sessions have theirs
+    WAIT_CHECK = 128  # somebody was asked about what the client said
+    WAIT_ANSWER = WAIT_TASK | WAIT_CHECK
+
+cdef enum:  # model.stages
+    ASK_CONNECT = 1
+    ASK_HELO = 2
+    ASK_AUTH = 4
+    ASK_MAIL = 8
+    ASK_RCPT = 16
+    ASK_DATA = 32
+    ASK_END = 64
+    ASK_LIMITS = 128
 
 cdef enum:  # what is worked on without a look at the turn: an ordinary client never sends more in one go
     FREE_LINES = 4
@@ -148,6 +162,8 @@ cdef enum:
 
 BARE_MODES = {"reject": BARE_REJECT, "normalize": BARE_NORMALIZE, "no": BARE_KEEP}
 assert (HAS_BARE_NEWLINE, NO_FINAL_CRLF) == (BIT_BARE, BIT_NO_FINAL_CRLF)
+assert [1 << each for each in Stage] == [ASK_CONNECT, ASK_HELO, ASK_AUTH, ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_END]
+assert COUNTED == ASK_LIMITS
 cdef bytes LOCAL_HOP = b"local:"
 cdef bytes LOOP_HOP = b"error:5.4.6 mail forwarding loop"
 cdef int ACTIVE = int(RecipientState.ACTIVE)
@@ -169,6 +185,7 @@ cdef Py_ssize_t BULK_RECIPIENTS = LANE_BULK_RECIPIENTS
 cdef int64_t SMALL_BYTES = LANE_SMALL_BYTES
 cdef int64_t BULK_BYTES = LANE_BULK_BYTES
 cdef object ACCEPTED = Reply(250, "2.1.5", "Ok")
+cdef object GO_ON = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 cdef dict MAILBOX_REFUSALS = {
     "quota": Reply(452, "4.2.2", "Mailbox is full"),
     "missing": Reply(550, "5.1.1", "The mailbox is gone"),

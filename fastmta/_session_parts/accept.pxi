@@ -11,12 +11,83 @@ cdef int _end_of_message(Connection self) except -1:
     if self.failure == FAIL_BARE:
         self.close_after_reply()  # this peer may be carrying somebody else's commands: no more of them
     if refusal is None:
+        if self.stages & ASK_END:
+            outcome = self.service.host.message_came(self)
+            return 0 if outcome is None else _decided(self, outcome)
         try:
             _submit(self)
             return 0
         except StorageFailure:
             refusal = Reply(452, "4.3.1", "Insufficient system storage")
     return _conclude(self, refusal)
+
+
+cdef int _decided(Connection self, object outcome) except -1:
+    # What all checks come to (model.verdict.Outcome).
+    refusal = outcome.reply
+    if refusal is None:
+        try:
+            self.outcome = outcome
+            if outcome.discard or len(outcome.refused) == len(self.recipients):
+                return _conclude(self, None)  # which gives the body up
+            if outcome.redirect:
+                refusal = _redirect(self, outcome.redirect)
+            if refusal is None:
+                if outcome.refused or outcome.hold or outcome.quarantine:
+                    _apply(self, outcome)
+                _submit(self)
+                return 0
+        except StorageFailure:
+            refusal = Reply(452, "4.3.1", "Insufficient system storage")
+    return _conclude(self, refusal)
+
+
+cdef object _redirect(Connection self, bytes path):
+    # The message goes to this address instead of its recipients. None, or the reply where there is no such address.
+    answer = self.service._resolve(path, True)
+    if isinstance(answer, Reply):
+        return answer
+    self.recipients = [answer]
+    self.has_local = (<Recipient>answer).has_local
+    return None
+
+
+cdef int _apply(Connection self, object outcome) except -1:
+    # Changes where the message goes. Whom a check refuses after others were accepted is told so at once in LMTP
+    # (RFC 2033 §4.2); in SMTP, which has one reply for all, its sender gets a report.
+    cdef list changed = []
+    cdef Recipient recipient
+    cdef Recipient other
+    cdef Target target
+    cdef Target copy
+    cdef Py_ssize_t i = 0
+    cdef bytes hop
+    for recipient in self.recipients:
+        other = <Recipient>Recipient.__new__(Recipient)
+        other.forward_path = recipient.forward_path
+        other.resolution = recipient.resolution
+        other.tick = recipient.tick
+        other.targets = []
+        reply = outcome.refused.get(i)
+        if reply is not None and self.service.lmtp:
+            other.has_local = True  # nothing of it goes into the queue
+        else:
+            for target in recipient.targets:
+                hop = target.hop
+                if reply is not None:
+                    hop = f"error:{reply.enhanced} {reply.text}"[:200].encode("utf-8", "replace")
+                if reply is not None or outcome.hold or target.mailbox_id == 0:
+                    copy = Target(hop, target.tail, None, None, 0, target.held or (outcome.hold and reply is None))
+                else:  # without a report of success: it would tell whoever is suspected
+                    copy = Target(hop, target.tail, target.address, target.mailbox, target.mailbox_id, False)
+                    copy.account_id = target.account_id
+                    copy.mailbox_id = self.service.host.junk_mailbox(target.account_id) or target.mailbox_id
+                    other.has_local = True
+                other.targets.append(copy)
+        changed.append(other)
+        i += 1
+    self.recipients = changed
+    return 0
 
 
 cdef object _verdict(Connection self):
@@ -204,6 +275,13 @@ cdef int _conclude(Connection self, object reply) except -1:
         self.errors = 0
         self.junk = 0
         for i in range(answers):
+            if self.outcome is not None and self.service.lmtp and i in self.outcome.refused:
+                refusal = self.outcome.refused[i]
+                _put_bytes(out, refusal.encode())
+                self.service.host.refused(self, VERB_DATA, refusal)
+                if self.refusals:
+                    n += len((<Recipient>self.recipients[i]).targets)
+                continue
             if self.refusals:
                 recipient = <Recipient>self.recipients[i]
                 refusal = None

@@ -95,8 +95,8 @@ cdef int _line(Connection self, const char* p, Py_ssize_t n, bint crlf, bint mor
     if self.state == IN_AUTH:
         reply = service.rules.auth_line(self, p[:n])
         if reply is None:
-            return 0
-        return _answer(self, reply, VERB_UNKNOWN)
+            return self._await(VERB_AUTH, GREETED, more)
+        return _answer(self, reply, VERB_AUTH)
     verb = parse_verb(p, n, &args)
     if verb == VERB_HTTP or (n > 1 and p[0] == 22 and p[1] == 3):  # HTTP, or a TLS handshake in plain text
         self.close_after_reply()
@@ -132,13 +132,14 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
     elif verb == VERB_DATA:
         if n:
             return _answer(self, Reply(501, "5.5.4", "Syntax: DATA"), verb)
-        _begin_message(self)
-        if self.blob is None:
-            if more:
-                self.close_after_reply()
-            return _answer(self, Reply(452, "4.3.1", "Insufficient system storage"), verb)
-        self.state = next_state
-        return _say(self, b"354 End data with <CR><LF>.<CR><LF>\r\n", 37)
+        if not self.stages & ASK_DATA:
+            _begin_message(self)
+            if self.blob is None:
+                if more:
+                    self.close_after_reply()
+                return _answer(self, Reply(452, "4.3.1", "Insufficient system storage"), verb)
+            self.state = next_state
+            return _say(self, b"354 End data with <CR><LF>.<CR><LF>\r\n", 37)
     elif verb == VERB_QUIT:
         self.closing = True
         return _say(self, b"221 2.0.0 Bye\r\n", 15)
@@ -149,10 +150,10 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
             _error(self, False)
             if self.closing:
                 return 0
-    return _ask(self, verb, next_state, p, n)
+    return _ask(self, verb, next_state, p, n, more)
 
 
-cdef int _ask(Connection self, int verb, int next_state, const char* p, Py_ssize_t n) except -1:
+cdef int _ask(Connection self, int verb, int next_state, const char* p, Py_ssize_t n, bint more) except -1:
     # The rules' turn. A failure that nobody expected costs this command, not the session.
     try:
         reply = self.service.rules.handle(self, verb, p[:n])
@@ -160,9 +161,23 @@ cdef int _ask(Connection self, int verb, int next_state, const char* p, Py_ssize
         self.service.host.failed(self, error)
         reply = Reply(451, "4.3.0", "Error: internal failure")
     if reply is None:
-        return 0
-    if 200 <= reply.code < 300 and not self.want_tls:
+        return self._await(verb, next_state, more)
+    if verb == VERB_BDAT:
+        return _chunk_judged(self, reply)
+    return _advance(self, reply, verb, next_state, more)
+
+
+cdef int _advance(Connection self, object reply, int verb, int next_state, bint more) except -1:
+    # What a command comes to, at once or after a wait: the state that its answer leads to, and the answer.
+    cdef int code = reply.code
+    if self.ungreeted:
+        self.ungreeted = False
+        if code >= 400:
+            self.close_after_reply()
+    if (200 <= code < 300 or code == 354) and not self.want_tls:
         self.state = next_state
+    elif verb == VERB_DATA and more and code >= 400:
+        self.close_after_reply()  # as where DATA is out of sequence
     return _answer(self, reply, verb)
 
 
@@ -175,7 +190,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
     cdef int64_t size = -1
     cdef bint body = False
     cdef int status
-    if self.state == CONNECTED or service.counts_events or service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
+    if self.state == CONNECTED or self.stages & (ASK_MAIL | ASK_LIMITS) or service.submission or self.login or n < 7 or not equals_nocase(p, 5, b"FROM:", 5):
         return 0
     p += 5
     n -= 5
@@ -215,7 +230,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
 
 cdef int _fast_rcpt(Connection self, const char* p, Py_ssize_t n) except -1:
     cdef Path path
-    if self.service.counts_events or n < 5 or not equals_nocase(p, 3, b"TO:", 3):
+    if self.stages & (ASK_RCPT | ASK_LIMITS) or n < 5 or not equals_nocase(p, 3, b"TO:", 3):
         return 0
     p += 3
     n -= 3

@@ -33,12 +33,20 @@ cdef class Connection(Waiter):
         self.client = f"{name}[{self.peer_ip}]"
         shown = f"IPv6:{self.peer_ip}" if ":" in self.peer_ip else self.peer_ip
         self.client_field = f" ({name} [{shown}])".encode()
+        service.host.attend(self)
         refusal = service.host.refuse(self)
         if refusal is None and tls is None and self._spoke_early():
             refusal = Reply(554, "5.5.1", "Error: you spoke before the greeting")
         if refusal is not None:
             self.close_after_reply()
             _answer(self, refusal, VERB_UNKNOWN)
+        elif self.stages & ASK_CONNECT:
+            self.ungreeted = True
+            reply = service.host.connected(self)
+            if reply is None:
+                self._await(VERB_UNKNOWN, CONNECTED, False)
+            else:
+                _advance(self, reply, VERB_UNKNOWN, CONNECTED, False)
         else:
             _put_bytes(&service.out, service.greeting)
         self._finish_event()
@@ -60,6 +68,12 @@ cdef class Connection(Waiter):
                 self.lingered += len(data)
                 if self.lingered > DISCARD_BYTES and self.transport is not None:
                     self.transport.abort()
+            return
+        if self.ungreeted:
+            service.out.size = 0
+            self._forget_wait()
+            _advance(self, Reply(554, "5.5.1", "Error: you spoke before the greeting"), VERB_UNKNOWN, CONNECTED, False)
+            self._finish_event()
             return
         if self.residual is not None:
             data = self.residual + data
@@ -90,6 +104,7 @@ cdef class Connection(Waiter):
         self.transport = None
         self.closing = True
         self.residual = None
+        self._forget_wait()
         service.sessions.discard(self)
         service.cells[service.c_open] -= 1
         if not self.waiting & WAIT_COMMIT:
@@ -143,7 +158,9 @@ cdef class Connection(Waiter):
         if self.transport is None:
             self.service.out.size = 0
             return 0
-        if self.service.farewell is not None and self.state <= GREETED and not self.waiting and not self.closing:
+        if (self.service.farewell is not None and self.state <= GREETED and not self.waiting & ~WAIT_CHECK
+                and not self.closing):
+            self._forget_wait()
             self.closing = True
             _put_bytes(&self.service.out, self.service.farewell)
         self._flush()
@@ -209,6 +226,7 @@ cdef class Connection(Waiter):
         if self.transport is None or self.closing or self.waiting & (WAIT_COMMIT | WAIT_TLS):
             return False
         self.service.out.size = 0
+        self._forget_wait()
         self.reset()
         self.closing = True
         _answer(self, reply, VERB_UNKNOWN)
@@ -226,6 +244,8 @@ cdef class Connection(Waiter):
         self.login = ""
         self.state = CONNECTED
         self.residual = None
+        if self.screening is not None:
+            self.screening.forget_hello()
         self._tls_fields(transport.get_extra_info("ssl_object"))
         self.waiting &= ~WAIT_TLS
         self.last_tick = self.service.tick
@@ -243,18 +263,62 @@ cdef class Connection(Waiter):
         self.want_tls = True
         self.waiting |= WAIT_TLS
 
-    def wait(self):
-        """Asked by whoever starts a task for this session: nothing is parsed until `resume`."""
-        self.waiting |= WAIT_TASK
+    def wait(self, bint checking=False):
+        """Asked by whoever starts something for this session: nothing is parsed until `resume` with this number."""
+        self.generation += 1
+        self.waiting |= WAIT_CHECK if checking else WAIT_TASK
+        return self.generation
 
-    def resume(self, reply):
-        """The task is done; `reply` answers the command that it was started for."""
-        if self.transport is None or not self.waiting & WAIT_TASK:
+    def resume(self, uint64_t generation, object finish):
+        """The wait is over: `finish()` gives the reply to its command, or None where it waits for something else now.
+
+        Whoever comes with another generation is too late: the session has gone on or ended without him.
+        """
+        if self.transport is None or generation != self.generation or not self.waiting & WAIT_ANSWER:
             return
-        self.waiting &= ~WAIT_TASK
+        self.waiting &= ~WAIT_ANSWER
+        self.last_tick = self.service.tick
         self.service.out.size = 0
-        _answer(self, reply, VERB_UNKNOWN)
+        try:
+            reply = finish()
+            if reply is not None:
+                if self.wait_verb == VERB_BDAT:
+                    _chunk_judged(self, reply)
+                else:
+                    _advance(self, reply, self.wait_verb, self.wait_state, self.wait_more or self.residual is not None)
+        except Exception as error:
+            self._broke(error)
         self._go_on()
+
+    def decided(self, uint64_t generation, object finish):
+        """The checks at the end of the message have spoken; late answers as in `resume`."""
+        if self.transport is None or generation != self.generation or not self.waiting & WAIT_ANSWER:
+            return
+        self.waiting &= ~WAIT_ANSWER
+        self.last_tick = self.service.tick
+        self.service.out.size = 0
+        try:
+            _decided(self, finish())
+        except Exception as error:
+            self._broke(error)
+        self._go_on()
+
+    def forgive(self):
+        """The refusal that comes next is for a failure of ours: no error of the client's."""
+        self.forgiven = True
+
+    cdef int _await(self, int verb, int next_state, bint more) except -1:
+        # The command waits; `_advance` ends it.
+        self.wait_verb = verb
+        self.wait_state = next_state
+        self.wait_more = more
+        return 0
+
+    cdef bint _forget_wait(self) except -1:
+        # Whatever is under way for this session comes too late from now on.
+        self.generation += 1
+        self.waiting &= ~WAIT_ANSWER
+        return 0
 
     def close_after_reply(self):
         self.closing = True
@@ -263,6 +327,7 @@ cdef class Connection(Waiter):
     def _broke(self, error):
         # The one handler of the unexpected in a connection: the peer learns nothing, the queue is untouched.
         self.service.host.failed(self, error)
+        self._forget_wait()
         self.reset()
         self.close_after_reply()
         _answer(self, Reply(421, "4.3.0", f"{self.service.settings.myhostname} Error: internal failure"), VERB_UNKNOWN)
@@ -282,6 +347,13 @@ cdef class Connection(Waiter):
         self.overshoot = 0
         self.has_local = False
         return None
+
+    def begin_data(self):
+        """For the rules: 354, or the reply that refuses DATA for want of room."""
+        _begin_message(self)
+        if self.blob is None:
+            return Reply(452, "4.3.1", "Insufficient system storage")
+        return GO_ON
 
     def add_recipient(self, bytes forward_path not None, int notify, bytes orcpt not None):
         """For the rules: resolves and keeps one recipient, and gives the reply."""
@@ -303,6 +375,10 @@ cdef class Connection(Waiter):
         self.scan = None
         self.local_targets = None
         self.refusals = None
+        self.outcome = None
+        self.data_asked = False
+        if self.screening is not None:
+            self.screening.reset()
         self.failure = FAIL_NONE
         self.bdat = False
         self.chunk_last = False

@@ -218,10 +218,28 @@ cdef int _bdat(Connection self, const char* p, Py_ssize_t n, bint in_order) exce
 
 
 cdef int _chunk_done(Connection self) except -1:
-    cdef Text* out = &self.service.out
     if self.failure == FAIL_DISCARD:
         self.failure = FAIL_NONE
         return 0
+    if self.stages & ASK_DATA and not self.data_asked and self.failure == FAIL_NONE:
+        self.data_asked = True
+        return _ask(self, VERB_BDAT, IN_BDAT, "", 0, False)
+    return _chunk_taken(self)
+
+
+cdef int _chunk_judged(Connection self, object reply) except -1:
+    # The checks of DATA have seen the first chunk (RFC 3030 has no place for them before it).
+    cdef int code = reply.code
+    if code < 400:
+        return _chunk_taken(self)
+    if self.chunk_last:
+        return _conclude(self, reply)
+    self.reset()
+    return _answer(self, reply, VERB_BDAT)
+
+
+cdef int _chunk_taken(Connection self) except -1:
+    cdef Text* out = &self.service.out
     if self.chunk_last:
         if self.data.state == 2:  # the last octet of all is a CR
             self.data.bits |= BIT_BARE

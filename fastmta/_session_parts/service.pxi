@@ -27,6 +27,7 @@ cdef class Recipient:
             if isinstance(target, LocalTarget):
                 made = Target(LOCAL_HOP, tail, target.address, target.mailbox or target.address, target.mailbox_id, False)
                 made.reported = notify & NOTIFY_SUCCESS
+                made.account_id = target.account_id
                 self.has_local = True
             else:
                 made = Target(target.hop, tail, None, None, 0, target.held)
@@ -51,8 +52,7 @@ cdef class Service:
         free(self.scratch.data)
 
     def configure(self, object settings, object rules, bytes table not None, *, object directory, object clock,
-                  object log, object cells, object counters, object storage_ok, object crash,
-                  bint counts_events=False):
+                  object log, object cells, object counters, object storage_ok, object crash):
         """Takes a new configuration; open sessions follow it from their next command on."""
         self.settings = settings
         self.rules = rules
@@ -63,7 +63,6 @@ cdef class Service:
         self.version = None
         self.now = clock.now
         self.storage_ok = storage_ok
-        self.counts_events = counts_events
         self.log = log
         self.log_line = log.line
         self.log_info = log.threshold <= 20 and log.is_json

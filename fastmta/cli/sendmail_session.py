@@ -15,6 +15,7 @@ from fastmta.model.envelope import Resolution
 from fastmta.model.limited import What
 from fastmta.model.limits import SMTP_COMMAND_LINE_BYTES
 from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
 from fastmta.smtp.server import settings_of
 from fastmta.smtp.session import Rules
@@ -42,6 +43,9 @@ class _Effects:
     def may(self, session: Any, what: What) -> bool:
         return True
 
+    def examine(self, session: Any, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        return go_on()
+
     def authenticate(self, session: Any, credentials: Any) -> str | None:
         return ""
 
@@ -65,6 +69,7 @@ class LocalSession:
         self.exchange: Sasl | None = None
         self.auth_failures = 0
         self.smtputf8 = False
+        self.stages = 0
         self._closing = False
         self.reset()
 
@@ -87,6 +92,9 @@ class LocalSession:
             return Reply(452, "4.5.3", "Error: too many recipients")
         self._drops.append(Drop(_text(forward_path), notify, _text(orcpt)))
         return Reply(250, "2.1.5", "Ok")
+
+    def begin_data(self) -> Reply:
+        return Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 
     def close_after_reply(self) -> None:
         self._closing = True
@@ -127,7 +135,7 @@ class LocalSession:
             self._closing = True
             reply = Reply(221, "2.0.0", "Bye")
         elif verb == Verb.DATA:
-            self._say(sink, Reply(354, "", "End data with <CR><LF>.<CR><LF>"))
+            self._say(sink, self.begin_data())
             reply = self._data(source)
             self.state = State.GREETED
             self.reset()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fastmta.config import values
+from fastmta.config import restrictions, values
 from fastmta.config.consistency import inconsistencies, route_problem
 from fastmta.config.expand import expand
 from fastmta.config.lines import key_lines
@@ -177,6 +177,9 @@ class _Reader:
         key = leaf.key
         if isinstance(raw, str) and "$" in raw and key.kind not in _LISTS:
             raw = expand(raw, self._reference)
+        if key.kind == "restrictions":
+            words = [word for item in self._items(raw) for word in values.split_list(item)]
+            return restrictions.normalised(words, self._base)
         if key.kind in _LISTS:
             return tuple(self._item(key, item) for item in self._items(raw))
         return self._single(key, raw)
@@ -311,7 +314,7 @@ class _Reader:
         return f"; known in [{table}]: {', '.join(here)}" if table else ""
 
 
-_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names"})
+_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names", "restrictions"})
 
 
 def _choice(key: Key, raw: str) -> str:

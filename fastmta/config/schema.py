@@ -32,6 +32,7 @@ Kind = Literal[
     "list",  # any words
     "names",  # how a certificate is matched: hostname, nexthop, dot-nexthop, a domain or ".domain"
     "times",
+    "restrictions",  # Postfix's words with their arguments
 ]
 
 
@@ -185,6 +186,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
     strict_rfc821_envelopes: Annotated[bool, Key("bool", about="true: addresses by the letter of RFC 5321")] = False
     smtpd_helo_required: Annotated[bool, Key("bool")] = False
+    smtpd_delay_reject: Annotated[bool, Key("bool", about="refuse at RCPT what is known earlier")] = True
+    smtpd_client_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_helo_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_sender_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_recipient_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_end_of_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    access_map_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
+    maps_rbl_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
+    reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
     smtpd_recipient_limit: Annotated[int, Key("int", low=1, high=50_000)] = 1000
     smtpd_recipient_overshoot_limit: Annotated[
         int, Key("int", high=1_000_000, about="recipients over the limit that get 452 before they count as errors")

@@ -82,6 +82,11 @@ class Resolver:
         assert isinstance(results[1], BaseException)
         raise results[1]
 
+    def configure(self, nameservers: Sequence[str]) -> None:
+        """Other name servers from the next question on."""
+        self._nameservers = tuple(nameservers)
+        self.flush()
+
     def flush(self) -> None:
         """Forgets everything, for a reload or a test."""
         self._cache.clear()

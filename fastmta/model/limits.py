@@ -38,6 +38,12 @@ LANE_BULK_RECIPIENTS: Final = 50  # and over which it goes into the bulk lane
 LANE_BULK_BYTES: Final = 10 << 20  # or over this size
 SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission adds
 
+# --- checks (policy/) ---
+CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
+CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
+CHECK_CUTS: Final = 64  # ranges of one message's header that are not shown
+CHECK_HEAD_BYTES: Final = 65_536  # put in front of one message by all checks together
+
 # --- delivery ---
 REDATED_S: Final = 0.004  # a second spent on times that the clock has taken back, so that the loop is never held
 REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 ms

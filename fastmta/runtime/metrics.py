@@ -72,6 +72,8 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
     "meta",
     "other",
 )
+CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")
+VERDICTS: Final = ("none", "accept", "reject", "defer", "discard", "hold", "quarantine", "redirect", "late")
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 LOGIN_MECHANISMS: Final = (
@@ -164,6 +166,9 @@ class Metrics:
         self.received_bytes_total = self._single("received_bytes_total", "Bytes of the messages taken in")
         self.messages_rejected_total = self._family(
             "messages_rejected_total", "Senders, recipients and messages refused", reason=REJECT_REASONS
+        )
+        self.check_verdicts_total = self._family(
+            "check_verdicts_total", "What checks have said", stage=CHECK_STAGES, verdict=VERDICTS
         )
         self.deliveries_total = self._family(
             "deliveries_total", "Attempts for one recipient", transport=TRANSPORTS, result=DELIVERY_RESULTS

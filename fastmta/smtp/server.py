@@ -15,21 +15,26 @@ import msgspec
 from fastmta._session import Connection, Service
 from fastmta.auth.sasl import Credentials
 from fastmta.config.schema import Config
+from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
+from fastmta.model.stages import COUNTED, Stage
+from fastmta.model.verdict import Outcome
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks, is_loopback
+from fastmta.policy.plan import Plan, plan_for
 from fastmta.runtime import crash
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Share, Turns
+from fastmta.smtp.screening import Screening
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
-from fastmta.smtp.transitions import Verb, table_bytes
+from fastmta.smtp.transitions import State, Verb, table_bytes
 from fastmta.tls.upgrade import start_tls
 
 SERVICES: Final = ("smtp", "submission", "submissions", "lmtp")
@@ -57,9 +62,15 @@ class Contexts(Protocol):
     def server_context(self) -> ssl.SSLContext | None: ...
 
 
+class Mailboxes(Protocol):
+    def junk_of(self, account_id: int) -> int: ...
+
+
 class MailStore(Protocol):
     @property
     def raw(self) -> Any: ...
+    @property
+    def mailboxes(self) -> Mailboxes: ...
 
 
 class Services(Protocol):
@@ -95,6 +106,9 @@ class Services(Protocol):
     def turns(self) -> Turns: ...
     @property
     def storage_ok(self) -> Callable[[], bool]: ...
+    @property
+    def resolver(self) -> Resolver: ...
+    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 class Counters(msgspec.Struct, frozen=True):
@@ -163,16 +177,23 @@ class ServiceHost:
         self._server = server
         self.service = Service(name, server.services.store.raw, self)
         self.draining = False
+        self.plan = Plan()
         self.configure()
 
     def configure(self) -> None:
         services = self._server.services
+        for session in self.service.sessions:
+            if session.state >= State.MAIL and session.screening is None:
+                session.screening = Screening(self, session)  # the open transaction goes on as it began
+        self.plan = self._server.plan(self.name)
+        for session in self.service.sessions:
+            if session.state < State.MAIL:
+                self.attend(session)
         settings = settings_of(services.config, self.name)
         self.service.configure(
             settings,
             Rules(settings, self),
             table_bytes(),
-            counts_events=services.limits.counts_events,
             directory=services.directory,
             clock=services.clock,
             log=services.log,
@@ -201,21 +222,67 @@ class ServiceHost:
         account = services.authenticator.try_now(credentials, self.name)
         if account is not None:
             return account.address
-        session.wait()
-        task = services.tasks.spawn(f"{self.name}.auth.{session.number}", self._authenticate(session, credentials))
+        generation = session.wait()
+        task = services.tasks.spawn(
+            f"{self.name}.auth.{session.number}", self._authenticate(session, credentials, generation)
+        )
         self._server.checks[session] = task
         return None
 
-    async def _authenticate(self, session: Connection, credentials: Credentials) -> None:
+    async def _authenticate(self, session: Connection, credentials: Credentials, generation: int) -> None:
         try:
             account = await self._server.services.authenticator.authenticate(credentials, self.name, session.peer_ip)
         except TemporaryFailure:
             self._server.checks.pop(session, None)
-            session.resume(AUTH_TEMPORARY)
+            session.resume(generation, lambda: AUTH_TEMPORARY)
             return
         self._server.checks.pop(session, None)
         rules: Rules = self.service.rules
-        session.resume(rules.authenticated(session, account.address if account is not None else ""))
+        address = account.address if account is not None else ""
+        session.resume(generation, lambda: rules.authenticated(session, address))
+
+    # --- what checks say (smtp/screening.py) ---
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._server.services.loop
+
+    @property
+    def log(self) -> Log:
+        return self._server.services.log
+
+    @property
+    def cells(self) -> Cells:
+        return self._server.services.cells
+
+    @property
+    def authserv_id(self) -> str:
+        return self._server.services.config.myhostname
+
+    def attend(self, session: Connection) -> None:
+        """Sets where somebody is asked about the session."""
+        counted = COUNTED if self._server.services.limits.counts_events else 0
+        session.stages = self.plan.stages(trusted=session.trusted) | counted
+
+    def examine(self, session: Connection, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        return self._screening(session).examine(stage, subject, go_on)
+
+    def message_came(self, session: Connection) -> Outcome | None:
+        return self._screening(session).message_came()
+
+    def connected(self, session: Connection) -> Reply | None:
+        rules: Rules = self.service.rules
+        return rules.greet(session)
+
+    def junk_mailbox(self, account_id: int) -> int:
+        """The mailbox that suspected mail of an account goes to; 0: it has none."""
+        return self._server.services.store.mailboxes.junk_of(account_id)
+
+    def _screening(self, session: Connection) -> Screening:
+        screening: Screening | None = session.screening
+        if screening is None:
+            screening = session.screening = Screening(self, session)
+        return screening
 
     # --- what connections ask ---
 
@@ -252,6 +319,9 @@ class ServiceHost:
         check = self._server.checks.pop(session, None)
         if check is not None:
             check.cancel()
+        if session.screening is not None:
+            session.screening.cancel()
+            session.screening = None
         self._server.services.limits.release(session.place)
         session.place = 0
 
@@ -284,6 +354,8 @@ class ServiceHost:
         log = self._server.services.log
         if verb in _TRANSACTION:
             reason = _REASONS.get(reply.enhanced)
+            if session.screening is not None and session.screening.refused is reply:
+                reason = "policy"
             if reason is None and reply.enhanced == "5.7.1":
                 reason = "relay_denied" if verb == Verb.RCPT else "sender"
             if reason is None:
@@ -373,6 +445,10 @@ class SmtpServer:
             host.service.sweep(self._tick)
         shared = host.service
         return lambda: Connection(shared)
+
+    def plan(self, service: str) -> Plan:
+        """What a service asks, by the present configuration."""
+        return plan_for(service, self.services.config, self.services)
 
     @property
     def sessions(self) -> int:

@@ -9,6 +9,7 @@ A method that returns None has started something that ends later: the session is
 `authenticated` (or a TLS handshake) has come.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -17,6 +18,7 @@ from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
 from fastmta.model.envelope import Resolution
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage, bit
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
 from fastmta.smtp.transitions import State, Verb, expected_before
@@ -63,6 +65,7 @@ class Session(Protocol):
     exchange: Sasl | None
     auth_failures: int
     smtputf8: bool
+    stages: int  # where somebody is asked before the session goes on
 
     @property
     def peer_ip(self) -> str: ...
@@ -77,6 +80,10 @@ class Session(Protocol):
 
     def add_recipient(self, forward_path: bytes, notify: int, orcpt: bytes) -> Reply:
         """Resolves and keeps one recipient; the reply accepts or refuses it."""
+        ...
+
+    def begin_data(self) -> Reply:
+        """Begins to take the message: 354, or a refusal for want of room."""
         ...
 
     def close_after_reply(self) -> None:
@@ -99,12 +106,19 @@ class Effects(Protocol):
         """Whether the client's address may do this once more in the present time unit."""
         ...
 
+    def examine(self, session: Any, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        """Asks the checks of a stage about what the client says, and then does it: `go_on()` and its reply, or the
+        reply that refuses, or None where somebody has yet to answer.
+        """
+        ...
+
     def authenticate(self, session: Any, credentials: Credentials) -> str | None:
         """The account's address, "" for a refusal, or None: `Rules.authenticated` is called later."""
         ...
 
 
 _OK: Final = Reply(250, "2.0.0", "Ok")
+_MAIL_OK: Final = Reply(250, "2.1.0", "Ok")
 _NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
 _AUTH_FIRST: Final = Reply(530, "5.7.0", "Authentication required")
 _NO_ADDRESS: Final = {
@@ -147,6 +161,8 @@ class Rules:
             Verb.HELP: self.help,
             Verb.STARTTLS: self.starttls,
             Verb.AUTH: self.auth,
+            Verb.DATA: self.data,
+            Verb.BDAT: self.chunk,
         }
 
     def handle(self, session: Session, verb: int, raw_args: bytes) -> Reply | None:
@@ -163,27 +179,31 @@ class Rules:
 
     # --- greeting ---
 
-    def ehlo(self, session: Session, raw: bytes) -> Reply:
+    def ehlo(self, session: Session, raw: bytes) -> Reply | None:
         if self.settings.is_lmtp:  # RFC 2033 §4.1
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=True)
 
-    def lhlo(self, session: Session, raw: bytes) -> Reply:
+    def lhlo(self, session: Session, raw: bytes) -> Reply | None:
         if not self.settings.is_lmtp:
             return Reply(500, "5.5.1", "This is SMTP: send EHLO")
         return self._hello(session, raw, extended=True)
 
-    def helo(self, session: Session, raw: bytes) -> Reply:
+    def helo(self, session: Session, raw: bytes) -> Reply | None:
         if self.settings.is_lmtp:
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=False)
 
-    def _hello(self, session: Session, raw: bytes, *, extended: bool) -> Reply:
+    def _hello(self, session: Session, raw: bytes, *, extended: bool) -> Reply | None:
         # RFC 5321 §4.1.4: a name that does not fit the client must not be refused, and as Postfix we let any word pass.
         if not raw:
             return Reply(501, "5.5.4", "Send your domain name or address literal")
+        name = safe_name(raw)
+        return self._examined(session, Stage.HELO, name, lambda: self._welcome(session, name, extended))
+
+    def _welcome(self, session: Session, name: bytes, extended: bool) -> Reply:
         session.reset()
-        session.helo = safe_name(raw)
+        session.helo = name
         session.esmtp = extended
         if not extended:
             return Reply(250, "", self.settings.myhostname)
@@ -197,7 +217,7 @@ class Rules:
 
     # --- the transaction ---
 
-    def mail(self, session: Session, raw: bytes) -> Reply:
+    def mail(self, session: Session, raw: bytes) -> Reply | None:
         """RFC 5321 §4.1.1.2."""
         if self.settings.is_submission and not session.login:
             return _AUTH_FIRST
@@ -222,12 +242,14 @@ class Rules:
         if session.login and not self.effects.sender_allowed(session.login, reverse_path):
             shown = reverse_path.decode("utf-8", "backslashreplace")
             return Reply(553, "5.7.1", f"<{shown}>: Sender address rejected: not owned by user {session.login}")
-        refusal = session.begin(
-            reverse_path, max(0, parameters.size_bytes), parameters.smtputf8, parameters.envid, parameters.ret
-        )
-        return refusal or Reply(250, "2.1.0", "Ok")
 
-    def rcpt(self, session: Session, raw: bytes) -> Reply:
+        def begin() -> Reply:
+            size = max(0, parameters.size_bytes)
+            return session.begin(reverse_path, size, parameters.smtputf8, parameters.envid, parameters.ret) or _MAIL_OK
+
+        return self._examined(session, Stage.MAIL, reverse_path, begin)
+
+    def rcpt(self, session: Session, raw: bytes) -> Reply | None:
         """RFC 5321 §4.1.1.3."""
         if not self.effects.may(session, What.RECIPIENT_RATE):
             return Reply(450, "4.7.1", f"Error: too many recipients from {session.peer_ip}")
@@ -242,7 +264,28 @@ class Rules:
         parameters = parse_rcpt_parameters(rest)
         if isinstance(parameters, Reply):
             return parameters
-        return session.add_recipient(forward_path, parameters.notify, parameters.orcpt)
+
+        def add() -> Reply:
+            return session.add_recipient(forward_path, parameters.notify, parameters.orcpt)
+
+        return self._examined(session, Stage.RCPT, forward_path, add)
+
+    def data(self, session: Session, raw: bytes) -> Reply | None:
+        """Where somebody is asked about DATA; else the fast path takes it."""
+        return self._examined(session, Stage.DATA, b"", session.begin_data)
+
+    def chunk(self, session: Session, raw: bytes) -> Reply | None:
+        """The same for BDAT, once its first chunk has been read."""
+        return self._examined(session, Stage.DATA, b"", lambda: _OK)
+
+    def greet(self, session: Session) -> Reply | None:
+        """The greeting, where somebody is asked about the client."""
+        return self._examined(session, Stage.CONNECT, b"", lambda: Reply(220, "", self.settings.banner))
+
+    def _examined(self, session: Session, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        if not session.stages & bit(stage):
+            return go_on()
+        return self.effects.examine(session, stage, subject, go_on)
 
     def _path(self, raw: bytes, *, forward: bool) -> tuple[bytes, bytes, bool]:
         settings = self.settings
@@ -331,12 +374,16 @@ class Rules:
         address = self.effects.authenticate(session, step)
         return None if address is None else self.authenticated(session, address)
 
-    def authenticated(self, session: Session, address: str) -> Reply:
+    def authenticated(self, session: Session, address: str) -> Reply | None:
         """How AUTH ends: `address` is the account's, "" where the credentials are wrong."""
         session.state = State.GREETED
         if address:
-            session.login = address
-            return Reply(235, "2.7.0", "Authentication successful")
+
+            def log_in() -> Reply:
+                session.login = address
+                return Reply(235, "2.7.0", "Authentication successful")
+
+            return self._examined(session, Stage.AUTH, address.encode(), log_in)
         session.auth_failures += 1
         if session.auth_failures >= _AUTH_TRIES:
             session.close_after_reply()

@@ -163,6 +163,10 @@ class Mailboxes:
             raise self._raw.damaged("mailbox", value[::-1], "the mailbox that a name leads to is not there")
         return mailbox
 
+    def junk_of(self, account_id: int) -> int:
+        """The mailbox of an account that has the special use \\Junk (RFC 6154); 0 where none has."""
+        return next((each.id for each in self.list(account_id) if each.special_use == "\\Junk"), 0)
+
     def by_id(self, mailbox_id: int) -> Mailbox | None:
         """The mailbox with this identifier, or None."""
         record = self._raw.get(TABLE_MAILBOX, id_key(mailbox_id))

@@ -3,6 +3,7 @@
 import importlib
 import os
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
+from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
 from fastmta.pickup.service import Pickup
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fastmta.admin.collector import StoreFigures
 
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
+SIGNATURE_THREADS: Final = 2  # an RSA verification takes 40 µs, a signature 1 ms: they release the interpreter
 _SERVERS: Final = {
     "smtp": "smtp",
     "submission": "smtp",
@@ -111,6 +114,7 @@ class MailServer:
             store.raw.reap_soon,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
+        self._crypto = ThreadPoolExecutor(SIGNATURE_THREADS, thread_name_prefix="signature")
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
         contexts.server_context()  # a certificate that cannot be used is found now and not by the first client
@@ -148,6 +152,8 @@ class MailServer:
             sweep=Sweep(place.loop),
             turns=Turns(place.loop),
             storage_ok=self._storage_ok,
+            resolver=Resolver(config.dns.nameservers, monotonic=time.monotonic),
+            pool=self._crypto,
         )
 
     def _directory(self, config: Config, router: Router) -> Directory:
@@ -297,6 +303,8 @@ class MailServer:
         services.contexts.reload(config.tls)
         services.limits.configure(config)
         self._http.hosts = _allowed_hosts(config)
+        if config.dns != services.config.dns:
+            services.resolver.configure(config.dns.nameservers)
         services.config = config
         services.router = router
         services.directory = directory
@@ -333,7 +341,9 @@ class MailServer:
         await services.tasks.close()
         services.sweep.close()
         services.bus.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await services.resolver.close()
+        for pool in (self._pool, self._crypto):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._bad_end.stop()
         self._store.detach()
         failed = bool(self.failure)

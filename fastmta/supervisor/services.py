@@ -7,13 +7,16 @@ long as the worker.
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory.recipients import Directory
+from fastmta.dns.resolver import Resolver
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.runtime.bus import Bus, MailboxNotifier
@@ -51,3 +54,9 @@ class Services:
     sweep: Sweep
     turns: Turns
     storage_ok: Callable[[], bool]
+    resolver: Resolver
+    pool: Executor  # for what takes long: passwords, public-key operations
+
+    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of an operation that would hold the loop."""
+        return await self.loop.run_in_executor(self.pool, operation, *arguments)

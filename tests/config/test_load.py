@@ -248,7 +248,7 @@ def test_every_problem_is_found_in_one_reading():
 
 def test_a_parameter_without_feature_is_taken_at_its_default():
     assert problems('smtpd_milters = ""\nsmtpd_helo_restrictions = ""\ninet_protocols = "all"') == []
-    assert len(problems('smtpd_helo_restrictions = "reject_invalid_helo_hostname"')) == 1
+    assert len(problems('smtpd_relay_restrictions = "permit"')) == 1
 
 
 def test_references_in_a_circle_are_an_error():

@@ -10,12 +10,14 @@
 
 import asyncio
 import select
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastmta.auth.sasl import Credentials
 from fastmta.config.schema import Config
+from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.reply import Reply
 from fastmta.policy.networks import Networks
@@ -91,6 +93,7 @@ class FakeLog:
         self.events.append((event, fields))
 
     debug = info
+    warning = info
 
     def exception(self, event: str, error: BaseException, /, **fields: Any) -> None:
         raise error
@@ -264,6 +267,7 @@ class SmtpRig:
         self.sweep = FakeSweep()
         self.passes = FakePasses()
         self.turns = Turns(self.passes, self.passes.look)  # type: ignore[arg-type]
+        self.resolver = Resolver(("127.0.0.1:1",), monotonic=time.monotonic)
         self.server = SmtpServer(self)  # type: ignore[arg-type]
         self.server.sweep(self.seconds)
 
@@ -275,6 +279,9 @@ class SmtpRig:
 
     def storage_ok(self) -> bool:
         return not self.full
+
+    async def offload(self, operation: Any, *arguments: Any) -> Any:
+        return operation(*arguments)
 
     def connect(self, service: str = "smtp", ip: str = "127.0.0.1", *, tls: bool = False) -> Client:
         """A new connection; its greeting has been taken."""

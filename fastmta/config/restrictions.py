@@ -1,0 +1,129 @@
+"""The words of Postfix's smtpd_*_restrictions that are obeyed here, and what each is given and reads.
+
+The one grammar of these lists: the configuration is refused by it, and policy/checks/restrictions.py has one function
+for each word.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fastmta.config.values import parse_map
+from fastmta.model.stages import Stage
+
+
+class Word(NamedTuple):
+    """`given`: what follows the word ("", "zone", "map", "word"); `reads`: where the last that it reads is known."""
+
+    given: str
+    reads: Stage
+
+
+class Restriction(NamedTuple):
+    """One word with its argument, "" for none."""
+
+    name: str
+    argument: str
+
+
+WORDS: Final[dict[str, Word]] = {
+    "permit": Word("", Stage.CONNECT),
+    "reject": Word("", Stage.CONNECT),
+    "defer": Word("", Stage.CONNECT),
+    "defer_if_permit": Word("", Stage.CONNECT),
+    "defer_if_reject": Word("", Stage.CONNECT),
+    "warn_if_reject": Word("", Stage.CONNECT),  # the next word refuses nothing, and is logged
+    "permit_mynetworks": Word("", Stage.CONNECT),
+    "permit_sasl_authenticated": Word("", Stage.MAIL),
+    "permit_dnswl_client": Word("zone", Stage.CONNECT),
+    "reject_rbl_client": Word("zone", Stage.CONNECT),
+    "reject_rhsbl_client": Word("zone", Stage.CONNECT),
+    "reject_rhsbl_helo": Word("zone", Stage.HELO),
+    "reject_rhsbl_sender": Word("zone", Stage.MAIL),
+    "reject_rhsbl_recipient": Word("zone", Stage.RCPT),
+    "reject_unknown_client_hostname": Word("", Stage.CONNECT),
+    "reject_unknown_reverse_client_hostname": Word("", Stage.CONNECT),
+    "check_client_access": Word("map", Stage.CONNECT),
+    "check_helo_access": Word("map", Stage.HELO),
+    "check_sender_access": Word("map", Stage.MAIL),
+    "check_recipient_access": Word("map", Stage.RCPT),
+    "reject_invalid_helo_hostname": Word("", Stage.HELO),
+    "reject_non_fqdn_helo_hostname": Word("", Stage.HELO),
+    "reject_unknown_helo_hostname": Word("", Stage.HELO),
+    "reject_non_fqdn_sender": Word("", Stage.MAIL),
+    "reject_unknown_sender_domain": Word("", Stage.MAIL),
+    "reject_non_fqdn_recipient": Word("", Stage.RCPT),
+    "reject_unknown_recipient_domain": Word("", Stage.RCPT),
+    "permit_auth_destination": Word("", Stage.RCPT),
+    "reject_unauth_destination": Word("", Stage.RCPT),
+    "reject_unlisted_recipient": Word("", Stage.RCPT),  # always so, behind the list
+    "reject_multi_recipient_bounce": Word("", Stage.DATA),
+}
+FINAL: Final = frozenset({"permit", "reject", "defer"})
+_OLD: Final = {  # Postfix's earlier spellings
+    "reject_invalid_hostname": "reject_invalid_helo_hostname",
+    "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
+    "reject_unknown_hostname": "reject_unknown_helo_hostname",
+    "reject_unknown_client": "reject_unknown_client_hostname",
+    "reject_unknown_address": "reject_unknown_sender_domain",
+}
+_ZONE: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+_OCTET: Final = re.compile(r"\d{1,3}|\[\d{1,3}(?:\.\.\d{1,3})?(?:;\d{1,3}(?:\.\.\d{1,3})?)*\]")
+_FILTER: Final = re.compile(r"(?:\[[^\[\]]*\]|[0-9]+)(?:\.(?:\[[^\[\]]*\]|[0-9]+)){3}")
+
+
+def parse(words: Sequence[str]) -> list[Restriction]:
+    """The restrictions that stand in a normalised list."""
+    out = []
+    at = iter(words)
+    for name in at:
+        out.append(Restriction(name, next(at) if WORDS[name].given else ""))
+    return out
+
+
+def normalised(words: Sequence[str], base: Path) -> tuple[str, ...]:
+    """The words with today's names and absolute paths. ValueError says what is wrong."""
+    return tuple(_normalised(words, base))
+
+
+def _normalised(words: Sequence[str], base: Path) -> Iterator[str]:
+    at = iter(words)
+    for given in at:
+        name = _OLD.get(given.lower(), given.lower())
+        word = WORDS.get(name)
+        if word is None:
+            raise ValueError(f"restrictions that FastMTA has ({', '.join(WORDS)}), not {given}")
+        yield name
+        if word.given:
+            argument = next(at, None)
+            if argument is None:
+                raise ValueError(f"a {word.given} behind {name}")
+            yield parse_map(argument, base) if word.given == "map" else _zone(argument)
+
+
+def _zone(text: str) -> str:
+    """ "zone" or "zone=127.0.0.[2..4;9]"."""
+    zone, separator, wanted = text.partition("=")
+    if not _ZONE.fullmatch(zone):
+        raise ValueError(f"a DNS zone, not {text}")
+    if separator:
+        parse_filter(wanted)
+    return zone.rstrip(".").lower() + separator + wanted
+
+
+def parse_filter(text: str) -> tuple[frozenset[int], ...]:
+    """The octets that each place of an address may have, of "127.0.0.[2..4;9]"."""
+    places = re.findall(r"\[[^\[\]]*\]|[0-9]+", text) if _FILTER.fullmatch(text) else []
+    out = []
+    for place in places:
+        if not _OCTET.fullmatch(place):
+            break
+        allowed: set[int] = set()
+        for piece in place.strip("[]").split(";"):
+            low, _, high = piece.partition("..")
+            allowed |= set(range(int(low), int(high or low) + 1))
+        out.append(frozenset(allowed))
+    if len(out) != 4 or any(not each or max(each) > 255 for each in out):
+        raise ValueError(f"an address filter such as 127.0.0.[2..4;9], not {text}")
+    return tuple(out)

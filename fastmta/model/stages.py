@@ -1,0 +1,27 @@
+"""The stages of a session at which somebody may be asked, in their order, and the bits that say so.
+
+A session's `stages` is a set of `bit(stage)`: with none of them a stage costs one test of one bit.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+
+class Stage(IntEnum):
+    """A check's verdict is about what these commands bring."""
+
+    CONNECT = 0
+    HELO = 1
+    AUTH = 2
+    MAIL = 3
+    RCPT = 4
+    DATA = 5
+    END = 6  # the whole message has come
+
+
+def bit(stage: Stage) -> int:
+    """The stage's place in a set of stages."""
+    return 1 << stage
+
+
+COUNTED: Final = 1 << 7  # beside the stages: MAIL and RCPT are limited by address, which the rules ask for

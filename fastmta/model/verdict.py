@@ -1,0 +1,55 @@
+"""What a check says about a client, a sender, a recipient or a message, and what all checks of a message come to."""
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from fastmta.model.reply import Reply
+
+
+class Action(IntEnum):
+    """NONE leaves the matter to the next check; ACCEPT, REJECT, DEFER and DISCARD end a list, the others do not."""
+
+    NONE = 0
+    ACCEPT = 1  # no further check of this list
+    REJECT = 2
+    DEFER = 3
+    DISCARD = 4  # accepted, and gone
+    HOLD = 5  # accepted, and kept in the queue until an administrator has looked
+    QUARANTINE = 6  # into the Junk mailbox of each recipient here
+    REDIRECT = 7  # to `target` instead of its recipients
+
+
+DECISIVE: Final = frozenset({Action.ACCEPT, Action.REJECT, Action.DEFER, Action.DISCARD})
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """One check's answer. What it adds to the message counts whatever its action is, unless that refuses it."""
+
+    action: Action = Action.NONE
+    reply: Reply | None = None  # of REJECT and DEFER
+    recipients: tuple[int, ...] = ()  # numbers of those that it is about; empty: all of them
+    fields: tuple[bytes, ...] = ()  # whole header fields, each with its CRLF, for the top of the message
+    cuts: tuple[tuple[int, int], ...] = ()  # (offset, octets) in what came, not to be shown
+    results: tuple[str, ...] = ()  # parts of Authentication-Results
+    target: bytes = b""  # of REDIRECT
+    reason: str = ""  # for the log
+    is_late: bool = False  # a time-out or failure of ours, which is no error of the client's
+
+
+PASS: Final = Verdict()
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What becomes of a message after its last check."""
+
+    reply: Reply | None = None  # refused as a whole
+    is_late: bool = False
+    refused: dict[int, Reply] = {}  # number of a recipient -> why not to it
+    discard: bool = False
+    hold: bool = False
+    quarantine: bool = False
+    redirect: bytes = b""
+    head: bytes = b""  # fields for the top
+    cuts: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,102 @@
+"""What a check is, and what it may know of the session, the transaction or the message that it is asked about.
+
+A check is one file in policy/checks/ whose `build(config, parts)` gives the checks that a configuration wants, and one
+line in policy/plan.py. It holds no state of a session: the same object is asked for all of them.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from fastmta.config.schema import Config
+from fastmta.dns.resolver import Resolver
+from fastmta.model.limits import CHECK_MESSAGE_S, CHECK_S
+from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
+from fastmta.model.verdict import Action, Verdict
+from fastmta.runtime.clock import Clock
+from fastmta.runtime.log import Log
+
+
+class Message(Protocol):
+    """The message that has come, as it came: without our own Received field."""
+
+    @property
+    def size(self) -> int: ...
+    def read(self, offset: int, octets: int) -> Awaitable[bytes]: ...
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What is known when a check is asked; what is not known yet is empty."""
+
+    stage: Stage
+    service: str
+    session: int
+    client_ip: str
+    client_name: str  # "unknown" where it was not looked up
+    trusted: bool  # the client is in mynetworks
+    tls: bool
+    helo: str = ""
+    login: str = ""
+    sender: bytes | None = None  # without angle brackets; b"": the null sender
+    size_bytes: int = 0
+    recipient: bytes = b""  # at RCPT
+    recipients: tuple[bytes, ...] = ()  # those accepted, from DATA on
+    queue_id: int = 0
+    message: Message | None = None  # at the end
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client is one of ours: in mynetworks, or logged in."""
+        return self.trusted or bool(self.login)
+
+
+class Directory(Protocol):
+    """What checks ask of the recipients' directory."""
+
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Any: ...
+
+
+class Parts(Protocol):
+    """What of a worker a check may be built from."""
+
+    @property
+    def resolver(self) -> Resolver: ...
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def log(self) -> Log: ...
+    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
+
+
+LATE: Verdict = Verdict(Action.DEFER, Reply(451, "4.7.1", "Service unavailable - try again later"), is_late=True)
+
+
+class Check:
+    """One check. `stage` is whose list it stands in, `reads` where the last of what it reads is known."""
+
+    name: str = "check"
+    stage: Stage = Stage.END
+    reads: Stage = Stage.CONNECT
+    has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
+    known_too: bool = True  # asked also about clients in mynetworks and logins
+    services: tuple[str, ...] = ("smtp", "submission", "submissions", "lmtp")
+    late: Verdict = LATE  # its answer when the time is over, or when it fails
+
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
+        raise NotImplementedError
+
+    @property
+    def starts(self) -> Stage:
+        return max(self.stage, self.reads)
+
+
+Build = Callable[[Config, Parts], Sequence[Check]]
+
+
+def deadline_s(stage: Stage) -> float:
+    """How long the checks of a stage may take."""
+    return CHECK_MESSAGE_S if stage is Stage.END else CHECK_S

@@ -1,0 +1,142 @@
+"""access(5): tables by client, name and address, and the actions that their values name.
+
+A table is looked at again at most once a second. What cannot be read, or names no action, defers: guessing would let
+in whom the administrator meant to keep out.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from fastmta.config.schema import Config
+from fastmta.directory.maps import TableSet
+from fastmta.model.errors import TemporaryFailure
+from fastmta.model.reply import Reply
+from fastmta.model.verdict import Action, Verdict
+from fastmta.runtime.clock import Clock
+
+_REFRESH_S: Final = 1.0
+_CODED: Final = re.compile(r"([45])\d\d$")
+_ENHANCED: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_FIELD: Final = re.compile(r"[!-9;-~]+:.*", re.DOTALL)
+_ACCEPT: Final = ("now", Verdict(Action.ACCEPT))
+_MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
+_UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
+
+
+class AccessTables:
+    """The tables of one configuration, each read once."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._delimiters = config.recipient_delimiter
+        self._code = config.access_map_reject_code
+        self._clock = clock
+        self._tables: dict[str, TableSet] = {}
+        self._looked_at = clock.monotonic()
+
+    def decide(self, name: str, key: tuple[str, ...], what: str, kind: str) -> tuple[str, Verdict] | None:
+        """What a table says of a key, ("client", name, address), ("domain", name) or ("mail", address)."""
+        table = self._table(name)
+        try:
+            for form in self._forms(key):
+                value = table.get(form)
+                if value is not None:
+                    return self._action(value.strip(), what, kind, f"{name}: {form}")
+        except TemporaryFailure:
+            return "now", Verdict(Action.DEFER, _UNREADABLE, reason=f"{name} cannot be read")
+        return None
+
+    def _table(self, name: str) -> TableSet:
+        now = self._clock.monotonic()
+        if now - self._looked_at >= _REFRESH_S:
+            self._looked_at = now
+            for each in self._tables.values():
+                each.refresh()
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = TableSet((name,))
+        return table
+
+    def _forms(self, key: tuple[str, ...]) -> Iterator[str]:
+        """The keys to look up, in the order of access(5)."""
+        match key:
+            case ("client", name, address):
+                if name != "unknown":
+                    yield from _domains(name)
+                yield from _networks(address)
+            case ("domain", name):
+                yield from _domains(name)
+            case ("mail", address):
+                yield from self._addresses(address)
+
+    def _addresses(self, address: str) -> Iterator[str]:
+        if not address:
+            yield "<>"
+            return
+        user, at, domain = address.rpartition("@")
+        if not at:
+            user, domain = address, ""
+        bare = user
+        for delimiter in self._delimiters:
+            bare = bare.partition(delimiter)[0] or bare
+        yield address
+        if bare != user:
+            yield f"{bare}@{domain}"
+        yield from _domains(domain)
+        yield f"{user}@"
+        if bare != user:
+            yield f"{bare}@"
+
+    def _action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | None:
+        word, _, text = value.partition(" ")
+        word, text = word.upper(), text.strip()
+        if word == "OK" or value.isdigit():
+            return _ACCEPT
+        if _CODED.match(word):
+            return self._refuse(int(word), text, "Access denied", what, kind, reason)
+        match word:
+            case "DUNNO":
+                return None
+            case "REJECT":
+                return self._refuse(self._code, text, "Access denied", what, kind, reason)
+            case "DEFER":
+                return self._refuse(450, text, "Access denied", what, kind, reason)
+            case "DEFER_IF_PERMIT" | "DEFER_IF_REJECT":
+                default = "Service unavailable - try again later"
+                return word[6:].lower(), self._refuse(450, text, default, what, kind, reason)[1]
+            case "DISCARD":
+                return "now", Verdict(Action.DISCARD, reason=text or reason)
+            case "HOLD":
+                return "now", Verdict(Action.HOLD, reason=text or reason)
+            case "WARN" | "INFO":
+                return "now", Verdict(reason=f"{word.lower()}: {text or reason}")
+            case "REDIRECT" if "@" in text:
+                return "now", Verdict(Action.REDIRECT, target=text.encode(), reason=reason)
+            case "PREPEND" if _FIELD.fullmatch(text):
+                return "now", Verdict(fields=(f"{text}\r\n".encode(),), reason=reason)
+        return "now", Verdict(Action.DEFER, _MISTAKEN, reason=f"{reason}: no action {word}")
+
+    def _refuse(self, code: int, text: str, default: str, what: str, kind: str, reason: str) -> tuple[str, Verdict]:
+        enhanced = f"{code // 100}.7.1"
+        given = _ENHANCED.match(text)
+        if given is not None and given[1][0] == str(code // 100):
+            enhanced, text = given[1], text[given.end() :]
+        shown = "".join(c if 32 <= ord(c) < 127 else "?" for c in what[:320])
+        reply = Reply(code, enhanced, f"<{shown}>: {kind} rejected: {text or default}")
+        return "now", Verdict(Action.DEFER if code < 500 else Action.REJECT, reply, reason=reason)
+
+
+def _domains(name: str) -> Iterator[str]:
+    """A name and the domains above it."""
+    bare = name.rstrip(".")
+    while bare:
+        yield bare
+        bare = bare.partition(".")[2]
+
+
+def _networks(address: str) -> Iterator[str]:
+    """An address and what it begins with, octet by octet, or group by group."""
+    mark = ":" if ":" in address else "."
+    while address:
+        yield address
+        address = address.rpartition(mark)[0].rstrip(mark)

@@ -1,0 +1,321 @@
+"""What each word of a restriction list does: a decision, nothing, or an awaitable of either.
+
+A decision is ("now", verdict), or ("if_permit", verdict) and ("if_reject", verdict), which wait for what the rest of
+the list says. Texts and codes are Postfix's.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastmta.config.restrictions import Restriction, parse_filter
+from fastmta.config.schema import Config
+from fastmta.dns.resolver import LookupTrouble, NotFound
+from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
+from fastmta.model.verdict import Action, Verdict
+from fastmta.policy.check import Context, Parts
+from fastmta.policy.checks.access import AccessTables
+from fastmta.policy.checks.dnsbl import Lists
+
+Decision = tuple[str, Verdict]
+Found = Decision | str | None
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_LITERAL: Final = re.compile(r"\[[0-9A-Za-z.:]+\]")
+_CLASSES: Final = {
+    Stage.CONNECT: "Client host",
+    Stage.HELO: "Helo command",
+    Stage.MAIL: "Sender address",
+    Stage.RCPT: "Recipient address",
+    Stage.DATA: "Data command",
+    Stage.END: "End-of-data command",
+}
+_PERMIT: Final[Decision] = ("now", Verdict(Action.ACCEPT))
+
+
+class Subject:
+    """What a list is about, and how replies name it."""
+
+    __slots__ = ("client", "context", "helo", "kind", "recipient", "sender", "stage")
+
+    def __init__(self, stage: Stage, context: Context) -> None:
+        self.stage = stage
+        self.context = context
+        self.kind = _CLASSES[stage]
+        self.client = f"{context.client_name}[{context.client_ip}]"
+        self.helo = context.helo
+        self.sender = (context.sender or b"").decode("utf-8", "replace")
+        self.recipient = context.recipient.decode("utf-8", "replace")
+
+    @property
+    def shown(self) -> str:
+        """The list's subject in a reply."""
+        return {
+            Stage.CONNECT: self.client,
+            Stage.HELO: self.helo,
+            Stage.MAIL: self.sender,
+            Stage.RCPT: self.recipient,
+            Stage.DATA: "DATA",
+        }.get(self.stage, "END-OF-MESSAGE")
+
+    def about(self, stage: Stage) -> tuple[str, str]:
+        """(what, its class) of one of the four that words ask about."""
+        what = {Stage.CONNECT: self.client, Stage.HELO: self.helo, Stage.MAIL: self.sender}.get(stage, self.recipient)
+        return what, _CLASSES[stage]
+
+
+class Words:
+    """The words of one configuration, one method each."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._parts = parts
+        self._tables = AccessTables(config, parts.clock)
+        self._lists = Lists(parts.resolver, config.maps_rbl_reject_code)
+        self._filters: dict[str, tuple[frozenset[int], ...]] = {}
+
+    def ask(self, restriction: Restriction, subject: Subject) -> Found | Awaitable[Found]:
+        """What the word says of the subject."""
+        name, argument = restriction
+        word: Callable[..., Found | Awaitable[Found]] = getattr(self, name)
+        return word(subject, argument) if argument else word(subject)
+
+    def warn(self, subject: Subject, verdict: Verdict) -> None:
+        """A refusal that warn_if_reject has taken back."""
+        self._parts.log.info(
+            "policy.would_refuse",
+            session=subject.context.session,
+            client=subject.client,
+            reply=str(verdict.reply or ""),
+            reason=verdict.reason or None,
+        )
+
+    # --- whoever it is ---
+
+    def permit(self, subject: Subject) -> Found:
+        return _PERMIT
+
+    def reject(self, subject: Subject) -> Found:
+        return self._refuse(self._config.reject_code, "7.1", subject.shown, subject.kind, "Access denied")
+
+    def defer(self, subject: Subject) -> Found:
+        return self._refuse(450, "7.1", subject.shown, subject.kind, "Try again later")
+
+    def defer_if_permit(self, subject: Subject) -> Found:
+        return "if_permit", self._refuse(450, "7.1", subject.shown, subject.kind, "defer_if_permit requested")[1]
+
+    def defer_if_reject(self, subject: Subject) -> Found:
+        return "if_reject", self._refuse(450, "7.1", subject.shown, subject.kind, "defer_if_reject requested")[1]
+
+    def permit_mynetworks(self, subject: Subject) -> Found:
+        return _PERMIT if subject.context.trusted else None
+
+    def permit_sasl_authenticated(self, subject: Subject) -> Found:
+        return _PERMIT if subject.context.login else None
+
+    # --- tables ---
+
+    def check_client_access(self, subject: Subject, table: str) -> Found:
+        context = subject.context
+        return self._access(table, subject, Stage.CONNECT, ("client", context.client_name, context.client_ip))
+
+    def check_helo_access(self, subject: Subject, table: str) -> Found:
+        return self._access(table, subject, Stage.HELO, ("domain", subject.helo)) if subject.helo else None
+
+    def check_sender_access(self, subject: Subject, table: str) -> Found:
+        return (
+            None
+            if subject.context.sender is None
+            else self._access(table, subject, Stage.MAIL, ("mail", subject.sender))
+        )
+
+    def check_recipient_access(self, subject: Subject, table: str) -> Found:
+        return self._access(table, subject, Stage.RCPT, ("mail", subject.recipient)) if subject.recipient else None
+
+    def _access(self, table: str, subject: Subject, stage: Stage, key: tuple[str, ...]) -> Found:
+        what, kind = subject.about(stage)
+        return self._tables.decide(table, key, what, kind)
+
+    # --- DNS lists ---
+
+    def reject_rbl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._address_list(subject, zone, self._lists.blocked)
+
+    def permit_dnswl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._address_list(subject, zone, self._lists.listed)
+
+    def _address_list(
+        self, subject: Subject, zone: str, ask: Callable[..., Awaitable[Found]]
+    ) -> Found | Awaitable[Found]:
+        key = self._lists.reversed(subject.context.client_ip)
+        if not key:
+            return None
+        return ask(key, *self._zone(zone), "Client host", subject.context.client_ip)
+
+    def reject_rhsbl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        name = subject.context.client_name
+        return self._name_list("" if name == "unknown" else name, name, zone, "Client host")
+
+    def reject_rhsbl_helo(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._name_list(subject.helo, subject.helo, zone, "Helo command")
+
+    def reject_rhsbl_sender(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._name_list(_domain(subject.sender), subject.sender, zone, "Sender address")
+
+    def reject_rhsbl_recipient(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._name_list(_domain(subject.recipient), subject.recipient, zone, "Recipient address")
+
+    def _name_list(self, name: str, what: str, zone: str, kind: str) -> Found | Awaitable[Found]:
+        if not _HOST.fullmatch(name) or "." not in name:
+            return None
+        return self._lists.blocked(name.rstrip(".").lower(), *self._zone(zone), kind, what)
+
+    def _zone(self, text: str) -> tuple[str, tuple[frozenset[int], ...]]:
+        zone, _, wanted = text.partition("=")
+        if wanted and wanted not in self._filters:
+            self._filters[wanted] = parse_filter(wanted)
+        return zone, self._filters[wanted] if wanted else ()
+
+    # --- names ---
+
+    def reject_invalid_helo_hostname(self, subject: Subject) -> Found:
+        if not subject.helo or _HOST.fullmatch(subject.helo) or _LITERAL.fullmatch(subject.helo):
+            return None
+        return self._refuse(501, "5.2", subject.helo, "Helo command", "Invalid name")
+
+    def reject_non_fqdn_helo_hostname(self, subject: Subject) -> Found:
+        name = subject.helo
+        if not name or _LITERAL.fullmatch(name) or (_HOST.fullmatch(name) and "." in name.rstrip(".")):
+            return None
+        return self._refuse(504, "5.2", name, "Helo command", "need fully-qualified hostname")
+
+    def reject_unknown_helo_hostname(self, subject: Subject) -> Found | Awaitable[Found]:
+        name = subject.helo
+        if not name or _LITERAL.fullmatch(name):
+            return None
+        refusal = self._refuse(450, "7.1", name, "Helo command", "Host not found")
+        return self._has_mail_host(name, refusal, refusal) if _HOST.fullmatch(name) else refusal
+
+    def reject_unknown_client_hostname(self, subject: Subject) -> Awaitable[Found]:
+        return self._client_name(subject, confirmed=True)
+
+    def reject_unknown_reverse_client_hostname(self, subject: Subject) -> Awaitable[Found]:
+        return self._client_name(subject, confirmed=False)
+
+    async def _client_name(self, subject: Subject, *, confirmed: bool) -> Found:
+        ip, resolver = subject.context.client_ip, self._parts.resolver
+        hostname = "hostname" if confirmed else "reverse hostname"
+        text = f"Client host rejected: cannot find your {hostname}, [{ip}]"
+        refusal: Decision = ("now", Verdict(Action.REJECT, Reply(450, "4.7.1", text)))
+        try:
+            names = await resolver.ptr(ip)
+            if not confirmed:
+                return None
+            for name in names[:5]:
+                if ip in await resolver.addresses(name):
+                    return None
+        except NotFound:
+            pass
+        except LookupTrouble:
+            return "if_permit", refusal[1]
+        return refusal
+
+    def reject_non_fqdn_sender(self, subject: Subject) -> Found:
+        return self._non_fqdn(subject.sender, "Sender address")
+
+    def reject_non_fqdn_recipient(self, subject: Subject) -> Found:
+        return self._non_fqdn(subject.recipient, "Recipient address")
+
+    def _non_fqdn(self, address: str, kind: str) -> Found:
+        domain = _domain(address)
+        if not address or address.lower() == "postmaster" or _LITERAL.fullmatch(domain) or "." in domain.rstrip("."):
+            return None
+        return self._refuse(504, "5.2", address, kind, "need fully-qualified address")
+
+    def reject_unknown_sender_domain(self, subject: Subject) -> Found | Awaitable[Found]:
+        return self._unknown_domain(subject.sender, "Sender address", "1.8", "5.7.27")
+
+    def reject_unknown_recipient_domain(self, subject: Subject) -> Found | Awaitable[Found]:
+        return self._unknown_domain(subject.recipient, "Recipient address", "1.2", "5.1.10")
+
+    def _unknown_domain(self, address: str, kind: str, code: str, null_code: str) -> Found | Awaitable[Found]:
+        domain = _domain(address).rstrip(".").lower()
+        if not domain or _LITERAL.fullmatch(domain) or self._is_ours(domain):
+            return None
+        text = f"Domain {domain} does not accept mail (nullMX)"
+        nobody: Decision = (
+            "now",
+            Verdict(Action.REJECT, Reply(550, null_code, f"<{address}>: {kind} rejected: {text}")),
+        )
+        return self._has_mail_host(domain, self._refuse(450, code, address, kind, "Domain not found"), nobody)
+
+    async def _has_mail_host(self, name: str, refusal: Decision, nobody: Decision) -> Found:
+        resolver = self._parts.resolver
+        try:
+            records = await resolver.mx(name)
+            return nobody if all(not host for _, host in records) else None
+        except NotFound as absence:
+            if not absence.name_exists:
+                return refusal
+        except LookupTrouble:
+            return "if_permit", refusal[1]
+        try:
+            await resolver.addresses(name)
+        except NotFound:
+            return refusal
+        except LookupTrouble:
+            return "if_permit", refusal[1]
+        return None
+
+    def _is_ours(self, domain: str) -> bool:
+        config = self._config
+        return any(
+            domain in names
+            for names in (
+                config.mydestination,
+                config.virtual_mailbox_domains,
+                config.virtual_alias_domains,
+                config.relay_domains,
+            )
+        )
+
+    # --- destinations ---
+
+    def permit_auth_destination(self, subject: Subject) -> Found:
+        return None if not subject.recipient or self._relays(subject) else _PERMIT
+
+    def reject_unauth_destination(self, subject: Subject) -> Found:
+        reply = self._relays(subject) if subject.recipient else None
+        return None if reply is None else ("now", Verdict(Action.REJECT, reply))
+
+    def reject_unlisted_recipient(self, subject: Subject) -> Found:
+        refusal = self._resolution(subject) if subject.recipient else None
+        return None if refusal is None or refusal.enhanced != "5.1.1" else ("now", Verdict(Action.REJECT, refusal))
+
+    def _relays(self, subject: Subject) -> Reply | None:
+        """The refusal of a recipient who is nobody's of ours."""
+        refusal = self._resolution(subject)
+        return refusal if refusal is not None and refusal.enhanced == "5.7.1" else None
+
+    def _resolution(self, subject: Subject) -> Reply | None:
+        refusal: Reply | None = self._parts.directory.resolve(subject.context.recipient, may_relay=False).refusal
+        return refusal
+
+    def reject_multi_recipient_bounce(self, subject: Subject) -> Found:
+        if subject.context.sender or len(subject.context.recipients) < 2:
+            return None
+        return self._refuse(550, "5.3", subject.shown, subject.kind, "Multi-recipient bounce")
+
+    def _refuse(self, code: int, detail: str, what: str, kind: str, text: str) -> Decision:
+        enhanced = f"{code // 100}.{detail}"
+        action = Action.DEFER if code < 500 else Action.REJECT
+        return "now", Verdict(action, Reply(code, enhanced, f"<{_clean(what)}>: {kind} rejected: {text}"))
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2] if "@" in address else ""
+
+
+def _clean(text: str) -> str:
+    """A name as a reply may carry it."""
+    return "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:320])

@@ -1,0 +1,67 @@
+"""Which checks one service asks at which stage, built from the configuration.
+
+A stage's list starts once what its checks read is known. It is awaited there too, or at RCPT where Postfix's
+smtpd_delay_reject (on by default) says so of connect, helo and mail: those run beside the dialogue.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from fastmta.config.schema import Config
+from fastmta.model.stages import Stage, bit
+from fastmta.policy.check import Build, Check, Parts
+from fastmta.policy.checks import restrictions
+
+CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
+    restrictions.build,
+)
+_DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
+
+
+class StageList(msgspec.Struct, frozen=True):
+    """The checks of one stage, in order."""
+
+    stage: Stage
+    checks: tuple[Check, ...]
+    starts: Stage
+    due: Stage
+
+    @property
+    def bits(self) -> int:
+        return bit(self.starts) | bit(self.due)
+
+
+class Plan:
+    """The lists of one service. The same object serves all sessions that began with it."""
+
+    __slots__ = ("lists",)
+
+    def __init__(self, checks: Iterable[Check] = (), *, delay_reject: bool = True) -> None:
+        by_stage: dict[Stage, list[Check]] = {}
+        for check in checks:
+            by_stage.setdefault(check.stage, []).append(check)
+        self.lists: tuple[StageList, ...] = tuple(
+            _list(stage, by_stage[stage], delay_reject) for stage in sorted(by_stage)
+        )
+
+    def stages(self, *, trusted: bool) -> int:
+        """The bits of the stages at which a client is asked about."""
+        bits = 0
+        for each in self.lists:
+            if not trusted or any(check.known_too for check in each.checks):
+                bits |= each.bits
+        return bits
+
+
+def _list(stage: Stage, checks: list[Check], delay_reject: bool) -> StageList:
+    starts = max(check.starts for check in checks)
+    due = Stage.RCPT if delay_reject and stage in _DELAYED else stage
+    return StageList(stage, tuple(checks), starts, max(starts, due))
+
+
+def plan_for(service: str, config: Config, parts: Parts, builders: Iterable[Build] = CHECKS) -> Plan:
+    """The plan of one service."""
+    found = [check for build in builders for check in build(config, parts) if service in check.services]
+    return Plan(found, delay_reject=config.smtpd_delay_reject)

@@ -1,0 +1,283 @@
+"""What has been asked about one session: the runs of its checks, what they have said, and who waits for them.
+
+Made when a session first comes to a stage at which somebody is asked. Runs about the client and its HELO stay for the
+session, the others for the transaction. The session itself waits and goes on by its generation (`_session`): a run
+that ends after a disconnect, a 421 or a new transaction has been cancelled, and finds nobody.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from fastmta.authentication.results import authentication_results
+from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import CHECK_CUTS, CHECK_HEAD_BYTES
+from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage, bit
+from fastmta.model.verdict import PASS, Action, Outcome, Verdict
+from fastmta.policy.check import Check, Context, deadline_s
+from fastmta.policy.plan import Plan, StageList
+from fastmta.policy.run import Run
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
+
+_OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transaction
+_DENIED: Final = Reply(554, "5.7.1", "Access denied")
+_NOT_NOW: Final = Reply(450, "4.7.1", "Try again later")
+_DECLINED: Final = frozenset({Action.REJECT, Action.DEFER})
+
+
+class Desk(Protocol):
+    """What the screenings of one service share: smtp/server.ServiceHost."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def loop(self) -> Any: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def cells(self) -> Cells: ...
+    @property
+    def authserv_id(self) -> str: ...
+    def attend(self, session: Any) -> None:
+        """Sets the session's `stages` to what the present configuration asks."""
+        ...
+
+
+class Message:
+    """The message that has come, for checks at its end."""
+
+    __slots__ = ("_session", "size")
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.size: int = session.size
+
+    async def read(self, offset: int, octets: int) -> bytes:
+        """Octets of what came; fewer only at its end."""
+        found: bytes = self._session.read_message(offset, octets)
+        return found
+
+
+class Screening:
+    """The checks of one session."""
+
+    __slots__ = ("_desk", "_outcome", "_plan", "_runs", "_session", "_taken", "refused")
+
+    def __init__(self, desk: Desk, session: Any) -> None:
+        self._desk = desk
+        self._session = session
+        self._plan = desk.plan
+        self._runs: dict[Stage, Run] = {}  # by the stage of their list
+        self._taken: list[Run] = []  # whose notes are in the outcome
+        self._outcome = Outcome()
+        self.refused: Reply | None = None  # the reply of the last check that refused
+
+    # --- what the session tells ---
+
+    def reset(self) -> None:
+        """The transaction is over; the next one follows the present configuration."""
+        if self._plan is not self._desk.plan:
+            self.cancel()
+            self._plan = self._desk.plan
+        else:
+            self._drop(lambda starts: starts > _OF_SESSION)
+        self._taken.clear()
+        self._outcome = Outcome()
+        self._desk.attend(self._session)
+
+    def forget_hello(self) -> None:
+        """What was learnt in plain text does not count after STARTTLS."""
+        self._drop(lambda starts: starts > Stage.CONNECT)
+
+    def cancel(self) -> None:
+        """The session is over."""
+        self._drop(lambda starts: True)
+
+    def _drop(self, is_over: Callable[[Stage], bool]) -> None:
+        for each in self._plan.lists:
+            if each.stage in self._runs and is_over(each.starts):
+                self._runs.pop(each.stage).cancel()
+
+    # --- the stages ---
+
+    def examine(self, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        """As session.Effects.examine."""
+        runs = self._started(stage, subject)
+        return self._settle(runs, go_on)
+
+    def message_came(self) -> Outcome | None:
+        """What becomes of the message; None: the session waits, and is told by `decided`."""
+        runs = self._started(Stage.END, b"")
+        pending = [run for run in runs if not run.done]
+        if not pending:
+            return self._finished(runs)
+        generation = self._session.wait(True)
+        pending[0].when_done(partial(self._session.decided, generation, partial(self._finished, runs)))
+        return None
+
+    def _started(self, stage: Stage, subject: bytes) -> list[Run]:
+        """Starts what may start now, and gives the runs that are awaited here."""
+        context: Context | None = None
+        due: list[Run] = []
+        again = stage in (Stage.HELO, Stage.MAIL, Stage.RCPT, Stage.AUTH)
+        for each in self._plan.lists:
+            if not each.starts <= stage <= each.due or (each.stage is Stage.HELO and not self._hello(stage, subject)):
+                continue
+            run = self._runs.get(each.stage)
+            if run is not None and again and each.starts is stage:  # asked about another subject now
+                run.cancel()
+                if run in self._taken:
+                    self._taken.remove(run)
+                run = None
+            if run is None:
+                if context is None:
+                    context = self._context(stage, subject)
+                run = self._runs[each.stage] = self._start(each, context)
+            if each.due is stage:
+                due.append(run)
+        return due
+
+    def _hello(self, stage: Stage, subject: bytes) -> bytes:
+        name: bytes = subject if stage is Stage.HELO else self._session.helo
+        return name
+
+    def _start(self, each: StageList, context: Context) -> Run:
+        return Run(each.checks, context, deadline_s(each.stage), self._desk.loop, self._failed)
+
+    def _settle(self, runs: list[Run], go_on: Callable[[], Reply]) -> Reply | None:
+        """The reply once all of `runs` have let pass or one has refused; None where that takes time."""
+        for run in runs:
+            if not run.done:
+                generation = self._session.wait(True)
+                run.when_done(partial(self._session.resume, generation, partial(self._settle, runs, go_on)))
+                return None
+            refusal = self._take(run)
+            if refusal is not None:
+                return refusal
+        return go_on()
+
+    def _take(self, run: Run) -> Reply | None:
+        """What a run that is done has said: the reply that refuses, or None, its notes kept for the end."""
+        self._tell(run)
+        check, verdict = run.verdicts[-1]
+        if verdict.action in _DECLINED:
+            return self._refusal(verdict)
+        if run not in self._taken:
+            self._taken.append(run)
+            for check, verdict in run.verdicts:
+                self._note(check, verdict)
+        return None
+
+    def _refusal(self, verdict: Verdict, *, of_all: bool = True) -> Reply:
+        reply = verdict.reply or (_DENIED if verdict.action is Action.REJECT else _NOT_NOW)
+        if verdict.is_late and of_all:
+            self._session.forgive()
+        self.refused = reply
+        return reply
+
+    def _note(self, check: Check, verdict: Verdict) -> None:
+        outcome = self._outcome
+        outcome.discard |= verdict.action is Action.DISCARD
+        outcome.hold |= verdict.action is Action.HOLD
+        outcome.quarantine |= verdict.action is Action.QUARANTINE
+        if verdict.action is Action.REDIRECT:
+            outcome.redirect = verdict.target
+        if verdict.fields:
+            outcome.head = b"".join([outcome.head, *verdict.fields])
+        if verdict.cuts:
+            outcome.cuts += verdict.cuts
+        if outcome.discard or outcome.hold or outcome.quarantine or outcome.redirect or outcome.head or outcome.cuts:
+            self._session.stages |= bit(Stage.END)  # where it is carried out
+
+    # --- the end ---
+
+    def _finished(self, runs: list[Run]) -> Outcome:
+        outcome = self._outcome
+        results: list[str] = []
+        everybody = range(len(self._session.recipients))
+        refused: dict[int, Verdict] = {}
+        for run in runs:
+            self._tell(run)
+            for check, verdict in run.verdicts:
+                results += verdict.results
+                if verdict.action in _DECLINED:
+                    for number in verdict.recipients or everybody:
+                        if number in everybody:
+                            refused.setdefault(number, verdict)
+                else:
+                    self._note(check, verdict)
+        if refused and not self._may_split(refused, len(everybody)):
+            first = next((each for each in refused.values() if each.action is Action.DEFER), None)
+            return Outcome(self._refusal(first or next(iter(refused.values()))), (first or PASS).is_late)
+        outcome.refused = {number: self._refusal(verdict, of_all=False) for number, verdict in refused.items()}
+        if results:
+            outcome.head = authentication_results(self._desk.authserv_id, results) + outcome.head
+        if len(outcome.head) > CHECK_HEAD_BYTES or len(outcome.cuts) > CHECK_CUTS:
+            self._desk.log.warning(
+                "policy.too_much", session=self._session.number, octets=len(outcome.head), cuts=len(outcome.cuts)
+            )
+            return Outcome(Reply(451, "4.3.0", "The message cannot be taken now"), True)
+        return outcome
+
+    def _may_split(self, refused: dict[int, Verdict], recipients: int) -> bool:
+        """Whether some are refused and others not: LMTP can say so; SMTP says one thing of all, and whom a check
+        refused for good then gets a report, while one that asks for another try has the client try all again.
+        """
+        if self._desk.name == "lmtp":
+            return True
+        return len(refused) < recipients and all(each.action is Action.REJECT for each in refused.values())
+
+    # --- telling ---
+
+    def _context(self, stage: Stage, subject: bytes) -> Context:
+        session = self._session
+        recipients = session.recipients if stage >= Stage.DATA else None
+        return Context(
+            stage=stage,
+            service=self._desk.name,
+            session=session.number,
+            client_ip=session.peer_ip,
+            client_name=session.client.partition("[")[0],
+            trusted=session.trusted,
+            tls=session.tls,
+            helo=self._hello(stage, subject).decode("utf-8", "replace"),
+            login=subject.decode() if stage is Stage.AUTH else session.login,
+            sender=subject if stage is Stage.MAIL else session.reverse_path,
+            size_bytes=session.size if stage is Stage.END else 0,
+            recipient=subject if stage is Stage.RCPT else b"",
+            recipients=tuple(each.forward_path for each in recipients or ()),
+            queue_id=session.queue_id if stage is Stage.END else 0,
+            message=Message(session) if stage is Stage.END else None,
+        )
+
+    def _tell(self, run: Run) -> None:
+        if run.is_told:
+            return
+        run.is_told = True
+        for check, verdict in run.verdicts:
+            word = "late" if verdict.is_late else verdict.action.name.lower()
+            stage = check.stage.name.lower()
+            self._desk.cells[METRICS.check_verdicts_total[stage, word]] += 1
+            if verdict.action is Action.NONE and not verdict.reason:
+                continue
+            self._desk.log.info(
+                "policy.verdict",
+                session=self._session.number,
+                queue_id=queue_id_text(self._session.queue_id) if check.stage is Stage.END else None,
+                client=self._session.client,
+                check=check.name,
+                stage=stage,
+                verdict=word,
+                reply=str(verdict.reply) if verdict.reply is not None else None,
+                reason=verdict.reason or None,
+            )
+
+    def _failed(self, check: Check, error: BaseException) -> None:
+        self._desk.cells[METRICS.internal_errors_total[self._desk.name]] += 1
+        self._desk.log.exception(
+            "policy.failed", error, session=self._session.number, client=self._session.client, check=check.name
+        )
