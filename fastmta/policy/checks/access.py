@@ -90,10 +90,10 @@ class AccessTables:
     def _action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | None:
         word, _, text = value.partition(" ")
         word, text = word.upper(), text.strip()
-        if word == "OK" or value.isdigit():
-            return _ACCEPT
         if _CODED.match(word):
             return self._refuse(int(word), text, "Access denied", what, kind, reason)
+        if word == "OK" or value.isdigit():
+            return _ACCEPT
         match word:
             case "DUNNO":
                 return None

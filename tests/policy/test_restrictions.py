@@ -1,0 +1,324 @@
+"""Postfix's restriction lists: its words, its order, its replies."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastmta.config.load import parse
+from fastmta.config.schema import Config
+from fastmta.dns.resolver import LookupTrouble, NotFound
+from fastmta.model.envelope import QueuedTarget, Resolution
+from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
+from fastmta.model.verdict import Action, Verdict
+from fastmta.policy.check import Context
+from fastmta.policy.checks.restrictions import build
+from fastmta.runtime.clock import ManualClock
+
+
+class FakeResolver:
+    """Answers from a dict of (name, type); "?" is trouble."""
+
+    def __init__(self, **zone: Any) -> None:
+        self.zone: dict[tuple[str, str], Any] = {}
+
+    def _find(self, name: str, kind: str) -> Any:
+        found = self.zone.get((name, kind))
+        if found == "?":
+            raise LookupTrouble("no answer")
+        if found is None:
+            raise NotFound(name, kind, name_exists=any(each == name for each, _ in self.zone))
+        return found
+
+    async def a(self, name: str) -> Any:
+        return self._find(name, "A")
+
+    async def txt(self, name: str) -> Any:
+        return self._find(name, "TXT")
+
+    async def mx(self, name: str) -> Any:
+        return self._find(name, "MX")
+
+    async def ptr(self, name: str) -> Any:
+        return self._find(name, "PTR")
+
+    async def addresses(self, name: str) -> Any:
+        return self._find(name, "A")
+
+
+class FakeDirectory:
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
+        if forward_path.endswith(b"@example.test"):
+            return Resolution(targets=(QueuedTarget(forward_path, b"smtp:x"),))
+        return Resolution(Reply(554, "5.7.1", f"<{forward_path.decode()}>: Relay access denied"))
+
+
+class Parts:
+    def __init__(self) -> None:
+        self.resolver = FakeResolver()
+        self.directory = FakeDirectory()
+        self.clock = ManualClock()
+        self.told: list[str] = []
+        self.log = self
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.told.append(event)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+Judge = Callable[..., Any]
+
+
+@pytest.fixture
+def judge(parts: Parts, tmp_path: Path) -> Judge:
+    """The verdict of one list on a context that is changed by keywords."""
+
+    async def decide(stage: Stage, restrictions: str, **changes: Any) -> Verdict:
+        key = {
+            Stage.CONNECT: "smtpd_client_restrictions",
+            Stage.HELO: "smtpd_helo_restrictions",
+            Stage.MAIL: "smtpd_sender_restrictions",
+            Stage.RCPT: "smtpd_recipient_restrictions",
+        }[stage]
+        config = parse(f'{key} = "{restrictions}"\nmydestination = ["example.test"]', base=tmp_path)
+        context = Context(
+            stage=stage,
+            service="smtp",
+            session=1,
+            client_ip="192.0.2.7",
+            client_name="unknown",
+            trusted=False,
+            tls=False,
+            helo="mail.client.test",
+            sender=b"ann@sender.test",
+            recipient=b"bob@example.test",
+        )
+        context = msgspec.structs.replace(context, **changes)
+        check = build(config, parts)[-1]  # type: ignore[arg-type]
+        found = check.check(context)
+        return found if isinstance(found, Verdict) else await found
+
+    return decide
+
+
+async def said(found: Any) -> str:
+    verdict = await found
+    return str(verdict.reply) if verdict.reply is not None else verdict.action.name
+
+
+def table(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "access"
+    path.write_text(text)
+    return f"texthash:{path}"
+
+
+def test_without_a_list_nothing_is_asked(parts: Parts) -> None:
+    assert build(Config(), parts) == []  # type: ignore[arg-type]
+
+
+async def test_a_listed_client_is_refused_in_postfix_words(judge: Judge, parts: Parts) -> None:
+    parts.resolver.zone["7.2.0.192.bl.test", "A"] = ("127.0.0.2",)
+    parts.resolver.zone["7.2.0.192.bl.test", "TXT"] = (b"see http://bl.test",)
+    assert await said(judge(Stage.CONNECT, "reject_rbl_client bl.test")) == (
+        "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using bl.test; see http://bl.test"
+    )
+    assert await said(judge(Stage.CONNECT, "reject_rbl_client bl.test", client_ip="192.0.2.8")) == "NONE"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("127.0.0.2", "554"), ("127.0.0.[3..9]", "NONE"), ("127.0.0.[1;2]", "554"), ("127.[0..1].0.2", "554")],
+)
+async def test_a_filter_says_which_answers_count(judge: Judge, parts: Parts, wanted: str, expected: str) -> None:
+    parts.resolver.zone["7.2.0.192.bl.test", "A"] = ("127.0.0.2",)
+    assert (await said(judge(Stage.CONNECT, f"reject_rbl_client bl.test={wanted}"))).startswith(expected)
+
+
+@pytest.mark.parametrize("answer", ["?", ("198.51.100.1",)])
+async def test_a_list_that_does_not_answer_or_invents_answers_lists_nobody(
+    judge: Judge, parts: Parts, answer: Any
+) -> None:
+    parts.resolver.zone["7.2.0.192.bl.test", "A"] = answer
+    assert await said(judge(Stage.CONNECT, "reject_rbl_client bl.test")) == "NONE"
+
+
+async def test_ipv6_clients_are_asked_about_by_nibbles(judge: Judge, parts: Parts) -> None:
+    name = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.test"
+    parts.resolver.zone[name, "A"] = ("127.0.0.2",)
+    assert (await said(judge(Stage.CONNECT, "reject_rbl_client bl.test", client_ip="2001:db8::1"))).startswith("554")
+
+
+async def test_names_are_asked_about_in_lists_of_names(judge: Judge, parts: Parts) -> None:
+    parts.resolver.zone["sender.test.rh.test", "A"] = ("127.0.0.2",)
+    assert await said(judge(Stage.MAIL, "reject_rhsbl_sender rh.test")) == (
+        "554 5.7.1 Service unavailable; Sender address [ann@sender.test] blocked using rh.test"
+    )
+    assert await said(judge(Stage.HELO, "reject_rhsbl_helo rh.test")) == "NONE"
+
+
+async def test_the_first_word_that_permits_or_rejects_ends_the_list(judge: Judge) -> None:
+    assert await said(judge(Stage.CONNECT, "permit_mynetworks, reject", trusted=True)) == "ACCEPT"
+    assert await said(judge(Stage.CONNECT, "permit_mynetworks, reject")) == (
+        "554 5.7.1 <unknown[192.0.2.7]>: Client host rejected: Access denied"
+    )
+    assert await said(judge(Stage.MAIL, "permit_sasl_authenticated, reject", login="a@b")) == "ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("word", "helo", "expected"),
+    [
+        ("reject_invalid_helo_hostname", "a..b", "501 5.5.2 <a..b>: Helo command rejected: Invalid name"),
+        ("reject_invalid_helo_hostname", "[192.0.2.1]", "NONE"),
+        (
+            "reject_non_fqdn_helo_hostname",
+            "localhost",
+            "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
+        ),
+        ("reject_non_fqdn_helo_hostname", "mx.client.test", "NONE"),
+        (
+            "reject_unknown_helo_hostname",
+            "nowhere.test",
+            "450 4.7.1 <nowhere.test>: Helo command rejected: Host not found",
+        ),
+    ],
+)
+async def test_helo_names(judge: Judge, word: str, helo: str, expected: str) -> None:
+    assert await said(judge(Stage.HELO, word, helo=helo)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        (b"a@good.test", "NONE"),
+        (b"a@only-a.test", "NONE"),
+        (b"a@example.test", "NONE"),
+        (b"", "NONE"),
+        (
+            b"a@null.test",
+            "550 5.7.27 <a@null.test>: Sender address rejected: Domain null.test does not accept mail (nullMX)",
+        ),
+        (b"a@none.test", "450 4.1.8 <a@none.test>: Sender address rejected: Domain not found"),
+        (b"a@trouble.test", "450 4.1.8 <a@trouble.test>: Sender address rejected: Domain not found"),
+    ],
+)
+async def test_sender_domains(judge: Judge, parts: Parts, sender: bytes, expected: str) -> None:
+    parts.resolver.zone |= {
+        ("good.test", "MX"): ((10, "mx.good.test"),),
+        ("only-a.test", "A"): ("192.0.2.1",),
+        ("null.test", "MX"): ((0, ""),),
+        ("trouble.test", "MX"): "?",
+    }
+    assert await said(judge(Stage.MAIL, "reject_unknown_sender_domain", sender=sender)) == expected
+
+
+async def test_trouble_defers_only_what_would_be_permitted(judge: Judge, parts: Parts) -> None:
+    parts.resolver.zone["sender.test", "MX"] = "?"
+    assert (await said(judge(Stage.MAIL, "reject_unknown_sender_domain, reject"))).startswith("554")
+    assert (await said(judge(Stage.MAIL, "reject_unknown_sender_domain, permit"))).startswith("450")
+
+
+async def test_addresses_without_a_full_domain(judge: Judge) -> None:
+    assert await said(judge(Stage.MAIL, "reject_non_fqdn_sender", sender=b"a@host")) == (
+        "504 5.5.2 <a@host>: Sender address rejected: need fully-qualified address"
+    )
+    assert await said(judge(Stage.MAIL, "reject_non_fqdn_sender", sender=b"")) == "NONE"
+
+
+async def test_destinations(judge: Judge) -> None:
+    assert await said(judge(Stage.RCPT, "reject_unauth_destination", recipient=b"x@other.test")) == (
+        "554 5.7.1 <x@other.test>: Relay access denied"
+    )
+    assert await said(judge(Stage.RCPT, "permit_auth_destination, reject")) == "ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("OK", "ACCEPT"),
+        ("1234", "ACCEPT"),
+        ("DUNNO", "NONE"),
+        ("REJECT", "554 5.7.1 <mail.client.test>: Helo command rejected: Access denied"),
+        ("reject Go away", "554 5.7.1 <mail.client.test>: Helo command rejected: Go away"),
+        ("REJECT 5.7.9 Go away", "554 5.7.9 <mail.client.test>: Helo command rejected: Go away"),
+        ("421 4.3.2 Later", "421 4.3.2 <mail.client.test>: Helo command rejected: Later"),
+        ("550", "550 5.7.1 <mail.client.test>: Helo command rejected: Access denied"),
+        (
+            "DEFER_IF_PERMIT",
+            "450 4.7.1 <mail.client.test>: Helo command rejected: Service unavailable - try again later",
+        ),
+        ("HOLD", "HOLD"),
+        ("DISCARD", "DISCARD"),
+        ("REDIRECT a@example.test", "REDIRECT"),
+        ("FILTER smtp:x", "451 4.3.5 Server configuration error"),
+    ],
+)
+async def test_access_tables_have_postfix_actions(judge: Judge, tmp_path: Path, value: str, expected: str) -> None:
+    name = table(tmp_path, f"client.test {value}\n")
+    assert await said(judge(Stage.HELO, f"check_helo_access {name}")) == expected
+
+
+async def test_prepend_adds_a_field_and_goes_on(judge: Judge, tmp_path: Path) -> None:
+    name = table(tmp_path, "192.0.2 PREPEND X-Seen: yes\n")
+    verdict = await judge(Stage.CONNECT, f"check_client_access {name}, permit")
+    assert verdict.fields == (b"X-Seen: yes\r\n",)
+
+
+@pytest.mark.parametrize("key", ["ann@sender.test", "sender.test", "ann@", "test"])
+async def test_senders_are_found_by_address_domain_and_user(judge: Judge, tmp_path: Path, key: str) -> None:
+    name = table(tmp_path, f"{key} REJECT\n")
+    assert (await said(judge(Stage.MAIL, f"check_sender_access {name}"))).startswith("554")
+
+
+async def test_the_null_sender_has_a_key(judge: Judge, tmp_path: Path) -> None:
+    name = table(tmp_path, "<> REJECT\n")
+    assert (await said(judge(Stage.MAIL, f"check_sender_access {name}", sender=b""))).startswith("554")
+
+
+async def test_a_table_that_cannot_be_read_defers(judge: Judge, tmp_path: Path) -> None:
+    assert await said(judge(Stage.MAIL, f"check_sender_access texthash:{tmp_path}/none")) == (
+        "451 4.3.0 Temporary lookup failure"
+    )
+
+
+async def test_warn_if_reject_refuses_nothing_and_is_told(judge: Judge, parts: Parts) -> None:
+    assert await said(judge(Stage.CONNECT, "warn_if_reject reject, permit")) == "ACCEPT"
+    assert parts.told == ["policy.would_refuse"]
+
+
+async def test_a_client_is_asked_for_its_name(judge: Judge, parts: Parts) -> None:
+    assert await said(judge(Stage.CONNECT, "reject_unknown_client_hostname")) == (
+        "450 4.7.1 Client host rejected: cannot find your hostname, [192.0.2.7]"
+    )
+    parts.resolver.zone |= {("192.0.2.7", "PTR"): ("mx.client.test",), ("mx.client.test", "A"): ("192.0.2.7",)}
+    assert await said(judge(Stage.CONNECT, "reject_unknown_client_hostname")) == "NONE"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reject_everything",
+        "check_helo_access",
+        "reject_rbl_client",
+        "reject_rbl_client bl.test=127.0.0",
+        "check_sender_access ldap:x",
+    ],
+)
+def test_a_list_that_cannot_be_obeyed_is_refused(text: str) -> None:
+    from fastmta.model.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="smtpd_client_restrictions"):
+        parse(f'smtpd_client_restrictions = "{text}"')
+
+
+def test_a_list_starts_when_what_it_reads_is_known(parts: Parts) -> None:
+    config = parse('smtpd_client_restrictions = ["permit_sasl_authenticated", "reject_rbl_client bl.test"]')
+    (check,) = build(config, parts)  # type: ignore[arg-type]
+    assert (check.stage, check.starts) == (Stage.CONNECT, Stage.MAIL)
+    assert Action.NONE == 0
