@@ -314,7 +314,9 @@ class _Reader:
         return f"; known in [{table}]: {', '.join(here)}" if table else ""
 
 
-_LISTS: Final = frozenset({"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names", "restrictions"})
+_LISTS: Final = frozenset(
+    {"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names", "restrictions"}
+)
 
 
 def _choice(key: Key, raw: str) -> str:
