@@ -81,6 +81,10 @@ class HttpServer:
             self._log.exception("http.failed", error, page=target)
             return Answer(500, b"failed; the log has the cause\n")
 
+    def refused(self, status: int, reason: str, client: str, host: bytes | None = None) -> None:
+        """A decision of ours not to answer, in the log."""
+        self._log.info("http.refused", status=status, reason=reason, client=client or None, host=host)
+
     def connected(self, connection: "_Connection", by: int) -> None:
         """Counts a connection in (1) or out (-1)."""
         if by > 0:
@@ -117,6 +121,7 @@ class _Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._place = self._server.limits.connect("http", peer[0] if isinstance(peer, tuple) and peer else "")
         if not self._place:
+            self._server.refused(429, "too many connections", peer[0] if isinstance(peer, tuple) and peer else "")
             self._send(Answer(429, b"too many connections from your address\n"), head_only=False, keep=False)
 
     def _expect(self) -> None:
@@ -203,6 +208,7 @@ class _Connection(asyncio.Protocol):
             return
         refusal = self._server.hosts.refusal(fields)
         if refusal:
+            self._server.refused(403, refusal, "", host=fields.get("host", "").encode("latin-1"))
             self._send(Answer(403, f"{refusal}\n".encode()), head_only=parts[0] == "HEAD", keep=False)
             return
         has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"

@@ -137,6 +137,7 @@ class ImapConnection(asyncio.Protocol):
             self.close()
         elif not self.session.seat.enter():
             self.write(b"* BYE Too many connections that have not logged in\r\n")
+            services.log.info("imap.refused", client=peer_ip, reply="too many connections that have not logged in")
             self.close()
         else:
             self.write(b"* OK [CAPABILITY %b] FastMTA ready\r\n" % capabilities(self.session))

@@ -77,6 +77,7 @@ UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again 
 DAMAGED: Final = b"NO [SERVERBUG] Not all of this mailbox can be read, the administrator has been told"
 ASKED_FOR_CHANGES: Final = frozenset((b"OK NOOP completed", b"OK CHECK completed", b"OK IDLE completed"))
 EXPUNGED: Final = frozenset((b"OK EXPUNGE completed", b"OK UID EXPUNGE completed", b"OK MOVE completed"))
+_DECISIONS: Final = (b"NO [OVERQUOTA]", b"NO [LIMIT]", b"NO [UNAVAILABLE]", b"NO [PRIVACYREQUIRED]")
 SERVER_BUG: Final = b"NO [SERVERBUG] Internal error, the administrator has been told"
 
 
@@ -289,8 +290,16 @@ class Session:
         self.services.log.error("imap.storage", error=error)
         return UNAVAILABLE
 
+    def _refused(self, text: bytes) -> None:
+        """A limit or quota of ours is told; what a client asked in vain only to who follows it."""
+        log = self.services.log
+        event = log.info if text.startswith(_DECISIONS) else log.debug
+        event("imap.refused", account=self.address or None, client=self.peer_ip, reply=text)
+
     def finish(self, tag: bytes, text: bytes, sync: Sync) -> Awaitable[None] | None:
         """Tells what has changed, then the tagged response."""
+        if text.startswith(b"NO"):
+            self._refused(text)
         if sync is not Sync.NOTHING and self.view is not None:
             try:
                 pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync is Sync.ALL)

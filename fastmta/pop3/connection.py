@@ -129,6 +129,7 @@ class Pop3Connection(asyncio.Protocol):
         self._seat = services.limits.seat(self._service, self._client)
         if not self._seat.enter():
             self.close(b"-ERR [SYS/TEMP] Too many connections that have not logged in\r\n")
+            services.log.info("pop3.refused", client=self._client, reply="too many connections that have not logged in")
         else:
             self._say(b"+OK FastMTA ready\r\n")
             self._flush()
@@ -325,6 +326,10 @@ class Pop3Connection(asyncio.Protocol):
 
     def _act(self, action: object) -> None:
         if isinstance(action, bytes):
+            if action.startswith(b"-"):
+                self._server.services.log.debug(
+                    "pop3.refused", session=self._id, client=self._client, reply=action.rstrip()
+                )
             self._say(action)
         elif isinstance(action, Retrieve):
             self._retrieve(action)
@@ -464,6 +469,9 @@ class Pop3Connection(asyncio.Protocol):
         seat = self._seat
         if seat is not None and not seat.log_in(account.id):
             self._release()
+            self._server.services.log.info(
+                "pop3.refused", session=self._id, account=account.address, client=self._client, reply=seat.refusal
+            )
             self._act(self._session.refused(b"SYS/TEMP", seat.refusal.encode()))
             return False
         return True

@@ -372,7 +372,10 @@ class ServiceHost:
                     reply=str(reply),
                 )
                 return
-        log.debug("smtp.refused", session=session.number, client=session.client, reply=str(reply))
+        # Limits, shutting down and other decisions of ours; a failed login has its own line, with the name.
+        ours = reply.enhanced[1:] in (".7.0", ".7.1", ".3.2") and reply.code != 535
+        event = log.info if ours else log.debug
+        event("smtp.refused", session=session.number, client=session.client, reply=str(reply))
 
     def received(self, session: Connection) -> None:
         """The message's record where the log is not made of JSON lines."""
