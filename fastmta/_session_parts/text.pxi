@@ -15,6 +15,8 @@ cdef int _reserve(Text* text, Py_ssize_t n) except -1:
 
 
 cdef int _put(Text* text, const char* p, Py_ssize_t n) except -1:
+    if n == 0:
+        return 0
     _reserve(text, n)
     memcpy(text.data + text.size, p, n)
     text.size += n

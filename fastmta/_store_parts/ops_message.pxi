@@ -110,7 +110,8 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
         if rc < 0:
             return poison(t, ENOMEM)
         length = t.scratch2.length
-        if flags == message.flags and length == message.keywords_length and memcmp(t.scratch2.data, keywords, length) == 0:
+        if flags == message.flags and length == message.keywords_length and (
+                length == 0 or memcmp(t.scratch2.data, keywords, length) == 0):
             continue
         if length > KEYWORDS_BYTES:
             return REFUSE_LIMIT

@@ -189,6 +189,8 @@ cdef inline int buffer_room(Buffer* buffer, size_t n) noexcept nogil:
 
 
 cdef inline int buffer_add(Buffer* buffer, const void* data, size_t n) noexcept nogil:
+    if n == 0:  # `data` may be NULL then, which memcpy must not be given
+        return 0
     if buffer_room(buffer, n) < 0:
         return -1
     memcpy(buffer.data + buffer.length, data, n)
