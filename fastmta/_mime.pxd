@@ -82,4 +82,5 @@ cdef class Structure:
     cdef int close_node(self, int index, uint64_t end, uint64_t newlines) noexcept nogil
     cdef int close_all(self) noexcept nogil
     cpdef clear(self)
-    cpdef bytes finish(self, uint64_t prefix_length=*)
+    cdef int put_in_front(self, const char* data, Py_ssize_t length, bint all_of_it) noexcept nogil
+    cpdef bytes finish(self, uint64_t prefix_length=*, bytes head=*, uint64_t cut=*, bytes header=*)

@@ -164,7 +164,6 @@ cdef class Connection(Waiter):
     cdef int64_t chunk_left
     cdef bint chunk_last
     cdef bint bdat
-    cdef bint added
     cdef double accepted_at
     cdef list local_targets
     cdef dict refusals                # LMTP: number of a target -> why its mailbox refused

@@ -14,15 +14,22 @@ cdef struct MDB_val:
 
 # --- stored records ---
 
-cdef packed struct BlobMeta:  # then the blob's last bytes, where they would waste a page of their own
+# A message is a head (octets in front of what came), cuts (ranges of what came that are not shown) and a body (what came).
+
+cdef packed struct BlobMeta:  # then the cuts, the head, and the body's last bytes, where they would waste a page of their own
     uint8_t format
     uint8_t kept  # a mailbox has held it: what is read there may take its time, so it is reaped late
-    uint16_t tail_length
+    uint8_t cuts  # each a start and an end in the body, uint32_t, in order
+    uint8_t encoding  # of the chunks; 0: as it came
     uint32_t bits
     uint32_t refs
     uint32_t chunks
-    uint64_t size
-    uint64_t digest
+    uint64_t size  # of what is shown: the head, and the body less the cuts
+    uint64_t stored_size  # of the body's chunks and last bytes
+    uint64_t digest  # of the chunks, one after the other, and of all that stands behind this struct
+    uint16_t head_length
+    uint16_t tail_length
+    uint32_t key  # of encryption; 0: none
 
 cdef packed struct PendingRecord:
     uint8_t format
@@ -34,7 +41,8 @@ cdef packed struct PendingRecord:
 
 cdef packed struct QueueRecord:  # then the envelope
     uint8_t format
-    uint8_t unused[3]
+    uint8_t head  # which of the blob's heads; 0: its own
+    uint8_t unused[2]
     uint32_t live
     uint64_t blob_id
 
@@ -78,7 +86,7 @@ cdef packed struct MailboxRecord:  # then name, special use
 
 cdef packed struct MessageRecord:  # then keywords, prefix
     uint8_t format
-    uint8_t unused
+    uint8_t head  # which of the blob's heads; 0: its own
     int16_t tz_minutes
     uint32_t flags
     uint32_t keywords_length
@@ -86,7 +94,8 @@ cdef packed struct MessageRecord:  # then keywords, prefix
     uint64_t blob_id
     uint64_t modseq
     int64_t date_s
-    uint64_t size
+    uint64_t size  # of what is shown: the prefix, the head, and the body less the cuts
+    int64_t saved_s  # when it came into this mailbox (RFC 8514)
 
 cdef packed struct UsageRecord:
     uint8_t format
@@ -111,7 +120,10 @@ cdef struct Body:  # a blob's bytes that are not in the store yet; owned by its 
     uint64_t incarnation
     uint32_t first_chunk
     uint32_t bits
-    uint64_t size  # of the whole blob so far
+    uint8_t cuts
+    uint16_t head_length
+    uint64_t cut_length  # of the cuts together
+    Buffer front  # the cuts and the head, as the record has them
     Buffer bytes
 
 cdef struct Op:
@@ -152,18 +164,23 @@ cdef class Blob:
     cdef Store store
     cdef Body* body
     cdef readonly uint64_t blob_id
-    cdef readonly uint64_t size
+    cdef readonly uint64_t size  # of what is shown: the head, and the body less the cuts
+    cdef readonly uint64_t body_size  # of what came so far
     cdef public uint32_t bits
     cdef public object on_drain
     cdef size_t in_flight
     cdef bint failed
     cdef bint streamed
     cdef bint used
+    cdef list cuts  # [(start, end)], in order
+    cdef list flying  # units with chunks that are not known to be committed
     cdef bint was_congested
     cdef object __weakref__
     cdef int write(self, const char* data, Py_ssize_t n) except -1
+    cdef int put_head(self, const char* data, Py_ssize_t n) except -1
     cpdef int feed(self, data) except -1
     cpdef abandon(self)
+    cdef int _compose_front(self) except -1
     cdef int _flush(self) except -1
     cdef int _discard(self) except -1
 

@@ -1,6 +1,6 @@
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastmta.model.errors import StoreDamaged
 
@@ -27,6 +27,9 @@ TABLE_PENDING: Final[int]
 TABLE_TRASH: Final[int]
 TABLE_META: Final[int]
 CHUNK_BYTES: Final[int]
+STORE_LEVEL: Final[int]
+HEAD_BYTES: Final[int]
+CUTS: Final[int]
 ID_BLOCK: Final[int]
 DATABASE_NAMES: Final[tuple[bytes, ...]]
 PENDING: Final[int]
@@ -43,11 +46,15 @@ class Waiter: ...
 class Blob:
     blob_id: int
     size: int
+    body_size: int
     bits: int
+    head: bytes
     on_drain: Callable[[], None] | None
     @property
     def congested(self) -> bool: ...
     def feed(self, data: bytes | bytearray | memoryview) -> int: ...
+    def cut(self, start: int, end: int) -> None: ...
+    def read(self, offset: int, n: int) -> bytes: ...
     def abandon(self) -> None: ...
 
 class Unit:
@@ -134,6 +141,7 @@ class Store:
         slot: int = 0,
         trash_delay_ms: int = 60000,
         create: bool = True,
+        any_format: bool = False,
     ) -> None: ...
     @property
     def failed(self) -> bool: ...
@@ -175,7 +183,21 @@ class Snapshot:
 def normal_keywords(keywords: bytes) -> bytes: ...
 def blob_read(store: Store, blob_id: int, offset: int, length: int) -> bytes | None: ...
 def message_read(store: Store, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None: ...
-def blob_meta(record: bytes) -> tuple[int, int, int, int, int, bytes]: ...
+def body_of_blob(store: Store, blob_id: int, offset: int, length: int) -> bytes | None: ...
+
+class BlobFields(NamedTuple):
+    refs: int
+    size: int
+    stored_size: int
+    bits: int
+    chunks: int
+    digest: int
+    cuts: tuple[tuple[int, int], ...]
+    head: bytes
+    tail: bytes
+    rest: bytes
+
+def blob_meta(record: bytes) -> BlobFields: ...
 def digest_of(data: bytes, seed: int = 0) -> int: ...
 def partition_of(hop: bytes) -> int: ...
 def mailbox_fields(
@@ -193,7 +215,7 @@ def message_columns(
     store: Store, mailbox_id: int, uids: array[int]
 ) -> tuple[bytes, array[int], array[int], array[int], array[int], array[int], list[bytes]]: ...
 
-MessageFields = tuple[int, int, int, bytes, int, int, int, int, bytes]
+MessageFields = tuple[int, int, int, bytes, int, int, int, int, bytes, int]
 
 def message_rows(store: Store, mailbox_id: int, uids: array[int] | None) -> list[MessageFields]: ...
 def mailbox_changes(

@@ -15,6 +15,7 @@ import importlib.machinery
 import importlib.util
 import os
 from array import array
+from typing import NamedTuple
 
 from fastmta.model.errors import StorageFailure, StoreDamaged, StoreUnreadable
 
@@ -36,6 +37,7 @@ include "_store_parts/trash.pxi"
 include "_store_parts/unit.pxi"
 include "_store_parts/blob.pxi"
 include "_store_parts/read.pxi"
+include "_store_parts/read_blob.pxi"
 include "_store_parts/read_mail.pxi"
 include "_store_parts/read_changes.pxi"
 include "_store_parts/read_fetch.pxi"

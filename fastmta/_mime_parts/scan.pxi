@@ -379,14 +379,66 @@ cdef class Structure:
             self.close_below(-1, self.size, self.newlines)
         return 0
 
-    cpdef bytes finish(self, uint64_t prefix_length=0):
+    cdef int put_in_front(self, const char* data, Py_ssize_t length, bint all_of_it) noexcept nogil:
+        """Fields that are known only when the message has ended: they count before those that came, or instead of them all.
+
+        Only what ENVELOPE shows can change so: the fields that say what the body is belong to the body.
+        """
+        cdef Slice came[FIELD_COUNT]
+        cdef Slice* slot
+        cdef const char* end = data + length
+        cdef const char* q
+        cdef Py_ssize_t line
+        cdef int i
+        self.current = 0
+        self.boundary_count = 0
+        self.field = -1
+        memcpy(came, self.nodes[0].fields, sizeof(came))
+        for i in range(FIELD_COUNT):
+            self.nodes[0].fields[i].start = ABSENT
+        while data < end:
+            q = <const char*>memchr(data, 10, end - data)
+            if q == NULL:
+                q = end
+            line = q - data
+            if line and data[line - 1] == 13:
+                line -= 1
+            if line == 0:
+                break
+            self.header_line(data, line if line < MAX_LINE_BYTES else MAX_LINE_BYTES, 0)
+            data = q + 1
+        for i in range(FIELD_COUNT):
+            slot = &self.nodes[0].fields[i]
+            if i < DATE or (slot.start == ABSENT and not all_of_it):
+                slot[0] = came[i]
+            elif came[i].start != ABSENT and not all_of_it and is_address_field(i):
+                if self.text.size + slot.length + came[i].length + 1 > MAX_TEXT_BYTES:
+                    continue
+                if not reserve(&self.text, slot.length + came[i].length + 1):
+                    continue
+                put_again(&self.text, slot.start, slot.length)
+                slot.start = <uint32_t>(self.text.size - slot.length)
+                put(&self.text, b",", 1)
+                put_again(&self.text, came[i].start, came[i].length)
+                slot.length += came[i].length + 1
+        return 0
+
+    cpdef bytes finish(self, uint64_t prefix_length=0, bytes head=None, uint64_t cut=0, bytes header=None):
         """Ends the message and gives its structure record; the object is then clear for the next one.
 
         Offsets count from the first byte fed, or, where `prefix_length` is given, from as many bytes before it: they then hold
-        for a message that has such a prefix in front, within its header.
+        for a message that has such a prefix in front, within its header. `head` are fields that stand in front, too, and are
+        read. Of the header that was fed, `cut` bytes are not shown; `header` is then all of it as it is shown, head and all.
         """
         try:
             self.close_all()
+            if head:
+                prefix_length += len(head)
+            if header is not None:
+                prefix_length -= cut  # an offset modulo 2^64, added to those behind the header
+                self.put_in_front(header, len(header), True)
+            elif head:
+                self.put_in_front(head, len(head), False)
             if self.failed or self.text.failed or self.carry.failed:
                 raise MemoryError
             return make_record(self, prefix_length)

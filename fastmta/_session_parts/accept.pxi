@@ -5,8 +5,6 @@ cdef int _end_of_message(Connection self) except -1:
     self.last_tick = self.service.tick
     if self.failure == FAIL_NONE and self.held_size:
         _keep_held(self)
-    if self.failure == FAIL_NONE and self.service.submission and not self.scan.done():
-        _add_headers(self, False)
     refusal = _verdict(self)
     if self.failure == FAIL_BARE:
         self.close_after_reply()  # this peer may be carrying somebody else's commands: no more of them
@@ -120,17 +118,21 @@ cdef int _submit(Connection self) except -1:
     cdef list loops = None
     cdef bytes envelope
     cdef bytes structure = None
+    cdef bytes head
     cdef bytes prefix
     cdef set mailboxes = None
     cdef set reported = None  # mailboxes that the hop local: delivers to, whoever else named them
     self.accepted_at = service.now()
     now_ms = <int64_t>(self.accepted_at * 1000)
     self.blob.bits = self.data.bits
+    _compose_head(self)
+    self.blob.put_head(service.scratch.data, service.scratch.size)
     for recipient in self.recipients:
         total += len(recipient.targets)
         queued |= not recipient.has_local
     if self.has_local:
-        structure = self.structure.finish()
+        head = PyBytes_FromStringAndSize(service.scratch.data, service.scratch.size)
+        structure = self.structure.finish(0, head)
         loops = self.scan.delivered_to_addresses()
         mailboxes = set()
         self.local_targets = []

@@ -9,7 +9,6 @@ cdef int _begin_message(Connection self) except -1:
     cdef Service service = self.service
     self.failure = FAIL_NONE
     self.size = 0
-    self.added = False
     self.blinds = service.submission or self.login != ""
     self.field = FIELD_KEPT
     self.line_begins = True
@@ -23,13 +22,11 @@ cdef int _begin_message(Connection self) except -1:
         self.queue_id = service.store.new_id()
         self.blob = service.store.new_blob()
         self.accepted_at = service.now()
-        service._dates(<int64_t>self.accepted_at)
         if self.scan is None:
             self.scan = HeaderScan()
         else:
             self.scan.begin()
         self.structure = Structure() if self.has_local else None
-        _received(self)
     except StorageFailure:
         if self.blob is not None:
             self.blob.abandon()
@@ -37,10 +34,12 @@ cdef int _begin_message(Connection self) except -1:
     return 0
 
 
-cdef int _received(Connection self) except -1:
-    # The trace field (RFC 5321 §4.4), the blob's first bytes.
+cdef int _compose_head(Connection self) except -1:
+    # What stands in front of what came: our trace field (RFC 5321 §4.4), and what a submitted message must have and lacks
+    # (RFC 6409 §8.2, §8.3). In the service's scratch.
     cdef Service service = self.service
     cdef Text* text = &service.scratch
+    service._dates(<int64_t>self.accepted_at)
     text.size = 0
     _put(text, b"Received: from ", 15)
     _put_bytes(text, self.helo if self.helo else b"unknown")
@@ -70,7 +69,13 @@ cdef int _received(Connection self) except -1:
     _put(text, b"; ", 2)
     _put(text, service.date, service.date_size)
     _put(text, b"\r\n", 2)
-    return _keep(self, text.data, text.size)
+    if service.submission and not self.scan.has_date:
+        _put(text, b"Date: ", 6)
+        _put(text, service.date, service.date_size)
+        _put(text, b"\r\n", 2)
+    if service.submission and not self.scan.has_message_id:
+        _put_bytes(text, service.host.message_id(self.queue_id, self.accepted_at))
+    return 0
 
 
 cdef const char* _message(Connection self, const char* p, const char* end, bint dots) except NULL:
@@ -139,10 +144,10 @@ cdef int _take(Connection self, const char* p, Py_ssize_t n) except -1:
                 n -= header_end
                 header_end = 0
             _keep_held(self)
-        if header_end >= 0 and self.service.submission:
-            if header_end:
+        if header_end >= 0 and self.service.submission and not self.scan.ended_by_blank:
+            if header_end:  # a header without an empty line behind it gets one
                 _keep(self, p, header_end)
-            _add_headers(self, not self.scan.ended_by_blank)
+            _keep(self, b"\r\n", 2)
             p += header_end
             n -= header_end
     return _keep(self, p, n)
@@ -158,21 +163,6 @@ cdef int _keep(Connection self, const char* p, Py_ssize_t n) except -1:
     except StorageFailure:
         _fail(self, FAIL_STORAGE)
     return 0
-
-
-cdef int _add_headers(Connection self, bint blank) except -1:
-    # What a submitted message must have and lacks (RFC 6409 §8.2, §8.3).
-    cdef bytes text = b""
-    if self.added:
-        return 0
-    self.added = True
-    if not self.scan.has_date:
-        text = b"Date: " + self.service.date[:self.service.date_size] + b"\r\n"
-    if not self.scan.has_message_id:
-        text += self.service.host.message_id(self.queue_id, self.accepted_at)
-    if blank:
-        text += b"\r\n"
-    return _keep(self, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 
 cdef int _bdat(Connection self, const char* p, Py_ssize_t n, bint in_order) except -1:

@@ -5,6 +5,7 @@ cdef size_t BLOB_IN_FLIGHT = 4 * BODY_MEMORY  # of one blob, handed to the commi
 
 cdef void body_free(Body* body) noexcept:
     buffer_free(&body.bytes)
+    buffer_free(&body.front)
     free(body)
 
 
@@ -17,6 +18,17 @@ cdef Body* body_new(uint64_t blob_id, uint64_t incarnation) except NULL:
     return body
 
 
+cdef Py_ssize_t body_copy(Body* body, uint64_t offset, char* out, Py_ssize_t n) noexcept:
+    """Copies what of a blob's bytes from `offset` lies in this memory; how many."""
+    cdef uint64_t first = <uint64_t>body.first_chunk * CHUNK
+    if n <= 0 or offset < first or offset >= first + body.bytes.length:
+        return 0
+    if <uint64_t>n > first + body.bytes.length - offset:
+        n = <Py_ssize_t>(first + body.bytes.length - offset)
+    memcpy(out, body.bytes.data + (offset - first), n)
+    return n
+
+
 @cython.final
 cdef class _ChunkWaiter(Waiter):
     """Learns that chunks of a blob have been committed, or have failed."""
@@ -25,6 +37,8 @@ cdef class _ChunkWaiter(Waiter):
     cdef size_t n
 
     cdef int unit_done(self, Unit unit) except -1:
+        if self.blob.flying:
+            self.blob.flying.remove(unit)
         return self.blob.store._chunk_done(self.blob, self.n, unit.u.status == 1)
 
 
@@ -69,7 +83,7 @@ cdef class Blob:
             if buffer_add(&self.body.bytes, data, room) < 0:
                 raise MemoryError
             self.size += room
-            self.body.size = self.size
+            self.body_size += room
             data += room
             n -= room
             if self.body.bytes.length >= BODY_MEMORY:
@@ -82,6 +96,102 @@ cdef class Blob:
             return self.write(<const char*>data, len(<bytes>data))
         view = memoryview(data).cast("B")
         return self.write(<const char*>&view[0], view.shape[0]) if view.shape[0] else 0
+
+    # --- what is shown of it ---
+
+    @property
+    def head(self):
+        """Octets that stand in front of what came: whole fields of a header. Set when the message has ended."""
+        if self.used:
+            raise RuntimeError("the blob was used or abandoned already")
+        return self.body.front.data[: self.body.head_length] if self.body.head_length else b""
+
+    @head.setter
+    def head(self, bytes value not None):
+        if value and (value[0] in b" \t\r\n" or not value.endswith(b"\r\n") or b"\r\n\r\n" in value):
+            raise ValueError("a head is whole fields of a header, each with its line end")
+        self.put_head(value, len(value))
+
+    cdef int put_head(self, const char* data, Py_ssize_t n) except -1:
+        """Sets the head; the caller has made it of whole fields."""
+        if self.used:
+            raise RuntimeError("the blob was used or abandoned already")
+        if n > HEAD_MAX:
+            raise ValueError(f"a head of more than {HEAD_MAX} octets")
+        self.body.front.length = 0
+        if buffer_add(&self.body.front, data, n) < 0:
+            raise MemoryError
+        self.size += n - self.body.head_length
+        self.body.head_length = <uint16_t>n
+        return 0
+
+    def cut(self, uint64_t start, uint64_t end):
+        """Hides a range of what came: whole fields of its header. Ranges that touch become one; there are 64 at most."""
+        if self.used:
+            raise RuntimeError("the blob was used or abandoned already")
+        if not start < end <= self.body_size or end > 0xFFFFFFFFu:
+            raise ValueError("a cut lies inside of what came")
+        merged = []
+        for first, last in sorted((self.cuts or []) + [(start, end)]):
+            if merged and first <= before[1]:
+                merged.pop()
+                first, last = before[0], max(before[1], last)
+            before = first, last
+            merged.append(before)
+        if len(merged) > CUTS_MAX:
+            raise ValueError(f"more than {CUTS_MAX} cuts")
+        length = sum([each[1] - each[0] for each in merged])
+        self.size -= length - self.body.cut_length
+        self.body.cut_length = length
+        self.cuts = merged
+
+    cdef int _compose_front(self) except -1:
+        """Puts the cuts before the head, as the record has them."""
+        cdef Buffer front
+        cdef uint32_t pair[2]
+        cdef int failed = 0
+        if self.cuts is None or self.body.cuts:
+            return 0
+        memset(&front, 0, sizeof(front))
+        for start, end in self.cuts:
+            pair[0] = start
+            pair[1] = end
+            failed |= buffer_add(&front, pair, 8)
+        failed |= buffer_add(&front, self.body.front.data, self.body.head_length)
+        if failed:
+            buffer_free(&front)
+            raise MemoryError
+        buffer_free(&self.body.front)
+        self.body.front = front
+        self.body.cuts = <uint8_t>len(self.cuts)
+        return 0
+
+    def read(self, uint64_t offset, Py_ssize_t n):
+        """Octets of what has come so far, without head and cuts; fewer than n only at the end. StorageFailure where the store
+        has given up on it."""
+        cdef Py_ssize_t done = 0
+        cdef uint64_t at
+        cdef Unit unit
+        cdef bytes out
+        if self.used:
+            raise RuntimeError("the blob was used or abandoned already")
+        if offset >= self.body_size or n <= 0:
+            return b""
+        if <uint64_t>n > self.body_size - offset:
+            n = <Py_ssize_t>(self.body_size - offset)
+        out = PyBytes_FromStringAndSize(NULL, n)
+        at = (<Unit>self.flying[0]).body.first_chunk if self.flying else self.body.first_chunk
+        at *= CHUNK
+        if offset < at:
+            done = min(n, <Py_ssize_t>(at - offset))
+            if self.failed or pending_copy(Reading(self.store), self.blob_id, offset, PyBytes_AS_STRING(out), done) != done:
+                raise StorageFailure("what came of a message cannot be read")
+        for unit in self.flying or ():
+            done += body_copy(unit.body, offset + done, PyBytes_AS_STRING(out) + done, n - done)
+        done += body_copy(self.body, offset + done, PyBytes_AS_STRING(out) + done, n - done)
+        if done != n:  # chunks that failed are counted and not kept
+            raise StorageFailure("what came of a message cannot be read")
+        return out
 
     cdef int _flush(self) except -1:
         """Hands the full chunks in memory to the committer; the rest goes on in a buffer of its own."""
@@ -97,11 +207,16 @@ cdef class Blob:
             return 0
         rest = body_new(self.blob_id, full.incarnation)
         rest.first_chunk = full.first_chunk + <uint32_t>chunks
-        rest.size = self.size
+        rest.head_length = full.head_length
+        rest.front = full.front
+        memset(&full.front, 0, sizeof(full.front))
         if buffer_add(&rest.bytes, full.bytes.data + n, full.bytes.length - n) < 0:
+            full.front = rest.front
+            memset(&rest.front, 0, sizeof(rest.front))
             body_free(rest)
             raise MemoryError
         self.body = rest
+        full.bytes.length = n
         unit = Unit.__new__(Unit, self.store)
         unit.body = full
         op = unit._op(OP_CHUNKS)
@@ -114,6 +229,9 @@ cdef class Blob:
         self.streamed = True
         self.in_flight += n
         self.store._pending_bytes += n
+        if self.flying is None:
+            self.flying = []
+        self.flying.append(unit)
         self.store.submit_c(unit, waiter)
         return 0
 
@@ -123,6 +241,7 @@ cdef class Blob:
             return
         self.used = True
         buffer_free(&self.body.bytes)
+        self.flying = None
         self.store._congested.discard(self)
         self.on_drain = None
         self._discard()

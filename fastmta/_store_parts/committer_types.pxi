@@ -73,6 +73,7 @@ cdef struct StoreState:
     int wake_at  # pending units that end the committer's sleep
     int company  # units expected at once, from what came during the last commits
     int64_t patience_ns  # how long a batch may wait for them: a commit's own length
+    int any_format  # an upgrade reads what other formats have left: nothing but plain records is read and written
     # figures
     uint64_t commits
     uint64_t units

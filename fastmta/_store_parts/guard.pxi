@@ -152,6 +152,7 @@ cdef extern from *:
     const int FM_FAULT
     const int FM_DISORDER
     const int FM_TORN
+    const int FM_FORMAT
     int fm_install() nogil
     void fm_on_assert(void*, const char*) noexcept nogil
     int fm_get(void*, MapBounds*, size_t, const char*, void*, unsigned int, void*, void*) noexcept nogil
@@ -168,7 +169,7 @@ cdef extern from *:
 
 cdef bint is_damage(int rc) noexcept nogil:
     """What was read cannot be right, as opposed to a lack of memory, disk or readers."""
-    return (rc == FM_FAULT or rc == FM_DISORDER or rc == FM_TORN or rc == MDB_CORRUPTED or rc == MDB_PAGE_NOTFOUND or rc == MDB_BAD_TXN
+    return (rc == FM_FAULT or rc == FM_DISORDER or rc == FM_FORMAT or rc == FM_TORN or rc == MDB_CORRUPTED or rc == MDB_PAGE_NOTFOUND or rc == MDB_BAD_TXN
             or rc == MDB_CURSOR_FULL or rc == MDB_INVALID or rc == MDB_BAD_VALSIZE or rc == MDB_BAD_DBI
             or rc == MDB_INCOMPATIBLE or rc == EINVAL)
 
@@ -176,21 +177,44 @@ cdef bint is_damage(int rc) noexcept nogil:
 cdef str read_error(int rc):
     if rc == FM_FAULT or rc == FM_TORN:
         return "a page leads outside of the file, or is no page of this table"
+    if rc == FM_FORMAT:
+        return "a record has a format that this program does not know"
     if rc == FM_DISORDER:
         return "a record does not lie where its page says, or has the wrong size or order"
     return lmdb_error(rc)
+
+
+cdef inline size_t rest_length(const BlobMeta* meta) noexcept nogil:
+    """What stands behind a blob's struct: its cuts, its head, its last bytes."""
+    return 8 * <size_t>meta.cuts + meta.head_length + meta.tail_length
+
+
+cdef int format_of(int table, size_t key_length) noexcept nogil:
+    """The format that this program writes; 0: the records of this table have no struct."""
+    if table == T_MESSAGE:
+        return MESSAGE_FORMAT
+    if table == T_BLOB:
+        return BLOB_FORMAT if key_length == 9 else 0
+    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_USAGE or table == T_HOP_STATE else 0
+
+
+cdef int unfit(int table, size_t key_length, const void* data, size_t n) noexcept nogil:
+    """Why a record does not fit: its format is another one, or it is none."""
+    cdef int known = format_of(table, key_length)
+    return FM_FORMAT if known and n and (<const uint8_t*>data)[0] != known else FM_DISORDER
 
 
 cdef bint record_fits(int table, size_t key_length, const void* data, size_t n) noexcept nogil:
     """Whether a value is long enough for the struct that its table keeps, of the known format, and holds its parts."""
     cdef const uint8_t* p = <const uint8_t*>data
     if table == T_MESSAGE:
-        return (n >= sizeof(MessageRecord) and p[0] == FORMAT and key_length == 13
+        return (n >= sizeof(MessageRecord) and p[0] == MESSAGE_FORMAT and key_length == 13
                 and sizeof(MessageRecord) + <uint64_t>(<MessageRecord*>p).keywords_length
                 + (<MessageRecord*>p).prefix_length == n)
     if table == T_BLOB:
-        return key_length == 13 or (n >= sizeof(BlobMeta) and p[0] == FORMAT and key_length == 9
-                                    and sizeof(BlobMeta) + (<BlobMeta*>p).tail_length == n)
+        return key_length == 13 or (n >= sizeof(BlobMeta) and p[0] == BLOB_FORMAT and key_length == 9
+                                    and sizeof(BlobMeta) + rest_length(<BlobMeta*>p) == n
+                                    and (<BlobMeta*>p).encoding == 0 and (<BlobMeta*>p).key == 0)
     if table == T_QUEUE:
         if key_length == 9:
             return n >= sizeof(QueueRecord) and p[0] == FORMAT

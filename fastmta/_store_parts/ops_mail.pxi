@@ -90,6 +90,7 @@ cdef int message_add(Txn* t, uint64_t mailbox_id, MailboxRecord* box, MessageRec
     if uid == 0xFFFFFFFFu or message.keywords_length > KEYWORDS_BYTES:
         return REFUSE_LIMIT
     message.modseq = box.modseq
+    message.saved_s = t.now_ms // 1000
     t.scratch.length = 0
     if (buffer_add(&t.scratch, message, sizeof(message[0])) < 0
             or buffer_add(&t.scratch, keywords, message.keywords_length) < 0
@@ -133,7 +134,7 @@ cdef int append_checked(Txn* t, Op* op, const char* parts, bint* refusable) noex
         return rc
     refusable[0] = False
     memset(&message, 0, sizeof(message))
-    message.format = FORMAT
+    message.format = MESSAGE_FORMAT
     message.tz_minutes = op.tz_minutes
     message.flags = op.flags
     message.keywords_length = op.part[1]

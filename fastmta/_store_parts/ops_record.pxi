@@ -229,21 +229,20 @@ cdef int op_chunks(Txn* t, Op* op, const char* parts) noexcept nogil:
     return t_put(t, &k, &pending, sizeof(pending), OLD_UNKNOWN, NULL, 0)
 
 
-cdef size_t tail_of(size_t n) noexcept nogil:
-    """How many of a blob's last n bytes go into its record, so that they do not begin one more page of a chunk."""
+cdef size_t tail_of(size_t n, size_t front) noexcept nogil:
+    """How many of a blob's last n bytes go into its record, so that they take no page of their own; `front` of it is taken."""
     cdef size_t last = n % CHUNK
-    cdef size_t over = (last + PAGE_HEADER) % PAGE if last + PAGE_HEADER >= PAGE else last
-    return over if over <= TAIL_MAX else 0
+    return last if last <= TAIL_MAX and sizeof(BlobMeta) + front + last <= RECORD_MAX else 0
 
 
 cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef Body* body = op.body
-    cdef size_t tail = tail_of(body.bytes.length)
+    cdef size_t tail = tail_of(body.bytes.length, body.front.length)
     cdef size_t n = body.bytes.length - tail
     cdef PendingRecord pending
     cdef Key k
     cdef int rc
-    if not may_grow(t, body.bytes.length):
+    if not may_grow(t, body.bytes.length + body.front.length):
         return FAIL_FULL
     rc = blob_flush(t)
     if rc:
@@ -258,13 +257,20 @@ cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
     if chunks_put(t, body.blob_id, &pending, body.bytes.data, n) < 0:
         return POISONED
     memset(&t.blob, 0, sizeof(t.blob))
-    t.blob.format = FORMAT
+    t.blob.format = BLOB_FORMAT
     t.blob.bits = body.bits
     t.blob.chunks = pending.chunks
-    t.blob.size = pending.size + tail
+    t.blob.stored_size = pending.size + tail
+    t.blob.size = t.blob.stored_size + body.head_length - body.cut_length
+    t.blob.cuts = body.cuts
+    t.blob.head_length = body.head_length
     t.blob.tail_length = <uint16_t>tail
-    t.blob_tail = body.bytes.data + n
-    t.blob.digest = xxh64(t.blob_tail, tail, pending.digest) if tail else pending.digest
+    if buffer_add(&body.front, body.bytes.data + n, tail) < 0:
+        return poison(t, ENOMEM)
+    body.front.length -= tail  # the batch may be run again
+    t.blob_rest = body.front.data
+    tail += body.front.length
+    t.blob.digest = xxh64(t.blob_rest, tail, pending.digest) if tail else pending.digest
     t.blob_id = body.blob_id
     t.has_blob = 1
     return DONE

@@ -17,6 +17,7 @@ cdef extern from *:
     #define FM_FAULT (-31000)
     #define FM_DISORDER (-31001)
     #define FM_TORN (-31002)
+    #define FM_FORMAT (-31003)
     #define FM_NOTFOUND (-30798)
 
     typedef struct { size_t mv_size; void *mv_data; } fm_val;
@@ -102,7 +103,8 @@ cdef extern from *:
         }
         if (key != NULL) {
             place = (size_t)((const char *)key->mv_data - map->base);
-            if (key->mv_size - 1 > 510 || place + key->mv_size > map->bytes
+            end = place + key->mv_size; /* its leaf may be newer than the page of a long value */
+            if (key->mv_size - 1 > 510 || (end > map->bytes && !fm_grown(map, end))
                 || (place & mask) + key->mv_size > map->page)
                 return 0;
         }

@@ -70,8 +70,8 @@ cdef class Reading:
         rc = fm_get(<void*>mdb_get, self.map, self.txn_id, database_name[database_of(k.b[0])], self.txn,
                     self.store.s.dbi[database_of(k.b[0])], &key, value)
         if rc == 0:
-            if not record_fits(k.b[0], k.n, value.mv_data, value.mv_size):
-                self.failed(FM_DISORDER, k)
+            if not record_fits(k.b[0], k.n, value.mv_data, value.mv_size) and not self.store.s.any_format:
+                self.failed(unfit(k.b[0], k.n, value.mv_data, value.mv_size), k)
             return True
         if rc == MDB_NOTFOUND:
             return False
@@ -88,8 +88,8 @@ cdef inline bint arrived(Reading reading, int rc, Key* k, size_t prefix, MDB_val
     at = <const uint8_t*>key.mv_data
     if key.mv_size < prefix or memcmp(at, k.b, prefix) != 0:
         return False
-    if not record_fits(at[0], key.mv_size, value.mv_data, value.mv_size):
-        raise_damage(reading.store, FM_DISORDER, at[0], at + 1, key.mv_size - 1)
+    if not record_fits(at[0], key.mv_size, value.mv_data, value.mv_size) and not reading.store.s.any_format:
+        raise_damage(reading.store, unfit(at[0], key.mv_size, value.mv_data, value.mv_size), at[0], at + 1, key.mv_size - 1)
     return True
 
 
@@ -229,154 +229,6 @@ cdef uint64_t free_pages(Reading reading) except? 0:
     if pages < 0:
         raise StorageFailure("the list of free pages cannot be read")
     return pages
-
-
-# --- whether bytes are those that were received: a blob's digest, chained over what is read in order from its beginning ---
-
-cdef inline Proof* proof_at(StoreState* s, uint64_t blob_id, uint64_t offset) noexcept nogil:
-    """The place where a blob's digest is gathered, begun anew by who reads from the beginning."""
-    cdef Proof* proof = &s.proofs[(blob_id ^ (blob_id >> 20)) % PROOFS]
-    if offset == 0 and (proof.blob_id != blob_id or proof.chunk != PROVED):
-        proof.blob_id = blob_id
-        proof.chunk = 0
-        proof.digest = 0
-    return proof if proof.blob_id == blob_id and proof.chunk != PROVED else NULL
-
-
-cdef inline void proof_chunk(Proof* proof, uint32_t chunk, MDB_val* value) noexcept nogil:
-    """A chunk has been handed out to its end."""
-    if proof != NULL and proof.chunk == chunk:
-        proof.digest = xxh64(value.mv_data, value.mv_size, proof.digest)
-        proof.chunk += 1
-
-
-cdef inline bint proof_end(Proof* proof, BlobMeta* meta, const char* tail) noexcept nogil:
-    """The last byte has been handed out: False where the digest is another than the one that was kept."""
-    cdef uint64_t digest
-    if proof == NULL or proof.chunk != meta.chunks:
-        return True
-    digest = xxh64(tail, meta.tail_length, proof.digest) if meta.tail_length else proof.digest
-    if digest != meta.digest:
-        proof.blob_id = 0
-        return False
-    proof.chunk = PROVED  # by this process: what is read again is the same page in memory, mostly
-    return True
-
-
-cdef Py_ssize_t blob_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
-    """Copies up to n bytes of a blob from `offset`; -1 where the blob is gone or being reaped."""
-    cdef Key k
-    cdef MDB_val key, value
-    cdef BlobMeta meta
-    cdef Py_ssize_t done = 0
-    cdef size_t inside, length
-    cdef uint64_t in_chunks
-    cdef uint32_t chunk
-    cdef const char* tail
-    cdef void* cursor = NULL
-    cdef Proof* proof
-    k_id(&k, T_BLOB, blob_id)
-    if not reading.get(&k, &value):
-        return -1
-    memcpy(&meta, value.mv_data, sizeof(meta))
-    if offset >= meta.size or n == 0:
-        return 0
-    if <uint64_t>n > meta.size - offset:
-        n = <Py_ssize_t>(meta.size - offset)
-    if meta.tail_length > meta.size:
-        reading.failed(FM_DISORDER, &k)
-    # Every chunk but the last is full: a body flushes whole chunks, and its rest begins the next.
-    chunk = <uint32_t>(offset // CHUNK)
-    inside = <size_t>(offset % CHUNK)
-    in_chunks = meta.size - meta.tail_length
-    tail = <const char*>value.mv_data + sizeof(meta)
-    proof = proof_at(reading.store.s, blob_id, offset)
-    if offset < in_chunks:
-        cursor = reading.cursor(T_BLOB)
-    while done < n:
-        if offset + done >= in_chunks:
-            memcpy(out + done, tail + (offset + done - in_chunks), n - done)
-            done = n
-            break
-        k_id_n(&k, T_BLOB, blob_id, chunk)
-        if not seek(reading, cursor, &k, k.n, &key, &value) or value.mv_size <= inside:
-            if meta.refs:  # nobody deletes the chunks of a blob that something refers to
-                reading.failed(FM_DISORDER, &k)
-            done = -1
-            break
-        length = value.mv_size - inside
-        if length > <size_t>(n - done):
-            length = n - done
-        memcpy(out + done, <char*>value.mv_data + inside, length)
-        done += length
-        if inside + length == value.mv_size:
-            proof_chunk(proof, chunk, &value)
-        chunk += 1
-        inside = 0
-    if cursor != NULL:
-        reading.close_last()
-    if done == n and offset + n == meta.size and not proof_end(proof, &meta, tail):
-        tell_unlike(reading.store, blob_id)
-    return done
-
-
-cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
-                           uint64_t length, uint64_t whole):
-    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone, which
-    cannot be where the message's record says its size, `whole`."""
-    cdef BlobMeta meta
-    cdef Key k
-    cdef MDB_val value
-    cdef uint64_t size
-    cdef Py_ssize_t from_prefix = 0, got
-    cdef bytes out
-    k_id(&k, T_BLOB, blob_id)
-    if not reading.get(&k, &value):
-        if whole:
-            reading.failed(FM_DISORDER, &k)
-        return None
-    memcpy(&meta, value.mv_data, sizeof(meta))
-    size = prefix_length + meta.size
-    if whole and whole != size:
-        reading.failed(FM_DISORDER, &k)
-    if offset >= size:
-        return b""
-    if length > size - offset:
-        length = size - offset
-    out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
-    if offset < prefix_length:
-        from_prefix = <Py_ssize_t>(prefix_length - offset if prefix_length - offset < length else length)
-        memcpy(PyBytes_AS_STRING(out), prefix + offset, from_prefix)
-    got = blob_copy(reading, blob_id, offset + from_prefix - prefix_length, PyBytes_AS_STRING(out) + from_prefix,
-                    <Py_ssize_t>length - from_prefix)
-    return out if got == <Py_ssize_t>length - from_prefix else None
-
-
-def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
-    """Bytes of a blob, a copy; b"" at its end, None where it is gone."""
-    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
-
-
-def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length):
-    """Bytes of a message, the prefix in front of the blob; b"" at its end, None where it is gone."""
-    cdef Reading reading = Reading(store)
-    cdef Key k
-    cdef MDB_val value
-    cdef MessageRecord message
-    k_id_n(&k, T_MESSAGE, mailbox_id, uid)
-    if not reading.get(&k, &value):
-        return None
-    memcpy(&message, value.mv_data, sizeof(message))
-    return part_of_message(reading, <char*>value.mv_data + sizeof(message) + message.keywords_length,
-                           message.prefix_length, message.blob_id, offset, length, message.size)
-
-
-def blob_meta(bytes record not None):
-    """(refs, size, bits, chunks, digest, tail) of a blob's record; the tail stands behind the chunks."""
-    cdef BlobMeta* meta = <BlobMeta*><char*>record
-    if len(record) < <Py_ssize_t>sizeof(BlobMeta) or len(record) != <Py_ssize_t>sizeof(BlobMeta) + meta.tail_length:
-        raise ValueError("not a blob's record")
-    return meta.refs, meta.size, meta.bits, meta.chunks, meta.digest, record[sizeof(BlobMeta) :]
 
 
 def digest_of(bytes data not None, uint64_t seed=0):

@@ -92,8 +92,7 @@ cdef int put_whole(Buffer* out, Reading reading, void* blobs, MessageRecord* mes
     """BODY[] with all of a message as a literal."""
     cdef Key k
     cdef MDB_val key, value
-    cdef BlobMeta meta
-    cdef const char* tail
+    cdef BlobView view
     cdef size_t body
     cdef uint32_t i
     cdef Proof* proof
@@ -105,21 +104,28 @@ cdef int put_whole(Buffer* out, Reading reading, void* blobs, MessageRecord* mes
     k_id(&k, T_BLOB, message.blob_id)
     if not seek(reading, blobs, &k, 9, &key, &value) or key.mv_size != 9:
         reading.failed(FM_DISORDER, &k)
-    memcpy(&meta, value.mv_data, sizeof(meta))
-    tail = <const char*>value.mv_data + sizeof(meta)
+    view_of(&view, message.blob_id, &value)
+    if not view_fits(&view) or message.prefix_length + view.meta.size != message.size:
+        reading.failed(FM_DISORDER, &k)
+    if view.meta.cuts:
+        if shown_copy(reading, &view, 0, out.data + out.length, <Py_ssize_t>view.meta.size) < 0:
+            reading.failed(FM_DISORDER, &k)
+        out.length += view.meta.size
+        return 1 if buffer_add(out, b" ", 1) else 0
     proof = proof_at(reading.store.s, message.blob_id, 0)
-    for i in range(meta.chunks):
+    failed |= buffer_add(out, view.head, view.meta.head_length)
+    for i in range(view.meta.chunks):
         if (not following(reading, blobs, &k, 9, &key, &value)
-                or out.length - body + value.mv_size + meta.tail_length > message.size):
+                or out.length - body + value.mv_size + view.meta.tail_length > message.size):
             reading.failed(FM_DISORDER, &k)
         failed |= buffer_add(out, value.mv_data, value.mv_size)
         proof_chunk(proof, i, &value)
-    failed |= buffer_add(out, tail, meta.tail_length)
+    failed |= buffer_add(out, view.tail, view.meta.tail_length)
     if failed:
         return 1
     if out.length - body != message.size:
         reading.failed(FM_DISORDER, &k)
-    if not proof_end(proof, &meta, tail):
+    if not proof_end(proof, &view):
         tell_unlike(reading.store, message.blob_id)
     return 1 if buffer_add(out, b" ", 1) else 0
 
@@ -196,32 +202,54 @@ cdef int put_fields(Buffer* out, Wanted* wanted, const char* p, const char* end,
     return 1
 
 
-cdef int put_header(Buffer* out, Buffer* scratch, Wanted* wanted, Reading reading, void* blobs, MessageRecord* message,
+cdef int put_header(Buffer* out, Buffer* scratch, Buffer* gather, Wanted* wanted, Reading reading, void* blobs, MessageRecord* message,
                     const char* prefix) except -1:
-    """BODY[HEADER.FIELDS...] as a literal. 0: written; 1: no memory; 2: the header does not lie in one piece, `read` finds it."""
+    """BODY[HEADER.FIELDS...] as a literal. 0: written; 1: no memory; 2: the header is a long one, `read` finds it."""
     cdef Key k
     cdef MDB_val key, value
-    cdef BlobMeta meta
+    cdef BlobView view
     cdef const char* data
-    cdef size_t n
+    cdef size_t n, mark
+    cdef bint whole
     cdef int done
     k_id(&k, T_BLOB, message.blob_id)
     if not seek(reading, blobs, &k, 9, &key, &value) or key.mv_size != 9:
         reading.failed(FM_DISORDER, &k)
-    memcpy(&meta, value.mv_data, sizeof(meta))
-    data = <const char*>value.mv_data + sizeof(meta)
-    n = meta.tail_length
-    if meta.chunks:
+    view_of(&view, message.blob_id, &value)
+    if not view_fits(&view):
+        reading.failed(FM_DISORDER, &k)
+    data = view.tail
+    n = view.meta.tail_length
+    if view.meta.chunks and not view.meta.cuts:
         if not following(reading, blobs, &k, 9, &key, &value):
             reading.failed(FM_DISORDER, &k)
         data = <const char*>value.mv_data
         n = value.mv_size
     scratch.length = 0
-    if message.prefix_length and put_fields(scratch, wanted, prefix, prefix + message.prefix_length, True) < 0:
+    if (message.prefix_length and put_fields(scratch, wanted, prefix, prefix + message.prefix_length, True) < 0
+            or view.meta.head_length and put_fields(scratch, wanted, view.head, view.head + view.meta.head_length, True) < 0):
         return 1
-    done = put_fields(scratch, wanted, data, data + n, meta.chunks == 0)
-    if done != 1:
-        return 2 if done == 0 else 1
+    mark = scratch.length
+    whole = not view.meta.cuts and n == view.meta.stored_size
+    done = put_fields(scratch, wanted, data, data + n, whole) if not view.meta.cuts else 0
+    n = HEADER_FIRST
+    while done == 0 and not whole:
+        # Behind what is in `scratch`, and copied together: it goes on from one chunk to the next, or around the cuts.
+        if n > HEADER_LONGEST:
+            return 2
+        scratch.length = mark
+        whole = n >= view.meta.size - view.meta.head_length
+        if whole:
+            n = <size_t>(view.meta.size - view.meta.head_length)
+        gather.length = 0
+        if buffer_room(gather, n) < 0:
+            return 1
+        if shown_copy(reading, &view, view.meta.head_length, gather.data, <Py_ssize_t>n) < 0:
+            reading.failed(FM_DISORDER, &k)
+        done = put_fields(scratch, wanted, gather.data, gather.data + n, whole)
+        n *= 4
+    if done < 0:
+        return 1
     if scratch.length and scratch.data[scratch.length - 1] != 10 and buffer_add(scratch, b"\r\n", 2) < 0:
         return 1
     if (buffer_add(scratch, b"\r\n", 2) | buffer_add(out, wanted.label, wanted.label_length)
@@ -232,6 +260,8 @@ cdef int put_header(Buffer* out, Buffer* scratch, Wanted* wanted, Reading readin
 
 
 cdef enum:
+    HEADER_FIRST = 16384  # of a header that is longer than a chunk; then four times as much
+    HEADER_LONGEST = 65536
     MAX_WANTED = 4      # sections that the loop writes; each takes a chunk at most
 
 
@@ -252,8 +282,8 @@ cdef int read_wanted(Wanted* wanted, list sections) except -1:
 
 
 cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, void* blobs,
-                  bint recent, Wanted* wanted, int sections, Buffer* scratch) except -1:
-    """1: no memory; 2: a header does not lie in one piece, and nothing is written."""
+                  bint recent, Wanted* wanted, int sections, Buffer* scratch, Buffer* gather) except -1:
+    """1: no memory; 2: a header is a long one, and nothing is written."""
     cdef MessageRecord message
     cdef int failed, i
     cdef size_t begin = out.length
@@ -277,7 +307,7 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
                             <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
     for i in range(sections):
         if not failed:
-            failed = put_header(out, scratch, &wanted[i], <Reading>messages.reading, blobs, &message,
+            failed = put_header(out, scratch, gather, &wanted[i], <Reading>messages.reading, blobs, &message,
                                 <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
             if failed == 2:
                 out.length = begin
@@ -292,7 +322,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     """(complete `* seq FETCH (...)` lines for uids[start:], the next start); ends at max_bytes, or after some rows.
 
     With ITEM_WHOLE a message larger than max_bytes ends the lines before it: the next start is its own index. `sections`
-    are BODY[HEADER.FIELDS...]: (label, packed names, invert); a message whose header does not lie in one piece ends the lines too.
+    are BODY[HEADER.FIELDS...]: (label, packed names, invert); a message with a very long header ends the lines too.
     """
     cdef const unsigned int[::1] numbers = seqs
     cdef const unsigned int[::1] uids_wanted = uids
@@ -302,7 +332,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     cdef Reading reading
     cdef Walk messages, structures
     cdef void* blobs
-    cdef Buffer out, scratch
+    cdef Buffer out, scratch, gather
     cdef Wanted wanted[MAX_WANTED]
     cdef int count_wanted = read_wanted(wanted, sections) if sections is not None else 0
     cdef int written
@@ -312,6 +342,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     reading = Reading(store)
     memset(&out, 0, sizeof(out))
     memset(&scratch, 0, sizeof(scratch))
+    memset(&gather, 0, sizeof(gather))
     walk_start(&messages, reading, T_MESSAGE, mailbox_id)
     walk_start(&structures, reading, T_ENVELOPE, mailbox_id)
     blobs = reading.cursor(T_BLOB)
@@ -323,7 +354,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
                 if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
                     break
                 written = put_line(&out, numbers[i], items, &messages, &structures, blobs, uids_wanted[i] >= recent_from,
-                                   wanted, count_wanted, &scratch)
+                                   wanted, count_wanted, &scratch, &gather)
                 if written == 2:
                     break
                 if written:
@@ -337,3 +368,4 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
     finally:
         buffer_free(&out)
         buffer_free(&scratch)
+        buffer_free(&gather)

@@ -204,7 +204,7 @@ cdef tuple message_tuple(uint32_t uid, MDB_val* value):
     memcpy(&message, value.mv_data, sizeof(message))
     return (uid, message.blob_id, message.flags, at[: message.keywords_length], message.modseq, message.date_s,
             message.tz_minutes, message.size,
-            (at + message.keywords_length)[: message.prefix_length])
+            (at + message.keywords_length)[: message.prefix_length], message.saved_s)
 
 
 def message_rows(Store store not None, uint64_t mailbox_id, uids):

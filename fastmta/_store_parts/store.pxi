@@ -5,10 +5,23 @@ _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0
                          0x00C36400: "Ceph", 0x5346414F: "AFS", 0x7461636F: "OCFS2", 0x01161970: "GFS2"}
 _open_here = set()  # identities (device, inode) of the environments that this process has open
 
-SCHEMA = b"1"
+SCHEMA = b"%d" % LEVEL
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta")
+
+
+cdef str other_level(str path, bytes found):
+    """What to say of a store that another program has written: `found` is a level, or two where an upgrade has begun."""
+    words = found.split(b">")
+    if len(words) == 2:
+        return f"the upgrade of the store {path} has not ended: run fastmta store upgrade again"
+    if not found.isdigit():
+        return f"the store {path} has a format that this program does not know: {found!r}"
+    if int(found) > LEVEL:
+        return f"the store {path} was written by a later FastMTA: its format is {int(found)}, this program knows {LEVEL}"
+    return (f"the store {path} was written by an earlier FastMTA: its format is {int(found)}, this program's is {LEVEL}; stop the "
+            "server and run fastmta store upgrade")
 
 
 cdef inline void eventfd_drain(int fd) noexcept nogil:
@@ -29,7 +42,7 @@ cdef class Store:
     """
 
     def __cinit__(self, path, *, size_t map_size_bytes=0, bint sync=True, int slot=0, int64_t trash_delay_ms=60000,
-                  bint create=True):
+                  bint create=True, bint any_format=False):
         cdef int rc
         self.event_fd = -1
         self._lock_fd = -1
@@ -50,6 +63,7 @@ cdef class Store:
         if self.s == NULL:
             raise MemoryError
         self.s.trash_delay_ms = trash_delay_ms
+        self.s.any_format = any_format
         self.s.trash_due_ms = 0
         self.s.reader_check_ms = wall_ms() + READER_CHECK_MS
         self.s.event_fd = self.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -118,8 +132,10 @@ cdef class Store:
             unit.put(T_META, b"schema", SCHEMA)
             self.commit_sync(unit)
             found = self.get(T_META, b"schema")
+        if self.s.any_format:
+            return
         if found != SCHEMA:
-            raise StoreUnreadable(f"the store {self.path} has schema {found!r}; this program knows {SCHEMA!r}")
+            raise StoreUnreadable(other_level(self.path, found))
         self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.s.volume_fd = self._lock_fd
         self.holds = Holds(self._lock_fd)

@@ -7,6 +7,8 @@ cdef enum:
 cdef void housekeeping(StoreState* s, Txn* t, bint busy) noexcept nogil:
     cdef int64_t now = wall_ms()
     cdef int dead = 0
+    if s.any_format:
+        return
     if now >= s.reader_check_ms or s.reader_check_ms - now > 2 * READER_CHECK_MS:
         s.reader_check_ms = now + READER_CHECK_MS
         mdb_reader_check(s.env, &dead)
@@ -146,7 +148,7 @@ cdef int reap_blob(Txn* t, uint64_t blob_id, int64_t deadline) noexcept nogil:
         if key.mv_size == 9:  # its record goes first: without references, nobody can come back to it
             if (<BlobMeta*>value.mv_data).refs:
                 return DONE
-            if (<BlobMeta*>value.mv_data).chunks > 1 and not t.s.hurry and is_held(t.s, blob_id):
+            if (<BlobMeta*>value.mv_data).chunks > NOW_CHUNKS and not t.s.hurry and is_held(t.s, blob_id):
                 # Looked at again later; where the disk is low, readers have to go without.
                 return DONE if trash_put_at(t, t.now_ms + HELD_MS, TRASH_BLOBS, blob_id, &blob_id, 8) >= 0 else POISONED
             rc = t_del(t, &k)

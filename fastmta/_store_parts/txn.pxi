@@ -70,7 +70,7 @@ cdef struct Txn:
     int has_blob
     uint64_t blob_id
     BlobMeta blob
-    const char* blob_tail  # in the unit's body
+    const char* blob_rest  # what stands behind it: in the unit's body
     Buffer unreferenced
     int has_queue
     int queue_dirty
@@ -114,9 +114,9 @@ cdef inline int t_get(Txn* t, Key* k, MDB_val* value) noexcept nogil:
     key.mv_data = k.b
     rc = fm_get_own(<void*>mdb_get, t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
     if rc == 0:
-        if record_fits(k.b[0], k.n, value.mv_data, value.mv_size):
+        if record_fits(k.b[0], k.n, value.mv_data, value.mv_size) or t.s.any_format:
             return DONE
-        rc = FM_DISORDER
+        rc = unfit(k.b[0], k.n, value.mv_data, value.mv_size)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     return poison_at(t, rc, k)
@@ -222,8 +222,8 @@ cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value
         return poison_at(t, rc, start)
     if key.mv_size < prefix or memcmp(key.mv_data, start.b, prefix) != 0:
         return REFUSE_MISSING
-    if not record_fits(start.b[0], key.mv_size, value.mv_data, value.mv_size):
-        return poison_at(t, FM_DISORDER, start)
+    if not record_fits(start.b[0], key.mv_size, value.mv_data, value.mv_size) and not t.s.any_format:
+        return poison_at(t, unfit(start.b[0], key.mv_size, value.mv_data, value.mv_size), start)
     return DONE
 
 
@@ -384,7 +384,7 @@ cdef int blob_flush(Txn* t) noexcept nogil:
     k_id(&k, T_BLOB, t.blob_id)
     t.scratch.length = 0
     if (buffer_add(&t.scratch, &t.blob, sizeof(t.blob)) < 0
-            or buffer_add(&t.scratch, t.blob_tail, t.blob.tail_length) < 0):
+            or buffer_add(&t.scratch, t.blob_rest, rest_length(&t.blob)) < 0):
         return poison(t, ENOMEM)
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT, NULL, 0)
 
@@ -534,18 +534,19 @@ cdef int delete_now(Txn* t, uint64_t blob_id) noexcept nogil:
     cdef Key k
     cdef MDB_val value
     cdef BlobMeta meta
+    cdef uint32_t i
     cdef int rc
     k_id(&k, T_BLOB, blob_id)
     rc = t_get(t, &k, &value)
     if rc:
         return rc if rc < 0 else REFUSE_LIMIT
     memcpy(&meta, value.mv_data, sizeof(meta))
-    if meta.kept or meta.chunks > 1:
+    if meta.kept or meta.chunks > NOW_CHUNKS:
         return REFUSE_LIMIT
     if t_del(t, &k) < 0:
         return POISONED
-    if meta.chunks:
-        k_u32(&k, 0)
+    for i in range(meta.chunks):
+        k_id_n(&k, T_BLOB, blob_id, i)
         if t_del(t, &k) < 0:
             return POISONED
     t.s.reaped += 1

@@ -127,11 +127,13 @@ cdef class Unit:
         cdef Op* op
         if blob.used:
             raise RuntimeError("the blob was used or abandoned already")
+        blob._compose_front()
         op = self._op(OP_FAIL if blob.failed else OP_BLOB)
         op.body = blob.body
         blob.body.bits = blob.bits
         blob.used = True
-        self.u.weight += blob.body.bytes.length
+        blob.flying = None
+        self.u.weight += blob.body.bytes.length + blob.body.front.length
         if self.first_blob is None:
             self.first_blob = blob
         elif self.more_blobs is None:

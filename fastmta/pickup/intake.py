@@ -77,8 +77,10 @@ async def post(services: Services, posting: Posting, letter: Letter) -> int:
     structure = Structure() if any(isinstance(each.target, LocalTarget) for each in resolved) else None
     blob = raw.new_blob()
     try:
-        head = _head(config, posting, letter, queue_id, now)
-        if not await _fill(services, blob, receiver, structure, head, letter):
+        blob.head = trace = _trace(config, posting, queue_id, now)
+        receiver.feed(trace)
+        header = _header(config, posting, letter, queue_id, now)
+        if not await _fill(services, blob, receiver, structure, header, letter):
             resolved = await resolve(services, posting.recipients, _TOO_BIG)
         blob.bits = receiver.bits
         unit, delivered = _unit(services, posting, letter, resolved, queue_id, blob, structure, now)
@@ -137,11 +139,15 @@ def refused(raw: bytes, reply: Reply) -> QueuedTarget:
     return QueuedTarget(raw, f"error:{reply.enhanced} {reply.text}"[:200].encode("ascii", "replace"))
 
 
-def _head(config: Any, posting: Posting, letter: Letter, queue_id: int, now: float) -> bytes:
-    """Our trace field (RFC 5321 §4.4), as Postfix's pickup writes it, and the completed header."""
+def _trace(config: Any, posting: Posting, queue_id: int, now: float) -> bytes:
+    """Our trace field (RFC 5321 §4.4), as Postfix's pickup writes it."""
+    by = f"Received: by {config.myhostname} (FastMTA, {posting.client})"
+    return f"{by}\r\n\tid {queue_id_text(queue_id)}; {date_text(now)}\r\n".encode("utf-8", "replace")
+
+
+def _header(config: Any, posting: Posting, letter: Letter, queue_id: int, now: float) -> bytes:
+    """The completed header."""
     name = queue_id_text(queue_id)
-    date = date_text(now)
-    trace = f"Received: by {config.myhostname} (FastMTA, {posting.client})\r\n\tid {name}; {date}\r\n"
     if posting.reverse_path:
         sender = posting.reverse_path.decode("utf-8", "surrogateescape")
         full_name = posting.full_name
@@ -150,23 +156,23 @@ def _head(config: Any, posting: Posting, letter: Letter, queue_id: int, now: flo
     stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(now))
     missing = (
         (b"Message-ID", f"<{stamp}.{name}@{config.myhostname}>".encode()),
-        (b"Date", date.encode()),
+        (b"Date", date_text(now).encode()),
         (b"From", _from_value(full_name, sender)),
     )
-    return trace.encode("utf-8", "replace") + letter.header(missing, config.myorigin)
+    return letter.header(missing, config.myorigin)
 
 
 async def _fill(
-    services: Services, blob: "Blob", receiver: DataReceiver, structure: Structure | None, head: bytes, letter: Letter
+    services: Services, blob: "Blob", receiver: DataReceiver, structure: Structure | None, header: bytes, letter: Letter
 ) -> bool:
     """Writes the message into the blob; false where it is over the limit, and then the rest is left out."""
     drained = asyncio.Event()
     blob.on_drain = drained.set
     limit = services.config.message_size_limit
     body: Iterator[bytes] = letter.body()
-    piece: bytes | None = head
+    piece: bytes | None = header
     while piece is not None:
-        if limit and blob.size + len(piece) > limit + len(head):
+        if limit and blob.body_size + len(piece) > limit + len(header):
             return False
         receiver.feed(piece)
         blob.feed(piece)
@@ -207,7 +213,7 @@ def _unit(
         )
     )
     seen = {f.value.lower().encode("utf-8", "surrogateescape") for f in letter.fields if f.name == b"delivered-to"}
-    record = structure.finish() if structure is not None else b""
+    record = structure.finish(head=blob.head) if structure is not None else b""
     lane = int(lane_for(blob.size, len(resolved)))
     unit = services.store.raw.new_unit()
     unit.blob(blob)

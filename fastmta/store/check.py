@@ -35,6 +35,7 @@ from fastmta._store import (
     TABLE_USAGE,
     Snapshot,
     Store,
+    BlobFields,
     blob_meta,
     digest_of,
     hop_fields,
@@ -264,7 +265,7 @@ class _Check:
             blob = self.snapshot.get(TABLE_BLOB, blob_id.to_bytes(8, "big"))
             if blob is None:
                 self.found(f"{what}: the bytes of uid {uid} are not there")
-            elif blob_meta(blob)[1] + prefix_length != message_size:
+            elif blob_meta(blob).size + prefix_length != message_size:
                 self.found(f"{what}: uid {uid} says {message_size} bytes, its blob and prefix are another size")
         self.expect(f"{what}: exists, unseen, deleted, size", [exists, unseen, deleted, size], counted)
         if uid >= uid_next or recent_uid > uid_next:
@@ -369,7 +370,7 @@ class _Check:
         pending = {_number(key) for key, _ in self.rows(TABLE_PENDING)}
         self.report.pending = len(pending)
         blob_id = 0
-        meta: tuple[int, int, int, int, int, bytes] | None = None
+        meta: BlobFields | None = None
         chunks = size = digest = 0
         for key, value in self.rows(TABLE_BLOB):
             if len(key) == 8:
@@ -396,21 +397,18 @@ class _Check:
         for lost in self.references:
             self.found(f"blob {lost} is referred to, and is not there")
 
-    def _one_blob(
-        self, blob_id: int, meta: tuple[int, int, int, int, int, bytes], chunks: int, size: int, digest: int
-    ) -> None:
-        refs, stated_size, _, stated_chunks, stated_digest, tail = meta
+    def _one_blob(self, blob_id: int, meta: BlobFields, chunks: int, size: int, digest: int) -> None:
         self.report.blobs += 1
-        self.report.bytes += stated_size
+        self.report.bytes += meta.size
         counted = self.references.pop(blob_id, 0)
-        self.expect(f"references of blob {blob_id}", refs, counted)
-        if refs == 0:
+        self.expect(f"references of blob {blob_id}", meta.refs, counted)
+        if meta.refs == 0:
             if blob_id not in self.dead_blobs:
                 self.found(f"blob {blob_id} has no references and is not in the trash")
             return  # being reaped: some of its chunks may have gone
-        self.expect(f"chunks of blob {blob_id}", stated_chunks, chunks)
-        self.expect(f"size of blob {blob_id}", stated_size, size + len(tail))
-        if self.read_bytes and (digest_of(tail, digest) if tail else digest) != stated_digest:
+        self.expect(f"chunks of blob {blob_id}", meta.chunks, chunks)
+        self.expect(f"size of blob {blob_id}", meta.stored_size, size + len(meta.tail))
+        if self.read_bytes and (digest_of(meta.rest, digest) if meta.rest else digest) != meta.digest:
             self.found(f"the bytes of blob {blob_id} are damaged")
 
 
@@ -466,7 +464,7 @@ class _Quick(_Check):
     def _newest_blob(self, blob_id: int, record: bytes) -> None:
         self._in_time()
         meta = blob_meta(record)
-        self.references[blob_id] = meta[0]  # who refers to it is the full check's matter
+        self.references[blob_id] = meta.refs  # who refers to it is the full check's matter
         prefix = start = blob_id.to_bytes(8, "big")
         chunks = size = digest = 0
         while page := self.snapshot.scan(TABLE_BLOB, prefix, start, QUICK_CHUNKS):
@@ -476,5 +474,5 @@ class _Quick(_Check):
                     size += len(value)
                     digest = digest_of(value, digest)
             start = page[-1][0] + b"\0"
-        if meta[0]:
+        if meta.refs:
             self._one_blob(blob_id, meta, chunks, size, digest)

@@ -64,7 +64,7 @@ class Mailbox(msgspec.Struct, gc=False):
 
 
 class MessageRow(msgspec.Struct, gc=False):
-    """What is kept of a message beside its bytes; `size` includes the prefix, which stands in front of the blob."""
+    """What is kept of a message beside its bytes; `size` counts all that is shown, the prefix among it."""
 
     uid: int
     blob_id: int
@@ -75,6 +75,7 @@ class MessageRow(msgspec.Struct, gc=False):
     tz_minutes: int
     size: int
     prefix: bytes
+    saved_s: int = 0  # when it came into this mailbox (RFC 8514); 0: not known
 
 
 class Columns(msgspec.Struct, gc=False):
@@ -332,7 +333,7 @@ class Mailboxes:
         UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256.
         With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
         `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
-        whether all others are meant); a message whose header does not lie in one piece ends the lines too."""
+        whether all others are meant); a message with a very long header ends the lines too."""
         wanted = None if sections is None else list(sections)
         return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from, wanted)
 

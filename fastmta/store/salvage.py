@@ -59,7 +59,10 @@ from fastmta.store.pages import FREE, Pages, describe
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
 _KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS)
-_BLOB: Final = struct.Struct("<BBHIIIQQ")  # BlobMeta of _store.pxd
+_BLOB: Final = struct.Struct("<BBBBIIIQQQHHI")  # BlobMeta of _store.pxd
+_REFS: Final = 5  # which of its fields
+_DIGEST: Final = struct.Struct("<Q")
+_DIGEST_AT: Final = 32
 _MAILBOX: Final = struct.Struct("<BBHHHIIIIIIIIQQQQ")  # MailboxRecord
 _USAGE: Final = struct.Struct("<B3xIIIQQQ")  # UsageRecord
 _FORMAT: Final = 1
@@ -211,20 +214,21 @@ class _Salvage:
         pending = {key for key, _ in self.rows(TABLE_PENDING)}
         for key, value, chunks in self._whole_blobs(pending):
             blob_id = _number(key)
-            refs, size, _, count, digest, tail = blob_meta(value)
-            if not refs:
+            meta = blob_meta(value)
+            if not meta.refs:
                 continue  # it was on its way out
             computed = 0
             for chunk in chunks:
                 computed = digest_of(chunk, computed)
-            if tail:
-                computed = digest_of(tail, computed)
-            if len(chunks) != count or sum(map(len, chunks)) + len(tail) != size:
-                self.lost(f"blob {blob_id}: {count} chunks of {size} bytes in all, of which {len(chunks)} can be read")
+            if meta.rest:
+                computed = digest_of(meta.rest, computed)
+            if len(chunks) != meta.chunks or sum(map(len, chunks)) + len(meta.tail) != meta.stored_size:
+                whole = f"{meta.chunks} chunks of {meta.stored_size} bytes in all"
+                self.lost(f"blob {blob_id}: {whole}, of which {len(chunks)} can be read")
                 continue
-            if computed != digest:
+            if computed != meta.digest:
                 self.lost(f"blob {blob_id} is kept, but some of its bytes are not those that were received")
-                value = value[: _BLOB.size - 8] + computed.to_bytes(8, "little") + tail
+                value = value[:_DIGEST_AT] + _DIGEST.pack(computed) + value[_DIGEST_AT + _DIGEST.size :]
             for n, chunk in enumerate(chunks):
                 self.put(TABLE_BLOB, key + n.to_bytes(4, "big"), chunk)
             self.sound.add(blob_id)
@@ -254,12 +258,10 @@ class _Salvage:
             if not count:
                 self.lost(f"blob {blob_id} is whole, and nothing that can be read refers to it")
                 count = 0
-            fields = list(_BLOB.unpack_from(value))
-            fields[4] = count
             if count:
-                self.put(TABLE_BLOB, id_key(blob_id), _BLOB.pack(*fields) + value[_BLOB.size :])
+                self.put(TABLE_BLOB, id_key(blob_id), _with_references(value, count))
             else:
-                self._drop(blob_id, fields[5])
+                self._drop(blob_id, blob_meta(value).chunks)
         self._flush()
 
     def _drop(self, blob_id: int, chunks: int) -> None:
@@ -349,7 +351,7 @@ class _Salvage:
         except ValueError:
             self.lost(f"message uid {uid} of mailbox {mailbox_id}: its record makes no sense")
             return False
-        if blob_id not in self.sound or blob_meta(self.metas[blob_id])[1] + prefix != size:
+        if blob_id not in self.sound or blob_meta(self.metas[blob_id]).size + prefix != size:
             self.lost(f"message uid {uid} of mailbox {mailbox_id}: its bytes cannot be read")
             return False
         self.references[blob_id] += 1
@@ -448,9 +450,7 @@ class _Salvage:
             return
         # A reference of its own, until the others are known: the operation asks for a blob that has one.
         if not self.references[blob_id]:
-            fields = list(_BLOB.unpack_from(self.metas[blob_id]))
-            fields[4] = 1
-            self.put(TABLE_BLOB, id_key(blob_id), _BLOB.pack(*fields) + self.metas[blob_id][_BLOB.size :])
+            self.put(TABLE_BLOB, id_key(blob_id), _with_references(self.metas[blob_id], 1))
             self._flush()
         elif self.store.get(TABLE_BLOB, id_key(blob_id)) is None:
             self.put(TABLE_BLOB, id_key(blob_id), self.metas[blob_id])
@@ -489,7 +489,13 @@ def _is_meta(value: bytes) -> bool:
         blob_meta(value)
     except ValueError:
         return False
-    return value[0] == _FORMAT
+    return True
+
+
+def _with_references(value: bytes, count: int) -> bytes:
+    fields = list(_BLOB.unpack_from(value))
+    fields[_REFS] = count
+    return _BLOB.pack(*fields) + value[_BLOB.size :]
 
 
 def _address(tail: bytes) -> str:

@@ -34,7 +34,8 @@ from tests.store.composing import HOP, append, blob_of, enqueue, envelope, file,
 
 SIZES = (
     0, 1,
-    1023, 1024, 1025, 4079, 4080, 4081, 5104, 5105, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES,
+    1023, 1024, 1025, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, CHUNK_BYTES + 1024, CHUNK_BYTES + 1025,
+    2 * CHUNK_BYTES, 61_424, 61_425, 64 * CHUNK_BYTES - 1, 64 * CHUNK_BYTES, 64 * CHUNK_BYTES + 1,
     262_143, 262_144, 262_145, 700_000,
 )  # fmt: skip
 
@@ -446,5 +447,6 @@ def test_meta_of_a_blob_tells_size_and_bits(store: Store) -> None:
     unit.enqueue(queue_id, blob.blob_id, envelope())
     unit.recipient(queue_id, 0, HOP, 0, 1, 5, tail())
     run(store, unit)
-    refs, size, bits, chunks, _, rest = blob_meta(store.get(TABLE_BLOB, blob.blob_id.to_bytes(8, "big")) or b"")
-    assert (refs, size, bits, chunks, len(rest)) == (1, 5000, 5, 1, 5000 - 4080)
+    meta = blob_meta(store.get(TABLE_BLOB, blob.blob_id.to_bytes(8, "big")) or b"")
+    assert (meta.refs, meta.size, meta.bits, meta.chunks) == (1, 5000, 5, 1)
+    assert (meta.stored_size, len(meta.tail), meta.rest, meta.cuts) == (5000, 5000 - CHUNK_BYTES, meta.tail, ())

@@ -1,0 +1,270 @@
+# The one reader of messages: prefix, head, and the body less its cuts.
+
+cdef struct BlobView:  # a blob's record where it lies in the map: good as long as the read
+    uint64_t blob_id
+    BlobMeta meta
+    const char* rest  # cuts, head, last bytes
+    const char* head
+    const char* tail
+    uint64_t in_chunks  # of the body
+
+
+cdef inline void view_of(BlobView* view, uint64_t blob_id, MDB_val* value) noexcept nogil:
+    """The value has been found to fit."""
+    view.blob_id = blob_id
+    memcpy(&view.meta, value.mv_data, sizeof(BlobMeta))
+    view.rest = <const char*>value.mv_data + sizeof(BlobMeta)
+    view.head = view.rest + 8 * <size_t>view.meta.cuts
+    view.tail = view.head + view.meta.head_length
+    view.in_chunks = view.meta.stored_size - view.meta.tail_length
+
+
+cdef inline uint32_t cut_at(BlobView* view, int i, int end) noexcept nogil:
+    """Where cut i starts, or ends."""
+    cdef uint32_t at
+    memcpy(&at, view.rest + 8 * i + 4 * end, 4)
+    return at
+
+
+cdef bint view_fits(BlobView* view) noexcept nogil:
+    """Whether the cuts lie in the body, in order, and leave what is shown."""
+    cdef uint64_t shown = view.meta.head_length + view.meta.stored_size
+    cdef uint64_t before = 0
+    cdef int i
+    if view.meta.tail_length > view.meta.stored_size:
+        return False
+    for i in range(view.meta.cuts):
+        if cut_at(view, i, 0) < before or cut_at(view, i, 1) <= cut_at(view, i, 0) or cut_at(view, i, 1) > view.meta.stored_size:
+            return False
+        before = cut_at(view, i, 1)
+        shown -= before - cut_at(view, i, 0)
+    return shown == view.meta.size
+
+
+cdef bint blob_view(Reading reading, uint64_t blob_id, BlobView* view) except -1:
+    """False where the blob is gone."""
+    cdef Key k
+    cdef MDB_val value
+    k_id(&k, T_BLOB, blob_id)
+    if not reading.get(&k, &value):
+        return False
+    view_of(view, blob_id, &value)
+    if not view_fits(view):
+        reading.failed(FM_DISORDER, &k)
+    return True
+
+
+# --- whether bytes are those that were received: a blob's digest, chained over what is read in order from its beginning ---
+
+cdef inline Proof* proof_at(StoreState* s, uint64_t blob_id, uint64_t offset) noexcept nogil:
+    """The place where a blob's digest is gathered, begun anew by who reads from the beginning."""
+    cdef Proof* proof = &s.proofs[(blob_id ^ (blob_id >> 20)) % PROOFS]
+    if offset == 0 and (proof.blob_id != blob_id or proof.chunk != PROVED):
+        proof.blob_id = blob_id
+        proof.chunk = 0
+        proof.digest = 0
+    return proof if proof.blob_id == blob_id and proof.chunk != PROVED else NULL
+
+
+cdef inline void proof_chunk(Proof* proof, uint32_t chunk, MDB_val* value) noexcept nogil:
+    """A chunk has been handed out to its end."""
+    if proof != NULL and proof.chunk == chunk:
+        proof.digest = xxh64(value.mv_data, value.mv_size, proof.digest)
+        proof.chunk += 1
+
+
+cdef inline bint proof_end(Proof* proof, BlobView* view) noexcept nogil:
+    """The last byte has been handed out: False where the digest is another than the one that was kept."""
+    cdef uint64_t digest
+    cdef size_t n = rest_length(&view.meta)
+    if proof == NULL or proof.chunk != view.meta.chunks:
+        return True
+    digest = xxh64(view.rest, n, proof.digest) if n else proof.digest
+    if digest != view.meta.digest:
+        proof.blob_id = 0
+        return False
+    proof.chunk = PROVED  # by this process: what is read again is the same page in memory, mostly
+    return True
+
+
+# --- copying ---
+
+cdef Py_ssize_t chunks_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n, Proof* proof) except -2:
+    """Copies n bytes of a blob's chunks from `offset` in one walk; fewer where a chunk is not there."""
+    cdef Key k
+    cdef MDB_val key, value
+    cdef Py_ssize_t done = 0
+    cdef uint32_t chunk = <uint32_t>(offset // CHUNK)  # every chunk but the last is full
+    cdef size_t inside = <size_t>(offset % CHUNK)
+    cdef size_t length
+    cdef bint more
+    cdef void* cursor
+    if n <= 0:
+        return 0
+    cursor = reading.cursor(T_BLOB)
+    k_id_n(&k, T_BLOB, blob_id, chunk)
+    more = seek(reading, cursor, &k, k.n, &key, &value)
+    while more and value.mv_size > inside and be32(<uint8_t*>key.mv_data + 9) == chunk:
+        length = value.mv_size - inside
+        if length > <size_t>(n - done):
+            length = n - done
+        memcpy(out + done, <char*>value.mv_data + inside, length)
+        done += length
+        if inside + length == value.mv_size:
+            proof_chunk(proof, chunk, &value)
+        if done == n:
+            break
+        chunk += 1
+        inside = 0
+        more = following(reading, cursor, &k, 9, &key, &value) and key.mv_size == k.n
+    reading.close_last()
+    return done
+
+
+cdef Py_ssize_t pending_copy(Reading reading, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
+    """What of a blob that is being received lies in the store already."""
+    return chunks_copy(reading, blob_id, offset, out, n, NULL)
+
+
+cdef Py_ssize_t body_read(Reading reading, BlobView* view, uint64_t offset, char* out, Py_ssize_t n) except -2:
+    """Copies n bytes of the body, which has them; -1 where it is being reaped."""
+    cdef Key k
+    cdef Py_ssize_t in_chunks = 0
+    cdef Proof* proof = proof_at(reading.store.s, view.blob_id, offset)
+    if offset < view.in_chunks:
+        in_chunks = n if <uint64_t>n < view.in_chunks - offset else <Py_ssize_t>(view.in_chunks - offset)
+        if chunks_copy(reading, view.blob_id, offset, out, in_chunks, proof) != in_chunks:
+            if view.meta.refs:  # nobody deletes the chunks of a blob that something refers to
+                k_id_n(&k, T_BLOB, view.blob_id, <uint32_t>(offset // CHUNK))
+                reading.failed(FM_DISORDER, &k)
+            return -1
+    if in_chunks < n:
+        memcpy(out + in_chunks, view.tail + (offset + in_chunks - view.in_chunks), n - in_chunks)
+    if offset + n == view.meta.stored_size and not proof_end(proof, view):
+        tell_unlike(reading.store, view.blob_id)
+    return n
+
+
+cdef Py_ssize_t shown_copy(Reading reading, BlobView* view, uint64_t offset, char* out, Py_ssize_t n) except -2:
+    """Copies up to n bytes of what is shown of a blob; -1 where it is being reaped."""
+    cdef Py_ssize_t done = 0, part
+    cdef uint64_t at, end
+    cdef int i
+    if offset >= view.meta.size or n <= 0:
+        return 0
+    if <uint64_t>n > view.meta.size - offset:
+        n = <Py_ssize_t>(view.meta.size - offset)
+    if offset < view.meta.head_length:
+        done = n if <uint64_t>n < view.meta.head_length - offset else <Py_ssize_t>(view.meta.head_length - offset)
+        memcpy(out, view.head + offset, done)
+    at = offset + done - view.meta.head_length  # in the body, once the cuts before it are added
+    for i in range(<int>view.meta.cuts + 1):
+        end = cut_at(view, i, 0) if i < view.meta.cuts else view.meta.stored_size
+        if at < end and done < n:
+            part = n - done if <uint64_t>(n - done) < end - at else <Py_ssize_t>(end - at)
+            if body_read(reading, view, at, out + done, part) < 0:
+                return -1
+            done += part
+            at += part
+        if i < view.meta.cuts:
+            at += cut_at(view, i, 1) - cut_at(view, i, 0)
+    return done
+
+
+cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_length, uint64_t blob_id, uint64_t offset,
+                           uint64_t length, uint64_t whole):
+    """Bytes of a message whose prefix stands in front of its blob; None where the blob is gone, which
+    cannot be where the message's record says its size, `whole`."""
+    cdef BlobView view
+    cdef Key k
+    cdef uint64_t size
+    cdef Py_ssize_t from_prefix = 0, got
+    cdef bytes out
+    k_id(&k, T_BLOB, blob_id)
+    if not blob_view(reading, blob_id, &view):
+        if whole:
+            reading.failed(FM_DISORDER, &k)
+        return None
+    size = prefix_length + view.meta.size
+    if whole and whole != size:
+        reading.failed(FM_DISORDER, &k)
+    if offset >= size:
+        return b""
+    if length > size - offset:
+        length = size - offset
+    out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+    if offset < prefix_length:
+        from_prefix = <Py_ssize_t>(prefix_length - offset if prefix_length - offset < length else length)
+        memcpy(PyBytes_AS_STRING(out), prefix + offset, from_prefix)
+    got = shown_copy(reading, &view, offset + from_prefix - prefix_length, PyBytes_AS_STRING(out) + from_prefix,
+                     <Py_ssize_t>length - from_prefix)
+    return out if got == <Py_ssize_t>length - from_prefix else None
+
+
+def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
+    """Bytes of what is shown of a blob, a copy; b"" at its end, None where it is gone."""
+    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
+
+
+def body_of_blob(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
+    """Bytes of what came of a blob, without its head and with what is cut; b"" at its end, None where it is gone."""
+    cdef Reading reading = Reading(store)
+    cdef BlobView view
+    cdef bytes out
+    if not blob_view(reading, blob_id, &view):
+        return None
+    if offset >= view.meta.stored_size or length == 0:
+        return b""
+    if length > view.meta.stored_size - offset:
+        length = view.meta.stored_size - offset
+    out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+    return out if body_read(reading, &view, offset, PyBytes_AS_STRING(out), <Py_ssize_t>length) >= 0 else None
+
+
+def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t offset, uint64_t length):
+    """Bytes of a message, the prefix in front of the blob; b"" at its end, None where it is gone."""
+    cdef Reading reading = Reading(store)
+    cdef Key k
+    cdef MDB_val value
+    cdef MessageRecord message
+    k_id_n(&k, T_MESSAGE, mailbox_id, uid)
+    if not reading.get(&k, &value):
+        return None
+    memcpy(&message, value.mv_data, sizeof(message))
+    return part_of_message(reading, <char*>value.mv_data + sizeof(message) + message.keywords_length,
+                           message.prefix_length, message.blob_id, offset, length, message.size)
+
+
+def blob_meta(bytes record not None):
+    """A blob's record: refs, size of what is shown and of what came, arrival bits, chunks, digest, cuts, head, last bytes, and
+    `rest`, all that stands behind the struct, which the digest covers last."""
+    cdef BlobView view
+    cdef MDB_val value
+    cdef BlobMeta* meta = <BlobMeta*><char*>record
+    value.mv_data = <char*>record
+    value.mv_size = len(record)
+    if value.mv_size < sizeof(BlobMeta) or value.mv_size != sizeof(BlobMeta) + rest_length(meta) or meta.format != BLOB_FORMAT:
+        raise ValueError("not a blob's record")
+    view_of(&view, 0, &value)
+    if not view_fits(&view):
+        raise ValueError("the cuts of a blob's record do not fit")
+    cuts = tuple([(cut_at(&view, i, 0), cut_at(&view, i, 1)) for i in range(view.meta.cuts)])
+    return BlobFields(meta.refs, meta.size, meta.stored_size, meta.bits, meta.chunks, meta.digest, cuts,
+                      view.head[: meta.head_length], view.tail[: meta.tail_length], record[sizeof(BlobMeta) :])
+
+
+class BlobFields(NamedTuple):
+    """What a blob's record says."""
+
+    refs: int
+    size: int
+    stored_size: int
+    bits: int
+    chunks: int
+    digest: int
+    cuts: tuple
+    head: bytes
+    tail: bytes
+    rest: bytes
+
+
