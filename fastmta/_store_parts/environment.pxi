@@ -1,6 +1,19 @@
 # Functions on a Store: its environment, opened and opened anew in place, and what becomes of damage that was met.
 
 
+cdef str other_level(str path, bytes found):
+    """What to say of a store that another program has written: `found` is a level, or two where an upgrade has begun."""
+    words = found.split(b">")
+    if len(words) == 2:
+        return f"the upgrade of the store {path} has not ended: run fastmta store upgrade again"
+    if not found.isdigit():
+        return f"the store {path} has a format that this program does not know: {found!r}"
+    if int(found) > LEVEL:
+        return f"the store {path} was written by a later FastMTA: its format is {int(found)}, this program knows {LEVEL}"
+    return (f"the store {path} was written by an earlier FastMTA: its format is {int(found)}, this program's is {LEVEL}; stop the "
+            "server and run fastmta store upgrade")
+
+
 cdef int open_environment(Store self, bint again) except -1:
     cdef void* txn = NULL
     cdef int i, rc, dead

@@ -97,6 +97,9 @@ TABLE_PENDING = T_PENDING
 TABLE_TRASH = T_TRASH
 TABLE_META = T_META
 CHUNK_BYTES = CHUNK
+TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
+               "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
+               "subscription", "usage", "alias", "pending", "trash", "meta")
 
 
 cdef struct Key:

@@ -6,22 +6,6 @@ _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0
 _open_here = set()  # identities (device, inode) of the environments that this process has open
 
 SCHEMA = b"%d" % LEVEL
-TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
-               "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
-               "subscription", "usage", "alias", "pending", "trash", "meta")
-
-
-cdef str other_level(str path, bytes found):
-    """What to say of a store that another program has written: `found` is a level, or two where an upgrade has begun."""
-    words = found.split(b">")
-    if len(words) == 2:
-        return f"the upgrade of the store {path} has not ended: run fastmta store upgrade again"
-    if not found.isdigit():
-        return f"the store {path} has a format that this program does not know: {found!r}"
-    if int(found) > LEVEL:
-        return f"the store {path} was written by a later FastMTA: its format is {int(found)}, this program knows {LEVEL}"
-    return (f"the store {path} was written by an earlier FastMTA: its format is {int(found)}, this program's is {LEVEL}; stop the "
-            "server and run fastmta store upgrade")
 
 
 cdef inline void eventfd_drain(int fd) noexcept nogil:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    epilog="\b\nExamples:\n  fastmta store check\n  fastmta store backup /backup/mail-today\n  fastmta store compact"
+    epilog="\b\nExamples:\n  fastmta store check\n  fastmta store backup /backup/mail-today\n  fastmta store compact\n"
+    "  fastmta store upgrade --dry-run"
 )
 def store() -> None:
     """The store."""
@@ -145,6 +146,44 @@ def _make_target(target: Path, owner: os.stat_result) -> None:
             os.fchown(fd, owner.st_uid, owner.st_gid)
         finally:
             os.close(fd)
+
+
+@store.command()
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and change nothing.")
+@config_option
+def upgrade(dry_run: bool, config_path: str | None) -> None:
+    """Bring a store that an earlier FastMTA wrote to this one's format. The server must not run.
+
+    Killed in the middle, it goes on when it is called again. Make a backup before: the earlier program can't read the
+    store afterwards.
+    """
+    from fastmta.runtime.lock import lock_directory
+    from fastmta.store.upgrade import plan
+    from fastmta.store.upgrade import upgrade as upgrade_store
+
+    directory = Path(load(config_path).data_directory)
+    if not directory.is_dir():
+        raise CommandFailed(f"{directory} is not there", EX_NOINPUT)
+    with acting_as_owner(directory):
+        if not (directory / "data.mdb").exists():
+            raise CommandFailed(f"{directory} holds no store", EX_NOINPUT)
+        lock = lock_directory(directory)
+        try:
+            found = plan(directory) if dry_run else upgrade_store(directory, _told)
+        finally:
+            os.close(lock)
+    if not found.is_needed:
+        print(f"the store has this program's format, {found.target}; nothing to do")
+        return
+    what = ", ".join(f"{count} {name}" for name, count in found.records.items())
+    verb = "would be rewritten" if dry_run else "rewritten"
+    print(f"format {found.level} to {found.target}: {what} {verb}")
+
+
+def _told(what: str, done: int, total: int) -> None:
+    """A line of progress, one over the other on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -44,6 +44,10 @@ CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients w
 CHECK_CUTS: Final = 64  # ranges of one message's header that are not shown
 CHECK_HEAD_BYTES: Final = 65_536  # put in front of one message by all checks together
 
+# --- messages in the store ---
+MESSAGE_HEAD_BYTES: Final = 3072  # put in front of what came: with its cuts it lies in one page
+MESSAGE_CUTS: Final = 64  # ranges of what came that are not shown
+
 # --- delivery ---
 REDATED_S: Final = 0.004  # a second spent on times that the clock has taken back, so that the loop is never held
 REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 ms

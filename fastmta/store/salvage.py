@@ -55,6 +55,7 @@ from fastmta.store.accounts import Account, id_key
 from fastmta.store.check import check_store
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
+from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_one, message_from_one
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
@@ -214,6 +215,9 @@ class _Salvage:
         pending = {key for key, _ in self.rows(TABLE_PENDING)}
         for key, value, chunks in self._whole_blobs(pending):
             blob_id = _number(key)
+            if value[:1] == b"\1":
+                value, pieces = body_from_one(value, chunks)
+                chunks = list(pieces.values())
             meta = blob_meta(value)
             if not meta.refs:
                 continue  # it was on its way out
@@ -302,6 +306,8 @@ class _Salvage:
         messages: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         for key, value in self.rows(TABLE_MESSAGE):
             if len(key) == 12 and _number(key[:8]) not in gone:
+                if value[:1] == b"\1" and len(value) >= OLD_MESSAGE_BYTES:
+                    value = message_from_one(value)
                 messages[_number(key[:8])].append((_number(key[8:]), value))
         used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         for mailbox_id in sorted(records.keys() | messages.keys() | self.names.keys()):
@@ -485,6 +491,8 @@ class _Salvage:
 
 
 def _is_meta(value: bytes) -> bool:
+    if value[:1] == b"\1":
+        return is_blob_of_one(value)
     try:
         blob_meta(value)
     except ValueError:

@@ -66,10 +66,10 @@ def test_a_message_without_header_gets_one(rig: SmtpRig) -> None:
     assert rig.blobs()[0].partition(b"\r\n\r\n")[2] == b"hello there\r\n"
 
 
-def test_a_header_without_body_gets_its_fields_at_the_end(rig: SmtpRig) -> None:
+def test_a_header_without_body_gets_its_fields_too(rig: SmtpRig) -> None:
     client = submit(rig)
     client.say(OPEN + b"DATA\r\nSubject: x\r\n.\r\n")
-    assert re.search(rb"Subject: x\r\nDate: .*\r\nMessage-ID: <.*@mx.example.test>\r\n\Z", rig.blobs()[0])
+    assert re.search(rb"\r\nDate: .*\r\nMessage-ID: <.*@mx.example.test>\r\nSubject: x\r\n\Z", rig.blobs()[0])
 
 
 def test_nothing_is_added_on_the_smtp_port(rig: SmtpRig) -> None:

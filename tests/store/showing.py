@@ -43,8 +43,29 @@ def _queue(mail: MailStore) -> list[Any]:
         data = b""
         while piece := mail.queue.read(message.blob_id, len(data), 100_000):
             data += piece
-        rows = [[r.n, r.hop.decode(), r.lane, int(r.state), r.attempts, r.due_ms, r.last_reply.decode(), r.tail.forward_path.decode()] for r in recipients]
-        out.append([message.queue_id, message.blob_id, message.envelope.reverse_path.decode(), message.envelope.size_bytes, _digest(data), rows])
+        rows = [
+            [
+                r.n,
+                r.hop.decode(),
+                r.lane,
+                int(r.state),
+                r.attempts,
+                r.due_ms,
+                r.last_reply.decode(),
+                r.tail.forward_path.decode(),
+            ]
+            for r in recipients
+        ]
+        out.append(
+            [
+                message.queue_id,
+                message.blob_id,
+                message.envelope.reverse_path.decode(),
+                message.envelope.size_bytes,
+                _digest(data),
+                rows,
+            ]
+        )
     return out
 
 

@@ -19,7 +19,8 @@ from fastmta._store import (
     fetch_lines,
     message_read,
 )
-from tests.store.composing import STRUCTURE, append, new_mailbox, run
+from fastmta.model.limits import MESSAGE_CUTS, MESSAGE_HEAD_BYTES
+from tests.store.composing import append, new_mailbox, run
 
 HEAD = b"Received: by here\r\n\tid 1; now\r\nAuthentication-Results: here; none\r\n"
 WHOLE = 256  # of FETCH's items
@@ -88,7 +89,7 @@ def test_wanted_fields_are_found_in_head_and_in_a_header_of_many_chunks(
 ) -> None:
     header = b"".join(field(number) for number in range(fields))
     blob = store.new_blob()
-    blob.feed(header + b"Last: here\r\n\r\nbody: text\r\n" * 1)
+    blob.feed(header + b"Last: here\r\n\r\nbody: text\r\n")
     blob.head = HEAD
     if cutting:
         blob.cut(0, len(field(0)))
@@ -121,12 +122,18 @@ def test_cuts_that_touch_become_one_and_there_are_sixty_four(store: Store) -> No
     assert len(meta.cuts) == CUTS
 
 
-@pytest.mark.parametrize("head", [b"no line end", b" begins: folded\r\n", b"A: b\r\n\r\n", b"\r\n", b"A: b\r\n\r\nC: d\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"no line end", b" begins: folded\r\n", b"A: b\r\n\r\n", b"\r\n", b"A: b\r\n\r\nC: d\r\n"]
+)
 def test_a_head_is_whole_fields(store: Store, head: bytes) -> None:
     blob = store.new_blob()
     with pytest.raises(ValueError, match="whole fields"):
         blob.head = head
     blob.abandon()
+
+
+def test_the_bounds_are_those_of_limits_py() -> None:
+    assert (HEAD_BYTES, CUTS) == (MESSAGE_HEAD_BYTES, MESSAGE_CUTS)
 
 
 def test_a_head_and_all_cuts_fit_beside_each_other_in_one_page(store: Store) -> None:
@@ -164,7 +171,7 @@ def test_a_body_can_be_read_while_it_is_received(store: Store, settle: bool) -> 
             store.dispatch()
         assert blob.read(0, seen + 1) == data[:seen]
         assert blob.read(seen - 100, 1000) == data[seen - 100 : seen]
-        assert blob.read(max(0, seen - 300_000), 290_000) == data[max(0, seen - 300_000) :][:290_000][: seen]
+        assert blob.read(max(0, seen - 300_000), 290_000) == data[max(0, seen - 300_000) :][:290_000][:seen]
     blob.head = HEAD
     assert blob.read(0, 10) == data[:10]
     filed(store, blob, new_mailbox(store))
@@ -179,4 +186,3 @@ def test_a_head_survives_that_the_body_goes_on(store: Store) -> None:
     blob.feed(b"y" * 700_000)
     filed(store, blob, new_mailbox(store))
     assert blob_read(store, blob.blob_id, 0, len(HEAD) + 1) == HEAD + b"y"
-    assert STRUCTURE

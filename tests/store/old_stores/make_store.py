@@ -1,4 +1,4 @@
-"""Writes a small store as this program keeps it, and what it shows: run by the program of each format that is left behind.
+"""Writes a small store as this program keeps it, and what it shows: run by the program of each format left behind.
 
     python -m tests.store.old_stores.make_store format_1
 
@@ -22,12 +22,34 @@ from fastmta.store.backup import backup
 from tests.store.showing import shown
 
 HERE = Path(__file__).parent
-SIZES = (1, 900, 1_023, 1_024, 1_025, 4_064, 4_079, 4_080, 4_200, 5_104, 9_000, 61_423, 61_424, 61_425, 62_448, 62_449, 200_000, 700_000)
+PREFIX = b"Return-Path: <>\r\nDelivered-To: first@example.org\r\n"
+SIZES = (
+    1,
+    900,
+    1_023,
+    1_024,
+    1_025,
+    4_064,
+    4_079,
+    4_080,
+    4_200,
+    5_104,
+    9_000,
+    61_423,
+    61_424,
+    61_425,
+    62_448,
+    62_449,
+    200_000,
+    700_000,
+)
 
 
 def message(size: int) -> bytes:
     """Exactly `size` octets of mail."""
-    head = b"Received: by old.example; Thu, 1 Jan 1970 00:00:01 +0000\r\nSubject: %d\r\nTo: a@example.org\r\n\r\n" % size
+    head = (
+        b"Received: by old.example; Thu, 1 Jan 1970 00:00:01 +0000\r\nSubject: %d\r\nTo: a@example.org\r\n\r\n" % size
+    )
     text = head + b"".join(b"line %d of %d\r\n" % (number, size) for number in range(size // 16 + 1))
     return text[:size]
 
@@ -44,7 +66,7 @@ async def fill(mail: MailStore) -> None:
         blob.feed(message(size))
         parser.feed(message(size))
         await mail.mailboxes.append(
-            first.inbox_id, blob, prefix=b"Return-Path: <>\r\nDelivered-To: first@example.org\r\n" if number % 2 else b"",
+            first.inbox_id, blob, prefix=PREFIX if number % 2 else b"",
             flags=number % 16, keywords=b"$Label1 work" if number % 3 == 0 else b"", internal_date_s=1_000_000 + number,
             tz_minutes=60 * (number % 3), structure=parser.finish(),
         )  # fmt: skip
@@ -56,7 +78,9 @@ async def fill(mail: MailStore) -> None:
         blob = mail.mailboxes.new_blob()
         blob.feed(message(size))
         envelope = Envelope(b"sender@example.net", 1_700_000_000_000 + number, size, 0)
-        recipients = [(b"smtp:example.net", 0, 1, 1_700_000_000_000, RecipientTail(b"r%d@example.net" % n)) for n in range(3)]
+        recipients = [
+            (b"smtp:example.net", 0, 1, 1_700_000_000_000, RecipientTail(b"r%d@example.net" % n)) for n in range(3)
+        ]
         queue_id = await mail.queue.add(envelope, recipients, blob)
         if number % 2:
             await mail.queue.hold(queue_id, 1)
@@ -73,7 +97,10 @@ def main() -> None:
         mail.raw.reap()
         backup(mail, Path(folder) / "copy")
         mail.close()
-        with open(Path(folder) / "copy" / "data.mdb", "rb") as source, lzma.open(HERE / f"{name}.mdb.xz", "wb") as target:
+        with (
+            open(Path(folder) / "copy" / "data.mdb", "rb") as source,
+            lzma.open(HERE / f"{name}.mdb.xz", "wb") as target,
+        ):
             shutil.copyfileobj(source, target)
 
 
