@@ -300,6 +300,23 @@ cdef class UidMap:
         return self.capacity * sizeof(Range)
 
 
+def uid_pairs(array.array uids) -> array.array:
+    """Ascending numbers as pairs of low, high."""
+    cdef array.array out = array.clone(U32, 0, False)
+    cdef uint32_t* u = <uint32_t*>uids.data.as_voidptr
+    cdef Py_ssize_t n = len(uids)
+    cdef Py_ssize_t i = 0
+    cdef uint32_t pair[2]
+    while i < n:
+        pair[0] = pair[1] = u[i]
+        i += 1
+        while i < n and u[i] == pair[1] + 1:
+            pair[1] = u[i]
+            i += 1
+        array.extend_buffer(out, <char*>pair, 2)
+    return out
+
+
 def pair_set(array.array pairs) -> bytes:
     """Pairs of low, high as a set: b"3:5,9"."""
     cdef list out = []

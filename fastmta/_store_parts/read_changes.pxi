@@ -1,4 +1,4 @@
-# Read loops over modseqs alone: what CHANGEDSINCE, VANISHED and SEARCH MODSEQ ask (RFC 7162), no row read for it.
+# Read loops over one column: modseqs for CHANGEDSINCE, VANISHED and SEARCH MODSEQ (RFC 7162), dates for OLDER and SORT.
 
 def changed_uids(Store store not None, uint64_t mailbox_id, int kind, uint64_t since_modseq, Py_ssize_t limit):
     """(uids whose last change came after `since_modseq`, in its order; up to which modseq these are all, 0: there are no
@@ -50,4 +50,24 @@ def message_modseqs(Store store not None, uint64_t mailbox_id, uids):
         if walk_to(&walk, wanted[i]):
             memcpy(&message, walk.value.mv_data, sizeof(message))
             modseqs[i] = message.modseq
+    return out
+
+
+def message_dates(Store store not None, uint64_t mailbox_id, uids):
+    """The internal date of each of these messages, in seconds since 1970, as array('q'); 0 for one that is gone."""
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef MessageRecord message
+    cdef const unsigned int[::1] wanted = uids
+    cdef Py_ssize_t i, n = wanted.shape[0]
+    cdef long long[::1] dates
+    out = array("q", bytes(8 * n))
+    if n == 0:
+        return out
+    dates = out
+    walk_start(&walk, reading, T_MESSAGE, mailbox_id)
+    for i in range(n):
+        if walk_to(&walk, wanted[i]):
+            memcpy(&message, walk.value.mv_data, sizeof(message))
+            dates[i] = message.date_s
     return out

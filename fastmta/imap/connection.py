@@ -235,6 +235,12 @@ class ImapConnection(asyncio.Protocol):
         self._parser.literal_bytes = IMAP_LITERAL_BYTES
         self._parser.skip_bytes = 2 * (self.server.services.config.message_size_limit or 2**31)
 
+    def logged_out(self) -> None:
+        self._parser.command_bytes = IMAP_LOGIN_COMMAND_BYTES
+        self._parser.literal_bytes = IMAP_LOGIN_LITERAL_BYTES
+        self._parser.skip_bytes = IMAP_LOGIN_SKIP_BYTES
+        self.deadline = self.server.services.loop.time() + IMAP_LOGIN_TIMEOUT_S
+
     def changed(self) -> None:
         """Called on the loop by the notifier, perhaps many times in one turn: only the first counts."""
         if self._changed:

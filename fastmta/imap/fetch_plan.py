@@ -8,6 +8,7 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
+from fastmta.imap.search_returns import parse_range
 from fastmta.model.limits import IMAP_FETCH_SECTIONS
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     marks_seen: bool = False
     changed_since: int = -1
     vanished: bool = False
+    partial: tuple[int, int] | None = None
 
     @property
     def whole(self) -> bool:
@@ -113,35 +115,37 @@ def parse(cursor: Cursor, *, by_uid: bool) -> Plan:
             items |= bits
             if section is not None:
                 sections.append(section)
-    changed_since, vanished = -1, False
+    plan = Plan(items, tuple(sections), marks_seen)
     if cursor.try_sp():
-        changed_since, vanished = _modifiers(cursor)
-        if vanished and not by_uid:
-            raise BadSyntax("VANISHED is of UID FETCH")
-        items |= MODSEQ
+        plan = _modified(cursor, plan, by_uid)
     cursor.end()
-    return Plan(items, tuple(sections), marks_seen, changed_since, vanished)
+    return plan
 
 
-def _modifiers(cursor: Cursor) -> tuple[int, bool]:
-    """CHANGEDSINCE and VANISHED (RFC 7162 §3.1.4, §3.2.6)."""
+def _modified(cursor: Cursor, plan: Plan, by_uid: bool) -> Plan:
+    """With CHANGEDSINCE and VANISHED (RFC 7162 §3.1.4, §3.2.6) or PARTIAL (RFC 9394 §3.2)."""
     changed_since, vanished = -1, False
+    partial: tuple[int, int] | None = None
     cursor.open()
     while True:
         name = cursor.atom()
         if name == b"CHANGEDSINCE":
             cursor.sp()
             changed_since = cursor.modseq()
-        elif name == b"VANISHED":
+        elif name == b"VANISHED" and by_uid:
             vanished = True
+        elif name == b"PARTIAL" and by_uid:
+            cursor.sp()
+            partial = parse_range(cursor)
         else:
             raise BadSyntax("Unknown FETCH modifier")
         if cursor.try_close():
             break
         cursor.sp()
-    if changed_since < 0:
+    if vanished and changed_since < 0:
         raise BadSyntax("VANISHED needs CHANGEDSINCE")
-    return changed_since, vanished
+    items = plan.items | (MODSEQ if changed_since >= 0 else 0)
+    return Plan(items, plan.sections, plan.marks_seen, changed_since, vanished, partial)
 
 
 _LEGACY: Final = {

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 _WILDCARDS: Final = re.compile(r"[*%]{2,}")
 _SELECT: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
-_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"})
+_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS"})
+STATUS_FIELDS: Final = {
+    b"MESSAGES": "exists",
+    b"UIDNEXT": "uid_next",
+    b"UIDVALIDITY": "uid_validity",
+    b"UNSEEN": "unseen",
+    b"HIGHESTMODSEQ": "highest_modseq",
+    b"SIZE": "size_bytes",
+    b"DELETED": "deleted_count",
+}
+_STATUS: Final = frozenset({*STATUS_FIELDS, b"RECENT", b"APPENDLIMIT"})
 
 
 class ListPlan(msgspec.Struct, frozen=True):
@@ -30,6 +40,7 @@ class ListPlan(msgspec.Struct, frozen=True):
     extended: bool = False
     select: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
+    status: tuple[bytes, ...] = ()  # the items of RETURN (STATUS ...), RFC 5819
 
     def matches(self, name: str) -> bool:
         """Whether a mailbox of this name is asked for; INBOX in any case, so "inb*" finds it too."""
@@ -45,6 +56,7 @@ def parse(cursor: Cursor, *, options: bool) -> ListPlan:
     extended = False
     select: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
+    status: list[bytes] = []
     if options and cursor.at(0x28):
         extended = True
         select = _options(cursor, _SELECT, "Unknown selection option")
@@ -70,13 +82,30 @@ def parse(cursor: Cursor, *, options: bool) -> ListPlan:
             raise BadSyntax("RETURN expected")
         extended = True
         cursor.sp()
-        returns = _options(cursor, _RETURN, "Unknown return option")
+        returns = _options(cursor, _RETURN, "Unknown return option", status)
     cursor.end()
     reference, patterns = _names(raw_reference, raw_patterns)
-    return ListPlan(reference, patterns, raw_patterns == [b""], extended, select, returns)
+    return ListPlan(reference, patterns, raw_patterns == [b""], extended, select, returns, tuple(status))
 
 
-def _options(cursor: Cursor, known: frozenset[bytes], refusal: str) -> frozenset[bytes]:
+def status_items(cursor: Cursor) -> list[bytes]:
+    """A parenthesized list of status items, each once. BadSyntax."""
+    items: list[bytes] = []
+    cursor.open()
+    while True:
+        item = cursor.atom()
+        if item not in _STATUS:
+            raise BadSyntax("Unknown status item")
+        if item not in items:
+            items.append(item)
+        if cursor.try_close():
+            return items
+        cursor.sp()
+
+
+def _options(
+    cursor: Cursor, known: frozenset[bytes], refusal: str, status: list[bytes] | None = None
+) -> frozenset[bytes]:
     out: set[bytes] = set()
     cursor.open()
     while not cursor.try_close():
@@ -86,6 +115,9 @@ def _options(cursor: Cursor, known: frozenset[bytes], refusal: str) -> frozenset
         if option not in known:
             raise BadSyntax(refusal)
         out.add(option)
+        if option == b"STATUS" and status is not None:
+            cursor.sp()
+            status += status_items(cursor)
     return frozenset(out)
 
 

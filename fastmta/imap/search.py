@@ -258,6 +258,9 @@ class Block:
             return _imap.mask_between(columns.days, key.low, key.high)
         if isinstance(key, keys.Modseq):
             return bytes(map(key.low.__le__, self.modseqs()))
+        if isinstance(key, keys.Arrived):
+            dates = self._search._mailboxes.dates(self._view.mailbox_id, self.uids)
+            return bytes(key.low <= date <= key.high for date in dates)
         if isinstance(key, keys.Numbers):
             return _imap.mask_ranges(self.uids if key.by_uid else self.seqs, self._search._ranges[id(key)])
         if isinstance(key, keys.Recent):

@@ -9,7 +9,9 @@ import msgspec
 
 from fastmta import _mime
 from fastmta._imap import BadSyntax, Cursor
+from fastmta.imap import search_returns
 from fastmta.imap.dates import parse_date
+from fastmta.imap.search_returns import Returns
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from fastmta.model.limits import IMAP_PAREN_DEPTH, IMAP_SEARCH_KEYS
 
@@ -49,6 +51,13 @@ class Size(Key, frozen=True, eq=False):
 
 class Modseq(Key, frozen=True, eq=False):
     low: int
+
+
+class Arrived(Key, frozen=True, eq=False):
+    """Internal date, in seconds since 1970, both included."""
+
+    low: int
+    high: int
 
 
 class Received(Key, frozen=True, eq=False):
@@ -116,20 +125,27 @@ _HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 
 class Parser:
     """Reads the keys of one command."""
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, saved: array[int] | None = None, now_s: int = 0) -> None:
         self._cursor = cursor
+        self._saved = array("I") if saved is None else saved
+        self._now_s = now_s
+        self.returns: Returns | None = None  # where RETURN was given
         self._charset = b"UTF-8"
         self._keys = 0
         self._known: dict[tuple[Any, ...], Key] = {}
         self.asks_modseq = False  # some key is MODSEQ
 
     def parse(self) -> Key:
-        """The whole program, up to the command's end. BadSyntax, BadCharset."""
+        """RETURN and the whole program, up to the command's end. BadSyntax, BadCharset."""
         cursor = self._cursor
         cursor.sp()
         keys: list[Key] = []
-        if not (cursor.at_set() or cursor.at(0x28)):
+        if not (cursor.at_set() or cursor.at(0x28) or cursor.at(0x24)):
             name = cursor.atom()
+            if name == b"RETURN" and self.returns is None:
+                cursor.sp()
+                self.returns = search_returns.parse(cursor)
+                return self.parse()
             if name == b"CHARSET":
                 cursor.sp()
                 self._charset = cursor.astring().upper()
@@ -156,6 +172,9 @@ class Parser:
                 cursor.sp()
                 keys.append(self._key(depth + 1))
             return keys[0] if len(keys) == 1 else And(tuple(keys))
+        if cursor.take(0x24):
+            self._count()
+            return Numbers(self._saved, True)
         if cursor.at_set():
             self._count()
             return Numbers(cursor.sequence_set(), False)
@@ -209,6 +228,12 @@ class Parser:
             return Size(0, cursor.number() - 1)
         if name == b"UID":
             return Numbers(cursor.sequence_set(), True)
+        if name in (b"OLDER", b"YOUNGER"):
+            seconds = cursor.number()
+            if not seconds:
+                raise BadSyntax("A number above 0 expected")
+            at = self._now_s - seconds
+            return Arrived(-(2**62), at) if name == b"OLDER" else Arrived(at, 2**62)  # RFC 5032
         if name == b"MODSEQ":
             return Modseq(self._modseq())
         return self._dated(name)

@@ -55,6 +55,7 @@ class View:
         "own",
         "read_only",
         "recent",
+        "saved",
         "uid_next",
         "uids",
         "with_modseq",
@@ -74,6 +75,7 @@ class View:
         self.own: tuple[int, ...] = ()
         self.mixed: set[int] = set()
         self.hold: Hold = _no_wait  # hands over what was written and lets others work; False: the session has ended
+        self.saved: array[int] = array("I")  # pairs of uids: what "$" stands for (RFC 5182)
         self.with_modseq = False  # CONDSTORE: flags are told with their modseq
         self.with_uid = False  # QRESYNC: FETCH with the uid, and VANISHED instead of EXPUNGE
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with

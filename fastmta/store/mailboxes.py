@@ -27,6 +27,7 @@ from fastmta._store import (
     mailbox_summary,
     mailbox_uids,
     message_columns,
+    message_dates,
     message_modseqs,
     message_read,
     message_rows,
@@ -360,6 +361,10 @@ class Mailboxes:
     def modseqs(self, mailbox_id: int, uids: "array[int]") -> "array[int]":
         """The modseq of each of these messages; 0 for one that is gone."""
         return message_modseqs(self._raw, mailbox_id, uids)
+
+    def dates(self, mailbox_id: int, uids: "array[int]") -> "array[int]":
+        """The internal date of each of these messages, in seconds since 1970; 0 for one that is gone."""
+        return message_dates(self._raw, mailbox_id, uids)
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""

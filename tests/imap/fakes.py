@@ -223,6 +223,10 @@ class FakeMailboxes:
         rows = self._messages[mailbox_id]
         return array("Q", [rows[uid].modseq if uid in rows else 0 for uid in uids])
 
+    def dates(self, mailbox_id: int, uids: Any) -> Any:
+        rows = self._messages[mailbox_id]
+        return array("q", [rows[uid].internal_date_s if uid in rows else 0 for uid in uids])
+
     def structure(self, mailbox_id: int, uid: int) -> Any:
         row = self._messages[mailbox_id].get(uid)
         return None if row is None else row.structure

@@ -22,6 +22,7 @@ from fastmta.imap.commands import (
     select,
     starttls,
     store,
+    unauthenticate,
 )
 from fastmta.imap.session import ANY, LOGGED_IN, Command, State, Sync
 
@@ -38,6 +39,7 @@ COMMANDS: Final[dict[bytes, Command]] = {
     b"LOGIN": Command(login.run, _NEW),
     b"ENABLE": Command(enable.run, LOGGED_IN, Sync.ALL),
     b"COMPRESS": Command(compress.run, LOGGED_IN),
+    b"UNAUTHENTICATE": Command(unauthenticate.run, LOGGED_IN),
     b"SELECT": Command(select.select, LOGGED_IN),
     b"EXAMINE": Command(select.examine, LOGGED_IN),
     b"CREATE": Command(manage.create, LOGGED_IN, Sync.ALL),

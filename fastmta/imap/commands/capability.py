@@ -16,7 +16,7 @@ BEFORE_LOGIN: Final = b"IMAP4rev1 LITERAL- SASL-IR ID"
 AFTER_LOGIN: Final = (
     b"IMAP4rev1 LITERAL+ ID IDLE NAMESPACE CHILDREN UIDPLUS MOVE UNSELECT"
     b" LIST-EXTENDED SPECIAL-USE CREATE-SPECIAL-USE XLIST"
-    b" ENABLE CONDSTORE QRESYNC STATUS=SIZE"
+    b" ENABLE CONDSTORE QRESYNC STATUS=SIZE LIST-STATUS ESEARCH SEARCHRES WITHIN PARTIAL UNAUTHENTICATE"
 )
 
 
@@ -33,7 +33,9 @@ def offers_tls(session: Session) -> bool:
 def capabilities(session: Session) -> bytes:
     """The capability list for the session as it is now."""
     if session.state != State.NOT_AUTHENTICATED:
-        return AFTER_LOGIN if session.wire.compressed else AFTER_LOGIN + b" COMPRESS=DEFLATE"
+        out = AFTER_LOGIN if session.wire.compressed else AFTER_LOGIN + b" COMPRESS=DEFLATE"
+        limit = session.services.config.message_size_limit
+        return out + b" APPENDLIMIT=%d" % limit if limit else out
     out = BEFORE_LOGIN
     if offers_tls(session):
         out += b" STARTTLS"

@@ -6,8 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from fastmta import _imap
-from fastmta._imap import BadSyntax
-from fastmta.imap import mailbox_name
+from fastmta.imap import mailbox_name, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
 
 if TYPE_CHECKING:
@@ -34,14 +33,12 @@ def uid_move(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> Answer:
     cursor.sp()
-    pairs = cursor.sequence_set()
+    named = message_set.parse(session, cursor, by_uid=by_uid)
     cursor.sp()
     raw_name = cursor.astring()
     cursor.end()
     view = session.selected
-    chosen = view.uids.by_uids(pairs) if by_uid else view.uids.by_seqs(pairs)
-    if chosen is None:
-        raise BadSyntax("Message number out of range")
+    _seqs, uids = named.choose(view)
     name = mailbox_name.parse(raw_name)
     target = session.mailboxes.get(session.account_id, name)
     if target is None:
@@ -49,7 +46,6 @@ def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> 
     if move and view.read_only:
         return READ_ONLY
     done = b"OK %b completed" % (b"MOVE" if move else b"COPY")
-    uids = chosen[1]
     return _run(session, uids, target.id, move, done) if uids else done
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+from fastmta.imap import message_set
+
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
@@ -20,11 +22,11 @@ def expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 def uid_expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
-    pairs = cursor.sequence_set()
+    named = message_set.parse(session, cursor, by_uid=True)
     cursor.end()
     if session.selected.read_only:
         return READ_ONLY
-    _seqs, uids = session.selected.uids.by_uids(pairs)
+    _seqs, uids = named.choose(session.selected)
     return _expunge(session, uids) if uids else b"OK UID EXPUNGE completed"
 
 

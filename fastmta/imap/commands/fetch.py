@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
-from fastmta.imap import fetch_plan, resync
+from fastmta.imap import fetch_plan, message_set, resync
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
+from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
 from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
@@ -34,30 +35,31 @@ SLICE: Final = 64  # messages whose bodies are sent before the next are marked a
 
 def fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
-    pairs = cursor.sequence_set()
+    named = message_set.parse(session, cursor, by_uid=False)
     cursor.sp()
     plan = fetch_plan.parse(cursor, by_uid=False)
-    chosen = session.selected.uids.by_seqs(pairs)
-    if chosen is None:
-        raise BadSyntax("Message number out of range")
+    chosen = named.choose(session.selected)
     session.named = chosen[1]
     _enable(session, plan)
     if plan.changed_since >= 0:
-        return _fetch_changed(session, plan, pairs, *chosen, by_uid=False)
+        return _fetch_changed(session, plan, named.pairs, *chosen, by_uid=False)
     return _fetch(session, plan, *chosen, by_uid=False)
 
 
 def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
-    pairs = cursor.sequence_set()
+    named = message_set.parse(session, cursor, by_uid=True)
     cursor.sp()
     plan = fetch_plan.parse(cursor, by_uid=True)
     if plan.vanished and not session.enabled & Feature.QRESYNC:
         raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.6
     _enable(session, plan)
-    seqs, uids = session.selected.uids.by_uids(pairs)
+    seqs, uids = named.choose(session.selected)
     if plan.changed_since >= 0:
-        return _fetch_changed(session, plan, pairs, seqs, uids, by_uid=True)
+        return _fetch_changed(session, plan, named.pairs, seqs, uids, by_uid=True)
+    if plan.partial is not None:
+        begin, end = window(*plan.partial, len(uids))
+        seqs, uids = seqs[begin:end], uids[begin:end]
     return _fetch(session, plan, seqs, uids, by_uid=True)
 
 
@@ -75,7 +77,11 @@ async def _fetch_changed(
         # "*" is the highest uid there ever was: the last message may be among what has vanished.
         await resync.tell_vanished(session, view, plan.changed_since, _imap.uid_ranges(pairs, 0xFFFFFFFF), None)
     mask = await resync.changed_among(session, view, plan.changed_since, uids)
-    answer = _fetch(session, plan, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids), by_uid=by_uid)
+    seqs, uids = _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids)
+    if plan.partial is not None:
+        begin, end = window(*plan.partial, len(uids))
+        seqs, uids = seqs[begin:end], uids[begin:end]
+    answer = _fetch(session, plan, seqs, uids, by_uid=by_uid)
     if isinstance(answer, bytes) or answer is None:
         return answer or b""
     return await answer

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
-from fastmta._imap import BadSyntax
 from fastmta.imap import list_plan, mailbox_name
 from fastmta.imap.session import Feature, State
 from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE
@@ -19,16 +18,6 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-STATUS_FIELDS: Final = {
-    b"MESSAGES": "exists",
-    b"UIDNEXT": "uid_next",
-    b"UIDVALIDITY": "uid_validity",
-    b"UNSEEN": "unseen",
-    b"HIGHESTMODSEQ": "highest_modseq",
-    b"SIZE": "size_bytes",
-    b"DELETED": "deleted_count",
-}
-STATUS_ITEMS: Final = frozenset({*STATUS_FIELDS, b"RECENT"})
 XLIST_NAMES: Final = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}  # as its clients know them
 
 
@@ -43,6 +32,8 @@ def _ordered(names: Collection[str]) -> list[str]:
 
 def list_(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     plan = list_plan.parse(cursor, options=True)
+    if b"HIGHESTMODSEQ" in plan.status:
+        session.enable(Feature.CONDSTORE)
     if plan.asks_root:
         if not plan.select:
             _write_root(session, b"LIST", plan.reference)
@@ -121,6 +112,8 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
             attributes.append(b"\\Subscribed")
         extra = b' ("CHILDINFO" ("SUBSCRIBED"))' if name in inside and b"SUBSCRIBED" in plan.select else b""
         yield _answer(kind, attributes, name, extra)
+        if box is not None and plan.status:
+            yield from _status_lines(session, name, box, plan.status)
 
 
 def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: ListPlan) -> list[bytes]:
@@ -172,17 +165,7 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
     raw_name = cursor.astring()
     cursor.sp()
-    cursor.open()
-    items: list[bytes] = []
-    while True:
-        item = cursor.atom()
-        if item not in STATUS_ITEMS:
-            raise BadSyntax("Unknown status item")
-        if item not in items:
-            items.append(item)
-        if cursor.try_close():
-            break
-        cursor.sp()
+    items = list_plan.status_items(cursor)
     cursor.end()
     if b"HIGHESTMODSEQ" in items:
         session.enable(Feature.CONDSTORE)
@@ -190,30 +173,27 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     box = session.mailboxes.get(session.account_id, name)
     if box is None:
         return b"NO [NONEXISTENT] Mailbox does not exist"
-    if b"RECENT" in items and box.recent_uid < box.uid_next:
-        return _status_with_recent(session, name, box, items)
-    return _write_status(session, name, box, items, 0)
+    return _listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
 
 
-async def _status_with_recent(session: Session, name: str, box: Any, items: list[bytes]) -> bytes:
-    """Counts the messages that nobody has seen yet, a page at a time."""
+def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes]) -> Iterator[bytes]:
+    """The STATUS response; b"" after each page of a mailbox whose \\Recent messages are counted."""
     recent = 0
-    last = max(0, box.recent_uid - 1)
+    last = max(0, box.recent_uid - 1) if b"RECENT" in items else box.uid_next
     while last < box.uid_next - 1:
         uids = session.mailboxes.uids(box.id, last, MAILBOX_PAGE)
         if not uids:
             break
         recent += bisect_left(uids, box.uid_next)
         last = uids[-1]
-        await session.wire.pause()
-    return _write_status(session, name, box, items, recent)
+        yield b""
+    values = b" ".join(b"%b %b" % (item, _status_value(session, box, item, recent)) for item in items)
+    yield b"* STATUS %b (%b)\r\n" % (_imap.astring(mailbox_name.encode(name)), values)
 
 
-def _write_status(session: Session, name: str, box: Any, items: list[bytes], recent: int) -> bytes:
-    values = b" ".join(b"%b %d" % (item, _status_value(box, item, recent)) for item in items)
-    session.write(b"* STATUS %b (%b)\r\n" % (_imap.astring(mailbox_name.encode(name)), values))
-    return b"OK STATUS completed"
-
-
-def _status_value(box: Any, item: bytes, recent: int) -> int:
-    return recent if item == b"RECENT" else int(getattr(box, STATUS_FIELDS[item]))
+def _status_value(session: Session, box: Any, item: bytes, recent: int) -> bytes:
+    if item == b"RECENT":
+        return b"%d" % recent
+    if item == b"APPENDLIMIT":  # RFC 7889: one limit for all mailboxes
+        return b"%d" % limit if (limit := session.services.config.message_size_limit) else b"NIL"
+    return b"%d" % getattr(box, list_plan.STATUS_FIELDS[item])

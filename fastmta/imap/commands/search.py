@@ -1,41 +1,52 @@
-"""SEARCH and UID SEARCH (RFC 3501 §6.4.4)."""
+"""SEARCH and UID SEARCH (RFC 3501 §6.4.4), with RETURN (RFC 4731, RFC 5182, RFC 9394)."""
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset, Parser
+from fastmta.imap.search_returns import Returns
 from fastmta.imap.session import Feature, State
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+    from fastmta.imap.view import View
 
 NUMBERS: Final = 16_384  # of one piece of a response
 BAD_CHARSET: Final = b"NO [BADCHARSET (%b)] Unknown charset" % " ".join(_mime.CHARSETS).encode("ascii")
 
 
 def search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    return _search(session, cursor, by_uid=False)
+    return _search(session, tag, cursor, by_uid=False)
 
 
 def uid_search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    return _search(session, cursor, by_uid=True)
+    return _search(session, tag, cursor, by_uid=True)
 
 
-def _search(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
-    parser = Parser(cursor)
+def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> Answer:
+    view = session.selected
+    parser = Parser(cursor, view.saved, int(session.services.clock.now()))
     try:
         key = parser.parse()
     except BadCharset:
+        if parser.returns is not None and parser.returns.saves:
+            view.saved = array("I")  # RFC 5182 §2.1: a SEARCH that fails empties it
         return BAD_CHARSET
-    search = Search(session, session.selected, key, with_modseq=parser.asks_modseq)
+    returns = parser.returns
+    search = Search(session, view, key, with_modseq=parser.asks_modseq)
     if parser.asks_modseq:
         session.enable(Feature.CONDSTORE)
+    if returns is not None:
+        return _run_extended(session, tag, search, view, returns, by_uid)
     if search.is_short:
         numbers = search.now(by_uid=by_uid)
         session.write(b"* SEARCH%b%b\r\n" % (_imap.numbers_line(numbers), _modseq(search)))
@@ -55,11 +66,52 @@ def _done(by_uid: bool) -> bytes:
 async def _run(session: Session, search: Search, by_uid: bool) -> bytes:
     numbers = await search.run(by_uid=by_uid)
     session.write(b"* SEARCH")
-    for begin in range(0, len(numbers), NUMBERS):
-        session.write(_imap.numbers_line(numbers[begin : begin + NUMBERS]))
+    pieces = (_imap.numbers_line(numbers[at : at + NUMBERS]) for at in range(0, len(numbers), NUMBERS))
+    if not await write_pieces(session, pieces):
+        return b""
+    session.write(b"%b\r\n" % _modseq(search))
+    return _done(by_uid)
+
+
+async def write_pieces(session: Session, pieces: Iterator[bytes]) -> bool:
+    """A long response, no faster than the peer takes it; False where the session has ended."""
+    for piece in pieces:
+        session.write(piece)
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
             if session.state == State.LOGOUT:
-                return b""
-    session.write(b"%b\r\n" % _modseq(search))
+                return False
+    return True
+
+
+async def _run_extended(
+    session: Session, tag: bytes, search: Search, view: View, returns: Returns, by_uid: bool
+) -> bytes:
+    uids = search.now(by_uid=True) if search.is_short else await search.run(by_uid=True)
+    if not await write_esearch(session, tag, view, returns, uids, search.highest_modseq, by_uid):
+        return b""
     return _done(by_uid)
+
+
+async def write_esearch(
+    session: Session, tag: bytes, view: View, returns: Returns, uids: array[int], modseq: int, by_uid: bool
+) -> bool:
+    """The ESEARCH response for uids in ascending order; False where the session has ended."""
+    if returns.few or returns.saves:
+        result = returns.picked(uids)
+        if returns.saves:
+            view.saved = _imap.uid_pairs(result)
+        if modseq:  # RFC 4731 §3.2: of what is returned
+            modseq = max(session.mailboxes.modseqs(view.mailbox_id, result), default=0)
+    if returns.silent:
+        return True
+    numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
+    session.write(esearch_head(tag, by_uid))
+    if not await write_pieces(session, returns.lines(numbers, modseq)):
+        return False
+    session.write(b"\r\n")
+    return True
+
+
+def esearch_head(tag: bytes, by_uid: bool) -> bytes:
+    return b"* ESEARCH (TAG %b)%b" % (_imap.quoted(tag), b" UID" if by_uid else b"")

@@ -9,7 +9,7 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
-from fastmta.imap import fetch_plan
+from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.session import GONE, Feature
@@ -52,7 +52,7 @@ class Change(msgspec.Struct, frozen=True):
 
 def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     cursor.sp()
-    pairs = cursor.sequence_set()
+    named = message_set.parse(session, cursor, by_uid=by_uid)
     cursor.sp()
     unchanged_since = -1
     if cursor.try_open():
@@ -67,14 +67,11 @@ def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     cursor.end()
     flags, keywords = parse_flags(names)
     view = session.selected
-    chosen = view.uids.by_uids(pairs) if by_uid else view.uids.by_seqs(pairs)
-    if chosen is None:
-        raise BadSyntax("Message number out of range")
+    seqs, uids = named.choose(view)
     if unchanged_since >= 0:
         session.enable(Feature.CONDSTORE)
     if view.read_only:
         return READ_ONLY
-    seqs, uids = chosen
     if not uids:
         return b"OK UID STORE completed" if by_uid else b"OK STORE completed"
     return _run(session, seqs, uids, Change(mode, silent, flags, keywords, unchanged_since), by_uid)
