@@ -22,7 +22,13 @@ from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.tls.contexts import client_context, server_context
 
-_MAPS = ("virtual_alias_maps", "alias_maps", "smtpd_sender_login_maps", "delivery.smtp_sasl_password_maps")
+_MAPS = (
+    "virtual_alias_maps",
+    "alias_maps",
+    "smtpd_sender_login_maps",
+    "delivery.smtp_sasl_password_maps",
+    "delivery.smtp_tls_policy_maps",
+)
 
 
 class Problem(NamedTuple):
@@ -89,8 +95,8 @@ def _tls_problems(config: Config) -> Iterator[Problem]:
     except ConfigError as error:
         yield _split(error)
     try:
-        if config.tls.smtp_tls_CAfile:
-            client_context("verify", config.tls.smtp_tls_CAfile)
+        if config.tls.smtp_tls_CAfile or config.tls.smtp_tls_CApath:
+            client_context("verify", config.tls.smtp_tls_CAfile, config.tls.smtp_tls_CApath)
     except ConfigError as error:
         yield _split(error)
 

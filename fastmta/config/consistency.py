@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fastmta.config.schema import SERVICES, TRANSPORTS, Config
+from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
@@ -27,6 +28,7 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
+    yield from _outgoing_tls(config)
     if config.tls.key_file and not config.tls.cert_file:
         yield "tls.key_file", "needs tls.cert_file"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:
@@ -44,6 +46,31 @@ def _logins(config: Config) -> Iterator[tuple[str, str]]:
         yield "delivery.smtp_sasl_oauth_token_command", "and smtp_sasl_oauth_token_url exclude each other"
     if command and not command[0].startswith("/"):
         yield "delivery.smtp_sasl_oauth_token_command", "begins with the absolute path of a program"
+
+
+def _outgoing_tls(config: Config) -> Iterator[tuple[str, str]]:
+    delivery = config.delivery
+    for name in ("smtp_tls_protocols", "smtp_tls_mandatory_protocols"):
+        try:
+            parse_protocols(getattr(delivery, name))
+        except ValueError as error:
+            yield f"delivery.{name}", str(error)
+    level = delivery.smtp_tls_security_level
+    if level == "fingerprint" and not delivery.smtp_tls_fingerprint_cert_match:
+        yield "delivery.smtp_tls_security_level", "fingerprint needs delivery.smtp_tls_fingerprint_cert_match"
+    strangers = [text for text in config.dns.nameservers if not _is_loopback(text)]
+    if level in ("dane", "dane-only") and strangers and not config.dns.trust_ad:
+        yield (
+            "delivery.smtp_tls_security_level",
+            f"{level} needs a validating resolver on loopback: what {strangers[0]} says of DNSSEC can be forged on the "
+            "way; dns.trust_ad = true believes it",
+        )
+
+
+def _is_loopback(server: str) -> bool:
+    host = server[1:].partition("]")[0] if server.startswith("[") else server
+    host = host.partition(":")[0] if host.count(":") == 1 else host
+    return ipaddress.ip_address(host).is_loopback
 
 
 def next_hop_problem(text: str, *, mx: bool = True) -> str:

@@ -44,7 +44,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "smtp_fallback_relay": "",
     "smtp_header_checks": "",
     "smtp_rcpt_timeout": "300s",
-    "smtp_tls_policy_maps": "",
     "smtpd_milters": "",
     "smtpd_proxy_filter": "",
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",

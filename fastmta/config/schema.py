@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from fastmta.config.tls_words import GRADES
+
 Kind = Literal[
     "text",  # one line
     "choice",  # one of `choices`
@@ -53,6 +55,7 @@ _Texts = tuple[str, ...]
 SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
 
 
+TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
 
 
@@ -78,6 +81,7 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
     key_file: Annotated[str, Key("path", flat="smtpd_tls_key_file")] = ""
     ssl_min_protocol: Annotated[str, Key("choice", choices=("TLSv1.2", "TLSv1.3"))] = "TLSv1.2"
     smtp_tls_CAfile: Annotated[str, Key("path", about="for level verify and secure; empty: the system's")] = ""
+    smtp_tls_CApath: Annotated[str, Key("path", about="a directory of such authorities, by hash")] = ""
 
 
 class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,15 +97,30 @@ class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[dns]"""
 
     nameservers: Annotated[_Texts, Key("servers", flat="dns_nameservers", about="empty: the system's")] = ()
+    trust_ad: Annotated[
+        bool, Key("bool", flat="dns_trust_ad", about="believe DNSSEC's verdict of servers that are not on loopback")
+    ] = False
 
 
 class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[delivery]: what Postfix's smtp(8) and qmgr(8) are told."""
 
     smtp_tcp_port: Annotated[int, Key("int", low=1, high=65535)] = 25
-    smtp_tls_security_level: Annotated[str, Key("choice", choices=("none", "may", "encrypt", "verify", "secure"))] = (
-        "may"
-    )
+    smtp_tls_security_level: Annotated[str, Key("choice", choices=TLS_LEVELS)] = "may"
+    smtp_tls_policy_maps: Annotated[_Texts, Key("maps", about='"level attribute=value" by next hop')] = ()
+    smtp_tls_protocols: Annotated[str, Key("text", about="where TLS is opportunistic")] = ">=TLSv1"
+    smtp_tls_mandatory_protocols: Annotated[str, Key("text", about="where it is required")] = ">=TLSv1"
+    smtp_tls_ciphers: Annotated[str, Key("choice", choices=GRADES)] = "medium"
+    smtp_tls_mandatory_ciphers: Annotated[str, Key("choice", choices=GRADES)] = "medium"
+    smtp_tls_fingerprint_digest: Annotated[
+        str, Key("choice", choices=("sha256", "sha384", "sha512", "sha1", "md5"))
+    ] = "sha256"
+    smtp_tls_fingerprint_cert_match: Annotated[_Texts, Key("list", about="for level fingerprint")] = ()
+    smtp_tls_dane_insecure_mx_policy: Annotated[
+        str,
+        Key("choice", choices=("", "may", "encrypt", "dane"), about="empty: as the level: dane, else may"),
+    ] = ""
+    mta_sts: Annotated[bool, Key("bool", about="obey the policies of RFC 8461")] = False
     smtp_tls_secure_cert_match: Annotated[_Texts, Key("names", default="nexthop, dot-nexthop")] = (
         "nexthop",
         "dot-nexthop",

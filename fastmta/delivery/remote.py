@@ -17,6 +17,7 @@ from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.owner import HopOwner
+from fastmta.delivery.tls_policy import TlsPolicy
 from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, StorageFailure, TemporaryFailure
@@ -213,8 +214,10 @@ class RemoteHop(HopOwner):
         transaction.gone = piece is None
         return piece
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        return self.service.services.contexts.client_context(self._tls_level())
+    def tls_context(self, connection: Connection) -> ssl.SSLContext | None:
+        policy = connection.policy
+        contexts = self.service.services.contexts
+        return contexts.client_context(policy.trust, policy.protocols, policy.grade)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self.service.services.tasks.spawn(name, work)
@@ -313,7 +316,7 @@ class RemoteHop(HopOwner):
             # The server had closed a connection that was kept, and has not begun with this message.
             job.addresses = None
             self.ready.appendleft(job)
-        elif connection.tls_failed and self._tls_level() == "may" and not job.plain_text:
+        elif connection.tls_failed and connection.policy.level == "may" and not job.plain_text:
             job.plain_text = True
             job.sessions -= 1
             assert job.addresses is not None
@@ -428,10 +431,16 @@ class RemoteHop(HopOwner):
             )
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
+            try:
+                policy = await self.service.tls.of(address, lmtp=self.transport == "lmtp", plain_text=job.plain_text)
+            except TemporaryFailure as error:  # of this host; another one may do
+                job.relay = ""
+                job.failure = error.reply
+                continue
             credentials = None
             if self.service.logins.is_enabled and self.transport == "smtp":
                 credentials = await self._logins.credentials(job.login, address)
-            connection = self._new_connection(job, address, credentials)
+            connection = self._new_connection(job, address, policy, credentials)
             self._open[connection] = job
             try:
                 await self._dial(connection, address)
@@ -449,22 +458,23 @@ class RemoteHop(HopOwner):
             return True
         return False
 
-    def _new_connection(self, job: Job, address: Address, credentials: Credentials | None) -> Connection:
+    def _new_connection(
+        self, job: Job, address: Address, policy: TlsPolicy, credentials: Credentials | None
+    ) -> Connection:
         service = self.service
         is_lmtp = self.transport == "lmtp"
         place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
         peer = (address.host if address.port else service.config.myhostname) + place
-        level = "none" if job.plain_text or not address.port else self._tls_level()
         delivery = service.config.delivery
         client = Client(
             delivery.smtp_helo_name,
             peer,
             lmtp=is_lmtp,
-            tls_level=level,
+            tls_level=policy.level,
             credentials=credentials,
             own_relay=self._finder.is_ours(job.recipients[0].forward_path),
         )
-        connection = Connection(service.loop, self, client, address, delivery, self._cert_match())
+        connection = Connection(service.loop, self, client, address, delivery, policy)
         connection.login = job.login
         return connection
 
@@ -476,30 +486,18 @@ class RemoteHop(HopOwner):
             else:
                 await service.loop.create_connection(lambda: connection, address.ip, address.port)
 
-    def _tls_level(self) -> str:
-        level = self.service.config.delivery.smtp_tls_security_level
-        return "may" if self.transport == "lmtp" and level != "none" else level
-
-    def _cert_match(self) -> tuple[str, ...] | None:
-        """The strategies that a server's certificate must meet one of; None where any certificate does."""
-        delivery = self.service.config.delivery
-        level = self._tls_level()
-        if level == "secure":
-            return delivery.smtp_tls_secure_cert_match
-        return delivery.smtp_tls_verify_cert_match if level == "verify" else None
-
     def _tls_begun(self, connection: Connection) -> None:
         """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""
         service = self.service
         version = connection.tls_version
         strategy, name = connection.verified or ("none", "")
         service.cells[METRICS.tls_connections_total["delivery", version]] += 1
-        service.cells[METRICS.delivery_tls_total[self._tls_level(), strategy]] += 1
+        service.cells[METRICS.delivery_tls_total[connection.policy.level, strategy]] += 1
         service.log.info(
             "delivery.tls",
             next_hop=self.hop_text,
             relay=connection.client.peer,
-            security_level=self._tls_level(),
+            security_level=connection.policy.level,
             version=version,
             cipher=connection.cipher,
             verified=strategy,

@@ -11,6 +11,7 @@ import asyncio
 import os
 import resource
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastmta.auth.relay_logins import RelayLogins
@@ -23,12 +24,14 @@ from fastmta.delivery.redating import Redating
 from fastmta.delivery.remote import RemoteHop
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
+from fastmta.delivery.tls_policies import TlsPolicies
 from fastmta.dns.mx import MxLookup, Ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.reply import Reply
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.queue.retry import RetryPolicy
+from fastmta.tls.mta_sts import MtaSts
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
@@ -40,6 +43,7 @@ CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
 UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice
 HOPS_A_LOOK: Final = 1000  # hops that one look at the store begins with; the next look finds the others
 TICK_S: Final = 1.0
+STS_PORT: Final = 443  # of hosts that publish MTA-STS policies
 WITHHELD: Final = 20_000  # recipients; who asks decides about each few hundred before he asks for more
 WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in the store
 
@@ -127,10 +131,12 @@ class DeliveryService:
         """Takes over changed settings; deliveries under way end as they began."""
         self.config = self.services.config
         self.recorder.policy = RetryPolicy.of(self.config.delivery)
-        old, tokens = self._resolver, self._tokens
+        old, tokens, sts = self._resolver, self._tokens, self._sts
         self._configure()
         self.services.tasks.spawn("delivery closes its old resolver", old.close())
         self.services.tasks.spawn("delivery closes its old tokens", tokens.close())
+        if sts is not None:
+            self.services.tasks.spawn("delivery closes its old policies", sts.close())
         for owner in list(self._owners.values()):
             owner.settings_changed()
 
@@ -148,6 +154,8 @@ class DeliveryService:
             owner.abort()
         await self._wait_until_quiet(1.0)
         await self._tokens.close()
+        if self._sts is not None:
+            await self._sts.close()
         await self._resolver.close()
         if self.answers is not None and not self.unrecorded and not self.unwritten:
             self.answers.close()  # else the file stays for whoever comes next
@@ -228,7 +236,13 @@ class DeliveryService:
     def _configure(self) -> None:
         config = self.config
         listen = config.listen
-        self._resolver = Resolver(config.dns.nameservers, monotonic=self.clock.monotonic)
+        delivery = config.delivery
+        self._resolver = Resolver(
+            config.dns.nameservers,
+            monotonic=self.clock.monotonic,
+            dnssec=delivery.smtp_tls_security_level.startswith("dane") or bool(delivery.smtp_tls_policy_maps),
+            trust_ad=config.dns.trust_ad,
+        )
         self.mx = MxLookup(
             self._resolver,
             Ourselves((*listen.smtp, *listen.submission, *listen.submissions, *listen.lmtp)),
@@ -237,6 +251,11 @@ class DeliveryService:
         )
         contexts = self.services.contexts
         self._tokens = Tokens(config.delivery, contexts.https_context, self._resolver.addresses, self.clock.monotonic)
+        self._sts: MtaSts | None = None
+        if delivery.mta_sts:
+            directory = Path(config.data_directory)
+            self._sts = MtaSts(directory, self._resolver, contexts.https_context, self.clock.now, self.log, STS_PORT)
+        self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
 
     def _take_answers(self) -> None:
@@ -276,6 +295,8 @@ class DeliveryService:
         now = self.clock.monotonic()
         if self.logins.is_enabled:
             self.logins.refresh()
+        if self.config.delivery.smtp_tls_policy_maps:
+            self.tls.refresh()
         set_back_s = self._redating.look(self._partitions)
         if self._withheld:
             self._withheld = {key: until for key, until in self._withheld.items() if until > now}

@@ -6,6 +6,7 @@ the same time share one query. Nothing outside this folder imports dnspython, an
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,29 +24,46 @@ RECORDS: Final = 1024  # of one answer that are kept; 64 KB of DNS could hold 4,
 class NotFound(Exception):
     """The name does not exist (`name_exists` false), or has no record of the type."""
 
-    def __init__(self, name: str, kind: str, *, name_exists: bool) -> None:
+    def __init__(self, name: str, kind: str, *, name_exists: bool, is_secure: bool = False) -> None:
         super().__init__(f"{name} has no {kind} record" if name_exists else f"no such domain: {name}")
         self.name_exists = name_exists
+        self.is_secure = is_secure
 
 
 class LookupTrouble(Exception):
     """Nobody could say; worth asking again later."""
 
 
+class Answer(tuple[Any, ...]):
+    """The values of a look-up. `is_secure`: a resolver that we believe has validated them by DNSSEC, with the chain of
+    aliases that led to them; `canonical` is the name at its end.
+    """
+
+    is_secure: bool = False
+    canonical: str = ""
+
+
 class Resolver:
-    """A caching stub resolver. `nameservers`: "address", "address:port", "[v6]:port"; empty: the system's."""
+    """A caching stub resolver. `nameservers`: "address", "address:port", "[v6]:port"; empty: the system's.
+
+    `dnssec`: asks for DNSSEC's verdict, the AD bit. It is believed of a server on loopback, of others where `trust_ad`.
+    """
 
     def __init__(
         self,
         nameservers: Sequence[str] = (),
         *,
         monotonic: Callable[[], float],
+        dnssec: bool = False,
+        trust_ad: bool = False,
         query_timeout_s: float = QUERY_TIMEOUT_S,
         lookup_timeout_s: float = LOOKUP_TIMEOUT_S,
     ) -> None:
         self._nameservers = tuple(nameservers)
         self._query_timeout_s = query_timeout_s
         self._lookup_timeout_s = lookup_timeout_s
+        self._dnssec = dnssec
+        self._trust_ad = trust_ad
         self._cache: TtlCache[tuple[Any, ...] | NotFound] = TtlCache(monotonic)
         self._asking: dict[tuple[str, str], asyncio.Future[tuple[Any, ...]]] = {}
         self._backend: dns.asyncresolver.Resolver | None = None
@@ -63,6 +81,32 @@ class Resolver:
     async def txt(self, name: str) -> tuple[bytes, ...]:
         """The TXT records, each with its strings joined."""
         return await self._lookup(name, "TXT")
+
+    async def tlsa(self, name: str) -> tuple[tuple[int, int, int, bytes], ...]:
+        """(usage, selector, matching type, data) of each TLSA record (RFC 6698)."""
+        return await self._lookup(name, "TLSA")
+
+    async def cname(self, name: str) -> tuple[str, ...]:
+        return await self._lookup(name, "CNAME")
+
+    async def security(self, name: str, kind: str) -> tuple[bool, str]:
+        """(whether the answer is validated, the canonical name) of a look-up; of an absence too. LookupTrouble."""
+        try:
+            found = await self._lookup(name, kind)
+        except NotFound as absence:
+            return absence.is_secure, name
+        return getattr(found, "is_secure", False), getattr(found, "canonical", name)
+
+    @property
+    def believes_ad(self) -> bool:
+        """Whether a validated answer can be had at all: every server is on loopback, or is to be trusted."""
+        if not self._dnssec:
+            return False
+        try:
+            servers = self._resolver().nameservers
+        except LookupTrouble:
+            return False
+        return self._trust_ad or all(_is_loopback(getattr(server, "address", str(server))) for server in servers)
 
     async def ptr(self, address: str) -> tuple[str, ...]:
         """The names of an address; names only, nothing is checked forwards."""
@@ -98,7 +142,7 @@ class Resolver:
         if cached is None:
             return await asyncio.shield(self._asked(name, kind))
         if isinstance(cached, NotFound):
-            raise NotFound(name, kind, name_exists=cached.name_exists)
+            raise NotFound(name, kind, name_exists=cached.name_exists, is_secure=cached.is_secure)
         return cached
 
     def _asked(self, name: str, kind: str) -> "asyncio.Future[tuple[Any, ...]]":
@@ -133,9 +177,9 @@ class Resolver:
         try:
             answer = await self._resolver().resolve(name, kind, search=False)
         except dns.resolver.NXDOMAIN as error:
-            raise self._absent(name, kind, False, _soa_minimum(error)) from error
+            raise self._absent(name, kind, False, _soa_minimum(error), self._denied(error)) from error
         except dns.resolver.NoAnswer as error:
-            raise self._absent(name, kind, True, _soa_minimum(error)) from error
+            raise self._absent(name, kind, True, _soa_minimum(error), self._denied(error)) from error
         except dns.resolver.NoNameservers as error:
             causes = [cause[3] for cause in error.kwargs.get("errors", ())]
             if any(isinstance(cause, dns.message.ChainTooLong) for cause in causes):
@@ -146,12 +190,24 @@ class Resolver:
             raise LookupTrouble(f"name servers did not answer in time for {name} {kind}") from error
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise LookupTrouble(f"look-up of {name} {kind} failed: {type(error).__name__}") from error
-        values = tuple(_value(kind, record) for record in list(answer)[:RECORDS])
+        values = Answer(_value(kind, record) for record in list(answer)[:RECORDS])
+        values.is_secure = self._is_secure(answer.response)
+        values.canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
         self._cache.put(name, kind, values, answer.rrset.ttl if answer.rrset is not None else 0)
         return values
 
-    def _absent(self, name: str, kind: str, name_exists: bool, ttl_s: float) -> NotFound:
-        absence = NotFound(name, kind, name_exists=name_exists)
+    def _is_secure(self, message: Any) -> bool:
+        import dns.flags
+
+        return self._dnssec and bool(message.flags & dns.flags.AD) and self.believes_ad
+
+    def _denied(self, error: Any) -> bool:
+        """Whether an absence is proved."""
+        messages = _responses(error)
+        return bool(messages) and all(self._is_secure(message) for message in messages)
+
+    def _absent(self, name: str, kind: str, name_exists: bool, ttl_s: float, is_secure: bool = False) -> NotFound:
+        absence = NotFound(name, kind, name_exists=name_exists, is_secure=is_secure)
         self._cache.put(name, kind, absence, ttl_s)
         return absence
 
@@ -170,6 +226,11 @@ class Resolver:
             backend.timeout = self._query_timeout_s
             backend.lifetime = self._lookup_timeout_s
             backend.cache = None
+            if self._dnssec:
+                import dns.flags
+
+                backend.use_edns(0, dns.flags.DO, 1232)
+                backend.flags = dns.flags.RD | dns.flags.AD
             self._backend = backend
         return self._backend
 
@@ -192,6 +253,8 @@ def _value(kind: str, record: Any) -> Any:
         return record.address
     if kind == "TXT":
         return b"".join(record.strings)
+    if kind == "TLSA":
+        return record.usage, record.selector, record.mtype, record.cert
     return record.target.to_text(omit_final_dot=True).lower()
 
 
@@ -199,13 +262,24 @@ def _soa_minimum(error: Any) -> float:
     """For how long an absence may be kept: the SOA's minimum (RFC 2308 §5), at most NEGATIVE_TTL_S."""
     import dns.rdatatype
 
-    responses = error.kwargs.get("responses", {}).values() if "responses" in error.kwargs else ()
-    response = error.kwargs.get("response")
-    for message in [*responses, *([response] if response is not None else [])]:
+    for message in _responses(error):
         for rrset in message.authority:
             if rrset.rdtype == dns.rdatatype.SOA:
                 return float(min(rrset.ttl, rrset[0].minimum, NEGATIVE_TTL_S))
     return NEGATIVE_TTL_S
+
+
+def _responses(error: Any) -> list[Any]:
+    responses = error.kwargs.get("responses", {}).values() if "responses" in error.kwargs else ()
+    response = error.kwargs.get("response")
+    return [*responses, *([response] if response is not None else [])]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _cause(causes: Sequence[Any]) -> str:

@@ -189,8 +189,8 @@ class Metrics:
         self.delivery_tls_total = self._family(
             "delivery_tls_total",
             "TLS sessions with next hops, by level and by what the server's certificate was verified",
-            level=("may", "encrypt", "verify", "secure"),
-            verified=("none", "hostname", "nexthop", "dot-nexthop", "other"),
+            level=("may", "encrypt", "verify", "secure", "fingerprint", "dane", "mta-sts"),
+            verified=("none", "hostname", "nexthop", "dot-nexthop", "fingerprint", "dane-ee", "dane-ta", "other"),
         )
         self.bounces_dropped_total = self._family(
             "bounces_dropped_total",

@@ -9,7 +9,8 @@ Nothing that leaves has a bare CR or LF, an unstuffed dot, or a last line withou
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -20,7 +21,6 @@ from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
 from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Gone
 from fastmta.smtp.transaction import Transaction
-from fastmta.tls.names import matching
 from fastmta.tls.upgrade import start_tls
 
 SLICE_BYTES: Final = 131_072  # read from the store and written at once; the high-water mark lets one wait behind it
@@ -48,6 +48,24 @@ class Timeouts(Protocol):
     def smtp_data_done_timeout(self) -> float: ...
 
 
+class Policy(Protocol):
+    """The TLS of one destination (delivery/tls_policy.py)."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def trust(self) -> str: ...
+    @property
+    def protocols(self) -> frozenset[str]: ...
+    @property
+    def grade(self) -> str: ...
+    @property
+    def servername(self) -> str: ...
+    @property
+    def must_verify(self) -> bool: ...
+    def verified(self, tls: ssl.SSLObject, address: Address, now: float) -> tuple[str, str] | None: ...
+
+
 class ConnectionOwner(Protocol):
     """Who uses the connection: told of the end of the handshake, of each transaction, and of the connection."""
 
@@ -61,7 +79,7 @@ class ConnectionOwner(Protocol):
         """The message's bytes as stored; None: it has been deleted meanwhile."""
         ...
 
-    def tls_context(self) -> ssl.SSLContext | None: ...
+    def tls_context(self, connection: "Connection") -> ssl.SSLContext | None: ...
     def spawn(self, name: str, work: Any) -> None: ...
 
 
@@ -69,7 +87,7 @@ class Connection(asyncio.Protocol):
     """One connection to `address`. `deadline` is in the loop's seconds.
 
     `tls_failed`: the TLS handshake has begun and not ended well, so that the owner may try again without.
-    `verified`: the strategy of `cert_match` and the name in the certificate by which the server was verified.
+    `verified`: by what, and as which name, the server was verified.
     """
 
     __slots__ = (
@@ -87,12 +105,12 @@ class Connection(asyncio.Protocol):
         "_timeouts",
         "_transport",
         "address",
-        "cert_match",
         "client",
         "deadline",
         "idle_since",
         "login",
         "opened_at",
+        "policy",
         "tls_failed",
         "transaction",
         "verified",
@@ -105,9 +123,9 @@ class Connection(asyncio.Protocol):
         client: Client,
         address: Address,
         timeouts: Timeouts,
-        cert_match: Sequence[str] | None = None,
+        policy: Policy,
     ) -> None:
-        """`cert_match`: strategies of tls/names.py, one of which the certificate must meet; None: any is taken."""
+        """`policy`: the TLS that this server is to get."""
         self._loop = loop
         self._owner = owner
         self._timeouts = timeouts
@@ -119,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._held = b""
         self.client = client
         self.address = address
-        self.cert_match = cert_match
+        self.policy = policy
         self.login: str | None = None  # the owner's: connections are shared only by those of one login
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
@@ -370,7 +388,7 @@ class Connection(asyncio.Protocol):
     # --- the ends ---
 
     async def _start_tls(self) -> None:
-        context = self._owner.tls_context()
+        context = self._owner.tls_context(self)
         transport = self._transport
         if context is None or transport is None:
             self.abort()
@@ -385,14 +403,14 @@ class Connection(asyncio.Protocol):
                 self,
                 context,
                 server_side=False,
-                server_hostname=self.address.host,
+                server_hostname=self.policy.servername or self.address.host,
                 timeout_s=timeout_s,
                 adopt=self._adopt,
             )
         except (OSError, ValueError):  # ValueError: an MX host whose name cannot be an SNI; TimeoutError is an OSError
             self._end()  # start_tls has told connection_lost why
             return
-        if self.cert_match is not None and not self._matches(self.cert_match):
+        if not self._verify():
             self.client.tls_failed("Server certificate not verified")
             self.abort()
             return
@@ -415,14 +433,13 @@ class Connection(asyncio.Protocol):
             client.answer(response)
             self._write_output()
 
-    def _matches(self, strategies: Sequence[str]) -> bool:
-        """Whether the certificate, which an authority vouches for, is the one of whom we wanted to reach."""
+    def _verify(self) -> bool:
+        """Whether the certificate is the one of whom we wanted to reach, where the policy asks for that."""
+        if not self.policy.must_verify:
+            return True
         tls = self._tls()
-        address = self.address
         if tls is not None:
-            self.verified = matching(
-                tls.getpeercert() or {}, strategies, hostname=address.host, nexthop=address.domain or address.host
-            )
+            self.verified = self.policy.verified(tls, self.address, time.time())
         return self.verified is not None
 
     def _adopt(self, transport: asyncio.Transport) -> None:

@@ -11,11 +11,15 @@ import ssl
 from typing import Final, Protocol
 
 from fastmta.model.errors import ConfigError
+from fastmta.tls.grades import restrict
 from fastmta.tls.problems import authorities_problem, file_problem
 
-# Postfix's smtp_tls_security_level. dane and dane-only need DNSSEC, fingerprint a table of its own.
 CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
+# Two kinds of trust: may and encrypt take any certificate (so do fingerprint and dane, which look at it themselves),
+# verify and secure ask the authorities.
 LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
+MODERN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+CONTEXTS_KEPT: Final = 100  # by level, versions and ciphers: the administrator's maps name a handful
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -30,6 +34,8 @@ class TlsSettings(Protocol):
     def ssl_min_protocol(self) -> str: ...
     @property
     def smtp_tls_CAfile(self) -> str: ...
+    @property
+    def smtp_tls_CApath(self) -> str: ...
 
 
 class Contexts:
@@ -43,7 +49,7 @@ class Contexts:
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
         self._expires_at: float | None = None
         self._newest: ssl.SSLContext | None = None
-        self._clients: dict[str, ssl.SSLContext] = {}
+        self._clients: dict[tuple[str, frozenset[str], str], ssl.SSLContext] = {}
         self._https: ssl.SSLContext | None = None
 
     def server_context(self) -> ssl.SSLContext | None:
@@ -67,15 +73,18 @@ class Contexts:
                 self._certificate = b""
         return self._expires_at
 
-    def client_context(self, level: str) -> ssl.SSLContext | None:
+    def client_context(
+        self, level: str, protocols: frozenset[str] = MODERN, grade: str = "medium"
+    ) -> ssl.SSLContext | None:
         """The context for a destination's security level; None for "none". ValueError for an unknown level."""
         if level == "none":
             return None
-        context = self._clients.get(level)
+        key = (level, protocols, grade)
+        context = self._clients.get(key)
         if context is None:
-            context = self._clients[level] = client_context(level, self._settings.smtp_tls_CAfile)
-            # Names are matched after the handshake, by Postfix's strategies (tls/names.py).
-            context.check_hostname = False
+            while len(self._clients) >= CONTEXTS_KEPT:
+                del self._clients[next(iter(self._clients))]
+            context = self._clients[key] = _matched_later(key, self._settings)
         return context
 
     def https_context(self) -> ssl.SSLContext:
@@ -91,9 +100,7 @@ class Contexts:
         """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
         wanted = settings or self._settings
         fresh = server_context(wanted) if wanted.cert_file else None
-        clients = {level: client_context(level, wanted.smtp_tls_CAfile) for level in self._clients}
-        for context in clients.values():
-            context.check_hostname = False
+        clients = {key: _matched_later(key, wanted) for key in self._clients}
         if fresh is None or self._server is None:
             self._server = fresh
         else:
@@ -123,7 +130,16 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def client_context(level: str, ca_file: str = "") -> ssl.SSLContext:
+def _matched_later(key: tuple[str, frozenset[str], str], settings: TlsSettings) -> ssl.SSLContext:
+    """Names are matched after the handshake, by Postfix's strategies (tls/names.py)."""
+    level, protocols, grade = key
+    context = client_context(level, settings.smtp_tls_CAfile, settings.smtp_tls_CApath)
+    context.check_hostname = False
+    restrict(context, protocols, grade, weak=level in {"may", "encrypt"})
+    return context
+
+
+def client_context(level: str, ca_file: str = "", ca_path: str = "") -> ssl.SSLContext:
     """A context for sending at `level` (RFC 7672's terms are Postfix's): may and encrypt take any certificate."""
     if level not in LEVELS or level == "none":
         raise ValueError(f"not a TLS security level that makes a connection: {level!r}")
@@ -137,8 +153,8 @@ def client_context(level: str, ca_file: str = "") -> ssl.SSLContext:
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         return context
     try:
-        if ca_file:
-            context.load_verify_locations(cafile=ca_file)
+        if ca_file or ca_path:
+            context.load_verify_locations(cafile=ca_file or None, capath=ca_path or None)
         else:
             context.load_default_certs()
     except (OSError, ssl.SSLError) as error:

@@ -123,14 +123,14 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ('smtpd_tls_cert_file = "x"', "f.toml:1: smtpd_tls_cert_file: unknown key; write it as cert_file in [tls]"),
         ("[tls]\nworkers = 3", "f.toml:2: tls.workers: unknown key; write it as workers above the first [table]"),
         ("[delivry]\na = 1", "f.toml:1: delivry: unknown table; did you mean delivery?"),
-        ('\n[dns]\nx = ""', "f.toml:3: dns.x: unknown key; known in [dns]: nameservers"),
+        ('\n[dns]\nx = ""', "f.toml:3: dns.x: unknown key; known in [dns]: nameservers, trust_ad"),
         ('workers = "many"', 'f.toml:1: workers: "many": expected a whole number, from 0 to 1024'),
         ("workers = true", "f.toml:1: workers: true: expected a whole number, from 0 to 1024"),
         ("workers = -1", "f.toml:1: workers: -1: expected a whole number, from 0 to 1024"),
         (
             '[delivery]\nsmtp_tls_security_level = "encript"',
-            'f.toml:2: delivery.smtp_tls_security_level: "encript": expected one of none, may, encrypt, verify, secure; '
-            "did you mean encrypt?",
+            'f.toml:2: delivery.smtp_tls_security_level: "encript": expected one of none, may, encrypt, verify, secure, '
+            "fingerprint, dane, dane-only; did you mean encrypt?",
         ),
         (
             '[delivery]\nmaximal_queue_lifetime = "5y"',

@@ -46,6 +46,7 @@ class Rig:
         config = Config(myhostname="mx.test", mydestination=("mx.test",))
         delivery = {"smtp_tls_security_level": "none", "smtp_helo_name": "mx.test", **delivery}
         dns = msgspec.structs.replace(config.dns, nameservers=delivery.pop("nameservers", ("127.0.0.1:1",)))
+        config = msgspec.structs.replace(config, data_directory=delivery.pop("data_directory", str(tmp_path)))
         listen = msgspec.structs.replace(config.listen, smtp=delivery.pop("listen", ()))
         self.config = msgspec.structs.replace(
             config, delivery=msgspec.structs.replace(config.delivery, **delivery), dns=dns, listen=listen

@@ -29,6 +29,9 @@ TIMEOUTS = SimpleNamespace(
 )
 
 
+ANY = SimpleNamespace(servername="", must_verify=False)  # whatever certificate a server has
+
+
 class Owner:
     """Holds one body, and waits for what the connection tells."""
 
@@ -52,7 +55,7 @@ class Owner:
         assert length <= 262_144
         return self.body[offset : offset + length]
 
-    def tls_context(self):
+    def tls_context(self, connection):
         return self.context
 
     def spawn(self, name, work):
@@ -64,7 +67,7 @@ class Owner:
 async def connect(sink, owner, **options):
     loop = asyncio.get_running_loop()
     client = Client("me.test", f"sink.test[127.0.0.1]:{sink.port}", **options)
-    connection = Connection(loop, owner, client, Address("sink.test", "127.0.0.1", sink.port), TIMEOUTS)
+    connection = Connection(loop, owner, client, Address("sink.test", "127.0.0.1", sink.port), TIMEOUTS, ANY)
     await loop.create_connection(lambda: connection, "127.0.0.1", sink.port)
     return connection
 

@@ -10,6 +10,9 @@
     async with DnsStub(zones) as stub:
         config.dns.nameservers = [stub.address]      # "127.0.0.1:port", UDP and TCP
 
+`insecure` names the owners whose answers are not signed; of all others an answer has the AD bit where the question asks
+for DNSSEC, as a validating resolver does it.
+
 A name that is not there is NXDOMAIN; one that is there without the type is an empty answer. A UDP answer longer than
 the client takes is truncated and comes whole over TCP. `zones` may be changed while it runs; `queries` counts.
 """
@@ -17,7 +20,7 @@ the client takes is truncated and comes whole over TCP. `zones` may be changed w
 import asyncio
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dns.flags
@@ -36,7 +39,10 @@ TTL = 300
 class DnsStub(asyncio.DatagramProtocol):
     """An async context manager; `ttl` is of every record."""
 
-    def __init__(self, zones: Mapping[str, Any] | None = None, *, ttl: int = TTL) -> None:
+    def __init__(
+        self, zones: Mapping[str, Any] | None = None, *, ttl: int = TTL, insecure: Collection[str] = ()
+    ) -> None:
+        self.insecure = set(insecure)
         self.zones: dict[str, Any] = {name.lower().rstrip("."): records for name, records in (zones or {}).items()}
         self.ttl = ttl
         self.queries: Counter[tuple[str, str]] = Counter()
@@ -103,9 +109,13 @@ class DnsStub(asyncio.DatagramProtocol):
         self.queries[name, kind] += 1
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
+        if query.flags & dns.flags.AD or query.ednsflags & dns.flags.DO:
+            response.flags |= dns.flags.AD
         owner: dns.name.Name = question.name
         for _ in range(20):  # a loop of aliases is sent as far as this, which is a loop to any client
             records = self.zones.get(name)
+            if any(name == each or name.endswith("." + each) for each in self.insecure):
+                response.flags &= ~dns.flags.AD
             if records is None:
                 if not response.answer:
                     response.set_rcode(dns.rcode.NXDOMAIN)
@@ -135,7 +145,7 @@ class DnsStub(asyncio.DatagramProtocol):
 def _text(kind: str, record: Any) -> str:
     if kind == "MX":
         return f"{record[0]} {record[1].rstrip('.')}."
-    if kind in ("PTR", "NS"):
+    if kind in ("PTR", "NS", "CNAME"):
         return f"{record.rstrip('.')}."
     if kind == "TXT":
         raw = record if isinstance(record, str) else record.decode("latin-1")

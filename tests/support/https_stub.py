@@ -12,6 +12,7 @@ class HttpsStub:
         self.answers: dict[str, Any] = answers if answers is not None else {}
         self.requests: list[tuple[str, str, bytes]] = []
         self.port = 0
+        self.cut = False  # ends the connection behind the answer
         self._context = context
 
     async def __aenter__(self) -> "HttpsStub":
@@ -38,7 +39,8 @@ class HttpsStub:
                 lines = (f"HTTP/1.1 {status} OK", f"Content-Type: {kind}", f"Content-Length: {len(text)}", "", "")
                 writer.write("\r\n".join(lines).encode() + text)
             await writer.drain()
-            await reader.read()
+            if not self.cut:
+                await reader.read()
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             pass
         finally:

@@ -13,6 +13,7 @@ from fastmta.tls.contexts import LEVELS, Contexts, client_context, server_contex
 class Settings:
     ssl_min_protocol = "TLSv1.2"
     smtp_tls_CAfile = ""
+    smtp_tls_CApath = ""
 
     def __init__(self, directory: Path | None) -> None:
         self.cert_file = str(directory / "cert.pem") if directory else ""
