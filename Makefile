@@ -47,7 +47,7 @@ faults: build packages ## the long form of the fault tests
 	@FASTMTA_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 3600
 
 simulate: build ## the long form of the seeded simulations
-	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue --timeout 3600
+	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue tests/session --timeout 3600
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris || echo "no atheris here: mutation without coverage"
@@ -68,7 +68,8 @@ asan: build ## compile with AddressSanitizer and UBSan and run the extensions' t
 	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session --timeout 600 \
+	  $(BIN)/python -m pytest tests/parser tests/mime tests/store tests/imap tests/session tests/smtp --timeout 600 \
+	  --capture sys \
 	  --ignore tests/mime/test_dovecot.py  # Dovecot does not live under the preloaded sanitiser
 
 clean: ## remove what was built

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fastmta.runtime.metrics import METRICS
-from tests.admin.test_http import Client
+from tests.admin.test_http import Client, Wire
 from tests.fuzz.harness import AsyncTarget, main
 
 REQUESTS = [
@@ -35,8 +35,14 @@ class Http(AsyncTarget):
         b"%00",
     )
 
+    async def start(self) -> None:
+        self.client = Client()
+        self.client.protocol.connection_lost(None)
+
     async def hold(self, data: bytes) -> None:
-        client = Client()
+        client = self.client
+        client.protocol, client.wire = client.server.factory(), Wire()
+        client.protocol.connection_made(client.wire)
         for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
             if not client.wire.closed:
                 client.protocol.data_received(piece)
