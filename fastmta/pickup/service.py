@@ -204,17 +204,19 @@ class Pickup:
             return False
         unfinished = name.startswith(".") and is_spool_name(name[1:]) and stat.S_ISREG(status.st_mode)
         if not unfinished or time.time() - status.st_ctime > SPOOL_ABANDONED_S:
-            self._remove(name, stat.S_ISDIR(status.st_mode))
+            if self._remove(name, stat.S_ISDIR(status.st_mode)):
+                self._tell_dropped(name, "left unfinished" if unfinished else "not a name of the spool")
         return False
 
-    def _remove(self, name: str, is_directory: bool = False) -> None:
+    def _remove(self, name: str, is_directory: bool = False) -> bool:
         try:
             if is_directory:
                 os.rmdir(name, dir_fd=self._maildrop)
             else:
                 os.unlink(name, dir_fd=self._maildrop)
         except OSError:
-            pass  # a directory that is not empty is its owner's, and no mail
+            return False  # a directory that is not empty is its owner's, and no mail
+        return True
 
     async def _take_all(self, names: list[str]) -> int:
         """Takes these files side by side; how many were picked up."""
@@ -252,14 +254,17 @@ class Pickup:
 
     def _drop(self, name: str, reason: str) -> None:
         """Removes what our sendmail has not written."""
-        self._bad += 1
-        if self._bad <= _LOGGED_A_LOOK:
-            self._services.log.warning("pickup.dropped", file=name, reason=reason)
+        self._tell_dropped(name, reason)
         try:
             is_directory = stat.S_ISDIR(os.lstat(name, dir_fd=self._maildrop).st_mode)
         except OSError:
             return
         self._remove(name, is_directory)
+
+    def _tell_dropped(self, name: str, reason: str) -> None:
+        self._bad += 1
+        if self._bad <= _LOGGED_A_LOOK:
+            self._services.log.warning("pickup.dropped", file=name, reason=reason)
 
     def _open(self, name: str) -> Found:
         """In a thread: the file with its header read."""

@@ -98,9 +98,6 @@ def test_what_is_no_message_is_removed_and_never_followed(config_path: Path, tmp
     (box / ("f" * 32)).write_bytes(TO_BILL.encode()[:-2])
     (box / ("0" * 32)).write_bytes(b"FastMTA spool 1\nSx\nRa\x00b\n\n\n")
     (box / ("1" * 32)).write_bytes(b"FastMTA spool 1\nR" + b"x" * 200_000)
-    (box / "other name").write_text("x")
-    (box / ".hidden").symlink_to(secret)
-    (box / "folder").mkdir()
     (box / "full").mkdir()
     (box / "full" / "x").touch()
     os.mknod(box / ("2" * 32), stat.S_IFSOCK | 0o600)
@@ -110,6 +107,18 @@ def test_what_is_no_message_is_removed_and_never_followed(config_path: Path, tmp
     assert len(log.named("pickup.dropped")) == 9
     assert [path.name for path in box.iterdir()] == ["full"]
     assert secret.exists()
+
+
+def test_what_has_no_name_of_the_spool_is_removed_and_told(config_path: Path, tmp_path: Path) -> None:
+    box = maildrop(config_path)
+    (box / "other name").write_text("x")
+    (box / ".hidden").symlink_to(tmp_path)
+    (box / "folder").mkdir()
+    (box / "full").mkdir()
+    (box / "full" / "x").touch()
+    dropped = pick_up(config_path).named("pickup.dropped")
+    assert sorted(each["file"] for each in dropped) == [".hidden", "folder", "other name"]
+    assert [path.name for path in box.iterdir()] == ["full"]
 
 
 def test_a_dropped_file_is_told_up_to_a_bound(config_path: Path) -> None:
