@@ -20,10 +20,12 @@ from typing import BinaryIO, Final, NamedTuple
 from fastmta.model.envelope import NOTIFY_NEVER
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.limits import (
+    SMTP_RECIPIENTS,
     SPOOL_ABANDONED_S,
     SPOOL_AT_ONCE,
     SPOOL_ENTRIES_A_TURN,
     SPOOL_FAILED,
+    SPOOL_LINE_BYTES,
     SPOOL_RETRY_S,
     SPOOL_WAKE_S,
 )
@@ -75,6 +77,7 @@ class Pickup:
         self._active = False
         self._failed: dict[str, float] = {}  # name -> when it may be tried again
         self._bad = 0
+        self._bulk = asyncio.Lock()
 
     # --- a worker's life ---
 
@@ -203,9 +206,9 @@ class Pickup:
         except OSError:
             return False
         unfinished = name.startswith(".") and is_spool_name(name[1:]) and stat.S_ISREG(status.st_mode)
-        if not unfinished or time.time() - status.st_ctime > SPOOL_ABANDONED_S:
-            if self._remove(name, stat.S_ISDIR(status.st_mode)):
-                self._tell_dropped(name, "left unfinished" if unfinished else "not a name of the spool")
+        dead = not unfinished or time.time() - status.st_ctime > SPOOL_ABANDONED_S
+        if dead and self._remove(name, stat.S_ISDIR(status.st_mode)):
+            self._tell_dropped(name, "left unfinished" if unfinished else "not a name of the spool")
         return False
 
     def _remove(self, name: str, is_directory: bool = False) -> bool:
@@ -226,11 +229,7 @@ class Pickup:
     async def _take(self, name: str) -> bool:
         log = self._services.log
         try:
-            found = await self._services.loop.run_in_executor(None, self._open, name)
-            try:
-                await self._post(found)
-            finally:
-                found.opened.close()
+            await self._hand_in(name)
         except (BadSpoolFile, BadLetter) as error:
             self._drop(name, str(error))
             return False
@@ -251,6 +250,20 @@ class Pickup:
             crash.crash_point("before_spool_unlink")
         self._remove(name)
         return True
+
+    async def _hand_in(self, name: str) -> None:
+        """Posts a file. Of those with many recipients, each a kilobyte of memory, one at a time is read and posted."""
+        loop = self._services.loop
+        if os.stat(name, dir_fd=self._maildrop, follow_symlinks=False).st_size <= SPOOL_LINE_BYTES:
+            await self._post(await loop.run_in_executor(None, self._open, name))
+            return
+        async with self._bulk:
+            found = await loop.run_in_executor(None, self._open, name)
+            many = len(found.ticket.recipients) > SMTP_RECIPIENTS
+            if many:
+                await self._post(found)
+        if not many:
+            await self._post(found)
 
     def _drop(self, name: str, reason: str) -> None:
         """Removes what our sendmail has not written."""
@@ -277,6 +290,10 @@ class Pickup:
             raise
 
     async def _post(self, found: Found) -> None:
+        with found.opened:
+            await self._post_opened(found)
+
+    async def _post_opened(self, found: Found) -> None:
         services, ticket = self._services, found.ticket
         sender = self._reverse_path(ticket.sender, found.uid)
         client = f"from userid {found.uid}"

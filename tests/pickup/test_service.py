@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from fastmta.cli.init import initialise
 from fastmta.config.load import load
 from fastmta.model import limits
 from fastmta.model.errors import StorageFailure
-from fastmta.pickup.intake import resolve
+from fastmta.pickup.intake import post, resolve
 from fastmta.pickup.service import Pickup
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig, deposit, is_spool_name, make_spool
 from fastmta.runtime.metrics import METRICS
@@ -119,6 +120,26 @@ def test_what_has_no_name_of_the_spool_is_removed_and_told(config_path: Path, tm
     dropped = pick_up(config_path).named("pickup.dropped")
     assert sorted(each["file"] for each in dropped) == [".hidden", "folder", "other name"]
     assert [path.name for path in box.iterdir()] == ["full"]
+
+
+def test_of_messages_to_many_one_at_a_time_is_in_memory(config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = Ticket("ann@example.test", [Drop(f"u{n}@hold.test") for n in range(6000)])
+    for _ in range(6):
+        leave(config_path, many)
+    leave(config_path, TO_BILL)
+    reading, most = 0, 0
+
+    async def counted(services: Any, posting: Any, letter: Any) -> int:
+        nonlocal reading, most
+        reading += len(posting.recipients) > 1
+        most = max(most, reading)
+        done = await post(services, posting, letter)
+        reading -= len(posting.recipients) > 1
+        return done
+
+    monkeypatch.setattr("fastmta.pickup.service.post", counted)
+    received = pick_up(config_path).named("pickup.received")
+    assert (sorted(each["recipients"] for each in received), most) == ([1] + [6000] * 6, 1)
 
 
 def test_a_dropped_file_is_told_up_to_a_bound(config_path: Path) -> None:
