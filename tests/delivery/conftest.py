@@ -99,6 +99,10 @@ class Rig:
         while not condition():  # noqa: ASYNC110 - what is waited for may be in the store, a socket or the service
             await asyncio.sleep(0.001)
 
+    async def gone(self, queue_id):
+        """Until the message has left the queue, and the service has been told so: its log and counts come behind."""
+        await self.until(lambda: self.store.queue.message(queue_id) is None and not self.service.unrecorded)
+
     async def settled(self):
         """Until nothing is in flight or on its way to the store."""
         await self.until(

@@ -69,7 +69,7 @@ async def test_a_disk_that_takes_no_note_does_not_stop_deliveries(tmp_path, rig)
     assert "delivery.answers_not_kept" in [line["event"] for line in rig.log()]
     async with SmtpSink() as sink:
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
 
 
 async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(tmp_path, rig):
@@ -93,7 +93,7 @@ async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(t
         assert rig.store.queue.message(queue_id) is None
         recovered = [line for line in rig.log() if line["event"] == "delivery.recovered"]
         assert [line["recipient"] for line in recovered] == ["r@b.test", "s@b.test"]
-        await rig.until(lambda: rig.store.queue.message(wanted) is None)
+        await rig.gone(wanted)
         assert [taken.recipients for taken in sink.messages[2:]] == [[b"t@b.test"]]
 
 

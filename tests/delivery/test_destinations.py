@@ -23,7 +23,7 @@ async def test_a_domain_goes_to_its_mx_and_the_second_where_the_first_is_down(ma
     async with DnsStub(zones) as dns, SmtpSink() as sink:
         rig = make_rig(nameservers=(dns.address,), allow_loopback_mx=True, smtp_tcp_port=sink.port)
         queue_id = await rig.queue(b"smtp:b.test")
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert len(sink.messages) == 1
         await rig.settled()
         (line,) = [line for line in rig.log() if line["event"] == "delivery.delivered"]
@@ -39,7 +39,7 @@ async def test_permanent_trouble_bounces(make_rig, domain, status):
     async with DnsStub(zones) as dns:
         rig = make_rig(nameservers=(dns.address,))
         queue_id = await rig.queue(b"smtp:" + domain.encode(), b"r@" + domain.encode())
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         ((message, _),) = rig.everything()
         assert b"Status: " + status in rig.store.queue.read(message.blob_id, 0, 100_000)
 
@@ -54,7 +54,7 @@ async def test_mail_for_ourselves_is_a_loop_and_not_a_connection(make_rig):
         )
         for hop in (b"smtp:us.test", b"smtp:[127.0.0.1]:%d" % sink.port):
             queue_id = await rig.queue(hop)
-            await rig.until(lambda queue_id=queue_id: rig.store.queue.message(queue_id) is None)
+            await rig.gone(queue_id)
         assert sink.connections == 0
         raws = [rig.store.queue.read(message.blob_id, 0, 100_000) for message, _ in rig.everything()]
         assert all(b"Status: 5.4.6" in raw for raw in raws) and len(raws) == 2
@@ -102,7 +102,7 @@ async def test_tls_is_used_where_it_is_offered(make_rig, certificate):
     async with SmtpSink(tls=certificate) as sink:
         for _ in range(3):
             queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
-            await rig.until(lambda queue_id=queue_id: rig.store.queue.message(queue_id) is None)
+            await rig.gone(queue_id)
         assert [m.tls for m in sink.messages] == [True] * 3 and sink.connections == 1
 
 
@@ -111,7 +111,7 @@ async def test_a_failed_handshake_falls_back_to_plain_text_where_it_may(make_rig
     capabilities = ("SIZE", "STARTTLS")  # offered, but what follows 220 is no TLS
     async with SmtpSink(capabilities=capabilities, replies={"STARTTLS": ["220 go"]}) as sink:
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert [m.tls for m in sink.messages] == [False] and sink.connections == 2
 
 
@@ -162,7 +162,7 @@ async def test_a_certificate_must_be_of_whom_the_level_asks_for(make_rig, truste
             await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
             assert b"4.7.5" in rig.rows(queue_id)[0].last_reply and not sink.messages
             return
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         (line,) = [line for line in rig.log() if line["event"] == "delivery.tls"]
         assert line["verified"] == verified and line["security_level"] == level
         assert rig.services.cells[METRICS.delivery_tls_total[level, verified]] == 1
@@ -194,7 +194,7 @@ async def test_a_reload_takes_new_routes_without_losing_mail(rig):
         await rig.settled()
         rig.service.reload()
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert sink.connections == 2
 
 

@@ -16,7 +16,7 @@ def inbox(rig, account):
 
 async def test_a_waiting_message_goes_into_the_mailbox_with_its_prefix(rig, account):
     queue_id = await rig.queue(b"local:", b"bob@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     await rig.settled()
     box = inbox(rig, account)
     assert box.exists == 1
@@ -33,13 +33,13 @@ async def test_over_quota_defers_and_a_greater_quota_mends_it(rig, account):
     assert b"4.2.2" in rig.rows(queue_id)[0].last_reply
     await rig.store.accounts.set_quota("bob@mx.test", 0)
     rig.tick(400)
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     assert inbox(rig, account).exists == 1
 
 
 async def test_an_account_that_has_gone_bounces(rig, account):
     queue_id = await rig.queue(b"local:", b"nobody@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     ((message, _),) = rig.everything()
     assert b"Status: 5.1.1" in rig.store.queue.read(message.blob_id, 0, 100_000)
 
@@ -56,7 +56,7 @@ async def test_an_address_that_is_an_alias_now_goes_on_in_one_unit(rig, account)
     local = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
     rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(onward, local))
     queue_id = await rig.queue(b"local:", b"moved@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     ((_, recipient),) = rig.everything()
     assert (recipient.tail.forward_path, recipient.state) == (b"bob@else.test", RecipientState.HELD)
     assert inbox(rig, account).exists == 1
@@ -65,7 +65,7 @@ async def test_an_address_that_is_an_alias_now_goes_on_in_one_unit(rig, account)
 async def test_a_report_to_a_sender_of_ours_goes_into_the_mailbox_at_once(rig, account):
     rig.directory.mailboxes[b"bob@mx.test"] = LocalTarget(account.id, account.inbox_id, b"bob@mx.test")
     queue_id = await rig.queue(b"error:5.1.2 no such domain", sender=b"bob@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     assert inbox(rig, account).exists == 1 and rig.everything() == []
 
 
@@ -87,7 +87,7 @@ async def test_a_report_into_a_mailbox_is_a_line_and_a_count_as_other_mail_is(ri
 
 async def test_a_delivery_by_the_hop_names_the_mailbox_and_the_original_recipient(rig, account):
     queue_id = await rig.queue(b"local:", RecipientTail(b"bob@mx.test", original=b"sales@mx.test"))
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     (line,) = (line for line in rig.log() if line["event"] == "delivery.delivered")
     assert (line["recipient"], line["original_recipient"]) == ("bob@mx.test", "sales@mx.test")
     assert (line["mailbox"], line["relay"]) == ("bob@mx.test", "local")
@@ -95,7 +95,7 @@ async def test_a_delivery_by_the_hop_names_the_mailbox_and_the_original_recipien
 
 async def test_a_forwarding_loop_bounces_with_its_code(rig):
     queue_id = await rig.queue(b"error:5.4.6 mail forwarding loop")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     ((message, _),) = rig.everything()
     assert b"Status: 5.4.6" in rig.store.queue.read(message.blob_id, 0, 100_000)
 
@@ -119,7 +119,7 @@ async def test_forwarded_success_is_left_to_the_next_hop(rig, account):
     onward = QueuedTarget(b"bob@else.test", b"smtp:[127.0.0.1]:1", held=True)
     rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(onward, onward))
     queue_id = await rig.queue(b"local:", RecipientTail(b"moved@mx.test", notify=NOTIFY_SUCCESS))
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     await rig.settled()
     ((_, recipient),) = rig.everything()
     assert recipient.tail.forward_path == b"bob@else.test" and recipient.tail.notify == NOTIFY_SUCCESS
@@ -130,7 +130,7 @@ async def test_a_mailbox_of_many_names_gets_a_message_once(rig, account):
     other = LocalTarget(account.id, account.inbox_id, b"robert@mx.test")
     rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(local, other))
     queue_id = await rig.queue(b"local:", b"both@mx.test", b"bob@mx.test", b"again@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     await rig.settled()
     assert inbox(rig, account).exists == 1
 
@@ -140,5 +140,5 @@ async def test_a_mailbox_of_many_names_gets_a_bounce_once(rig, account):
     other = LocalTarget(account.id, account.inbox_id, b"robert@mx.test")
     rig.directory.resolve = lambda path, *, may_relay: Resolution(targets=(local, other))
     queue_id = await rig.queue(b"error:5.1.2 no such domain", b"x@b.test", sender=b"both@mx.test")
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     assert inbox(rig, account).exists == 1 and rig.everything() == []

@@ -40,7 +40,7 @@ def sink(**options):
 
 
 async def delivered(rig, queue_id):
-    await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+    await rig.gone(queue_id)
     await rig.settled()
 
 

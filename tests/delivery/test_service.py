@@ -28,7 +28,7 @@ def hop(sink):
 async def test_a_delivered_message_leaves_the_queue(rig):
     async with SmtpSink() as sink:
         queue_id = await rig.queue(hop(sink), b"r@b.test")
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert [(m.sender, m.recipients, m.data) for m in sink.messages] == [
             (b"s@a.test", [b"r@b.test"], b"Subject: x\r\n\r\nbody\r\n")
         ]
@@ -88,14 +88,14 @@ async def test_a_deferred_recipient_is_tried_again_when_it_is_due(rig):
         await rig.settled()
         assert sink.messages == []
         rig.tick(40)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert len(sink.messages) == 1
 
 
 async def test_too_many_recipients_are_sent_again_at_once(rig):
     async with SmtpSink(replies={"RCPT": [None, "452 4.5.3 too many", "452 4.5.3 too many"]}) as sink:
         queue_id = await rig.queue(hop(sink), b"1@b.test", b"2@b.test", b"3@b.test")
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert [m.recipients for m in sink.messages] == [[b"1@b.test"], [b"2@b.test", b"3@b.test"]]
 
 
@@ -111,7 +111,7 @@ async def test_a_lost_connection_defers_where_there_is_no_other_address(rig, ver
 async def test_a_5xx_bounces_all_that_remain(rig, verb):
     async with SmtpSink(replies={verb: ["554 5.7.1 no"]}) as sink:
         queue_id = await rig.queue(hop(sink), b"1@b.test", b"2@b.test")
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         ((message, _),) = rig.everything()
         raw = rig.store.queue.read(message.blob_id, 0, 100_000)
         assert raw.count(b"Action: failed") == 2
@@ -124,7 +124,7 @@ async def test_a_connection_that_the_server_closed_meanwhile_costs_no_attempt(ri
         await rig.settled()
         sink.replies["MAIL"] = [CLOSE]
         queue_id = await rig.queue(hop(sink))
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert len(sink.messages) == 2 and sink.connections == 2
 
 
@@ -132,7 +132,7 @@ async def test_the_next_host_is_tried_after_421_and_after_a_refused_connection(r
     async with SmtpSink(replies={"GREETING": ["421 busy"]}) as first, SmtpSink() as second:
         route = b"smtp:[127.0.0.1]:1,[127.0.0.1]:%d,[127.0.0.1]:%d" % (first.port, second.port)
         queue_id = await rig.queue(route)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert len(second.messages) == 1 and first.connections == 1
 
 
@@ -274,7 +274,7 @@ async def test_8bit_mail_is_made_7bit_where_the_server_takes_no_more(rig, body):
         assert [line["breaks"] for line in lines] == ["DKIM"] * 3
     async with SmtpSink() as sink:
         queue_id = await rig.queue(hop(sink), body=body, bits=HAS_8BIT | HAS_DOT_LINE)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert sink.messages[0].data == body
 
 
@@ -282,7 +282,7 @@ async def test_8bit_mail_leaves_as_it_is_where_conversion_is_off(make_rig):
     rig = make_rig(disable_mime_output_conversion=True)
     async with SmtpSink(capabilities=SEVEN_BIT) as sink:
         queue_id = await rig.queue(hop(sink), body=b"A: b\r\n\r\n\xe9\r\n", bits=HAS_8BIT)
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert sink.messages[0].data.endswith(b"\xe9\r\n") and b"BODY" not in sink.messages[0].parameters
 
 
@@ -306,7 +306,7 @@ async def test_a_report_about_8bit_mail_is_taken_by_any_server(rig):
 async def test_a_double_bounce_is_a_warning_and_counted(rig):
     async with SmtpSink(replies={"RCPT": ["550 5.1.1 no"]}) as sink:
         queue_id = await rig.queue(hop(sink), sender=b"")
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         await rig.queue(b"error:5.1.1 no", sender=b"nobody@else.test")
         await rig.until(lambda: not rig.everything())
         dropped = [line for line in rig.log() if line["event"] == "delivery.bounce_dropped"]
@@ -318,7 +318,7 @@ async def test_a_double_bounce_is_a_warning_and_counted(rig):
 async def test_an_expired_message_bounces_with_its_last_reason(rig):
     async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
         queue_id = await rig.queue(hop(sink), received_at_ms=int((rig.clock.now() - 5 * 86400 - 1) * 1000))
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         ((message, _),) = rig.everything()
         raw = rig.store.queue.read(message.blob_id, 0, 100_000)
         assert b"Status: 4.3.0" in raw and b"Action: failed" in raw
@@ -337,12 +337,12 @@ async def test_the_null_sender_and_notify_never_get_no_report(rig):
 async def test_success_is_reported_as_relayed_where_the_server_does_not_know_dsn(rig):
     async with SmtpSink(capabilities=("SIZE",)) as sink:
         queue_id = await rig.queue(hop(sink), RecipientTail(b"r@b.test", notify=NOTIFY_SUCCESS))
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         ((message, _),) = rig.everything()
         assert b"Action: relayed" in rig.store.queue.read(message.blob_id, 0, 100_000)
     async with SmtpSink() as sink:
         queue_id = await rig.queue(hop(sink), RecipientTail(b"r@b.test", notify=NOTIFY_SUCCESS))
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
         assert len(rig.everything()) == 1
 
 
@@ -416,7 +416,7 @@ async def test_a_stopped_service_leaves_the_rest_in_the_queue(rig):
         queue_id = await rig.queue(hop(sink))
         assert rig.rows(queue_id)[0].state == RecipientState.ACTIVE
         rig.service.start()
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
 
 
 async def test_what_is_withdrawn_is_told_if_it_is_on_its_way_and_not_begun_if_not(make_rig):
