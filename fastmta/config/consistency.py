@@ -29,6 +29,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
     yield from _outgoing_tls(config)
+    for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):
+        text = getattr(config.delivery, name)
+        if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):
+            yield f"delivery.{name}", f'"{text}" is not an IPv{version} address'
     if config.tls.key_file and not config.tls.cert_file:
         yield "tls.key_file", "needs tls.cert_file"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:

@@ -75,7 +75,7 @@ _POSTFIX: Final = (
     ),
     (
         "a host is reached as its MX and address records say; smtp_tcp_port and the timeouts are in [delivery]",
-        "smtp_(address_verify_target always_send_ehlo balance_inet_protocols bind_address bind_address6 "
+        "smtp_(address_verify_target always_send_ehlo balance_inet_protocols "
         "bind_address_enforce cname_overrides_servername connection_cache_destinations connection_cache_on_demand "
         "connection_cache_time_limit connection_reuse_count_limit connection_reuse_time_limit data_init_timeout "
         "defer_if_no_mx_address_found delivery_status_filter discard_ehlo_keyword_address_maps "

@@ -38,8 +38,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "sender_bcc_maps": "",
     "sender_canonical_maps": "",
     "sender_dependent_relayhost_maps": "",
-    "smtp_bind_address": "",
-    "smtp_bind_address6": "",
     "smtp_data_init_timeout": "120s",
     "smtp_fallback_relay": "",
     "smtp_header_checks": "",

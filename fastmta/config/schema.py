@@ -107,6 +107,8 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     smtp_tcp_port: Annotated[int, Key("int", low=1, high=65535)] = 25
     smtp_tls_security_level: Annotated[str, Key("choice", choices=TLS_LEVELS)] = "may"
+    smtp_bind_address: Annotated[str, Key("text", about="the IPv4 address that connections come from")] = ""
+    smtp_bind_address6: Annotated[str, Key("text", about="the IPv6 address that connections come from")] = ""
     smtp_tls_policy_maps: Annotated[_Texts, Key("maps", about='"level attribute=value" by next hop')] = ()
     smtp_tls_protocols: Annotated[str, Key("text", about="where TLS is opportunistic")] = ">=TLSv1"
     smtp_tls_mandatory_protocols: Annotated[str, Key("text", about="where it is required")] = ">=TLSv1"

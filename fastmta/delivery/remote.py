@@ -484,7 +484,11 @@ class RemoteHop(HopOwner):
             if not address.port:
                 await service.loop.create_unix_connection(lambda: connection, address.ip)
             else:
-                await service.loop.create_connection(lambda: connection, address.ip, address.port)
+                delivery = service.config.delivery
+                own = delivery.smtp_bind_address6 if ":" in address.ip else delivery.smtp_bind_address
+                await service.loop.create_connection(
+                    lambda: connection, address.ip, address.port, local_addr=(own, 0) if own else None
+                )
 
     def _tls_begun(self, connection: Connection) -> None:
         """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""

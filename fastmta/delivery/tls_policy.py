@@ -121,9 +121,9 @@ def parse_entry(settings: TlsSettings, value: str) -> TlsPolicy:
     level = level.lower()
     if level not in TLS_LEVELS:
         raise ValueError(f'"{level}" is no TLS level: {", ".join(TLS_LEVELS)}')
-    if level == "none" and attributes:
-        raise ValueError(f'level none has no attribute "{attributes[0]}"')
     policy = default_policy(settings, level)
+    if level == "none":  # what else the entry says is not looked at, as in Postfix
+        return msgspec.structs.replace(policy, is_ours=True)
     matches: list[str] = []
     changes: dict[str, object] = {}
     for attribute in attributes:

@@ -47,6 +47,8 @@ class Rig:
         delivery = {"smtp_tls_security_level": "none", "smtp_helo_name": "mx.test", **delivery}
         dns = msgspec.structs.replace(config.dns, nameservers=delivery.pop("nameservers", ("127.0.0.1:1",)))
         config = msgspec.structs.replace(config, data_directory=delivery.pop("data_directory", str(tmp_path)))
+        tls = msgspec.structs.replace(config.tls, smtp_tls_CAfile=delivery.pop("authorities", ""))
+        config = msgspec.structs.replace(config, tls=tls)
         listen = msgspec.structs.replace(config.listen, smtp=delivery.pop("listen", ()))
         self.config = msgspec.structs.replace(
             config, delivery=msgspec.structs.replace(config.delivery, **delivery), dns=dns, listen=listen

@@ -206,3 +206,27 @@ async def test_connections_are_bounded_and_hops_take_turns(rig):
             ids += [await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port) for sink in (one, two, three)]
         await rig.until(lambda: all(rig.store.queue.message(queue_id) is None for queue_id in ids))
         assert [len(sink.messages) for sink in (one, two, three)] == [30, 30, 30]
+
+
+async def test_connections_come_from_the_address_that_is_set(make_rig):
+    seen = []
+
+    async def look(reader, writer):
+        seen.append(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    server = await asyncio.start_server(look, "127.0.0.1", 0)
+    rig = make_rig(smtp_bind_address="127.0.0.7", smtp_bind_address6="::1")
+    queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % server.sockets[0].getsockname()[1])
+    await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+    assert set(seen) == {"127.0.0.7"}
+    server.close()
+    await server.wait_closed()
+
+
+async def test_an_address_that_is_not_ours_defers_and_says_so(make_rig):
+    async with SmtpSink() as sink:
+        rig = make_rig(smtp_bind_address="192.0.2.1")
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert sink.connections == 0 and b"4.4.1" in rig.rows(queue_id)[0].last_reply

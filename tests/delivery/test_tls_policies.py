@@ -65,7 +65,7 @@ ENTRIES = [
     ("nonsense", True, None),
     ("encrypt match=x", True, None),
     ("encrypt colour=red", True, None),
-    ("none protocols=TLSv1.3", True, None),
+    ("none protocols=TLSv1.3", True, "plain"),
     ("fingerprint", True, None),
 ]
 
@@ -101,6 +101,7 @@ def test_good_entries_are_taken(entry):
     [
         ('smtp_tls_protocols = "TLSv9"', "names no version"),
         ('smtp_tls_mandatory_protocols = "!TLSv1 !TLSv1.1 !TLSv1.2 !TLSv1.3"', "leaves no version"),
+        ('smtp_bind_address = "::1"', "not an IPv4 address"),
         ('smtp_tls_security_level = "fingerprint"', "smtp_tls_fingerprint_cert_match"),
         ('smtp_tls_security_level = "dane"\n[dns]\nnameservers = ["192.0.2.53"]', "validating resolver on loopback"),
     ],

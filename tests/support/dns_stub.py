@@ -40,9 +40,15 @@ class DnsStub(asyncio.DatagramProtocol):
     """An async context manager; `ttl` is of every record."""
 
     def __init__(
-        self, zones: Mapping[str, Any] | None = None, *, ttl: int = TTL, insecure: Collection[str] = ()
+        self,
+        zones: Mapping[str, Any] | None = None,
+        *,
+        ttl: int = TTL,
+        insecure: Collection[str] = (),
+        place: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.insecure = set(insecure)
+        self._place = place
         self.zones: dict[str, Any] = {name.lower().rstrip("."): records for name, records in (zones or {}).items()}
         self.ttl = ttl
         self.queries: Counter[tuple[str, str]] = Counter()
@@ -52,14 +58,14 @@ class DnsStub(asyncio.DatagramProtocol):
     async def __aenter__(self) -> "DnsStub":
         loop = asyncio.get_running_loop()
         for _ in range(20):
-            self._udp, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+            self._udp, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=self._place)
             port = self._udp.get_extra_info("sockname")[1]
             try:
-                self._tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", port)
+                self._tcp = await asyncio.start_server(self._serve_tcp, self._place[0], port)
             except OSError:  # the TCP port of that number is taken
                 self._udp.close()
                 continue
-            self.address = f"127.0.0.1:{port}"
+            self.address = f"{self._place[0]}:{port}"
             return self
         raise RuntimeError("no port is free for both UDP and TCP")
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support import processes
@@ -58,7 +58,7 @@ def search_path() -> str:
 class Postfix:
     """`parameters` are main.cf's, over a base that accepts from loopback and listens on `host`:`port`.
 
-    All files are below `directory`, which `stop` removes.
+    `prefix` runs it by another program. All files are below `directory`, which `stop` removes.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Postfix:
         host: str = "127.0.0.1",
         smtpd_limit: int = 100,
         delivery_limit: int = 100,
+        prefix: Sequence[str] = (),
     ) -> None:
+        self._prefix = prefix
         self.host = host
         self.port = free_port(host)
         # Not below pytest's temporary directory: Postfix's user must get there, and every pytest run takes that away.
@@ -110,7 +112,7 @@ class Postfix:
 
     def _run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            ["postfix", "-c", str(self.config), *arguments],
+            [*self._prefix, "postfix", "-c", str(self.config), *arguments],
             env={**os.environ, "PATH": search_path()},
             capture_output=True,
             text=True,

@@ -54,6 +54,7 @@ class SmtpSink:
     most_open: int = 0
     commands: list[bytes] = field(default_factory=list)
     port: int = 0
+    host: str = "127.0.0.1"
 
     async def __aenter__(self) -> "SmtpSink":
         self._changed = asyncio.Event()
@@ -61,7 +62,7 @@ class SmtpSink:
         if self.unix_path:
             self._server = await asyncio.start_unix_server(self._serve, self.unix_path)
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1000)
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 
