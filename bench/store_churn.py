@@ -1,8 +1,8 @@
-"""Times 50 KB mail in a fresh store and in one that has been through deletions, and tells whether the file grows meanwhile.
+"""Times 50 KB mail in a fresh store and in one that has been through deletions, and tells whether the file grows.
 
-First churn: 120,000 messages of 4 KB, every other expunged and reaped. The heavier one (--heavy): then three times 12,000 of
-50 KB and 12,000 of 4 KB filed, of which all are expunged, then 60,000 of 4 KB. CPU is the process's, a message; medians of
-rounds. Figures of one run are comparable with each other only.
+First churn: 120,000 messages of 4 KB, every other expunged and reaped. The heavier one (--heavy): then three times
+12,000 of 50 KB and 12,000 of 4 KB filed, of which all are expunged, then 60,000 of 4 KB. CPU is the process's, a
+message; medians of rounds. Figures of one run are comparable with each other only.
 """
 
 import argparse

@@ -265,11 +265,14 @@ cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
     t.blob.cuts = body.cuts
     t.blob.head_length = body.head_length
     t.blob.tail_length = <uint16_t>tail
-    if buffer_add(&body.front, body.bytes.data + n, tail) < 0:
-        return poison(t, ENOMEM)
-    body.front.length -= tail  # the batch may be run again
-    t.blob_rest = body.front.data
-    tail += body.front.length
+    if body.front.length == 0:
+        t.blob_rest = body.bytes.data + n
+    else:
+        if buffer_add(&body.front, body.bytes.data + n, tail) < 0:
+            return poison(t, ENOMEM)
+        body.front.length -= tail  # the batch may be run again
+        t.blob_rest = body.front.data
+        tail += body.front.length
     t.blob.digest = xxh64(t.blob_rest, tail, pending.digest) if tail else pending.digest
     t.blob_id = body.blob_id
     t.has_blob = 1

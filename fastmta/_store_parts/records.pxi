@@ -39,7 +39,7 @@ cdef enum:
     PAGE = 4096
     TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case
-    HEAD_MAX = 3072  # with the cuts a blob's record still fits in a page
+    HEAD_MAX = 3500  # with the cuts a blob's record still fits in a page
     CUTS_MAX = 64
     NOW_CHUNKS = 16  # of a blob that is deleted in the transaction that drops its last reference: 64 KB
     BODY_MEMORY = 262144  # what a blob keeps in memory before its chunks commit as they come

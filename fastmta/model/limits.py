@@ -42,10 +42,10 @@ SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission 
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
 CHECK_CUTS: Final = 64  # ranges of one message's header that are not shown
-CHECK_HEAD_BYTES: Final = 65_536  # put in front of one message by all checks together
+CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks together: with Received a MESSAGE_HEAD
 
 # --- messages in the store ---
-MESSAGE_HEAD_BYTES: Final = 3072  # put in front of what came: with its cuts it lies in one page
+MESSAGE_HEAD_BYTES: Final = 3500  # put in front of what came: with its cuts it lies in one page
 MESSAGE_CUTS: Final = 64  # ranges of what came that are not shown
 
 # --- delivery ---
