@@ -8,13 +8,10 @@ the same time share one query. Nothing outside this folder imports dnspython, an
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fastmta.dns.cache import NEGATIVE_TTL_S, TtlCache
-
-if TYPE_CHECKING:
-    import dns.asyncresolver
-    import dns.resolver
+from fastmta.dns.exchange import Exchange, NoAnswer
 
 QUERY_TIMEOUT_S: Final = 5.0  # one question to one server
 LOOKUP_TIMEOUT_S: Final = 20.0  # one look-up over all servers and repetitions
@@ -65,8 +62,8 @@ class Resolver:
         self._dnssec = dnssec
         self._trust_ad = trust_ad
         self._cache: TtlCache[tuple[Any, ...] | NotFound] = TtlCache(monotonic)
-        self._asking: dict[tuple[str, str], asyncio.Future[tuple[Any, ...]]] = {}
-        self._backend: dns.asyncresolver.Resolver | None = None
+        self._asking: dict[tuple[str, str], list[asyncio.Future[tuple[Any, ...]]]] = {}  # who waits for what
+        self._exchange: Exchange | None = None
 
     async def mx(self, domain: str) -> tuple[tuple[int, str], ...]:
         """(preference, host name) of each MX record; the null MX (RFC 7505) is (preference, "")."""
@@ -103,10 +100,10 @@ class Resolver:
         if not self._dnssec:
             return False
         try:
-            servers = self._resolver().nameservers
+            servers = self._servers()
         except LookupTrouble:
             return False
-        return self._trust_ad or all(_is_loopback(getattr(server, "address", str(server))) for server in servers)
+        return self._trust_ad or all(_is_loopback(address) for address, _ in servers)
 
     async def ptr(self, address: str) -> tuple[str, ...]:
         """The names of an address; names only, nothing is checked forwards."""
@@ -132,68 +129,73 @@ class Resolver:
         self.flush()
 
     def flush(self) -> None:
-        """Forgets everything, for a reload or a test."""
+        """Forgets everything, for a reload or a test; what is being asked is asked again, of the present servers."""
         self._cache.clear()
-        self._backend = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+            for name, kind in list(self._asking):
+                self._send(name, kind)
 
     async def _lookup(self, name: str, kind: str) -> tuple[Any, ...]:
         name = name.lower().rstrip(".")
         cached = self._cache.get(name, kind)
         if cached is None:
-            return await asyncio.shield(self._asked(name, kind))
+            return await self._asked(name, kind)
         if isinstance(cached, NotFound):
             raise NotFound(name, kind, name_exists=cached.name_exists, is_secure=cached.is_secure)
         return cached
 
     def _asked(self, name: str, kind: str) -> "asyncio.Future[tuple[Any, ...]]":
-        """The question that is under way, or a new one."""
-        key = (name, kind)
-        asking = self._asking.get(key)
-        if asking is None:
-            asking = asyncio.get_running_loop().create_task(self._ask(name, kind), name=f"dns {kind} {name}")
-            self._asking[key] = asking
+        """A future of the answer; those who ask the same share the question."""
+        future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
+        waiters = self._asking.get((name, kind))
+        if waiters is not None:
+            waiters.append(future)
+        else:
+            self._asking[name, kind] = [future]
+            self._send(name, kind)
+        return future
 
-            def answered(task: "asyncio.Future[tuple[Any, ...]]") -> None:
-                del self._asking[key]
-                if not task.cancelled():
-                    task.exception()  # whoever asked has it; nobody may have waited to the end
-
-            asking.add_done_callback(answered)
-        return asking
-
-    async def close(self) -> None:
-        """Gives up what is being asked."""
-        pending = list(self._asking.values())
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
-
-    async def _ask(self, name: str, kind: str) -> tuple[Any, ...]:
+    def _send(self, name: str, kind: str) -> None:
         import dns.exception
-        import dns.message
-        import dns.resolver
 
         try:
-            answer = await self._resolver().resolve(name, kind, search=False)
-        except dns.resolver.NXDOMAIN as error:
-            raise self._absent(name, kind, False, _soa_minimum(error), self._denied(error)) from error
-        except dns.resolver.NoAnswer as error:
-            raise self._absent(name, kind, True, _soa_minimum(error), self._denied(error)) from error
-        except dns.resolver.NoNameservers as error:
-            causes = [cause[3] for cause in error.kwargs.get("errors", ())]
-            if any(isinstance(cause, dns.message.ChainTooLong) for cause in causes):
-                # Postfix calls a loop of aliases "not found" as well: no later question will find its end.
-                raise self._absent(name, kind, True, NEGATIVE_TTL_S) from error
-            raise LookupTrouble(f"no name server could answer for {name} {kind}: {_cause(causes)}") from error
-        except dns.exception.Timeout as error:
-            raise LookupTrouble(f"name servers did not answer in time for {name} {kind}") from error
-        except (dns.exception.DNSException, OSError, ValueError) as error:
-            raise LookupTrouble(f"look-up of {name} {kind} failed: {type(error).__name__}") from error
-        values = Answer(_value(kind, record) for record in list(answer)[:RECORDS])
-        values.is_secure = self._is_secure(answer.response)
-        values.canonical = answer.canonical_name.to_text(omit_final_dot=True).lower()
-        self._cache.put(name, kind, values, answer.rrset.ttl if answer.rrset is not None else 0)
+            self._wire().ask(name, kind, lambda result: self._answered(name, kind, result))
+        except LookupTrouble as trouble:
+            self._tell(name, kind, trouble)
+        except (dns.exception.DNSException, NoAnswer, OSError, ValueError) as error:
+            self._tell(name, kind, LookupTrouble(f"look-up of {name} {kind} failed: {_told(error)}"))
+
+    def _answered(self, name: str, kind: str, result: Any) -> None:
+        if isinstance(result, Exception):
+            self._tell(name, kind, LookupTrouble(f"no name server could answer for {name} {kind}: {result}"))
+            return
+        try:
+            self._tell(name, kind, self._understood(name, kind, result))
+        except NotFound as absence:
+            self._cache.put(name, kind, absence, _absent_ttl(result))
+            self._tell(name, kind, absence)
+        except Exception as error:  # whoever made this answer, those who wait must hear of it
+            self._tell(name, kind, LookupTrouble(f"look-up of {name} {kind} failed: {_told(error)}"))
+
+    def _understood(self, name: str, kind: str, message: Any) -> tuple[Any, ...]:
+        """The values in an answer, kept for their time. Raises NotFound."""
+        import dns.message
+        import dns.rcode
+
+        try:
+            chain = message.resolve_chaining()
+        except dns.message.ChainTooLong as error:
+            # Postfix calls a loop of aliases "not found" as well: no later question will find its end.
+            raise NotFound(name, kind, name_exists=True) from error
+        is_secure = self._is_secure(message)
+        if chain.answer is None:
+            raise NotFound(name, kind, name_exists=message.rcode() != dns.rcode.NXDOMAIN, is_secure=is_secure)
+        values = Answer(_value(kind, record) for record in list(chain.answer)[:RECORDS])
+        values.is_secure = is_secure
+        values.canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
+        self._cache.put(name, kind, values, chain.minimum_ttl)
         return values
 
     def _is_secure(self, message: Any) -> bool:
@@ -201,38 +203,49 @@ class Resolver:
 
         return self._dnssec and bool(message.flags & dns.flags.AD) and self.believes_ad
 
-    def _denied(self, error: Any) -> bool:
-        """Whether an absence is proved."""
-        messages = _responses(error)
-        return bool(messages) and all(self._is_secure(message) for message in messages)
+    def _tell(self, name: str, kind: str, result: tuple[Any, ...] | Exception) -> None:
+        for waiter in self._asking.pop((name, kind), ()):
+            if waiter.done():
+                continue
+            if not isinstance(result, Exception):
+                waiter.set_result(result)
+            elif isinstance(result, NotFound):
+                waiter.set_exception(NotFound(name, kind, name_exists=result.name_exists, is_secure=result.is_secure))
+            else:
+                waiter.set_exception(LookupTrouble(str(result)))
 
-    def _absent(self, name: str, kind: str, name_exists: bool, ttl_s: float, is_secure: bool = False) -> NotFound:
-        absence = NotFound(name, kind, name_exists=name_exists, is_secure=is_secure)
-        self._cache.put(name, kind, absence, ttl_s)
-        return absence
+    async def close(self) -> None:
+        """Gives up what is being asked."""
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+        for waiters in self._asking.values():
+            for waiter in waiters:
+                waiter.cancel()
+        self._asking.clear()
 
-    def _resolver(self) -> "dns.asyncresolver.Resolver":
-        if self._backend is None:
-            import dns.asyncresolver
-            import dns.nameserver
-            import dns.resolver
+    def _wire(self) -> Exchange:
+        loop = asyncio.get_running_loop()
+        if self._exchange is None:
+            self._exchange = Exchange(
+                self._servers(),
+                loop,
+                timeout_s=self._query_timeout_s,
+                lifetime_s=self._lookup_timeout_s,
+                dnssec=self._dnssec,
+            )
+        return self._exchange
 
-            try:
-                backend = dns.asyncresolver.Resolver(configure=not self._nameservers)
-            except dns.resolver.NoResolverConfiguration as error:
-                raise LookupTrouble("the system has no usable resolv.conf") from error
-            if self._nameservers:
-                backend.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in self._nameservers]
-            backend.timeout = self._query_timeout_s
-            backend.lifetime = self._lookup_timeout_s
-            backend.cache = None
-            if self._dnssec:
-                import dns.flags
+    def _servers(self) -> list[tuple[str, int]]:
+        if self._nameservers:
+            return [_endpoint(text) for text in self._nameservers]
+        import dns.resolver
 
-                backend.use_edns(0, dns.flags.DO, 1232)
-                backend.flags = dns.flags.RD | dns.flags.AD
-            self._backend = backend
-        return self._backend
+        try:
+            system = dns.resolver.Resolver()
+        except dns.resolver.NoResolverConfiguration as error:
+            raise LookupTrouble("the system has no usable resolv.conf") from error
+        return [(str(address), system.port) for address in system.nameservers]
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -258,21 +271,14 @@ def _value(kind: str, record: Any) -> Any:
     return record.target.to_text(omit_final_dot=True).lower()
 
 
-def _soa_minimum(error: Any) -> float:
+def _absent_ttl(message: Any) -> float:
     """For how long an absence may be kept: the SOA's minimum (RFC 2308 §5), at most NEGATIVE_TTL_S."""
     import dns.rdatatype
 
-    for message in _responses(error):
-        for rrset in message.authority:
-            if rrset.rdtype == dns.rdatatype.SOA:
-                return float(min(rrset.ttl, rrset[0].minimum, NEGATIVE_TTL_S))
+    for rrset in message.authority:
+        if rrset.rdtype == dns.rdatatype.SOA:
+            return float(min(rrset.ttl, rrset[0].minimum, NEGATIVE_TTL_S))
     return NEGATIVE_TTL_S
-
-
-def _responses(error: Any) -> list[Any]:
-    responses = error.kwargs.get("responses", {}).values() if "responses" in error.kwargs else ()
-    response = error.kwargs.get("response")
-    return [*responses, *([response] if response is not None else [])]
 
 
 def _is_loopback(address: str) -> bool:
@@ -282,5 +288,5 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _cause(causes: Sequence[Any]) -> str:
-    return ", ".join(sorted({str(cause) or type(cause).__name__ for cause in causes}))[:200] or "none is configured"
+def _told(error: Exception) -> str:
+    return str(error)[:200] if isinstance(error, NoAnswer) else type(error).__name__

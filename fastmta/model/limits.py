@@ -48,6 +48,14 @@ CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks toge
 MESSAGE_HEAD_BYTES: Final = 3500  # put in front of what came: with its cuts it lies in one page
 MESSAGE_CUTS: Final = 64  # ranges of what came that are not shown
 
+# --- DNS (dns/exchange.py) ---
+DNS_SOCKETS: Final = 4  # UDP sockets a name server; the second is opened when the first has a burst under way
+DNS_ON_WIRE: Final = 2048  # questions that are sent and not answered yet
+DNS_SENT_AT_ONCE: Final = 100  # in one turn of the loop
+DNS_WAITING: Final = 50_000  # questions that wait for their turn, under 1 KB each; beyond it nobody can say
+DNS_PAYLOAD_BYTES: Final = 1232  # of an answer over UDP: what passes without fragments
+DNS_TCP: Final = 8  # connections for answers that were truncated
+
 # --- delivery ---
 REDATED_S: Final = 0.004  # a second spent on times that the clock has taken back, so that the loop is never held
 REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 ms
