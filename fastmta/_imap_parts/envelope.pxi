@@ -334,6 +334,113 @@ cdef bint plain_day(Span* value, int64_t* day) noexcept nogil:
     return True
 
 
+cdef inline int two_digits(const char* p) noexcept nogil:
+    return (p[0] - c'0') * 10 + (p[1] - c'0') if is_digit(p[0]) and is_digit(p[1]) else -1
+
+
+cdef object plain_instant(Span* value):
+    """Seconds since 1970 of a date as everybody writes it, `... HH:MM:SS +ZZZZ` behind its day; None for all others."""
+    cdef const char* p = value.at
+    cdef const char* end = p + value.size
+    cdef int64_t day = 0
+    cdef int hour, minute, second, zone_hours, zone_minutes
+    if not plain_day(value, &day):
+        return None
+    p = <const char*>memchr(p, c':', end - p)
+    if p == NULL or p - value.at < 3 or end - p < 12:
+        return None
+    hour = two_digits(p - 2)
+    minute = two_digits(p + 1)
+    second = two_digits(p + 4)
+    zone_hours = two_digits(p + 8)
+    zone_minutes = two_digits(p + 10)
+    if (p[3] != c':' or p[6] != c' ' or (p[7] != c'+' and p[7] != c'-') or (p - 3)[0] != c' '
+            or (end - p > 12 and p[12] != c' ')
+            or not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second <= 60 and 0 <= zone_hours < 24
+                    and 0 <= zone_minutes < 60)):
+        return None
+    zone_minutes += zone_hours * 60
+    if p[7] == c'-':
+        zone_minutes = -zone_minutes
+    return day * 86400 + hour * 3600 + minute * 60 + second - zone_minutes * 60
+
+
+cdef object span_text(Span* span):
+    """A string's octets, unescaped; None for NIL."""
+    cdef Text text
+    if span.kind <= 0 or span.kind == 3:
+        return None
+    if span.kind == 2 or memchr(span.at, c'\\', span.size) == NULL:
+        return PyBytes_FromStringAndSize(span.at, span.size)
+    memset(&text, 0, sizeof(text))
+    try:
+        text_value(&text, span)
+        if text.failed:
+            raise MemoryError
+        return PyBytes_FromStringAndSize(text.data, text.size) if text.size else b""
+    finally:
+        free(text.data)
+
+
+cdef object first_address(Span* value):
+    """(name or None, mailbox, host) of the first address of a list that is no group; None where there is none."""
+    cdef const char* p
+    cdef const char* end
+    cdef Span one
+    cdef Span part[4]
+    cdef int i
+    if value.kind != 3:
+        return None
+    p = value.at + 1
+    end = value.at + value.size - 1
+    while p < end:
+        p = span_at(p, end, &one)
+        if one.kind != 3:
+            return None
+        value.at = one.at + 1
+        for i in range(4):
+            value.at = span_at(value.at, one.at + one.size - 1, &part[i])
+            if part[i].kind < 0:
+                return None
+            if i < 3:
+                value.at += 1
+        if part[3].kind != 0:
+            return (span_text(&part[0]),
+                    b"" if span_is(&part[2], b"MISSING_MAILBOX", 15) else span_text(&part[2]) or b"",
+                    b"" if span_is(&part[3], b"MISSING_DOMAIN", 14) else span_text(&part[3]) or b"")
+    return None
+
+
+def envelope_values(bytes lines) -> list:
+    """What SORT and THREAD need of each line: (number, instant or None, Date, Subject, first From, first To, first Cc,
+    In-Reply-To, Message-ID); octets as they stand, None for NIL. A line without an ENVELOPE gives nothing."""
+    cdef const char* p = PyBytes_AS_STRING(lines)
+    cdef const char* end = p + PyBytes_GET_SIZE(lines)
+    cdef const char* newline
+    cdef Py_ssize_t number
+    cdef Span spans[ENVELOPE_FIELDS]
+    cdef int i
+    cdef list out = []
+    while end - p > 8 and p[0] == c'*':
+        p += 2
+        number = 0
+        while p < end and is_digit(p[0]) and number < 0x7FFFFFFF:
+            number = number * 10 + (p[0] - c'0')
+            p += 1
+        if end - p > 18 and memcmp(p, b" FETCH (ENVELOPE (", 18) == 0:
+            p += 18
+            for i in range(ENVELOPE_FIELDS):
+                p = span_at(p, end, &spans[i])
+                if i < ENVELOPE_FIELDS - 1 and p < end:
+                    p += 1
+            out.append((number, plain_instant(&spans[0]), span_text(&spans[0]), span_text(&spans[1]),
+                        first_address(&spans[2]), first_address(&spans[5]), first_address(&spans[6]),
+                        span_text(&spans[8]), span_text(&spans[9])))
+        newline = <const char*>memchr(p, c'\n', end - p) if p < end else NULL
+        p = end if newline == NULL else newline + 1
+    return out
+
+
 def envelope_days(bytes lines, int64_t low, int64_t high, bytearray found) -> list:
     """As envelope_matches, for the day that Date names, low..high, both included."""
     cdef const char* p = PyBytes_AS_STRING(lines)

@@ -162,6 +162,22 @@ class Parser:
         cursor.end()
         return keys[0] if len(keys) == 1 else And(tuple(keys))
 
+    def parse_with_charset(self) -> Key:
+        """As SORT and THREAD have it: the charset always, then the program (RFC 5256 §3)."""
+        cursor = self._cursor
+        cursor.sp()
+        self._charset = cursor.astring().upper()
+        if not _mime.knows_charset(self._charset):
+            raise BadCharset
+        keys: list[Key] = []
+        cursor.sp()
+        while True:
+            keys.append(self._key(0))
+            if not cursor.try_sp():
+                break
+        cursor.end()
+        return keys[0] if len(keys) == 1 else And(tuple(keys))
+
     def _key(self, depth: int) -> Key:
         cursor = self._cursor
         if depth > IMAP_PAREN_DEPTH:

@@ -1,0 +1,88 @@
+"""SORT and UID SORT (RFC 5256, RFC 5957) with RETURN (ESORT, RFC 5267)."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from fastmta import _imap
+from fastmta.imap import order, search_returns
+from fastmta.imap.commands.search import BAD_CHARSET, esearch_head, write_pieces
+from fastmta.imap.search import Search
+from fastmta.imap.search_keys import BadCharset, Parser
+from fastmta.imap.search_returns import SLICE, Returns
+from fastmta.imap.session import Feature
+from fastmta.model.limits import IMAP_SORT_MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastmta._imap import Cursor
+    from fastmta.imap.order import SortKey
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+TOO_MANY = b"NO [LIMIT] Too many messages to be sorted"
+
+
+def sort(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _sort(session, tag, cursor, by_uid=False)
+
+
+def uid_sort(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    return _sort(session, tag, cursor, by_uid=True)
+
+
+def _sort(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> Answer:
+    cursor.sp()
+    returns: Returns | None = None
+    if not cursor.at(0x28):
+        if cursor.atom() != b"RETURN":
+            raise _imap.BadSyntax("Sort keys expected")
+        cursor.sp()
+        returns = search_returns.parse(cursor)
+        cursor.sp()
+    keys = order.parse_keys(cursor)
+    parser = Parser(cursor, session.selected.saved, int(session.services.clock.now()))
+    try:
+        key = parser.parse_with_charset()
+    except BadCharset:
+        if returns is not None and returns.saves:
+            session.selected.saved = array("I")
+        return BAD_CHARSET
+    search = Search(session, session.selected, key, with_modseq=parser.asks_modseq)
+    if parser.asks_modseq:
+        session.enable(Feature.CONDSTORE)
+    return _run(session, tag, search, keys, returns, by_uid)
+
+
+async def _run(
+    session: Session, tag: bytes, search: Search, keys: Sequence[SortKey], returns: Returns | None, by_uid: bool
+) -> bytes:
+    view = session.selected
+    done = b"OK UID SORT completed" if by_uid else b"OK SORT completed"
+    uids = await search.run(by_uid=True)
+    if len(uids) > IMAP_SORT_MESSAGES:
+        return TOO_MANY
+    places = await order.sorted_places(session, view, uids, keys)
+    numbers = array("I", map((uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]).__getitem__, places))
+    modseq = search.highest_modseq
+    if returns is None:
+        session.write(b"* SORT")
+        pieces = (_imap.numbers_line(numbers[at : at + SLICE]) for at in range(0, len(numbers), SLICE))
+        if not await write_pieces(session, pieces):
+            return b""
+        session.write(b" (MODSEQ %d)\r\n" % modseq if modseq else b"\r\n")
+        return done
+    if returns.saves or (modseq and returns.few):
+        picked = array("I", sorted(returns.picked(array("I", map(uids.__getitem__, places)))))
+        if returns.saves:
+            view.saved = _imap.uid_pairs(picked)
+        if modseq:
+            modseq = max(session.mailboxes.modseqs(view.mailbox_id, picked), default=0)
+    if not returns.silent:
+        session.write(esearch_head(tag, by_uid))
+        if not await write_pieces(session, returns.lines(numbers, modseq)):
+            return b""
+        session.write(b"\r\n")
+    return done
