@@ -18,7 +18,7 @@ from fastmta import _imap, _mime
 from fastmta._imap import BadSyntax
 from fastmta.imap.fetch_plan import ENVELOPE
 from fastmta.imap.session import SessionEnded, State
-from fastmta.imap.subject import base_subject
+from fastmta.imap.subject import base_subject, collated
 from fastmta.model.limits import IMAP_SORT_KEYS, IMAP_SORT_TEXT, SEARCH_BLOCK, SEARCH_LINES_BYTES
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def dates_of(session: Session, view: View, uids: array[int]) -> array[int]
 def _text(raw: bytes) -> str:
     raw = raw[: 4 * IMAP_SORT_TEXT]
     text = _mime.decode_header(raw) if b"=?" in raw or not raw.isascii() else raw.decode("ascii")
-    return text.casefold()[:IMAP_SORT_TEXT]
+    return collated(text)[:IMAP_SORT_TEXT]
 
 
 def _value(name: bytes, values: tuple[Any, ...], arrived_s: int) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from fastmta import _mime
@@ -19,7 +20,7 @@ def base_subject(raw: bytes | None) -> tuple[str, bool]:
     if not raw:
         return "", False
     text = _mime.decode_header(raw[:_LONGEST]) if b"=?" in raw or not raw.isascii() else raw[:_LONGEST].decode("ascii")
-    subject = _SPACES.sub(" ", text).casefold()
+    subject = collated(_SPACES.sub(" ", text))
     answers = False
     while True:
         subject = subject.rstrip()
@@ -30,6 +31,11 @@ def base_subject(raw: bytes | None) -> tuple[str, bool]:
         if not (subject.startswith("[fwd:") and subject.endswith("]")):
             return subject[:IMAP_SORT_TEXT], answers
         subject, answers = subject[5:-1], True
+
+
+def collated(text: str) -> str:
+    """Text as i;unicode-casemap compares it (RFC 5051): case folded and decomposed, so that "É" stands by "e"."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKD", text.casefold())
 
 
 def _without_leaders(subject: str) -> tuple[str, bool]:

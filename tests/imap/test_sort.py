@@ -29,7 +29,7 @@ from tests.imap.harness import Client, World
         ("[fwd: re: x (fwd)]", "x", True),
         ("Re:", "", True),
         ("Reply: x", "reply: x", False),
-        ("=?UTF-8?Q?Re:_=C3=84rger?=", "ärger", True),
+        ("=?UTF-8?Q?Re:_=C3=84rger?=", "a\u0308rger", True),
         ("a\tb   c", "a b c", False),
     ],
 )
