@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fastmta.cli.outgoing_doubts import outgoing_doubts
 from fastmta.cli.startable import Problem
 from fastmta.config.schema import SERVICES, Config
 from fastmta.delivery.routing import Router
@@ -42,6 +43,7 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
     if not any(getattr(config.listen, service) for service in SERVICES):
         yield Problem("listen", "no service listens: nothing can reach this server")
     yield from _map_contents(config)
+    yield from outgoing_doubts(config)
     if store is not None:
         yield from _dead_ends(config, store)
     elif none_yet and (config.mydestination or config.virtual_mailbox_domains):

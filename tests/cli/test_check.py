@@ -243,3 +243,25 @@ def test_a_map_with_a_bad_line_is_a_warning_since_the_server_starts_with_it(quie
     done = quiet.ok("check")
     assert "virtual:1: novalue: no value" in done.err
     assert "temporary failure" in done.err
+
+
+def test_what_keeps_outgoing_mail_waiting_is_a_warning(quiet, tmp_path):
+    (tmp_path / "passwords").write_text("[relay.test]:587 bill:secret\nother.test justauser\n")
+    (tmp_path / "passwords").chmod(0o644)
+    (tmp_path / "policy").write_text("a.test secure match=nexthop\nb.test secured\nc.test may match=x\n")
+    quiet.change(
+        "[delivery]",
+        '[delivery]\nsmtp_sasl_auth_enable = true\nsmtp_sasl_password_maps = "hash:passwords"\n'
+        'smtp_tls_policy_maps = "hash:policy"',
+    )
+    said = quiet.ok("check").err
+    assert f"{tmp_path}/policy:2: b.test:" in said and f"{tmp_path}/policy:3: c.test:" in said
+    assert f"{tmp_path}/passwords is open to every user" in said and f"{tmp_path}/passwords:2: other.test:" in said
+    assert "noplaintext forbids PLAIN" in said and "secret" not in said and "justauser" not in said
+    assert said.count("\n") == 5
+
+
+def test_a_password_map_that_is_not_there_is_an_error(quiet):
+    quiet.change("[delivery]", '[delivery]\nsmtp_sasl_auth_enable = true\nsmtp_sasl_password_maps = "hash:nowhere"')
+    done = quiet("check")
+    assert done.code == EX_CONFIG and "delivery.smtp_sasl_password_maps" in done.err

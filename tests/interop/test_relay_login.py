@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import smtplib
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from fastmta.model.envelope import RecipientState
 from tests.delivery.conftest import make_rig  # noqa: F401 - a fixture
 from tests.support import dovecot, postfix, processes
+from tests.support.server import Server
 from tests.support.waiting import wait_for
 
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256")
@@ -32,6 +34,11 @@ passdb {{
 userdb {{
   driver = static
   args = uid=65534 gid=65534 home=/nonexistent
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service auth {{
   unix_listener {socket} {{
@@ -100,6 +107,29 @@ async def test_postfix_takes_the_login_or_the_mail_waits(
         await rig.until(lambda: rig.store.queue.message(queue_id) is None)
     relay.wait_empty()
     assert f"sasl_method={mechanism}, sasl_username=bill@example.test" in relay.log_tail(100)
+
+
+def test_a_whole_server_sends_through_the_relay_(relay: postfix.Postfix, tmp_path: Path) -> None:
+    (tmp_path / "map").write_text(f"[127.0.0.1]:{relay.port} bill@example.test:sec ret=,\n")
+    (tmp_path / "map").chmod(0o640)
+    settings = {
+        "relayhost": f"[127.0.0.1]:{relay.port}",
+        "delivery": {
+            "smtp_sasl_auth_enable": True,
+            "smtp_sasl_password_maps": f"texthash:{tmp_path / 'map'}",
+            "smtp_sasl_security_options": "noanonymous",
+        },
+    }
+    before = relay.log_tail(10_000).count("sasl_username=bill@example.test")
+    with Server(tmp_path / "server", services=("smtp",), settings=settings) as server:
+        with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+            client.sendmail("s@example.test", ["r@far.example"], b"Subject: x\r\n\r\nx\r\n")
+        wait_for(lambda: "delivery.delivered" in server.log_tail(200), server.log_tail)
+        wait_for(
+            lambda: server.metrics().get('fastmta_delivery_logins_total{mechanism="SCRAM-SHA-256",result="success"}'),
+            "no login was counted",
+        )
+    assert relay.log_tail(10_000).count("sasl_username=bill@example.test") == before + 1
 
 
 async def test_a_stranger_is_refused_for_good(relay: postfix.Postfix, make_rig: Any) -> None:  # noqa: F811
