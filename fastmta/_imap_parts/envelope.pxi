@@ -110,7 +110,7 @@ cdef bint text_room(Text* text, Py_ssize_t more) noexcept nogil:
 
 
 cdef void text_put(Text* text, const char* data, Py_ssize_t n) noexcept nogil:
-    if text_room(text, n):
+    if n > 0 and text_room(text, n):
         memcpy(text.data + text.size, data, n)
         text.size += n
 

@@ -165,7 +165,8 @@ cdef class CommandParser:
                 raise MemoryError
             self.buffer = grown
             self.capacity = wanted
-        memcpy(self.buffer + self.used, data, n)
+        if n:  # nothing may be there yet to add nothing to
+            memcpy(self.buffer + self.used, data, n)
         self.used += n
         return 0
 

@@ -47,7 +47,7 @@ cdef void put_number(Buffer* buffer, uint64_t value) noexcept nogil:
 
 cdef void put_again(Buffer* buffer, Py_ssize_t start, Py_ssize_t length) noexcept nogil:
     """Repeats a run of the buffer's own content."""
-    if reserve(buffer, length):
+    if length > 0 and reserve(buffer, length):
         memcpy(buffer.data + buffer.size, buffer.data + start, length)
         buffer.size += length
 
