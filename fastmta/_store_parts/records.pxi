@@ -23,7 +23,8 @@ cdef enum Table:
     T_PENDING = 20      # blob id -> PendingRecord
     T_TRASH = 21        # due, kind, number -> blob ids, or nothing where the number is a mailbox id
     T_META = 22         # name -> value
-    TABLES = 23
+    T_DKIM_KEY = 23     # domain, 0, selector -> record
+    TABLES = 24
 
 cdef enum:
     DB_BLOB = 0
@@ -96,10 +97,11 @@ TABLE_ALIAS = T_ALIAS
 TABLE_PENDING = T_PENDING
 TABLE_TRASH = T_TRASH
 TABLE_META = T_META
+TABLE_DKIM_KEY = T_DKIM_KEY
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
-               "subscription", "usage", "alias", "pending", "trash", "meta")
+               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key")
 
 
 cdef struct Key:

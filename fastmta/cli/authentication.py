@@ -36,7 +36,7 @@ def _read(file: str) -> bytes:
     return with_crlf(raw)
 
 
-def _nameservers(given: Sequence[str], config_path: str | None) -> tuple[str, ...]:
+def nameservers_of(given: Sequence[str], config_path: str | None) -> tuple[str, ...]:
     """Those of the command line, else the configuration's, else (empty) the system's."""
     from fastmta.config.load import load
     from fastmta.config.location import default_path
@@ -48,7 +48,7 @@ def _nameservers(given: Sequence[str], config_path: str | None) -> tuple[str, ..
     return tuple(load(config_path).dns.nameservers)
 
 
-def _with_resolver(nameservers: tuple[str, ...], work: "Callable[[Resolver], Awaitable[Any]]") -> Any:
+def with_resolver(nameservers: tuple[str, ...], work: "Callable[[Resolver], Awaitable[Any]]") -> Any:
     from fastmta.dns.resolver import Resolver
 
     async def run() -> Any:
@@ -115,7 +115,7 @@ def verify(
     async def work(resolver: "Resolver") -> "Verdicts":
         return await verify_message(fields, bodies, who, resolver, _here, time.time())
 
-    verdicts: Verdicts = _with_resolver(_nameservers(nameservers, config_path), work)
+    verdicts: Verdicts = with_resolver(nameservers_of(nameservers, config_path), work)
     shown = _as_json(verdicts)
     if as_json:
         print_json(shown)
@@ -217,7 +217,7 @@ def sign(
             int(time.time()) if timestamp is None else timestamp,
         )
         if arc:
-            added = _sealed(signer, fields, body, tags, authserv_id or domain, _nameservers(nameservers, config_path))
+            added = _sealed(signer, fields, body, tags, authserv_id or domain, nameservers_of(nameservers, config_path))
         else:
             added = sign_dkim(signer, fields, body_digest_of(body, tags.body_form), tags)
     except (SigningError, HeaderTooLong) as error:
@@ -248,7 +248,7 @@ def _sealed(
     async def work(resolver: "Resolver") -> Any:
         return await verify_arc(fields, bodies, resolver, _here, time.time())
 
-    chain = _with_resolver(nameservers, work)
+    chain = with_resolver(nameservers, work)
     try:
         sets = collect_sets(fields)
     except BrokenChain as error:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),
     "newaliases": ("fastmta.cli.classic", "newaliases", "Compile the alias files."),
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
+    "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),
     "verify": ("fastmta.cli.authentication", "verify", "Verify SPF, DKIM, ARC and DMARC of a message."),
     "sign": ("fastmta.cli.authentication", "sign", "Sign a message with DKIM, or add an ARC set."),
 }

@@ -70,6 +70,7 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
     "pending",
     "trash",
     "meta",
+    "dkim_key",
     "other",
 )
 CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")

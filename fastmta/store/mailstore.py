@@ -9,6 +9,7 @@ from fastmta.model.errors import Refused, StorageFailure
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
+from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.queue import Queue
@@ -30,6 +31,7 @@ class MailStore:
         self.mailboxes = Mailboxes(self)
         self.queue = Queue(self)
         self.aliases = Aliases(self)
+        self.dkim_keys = DkimKeys(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
