@@ -203,7 +203,8 @@ def delete(domain: str, selector: str, yes: bool, config_path: str | None) -> No
 
 def domain_name(text: str) -> str:
     """A domain of the command line as A-labels."""
-    from fastmta.authentication.signature import TagError, domain_of
+    from fastmta.authentication.signature import domain_of
+    from fastmta.authentication.tags import TagError
 
     try:
         name = domain_of(text.strip().encode("utf-8", "replace"))

@@ -22,7 +22,7 @@ _SERVICES: Final = (
 def records(config: Config) -> Iterator[str]:
     """Lines as in a zone file, and comments on what only the administrator knows."""
     domain, host = config.mydomain, config.myhostname
-    addresses = list(_own_addresses())
+    addresses = list(own_addresses())
     if not addresses:
         yield f"{host}. A ADDRESS                ; this server's public address"
     for kind, address, is_public in addresses:
@@ -41,7 +41,7 @@ def records(config: Config) -> Iterator[str]:
     yield f"; and ask who gave you the address for its reverse name: PTR {host}."
 
 
-def _own_addresses() -> Iterator[tuple[str, str, bool]]:
+def own_addresses() -> Iterator[tuple[str, str, bool]]:
     """(record type, address, whether the world can reach it) of the addresses that mail would leave from."""
     for family, elsewhere, kind in _ELSEWHERE:
         try:

@@ -79,6 +79,10 @@ class Resolver:
         """The TXT records, each with its strings joined."""
         return await self._lookup(name, "TXT")
 
+    async def srv(self, name: str) -> tuple[tuple[int, int, int, str], ...]:
+        """(priority, weight, port, target) of each SRV record; the target "" says that the service is not offered."""
+        return await self._lookup(name, "SRV")
+
     async def tlsa(self, name: str) -> tuple[tuple[int, int, int, bytes], ...]:
         """(usage, selector, matching type, data) of each TLSA record (RFC 6698)."""
         return await self._lookup(name, "TLSA")
@@ -266,6 +270,9 @@ def _value(kind: str, record: Any) -> Any:
         return record.address
     if kind == "TXT":
         return b"".join(record.strings)
+    if kind == "SRV":
+        target = record.target.to_text(omit_final_dot=True).rstrip(".").lower()
+        return record.priority, record.weight, record.port, target
     if kind == "TLSA":
         return record.usage, record.selector, record.mtype, record.cert
     return record.target.to_text(omit_final_dot=True).lower()
