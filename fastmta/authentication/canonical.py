@@ -9,8 +9,7 @@ from fastmta.authentication.message import Field
 
 Form = Literal["simple", "relaxed"]
 
-_FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
-_SPACES: Final = re.compile(rb"[ \t]+")
+_SPACES: Final = re.compile(rb" {2,}")
 _LONG_LINE_BYTES: Final = 1 << 16  # a longer unfinished line is hashed in pieces
 _EMPTY_LINES: Final = 1 << 15  # emitted at once
 
@@ -19,7 +18,10 @@ def canonical_field(field: Field, form: Form) -> bytes:
     """One field with its CRLF (§3.4.1, §3.4.2)."""
     if form == "simple":
         return field.raw if field.raw.endswith(b"\r\n") else field.raw + b"\r\n"
-    value = _SPACES.sub(b" ", _FOLD.sub(b"", field.value.rstrip(b"\r\n"))).strip(b" ")
+    value = field.value.rstrip(b"\r\n").replace(b"\t", b" ").replace(b"\r\n ", b" ")
+    if b"  " in value:
+        value = _SPACES.sub(b" ", value)
+    value = value.strip(b" ")
     return field.name + b":" + value + b"\r\n"
 
 
@@ -44,7 +46,7 @@ class BodyHash:
             cut = 0 if len(data) <= _LONG_LINE_BYTES else self._sure(data)
         self._pending = data[cut:]
         if self._relaxed and len(self._pending) > _LONG_LINE_BYTES:
-            self._pending = _SPACES.sub(b" ", self._pending)
+            self._pending = _SPACES.sub(b" ", self._pending.replace(b"\t", b" "))
         if cut:
             self._take(data[:cut])
 
@@ -64,7 +66,10 @@ class BodyHash:
 
     def _take(self, data: bytes) -> None:
         if self._relaxed:
-            data = _SPACES.sub(b" ", data).replace(b" \r\n", b"\r\n")
+            data = data.replace(b"\t", b" ")  # replacing costs a tenth of what a regular expression costs
+            if b"  " in data:
+                data = _SPACES.sub(b" ", data)
+            data = data.replace(b" \r\n", b"\r\n")
         size = len(data.rstrip(b"\r\n"))
         size += len(data[size:].replace(b"\r\n", b"  ").rstrip(b" "))  # a bare CR or LF is no line end
         ends = (len(data) - size) // 2

@@ -57,11 +57,7 @@ class Signature(NamedTuple):
     signed_at: int  # 0: not said
     expires_at: int  # 0: never
     has_length: bool
-
-    @property
-    def shown(self) -> str:
-        """The beginning of b=, by which RFC 6008 tells signatures apart."""
-        return without_spaces(parse_tags(self.field.value)["b"])[:8].decode("ascii", "replace")
+    shown: str  # the beginning of b=, by which RFC 6008 tells signatures apart
 
 
 def parse_signature(field: Field, *, arc: bool = False) -> Signature:
@@ -104,6 +100,7 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
         signed_at,
         expires_at,
         "l" in tags,
+        without_spaces(tags["b"])[:8].decode("ascii", "replace"),
     )
 
 

@@ -1,13 +1,13 @@
 """All of a message's authentication at once: SPF, DKIM, ARC and DMARC side by side, and the field that tells them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from fastmta.authentication import results
-from fastmta.authentication.arc import ArcVerdict, verify_arc
+from fastmta.authentication.arc import ArcVerdict, has_chain, verify_arc
 from fastmta.authentication.bodies import Bodies
-from fastmta.authentication.dkim import DkimVerdict, verify_dkim
+from fastmta.authentication.dkim import DkimVerdict, signatures_of, verify_dkim
 from fastmta.authentication.dmarc import DmarcDns, DmarcVerdict, check_dmarc
 from fastmta.authentication.message import Field
 from fastmta.authentication.signature import Offload
@@ -102,9 +102,15 @@ async def verify_message(
             return spf
         return await check_spf(bounded, client.ip, client.helo, client.sender, receiver=receiver, now=lambda: now)
 
-    spf_verdict, dkim, arc = await asyncio.gather(
-        check_client(),
-        verify_dkim(fields, bodies, bounded, offload, now),
-        verify_arc(fields, bodies, bounded, offload, now),
-    )
+    # Side by side, but no task for what has nothing to ask.
+    asking: list[Coroutine[Any, Any, Any]] = [check_client()]
+    signed, chained = bool(signatures_of(fields)), has_chain(fields)
+    if signed:
+        asking.append(verify_dkim(fields, bodies, bounded, offload, now))
+    if chained:
+        asking.append(verify_arc(fields, bodies, bounded, offload, now))
+    found = list(await asyncio.gather(*asking)) if len(asking) > 1 else [await asking[0]]
+    arc: ArcVerdict = found.pop() if chained else ArcVerdict("none", 0, "")
+    dkim: tuple[DkimVerdict, ...] = found.pop() if signed else ()
+    spf_verdict: SpfVerdict | None = found.pop()
     return Verdicts(spf_verdict, dkim, arc, await check_dmarc(bounded, fields, spf_verdict, dkim))

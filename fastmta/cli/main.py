@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
     "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),
     "dns": ("fastmta.cli.dns", "dns", "The records that a domain needs, and what is wrong with those it has."),
+    "dmarc": ("fastmta.cli.dmarc", "dmarc", "Received DMARC reports: report."),
     "verify": ("fastmta.cli.authentication", "verify", "Verify SPF, DKIM, ARC and DMARC of a message."),
     "sign": ("fastmta.cli.authentication", "sign", "Sign a message with DKIM, or add an ARC set."),
 }

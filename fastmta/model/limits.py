@@ -112,6 +112,13 @@ SPF_TIME_S: Final = 20.0  # a whole check; RFC 7208 §4.6.4 asks for at least 20
 DMARC_WALK_QUERIES: Final = 8  # RFC 9989 §4.10
 DMARC_RECORD_BYTES: Final = 8192  # what lies behind is not read
 DMARC_FROM_BYTES: Final = 32_768  # of all From fields of a message; more are too many authors
+DMARC_REPORT_FILE_BYTES: Final = 32 << 20  # of a file with a report in it, packed or as a mail
+DMARC_REPORT_BYTES: Final = 16 << 20  # of a report unpacked; large providers' have 2 MB
+DMARC_REPORT_MEMBERS: Final = 100  # files of a zip, or parts of a mail
+DMARC_REPORT_RECORDS: Final = 50_000  # of one report
+DMARC_REPORT_ELEMENTS: Final = 1_500_000  # 30 a record
+DMARC_REPORT_DEPTH: Final = 20  # of its elements; the form has 5
+DMARC_REPORT_TEXT: Final = 4096  # characters kept of one element
 DMARC_AUTHORS: Final = 5  # domains in From that are judged
 
 # --- mailboxes ---
