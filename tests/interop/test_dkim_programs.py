@@ -129,7 +129,7 @@ def opendkim(tmp_path: Path) -> Iterator[Any]:
         config.write_text(f"Socket local:{socket}\nTestPublicKeys {tmp_path}/keys\n{COMMON}{lines}")
         running.append(subprocess.Popen([program, "-x", str(config), "-f", "-P", str(tmp_path / f"{name}.pid")]))
         process = running[-1]
-        wait_for(lambda: socket.exists() or process.poll() is not None, "opendkim does not listen")
+        wait_for(lambda: listens(socket) or process.poll() is not None, "opendkim does not listen")
         assert process.poll() is None, "opendkim has ended"
         return socket
 
@@ -137,6 +137,14 @@ def opendkim(tmp_path: Path) -> Iterator[Any]:
     for process in running:
         process.terminate()
         process.wait(10)
+
+
+def listens(socket: Path) -> bool:
+    try:
+        with Milter(socket):
+            return True
+    except OSError:
+        return False
 
 
 def shown(socket: Path, raw: bytes) -> list[tuple[bytes, bytes]]:

@@ -17,7 +17,11 @@ class Milter:
     def __init__(self, path: Path | str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(20)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._send(b"O", struct.pack(">III", 6, ACTIONS, LEADING_SPACE))
         _, answer = self._receive()
         self._left_out = struct.unpack(">III", answer[:12])[2]
