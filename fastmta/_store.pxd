@@ -246,6 +246,7 @@ cdef class Store:
     cdef uint64_t _device
     cdef uint64_t _inode
     cdef uint64_t _incarnation
+    cdef uint64_t _environment  # the number that every identifier of this store begins with
     cdef object _metrics
     cdef int _lock_fd
     cdef readonly object holds

@@ -144,3 +144,37 @@ cdef int tell_of_committer(Store self) except -1:
     pthread_mutex_unlock(&s.mutex)
     tell_damage(self, StoreDamaged(TABLE_NAMES[table] if table < TABLES else "unknown", place, read_error(rc)), False)
     return 0
+
+
+def environment_number():
+    """A number for a new environment, as `meta` keeps it: identifiers begin with it, so that two stores never count alike."""
+    return (1 + int.from_bytes(os.urandom(4), "little") % 0x7FFF).to_bytes(2, "little")
+
+
+cdef int prepare(Store self) except -1:
+    """The level and number of the store, this process's lock as a writer of pending chunks, and the chunks of writers that died."""
+    cdef Unit unit
+    found = self.get(T_META, b"schema")
+    if found is None:
+        unit = self.new_unit()
+        unit.put_new(T_META, b"schema", SCHEMA)  # of two processes that make it, one is refused
+        unit.put(T_META, b"environment", environment_number())
+        self.commit_sync(unit)
+        found = self.get(T_META, b"schema")
+    if self.s.any_format:
+        return 0
+    if found != SCHEMA:
+        raise StoreUnreadable(other_level(self.path, found))
+    self._environment = int.from_bytes(self.get(T_META, b"environment") or b"", "little") & 0x7FFF
+    self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    self.s.volume_fd = self._lock_fd
+    self.holds = Holds(self._lock_fd)
+    self.s.holds_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CLOEXEC)
+    dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
+            if len(value) == sizeof(PendingRecord) and not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
+    for start in range(0, len(dead), 1000):
+        unit = self.new_unit()
+        for key in dead[start : start + 1000]:
+            unit._op(OP_ABANDON).a = int.from_bytes(key, "big")
+        self.commit_sync(unit)
+    return 0

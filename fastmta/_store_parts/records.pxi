@@ -42,6 +42,7 @@ cdef enum:
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case
     HEAD_MAX = 3500  # with the cuts a blob's record still fits in a page
     CUTS_MAX = 64
+    ID_BITS = 48  # of an identifier's counter; above them the environment's number, 1 to 32,767, or 0 in old stores
     NOW_CHUNKS = 16  # of a blob that is deleted in the transaction that drops its last reference: 64 KB
     BODY_MEMORY = 262144  # what a blob keeps in memory before its chunks commit as they come
     KEY_MAX = 511
@@ -73,6 +74,8 @@ database_name[DB_DIRECTORY] = b"directory"
 DATABASE_NAMES = (b"blob", b"queue", b"mail", b"directory")
 DATABASE_OF = tuple([DATABASE_NAMES[database_of(table)] for table in range(TABLES)])
 STORE_LEVEL = LEVEL
+SCHEMA = b"%d" % LEVEL
+ID_COUNTER_BITS = ID_BITS
 HEAD_BYTES = HEAD_MAX
 CUTS = CUTS_MAX
 TABLE_BLOB = T_BLOB

@@ -5,7 +5,6 @@ _NETWORK_FILE_SYSTEMS = {0x6969: "NFS", 0xFF534D42: "CIFS", 0xFE534D42: "SMB", 0
                          0x00C36400: "Ceph", 0x5346414F: "AFS", 0x7461636F: "OCFS2", 0x01161970: "GFS2"}
 _open_here = set()  # identities (device, inode) of the environments that this process has open
 
-SCHEMA = b"%d" % LEVEL
 
 
 cdef inline void eventfd_drain(int fd) noexcept nogil:
@@ -67,7 +66,7 @@ cdef class Store:
         self._read_test_variables()
         self._start_thread()
         try:
-            self._prepare()
+            prepare(self)
         except BaseException:
             self.close()
             raise
@@ -106,31 +105,6 @@ cdef class Store:
             _open_here.discard((self._device, self._inode))
             raise OSError(rc, "cannot start the committer's thread")
         return 0
-
-    def _prepare(self):
-        """The schema's version, this process's lock as a writer of pending chunks, and the chunks of writers that died."""
-        cdef Unit unit
-        found = self.get(T_META, b"schema")
-        if found is None:
-            unit = self.new_unit()
-            unit.put(T_META, b"schema", SCHEMA)
-            self.commit_sync(unit)
-            found = self.get(T_META, b"schema")
-        if self.s.any_format:
-            return
-        if found != SCHEMA:
-            raise StoreUnreadable(other_level(self.path, found))
-        self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.s.volume_fd = self._lock_fd
-        self.holds = Holds(self._lock_fd)
-        self.s.holds_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CLOEXEC)
-        dead = [key for key, value in self.scan(T_PENDING, b"", b"", 1000000)
-                if len(value) == sizeof(PendingRecord) and not self._is_alive((<PendingRecord*><const char*><bytes>value).incarnation)]
-        for start in range(0, len(dead), 1000):
-            unit = self.new_unit()
-            for key in dead[start : start + 1000]:
-                unit._op(OP_ABANDON).a = int.from_bytes(key, "big")
-            self.commit_sync(unit)
 
     cdef bint _lock(self, uint64_t incarnation, int command) except -1:
         """Takes (F_OFD_SETLK) the lock of one incarnation, or asks (F_OFD_GETLK) whether it is free; the kernel lets go on death."""
@@ -443,7 +417,7 @@ cdef class Store:
     def _reserved(self, Unit unit):
         self._reserving = False
         if unit.u.status == 1 and self._spare_id == 0:
-            self._spare_id = unit.results[0]
+            self._spare_id = <uint64_t>unit.results[0] | self._environment << ID_BITS
 
     # --- reads ---
 

@@ -22,6 +22,7 @@ from fastmta._store import (
     DATABASE_NAMES,
     DATABASE_OF,
     ID_BLOCK,
+    ID_COUNTER_BITS,
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
     TABLE_ALIAS,
@@ -481,12 +482,14 @@ class _Salvage:
 
     def _counters(self) -> None:
         """Counters that people or processes gave; those of the queue were made by its operations."""
+        counted = 0
         for key, value in self.rows(TABLE_COUNTER):
             if key not in (b"active", b"deferred", b"held", b"id") and len(value) == 8:
                 self.put(TABLE_COUNTER, key, value)
             elif key == b"id" and len(value) == 8:
-                self.highest_id = max(self.highest_id, int.from_bytes(value, "little"))
-        following = (self.highest_id // ID_BLOCK + 2) * ID_BLOCK
+                counted = int.from_bytes(value, "little")
+        highest = max(counted, self.highest_id & (1 << ID_COUNTER_BITS) - 1)
+        following = (highest // ID_BLOCK + 2) * ID_BLOCK
         self.put(TABLE_COUNTER, b"id", following.to_bytes(8, "little"))
 
 

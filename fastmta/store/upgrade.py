@@ -23,11 +23,13 @@ from fastmta._store import (
     Store,
     Unit,
     digest_of,
+    environment_number,
 )
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.guard import hold_alone
 
 LEVEL_KEY: Final = b"schema"
+ENVIRONMENT_KEY: Final = b"environment"
 SLICE_BYTES: Final = 1 << 20  # rewritten by one transaction, as far as single messages allow
 PAGE: Final = 500  # records read at a time
 PIECE_CHUNKS: Final = 4  # of the first format, 61,424 bytes each
@@ -195,7 +197,8 @@ def body_from_one(value: bytes, chunks: Sequence[bytes | None]) -> tuple[bytes, 
 
 class FromOne:
     """1 -> 2: bodies in chunks of a page instead of fifteen, with room for a head and cuts; messages with the moment at
-    which they were saved, which the first format did not keep: the internal date stands in."""
+    which they were saved, which the first format did not keep, so the internal date stands in; a number for the store.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -224,6 +227,8 @@ class FromOne:
             done += 1
             if done % PAGE == 0:
                 progress("bodies", done, total)
+        if self.store.get(TABLE_META, ENVIRONMENT_KEY) is None:
+            self.put(TABLE_META, ENVIRONMENT_KEY, environment_number())
         self.flush()
         progress("upgrade", total, total)
 

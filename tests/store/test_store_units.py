@@ -14,6 +14,7 @@ from fastmta._store import (
     DATABASE_NAMES,
     FAILED,
     ID_BLOCK,
+    ID_COUNTER_BITS,
     REFUSED,
     TABLE_ALIAS,
     TABLE_BLOB,
@@ -142,6 +143,21 @@ def test_a_blob_is_read_as_it_was_written(store: Store, size: int) -> None:
         for length in (0, 1, 4096, CHUNK_BYTES + 5):
             assert blob_read(store, blob.blob_id, offset, length) == data[offset : offset + length]
     assert store.scan(TABLE_PENDING, b"") == []
+
+
+def test_two_stores_do_not_count_alike(tmp_path: Path) -> None:
+    numbers = set()
+    for name in "abcdefgh":
+        store = Store(str(tmp_path / name), sync=False)
+        first = store.new_id()
+        numbers.add(first >> ID_COUNTER_BITS)
+        assert 0 < first < 2**63
+        store.close()
+        again = Store(str(tmp_path / name), sync=False)
+        assert again.new_id() >> ID_COUNTER_BITS == first >> ID_COUNTER_BITS
+        again.close()
+    assert len(numbers) > 5
+    assert 0 not in numbers
 
 
 def test_a_blob_that_nothing_refers_to_is_refused(store: Store) -> None:

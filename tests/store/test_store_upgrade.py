@@ -87,8 +87,11 @@ def test_it_is_killed_at_each_commit_and_goes_on(old: tuple[Path, str]) -> None:
             break
         assert done.returncode < 0, done.stderr
         killed += 1
-        with pytest.raises(StoreUnreadable, match="store upgrade"):
-            Store(str(directory), create=False)
+        try:  # killed right behind its last commit, it is done
+            Store(str(directory), create=False).close()
+            break
+        except StoreUnreadable as error:
+            assert "store upgrade" in str(error)
     assert killed > 10
     require_equal(directory, name)
 
