@@ -135,7 +135,7 @@ class ImapConnection(asyncio.Protocol):
         if server.draining:
             self.write(b"* BYE Shutting down\r\n")
             self.close()
-        elif not self.session.seat.enter():
+        elif not self.session.seat.enter(self.make_way):
             self.write(b"* BYE Too many connections that have not logged in\r\n")
             services.log.info("imap.refused", client=peer_ip, reply="too many connections that have not logged in")
             self.close()
@@ -529,6 +529,11 @@ class ImapConnection(asyncio.Protocol):
             return
         self.bye(b"Autologout; idle for too long" if self.session.account_id else b"No login in time")
         self.deadline = now + IMAP_LOGIN_TIMEOUT_S
+
+    def make_way(self) -> None:
+        """Ends a connection that has not logged in for a newcomer, where there are too many of them."""
+        self.server.services.log.info("imap.refused", client=self.session.peer_ip, reply="made way for a newcomer")
+        self.bye(b"No login yet, and too many connections that have not logged in", now=True)
 
     def bye(self, text: bytes, *, now: bool = False) -> None:
         """Ends the session with a word (RFC 3501 §7.1.5), after the command that is under way, or `now`."""

@@ -167,7 +167,7 @@ class Authenticator(Protocol):
 class Seat(Protocol):
     """What a connection holds of the limits of its address and its account."""
 
-    def enter(self) -> bool: ...
+    def enter(self, make_way: Callable[[], None], /) -> bool: ...
     def log_in(self, account_id: int, /) -> bool: ...
     def leave(self) -> None: ...
     @property
@@ -256,6 +256,10 @@ class Wire(Protocol):
 
     def logged_in(self) -> None:
         """Limits grow; the deadline becomes that of a logged-in session."""
+        ...
+
+    def make_way(self) -> None:
+        """Ends a session that has not logged in, for a newcomer."""
         ...
 
     def logged_out(self) -> None:

@@ -141,6 +141,7 @@ IMAP_FETCH_SECTIONS: Final = 64  # BODY[...] items of one FETCH
 IMAP_BAD_COMMANDS: Final = 20  # in a row, then BYE
 IMAP_LOGIN_ATTEMPTS: Final = 3  # failed ones of a connection, then BYE
 IMAP_FAILED_LOGIN_DELAY_S: Final = 2.0  # before a failed login is answered; one timer, no task
+LOGIN_GRACE_S: Final = 5.0  # a connection without a login need not make way for a newcomer sooner
 IMAP_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all; Dovecot's is 180
 IMAP_IDLE_TIMEOUT_S: Final = 1800.0  # without a whole command; RFC 3501 §5.4 asks for at least 30 minutes
 IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a literal or of a response that the peer should read

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Table
 from fastmta.model.limited import What
+from fastmta.model.limits import LOGIN_GRACE_S
 from fastmta.policy.networks import Networks
 from fastmta.runtime.metrics import METRICS, SERVICES, Cells
 
@@ -104,6 +105,7 @@ class Limits:
         self._table = table
         self._cells = cells
         self._monotonic = monotonic
+        self._guests: dict[Seat, None] = {}  # who has not logged in here and counts, the oldest first
         self.configure(config)
 
     def configure(self, config: LimitsConfig) -> None:
@@ -203,14 +205,34 @@ class Limits:
         if self.exempt(ip):
             return UNCOUNTED, UNCOUNTED
         everyone, address = self._logins
-        of_all = self._hold(What.UNAUTHENTICATED, "http", "", 0, everyone)  # a key that no connection has itself
-        if of_all == REFUSED:
-            return REFUSED, REFUSED
-        own = self._hold(What.UNAUTHENTICATED, service, ip, 0, address)
+        own = self._hold(What.UNAUTHENTICATED, service, ip, 0, address)  # first: who is over it pushes nobody out
         if own == REFUSED:
-            self.release(of_all)
+            return REFUSED, REFUSED
+        kind, a = _key(What.UNAUTHENTICATED, "http", "")  # a key that no connection has itself
+        of_all = self._table.hold(kind, a, 0, everyone, int(self._monotonic()))
+        if of_all == REFUSED:  # somebody goes, or the refusal is counted
+            self._make_room()
+            of_all = self._hold(What.UNAUTHENTICATED, "http", "", 0, everyone)
+        if of_all == REFUSED:
+            self.release(own)
             return REFUSED, REFUSED
         return of_all, own
+
+    def _make_room(self) -> None:
+        """As Dovecot: whoever has stood here for longest without a login makes room, so that a crowd which never logs
+        in locks nobody out. Who came a moment ago may be about to, and stays.
+        """
+        oldest = next(iter(self._guests), None)
+        if oldest is not None and self._monotonic() - oldest.since >= LOGIN_GRACE_S:
+            oldest.give_way()
+
+    def settle(self, seat: "Seat", *, stays: bool) -> None:
+        """A seat counts as a guest's from now on, or does no more."""
+        if stays:
+            self._guests[seat] = None
+            seat.since = self._monotonic()
+        else:
+            self._guests.pop(seat, None)
 
     def log_in(self, service: str, ip: str, account_id: int) -> int:
         """A place of an account from an address in a service (Dovecot's mail_max_userip_connections)."""
@@ -224,18 +246,30 @@ class Limits:
 class Seat:
     """What one connection of IMAP or POP3 holds; `leave` may be called more than once."""
 
-    __slots__ = ("_all", "_ip", "_limits", "_own", "_service", "_user")
+    __slots__ = ("_all", "_ip", "_limits", "_make_way", "_own", "_service", "_user", "since")
 
     def __init__(self, limits: Limits, service: str, ip: str) -> None:
         self._limits = limits
         self._service = service
         self._ip = ip
         self._all = self._own = self._user = REFUSED
+        self._make_way: Callable[[], None] | None = None
+        self.since = 0.0
 
-    def enter(self) -> bool:
-        """Before login: False where too many have not logged in."""
+    def enter(self, make_way: Callable[[], None]) -> bool:
+        """Before login: False where too many have not logged in. `make_way` ends the connection for a newcomer."""
         self._all, self._own = self._limits.enter(self._service, self._ip)
+        if self._all > 0:
+            self._make_way = make_way
+            self._limits.settle(self, stays=True)
         return self._all != REFUSED
+
+    def give_way(self) -> None:
+        """The connection ends for a newcomer, who has its place at once."""
+        make_way = self._make_way
+        self.leave()
+        if make_way is not None:
+            make_way()
 
     def log_in(self, account_id: int) -> bool:
         """At login: False where the account has too many connections from this address already."""
@@ -246,6 +280,7 @@ class Seat:
         self._limits.release(self._all)
         self._limits.release(self._own)
         self._all = self._own = REFUSED
+        self._stand_up()
         return True
 
     def leave(self) -> None:
@@ -253,6 +288,12 @@ class Seat:
         for place in (self._all, self._own, self._user):
             self._limits.release(place)
         self._all = self._own = self._user = REFUSED
+        self._stand_up()
+
+    def _stand_up(self) -> None:
+        if self._make_way is not None:
+            self._make_way = None
+            self._limits.settle(self, stays=False)
 
     @property
     def refusal(self) -> str:

@@ -127,7 +127,7 @@ class Pop3Connection(asyncio.Protocol):
             self.close(SHUTTING_DOWN)
             return
         self._seat = services.limits.seat(self._service, self._client)
-        if not self._seat.enter():
+        if not self._seat.enter(self._make_way):
             self.close(b"-ERR [SYS/TEMP] Too many connections that have not logged in\r\n")
             services.log.info("pop3.refused", client=self._client, reply="too many connections that have not logged in")
         else:
@@ -226,6 +226,11 @@ class Pop3Connection(asyncio.Protocol):
         # A peer that does not read is not waited for longer than this: then deadline_passed aborts.
         self.deadline = self._server.services.loop.time() + POP3_LOGIN_TIMEOUT_S
         transport.close()
+
+    def _make_way(self) -> None:
+        """Ends a connection that has not logged in for a newcomer, where there are too many of them."""
+        self._server.services.log.info("pop3.refused", client=self._client, reply="made way for a newcomer")
+        self.close(b"-ERR [SYS/TEMP] No login yet, and too many connections that have not logged in\r\n")
 
     @property
     def account_id(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Authenticator(Protocol):
 class Seat(Protocol):
     """What a connection holds of the limits of its address and its account."""
 
-    def enter(self) -> bool: ...
+    def enter(self, make_way: Callable[[], None], /) -> bool: ...
     def log_in(self, account_id: int, /) -> bool: ...
     def leave(self) -> None: ...
     @property

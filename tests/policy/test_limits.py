@@ -25,6 +25,10 @@ class Now:
         return self.at
 
 
+def stays() -> None:
+    raise AssertionError("nobody has to make way")
+
+
 def limits(now: Callable[[], float] | None = None, **keys: object) -> Limits:
     config = msgspec.structs.replace(Config(), **keys)
     return Limits(local_table(), config, local_cells(), monotonic=now or Now())
@@ -77,11 +81,11 @@ def test_no_limit_is_no_limit() -> None:
 def test_a_seat_counts_before_login_by_address_and_after_it_by_account_and_address() -> None:
     table = limits(mail_max_userip_connections=2, login_max_ip_connections=3)
     seats = [table.seat("imap", STRANGER) for _ in range(4)]
-    assert [seat.enter() for seat in seats] == [True, True, True, False]
+    assert [seat.enter(stays) for seat in seats] == [True, True, True, False]
     assert [seat.log_in(7) for seat in seats[:3]] == [True, True, False]
     assert "mail_max_userip_connections=2" in seats[2].refusal
     secure = table.seat("imaps", STRANGER)
-    assert secure.enter()
+    assert secure.enter(stays)
     assert not secure.log_in(7), "the two ports of a protocol are one service"
     assert table.seat("pop3", STRANGER).log_in(7)
     assert table.seat("imap", "198.51.100.8").log_in(7)
@@ -94,12 +98,41 @@ def test_a_seat_counts_before_login_by_address_and_after_it_by_account_and_addre
 def test_what_has_not_logged_in_is_bounded_in_all_and_leaves_no_trace_when_refused() -> None:
     table = limits(login_max_connections=3, login_max_ip_connections=2)
     seats = [table.seat("imap", f"198.51.100.{n}") for n in range(5)]
-    assert [seat.enter() for seat in seats] == [True, True, True, False, False]
+    assert [seat.enter(stays) for seat in seats] == [True, True, True, False, False]
     for seat in seats:
         seat.leave()
-    assert [seat.enter() for seat in seats] == [True, True, True, False, False]
+    assert [seat.enter(stays) for seat in seats] == [True, True, True, False, False]
     own = table.seat("imap", "127.0.0.1")
-    assert own.enter(), "mynetworks are exempt: a webmail on this machine is not locked out"
+    assert own.enter(stays), "mynetworks are exempt: a webmail on this machine is not locked out"
+
+
+def test_whoever_stands_without_a_login_for_longest_makes_way_for_a_newcomer() -> None:
+    now, gone = Now(), []
+    table = limits(now, login_max_connections=3)
+    seats = [table.seat(service, f"198.51.100.{n}") for n, service in enumerate(("imap", "pop3", "imaps", "imap"))]
+    for n, seat in enumerate(seats[:3]):
+        assert seat.enter(lambda n=n: gone.append(n))
+        now.at += 1
+    newcomer = table.seat("imap", STRANGER)
+    assert not newcomer.enter(stays), "who came a moment ago may be about to log in"
+    now.at += 3
+    assert seats[0].log_in(7)
+    assert seats[3].enter(lambda: gone.append(3)) and gone == []
+    assert newcomer.enter(stays) and gone == [1], "who has logged in stays"
+    seats[1].leave()
+    now.at += 10
+    assert table.seat("pop3", "203.0.113.1").enter(stays) and gone == [1, 2]
+
+
+def test_an_address_with_too_many_without_a_login_pushes_nobody_out() -> None:
+    now = Now()
+    table = limits(now, login_max_connections=3, login_max_ip_connections=2)
+    others = table.seat("imap", "203.0.113.1")
+    assert others.enter(stays)
+    mine = [table.seat("imap", STRANGER) for _ in range(3)]
+    assert [seat.enter(stays) for seat in mine[:2]] == [True, True]
+    now.at += 60
+    assert not mine[2].enter(stays)
 
 
 def test_a_second_login_of_a_connection_gives_the_first_place_back() -> None:

@@ -18,7 +18,7 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     session.unselect()
     session.seat.leave()
     session.seat = session.services.limits.seat(session.service, session.peer_ip)
-    if not session.seat.enter():
+    if not session.seat.enter(session.wire.make_way):
         session.write(b"* BYE Too many connections that have not logged in\r\n")
         session.log_out()
         return b"NO [UNAVAILABLE] Too many connections that have not logged in"
