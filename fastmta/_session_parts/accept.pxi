@@ -31,6 +31,8 @@ cdef int _decided(Connection self, object outcome) except -1:
             if outcome.redirect:
                 refusal = _redirect(self, outcome.redirect)
             if refusal is None:
+                for start, octets in outcome.cuts:
+                    self.blob.cut(start, start + octets)
                 if outcome.refused or outcome.hold or outcome.quarantine:
                     _apply(self, outcome)
                 _submit(self)
@@ -38,6 +40,28 @@ cdef int _decided(Connection self, object outcome) except -1:
         except StorageFailure:
             refusal = Reply(452, "4.3.1", "Insufficient system storage")
     return _conclude(self, refusal)
+
+
+cdef bytes _structure_of_cut(Connection self, bytes head):
+    # The structure of a message of whose header not all is shown.
+    cdef bytes header = b""
+    cdef bytes piece
+    cdef Py_ssize_t end = -1
+    cdef Py_ssize_t at = 0
+    while end < 0:
+        piece = self.blob.read(len(header), 65536)
+        header += piece
+        end = header.find(b"\r\n\r\n")
+        if len(piece) < 65536:
+            break
+    if end >= 0:
+        header = header[:end + 2]
+    shown = [head]
+    for start, stop in self.blob.cuts:
+        shown.append(header[at:start])
+        at = stop
+    shown.append(header[at:])
+    return self.structure.finish(0, head, self.blob.body.cut_length, b"".join(shown))
 
 
 cdef object _redirect(Connection self, bytes path):
@@ -132,7 +156,7 @@ cdef int _submit(Connection self) except -1:
         queued |= not recipient.has_local
     if self.has_local:
         head = PyBytes_FromStringAndSize(service.scratch.data, service.scratch.size)
-        structure = self.structure.finish(0, head)
+        structure = self.structure.finish(0, head) if self.blob.cuts is None else _structure_of_cut(self, head)
         loops = self.scan.delivered_to_addresses()
         mailboxes = set()
         self.local_targets = []

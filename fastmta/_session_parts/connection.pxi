@@ -401,6 +401,15 @@ cdef class Connection(Waiter):
         return 0
 
     @property
+    def message_bytes(self):
+        """The octets of the message that came."""
+        return self.blob.body_size if self.blob is not None else 0
+
+    def read_message(self, uint64_t offset, Py_ssize_t octets):
+        """Octets of the message that came, without what is put in front of it; fewer only at its end."""
+        return self.blob.read(offset, octets) if self.blob is not None else b""
+
+    @property
     def is_committing(self):
         """Whether the client waits for the store."""
         return bool(self.waiting & (WAIT_COMMIT | WAIT_BLOB))

@@ -41,6 +41,8 @@ cdef int _compose_head(Connection self) except -1:
     cdef Text* text = &service.scratch
     service._dates(<int64_t>self.accepted_at)
     text.size = 0
+    if self.outcome is not None:
+        _put_bytes(text, self.outcome.head)
     _put(text, b"Received: from ", 15)
     _put_bytes(text, self.helo if self.helo else b"unknown")
     _put_bytes(text, self.client_field)

@@ -207,6 +207,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
     strict_rfc821_envelopes: Annotated[bool, Key("bool", about="true: addresses by the letter of RFC 5321")] = False
     smtpd_helo_required: Annotated[bool, Key("bool")] = False
+    smtpd_authentication: Annotated[
+        bool, Key("bool", about="verify SPF, DKIM, ARC and DMARC of strangers' mail at the smtp service")
+    ] = True
+    authserv_id: Annotated[str, Key("host", default="$myhostname", about="of our Authentication-Results")] = "localhost"
+    dmarc_reject_action: Annotated[
+        str, Key("choice", choices=("reject", "quarantine", "none"), about="where an author's domain asks for it")
+    ] = "reject"
+    dmarc_quarantine_action: Annotated[
+        str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
+    ] = "quarantine"
     smtpd_delay_reject: Annotated[bool, Key("bool", about="refuse at RCPT what is known earlier")] = True
     smtpd_client_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_helo_restrictions: Annotated[_Texts, Key("restrictions")] = ()

@@ -41,7 +41,6 @@ SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission 
 # --- checks (policy/) ---
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
-CHECK_CUTS: Final = 64  # ranges of one message's header that are not shown
 CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks together: with Received a MESSAGE_HEAD
 
 # --- messages in the store ---
@@ -108,6 +107,7 @@ SPF_VOID_LOOKUPS: Final = 2  # RFC 7208 §4.6.4
 SPF_RECORD_BYTES: Final = 8192  # RFC 7208 §3.4 wants a record to fit 512; the longest in use have about 4,000
 SPF_NAMES: Final = 10  # MX hosts or PTR names of one mechanism, RFC 7208 §4.6.4
 SPF_EXPLANATION_BYTES: Final = 512  # of an explanation that we pass on
+SPF_AHEAD: Final = 1000  # senders of a worker asked about at MAIL already; the others when their message ends
 SPF_TIME_S: Final = 20.0  # a whole check; RFC 7208 §4.6.4 asks for at least 20
 DMARC_WALK_QUERIES: Final = 8  # RFC 9989 §4.10
 DMARC_RECORD_BYTES: Final = 8192  # what lies behind is not read

@@ -81,6 +81,7 @@ class Check:
     name: str = "check"
     stage: Stage = Stage.END
     reads: Stage = Stage.CONNECT
+    at_once: bool = False  # it never waits and never refuses: nobody has to wait for it either
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
     services: tuple[str, ...] = ("smtp", "submission", "submissions", "lmtp")

@@ -12,10 +12,11 @@ import msgspec
 from fastmta.config.schema import Config
 from fastmta.model.stages import Stage, bit
 from fastmta.policy.check import Build, Check, Parts
-from fastmta.policy.checks import restrictions
+from fastmta.policy.checks import authentication, restrictions
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
+    authentication.build,
 )
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
 
@@ -57,7 +58,8 @@ class Plan:
 
 def _list(stage: Stage, checks: list[Check], delay_reject: bool) -> StageList:
     starts = max(check.starts for check in checks)
-    due = Stage.RCPT if delay_reject and stage in _DELAYED else stage
+    waits = not all(check.at_once for check in checks)
+    due = Stage.RCPT if delay_reject and waits and stage in _DELAYED else stage
     return StageList(stage, tuple(checks), starts, max(starts, due))
 
 

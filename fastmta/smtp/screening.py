@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from fastmta.authentication.results import authentication_results
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import CHECK_CUTS, CHECK_HEAD_BYTES
+from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage, bit
 from fastmta.model.verdict import PASS, Action, Outcome, Verdict
@@ -54,7 +54,7 @@ class Message:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.size: int = session.size
+        self.size: int = session.message_bytes
 
     async def read(self, offset: int, octets: int) -> bytes:
         """Octets of what came; fewer only at its end."""
@@ -215,13 +215,21 @@ class Screening:
             return Outcome(self._refusal(first or next(iter(refused.values()))), (first or PASS).is_late)
         outcome.refused = {number: self._refusal(verdict, of_all=False) for number, verdict in refused.items()}
         if results:
-            outcome.head = authentication_results(self._desk.authserv_id, results) + outcome.head
-        if len(outcome.head) > CHECK_HEAD_BYTES or len(outcome.cuts) > CHECK_CUTS:
+            outcome.head = self._results_field(results, CHECK_HEAD_BYTES - len(outcome.head)) + outcome.head
+        if len(outcome.head) > CHECK_HEAD_BYTES or len(outcome.cuts) > MESSAGE_CUTS:
             self._desk.log.warning(
                 "policy.too_much", session=self._session.number, octets=len(outcome.head), cuts=len(outcome.cuts)
             )
             return Outcome(Reply(451, "4.3.0", "The message cannot be taken now"), True)
         return outcome
+
+    def _results_field(self, results: list[str], room: int) -> bytes:
+        """One Authentication-Results; of too many results those that came first."""
+        field = authentication_results(self._desk.authserv_id, results)
+        while len(field) > room and results:
+            results.pop()
+            field = authentication_results(self._desk.authserv_id, results)
+        return field
 
     def _may_split(self, refused: dict[int, Verdict], recipients: int) -> bool:
         """Whether some are refused and others not: LMTP can say so; SMTP says one thing of all, and whom a check

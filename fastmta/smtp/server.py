@@ -257,7 +257,7 @@ class ServiceHost:
 
     @property
     def authserv_id(self) -> str:
-        return self._server.services.config.myhostname
+        return self._server.services.config.authserv_id
 
     def attend(self, session: Connection) -> None:
         """Sets where somebody is asked about the session."""

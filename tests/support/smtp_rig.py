@@ -248,7 +248,11 @@ class FakePasses:
 @dataclass
 class SmtpRig:
     path: Path
-    config: Config = field(default_factory=lambda: Config(myhostname="mx.example.test", smtpd_banner="mx ESMTP"))
+    config: Config = field(
+        default_factory=lambda: Config(
+            myhostname="mx.example.test", smtpd_banner="mx ESMTP", smtpd_authentication=False
+        )
+    )
 
     def __post_init__(self) -> None:
         self.store = MailStore.open(self.path / "store", sync=False)

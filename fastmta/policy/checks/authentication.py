@@ -1,0 +1,181 @@
+"""Authentication of mail from strangers: SPF, DKIM, ARC and DMARC, and the field that tells what they came to.
+
+Clients in mynetworks and logins are not asked about. What DMARC asks for is done (a setting), trouble with the DNS or
+with time lets the message pass and is logged, and Authentication-Results that claim to be ours are not shown, whatever
+becomes of the rest. SPF's questions are asked at MAIL already, so that their answers are known when the message ends.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Final
+
+from fastmta.authentication.bodies import Bodies, forms_needed
+from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
+from fastmta.authentication.results import is_ours
+from fastmta.authentication.spf import check_spf
+from fastmta.authentication.verifying import Client, Verdicts, verify_message
+from fastmta.config.schema import Config
+from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, AUTHENTICATED_HEADER_BYTES, MESSAGE_CUTS, SPF_AHEAD
+from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
+from fastmta.model.verdict import PASS, Action, Verdict
+from fastmta.policy.check import Check, Context, Message, Parts
+
+_HEADER_PIECE: Final = 16_384
+_HASHED_HERE: Final = 16_384  # a longer piece of a body is hashed in a thread
+_ACTIONS: Final = {"reject": Action.REJECT, "quarantine": Action.QUARANTINE, "none": Action.NONE}
+_TOO_LONG: Final = Verdict(Action.REJECT, Reply(552, "5.3.4", "The header is too long"), reason="header too long")
+_TOO_MANY: Final = Verdict(
+    Action.REJECT, Reply(554, "5.6.0", "Too many Authentication-Results fields"), reason="too many forged fields"
+)
+
+
+def build(config: Config, parts: Parts) -> Sequence[Check]:
+    if not config.smtpd_authentication:
+        return []
+    return [SpfAhead(parts), Forged(config), Authentication(config, parts)]
+
+
+async def read_header(message: Message) -> tuple[Field, ...]:
+    """The fields of a message's header. Raises HeaderTooLong."""
+    raw = b""
+    while True:
+        piece = await message.read(len(raw), _HEADER_PIECE)
+        end = (raw[-3:] + piece).find(b"\r\n\r\n")
+        if raw == b"" and piece.startswith(b"\r\n"):
+            return ()
+        if end >= 0:
+            return parse_fields((raw + piece)[: len(raw) - len(raw[-3:]) + end + 2])
+        raw += piece
+        if len(raw) > AUTHENTICATED_HEADER_BYTES:
+            raise HeaderTooLong("the header does not end")
+        if len(piece) < _HEADER_PIECE:
+            return parse_fields(raw)
+
+
+class OfStrangers(Check):
+    """What is asked about mail that comes from outside only."""
+
+    known_too = False
+    services = ("smtp",)
+    late = Verdict(is_late=True, reason="no verdict in time")
+
+
+class SpfAhead(OfStrangers):
+    """Asks SPF's questions, whose answers the resolver keeps."""
+
+    name = "spf_ahead"
+    stage = Stage.MAIL
+    at_once = True
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._asking: set[asyncio.Task[object]] = set()
+
+    def check(self, context: Context) -> Verdict:
+        if len(self._asking) < SPF_AHEAD:
+            who = _client(context)
+            work = check_spf(self._parts.resolver, who.ip, who.helo, who.sender, now=self._parts.clock.now)
+            task = asyncio.get_running_loop().create_task(work, name=f"spf {who.ip}")
+            self._asking.add(task)
+            task.add_done_callback(self._asked)
+        return PASS
+
+    def _asked(self, task: "asyncio.Task[object]") -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # the check at the end meets it again, and answers for it
+
+
+class Forged(OfStrangers):
+    """Hides the Authentication-Results that only this server may write (RFC 8601 §5)."""
+
+    name = "forged_results"
+
+    def __init__(self, config: Config) -> None:
+        self._authserv_id = config.authserv_id
+
+    def check(self, context: Context) -> Awaitable[Verdict]:
+        assert context.message is not None
+        return self._find(context.message)
+
+    async def _find(self, message: Message) -> Verdict:
+        try:
+            fields = await read_header(message)
+        except HeaderTooLong:
+            return _TOO_LONG
+        cuts: list[tuple[int, int]] = []
+        at = 0
+        for field in fields:
+            if is_ours(field, self._authserv_id):
+                if cuts and sum(cuts[-1]) == at:
+                    cuts[-1] = (cuts[-1][0], cuts[-1][1] + len(field.raw))
+                else:
+                    cuts.append((at, len(field.raw)))
+            at += len(field.raw)
+        if len(cuts) > MESSAGE_CUTS:
+            return _TOO_MANY
+        return Verdict(cuts=tuple(cuts), reason="forged Authentication-Results" if cuts else "")
+
+
+class Authentication(OfStrangers):
+    """Verifies a message and does what its author's domain asks for."""
+
+    name = "authentication"
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._parts = parts
+        self._receiver = config.myhostname
+        self._actions = {
+            "reject": _ACTIONS[config.dmarc_reject_action],
+            "quarantine": _ACTIONS[config.dmarc_quarantine_action],
+        }
+
+    def check(self, context: Context) -> Awaitable[Verdict]:
+        assert context.message is not None
+        return self._verify(context, context.message)
+
+    async def _verify(self, context: Context, message: Message) -> Verdict:
+        parts = self._parts
+        try:
+            fields = await read_header(message)
+        except HeaderTooLong:
+            return _TOO_LONG
+        forms = forms_needed(fields)
+        bodies = Bodies(forms)
+        if forms:
+            await self._hash(bodies, message, sum(len(field.raw) for field in fields) + 2)
+        who = _client(context)
+        verdicts = await verify_message(
+            fields, bodies, who, parts.resolver, parts.offload, parts.clock.now(), receiver=self._receiver
+        )
+        return self._verdict(verdicts, who)
+
+    async def _hash(self, bodies: Bodies, message: Message, at: int) -> None:
+        while piece := await message.read(at, AUTHENTICATED_BODY_PIECE):
+            at += len(piece)
+            if len(piece) > _HASHED_HERE:
+                await self._parts.offload(bodies.update, piece)
+            else:
+                bodies.update(piece)
+
+    def _verdict(self, verdicts: Verdicts, who: Client) -> Verdict:
+        dmarc = verdicts.dmarc
+        action = self._actions.get(dmarc.disposition, Action.NONE)
+        reply = None
+        if action is Action.REJECT:
+            text = f"Message rejected by the DMARC policy of {dmarc.author_domain}"
+            reply = Reply(550, "5.7.1", "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:400]))
+        return Verdict(action, reply, results=tuple(verdicts.parts(who.sender)), reason=_told(verdicts))
+
+
+def _client(context: Context) -> Client:
+    return Client(context.client_ip, context.helo, (context.sender or b"").decode("utf-8", "replace"))
+
+
+def _told(verdicts: Verdicts) -> str:
+    """All four in one line, for the log."""
+    dkim = ",".join(f"{one.result}:{one.domain}" for one in verdicts.dkim[:5]) or "none"
+    spf = verdicts.spf.result if verdicts.spf is not None else "none"
+    dmarc = verdicts.dmarc
+    return f"spf={spf} dkim={dkim} arc={verdicts.arc.result} dmarc={dmarc.result}:{dmarc.author_domain}"[:300]
