@@ -46,6 +46,7 @@ class PlainSession:
     exchange: Any = None
     auth_failures: int = 0
     smtputf8: bool = False
+    stages: int = 0  # nobody is asked
     closing: bool = False
     starting_tls: bool = False
     out: bytes = b""
@@ -85,6 +86,9 @@ class PlainSession:
             return found.refusal
         self.recipients.append((forward_path, notify, orcpt))
         return Reply(250, "2.1.5", "Ok")
+
+    def begin_data(self) -> Reply:
+        raise AssertionError("nobody is asked")
 
     def close_after_reply(self) -> None:
         self.closing = True
