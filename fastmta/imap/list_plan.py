@@ -28,7 +28,7 @@ STATUS_FIELDS: Final = {
     b"SIZE": "size_bytes",
     b"DELETED": "deleted_count",
 }
-_STATUS: Final = frozenset({*STATUS_FIELDS, b"RECENT", b"APPENDLIMIT"})
+_STATUS: Final = frozenset({*STATUS_FIELDS, b"RECENT", b"APPENDLIMIT", b"DELETED-STORAGE"})
 
 
 class ListPlan(msgspec.Struct, frozen=True):

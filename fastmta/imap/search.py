@@ -11,8 +11,10 @@ pauses where its turn is over.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Awaitable
+from contextlib import suppress
 from email.utils import parsedate
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Final
@@ -20,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta import _imap, _mime
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
-from fastmta.imap.fetch_plan import ENVELOPE
+from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
 from fastmta.imap.search_keys import Key
-from fastmta.imap.search_text import Message, Vanished
+from fastmta.imap.search_text import Message, Vanished, field_values
 from fastmta.imap.session import SessionEnded, State
 from fastmta.model.limits import SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
+_FIELDS: Final = re.compile(rb"\* (\d+) FETCH \(H \{(\d+)\}\r\n")
 _AND, _OR, _WITHOUT = 0, 1, 2
 _ADDRESSES: Final = range(2, 8)  # fields of an ENVELOPE that are address lists
 
@@ -49,6 +52,11 @@ class Search:
         self._headers: list[keys.Header] = []
         self._texts: list[keys.Text] = []
         leaves = self._leaves(key, {})
+        self._fields: dict[bytes, list[keys.Header]] = {}  # by name in lower case; none where they are many
+        for header in self._headers:
+            self._fields.setdefault(header.field.lower(), []).append(header)
+        if len(self._fields) > LOOP_NAMES or any(not 0 < len(name) < 256 for name in self._fields):
+            self._fields = {}
         self._block = max(256, min(SEARCH_BLOCK, SEARCH_BLOCK_MASKS // max(1, leaves)))
 
     @property
@@ -127,6 +135,10 @@ class Search:
             await self._look_at_envelopes(block, open_ones)
             must, may = block.bounds(self._key)
             open_ones = _imap.mask_combine(may, must, _WITHOUT)
+        if open_ones.find(1) >= 0 and self._fields and not self._texts:
+            await self._look_at_fields(block, open_ones)
+            must, may = block.bounds(self._key)
+            open_ones = _imap.mask_combine(may, must, _WITHOUT)
         if open_ones.find(1) < 0:
             return must
         found = bytearray(must)
@@ -164,6 +176,61 @@ class Search:
                     await waiting
         for key in self._envelopes:
             block.masks[id(key)] = bytes(found[id(key)])
+
+    async def _look_at_fields(self, block: Block, mask: bytes) -> None:
+        """HEADER keys, by the store's loop for header fields: no message is opened but one with a very long header."""
+        uids = _imap.mask_select(mask, block.uids)
+        places = _imap.mask_select(mask, array("I", range(1, len(mask) + 1)))
+        found = {id(key): bytearray(len(mask)) for keys_of in self._fields.values() for key in keys_of}
+        section = [(b"H", b"".join(bytes((len(name),)) + name for name in self._fields), False)]
+        start = 0
+        while start < len(uids):
+            last = start
+            lines, start = self._mailboxes.fetch(
+                self._view.mailbox_id, places, uids, 0, start, SEARCH_LINES_BYTES, sections=section
+            )
+            at = 0
+            while line := _FIELDS.match(lines, at):
+                end = line.end() + int(line[2])
+                if int(line[2]) > 2:  # more than its empty line
+                    await self._match_fields(lines[line.end() : end], int(line[1]) - 1, found)
+                at = end + 3
+            if start == last:  # a header that does not lie in one piece
+                place = places[start] - 1
+                known: dict[int, bool] = {}
+                message = Message(
+                    self._mailboxes,
+                    self._view.mailbox_id,
+                    uids[start],
+                    block.columns.sizes[place],
+                    block.columns.prefixes[place],
+                )
+                with suppress(Vanished):
+                    await message.look_at_header(self._headers, [], known, self.pause_now)
+                for number, yes in known.items():
+                    found[number][place] = yes
+                start += 1
+            waiting = self.pause_now()
+            if waiting is not None:
+                await waiting
+        for number, each in found.items():
+            block.masks[number] = bytes(each)
+
+    async def _match_fields(self, header: bytes, place: int, found: dict[int, bytearray]) -> None:
+        plain = header.lower() if header.isascii() and b"=?" not in header else None
+        folded = b"\n " in header or b"\n\t" in header
+        for name, keys_of in self._fields.items():
+            # A value that is not coded has the needle as it stands, or its first word where lines are folded.
+            if plain is not None and not any(
+                (first_word(key.needle) if folded else key.needle.encode()) in plain for key in keys_of
+            ):
+                continue
+            values = field_values(header, name)
+            for key in keys_of if values else ():
+                found[id(key)][place] = any(key.needle in value for value in values)
+            waiting = self.pause_now()
+            if waiting is not None:
+                await waiting
 
     def _text(
         self, block: Block, at: int, field: int, raw: bytes | None, texts: dict[tuple[int, int], str | None]
@@ -294,6 +361,11 @@ class Block:
             return out
         mask = self._mask(key)
         return bool(mask[at]) if mask is not None else known.get(id(key))
+
+
+def first_word(needle: str) -> bytes:
+    words = needle.split(maxsplit=1)
+    return words[0].encode() if words else b""
 
 
 def _is_sent(text: str, key: keys.Sent) -> bool:

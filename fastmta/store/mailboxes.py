@@ -183,6 +183,11 @@ class Mailboxes:
         used, _messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
         return max(0, quota - used) if quota else None
 
+    def usage(self, account_id: int) -> tuple[int, int, int]:
+        """(octets, messages, quota in octets) of an account; quota 0: none."""
+        used, messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        return used, messages, quota
+
     def subscriptions(self, account_id: int) -> Sequence[str]:
         """The names an account subscribes to, in order; a mailbox of that name need not exist."""
         rows = self._raw.scan(TABLE_SUBSCRIPTION, id_key(account_id), b"", 1_000_000)

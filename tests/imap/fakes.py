@@ -110,6 +110,10 @@ class FakeMailboxes:
         used = sum(row.size for rows in self._messages.values() for row in rows.values())
         return max(0, self.quota - used) if self.quota else None
 
+    def usage(self, account_id: int) -> Any:
+        sizes = [row.size for rows in self._messages.values() for row in rows.values()]
+        return sum(sizes), len(sizes), self.quota
+
     def subscriptions(self, account_id: int) -> Any:
         return sorted(self._subscribed)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta import _imap
 from fastmta.imap import list_plan, mailbox_name
 from fastmta.imap.session import Feature, State
+from fastmta.model.flags import DELETED
 from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE
 
 if TYPE_CHECKING:
@@ -187,13 +188,24 @@ def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes
         recent += bisect_left(uids, box.uid_next)
         last = uids[-1]
         yield b""
-    values = b" ".join(b"%b %b" % (item, _status_value(session, box, item, recent)) for item in items)
+    deleted = 0
+    last = 0 if b"DELETED-STORAGE" in items and box.deleted_count else box.uid_next
+    while last < box.uid_next - 1:
+        uids, flags, _modseqs, sizes, _words = session.mailboxes.summary(box.id, last, MAILBOX_PAGE)
+        if not uids:
+            break
+        deleted += sum(size for size, each in zip(sizes, flags, strict=True) if each & DELETED)
+        last = uids[-1]
+        yield b""
+    values = b" ".join(b"%b %b" % (item, _status_value(session, box, item, recent, deleted)) for item in items)
     yield b"* STATUS %b (%b)\r\n" % (_imap.astring(mailbox_name.encode(name)), values)
 
 
-def _status_value(session: Session, box: Any, item: bytes, recent: int) -> bytes:
+def _status_value(session: Session, box: Any, item: bytes, recent: int, deleted: int) -> bytes:
     if item == b"RECENT":
         return b"%d" % recent
+    if item == b"DELETED-STORAGE":
+        return b"%d" % deleted
     if item == b"APPENDLIMIT":  # RFC 7889: one limit for all mailboxes
         return b"%d" % limit if (limit := session.services.config.message_size_limit) else b"NIL"
     return b"%d" % getattr(box, list_plan.STATUS_FIELDS[item])

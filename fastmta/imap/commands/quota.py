@@ -1,0 +1,64 @@
+"""GETQUOTA, GETQUOTAROOT and SETQUOTA (RFC 9208): one root, of all mailboxes of an account, with STORAGE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastmta import _imap
+from fastmta.imap import mailbox_name
+from fastmta.imap.commands.select import NO_MAILBOX
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.session import Session
+
+ROOT: Final = b"User quota"  # as Dovecot names it; clients show it
+NO_ROOT: Final = b"NO [NONEXISTENT] No such quota root"
+
+
+def _write(session: Session) -> bool:
+    """The QUOTA response, in units of 1,024 octets; False for an account without a quota."""
+    used, _messages, quota = session.mailboxes.usage(session.account_id)
+    if quota:
+        session.write(b"* QUOTA %b (STORAGE %d %d)\r\n" % (_imap.astring(ROOT), (used + 1023) // 1024, quota // 1024))
+    return bool(quota)
+
+
+def get_quota(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.sp()
+    root = cursor.astring()
+    cursor.end()
+    return b"OK GETQUOTA completed" if root == ROOT and _write(session) else NO_ROOT
+
+
+def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    cursor.sp()
+    raw_name = cursor.astring()
+    cursor.end()
+    name = mailbox_name.parse(raw_name)
+    if session.mailboxes.get(session.account_id, name) is None:
+        return NO_MAILBOX
+    limited = bool(session.mailboxes.usage(session.account_id)[2])
+    root = b" " + _imap.astring(ROOT) if limited else b""
+    session.write(b"* QUOTAROOT %b%b\r\n" % (_imap.astring(mailbox_name.encode(name)), root))
+    _write(session)
+    return b"OK GETQUOTAROOT completed"
+
+
+def set_quota(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    """Quotas are the operator's (`fastmta user quota`)."""
+    cursor.sp()
+    cursor.astring()
+    cursor.sp()
+    cursor.open()
+    resources = 0
+    while not cursor.try_close():
+        if resources:
+            cursor.sp()
+        cursor.atom()
+        cursor.sp()
+        cursor.modseq()
+        resources += 1
+    cursor.end()
+    return b"NO [NOPERM] Quotas are set by the administrator"
