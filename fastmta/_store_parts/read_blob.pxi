@@ -154,6 +154,8 @@ cdef Py_ssize_t shown_copy(Reading reading, BlobView* view, uint64_t offset, cha
         return 0
     if <uint64_t>n > view.meta.size - offset:
         n = <Py_ssize_t>(view.meta.size - offset)
+    if offset == 0:  # the body's first octets may be cut
+        proof_at(reading.store.s, view.blob_id, 0)
     if offset < view.meta.head_length:
         done = n if <uint64_t>n < view.meta.head_length - offset else <Py_ssize_t>(view.meta.head_length - offset)
         memcpy(out, view.head + offset, done)

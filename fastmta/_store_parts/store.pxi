@@ -155,7 +155,8 @@ cdef class Store:
         _open_here.discard((self._device, self._inode))
         if self._lock_fd >= 0:
             c_close(self._lock_fd)
-            self.holds.close()
+            if self.holds is not None:  # not where the collector was here before us
+                self.holds.close()
             c_close(self.s.holds_fd)
             self._lock_fd = self.s.holds_fd = -1
         return 0

@@ -1,8 +1,10 @@
 """Head, cuts and body of a message: what is shown, what came, and what a blob refuses."""
 
+import asyncio
 import os
 import random
 from array import array
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +20,15 @@ from fastmta._store import (
     body_of_blob,
     fetch_lines,
     message_read,
+    message_rows,
 )
+from fastmta.model.errors import StoreDamaged
 from fastmta.model.limits import MESSAGE_CUTS, MESSAGE_HEAD_BYTES
-from tests.store.composing import append, new_mailbox, run
+from fastmta.store import MailStore
+from fastmta.store.backup import backup, compact
+from fastmta.store.check import check_store
+from fastmta.store.salvage import salvage
+from tests.store.composing import STRUCTURE, append, new_mailbox, run
 
 HEAD = b"Received: by here\r\n\tid 1; now\r\nAuthentication-Results: here; none\r\n"
 WHOLE = 256  # of FETCH's items
@@ -186,3 +194,76 @@ def test_a_head_survives_that_the_body_goes_on(store: Store) -> None:
     blob.feed(b"y" * 700_000)
     filed(store, blob, new_mailbox(store))
     assert blob_read(store, blob.blob_id, 0, len(HEAD) + 1) == HEAD + b"y"
+
+
+def in_a_mailbox(store: Store, cutting: bool = True) -> tuple[int, Blob, bytes]:
+    """(mailbox, blob, what is shown) of one message."""
+    body = field(0) + field(1) + b"\r\n" + b"text\r\n" * 2000
+    blob = store.new_blob()
+    blob.feed(body)
+    blob.head = HEAD
+    cuts = [(0, len(field(0)))] if cutting else []
+    for start, end in cuts:
+        blob.cut(start, end)
+    mailbox_id = new_mailbox(store)
+    filed(store, blob, mailbox_id, b"Return-Path: <>\r\n")
+    return mailbox_id, blob, b"Return-Path: <>\r\n" + expected(HEAD, body, cuts)
+
+
+def test_salvage_backup_and_compaction_keep_head_and_cuts(tmp_path: Path) -> None:
+    mail = MailStore.open(tmp_path / "store", sync=False)
+    account = asyncio.run(mail.accounts.add("a@example.org", "hash"))
+    body = field(0) + field(1) + b"\r\n" + b"text\r\n" * 2000
+    blob = mail.mailboxes.new_blob()
+    blob.feed(body)
+    blob.head = HEAD
+    blob.cut(0, len(field(0)))
+    asyncio.run(mail.mailboxes.append(account.inbox_id, blob, internal_date_s=1, structure=STRUCTURE))
+    shown = expected(HEAD, body, [(0, len(field(0)))])
+    backup(mail, tmp_path / "copy")
+    mail.close()
+    compact(tmp_path / "copy")
+    assert salvage(tmp_path / "store", tmp_path / "saved").lost == []
+    for name in ("copy", "saved"):
+        mail = MailStore.open(tmp_path / name, sync=False, create=False)
+        assert mail.mailboxes.read(account.inbox_id, 1, 0, 100_000) == shown
+        assert check_store(mail.raw).problems == []
+        mail.close()
+
+
+def test_a_copy_shows_the_same_and_has_its_own_moment(store: Store) -> None:
+    mailbox_id, _, shown = in_a_mailbox(store)
+    other = new_mailbox(store, name=b"Other")
+    unit = store.new_unit()
+    unit.copy(mailbox_id, array("I", [1]).tobytes(), other, False)
+    assert run(store, unit) == ""
+    assert message_read(store, other, 1, 0, 100_000) == shown
+    first, second = (message_rows(store, each, None)[0] for each in (mailbox_id, other))
+    assert first[:3] == (1, first[1], second[2])
+    assert 0 < first[9] <= second[9]
+
+
+@pytest.mark.parametrize("place", ["head", "cuts"])
+def test_a_damaged_head_or_cut_is_told(store: Store, place: str) -> None:
+    mailbox_id, blob, shown = in_a_mailbox(store)
+    key = blob.blob_id.to_bytes(8, "big")
+    record = bytearray(store.get(TABLE_BLOB, key) or b"")
+    sound = bytes(record)
+    at = record.index(HEAD)
+    if place == "head":
+        record[at + 14] ^= 1
+    else:
+        record[at - 8] ^= 1  # the cut begins one octet later: what is shown has another size
+    unit = store.new_unit()
+    unit.put(TABLE_BLOB, key, bytes(record))
+    assert run(store, unit) == ""
+    if place == "head":
+        assert message_read(store, mailbox_id, 1, 0, 100_000) != shown
+        assert "digest" in store.damage
+        assert check_store(store).problems == [f"the bytes of blob {blob.blob_id} are damaged"]
+    else:
+        with pytest.raises(StoreDamaged):
+            message_read(store, mailbox_id, 1, 0, 100_000)
+    unit = store.new_unit()
+    unit.put(TABLE_BLOB, key, sound)
+    assert run(store, unit) == ""

@@ -63,10 +63,29 @@ class StoreMachine(RuleBasedStateMachine):
     def used(self) -> int:
         return sum(len(message[0]) for box in self.messages for message in box.values())
 
-    @rule(box=BOXES, size=SIZES, flags=FLAGS, keywords=st.sampled_from([b"", b"a", b"b c"]))
-    def append(self, box: int, size: int, flags: int, keywords: bytes) -> None:
-        data = os.urandom(16) * (size // 16 + 1)
-        blob = blob_of(self.store, data[:size])
+    @rule(
+        box=BOXES,
+        size=SIZES,
+        flags=FLAGS,
+        keywords=st.sampled_from([b"", b"a", b"b c"]),
+        head=st.sampled_from([b"", b"A: b\r\n", b"Long: " + b"c" * 2500 + b"\r\n"]),
+        cuts=st.lists(st.tuples(st.integers(0, 9000), st.integers(1, 5000)), max_size=3),
+    )
+    def append(
+        self, box: int, size: int, flags: int, keywords: bytes, head: bytes, cuts: list[tuple[int, int]]
+    ) -> None:
+        data = (os.urandom(16) * (size // 16 + 1))[:size]
+        blob = blob_of(self.store, data)
+        blob.head = head
+        hidden = set()
+        for start, length in cuts:
+            if start + length <= size:
+                blob.cut(start, start + length)
+                hidden.update(range(start, start + length))
+        if hidden:
+            data = bytes(octet for at, octet in enumerate(data) if at not in hidden)
+        data = head + data
+        size = len(data)
         unit = self.store.new_unit()
         unit.blob(blob)
         append(unit, self.boxes[box], blob.blob_id, flags=flags, keywords=keywords)
