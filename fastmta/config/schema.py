@@ -70,7 +70,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     imaps: Annotated[_Texts, Key("endpoints", flat="listen_imaps")] = ()
     pop3: Annotated[_Texts, Key("endpoints", flat="listen_pop3")] = ()
     pop3s: Annotated[_Texts, Key("endpoints", flat="listen_pop3s")] = ()
-    managesieve: Annotated[_Texts, Key("endpoints", flat="listen_managesieve")] = ()
+    managesieve: Annotated[_Texts, Key("endpoints", flat="listen_managesieve", about="not built: refused")] = ()
     http: Annotated[_Texts, Key("endpoints", flat="listen_http")] = ()
 
 
