@@ -70,10 +70,12 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         thread.start()
-        while thread.is_alive():
+        while True:
             thread.join(PROGRESS_INTERVAL_S)
-            if progress is not None:
+            if progress is not None:  # also of a copy that was done before anybody looked
                 progress(os.fstat(fd).st_size, total)
+            if not thread.is_alive():
+                break
         size = os.fstat(fd).st_size
     except BaseException:  # interrupted: the next write of the thread fails, and the descriptor's number stays taken
         _make_unwritable(fd)

@@ -18,6 +18,7 @@ class Mark:
     def __init__(self, path: Path, name: str) -> None:
         folder = path / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
+        name = f"{name}-{os.urandom(8).hex()}"  # in a container a successor often has the dead one's process id
         self._path = folder / name
         begun = folder / f".{name}"  # named when it is locked: else it might be taken for a dead one
         self._fd = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -49,6 +50,9 @@ class LeftMarks:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # it lives
+                os.close(fd)
+                continue
+            if os.fstat(fd).st_nlink == 0:  # it was ending well just now
                 os.close(fd)
                 continue
             self._held.append((each, fd))

@@ -1,6 +1,7 @@
 """A backup of an open store, and a compaction of a closed one."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,18 @@ def test_compaction_gives_free_pages_back(tmp_path: Path) -> None:
     mail.close()
 
 
-def test_an_interrupted_backup_leaves_nothing_and_the_store_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("done_at_once", [False, True])
+def test_an_interrupted_backup_leaves_nothing_and_the_store_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done_at_once: bool
+) -> None:
+    start = threading.Thread.start
+
+    def start_and_end(thread: threading.Thread) -> None:
+        start(thread)
+        if done_at_once and thread.name == "store-copy":
+            thread.join()
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_end)
     mail = MailStore.open(tmp_path / "store", sync=False)
     box = new_mailbox(mail.raw)
     file(mail.raw, box, b"x" * 200_000)

@@ -1,5 +1,6 @@
 """The check after a bad end: the newest messages and the small tables, never longer than it may take."""
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,25 @@ def test_only_the_mark_of_a_process_that_is_gone_is_taken(tmp_path: Path) -> Non
     assert not LeftMarks(tmp_path)
     living.remove()
     assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_a_successor_with_the_process_id_of_the_dead_keeps_its_own_mark(tmp_path: Path) -> None:
+    Mark(tmp_path, "0-8").leave()
+    left = LeftMarks(tmp_path)
+    own = Mark(tmp_path, "0-8")
+    assert left
+    left.remove()
+    own.leave()
+    assert LeftMarks(tmp_path), "the successor's bad end is seen too"
+
+
+def test_a_mark_that_is_just_removed_is_none_that_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = Mark(tmp_path, "0-8")
+    lock = fcntl.flock
+
+    def lock_later(fd: int, how: int) -> None:
+        ending.remove()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_later)
+    assert not LeftMarks(tmp_path)
