@@ -120,7 +120,7 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
     if next_state == NO_TRANSITION:
         reply = service.rules.out_of_sequence(self, verb)
         if verb == VERB_DATA and more:
-            # The octets behind a refused DATA can't be told from commands: a message may be speaking (BAD_INPUT 4).
+            # The octets behind a refused DATA can't be told from commands: a message may be speaking.
             self.close_after_reply()
         return _answer(self, reply, verb)
     if verb == VERB_MAIL:

@@ -7,7 +7,7 @@ never another's, and no user name is ever expanded into a key. Failures are not 
 
 Invariants: an unknown account costs the same hash as a wrong password, waits in the same line, and shares its check
 with equal ones that come meanwhile just as a known one does. Left to others: who may log in where, and what the peer is
-told (authenticator.py); whose turn it is (turns.py).
+told (authenticator.py); whose turn it is (check_queue.py).
 """
 
 import asyncio

@@ -120,7 +120,7 @@ disable_plaintext_auth = true             # no login without TLS, except from lo
 nameservers = []                          # ["127.0.0.1:5353"]; empty: the system's
 
 [delivery]
-smtp_tls_security_level = "may"           # none, may, encrypt, verify, secure, dane, dane-only
+smtp_tls_security_level = "may"           # none, may, encrypt, verify, secure, fingerprint, dane, dane-only
 maximal_queue_lifetime = "5d"
 bounce_queue_lifetime = "5d"
 minimal_backoff_time = "300s"

@@ -1,7 +1,7 @@
 """Reads `fastmta.toml` into a Config, or says what is wrong: file, line, key, value and what is allowed.
 
 `read` gathers every problem for `fastmta check`; `load` raises ConfigError with the first. Nothing but the file itself
-is read here: whether certificates and maps can be used is config/files.py's question.
+is read here: whether certificates and maps can be used is cli/startable.py's question.
 """
 
 import difflib

@@ -5,7 +5,8 @@ is the one name by which postconf and the importers know a key that stands in a 
 are ready for use: times in seconds, sizes in bytes, lists as tuples, `$name` expanded, paths absolute.
 
 To add a key: one line here, with the code that obeys it. A key that nothing obeys must not be here (it would be
-ignored silently); names of other servers' features that we lack are in config/not_built.py.
+ignored silently; `listen.managesieve` is refused); names of other servers' features that we lack are in
+config/not_built.py.
 """
 
 from typing import Annotated, Final, Literal, NamedTuple

@@ -1,4 +1,5 @@
-"""The hop local: recipients of ours that their mailbox refused while the message was accepted, tried again.
+"""The hop local: recipients of ours that the accepting unit did not deliver: refused by their mailbox, or with
+NOTIFY=SUCCESS.
 
 The delivery and the end of the queued recipient are one unit, so it happens exactly once. One message at a time, in a
 task, since reading a whole message and finding its structure may take a while.

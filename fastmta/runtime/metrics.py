@@ -155,7 +155,7 @@ class Histogram:
 
 
 class Metrics:
-    """Every family of the server, under the name of CONTRACT without its `fastmta_`."""
+    """Every family of the server, under its name without `fastmta_`."""
 
     def __init__(self) -> None:
         self._next = 0

@@ -5,8 +5,8 @@ each method is given (`_session.Connection` in the server, a plain object in tes
 smtp/transitions.py's, and a 2yz or 3yz reply moves the session by that table; only AUTH, whose exchange takes lines
 instead of commands, moves it here. Bytes, sockets, time and the store are left to others.
 
-A method that returns None has started something that ends later: the session is not given another command before
-`authenticated` (or a TLS handshake) has come.
+A method that returns None has started something that ends later: the session is not given another command before the
+verdict on a password or of a check, or the end of a TLS handshake, has come.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 SOCK_SEQPACKET.
 
 From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`. From the worker:
-`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `leaving`. End of file tells each that the
+`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `store_unreadable`, `leaving`. End of file tells each that the
 other has died.
 """
 

@@ -3,8 +3,8 @@ network.
 
 Signals: HUP rereads the configuration in place; where `workers` or [listen] has changed, the workers are replaced
 without a connection lost. TERM and INT stop gracefully, a second one at once. The same through the control socket
-(admin/control.py). Exit codes are those of sysexits(3): 0 stopped, 75 the data directory or an address is in
-use, 78 the configuration is wrong.
+(admin/control.py). Exit codes are those of sysexits(3): 0 stopped, 74 the store cannot be read, 75 the data directory
+or an address is in use, 78 the configuration is wrong.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""BAD_INPUT.md rows 1 to 6, 9, 11, 13 and 18, as a client sees them."""
+"""Malformed and hostile input, as a client sees the answers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Submission: login first, the sender is one's own, what a message lacks is added; and AUTH (BAD_INPUT row 10)."""
+"""Submission: login first, the sender is one's own, what a message lacks is added; and AUTH."""
 
 import asyncio
 import base64
