@@ -2,8 +2,8 @@
 SOCK_SEQPACKET.
 
 From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`. From the worker:
-`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `store_unreadable`, `leaving`. End of file tells each that the
-other has died.
+`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `store_unreadable`, `leaving`. End of file tells
+each that the other has died.
 """
 
 import socket
