@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fastmta.config.values import parse_map
+from fastmta.config.values import parse_map, parse_peer
 from fastmta.model.stages import Stage
 
 
 class Word(NamedTuple):
-    """`given`: what follows the word ("", "zone", "map", "word"); `reads`: where the last that it reads is known."""
+    """`given`: what follows the word ("", "zone", "map", "service"); `reads`: where the last that it reads is known."""
 
     given: str
     reads: Stage
@@ -48,6 +48,7 @@ WORDS: Final[dict[str, Word]] = {
     "check_helo_access": Word("map", Stage.HELO),
     "check_sender_access": Word("map", Stage.MAIL),
     "check_recipient_access": Word("map", Stage.RCPT),
+    "check_policy_service": Word("service", Stage.RCPT),  # whose answers are about a recipient
     "reject_invalid_helo_hostname": Word("", Stage.HELO),
     "reject_non_fqdn_helo_hostname": Word("", Stage.HELO),
     "reject_unknown_helo_hostname": Word("", Stage.HELO),
@@ -99,7 +100,11 @@ def _normalised(words: Sequence[str], base: Path) -> Iterator[str]:
             argument = next(at, None)
             if argument is None:
                 raise ValueError(f"a {word.given} behind {name}")
-            yield parse_map(argument, base) if word.given == "map" else _zone(argument)
+            if word.given == "service":
+                parse_peer(argument)
+                yield argument
+            else:
+                yield parse_map(argument, base) if word.given == "map" else _zone(argument)
 
 
 def _zone(text: str) -> str:

@@ -225,6 +225,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_recipient_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_end_of_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_policy_service_timeout: Annotated[float, Key("time", low=1, about="of one question")] = 100.0
+    smtpd_policy_service_default_action: Annotated[
+        str, Key("text", about="where a policy service does not answer: any result of access(5)")
+    ] = "451 4.3.5 Server configuration problem"
+    smtpd_policy_service_max_idle: Annotated[float, Key("time", about="a connection is kept unused")] = 300.0
+    smtpd_policy_service_max_ttl: Annotated[float, Key("time", about="a connection is kept at all")] = 1000.0
     access_map_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
     maps_rbl_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
     reject_code: Annotated[int, Key("int", low=400, high=599)] = 554

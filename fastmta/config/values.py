@@ -128,6 +128,18 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(host, int(port))
 
 
+def parse_peer(text: str) -> Endpoint:
+    """A service that is asked: "inet:host:port", "inet:[v6]:port" or "unix:/path"."""
+    kind, _, rest = text.partition(":")
+    if kind.lower() == "unix" and rest.startswith("/"):
+        return parse_endpoint("unix:" + rest)
+    if kind.lower() == "inet" and rest:
+        endpoint = parse_endpoint(rest)
+        if endpoint.port and not endpoint.path:
+            return endpoint
+    raise ValueError('a service such as "inet:127.0.0.1:10023" or "unix:/run/service"')
+
+
 def parse_server(text: str) -> str:
     """A name server: "192.0.2.1", "192.0.2.1:5353", "2001:db8::1" or "[2001:db8::1]:5353"."""
     host, port = text, "53"

@@ -41,6 +41,12 @@ SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission 
 # --- checks (policy/) ---
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
+POLICY_KEPT: Final = 4  # idle connections to one policy service that a worker keeps
+POLICY_CONNECTIONS: Final = 100  # open at a time to one policy service from one worker; further questions wait
+POLICY_LONGEST_S: Final = 20.0  # of one question whatever its setting, so that its default action comes within CHECK_S
+POLICY_READ_BYTES: Final = 4096
+POLICY_ANSWER_BYTES: Final = 8192  # of a policy service; an action is one line
+POLICY_VALUE_CHARACTERS: Final = 2048  # of one attribute in a request
 CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks together: with Received a MESSAGE_HEAD
 
 # --- messages in the store ---

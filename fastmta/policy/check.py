@@ -37,6 +37,10 @@ class Context(msgspec.Struct, frozen=True):
     client_name: str  # "unknown" where it was not looked up
     trusted: bool  # the client is in mynetworks
     tls: bool
+    client_port: int = 0  # 0 where there is none
+    cipher: tuple[str, str, int] = ("", "", 0)  # its name, the version of TLS, bits of the key
+    esmtp: bool = True  # EHLO or LHLO, not HELO
+    transaction: int = 0  # counts those of the session
     helo: str = ""
     login: str = ""
     sender: bytes | None = None  # without angle brackets; b"": the null sender

@@ -22,6 +22,7 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
 _OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transaction
+_NO_CIPHER: Final = ("", "", 0)
 _DENIED: Final = Reply(554, "5.7.1", "Access denied")
 _NOT_NOW: Final = Reply(450, "4.7.1", "Try again later")
 _DECLINED: Final = frozenset({Action.REJECT, Action.DEFER})
@@ -65,7 +66,7 @@ class Message:
 class Screening:
     """The checks of one session."""
 
-    __slots__ = ("_desk", "_outcome", "_plan", "_runs", "_session", "_taken", "refused")
+    __slots__ = ("_desk", "_outcome", "_plan", "_runs", "_session", "_taken", "_transaction", "refused")
 
     def __init__(self, desk: Desk, session: Any) -> None:
         self._desk = desk
@@ -74,6 +75,7 @@ class Screening:
         self._runs: dict[Stage, Run] = {}  # by the stage of their list
         self._taken: list[Run] = []  # whose notes are in the outcome
         self._outcome = Outcome()
+        self._transaction = 0
         self.refused: Reply | None = None  # the reply of the last check that refused
 
     # --- what the session tells ---
@@ -87,6 +89,7 @@ class Screening:
             self._drop(lambda starts: starts > _OF_SESSION)
         self._taken.clear()
         self._outcome = Outcome()
+        self._transaction += 1
         self._desk.attend(self._session)
 
     def forget_hello(self) -> None:
@@ -252,6 +255,10 @@ class Screening:
             client_name=session.client.partition("[")[0],
             trusted=session.trusted,
             tls=session.tls,
+            client_port=_port(session.transport),
+            cipher=(session.transport.get_extra_info("cipher") or _NO_CIPHER) if session.tls else _NO_CIPHER,
+            esmtp=session.esmtp,
+            transaction=self._transaction,
             helo=self._hello(stage, subject).decode("utf-8", "replace"),
             login=subject.decode() if stage is Stage.AUTH else session.login,
             sender=subject if stage is Stage.MAIL else session.reverse_path,
@@ -289,3 +296,9 @@ class Screening:
         self._desk.log.exception(
             "policy.failed", error, session=self._session.number, client=self._session.client, check=check.name
         )
+
+
+def _port(transport: Any) -> int:
+    """The client's port; 0 on a unix socket."""
+    peer = transport.get_extra_info("peername")
+    return peer[1] if isinstance(peer, tuple) and len(peer) > 1 else 0

@@ -41,7 +41,7 @@ class AccessTables:
             for form in self._forms(key):
                 value = table.get(form)
                 if value is not None:
-                    return self._action(value.strip(), what, kind, f"{name}: {form}")
+                    return self.action(value.strip(), what, kind, f"{name}: {form}")
         except TemporaryFailure:
             return "now", Verdict(Action.DEFER, _UNREADABLE, reason=f"{name} cannot be read")
         return None
@@ -87,7 +87,8 @@ class AccessTables:
         if bare != user:
             yield f"{bare}@"
 
-    def _action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | None:
+    def action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | None:
+        """What a value says of `what`; None: nothing."""
         word, _, text = value.partition(" ")
         word, text = word.upper(), text.strip()
         if _CODED.match(word):

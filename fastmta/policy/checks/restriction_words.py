@@ -17,6 +17,8 @@ from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context, Parts
 from fastmta.policy.checks.access import AccessTables
 from fastmta.policy.checks.dnsbl import Lists
+from fastmta.policy.delegation import encode_request
+from fastmta.policy.policy_client import PolicyService
 
 Decision = tuple[str, Verdict]
 Found = Decision | str | None
@@ -72,6 +74,7 @@ class Words:
         self._parts = parts
         self._tables = AccessTables(config, parts.clock)
         self._lists = Lists(parts.resolver, config.maps_rbl_reject_code)
+        self._services: dict[str, PolicyService] = {}
         self._filters: dict[str, tuple[frozenset[int], ...]] = {}
 
     def ask(self, restriction: Restriction, subject: Subject) -> Found | Awaitable[Found]:
@@ -131,6 +134,19 @@ class Words:
 
     def check_recipient_access(self, subject: Subject, table: str) -> Found:
         return self._access(table, subject, Stage.RCPT, ("mail", subject.recipient)) if subject.recipient else None
+
+    def check_policy_service(self, subject: Subject, address: str) -> Awaitable[Found]:
+        return self._policy(subject, address)
+
+    async def _policy(self, subject: Subject, address: str) -> Found:
+        service = self._services.get(address)
+        if service is None:
+            service = self._services[address] = PolicyService(address, self._config, self._parts.clock)
+        action, trouble = await service.ask(encode_request(subject.context))
+        if action is None:
+            action = self._config.smtpd_policy_service_default_action
+        what, kind = subject.about(subject.stage) if subject.stage <= Stage.RCPT else (subject.shown, subject.kind)
+        return self._tables.action(action, what, kind, f"{address}: {trouble or action}")
 
     def _access(self, table: str, subject: Subject, stage: Stage, key: tuple[str, ...]) -> Found:
         what, kind = subject.about(stage)

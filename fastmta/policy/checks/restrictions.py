@@ -47,6 +47,7 @@ class RestrictionList(Check):
     def __init__(self, name: str, stage: Stage, restrictions: Sequence[Restriction], words: Words) -> None:
         self.name = name
         self.stage = stage
+        self.has_effects = any(each.name == "check_policy_service" for each in restrictions)
         self.reads = max(WORDS[each.name].reads for each in restrictions)
         self._words = words
         self._restrictions = tuple(restrictions)
