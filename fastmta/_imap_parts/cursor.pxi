@@ -72,6 +72,14 @@ cdef class Cursor:
             return True
         return False
 
+    cpdef bint take_text(self, bytes text):
+        """Consumes these octets, in upper case, if they stand here in any case."""
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
+        if n > self.size - self.position or self.owner[self.position:self.position + n].upper() != text:
+            return False
+        self.position += n
+        return True
+
     cpdef int open(self) except -1:
         """An opening parenthesis; nesting is bounded."""
         if not self.take(c'('):

@@ -55,6 +55,7 @@ class Section(msgspec.Struct, frozen=True):
     length: int = -1  # -1: all of it
 
 
+PREVIEW: Final = Section(b"PREVIEW", b"")
 WHOLE_MESSAGE: Final = (Section(b"BODY[]", b""),)
 
 
@@ -162,6 +163,9 @@ def _item(cursor: Cursor, name: bytes) -> tuple[int, Section | None, bool]:
     if name in _LEGACY:
         section, seen = _LEGACY[name]
         return 0, section, seen
+    if name == b"PREVIEW":
+        cursor.take_text(b" (LAZY)")  # it is made when it is asked for, and quickly: nobody needs to be lazy
+        return 0, PREVIEW, False
     if name == b"BODY":
         if not cursor.take(0x5B):
             return BODY, None, False

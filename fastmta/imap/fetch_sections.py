@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from fastmta import _mime
-from fastmta.imap.fetch_plan import Section
+from fastmta import _imap, _mime
+from fastmta.imap.fetch_plan import PREVIEW, Section
+from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
 from fastmta.imap.view import NEVER_RECENT
 from fastmta.model.errors import StorageFailure
@@ -51,7 +52,10 @@ async def write_message(
         try:
             if section.place and record is None:
                 record = mailboxes.structure(view.mailbox_id, uid) or b""
-            if section.fields is not None:
+            if section == PREVIEW:
+                text = preview_of(mailboxes, view.mailbox_id, uid, len(row.prefix))
+                write(b" " + (_imap.quoted(text) if text.isascii() else b"{%d}\r\n%b" % (len(text), text)))
+            elif section.fields is not None:
                 await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
             else:
                 await _span(session, view.mailbox_id, uid, record, row, section)
