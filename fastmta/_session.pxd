@@ -165,6 +165,7 @@ cdef class Connection(Waiter):
     cdef bint chunk_last
     cdef bint bdat
     cdef double accepted_at
+    cdef bytes added                  # fields of ours below Received, once they are made
     cdef list local_targets
     cdef dict refusals                # LMTP: number of a target -> why its mailbox refused
     cdef object outcome               # model.verdict.Outcome of the message; None: nobody was asked

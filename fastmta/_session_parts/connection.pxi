@@ -320,6 +320,10 @@ cdef class Connection(Waiter):
         self.waiting &= ~WAIT_ANSWER
         return 0
 
+    def added_fields(self) -> bytes:
+        """The fields of ours that will stand between Received and what came."""
+        return _added_fields(self)
+
     def close_after_reply(self):
         self.closing = True
         self.lingering = True

@@ -14,6 +14,7 @@ cdef int _begin_message(Connection self) except -1:
     self.line_begins = True
     self.held_size = 0
     self.chunk_last = False
+    self.added = None
     data_begin(&self.data)
     self.blob = None
     if not service.storage_ok():
@@ -71,13 +72,24 @@ cdef int _compose_head(Connection self) except -1:
     _put(text, b"; ", 2)
     _put(text, service.date, service.date_size)
     _put(text, b"\r\n", 2)
-    if service.submission and not self.scan.has_date:
-        _put(text, b"Date: ", 6)
-        _put(text, service.date, service.date_size)
-        _put(text, b"\r\n", 2)
-    if service.submission and not self.scan.has_message_id:
-        _put_bytes(text, service.host.message_id(self.queue_id, self.accepted_at))
+    if service.submission:
+        _put_bytes(text, _added_fields(self))
     return 0
+
+
+cdef bytes _added_fields(Connection self):
+    # Date and Message-ID where a submitted message lacks them; the same however often it is asked, since a check may sign
+    # them.
+    cdef Service service = self.service
+    cdef bytes made = b""
+    if self.added is None:
+        if service.submission and not self.scan.has_date:
+            service._dates(<int64_t>self.accepted_at)
+            made = b"Date: " + service.date[:service.date_size] + b"\r\n"
+        if service.submission and not self.scan.has_message_id:
+            made += service.host.message_id(self.queue_id, self.accepted_at)
+        self.added = made
+    return self.added
 
 
 cdef const char* _message(Connection self, const char* p, const char* end, bint dots) except NULL:

@@ -211,6 +211,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_authentication: Annotated[
         bool, Key("bool", about="verify SPF, DKIM, ARC and DMARC of strangers' mail at the smtp service")
     ] = True
+    dkim_signing: Annotated[bool, Key("bool", about="sign mail of our own people whose domain has a key")] = True
     authserv_id: Annotated[str, Key("host", default="$myhostname", about="of our Authentication-Results")] = "localhost"
     dmarc_reject_action: Annotated[
         str, Key("choice", choices=("reject", "quarantine", "none"), about="where an author's domain asks for it")

@@ -99,6 +99,7 @@ AUTHENTICATED_HEADER_BYTES: Final = 1 << 20  # a longer header section is not re
 AUTHENTICATED_FIELDS: Final = 10_000  # header fields; mail has up to 200, and each costs a microsecond
 AUTHENTICATION_TIME_S: Final = 30.0  # after this a message's verification asks the DNS nothing further
 AUTHENTICATED_BODY_PIECE: Final = 1 << 18  # a body is hashed in pieces of this size
+DKIM_SIGNERS: Final = 1000  # domains whose signing keys a worker keeps loaded, some 3 KB each
 DKIM_SIGNATURES: Final = 10  # of a message that are verified; each may cost a look-up and a public-key operation
 DKIM_RSA_BITS: Final = (1024, 8192)  # RFC 8301 §3.2 asks for 1024 to 4096; a longer key costs too much to verify
 DKIM_SIGNED_NAMES: Final = 1000  # in h= of one signature

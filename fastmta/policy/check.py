@@ -49,6 +49,7 @@ class Context(msgspec.Struct, frozen=True):
     recipients: tuple[bytes, ...] = ()  # those accepted, from DATA on
     queue_id: int = 0
     message: Message | None = None  # at the end
+    added: bytes = b""  # at the end: fields of ours that will stand on top of what came, below Received
 
     @property
     def is_known(self) -> bool:
@@ -62,6 +63,33 @@ class Directory(Protocol):
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Any: ...
 
 
+class SigningKey(Protocol):
+    """A private key of a domain, as store.dkim_keys has it."""
+
+    @property
+    def domain(self) -> str: ...
+    @property
+    def selector(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def pem(self) -> bytes: ...
+
+
+class SigningKeys(Protocol):
+    def exist(self) -> bool: ...
+    def list(self, domain: str = "") -> Sequence[SigningKey]: ...
+
+
+class Store(Protocol):
+    """What checks read of the store."""
+
+    @property
+    def directory_version(self) -> int: ...
+    @property
+    def dkim_keys(self) -> SigningKeys: ...
+
+
 class Parts(Protocol):
     """What of a worker a check may be built from."""
 
@@ -73,6 +101,8 @@ class Parts(Protocol):
     def clock(self) -> Clock: ...
     @property
     def log(self) -> Log: ...
+    @property
+    def store(self) -> Store: ...
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 

@@ -267,6 +267,7 @@ class Screening:
             recipients=tuple(each.forward_path for each in recipients or ()),
             queue_id=session.queue_id if stage is Stage.END else 0,
             message=Message(session) if stage is Stage.END else None,
+            added=session.added_fields() if stage is Stage.END else b"",
         )
 
     def _tell(self, run: Run) -> None:

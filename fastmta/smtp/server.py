@@ -23,6 +23,7 @@ from fastmta.model.limited import What
 from fastmta.model.reply import Reply
 from fastmta.model.stages import COUNTED, Stage
 from fastmta.model.verdict import Outcome
+from fastmta.policy.check import SigningKeys
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
@@ -71,6 +72,10 @@ class MailStore(Protocol):
     def raw(self) -> Any: ...
     @property
     def mailboxes(self) -> Mailboxes: ...
+    @property
+    def directory_version(self) -> int: ...
+    @property
+    def dkim_keys(self) -> SigningKeys: ...
 
 
 class Services(Protocol):
@@ -435,6 +440,8 @@ class SmtpServer:
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
         self._hosts: dict[str, ServiceHost] = {}
         self._tick = 0
+        self._directory_version = services.store.directory_version
+        self._signs = services.store.dkim_keys.exist()
         self._second = _Second(self)
         services.sweep.add(self._second)
 
@@ -463,6 +470,14 @@ class SmtpServer:
         self._tick = tick
         for host in self._hosts.values():
             host.service.sweep(tick)
+        store = self.services.store
+        if store.directory_version != self._directory_version:  # the first signing key makes a check, the last ends it
+            self._directory_version = store.directory_version
+            signs = store.dkim_keys.exist()
+            if signs != self._signs:
+                self._signs = signs
+                for host in self._hosts.values():
+                    host.configure()
 
     def reload(self, services: Services) -> None:
         """New settings for every session, from its next command on; no connection is touched."""

@@ -51,6 +51,10 @@ class DkimKeys:
                 return found
             start = page[-1][0] + b"\0"
 
+    def exist(self) -> bool:
+        """Whether there is any key at all."""
+        return bool(self._store.raw.scan(TABLE_DKIM_KEY, b"", b"", 1))
+
     def lookup(self, domain: str, selector: str) -> DkimKey | None:
         key = _key(domain, selector)
         value = self._store.raw.get(TABLE_DKIM_KEY, key) if len(key) <= 500 else None

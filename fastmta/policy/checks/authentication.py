@@ -53,6 +53,16 @@ async def read_header(message: Message) -> tuple[Field, ...]:
             return parse_fields(raw)
 
 
+async def hash_body(parts: Parts, bodies: Bodies, message: Message, at: int) -> None:
+    """Feeds `bodies` with the message from `at` on, long pieces in a thread."""
+    while piece := await message.read(at, AUTHENTICATED_BODY_PIECE):
+        at += len(piece)
+        if len(piece) > _HASHED_HERE:
+            await parts.offload(bodies.update, piece)
+        else:
+            bodies.update(piece)
+
+
 class OfStrangers(Check):
     """What is asked about mail that comes from outside only."""
 
@@ -144,20 +154,12 @@ class Authentication(OfStrangers):
         forms = forms_needed(fields)
         bodies = Bodies(forms)
         if forms:
-            await self._hash(bodies, message, sum(len(field.raw) for field in fields) + 2)
+            await hash_body(parts, bodies, message, sum(len(field.raw) for field in fields) + 2)
         who = _client(context)
         verdicts = await verify_message(
             fields, bodies, who, parts.resolver, parts.offload, parts.clock.now(), receiver=self._receiver
         )
         return self._verdict(verdicts, who)
-
-    async def _hash(self, bodies: Bodies, message: Message, at: int) -> None:
-        while piece := await message.read(at, AUTHENTICATED_BODY_PIECE):
-            at += len(piece)
-            if len(piece) > _HASHED_HERE:
-                await self._parts.offload(bodies.update, piece)
-            else:
-                bodies.update(piece)
 
     def _verdict(self, verdicts: Verdicts, who: Client) -> Verdict:
         dmarc = verdicts.dmarc

@@ -1,0 +1,84 @@
+"""DKIM signatures on the mail of our own people, clients in mynetworks and logins, wherever their domain has a key.
+
+The domain is that of From, or the nearest one above it that has an active key (RFC 6376 §3.2 and relaxed alignment).
+Every active key of it signs: one RSA and one Ed25519 key make two signatures. What is signed is what goes out: the
+message as it came, without Bcc, and with the Date and Message-ID that the server adds. Keys are read from the store and
+kept loaded until the directory changes; the signature itself is made in a thread.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Final
+
+from fastmta.authentication.authors import author_domains
+from fastmta.authentication.bodies import Bodies
+from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
+from fastmta.authentication.signing import DkimTags, Signer, SigningError, load_own_signer, names_to_sign, sign_dkim
+from fastmta.config.schema import Config
+from fastmta.model.limits import DKIM_SIGNERS
+from fastmta.model.verdict import PASS, Verdict
+from fastmta.policy.check import Check, Context, Message, Parts
+from fastmta.policy.checks.authentication import hash_body, read_header
+
+_LABELS_LEAST: Final = 2  # no key of a top-level domain is looked for
+
+
+def build(config: Config, parts: Parts) -> Sequence[Check]:
+    """Without any key there is nothing to ask; smtp/server.py asks again when the first one is added."""
+    return [Signing(parts)] if config.dkim_signing and parts.store.dkim_keys.exist() else []
+
+
+class Signing(Check):
+    """Adds the signatures; whatever goes wrong lets the message go unsigned, with a line in the log."""
+
+    name = "dkim_signing"
+    services = ("smtp", "submission", "submissions")
+    late = Verdict(is_late=True, reason="not signed in time")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._signers: dict[str, tuple[Signer, ...]] = {}
+        self._version = -1
+
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
+        if not context.is_known or context.message is None:
+            return PASS
+        return self._sign(context, context.message)
+
+    def _signers_of(self, domain: str) -> tuple[Signer, ...]:
+        """The active keys of the nearest domain that has any; none: the mail is nobody's to sign."""
+        version = self._parts.store.directory_version
+        if version != self._version:
+            self._version = version
+            self._signers.clear()
+        labels = domain.split(".")
+        for at in range(max(0, len(labels) - _LABELS_LEAST) + 1):
+            name = ".".join(labels[at:])
+            known = self._signers.get(name)
+            if known is None:
+                keys = self._parts.store.dkim_keys.list(name)
+                known = tuple(
+                    load_own_signer(key.pem, key.domain, key.selector) for key in keys if key.state == "active"
+                )
+                if len(self._signers) >= DKIM_SIGNERS:
+                    self._signers.clear()
+                self._signers[name] = known
+            if known:
+                return known
+        return ()
+
+    async def _sign(self, context: Context, message: Message) -> Verdict:
+        try:
+            came = await read_header(message)
+            fields: list[Field] = [*parse_fields(context.added), *came]
+            domains = author_domains(fields)
+            signers = self._signers_of(domains[0]) if len(domains) == 1 else ()
+            if not signers:
+                return PASS
+            bodies = Bodies(("relaxed",))
+            await hash_body(self._parts, bodies, message, sum(len(field.raw) for field in came) + 2)
+            digest = bodies.digest("relaxed")
+            tags = DkimTags(names_to_sign(fields), signed_at=int(self._parts.clock.now()))
+            made = [await self._parts.offload(sign_dkim, signer, fields, digest, tags) for signer in signers]
+        except (HeaderTooLong, SigningError) as error:
+            return Verdict(reason=f"not signed: {error}")
+        return Verdict(fields=tuple(made), reason=f"signed for {signers[0].domain}")
