@@ -66,11 +66,21 @@ cdef bytes _structure_of_cut(Connection self, bytes head):
 
 cdef object _redirect(Connection self, bytes path):
     # The message goes to this address instead of its recipients. None, or the reply where there is no such address.
+    cdef uint64_t at = 0
+    cdef bytes piece
     answer = self.service._resolve(path, True)
     if isinstance(answer, Reply):
         return answer
     self.recipients = [answer]
     self.has_local = (<Recipient>answer).has_local
+    if self.has_local and self.structure is None:  # nobody had asked for it so far
+        self.structure = Structure()
+        while True:
+            piece = self.blob.read(at, 65536)
+            if not piece:
+                break
+            self.structure.feed_c(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            at += PyBytes_GET_SIZE(piece)
     return None
 
 

@@ -423,6 +423,17 @@ async def test_a_redirected_message_goes_elsewhere(rig: SmtpRig) -> None:
     assert [row.tail.forward_path for _, rows in rig.queue() for row in rows] == [b"spam@relay.test"]
 
 
+async def test_a_message_may_be_redirected_to_a_mailbox_here(rig: SmtpRig) -> None:
+    mailbox_id = rig.add_mailbox(b"bill@example.test")
+    assert codes(await send(rig, Verdict(Action.REDIRECT, target=b"bill@example.test"))) == [250]
+    assert len(list(rig.store.mailboxes.rows(mailbox_id))) == 1
+    assert rig.queue() == []
+
+
+async def test_a_redirection_to_nobody_is_refused(rig: SmtpRig) -> None:
+    assert codes(await send(rig, Verdict(Action.REDIRECT, target=b"nobody@example.test"))) == [550]
+
+
 async def test_a_quarantined_message_is_filed_into_junk(rig: SmtpRig) -> None:
     inbox = rig.add_mailbox(b"bill@example.test")
     account_id = rig.directory.accounts[b"bill@example.test"].account_id
