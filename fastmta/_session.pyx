@@ -1,7 +1,7 @@
 """The SMTP fast path: the receive loop of one connection, and a message's way from DATA to its commit, in C.
 
 A `Connection` is the protocol object of a connection and the state that smtp/session.Rules works on. MAIL, RCPT, DATA,
-RSET, NOOP and QUIT of a plain client are handled here; every other command, parameter and error is the rules'. What
+BDAT and QUIT of a plain client are handled here; every other command, parameter and error is the rules'. What
 may follow what is smtp/transitions.TRANSITIONS, given as `table`: there is no copy of it here.
 
 Invariants: all replies of one event leave in one `transport.write`, in the order of the commands; while `waiting` is

@@ -1,1 +1,1 @@
-"""Name resolution for delivery: the only place that imports dnspython."""
+"""Name resolution: the only place that imports dnspython."""

@@ -1,1 +1,1 @@
-"""IMAP4rev1: the session, its protocol, and one module a command."""
+"""IMAP4rev1: the session's rules, its sockets, and one module a command."""

@@ -1,1 +1,1 @@
-"""POP3: the session and its protocol."""
+"""POP3: the session's rules, the maildrop, and the sockets."""

@@ -1,1 +1,1 @@
-"""SMTP and LMTP: the server's session and protocol, the client's rules and connection."""
+"""SMTP and LMTP: rules and sockets, of the server and of the client."""
