@@ -218,3 +218,34 @@ def test_plain_dates_are_read_as_the_library_reads_them(date: str) -> None:
     assert parsed is not None
     line = b'* 1 FETCH (ENVELOPE ("%b" NIL NIL NIL NIL NIL NIL NIL NIL NIL))\r\n' % date.encode()
     assert _imap.envelope_values(line)[0][1] == mktime_tz(parsed)
+
+
+@pytest.mark.parametrize(("bound", "taken"), [(3, False), (4, True), (5, True)])
+async def test_more_messages_than_the_bound_are_not_sorted(
+    world: World, monkeypatch: pytest.MonkeyPatch, bound: int, taken: bool
+) -> None:
+    monkeypatch.setattr("fastmta.imap.commands.sort.IMAP_SORT_MESSAGES", bound)
+    monkeypatch.setattr("fastmta.imap.commands.thread.IMAP_SORT_MESSAGES", bound)
+    client = await box(world)
+    for command in ("SORT (DATE) UTF-8 ALL", "THREAD REFERENCES UTF-8 ALL"):
+        answer = (await client.do(command))[-1]
+        assert answer.startswith(b"OK" if taken else b"NO [LIMIT]"), answer
+
+
+@pytest.mark.parametrize(("bound", "text"), [(3, b"(1 2 3 4)(5)"), (4, b"(5 1 2 3 4)"), (5, b"(5 1 2 3 4)")])
+def test_a_loop_is_looked_for_to_a_bound(monkeypatch: pytest.MonkeyPatch, bound: int, text: bytes) -> None:
+    monkeypatch.setattr(threads, "IMAP_THREAD_DEPTH", bound)
+    chain = [("a", []), ("b", ["a"]), ("c", ["b"]), ("d", ["c"]), ("e", [])]
+    built = threads.Threads()
+    for at, (name, references) in enumerate(chain):
+        built.add(at, name.encode(), [each.encode() for each in references], at, "")
+    top, bottom = built._nodes[b"a"], built._nodes[b"d"]
+    assert threads._is_above(top, bottom)
+    # "a" gets "e" as its parent, below which nothing is: no ancestor is asked for.
+    built._nodes[b"e"].below += 1
+    if not threads._is_above(top, built._nodes[b"e"]) and not threads._is_above(built._nodes[b"e"], bottom):
+        top.put_under(built._nodes[b"e"])
+    for _ in built.link(by_subject=False):
+        pass
+    got = b"".join(threads.lines(built.roots, range(1, 6)))
+    assert got == text
