@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fastmta.runtime.metrics import METRICS
 from tests.support.smtp_rig import SmtpRig
 
-QUEUE_ID = re.compile(rb"(queued as | id )[0-9B-Zb-z]{12,}")
+QUEUE_ID = re.compile(rb"(queued as | id |Message-ID: <)[0-9B-Zb-z]{12,}")
 MAILBOXES = (b"bill@example.test", b"ann@example.test")
 LOGIN = b"AUTH PLAIN AGJpbGxAZXhhbXBsZS50ZXN0AHNlY3JldA=="
 
