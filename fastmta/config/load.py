@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fastmta.config import restrictions, values
+from fastmta.config import milters, restrictions, values
 from fastmta.config.consistency import inconsistencies, route_problem
 from fastmta.config.expand import expand
 from fastmta.config.lines import key_lines
@@ -180,9 +180,18 @@ class _Reader:
         if key.kind == "restrictions":
             words = [word for item in self._items(raw) for word in values.split_list(item)]
             return restrictions.normalised(words, self._base)
+        if key.kind == "milters":
+            return tuple(each for item in self._texts(raw) for each in milters.split_milters(item))
         if key.kind in _LISTS:
             return tuple(self._item(key, item) for item in self._items(raw))
         return self._single(key, raw)
+
+    def _texts(self, raw: Any) -> list[str]:
+        """One string, or each of a list, as it stands."""
+        texts = [raw] if isinstance(raw, str) else raw
+        if not isinstance(texts, list | tuple) or not all(isinstance(item, str) for item in texts):
+            raise ValueError('a list of strings, or Postfix\'s one string "a, b c"')
+        return [expand(item, self._reference) for item in texts]
 
     def _items(self, raw: Any) -> list[str]:
         if isinstance(raw, str):
@@ -315,7 +324,19 @@ class _Reader:
 
 
 _LISTS: Final = frozenset(
-    {"domains", "networks", "maps", "endpoints", "servers", "words", "options", "list", "names", "restrictions"}
+    {
+        "domains",
+        "networks",
+        "maps",
+        "endpoints",
+        "servers",
+        "words",
+        "options",
+        "list",
+        "names",
+        "restrictions",
+        "milters",
+    }
 )
 
 

@@ -26,6 +26,7 @@ _KINDS: Final[dict[str, str]] = {
     "list": "list of words",
     "names": "list of names",
     "times": "list of times",
+    "milters": "list of milters",
     "restrictions": "list of restrictions",
 }
 _HEAD: Final = """\

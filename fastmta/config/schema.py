@@ -35,6 +35,7 @@ Kind = Literal[
     "list",  # any words
     "names",  # how a certificate is matched: hostname, nexthop, dot-nexthop, a domain or ".domain"
     "times",
+    "milters",  # filters, perhaps in braces
     "restrictions",  # Postfix's words with their arguments
 ]
 
@@ -56,6 +57,7 @@ _Texts = tuple[str, ...]
 SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
 
 
+MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
 
@@ -226,6 +228,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_recipient_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_end_of_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_milters: Annotated[
+        _Texts, Key("milters", about='"inet:host:port", "unix:/path", or in braces with settings of its own')
+    ] = ()
+    milter_default_action: Annotated[
+        str, Key("choice", choices=MILTER_ACTIONS, about="where a milter does not answer as it should")
+    ] = "tempfail"
+    milter_connect_timeout: Annotated[float, Key("time", low=1)] = 30.0
+    milter_command_timeout: Annotated[float, Key("time", low=1)] = 30.0
+    milter_content_timeout: Annotated[float, Key("time", low=1, about="each answer from the header on")] = 300.0
     smtpd_policy_service_timeout: Annotated[float, Key("time", low=1, about="of one question")] = 100.0
     smtpd_policy_service_default_action: Annotated[
         str, Key("text", about="where a policy service does not answer: any result of access(5)")

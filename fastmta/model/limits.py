@@ -47,6 +47,9 @@ POLICY_LONGEST_S: Final = 20.0  # of one question whatever its setting, so that 
 POLICY_READ_BYTES: Final = 4096
 POLICY_ANSWER_BYTES: Final = 8192  # of a policy service; an action is one line
 POLICY_VALUE_CHARACTERS: Final = 2048  # of one attribute in a request
+MILTER_PACKET_BYTES: Final = 1 << 17  # of one answer of a milter; libmilter's own are a header field at most
+MILTER_BODY_BYTES: Final = 65_535  # of one piece of a body (MILTER_CHUNK_SIZE)
+MILTER_CHANGES: Final = 1000  # of one message's header by one milter
 CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks together: with Received a MESSAGE_HEAD
 
 # --- messages in the store ---

@@ -12,12 +12,13 @@ import msgspec
 from fastmta.config.schema import Config
 from fastmta.model.stages import Stage, bit
 from fastmta.policy.check import Build, Check, Parts
-from fastmta.policy.checks import authentication, restrictions, signing
+from fastmta.policy.checks import authentication, milters, restrictions, signing
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
     authentication.build,
     signing.build,
+    milters.build,
 )
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
 

@@ -192,7 +192,7 @@ class Screening:
         if verdict.fields:
             outcome.head = b"".join([outcome.head, *verdict.fields])
         if verdict.cuts:
-            outcome.cuts += verdict.cuts
+            outcome.cuts += tuple(cut for cut in verdict.cuts if cut not in outcome.cuts)
         if outcome.discard or outcome.hold or outcome.quarantine or outcome.redirect or outcome.head or outcome.cuts:
             self._session.stages |= bit(Stage.END)  # where it is carried out
 
@@ -211,8 +211,9 @@ class Screening:
                     for number in verdict.recipients or everybody:
                         if number in everybody:
                             refused.setdefault(number, verdict)
-                else:
-                    self._note(check, verdict)
+                    if not verdict.recipients:
+                        continue
+                self._note(check, verdict)
         if refused and not self._may_split(refused, len(everybody)):
             first = next((each for each in refused.values() if each.action is Action.DEFER), None)
             return Outcome(self._refusal(first or next(iter(refused.values()))), (first or PASS).is_late)

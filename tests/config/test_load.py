@@ -150,8 +150,8 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ),
         ('[auth]\nmechanisms = ["GSSAPI"]', 'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, not GSSAPI'),
         (
-            'smtpd_milters = "inet:localhost:1"',
-            'f.toml:1: smtpd_milters: FastMTA does not have this feature, so "inet:localhost:1" would do nothing: remove it (there are no milters, content filters or header and body checks)',
+            'non_smtpd_milters = "inet:localhost:1"',
+            'f.toml:1: non_smtpd_milters: FastMTA does not have this feature, so "inet:localhost:1" would do nothing: remove it (there are no content filters and no header and body checks; of milters there is smtpd_milters)',
         ),
         (
             '[listen]\nmanagesieve = ["127.0.0.1:4190"]',

@@ -1,0 +1,175 @@
+"""smtpd_milters: filters that speak the milter protocol, one after the other, each shown what those before it made.
+
+All is told when the message has come: connect, HELO, MAIL, the recipients, DATA, header and body. So what a filter says
+of the client or of MAIL refuses the message, and what it says of one recipient refuses that one. What cannot be carried
+out is not offered (policy/milter.py): other recipients, another sender, another body.
+"""
+
+import struct
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Final
+
+from fastmta.authentication.message import HeaderTooLong, parse_fields
+from fastmta.config.milters import Milter, milters
+from fastmta.config.schema import Config
+from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import AUTHENTICATED_BODY_PIECE
+from fastmta.model.reply import Reply
+from fastmta.model.verdict import PASS, Action, Verdict
+from fastmta.policy.check import Check, Context, Message, Parts
+from fastmta.policy.checks.authentication import read_header
+from fastmta.policy.milter import Header, Steps, strings
+from fastmta.policy.milter_client import Decided, MilterConnection, MilterTrouble
+
+_UNAVAILABLE: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
+_REFUSED: Final = Reply(550, "5.5.0", "Service unavailable")
+_TOO_LONG: Final = Verdict(Action.REJECT, Reply(552, "5.3.4", "The header is too long"), reason="header too long")
+
+
+def build(config: Config, parts: Parts) -> Sequence[Check]:
+    found = milters(config)
+    return [Milters(found, config, parts)] if found else []
+
+
+class Milters(Check):
+    """All filters, since each sees the header as those before it have left it."""
+
+    name = "smtpd_milters"
+    has_effects = True
+    services = ("smtp", "submission", "submissions")
+
+    def __init__(self, found: Sequence[Milter], config: Config, parts: Parts) -> None:
+        self._milters = tuple(found)
+        self._hostname = config.myhostname
+        self._log = parts.log
+
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
+        return PASS if context.message is None else self._ask(context, context.message)
+
+    async def _ask(self, context: Context, message: Message) -> Verdict:
+        try:
+            came = await read_header(message)
+            header = Header(came, parse_fields(context.added))
+        except HeaderTooLong:
+            return _TOO_LONG
+        body_at = sum(len(field.raw) for field in came) + 2
+        refused: dict[int, Reply] = {}
+        held = ""
+        for milter in self._milters:
+            showing = _Showing(milter, context, self._hostname)
+            try:
+                held = await showing.run(header, _body(message, body_at), refused) or held
+            except Decided as decided:
+                if decided.word == "accept":
+                    continue
+                if decided.word == "discard":
+                    return Verdict(Action.DISCARD, reason=milter.address)
+                return _refusal(decided.reply or _UNAVAILABLE, milter.address)
+            except MilterTrouble as trouble:
+                reason = f"{milter.address}: {trouble}"
+                self._log.warning(
+                    "policy.milter_failed", session=context.session, milter=milter.address, reason=str(trouble)
+                )
+                match milter.default_action:
+                    case "accept":
+                        pass
+                    case "reject":
+                        return Verdict(Action.REJECT, _REFUSED, reason=reason, is_late=True)
+                    case "quarantine":
+                        held = reason
+                    case _:
+                        return Verdict(Action.DEFER, _UNAVAILABLE, reason=reason, is_late=True)
+        return _verdict(header, refused, held)
+
+
+def _verdict(header: Header, refused: dict[int, Reply], held: str) -> Verdict:
+    """What all filters together come to. A message that is held is held for all its recipients."""
+    action, reply = Action.HOLD if held else Action.NONE, None
+    if refused and not held:
+        reply = next((each for each in refused.values() if each.is_temporary), next(iter(refused.values())))
+        action = Action.DEFER if reply.is_temporary else Action.REJECT
+    numbers = tuple(refused) if reply is not None else ()
+    return Verdict(action, reply, recipients=numbers, fields=header.new, cuts=tuple(header.cuts), reason=held)
+
+
+def _refusal(reply: Reply, reason: str) -> Verdict:
+    return Verdict(Action.DEFER if reply.is_temporary else Action.REJECT, reply, reason=reason)
+
+
+async def _body(message: Message, at: int) -> AsyncIterator[bytes]:
+    while piece := await message.read(at, AUTHENTICATED_BODY_PIECE):
+        at += len(piece)
+        yield piece
+
+
+class _Showing:
+    """One message on its way through one filter."""
+
+    def __init__(self, milter: Milter, context: Context, hostname: str) -> None:
+        self._milter = milter
+        self._context = context
+        sender = (context.sender or b"").decode("utf-8", "replace")
+        cipher, tls_version, bits = context.cipher
+        self._macros = {
+            "j": hostname,
+            "{daemon_name}": hostname,
+            "v": "FastMTA",
+            "_": f"{context.client_name} [{context.client_ip}]",
+            "{client_name}": context.client_name,
+            "{client_addr}": context.client_ip,
+            "{client_port}": str(context.client_port or ""),
+            "{client_ptr}": context.client_name,
+            "{tls_version}": tls_version,
+            "{cipher}": cipher,
+            "{cipher_bits}": str(bits or ""),
+            "i": queue_id_text(context.queue_id),
+            # A login is known, not how it was proved; filters look whether there is a type at all.
+            "{auth_type}": "PLAIN" if context.login else "",
+            "{auth_authen}": context.login,
+            "{mail_addr}": sender,
+            "{mail_host}": sender.rpartition("@")[2],
+            "{mail_mailer}": "smtp",
+        }
+
+    async def run(self, header: Header, body: AsyncIterator[bytes], refused: dict[int, Reply]) -> str:
+        """Shows the message, notes the recipients that are refused, changes the header; gives why to hold it."""
+        connection = await MilterConnection.open(self._milter, self._macros)
+        try:
+            mine = await self._envelope(connection, refused)
+            changes = await connection.tell_message(header.fields, body)
+        finally:
+            connection.close()
+        refused.update(mine)
+        header.apply(changes.header, leading_space=bool(connection.terms.steps & Steps.LEADING_SPACE))
+        return f"{self._milter.address}: {changes.quarantine}" if changes.quarantine else ""
+
+    async def _envelope(self, connection: MilterConnection, refused: dict[int, Reply]) -> dict[int, Reply]:
+        context = self._context
+        await connection.tell(b"C", _connect(context))
+        if context.helo:
+            await connection.tell(b"H", strings(context.helo.encode("utf-8", "replace")))
+        await connection.tell(b"M", strings(b"<" + (context.sender or b"") + b">"))
+        mine: dict[int, Reply] = {}
+        for number, recipient in enumerate(context.recipients):
+            if number in refused:
+                continue
+            address = recipient.decode("utf-8", "replace")
+            connection.macros.update(
+                {"{rcpt_addr}": address, "{rcpt_host}": address.rpartition("@")[2], "{rcpt_mailer}": "smtp"}
+            )
+            reply = await connection.tell(b"R", strings(b"<" + recipient + b">"))
+            if reply is not None:
+                mine[number] = reply
+        if mine and len(mine) + len(refused) == len(context.recipients):
+            replies = [*refused.values(), *mine.values()]
+            raise Decided("refuse", next((each for each in replies if each.is_temporary), replies[0]))
+        await connection.tell(b"T", b"")
+        return mine
+
+
+def _connect(context: Context) -> bytes:
+    name = context.client_name.encode("utf-8", "replace")
+    if not context.client_ip:
+        return strings(name) + b"U"
+    family = b"6" if ":" in context.client_ip else b"4"
+    return strings(name) + family + struct.pack(">H", context.client_port) + strings(context.client_ip.encode())
