@@ -1,6 +1,8 @@
 """smtpd_milters: what filters are told, what their answers do, and filters that do not behave."""
 
+import random
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
 from fastmta.policy.checks.milters import build
-from fastmta.policy.milter import Change, Header, MilterError, Terms, parse_reply
+from fastmta.policy.milter import Change, Changes, Header, MilterError, Terms, parse_reply
 from tests.support.scripted_milter import CONTINUE, packet, scripted_milter, terms
 
 LETTER = b"From: ann@sender.test\r\nSubject: one\r\n two\r\nX-A: 1\r\nX-A: 2\r\n\r\nHello\r\n"
@@ -138,10 +140,20 @@ async def test_a_decision_counts_wherever_it_falls(
     assert (verdict.action, str(verdict.reply or "")) == (action, reply)
 
 
-async def test_recipients_are_refused_one_by_one(tmp_path: Path) -> None:
-    async with scripted_milter(tmp_path / "m", {b"R": packet(b"r")}):
+async def test_a_message_is_refused_with_its_last_recipient(tmp_path: Path) -> None:
+    async with scripted_milter(tmp_path / "m", {b"R": packet(b"r")}) as milter:
         verdict = await ask(f"unix:{tmp_path}/m")
     assert (verdict.action, verdict.recipients) == (Action.REJECT, ())
+    assert milter.letters().rstrip("Q") == "OCHMRR"
+
+
+async def test_one_recipient_is_refused_and_filters_behind_do_not_hear_of_it(tmp_path: Path) -> None:
+    answers = {b"R<eve@example.test>\0": packet(b"y", b"550 5.1.1 who\0"), b"E": added(b"X-New", b" a") + CONTINUE}
+    async with scripted_milter(tmp_path / "a", answers), scripted_milter(tmp_path / "b") as second:
+        verdict = await ask(f"unix:{tmp_path}/a, unix:{tmp_path}/b")
+    assert (verdict.action, verdict.recipients, str(verdict.reply)) == (Action.REJECT, (1,), "550 5.1.1 who")
+    assert verdict.fields == (b"X-New: a\r\n",)
+    assert second.data(b"R") == [b"<bob@example.test>\0"]
 
 
 async def test_the_header_is_changed_by_cuts_and_fields(tmp_path: Path) -> None:
@@ -221,6 +233,26 @@ def test_a_changed_field_that_is_not_there_is_added() -> None:
     header.apply([Change(b"m", 3, b"X-A", b"3"), Change(b"m", 1, b"X-B", b"")], leading_space=False)
     assert header.new == (b"X-A: 3\r\n",)
     assert header.cuts == []
+
+
+def test_no_answer_makes_more_of_a_header_than_fields() -> None:
+    chance = random.Random(7)
+    for _ in range(3000):
+        data = bytes(chance.choice(b"\0\0\0\1\2Xx-:\r\n\t .%54\xff") for _ in range(chance.randrange(24)))
+        letter = chance.choice([b"h", b"i", b"m", b"q", b"b", b"c"])
+        all_terms = Terms(b"O", struct.pack(">III", 6, 0x131, chance.choice([0, 0x100000])))
+        changes = Changes(all_terms)
+        header = Header(parse_fields(b"X: 1\r\nx: 2\r\n"))
+        with suppress(MilterError):
+            changes.take(letter, data)
+        with suppress(MilterError):
+            assert 400 <= parse_reply(data).code <= 599
+        with suppress(MilterError):
+            Terms(b"O", struct.pack(">III", 6, 0, 0) + data)
+        header.apply(changes.header, leading_space=chance.random() < 0.5)
+        for raw in header.new:
+            (field,) = parse_fields(raw)
+            assert field.name and b"\r\n\r\n" not in raw and b"\r" not in raw.replace(b"\r\n", b"")
 
 
 def test_settings_stand_in_braces() -> None:

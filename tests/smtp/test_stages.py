@@ -385,6 +385,16 @@ async def test_lmtp_tells_each_recipient_what_was_decided_for_it(rig: SmtpRig) -
     assert [row.tail.forward_path for _, rows in rig.queue() for row in rows] == [b"z@relay.test"]
 
 
+async def test_what_a_check_adds_stays_for_those_that_it_does_not_refuse(rig: SmtpRig) -> None:
+    refusal = Reply(550, "5.7.1", "Not you")
+    verdict = Verdict(Action.REJECT, refusal, recipients=(0,), fields=(b"X-Seen: yes\r\n",), cuts=((0, 12), (0, 12)))
+    send_to = (b"y@relay.test", b"z@relay.test")
+    assert codes(await send(rig, verdict, service="lmtp", recipients=send_to)) == [550, 250]
+    (raw,) = rig.blobs()
+    assert raw.startswith(b"X-Seen: yes\r\nReceived: ")
+    assert raw.endswith(b"\r\n\r\nHello\r\n") and b"Subject" not in raw
+
+
 async def test_lmtp_may_refuse_all_one_by_one(rig: SmtpRig) -> None:
     verdict = Verdict(Action.REJECT, Reply(550, "5.7.1", "Not you"), recipients=(0, 1))
     assert codes(await send(rig, verdict, service="lmtp", recipients=(b"y@relay.test", b"z@relay.test"))) == [550, 550]

@@ -21,7 +21,7 @@ CONTINUE = packet(b"c")
 
 
 class ScriptedMilter:
-    """`seen` has all commands, macros too. `answers` is raw octets by command; where none are, it says continue."""
+    """`seen` has all commands, macros too. `answers`: raw octets by a command's letter or all of it, else continue."""
 
     def __init__(self, answers: Answers, offer: bytes, silent: bytes) -> None:
         self._answers = answers
@@ -45,9 +45,9 @@ class ScriptedMilter:
                 self.seen.append((raw[:1], raw[1:]))
                 if raw[:1] == b"O":
                     writer.write(self._offer)
-                elif raw[:1] in self._answers:
-                    writer.write(self._answers[raw[:1]])
-                    if self._answers[raw[:1]] == b"":  # closes
+                elif (answer := self._answers.get(raw, self._answers.get(raw[:1]))) is not None:
+                    writer.write(answer)
+                    if answer == b"":  # closes
                         writer.close()
                         return
                 elif raw[:1] not in b"DQ" + self._silent:
