@@ -4,7 +4,8 @@ Due times are those of the wall clock, so that they hold over a restart. Where t
 back, what was deferred meanwhile would wait an hour longer than its rule says, and what was accepted meanwhile would
 not be tried at all for an hour. So a recipient is never due later than the retry rule could say now: what lies beyond
 that is given a new time. Looked for at start (the clock may have been set while we were down) and whenever the wall
-clock is seen to fall behind the monotonic one; a page at a time, so that a backlog of a million holds nobody up.
+clock is seen to fall behind the monotonic one, or behind a time that a delivery has seen; a page at a time, so that a
+backlog of a million holds nobody up.
 
 A clock that jumps forward needs nothing: what becomes due early is tried early.
 """
@@ -45,7 +46,10 @@ class Redating:
         """Goes on with a walk under way, and begins one where the clock was set back; by how many seconds it was."""
         offset, before = self._measure(), self._offset
         self._offset = offset
-        back_s = before - offset
+        # A clock that went forth and back between two looks was only seen by whoever asked for the time meanwhile.
+        now = self._service.clock.now()
+        back_s = max(before - offset, self._service.latest_s - now)
+        self._service.latest_s = now
         if abs(back_s) > STEP_S:
             event = "clock.set_back" if back_s > 0 else "clock.set_forward"
             self._service.log.warning(event, seconds=round(abs(back_s), 3))

@@ -61,6 +61,7 @@ class DeliveryService:
         self.clock = services.clock
         self.cells = services.cells
         self.recorder = Recorder(services, self)
+        self.latest_s = 0.0
         self._redating = Redating(self)
         self.answers = answers
         self.connections = 0
@@ -191,7 +192,11 @@ class DeliveryService:
     # --- what owners call ---
 
     def now_ms(self) -> int:
-        return int(self.clock.now() * 1000)
+        """The wall clock; `latest_s` is the latest that anybody here has been told."""
+        now = self.clock.now()
+        if now > self.latest_s:
+            self.latest_s = now
+        return int(now * 1000)
 
     def is_stalled(self, owner: "HopOwner") -> bool:
         """Whether too many results wait for their commit; the owner is pumped when they have gone."""

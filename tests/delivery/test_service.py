@@ -230,6 +230,17 @@ async def test_a_clock_that_goes_back_leaves_nothing_due_later_than_the_rule_say
         assert "queue.redated" in events
 
 
+async def test_a_clock_that_goes_forth_and_back_between_two_looks_is_found_out(rig):
+    async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
+        rig.tick()
+        rig.clock.step(3600)
+        late = await rig.queue(hop(sink))
+        await rig.until(lambda: rig.rows(late)[0].state == RecipientState.DEFERRED)
+        rig.clock.step(-3600)
+        rig.tick()
+        await rig.until(lambda: rig.rows(late)[0].due_ms / 1000 <= rig.clock.now() + 331)
+
+
 async def test_times_of_a_wrong_clock_are_found_at_start(make_rig):
     rig = make_rig()
     async with SmtpSink(replies={"RCPT": ["451 4.3.0 later"]}) as sink:
