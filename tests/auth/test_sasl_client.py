@@ -33,12 +33,14 @@ def run(mechanism, passwords, user="user", password="pencil", **options):
         return end.value
 
 
-@pytest.mark.parametrize("mechanism", ALL)
-@pytest.mark.parametrize("user", ["user", "bill@example.test", "a=b,c"])
+USERS = ["user", "bill@example.test", "a=b,c"]
+# The server of these tests does not take apart the escaped name of OAUTHBEARER.
+LOGINS = [(name, user) for name in ALL for user in USERS if name != "OAUTHBEARER" or "=" not in user]
+
+
+@pytest.mark.parametrize(("mechanism", "user"), LOGINS)
 @pytest.mark.parametrize("password", ["pencil", "a:b=c,d", "p\u00e4ss"])
 def test_every_mechanism_logs_in(mechanism, user, password):
-    if mechanism == "OAUTHBEARER" and "=" in user:
-        pytest.skip("the server of these tests does not take the name apart")
     assert run(mechanism, {user: password}, user, password) == user
 
 
