@@ -157,6 +157,14 @@ async def test_forged_results_of_ours_are_not_shown(rig: SmtpRig, where: str) ->
     assert stored.count(b"\r\n\r\n") == 1
 
 
+@pytest.mark.parametrize("value", [b"; dmarc=pass header.from=sender.test", b"(never closed; dmarc=pass", b""])
+async def test_results_whose_server_cannot_be_told_are_not_shown(rig: SmtpRig, value: bytes) -> None:
+    raw = b"Authentication-Results: " + value + b"\r\nFrom: ann@sender.test\r\n\r\nText\r\n"
+    _, shown = await deliver(rig, raw)
+    assert b"Authentication-Results: " + value + b"\r\n" not in shown
+    assert shown.count(b"Authentication-Results:") == 1
+
+
 async def test_offsets_of_parts_hold_where_a_field_is_not_shown(rig: SmtpRig) -> None:
     body = b"--b\r\n\r\none\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>two\r\n--b--\r\n"
     letter = FORGED + b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n" + LETTER[:-7] + body

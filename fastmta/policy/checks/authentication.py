@@ -11,7 +11,7 @@ from typing import Final
 
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
-from fastmta.authentication.results import is_ours
+from fastmta.authentication.results import is_forged
 from fastmta.authentication.spf import check_spf
 from fastmta.authentication.verifying import Client, Verdicts, verify_message
 from fastmta.config.schema import Config
@@ -117,7 +117,7 @@ class Forged(OfStrangers):
         cuts: list[tuple[int, int]] = []
         at = 0
         for field in fields:
-            if is_ours(field, self._authserv_id):
+            if is_forged(field, self._authserv_id):
                 if cuts and sum(cuts[-1]) == at:
                     cuts[-1] = (cuts[-1][0], cuts[-1][1] + len(field.raw))
                 else:
