@@ -4,21 +4,12 @@ import hashlib
 import ipaddress
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from fastmta.cli.publish import first_port
 from fastmta.cli.zone_file import quoted
 from fastmta.config.schema import Config
-from fastmta.config.values import parse_endpoint
-
-# Listener, service name (RFC 6186, RFC 8314), how much a client should prefer it.
-SERVICES: Final = (
-    ("submissions", "submissions", 0),
-    ("submission", "submission", 10),
-    ("imaps", "imaps", 0),
-    ("imap", "imap", 10),
-    ("pop3s", "pop3s", 20),
-    ("pop3", "pop3", 30),
-)
+from fastmta.model.services import SERVICES
 
 
 class Wanted(NamedTuple):
@@ -94,12 +85,13 @@ def _encrypted(facts: Facts) -> Iterator[Wanted]:
 
 
 def _found_by_users(facts: Facts, config: Config) -> Iterator[Wanted]:
-    for listener, service, priority in SERVICES:
-        ports = [parse_endpoint(text).port for text in getattr(config.listen, listener)]
-        used = [port for port in ports if port]
-        name = f"_{service}._tcp.{facts.domain}"
-        if used:
-            yield Wanted(name, "SRV", f"{priority} 1 {used[0]} {facts.host}.", "mail programs ask their users", False)
+    for service in SERVICES:
+        if service.srv_priority is None:
+            continue
+        name, port = f"_{service.name}._tcp.{facts.domain}", first_port(config, service)
+        if port:
+            value = f"{service.srv_priority} 1 {port} {facts.host}."
+            yield Wanted(name, "SRV", value, "mail programs ask their users", False)
         else:
             yield Wanted(name, "SRV", "0 0 0 .", "mail programs may try a service that is not offered", False)
     for name in ("autoconfig", "autodiscover"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.cli.outgoing_doubts import outgoing_doubts
 from fastmta.cli.startable import Problem
-from fastmta.config.schema import SERVICES, Config
+from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory.aliases import TargetKind, parse_targets, split_targets
 from fastmta.directory.maps import Table, alias_tables
@@ -21,6 +21,7 @@ from fastmta.directory.recipients import Directory, DomainClass
 from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import ConfigError
+from fastmta.model.services import NAMES
 from fastmta.tls.problems import certificate_doubts
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
         for text in certificate_doubts(config.tls.cert_file, config.myhostname, now):
             yield Problem("tls.cert_file", text)
         yield from _key_mode(config)
-    if not any(getattr(config.listen, service) for service in SERVICES):
+    if not any(config.listen.of(service) for service in NAMES):
         yield Problem("listen", "no service listens: nothing can reach this server")
     yield from _map_contents(config)
     yield from outgoing_doubts(config)

@@ -7,16 +7,11 @@ from typing import Final
 
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_endpoint
+from fastmta.model.services import SERVICES, Service
 
 # Addresses of documentation (RFC 5737, RFC 3849): a datagram socket connected there sends nothing, but has chosen the
 # address that this host would use.
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1", "A"), (socket.AF_INET6, "2001:db8::1", "AAAA"))
-_SERVICES: Final = (
-    ("submissions", "submissions"),
-    ("submission", "submission"),
-    ("imaps", "imaps"),
-    ("pop3s", "pop3s"),
-)
 
 
 def records(config: Config) -> Iterator[str]:
@@ -33,12 +28,17 @@ def records(config: Config) -> Iterator[str]:
     yield f"{domain}. MX 10 {host}."
     yield f'{domain}. TXT "v=spf1 mx -all"           ; only this server sends mail of the domain'
     yield f'_dmarc.{domain}. TXT "v=DMARC1; p=none; rua=mailto:postmaster@{domain}"'
-    for service, name in _SERVICES:
-        endpoints = [parse_endpoint(text) for text in getattr(config.listen, service)]
-        ports = [endpoint.port for endpoint in endpoints if endpoint.port]
-        if ports:  # RFC 6186, RFC 8314
-            yield f"_{name}._tcp.{domain}. SRV 0 1 {ports[0]} {host}."
+    for service in SERVICES:
+        port = first_port(config, service)
+        if service.srv_priority is not None and port:  # RFC 6186, RFC 8314
+            yield f"_{service.name}._tcp.{domain}. SRV {service.srv_priority} 1 {port} {host}."
     yield f"; and ask who gave you the address for its reverse name: PTR {host}."
+
+
+def first_port(config: Config, service: Service) -> int:
+    """The port at which a service is found; 0: at none."""
+    ports = (parse_endpoint(text).port for text in config.listen.of(service.name))
+    return next((port for port in ports if port), 0)
 
 
 def own_addresses() -> Iterator[tuple[str, str, bool]]:

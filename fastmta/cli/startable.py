@@ -14,10 +14,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from fastmta.config.schema import SERVICES, Config
+from fastmta.config.schema import Config
 from fastmta.config.values import parse_endpoint
 from fastmta.directory.maps import compiled_path
 from fastmta.model.errors import ConfigError
+from fastmta.model.services import NAMES
 from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
 from fastmta.tls.contexts import client_context, server_context
@@ -74,8 +75,8 @@ def listen_problems(config: Config) -> list[Problem]:
     """
     out: list[Problem] = []
     in_use_counts = not _is_locked(Path(config.data_directory))
-    for service in SERVICES:
-        for text in getattr(config.listen, service):
+    for service in NAMES:
+        for text in config.listen.of(service):
             problem = _listen_problem(text, in_use_counts)
             if problem:
                 out.append(Problem(f"listen.{service}", f"{text}: {problem}"))

@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from fastmta.config.schema import SERVICES, TRANSPORTS, Config
+from fastmta.config.schema import TRANSPORTS, Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint
+from fastmta.model.services import NAMES, SERVICES, Tls
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
-_TLS_SERVICES: Final = ("submissions", "imaps", "pop3s")
 _NEXT_HOP: Final = re.compile(r"(?:\[([0-9A-Za-z:._-]+)\]|([0-9A-Za-z._-]+))(?::([0-9A-Za-z._-]+))?")
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -125,15 +125,15 @@ def _domains(config: Config) -> Iterator[tuple[str, str]]:
 
 def _listeners(config: Config) -> Iterator[tuple[str, str]]:
     seen: dict[object, str] = {}
-    for service in SERVICES:
-        for text in getattr(config.listen, service):
+    for service in NAMES:
+        for text in config.listen.of(service):
             endpoint = parse_endpoint(text)
             if (endpoint.port or endpoint.path) and seen.setdefault(endpoint, service) != service:
                 yield f"listen.{service}", f"{text} is listen.{seen[endpoint]}'s too"
-    for service in _TLS_SERVICES:
-        if getattr(config.listen, service) and not config.tls.cert_file:
-            yield f"listen.{service}", "needs a certificate: set tls.cert_file and tls.key_file"
-    if config.listen.managesieve:
+    for name, *_ in (service for service in SERVICES if service.tls is Tls.IMPLICIT):
+        if config.listen.of(name) and not config.tls.cert_file:
+            yield f"listen.{name}", "needs a certificate: set tls.cert_file and tls.key_file"
+    if config.listen.of("managesieve"):
         yield "listen.managesieve", "FastMTA does not have ManageSieve: remove it"
 
 

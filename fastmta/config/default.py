@@ -3,34 +3,33 @@
 Every key that most installations touch stands in it; the rest keep their defaults (`fastmta check --all` lists them).
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
+
+from fastmta.model.services import SERVICES, Service
+
+_PORTS: Final = {service.name: service.port for service in SERVICES}
 
 
 class Ports(NamedTuple):
     """Where the written configuration listens. `host` is "" for all addresses, IPv4 and IPv6."""
 
+    of: Mapping[str, int] = _PORTS
     host: str = ""
-    smtp: int = 25
-    submission: int = 587
-    submissions: int = 465
-    lmtp: int = 0
-    imap: int = 143
-    imaps: int = 993
-    pop3: int = 110
-    pop3s: int = 995
-    http: int = 8025
     ipv6: bool = True  # whether "" means [::] too
 
-    def endpoints(self, port: int) -> str:
-        """The TOML list for one service; 0 is off."""
+    def endpoints(self, service: Service) -> str:
+        """The TOML list for one service; port 0 is off. Health and metrics are this host's own affair."""
+        port = self.of[service.name]
+        host = self.host or ("127.0.0.1" if service.protocol == "http" else "")
         if not port:
             return "[]"
-        if self.host:
-            return f'["{self.host}:{port}"]'
+        if host:
+            return f'["{host}:{port}"]'
         return f'["0.0.0.0:{port}", "[::]:{port}"]' if self.ipv6 else f'["0.0.0.0:{port}"]'
 
 
-DEMO_PORTS: Final = Ports("127.0.0.1", 2525, 2587, 2465, 2424, 2143, 2993, 2110, 2995, 8025)
+DEMO_PORTS: Final = Ports({service.name: service.demo_port for service in SERVICES}, "127.0.0.1")
 DEMO_DOMAIN: Final = "example.test"
 
 
@@ -45,21 +44,21 @@ def default_text(
 ) -> str:
     """The file's text; `data` is the data directory, relative to the file or absolute."""
     where = ports or Ports()
-    http = f'["{where.host or "127.0.0.1"}:{where.http}"]' if where.http else "[]"
     return _TEMPLATE.format(
         hostname=hostname,
         domain=domain,
         data=data,
-        http=http,
         userip=userip_connections,
         root=_ROOT if workers_may_be_root else "",
-        **{
-            name: where.endpoints(getattr(where, name))
-            for name in ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
-        },
+        listen="\n".join(
+            f"{service.name} = {where.endpoints(service)}{_NOTES.get(service.protocol, '')}"
+            for service in SERVICES
+            if service.protocol != "managesieve"
+        ),
     )
 
 
+_NOTES: Final = {"http": "                # /metrics /healthz /readyz"}
 _ROOT: Final = """\
 workers_may_be_root = true                # as root: no other user; for a demo on loopback, never for the world
 """
@@ -95,15 +94,7 @@ workers = 0                               # processes; 0: one a core
 {root}# log_level = "info"                      # debug, info, warning or error
 
 [listen]                                  # lists of "host:port" or "unix:/path"; empty: off
-smtp = {smtp}
-submission = {submission}
-submissions = {submissions}
-lmtp = {lmtp}
-imap = {imap}
-imaps = {imaps}
-pop3 = {pop3}
-pop3s = {pop3s}
-http = {http}                # /metrics /healthz /readyz
+{listen}
 
 [tls]
 cert_file = "cert.pem"

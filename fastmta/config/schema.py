@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from fastmta.config.tls_words import GRADES
+from fastmta.model.services import NAMES
 
 Kind = Literal[
     "text",  # one line
@@ -54,9 +55,6 @@ class Key(NamedTuple):
 
 
 _Texts = tuple[str, ...]
-SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
-
-
 MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
@@ -65,16 +63,26 @@ SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous",
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """[listen]: each a list of endpoints; empty or absent: off."""
 
-    smtp: Annotated[_Texts, Key("endpoints", flat="listen_smtp")] = ()
-    submission: Annotated[_Texts, Key("endpoints", flat="listen_submission")] = ()
-    submissions: Annotated[_Texts, Key("endpoints", flat="listen_submissions")] = ()
-    lmtp: Annotated[_Texts, Key("endpoints", flat="listen_lmtp")] = ()
-    imap: Annotated[_Texts, Key("endpoints", flat="listen_imap")] = ()
-    imaps: Annotated[_Texts, Key("endpoints", flat="listen_imaps")] = ()
-    pop3: Annotated[_Texts, Key("endpoints", flat="listen_pop3")] = ()
-    pop3s: Annotated[_Texts, Key("endpoints", flat="listen_pop3s")] = ()
-    managesieve: Annotated[_Texts, Key("endpoints", flat="listen_managesieve", about="not built: refused")] = ()
-    http: Annotated[_Texts, Key("endpoints", flat="listen_http")] = ()
+    def of(self, service: str) -> tuple[str, ...]:
+        """The endpoints of a service of model/services.py."""
+        endpoints: tuple[str, ...] = getattr(self, service)
+        return endpoints
+
+
+def _listen_key(service: str) -> tuple[str, object, _Texts]:
+    about = "not built: refused" if service == "managesieve" else ""
+    return service, Annotated[_Texts, Key("endpoints", flat=f"listen_{service}", about=about)], ()
+
+
+# One key for each service.
+_LISTEN: Final[type[Listen]] = msgspec.defstruct(  # type: ignore[assignment]  # mypy sees the bases of none
+    "Listen",
+    [_listen_key(service) for service in NAMES],
+    bases=(Listen,),
+    namespace={"__doc__": Listen.__doc__},
+    frozen=True,
+    kw_only=True,
+)
 
 
 class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,7 +293,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
     log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 
-    listen: Listen = msgspec.field(default_factory=Listen)
+    listen: Listen = msgspec.field(default_factory=_LISTEN)
     tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     dns: DnsConfig = msgspec.field(default_factory=DnsConfig)
@@ -294,7 +302,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
-    "listen": Listen,
+    "listen": _LISTEN,
     "tls": TlsConfig,
     "auth": AuthConfig,
     "dns": DnsConfig,

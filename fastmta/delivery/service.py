@@ -29,6 +29,7 @@ from fastmta.dns.mx import MxLookup, Ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.queue.retry import RetryPolicy
 from fastmta.tls.mta_sts import MtaSts
@@ -250,7 +251,7 @@ class DeliveryService:
         )
         self.mx = MxLookup(
             self._resolver,
-            Ourselves((*listen.smtp, *listen.submission, *listen.submissions, *listen.lmtp)),
+            Ourselves([text for name in speaking("smtp", "lmtp") for text in listen.of(name)]),
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
         )

@@ -25,7 +25,7 @@ class ImapServer:
         self._connections: set[ImapConnection] = set()
 
     def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:
-        """The protocol factory of "imap" or "imaps"; under "imaps" the acceptor wraps it in TLS."""
+        """The protocol factory of a service that speaks IMAP; the acceptor puts implicit TLS around it."""
         return lambda: ImapConnection(self, service)
 
     @property

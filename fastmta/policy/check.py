@@ -13,6 +13,7 @@ from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.limits import CHECK_MESSAGE_S, CHECK_S
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.runtime.clock import Clock
@@ -118,7 +119,7 @@ class Check:
     at_once: bool = False  # it never waits and never refuses: nobody has to wait for it either
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
-    services: tuple[str, ...] = ("smtp", "submission", "submissions", "lmtp")
+    services: tuple[str, ...] = speaking("smtp", "lmtp")
     late: Verdict = LATE  # its answer when the time is over, or when it fails
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:

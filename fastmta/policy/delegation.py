@@ -9,6 +9,7 @@ from typing import Final
 
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import POLICY_ANSWER_BYTES, POLICY_VALUE_CHARACTERS
+from fastmta.model.services import BY_NAME
 from fastmta.model.stages import Stage
 from fastmta.policy.check import Context
 
@@ -32,7 +33,7 @@ def encode_request(context: Context) -> bytes:
     recipient = context.recipient.decode("utf-8", "replace")
     if not recipient and len(context.recipients) == 1:
         recipient = context.recipients[0].decode("utf-8", "replace")
-    protocol = "LMTP" if context.service == "lmtp" else "ESMTP" if context.esmtp else "SMTP"
+    protocol = "LMTP" if BY_NAME[context.service].protocol == "lmtp" else "ESMTP" if context.esmtp else "SMTP"
     cipher, tls_version, bits = context.cipher
     state = "HELO" if context.stage is Stage.HELO and not context.esmtp else _STATES.get(context.stage, "MAIL")
     pairs: tuple[tuple[str, str], ...] = (

@@ -19,8 +19,9 @@ from typing import Final, Protocol
 from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Table
 from fastmta.model.limited import What
 from fastmta.model.limits import LOGIN_GRACE_S
+from fastmta.model.services import NAMES, SERVICES, Service
 from fastmta.policy.networks import Networks
-from fastmta.runtime.metrics import METRICS, SERVICES, Cells
+from fastmta.runtime.metrics import METRICS, Cells
 
 PENALTY_STEPS: Final = (0.0, 1.0, 2.0, 4.0, 7.5)  # of auth_failure_delay: with its 2 s Dovecot's 2, 4, 8, 15
 PENALTY_DECAY_S: Final = 60  # without a failure, and it is a step less
@@ -28,8 +29,12 @@ _PAGE: Final = mmap.PAGESIZE
 _TABLE_SPAN: Final = -(-TABLE_BYTES // _PAGE) * _PAGE
 
 
-_NUMBERS: Final = {name: number for number, name in enumerate(SERVICES)}
-_NUMBERS["imaps"], _NUMBERS["pop3s"] = _NUMBERS["imap"], _NUMBERS["pop3"]  # as Dovecot has it: one service, two ports
+def _counted_as(service: Service) -> str:
+    """Services of this name count together: SMTP's each for itself, as in Postfix; one protocol's, as in Dovecot."""
+    return service.protocol if service.protocol in ("imap", "pop3") else service.name
+
+
+_NUMBERS: Final = {service.name: NAMES.index(_counted_as(service)) for service in SERVICES}
 
 
 class LimitsConfig(Protocol):
@@ -113,7 +118,7 @@ class Limits:
         self.exceptions = Networks(config.smtpd_client_event_limit_exceptions)
         self._window_s = max(1, int(config.anvil_rate_time_unit))
         self._user_limit = config.mail_max_userip_connections
-        self._connections = dict.fromkeys(SERVICES, config.smtpd_client_connection_count_limit)
+        self._connections = dict.fromkeys(NAMES, config.smtpd_client_connection_count_limit)
         self._connections["http"] = config.http_client_connection_count_limit
         self._logins = (config.login_max_connections, config.login_max_ip_connections)
         self._rates = {

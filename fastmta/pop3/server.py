@@ -31,7 +31,7 @@ class Pop3Server:
         return self._locks
 
     def factory(self, service: str) -> Callable[[], Pop3Connection]:
-        """Makes connections of "pop3" or "pop3s"."""
+        """The protocol factory of a service that speaks POP3; the acceptor puts implicit TLS around it."""
         return lambda: Pop3Connection(self, service)
 
     def next_id(self) -> str:

@@ -4,7 +4,8 @@ import os
 import resource
 from typing import Final, Protocol
 
-from fastmta.config.schema import SERVICES
+from fastmta.config.schema import Listen
+from fastmta.model.services import NAMES
 
 WORKER: Final = 30  # store, loop, log, locks, bus, spool: what a worker has open beside its listeners, and a few more
 SUPERVISOR: Final = 24
@@ -19,13 +20,13 @@ class DescriptorConfig(Protocol):
     @property
     def workers(self) -> int: ...
     @property
-    def listen(self) -> object: ...
+    def listen(self) -> Listen: ...
 
 
 def needed(config: DescriptorConfig) -> int:
     """The least limit with which the supervisor and each worker can do their work."""
     workers = config.workers or len(os.sched_getaffinity(0))
-    listeners = sum(len(getattr(config.listen, service)) for service in SERVICES)
+    listeners = sum(len(config.listen.of(service)) for service in NAMES)
     a_worker = WORKER + workers - 1 + LISTENER * listeners + SESSIONS
     return max(a_worker, SUPERVISOR + workers * (listeners + SLOT))
 

@@ -25,12 +25,13 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Final
 
+from fastmta.model.services import NAMES, SERVICES, Tls
+
 Cells = memoryview  # of format "Q": one process's range
 RANGE_BYTES: Final = 4096  # a page a process, so two processes never share a cache line
 CELLS: Final = RANGE_BYTES // 8
 HEARTBEAT: Final = CELLS - 1  # no metric: when this process's loop last turned, in monotonic milliseconds
 
-SERVICES: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
 REJECT_REASONS: Final = (
     "relay_denied",
     "unknown_user",
@@ -99,7 +100,7 @@ LIMITS: Final = (
     "user_connections",
 )
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3", "other")
-TLS_SERVICES: Final = (*SERVICES[:-1], "delivery")
+TLS_SERVICES: Final = (*(service.name for service in SERVICES if service.tls is not Tls.NONE), "delivery")
 
 
 class Family:
@@ -161,8 +162,8 @@ class Metrics:
         self._next = 0
         self.families: list[Family] = []
         self.histograms: list[Histogram] = []
-        self.connections_total = self._family("connections_total", "Connections accepted", service=SERVICES)
-        self.connections = self._family("connections", "Connections open now", gauge=True, service=SERVICES)
+        self.connections_total = self._family("connections_total", "Connections accepted", service=NAMES)
+        self.connections = self._family("connections", "Connections open now", gauge=True, service=NAMES)
         self.messages_received_total = self._single("messages_received_total", "Messages taken in and committed")
         self.received_bytes_total = self._single("received_bytes_total", "Bytes of the messages taken in")
         self.messages_rejected_total = self._family(
@@ -201,7 +202,7 @@ class Metrics:
         self.internal_errors_total = self._family(
             "internal_errors_total",
             "Failures that no code expected, each with a traceback in the log",
-            service=(*SERVICES, "delivery", "worker"),
+            service=(*NAMES, "delivery", "worker"),
         )
         self.bus_datagrams_total = self._family(
             "bus_datagrams_total", "Datagrams between workers", result=("sent", "received", "blocked", "failed")

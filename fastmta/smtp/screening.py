@@ -13,6 +13,7 @@ from fastmta.authentication.results import authentication_results
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
+from fastmta.model.services import BY_NAME
 from fastmta.model.stages import Stage, bit
 from fastmta.model.verdict import PASS, Action, Outcome, Verdict
 from fastmta.policy.check import Check, Context, deadline_s
@@ -239,7 +240,7 @@ class Screening:
         """Whether some are refused and others not: LMTP can say so; SMTP says one thing of all, and whom a check
         refused for good then gets a report, while one that asks for another try has the client try all again.
         """
-        if self._desk.name == "lmtp":
+        if BY_NAME[self._desk.name].protocol == "lmtp":
             return True
         return len(refused) < recipients and all(each.action is Action.REJECT for each in refused.values())
 

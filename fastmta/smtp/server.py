@@ -21,6 +21,7 @@ from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 from fastmta.model.stages import COUNTED, Stage
 from fastmta.model.verdict import Outcome
 from fastmta.policy.check import SigningKeys
@@ -38,7 +39,7 @@ from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
 from fastmta.smtp.transitions import State, Verb, table_bytes
 from fastmta.tls.upgrade import start_tls
 
-SERVICES: Final = ("smtp", "submission", "submissions", "lmtp")
+SERVICES: Final = speaking("smtp", "lmtp")
 
 
 class Directory(Protocol):

@@ -18,6 +18,7 @@ from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
 from fastmta.model.envelope import Resolution
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
+from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import Stage, bit
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
@@ -45,11 +46,11 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def is_lmtp(self) -> bool:
-        return self.service == "lmtp"
+        return BY_NAME[self.service].protocol == "lmtp"
 
     @property
     def is_submission(self) -> bool:
-        return self.service in ("submission", "submissions")
+        return BY_NAME[self.service].login is Login.REQUIRED
 
 
 class Session(Protocol):

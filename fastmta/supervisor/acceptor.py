@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from fastmta.model.errors import ConfigError
+from fastmta.model.services import BY_NAME, Tls
 from fastmta.runtime.log import Log
 from fastmta.supervisor.listeners import BACKLOG
 from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
@@ -30,7 +31,6 @@ RESUME_FIRST_S: Final = 0.005  # a first look so soon: a crowd of clients that a
 RESUME_INTERVAL_S: Final = 0.1  # between looks at the most; they double up to it while nobody leaves
 OVER_S: Final = 5.0  # without another pause: only then is the shortage over in the log
 RESUME_SHARE: Final = 0.9  # of the sessions at which accepting paused
-IMPLICIT_TLS: Final = frozenset({"submissions", "imaps", "pop3s"})
 TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
 
 Factory = Callable[[], asyncio.BaseProtocol]
@@ -100,7 +100,7 @@ class Acceptor:
         self, tag: int, service: str, sock: socket.socket, factory: Factory, context: ssl.SSLContext | None
     ) -> None:
         """Accepts from `sock`, which becomes ours, for `service`; `context` is for implicit TLS."""
-        if service in IMPLICIT_TLS:
+        if BY_NAME[service].tls is Tls.IMPLICIT:
             if context is None:
                 raise ConfigError(f"listen.{service}: needs tls.cert_file and tls.key_file")
             factory = _wrapped(factory)

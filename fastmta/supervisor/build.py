@@ -21,6 +21,7 @@ from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
+from fastmta.model.services import BY_NAME
 from fastmta.pickup.service import Pickup
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
@@ -50,17 +51,6 @@ if TYPE_CHECKING:
 
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
 SIGNATURE_THREADS: Final = 2  # an RSA verification takes 40 µs, a signature 1 ms: they release the interpreter
-_SERVERS: Final = {
-    "smtp": "smtp",
-    "submission": "smtp",
-    "submissions": "smtp",
-    "lmtp": "smtp",
-    "imap": "imap",
-    "imaps": "imap",
-    "pop3": "pop3",
-    "pop3s": "pop3",
-    "http": "http",
-}
 
 
 class MailServer:
@@ -260,8 +250,8 @@ class MailServer:
         return self._smtp.sessions + self._imap.sessions + self._pop3.sessions
 
     def factory(self, service: str) -> Factory:
-        match _SERVERS[service]:
-            case "smtp":
+        match BY_NAME[service].protocol:
+            case "smtp" | "lmtp":
                 return self._smtp.factory(service)
             case "imap":
                 return self._imap.factory(service)

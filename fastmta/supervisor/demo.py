@@ -17,12 +17,12 @@ from fastmta.config.default import DEMO_DOMAIN, DEMO_PORTS
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import FastMTAError
+from fastmta.model.services import NAMES
 from fastmta.runtime.lock import lock_directory
-from fastmta.runtime.metrics import SERVICES
 from fastmta.store import MailStore
 from fastmta.supervisor.main import serve
 
-NAMES: Final = ("alice", "bob")
+ACCOUNTS: Final = ("alice", "bob")
 ROLES: Final = ("postmaster", "abuse")  # whose mail goes to the first account: they always have a home
 PASSWORD: Final = "demo"
 LOCK_WAIT_S: Final = 30.0
@@ -52,14 +52,14 @@ def add_accounts(data_directory: Path) -> None:
             store = MailStore.open(data_directory)
             store.attach(asyncio.get_running_loop())
             try:
-                for name in NAMES:
+                for name in ACCOUNTS:
                     address = f"{name}@{DEMO_DOMAIN}"
                     if store.accounts.lookup(address) is None:
                         await store.accounts.add(address, hash_password(PASSWORD))
                 for role in ROLES:
                     address = f"{role}@{DEMO_DOMAIN}"
                     if store.aliases.lookup(address) is None and store.accounts.lookup(address) is None:
-                        await store.aliases.add(address, (f"{NAMES[0]}@{DEMO_DOMAIN}",))
+                        await store.aliases.add(address, (f"{ACCOUNTS[0]}@{DEMO_DOMAIN}",))
             finally:
                 store.detach()
                 store.close()
@@ -71,14 +71,14 @@ def add_accounts(data_directory: Path) -> None:
 
 def describe(config: Config) -> str:
     """What somebody who has just started it wants to know."""
-    listening = {name: getattr(config.listen, name) for name in SERVICES}
+    listening = {name: config.listen.of(name) for name in NAMES}
     lines = [f"FastMTA, configured by {config.config_file}", "Listening on:"]
     lines += [f"  {name:<12} {' '.join(where)}" for name, where in listening.items() if where]
-    lines += ["Accounts:", *(f"  {name}@{DEMO_DOMAIN}, password {PASSWORD}" for name in NAMES), "Try:"]
-    if config.listen.smtp:
-        lines.append(f"  swaks --server {config.listen.smtp[0]} --from bob@{DEMO_DOMAIN} --to alice@{DEMO_DOMAIN}")
-    if config.listen.imap:
-        url = f"imap://{config.listen.imap[0]}/INBOX"
+    lines += ["Accounts:", *(f"  {name}@{DEMO_DOMAIN}, password {PASSWORD}" for name in ACCOUNTS), "Try:"]
+    for endpoint in config.listen.of("smtp")[:1]:
+        lines.append(f"  swaks --server {endpoint} --from bob@{DEMO_DOMAIN} --to alice@{DEMO_DOMAIN}")
+    for endpoint in config.listen.of("imap")[:1]:
+        url = f"imap://{endpoint}/INBOX"
         lines.append(f"  curl --user alice@{DEMO_DOMAIN}:{PASSWORD} '{url};UID=1'")
     return "\n".join((*lines, "Ctrl-C stops it."))
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fastmta.config.schema import Listen
 from fastmta.model.errors import ConfigError
+from fastmta.model.services import NAMES
 from fastmta.runtime.giving import open_directory
-from fastmta.runtime.metrics import SERVICES
 from fastmta.supervisor.holders import described, eldest, listening, parent_of, processes_of, server_of, user_described
 
 BACKLOG: Final = 1024  # connections the kernel holds a socket; net.core.somaxconn may lower it
@@ -66,11 +67,11 @@ class Endpoint:
         return self.sockets if self.shared else [s for n, s in enumerate(self.sockets) if n % slots == slot]
 
 
-def addresses(listen: object) -> list[Address]:
+def addresses(listen: Listen) -> list[Address]:
     """Every address of a [listen] table, checked."""
     out = []
-    for service in SERVICES:
-        for text in getattr(listen, service, ()) or ():
+    for service in NAMES:
+        for text in listen.of(service):
             address = Address(service, text)
             if not address.path:
                 _ = address.host_port

@@ -17,6 +17,7 @@ from fastmta.authentication.verifying import Client, Verdicts, verify_message
 from fastmta.config.schema import Config
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, AUTHENTICATED_HEADER_BYTES, MESSAGE_CUTS, SPF_AHEAD
 from fastmta.model.reply import Reply
+from fastmta.model.services import open_to_strangers
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
@@ -67,7 +68,7 @@ class OfStrangers(Check):
     """What is asked about mail that comes from outside only."""
 
     known_too = False
-    services = ("smtp",)
+    services = open_to_strangers()
     late = Verdict(is_late=True, reason="no verdict in time")
 
 

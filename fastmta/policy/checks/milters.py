@@ -15,6 +15,7 @@ from fastmta.config.schema import Config
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
@@ -36,7 +37,7 @@ class Milters(Check):
 
     name = "smtpd_milters"
     has_effects = True
-    services = ("smtp", "submission", "submissions")
+    services = speaking("smtp")
 
     def __init__(self, found: Sequence[Milter], config: Config, parts: Parts) -> None:
         self._milters = tuple(found)
