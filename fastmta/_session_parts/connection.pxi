@@ -30,9 +30,7 @@ cdef class Connection(Waiter):
             self._tls_fields(tls)
         peer = transport.get_extra_info("peername")
         self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
-        self.client = f"{name}[{self.peer_ip}]"
-        shown = f"IPv6:{self.peer_ip}" if ":" in self.peer_ip else self.peer_ip
-        self.client_field = f" ({name} [{shown}])".encode()
+        self.call_client("unknown" if name is None else name)
         service.host.attend(self)
         refusal = service.host.refuse(self)
         if refusal is None and tls is None and self._spoke_early():
@@ -40,6 +38,10 @@ cdef class Connection(Waiter):
         if refusal is not None:
             self.close_after_reply()
             _answer(self, refusal, VERB_UNKNOWN)
+        elif name is None:  # the greeting waits until the client's name is known
+            self.ungreeted = True
+            self._await(VERB_UNKNOWN, CONNECTED, False)
+            service.host.find_name(self)
         elif self.stages & ASK_CONNECT:
             self.ungreeted = True
             reply = service.host.connected(self)
@@ -50,6 +52,12 @@ cdef class Connection(Waiter):
         else:
             _put_bytes(&service.out, service.greeting)
         self._finish_event()
+
+    def call_client(self, str name not None):
+        """How the log and Received call the client, beside its address."""
+        self.client = f"{name}[{self.peer_ip}]"
+        shown = f"IPv6:{self.peer_ip}" if ":" in self.peer_ip else self.peer_ip
+        self.client_field = f" ({name} [{shown}])".encode()
 
     cdef bint _spoke_early(self) except -1:
         # RFC 5321 §4.3.1: a client waits for the greeting. What is in the socket before it leaves was sent blindly.

@@ -110,7 +110,7 @@ _POSTFIX: Final = (
         "delay_open_until_valid_rcpt "
         "etrn_restrictions expansion_filter forbid_bare_newline_reject_code forbid_unauth_pipelining "
         "forbidden_commands hide_client_session log_access_permit_actions "
-        "null_access_lookup_key peername_lookup policy_service_policy_context policy_service_request_limit "
+        "null_access_lookup_key policy_service_policy_context policy_service_request_limit "
         "policy_service_retry_delay policy_service_try_limit "
         "reject_filter_maps reject_footer reject_footer_maps reject_unlisted_recipient reject_unlisted_sender "
         "relay_restrictions restriction_classes) unknown_(address_reject_code "

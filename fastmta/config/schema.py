@@ -229,6 +229,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dmarc_quarantine_action: Annotated[
         str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
     ] = "quarantine"
+    smtpd_peername_lookup: Annotated[bool, Key("bool", about="look up the client's name before the greeting")] = True
     smtpd_delay_reject: Annotated[bool, Key("bool", about="refuse at RCPT what is known earlier")] = True
     smtpd_client_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_helo_restrictions: Annotated[_Texts, Key("restrictions")] = ()

@@ -41,6 +41,9 @@ SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission 
 # --- checks (policy/) ---
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
+CLIENT_NAME_S: Final = 10.0  # of the search for a client's name, before which it is not greeted
+CLIENT_NAMES: Final = 10_000  # kept; about 2 MB
+CLIENT_PTR_NAMES: Final = 5  # of one address that are confirmed; more are a mistake of its owner
 POLICY_KEPT: Final = 4  # idle connections to one policy service that a worker keeps
 POLICY_CONNECTIONS: Final = 100  # open at a time to one policy service from one worker; further questions wait
 POLICY_LONGEST_S: Final = 20.0  # of one question whatever its setting, so that its default action comes within CHECK_S

@@ -38,6 +38,7 @@ class Context(msgspec.Struct, frozen=True):
     client_name: str  # "unknown" where it was not looked up
     trusted: bool  # the client is in mynetworks
     tls: bool
+    reverse_name: str = "unknown"  # what the client's address points to, whether it points back or not
     client_port: int = 0  # 0 where there is none
     cipher: tuple[str, str, int] = ("", "", 0)  # its name, the version of TLS, bits of the key
     esmtp: bool = True  # EHLO or LHLO, not HELO

@@ -43,7 +43,7 @@ def encode_request(context: Context) -> bytes:
         ("client_address", context.client_ip),
         ("client_name", context.client_name),
         ("client_port", str(context.client_port or "")),
-        ("reverse_client_name", context.client_name),
+        ("reverse_client_name", context.reverse_name),
         ("helo_name", context.helo),
         ("sender", sender),
         ("recipient", recipient),

@@ -44,6 +44,7 @@ class Desk(Protocol):
     def cells(self) -> Cells: ...
     @property
     def authserv_id(self) -> str: ...
+    def reverse_name(self, ip: str) -> str: ...
     def attend(self, session: Any) -> None:
         """Sets the session's `stages` to what the present configuration asks."""
         ...
@@ -255,6 +256,7 @@ class Screening:
             session=session.number,
             client_ip=session.peer_ip,
             client_name=session.client.partition("[")[0],
+            reverse_name=self._desk.reverse_name(session.peer_ip),
             trusted=session.trusted,
             tls=session.tls,
             client_port=_port(session.transport),

@@ -25,6 +25,7 @@ from fastmta.model.services import speaking
 from fastmta.model.stages import COUNTED, Stage
 from fastmta.model.verdict import Outcome
 from fastmta.policy.check import SigningKeys
+from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
@@ -151,7 +152,6 @@ _REASONS: Final = {
     "5.4.6": "loop",
 }
 _TRANSACTION: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
-_UNKNOWN_NAME: Final = "unknown"
 
 
 def settings_of(config: Config, service: str) -> Settings:
@@ -295,15 +295,41 @@ class ServiceHost:
     def share(self) -> Share:
         return self._server.services.turns.share()
 
-    def admit(self, session: Connection, peer: Any) -> tuple[str, bool, bool, str, bool]:
-        """(IP, in mynetworks, loopback, name, may send bare newlines) of a new connection; no name is looked up."""
+    def admit(self, session: Connection, peer: Any) -> tuple[str, bool, bool, str | None, bool]:
+        """(IP, in mynetworks, loopback, name, may send bare newlines) of a new connection; no name: `find_name`."""
         if not isinstance(peer, tuple):  # a unix socket: whoever may open it is of this machine
             return "127.0.0.1", True, True, "localhost", False
         ip: str = peer[0]
         if ip.startswith("::ffff:") and "." in ip:
             ip = ip[7:]
         services = self._server.services
-        return ip, ip in services.networks, is_loopback(ip), _UNKNOWN_NAME, ip in self._server.bare_exclusions
+        name: str | None = UNKNOWN_NAME
+        if services.config.smtpd_peername_lookup and self.name != "lmtp":
+            found = self._server.names.known(ip)
+            name = found.name if found is not None else None
+        return ip, ip in services.networks, is_loopback(ip), name, ip in self._server.bare_exclusions
+
+    def find_name(self, session: Connection) -> None:
+        """Looks up the client's name; the session, which has not been greeted, goes on when that has ended."""
+        generation = session.wait()
+        services = self._server.services
+        task = services.tasks.spawn(f"{self.name}.name.{session.number}", self._find_name(session, generation))
+        self._server.checks[session] = task
+
+    async def _find_name(self, session: Connection, generation: int) -> None:
+        found = await self._server.names.find(session.peer_ip)
+        self._server.checks.pop(session, None)
+
+        def greet() -> Reply | None:
+            session.call_client(found.name)
+            return self.connected(session)
+
+        session.resume(generation, greet)
+
+    def reverse_name(self, ip: str) -> str:
+        """What the client's address points to, whether it points back or not."""
+        found = self._server.names.known(ip)
+        return found.reverse if found is not None else UNKNOWN_NAME
 
     def refuse(self, session: Connection) -> Reply | None:
         """The reply to a connection that is one too many, or None."""
@@ -439,6 +465,7 @@ class SmtpServer:
         self.services = services
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
+        self.names = ClientNames(services.resolver, services.clock.monotonic)
         self._hosts: dict[str, ServiceHost] = {}
         self._tick = 0
         self._directory_version = services.store.directory_version

@@ -19,7 +19,7 @@ from tests.session.plain_session import PlainSession
 from tests.support.smtp_rig import SmtpRig
 
 CONFIG = msgspec.structs.replace(
-    Config(smtpd_authentication=False),
+    Config(smtpd_authentication=False, smtpd_peername_lookup=False),
     myhostname="mx.example.test",
     myorigin="example.test",
     smtpd_banner="mx ESMTP",

@@ -22,7 +22,12 @@ def make_rig(tmp_path: Path) -> Iterator[object]:
     def make(**keys: object) -> SmtpRig:
         from fastmta.config.schema import Config
 
-        defaults = {"myhostname": "mx.example.test", "smtpd_banner": "mx ESMTP", "smtpd_authentication": False}
+        defaults = {
+            "myhostname": "mx.example.test",
+            "smtpd_banner": "mx ESMTP",
+            "smtpd_authentication": False,
+            "smtpd_peername_lookup": False,
+        }
         path = tmp_path / str(len(made))
         path.mkdir()
         made.append(SmtpRig(path, msgspec.structs.replace(Config(), **{**defaults, **keys})))

@@ -250,7 +250,10 @@ class SmtpRig:
     path: Path
     config: Config = field(
         default_factory=lambda: Config(
-            myhostname="mx.example.test", smtpd_banner="mx ESMTP", smtpd_authentication=False
+            myhostname="mx.example.test",
+            smtpd_banner="mx ESMTP",
+            smtpd_authentication=False,
+            smtpd_peername_lookup=False,
         )
     )
 

@@ -119,7 +119,7 @@ class _Showing:
             "{client_name}": context.client_name,
             "{client_addr}": context.client_ip,
             "{client_port}": str(context.client_port or ""),
-            "{client_ptr}": context.client_name,
+            "{client_ptr}": context.reverse_name,
             "{tls_version}": tls_version,
             "{cipher}": cipher,
             "{cipher_bits}": str(bits or ""),
