@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 import uvloop
 
-from fastmta._store import Store, Unit
+from fastmta._store import Store
+from fastmta._unit import Unit
 from fastmta.model.envelope import Envelope, RecipientTail
 
 ENVELOPE = msgspec.msgpack.encode(Envelope(b"sender@example.org", 1_700_000_000_000, 4096, 0, client="x[127.0.0.1]"))

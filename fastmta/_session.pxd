@@ -2,7 +2,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastmta._mime cimport Structure
 from fastmta._parser cimport DataState, HeaderScan
-from fastmta._store cimport Blob, Store, Unit, Waiter
+from fastmta._store cimport Store
+from fastmta._unit cimport Blob, Unit, Waiter
 
 
 cdef enum:

@@ -59,7 +59,8 @@ from fastmta._parser cimport (
     parse_path,
     parse_verb,
 )
-from fastmta._store cimport Blob, Store, Unit, Waiter
+from fastmta._store cimport Store
+from fastmta._unit cimport Blob, Unit, Waiter
 
 from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,

@@ -1,7 +1,7 @@
 """The store: one LMDB environment, a native committer thread, units of operations, and read loops.
 
 All that touches LMDB is here (docs/adr/0001 to 0004). The parts, in the order of their inclusion: the library's functions, stored
-records, a transaction, the disk's reserve, the operations, the committer, units, blobs, reads, and the Store itself.
+records, a transaction, the disk's reserve, the operations, the committer, reads, and the Store itself.
 
 Invariants: nothing is answered before its commit has returned; a unit is applied whole or not at all; no pointer into the map
 outlives the call that read it; the committer never takes the GIL and touches only C memory.
@@ -10,6 +10,8 @@ outlives the call that read it; the committer never takes the GIL and touches on
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memchr, strlen
+
+from fastmta._unit cimport *
 
 import importlib.machinery
 import importlib.util
@@ -34,8 +36,6 @@ include "_store_parts/ops_record.pxi"
 include "_store_parts/committer.pxi"
 include "_store_parts/holds.pxi"
 include "_store_parts/trash.pxi"
-include "_store_parts/unit.pxi"
-include "_store_parts/blob.pxi"
 include "_store_parts/read.pxi"
 include "_store_parts/read_blob.pxi"
 include "_store_parts/read_mail.pxi"

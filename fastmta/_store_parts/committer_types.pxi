@@ -12,11 +12,6 @@ cdef enum:
     BUSY_SLICE_PAUSE_MS = 50  # between two slices while units keep coming
     READER_CHECK_MS = 60000
     MAX_PATIENCE_NS = 1000000
-    LIST_WEIGHT = 256  # of one uid in FLAGS or EXPUNGE, in bytes: it bounds what one transaction does
-    COPY_WEIGHT = 1024  # and in COPY
-    UNITS_KEPT = 256  # of those that are done, for the next ones
-
-cdef size_t MAX_WEIGHT = 4 * 1024 * 1024
 
 cdef enum:
     PROOFS = 1021  # blobs whose digests are being gathered, or were found right

@@ -175,6 +175,6 @@ cdef int prepare(Store self) except -1:
     for start in range(0, len(dead), 1000):
         unit = self.new_unit()
         for key in dead[start : start + 1000]:
-            unit._op(OP_ABANDON).a = int.from_bytes(key, "big")
+            unit.abandon(int.from_bytes(key, "big"))
         self.commit_sync(unit)
     return 0

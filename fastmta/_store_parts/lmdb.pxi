@@ -23,6 +23,10 @@ cdef extern from "<errno.h>" nogil:
 
 ctypedef unsigned int MDB_dbi
 
+cdef struct MDB_val:
+    size_t mv_size
+    void* mv_data
+
 cdef struct MDB_stat:
     unsigned int ms_psize
     unsigned int ms_depth

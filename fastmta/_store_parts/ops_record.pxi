@@ -1,33 +1,5 @@
 # Operations on plain records, counters and blobs; the results of operations; and the one switch over all of them.
 
-cdef enum OpCode:
-    OP_PUT_NEW = 1
-    OP_PUT = 2
-    OP_DELETE = 3
-    OP_GUARD = 4
-    OP_COUNT = 5
-    OP_BLOB = 6
-    OP_REF = 7
-    OP_APPEND = 8
-    OP_ENQUEUE = 9
-    OP_RECIPIENT = 10
-    OP_DELIVER = 11
-    OP_MOVE = 12
-    OP_FLAGS = 13
-    OP_EXPUNGE = 14
-    OP_COPY = 15
-    OP_TAKE_RECENT = 16
-    OP_MAILBOX_NEW = 17
-    OP_MAILBOX_GONE = 18
-    OP_MAILBOX_RENAME = 19
-    OP_LIST_VERSION = 20
-    OP_QUOTA = 21
-    OP_REROUTE = 22
-    OP_CHUNKS = 23
-    OP_ABANDON = 24
-    OP_FAIL = 25
-
-
 # --- results: a letter, then fields; decoded by Unit.results ---
 
 cdef int result_add(Txn* t, const void* data, size_t n) noexcept nogil:
@@ -216,15 +188,16 @@ cdef int pending_get(Txn* t, Body* body, Key* k, PendingRecord* pending) noexcep
 
 
 cdef int op_chunks(Txn* t, Op* op, const char* parts) noexcept nogil:
+    cdef Body* body = unit_body(t.unit, op)
     cdef PendingRecord pending
     cdef Key k
     cdef int rc
     if not may_grow(t, op.b):
         return FAIL_FULL
-    rc = pending_get(t, op.body, &k, &pending)
+    rc = pending_get(t, body, &k, &pending)
     if rc:
         return rc
-    if chunks_put(t, op.body.blob_id, &pending, op.body.bytes.data, op.b) < 0:
+    if chunks_put(t, body.blob_id, &pending, body.bytes.data, op.b) < 0:
         return POISONED
     return t_put(t, &k, &pending, sizeof(pending), OLD_UNKNOWN, NULL, 0)
 
@@ -236,7 +209,7 @@ cdef size_t tail_of(size_t n, size_t front) noexcept nogil:
 
 
 cdef int op_blob(Txn* t, Op* op, const char* parts) noexcept nogil:
-    cdef Body* body = op.body
+    cdef Body* body = unit_body(t.unit, op)
     cdef size_t tail = tail_of(body.bytes.length, body.front.length)
     cdef size_t n = body.bytes.length - tail
     cdef PendingRecord pending

@@ -1,31 +1,5 @@
 # Tables, keys, checksums and growable buffers: what both the committer and the readers build on.
 
-cdef enum Table:
-    T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
-    T_QUEUE = 2         # queue id -> QueueRecord, envelope; queue id, n -> RecipientRecord, hop, tail, reply
-    T_SCHEDULE = 3      # length and hop, lane, due, queue id, n -> nothing
-    T_HOP = 4           # partition, earliest due, hop -> nothing
-    T_HOP_STATE = 5     # hop -> HopRecord
-    T_BY_SENDER = 6     # reverse path, 0, queue id, n -> nothing
-    T_BY_DOMAIN = 7     # domain, 0, queue id, n -> nothing
-    T_BY_AGE = 8        # received at, queue id, n -> nothing
-    T_COUNTER = 9       # name -> int64
-    T_MAILBOX = 10      # mailbox id -> MailboxRecord, name, special use
-    T_MAILBOX_NAME = 11  # account id, name -> mailbox id
-    T_MESSAGE = 12      # mailbox id, uid -> MessageRecord, keywords, prefix
-    T_ENVELOPE = 13     # mailbox id, uid -> structure
-    T_CHANGE = 14       # mailbox id, 0 changed or 1 expunged, modseq, uid -> nothing
-    T_ACCOUNT = 15      # account id -> record
-    T_ACCOUNT_NAME = 16  # address -> account id
-    T_SUBSCRIPTION = 17  # account id, name -> nothing
-    T_USAGE = 18        # account id -> UsageRecord
-    T_ALIAS = 19        # address -> record
-    T_PENDING = 20      # blob id -> PendingRecord
-    T_TRASH = 21        # due, kind, number -> blob ids, or nothing where the number is a mailbox id
-    T_META = 22         # name -> value
-    T_DKIM_KEY = 23     # domain, 0, selector -> record
-    TABLES = 24
-
 cdef enum:
     DB_BLOB = 0
     DB_QUEUE = 1
@@ -36,16 +10,11 @@ cdef enum:
     FORMAT = 1  # of the records that every level has had so far
     BLOB_FORMAT = 2
     MESSAGE_FORMAT = 2
-    CHUNK = 4064  # a page less LMDB's header and 16 octets for the tag of an encryption: any free page will do
     PAGE = 4096
     TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case
-    HEAD_MAX = 3500  # with the cuts a blob's record still fits in a page
-    CUTS_MAX = 64
     ID_BITS = 48  # of an identifier's counter; above them the environment's number, 1 to 32,767, or 0 in old stores
     NOW_CHUNKS = 16  # of a blob that is deleted in the transaction that drops its last reference: 64 KB
-    BODY_MEMORY = 262144  # what a blob keeps in memory before its chunks commit as they come
-    KEY_MAX = 511
     HOP_MAX = 200
     LANES = 3
     COUNTED_STATES = 4  # active 1, deferred 2, held 3
@@ -184,41 +153,6 @@ cdef inline void k_schedule(Key* k, const char* hop, size_t hop_length, int lane
 cdef inline void k_hop_state(Key* k, const char* hop, size_t hop_length) noexcept nogil:
     k_start(k, T_HOP_STATE)
     k_bytes(k, hop, hop_length)
-
-
-# --- growable buffers ---
-
-cdef inline int buffer_room(Buffer* buffer, size_t n) noexcept nogil:
-    """Room for n more bytes; -1 without memory."""
-    cdef size_t capacity
-    cdef char* data
-    if buffer.capacity - buffer.length >= n:
-        return 0
-    capacity = buffer.capacity * 2 if buffer.capacity else 512
-    while capacity - buffer.length < n:
-        capacity *= 2
-    data = <char*>realloc(buffer.data, capacity)
-    if data == NULL:
-        return -1
-    buffer.data = data
-    buffer.capacity = capacity
-    return 0
-
-
-cdef inline int buffer_add(Buffer* buffer, const void* data, size_t n) noexcept nogil:
-    if n == 0:  # `data` may be NULL then, which memcpy must not be given
-        return 0
-    if buffer_room(buffer, n) < 0:
-        return -1
-    memcpy(buffer.data + buffer.length, data, n)
-    buffer.length += n
-    return 0
-
-
-cdef inline void buffer_free(Buffer* buffer) noexcept nogil:
-    free(buffer.data)
-    buffer.data = NULL
-    buffer.length = buffer.capacity = 0
 
 
 # --- checksums ---

@@ -17,7 +17,7 @@ cdef str lmdb_error(int rc):
 
 
 @cython.final
-cdef class Store:
+cdef class Store(Engine):
     """One LMDB environment, opened once in this process.
 
     `path` is a directory; it is made where it is missing. All methods belong to one thread (the loop's), except that reads may
@@ -29,8 +29,6 @@ cdef class Store:
         cdef int rc
         self.event_fd = -1
         self._lock_fd = -1
-        self._congested = set()
-        self._pending_limit = 64 * 1024 * 1024
         self.damage = ""
         self.path = os.fspath(path)
         self.slot = slot
@@ -162,7 +160,6 @@ cdef class Store:
         return 0
 
     def __dealloc__(self):
-        cdef CUnit* u
         if self.s != NULL:
             if self.s.env != NULL:
                 self._stop_thread()
@@ -173,42 +170,8 @@ cdef class Store:
             free(self.s)
         if self.event_fd >= 0:
             c_close(self.event_fd)
-        while self._free != NULL:
-            u = self._free
-            self._free = u.next
-            buffer_free(&u.ops)
-            buffer_free(&u.results)
-            free(u)
 
     # --- units ---
-
-    cdef CUnit* _take_unit(self) except NULL:
-        cdef CUnit* u = self._free
-        if u == NULL:
-            u = <CUnit*>calloc(1, sizeof(CUnit))
-            if u == NULL:
-                raise MemoryError
-            return u
-        self._free = u.next
-        self._free_count -= 1
-        u.next = NULL
-        return u
-
-    cdef void _give_unit(self, CUnit* u) noexcept:
-        if self._free_count >= UNITS_KEPT or u.ops.capacity > 65536 or u.results.capacity > 65536:
-            buffer_free(&u.ops)
-            buffer_free(&u.results)
-            free(u)
-            return
-        u.ops.length = u.results.length = u.weight = 0
-        u.status = u.code = u.sync = u.fail_at = u.finished = 0
-        u.owner = NULL
-        u.next = self._free
-        self._free = u
-        self._free_count += 1
-
-    cpdef Unit new_unit(self):
-        return Unit.__new__(Unit, self)
 
     cpdef Blob new_blob(self):
         cdef uint64_t blob_id = self.new_id()
@@ -233,7 +196,7 @@ cdef class Store:
             open_anew(self)
         if (s.env == NULL and not s.failed) or s.stopping:
             raise StorageFailure("the store is closed")
-        if unit.store is not self:
+        if unit.engine is not self:
             raise RuntimeError("the unit belongs to another store")
         unit.submitted = True
         u.sync = sync
@@ -267,22 +230,8 @@ cdef class Store:
         if self.s.heal:
             open_anew(self)
         Py_DECREF(unit)
-        self._let_go(unit)
+        self.let_go(unit, self.s.stopping)
         return unit
-
-    cdef int _let_go(self, Unit unit) except -1:
-        """Frees what a finished unit held; chunks of a blob that did not get in go to the trash."""
-        cdef list blobs
-        if unit.first_blob is None:
-            return 0
-        if unit.u.status != 1 and not self.s.stopping:
-            blobs = [unit.first_blob]
-            if unit.more_blobs is not None:
-                blobs += unit.more_blobs
-            for each in blobs:
-                (<Blob>each)._discard()
-        unit.first_blob = unit.more_blobs = None
-        return 0
 
     def dispatch(self):
         """Tells the observer, then the waiters, what has been committed; the loop calls it when event_fd is readable."""
@@ -321,7 +270,7 @@ cdef class Store:
             unit = <Unit>u.owner
             Py_DECREF(unit)
             try:
-                self._let_go(unit)
+                self.let_go(unit, self.s.stopping)
                 if unit.waiter is not None:
                     waiter, unit.waiter = unit.waiter, None
                     (<Waiter>waiter).unit_done(unit)
@@ -360,23 +309,6 @@ cdef class Store:
     def observer(self, value):
         self._observer = value
         self.s.observed = value is not None
-
-    cdef int _chunk_done(self, Blob blob, size_t n, bint ok) except -1:
-        cdef list drained
-        blob.in_flight -= n
-        self._pending_bytes -= n
-        if not ok:
-            blob.failed = True
-        if not self._congested:
-            return 0
-        drained = [each for each in self._congested
-                   if (<Blob>each).in_flight <= BLOB_IN_FLIGHT // 2 and self._pending_bytes <= self._pending_limit // 2
-                   or (<Blob>each).in_flight == 0]
-        for each in drained:
-            self._congested.discard(each)
-            if each.on_drain is not None:
-                each.on_drain()
-        return 0
 
     # --- identifiers ---
 
@@ -459,6 +391,9 @@ cdef class Store:
             mdb_txn_abort(txn)
             self._readers -= 1
 
+    cdef Py_ssize_t read_pending(self, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
+        return pending_copy(Reading(self), blob_id, offset, out, n)
+
     def get(self, int table, bytes key):
         """The value of a record, a copy; None where there is none."""
         return read_record(Reading(self), table, key)
@@ -503,7 +438,7 @@ cdef class Store:
             "units": self.s.units,
             "busy_seconds": self.s.busy_ns / 1e9,
             "pending_units": self.s.pending,
-            "pending_bytes": self._pending_bytes,
+            "pending_bytes": self.pending_bytes,
             "turned_away_units": self.s.turned_away,
             "reaped_blobs": self.s.reaped,
             "map_bytes": info.me_mapsize,

@@ -3,19 +3,6 @@
 # A unit's operations run one after the other, each checking before it writes. Where one refuses, the unit's earlier writes are
 # undone from the log and the transaction goes on with the next unit. Where LMDB itself fails, the transaction is poisoned.
 
-cdef enum Code:
-    DONE = 0
-    POISONED = -1  # Txn.rc says why
-    REFUSE_EXISTS = 1
-    REFUSE_MISSING = 2
-    REFUSE_CHANGED = 3
-    REFUSE_QUOTA = 4
-    REFUSE_STATE = 5
-    REFUSE_LIMIT = 6
-    FAIL_FULL = 7
-    FAIL_IO = 8
-    FAIL_DAMAGED = 9
-
 cdef enum:
     OLD_UNKNOWN = 0
     OLD_ABSENT = 1

@@ -32,7 +32,7 @@ from fastmta.queue.scheduler import lane_for
 from fastmta.runtime.metrics import METRICS
 
 if TYPE_CHECKING:
-    from fastmta._store import Blob
+    from fastmta._unit import Blob
 
 _RESOLVED_AT_ONCE: Final = 50  # recipients, about 1 ms
 _LOCAL_HOP: Final = b"local:"

@@ -10,10 +10,10 @@ from fastmta._store import (
     TABLE_ACCOUNT_NAME,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
-    Unit,
     mailbox_list,
     usage_fields,
 )
+from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.store.committing import Committer, commit_guarded
 

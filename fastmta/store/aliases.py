@@ -4,7 +4,8 @@ from typing import Final
 
 import msgspec
 
-from fastmta._store import TABLE_ALIAS, Unit
+from fastmta._store import TABLE_ALIAS
+from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.store.accounts import DIRECTORY_COUNTER, canonical_address
 from fastmta.store.committing import Committer, commit_guarded

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from fastmta._store import Store, Unit
+from fastmta._store import Store
+from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import Clock
 

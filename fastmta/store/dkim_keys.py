@@ -4,7 +4,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from fastmta._store import TABLE_DKIM_KEY, Unit
+from fastmta._store import TABLE_DKIM_KEY
+from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.store.accounts import DIRECTORY_COUNTER
 from fastmta.store.committing import Committer, commit_guarded

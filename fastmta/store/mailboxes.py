@@ -15,8 +15,6 @@ from fastmta._store import (
     TABLE_MESSAGE,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
-    Blob,
-    Unit,
     blob_read,
     changed_uids,
     fetch_lines,
@@ -33,6 +31,7 @@ from fastmta._store import (
     message_rows,
     usage_fields,
 )
+from fastmta._unit import Blob, Unit
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE

@@ -4,7 +4,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from fastmta._store import COMMITTED, REFUSED, TABLE_COUNTER, Store, Unit
+from fastmta._store import TABLE_COUNTER, Store
+from fastmta._unit import COMMITTED, REFUSED, Unit
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts

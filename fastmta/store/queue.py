@@ -15,7 +15,6 @@ from fastmta._store import (
     TABLE_QUEUE_BY_AGE,
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
-    Blob,
     active_rows,
     blob_read,
     hop_due,
@@ -28,6 +27,7 @@ from fastmta._store import (
     recipient_fields,
     schedule_token,
 )
+from fastmta._unit import Blob
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.model.errors import Refused, StoreDamaged
 from fastmta.store.accounts import id_key

@@ -39,7 +39,6 @@ from fastmta._store import (
     TABLE_TRASH,
     TABLE_USAGE,
     Store,
-    Unit,
     blob_meta,
     digest_of,
     mailbox_fields,
@@ -49,6 +48,7 @@ from fastmta._store import (
     recipient_fields,
     usage_fields,
 )
+from fastmta._unit import Unit
 from fastmta.model.envelope import RecipientState, RecipientTail
 from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN

@@ -21,10 +21,10 @@ from fastmta._store import (
     TABLE_META,
     TABLE_PENDING,
     Store,
-    Unit,
     digest_of,
     environment_number,
 )
+from fastmta._unit import Unit
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.guard import hold_alone
 

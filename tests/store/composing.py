@@ -4,7 +4,8 @@ from array import array
 
 import msgspec
 
-from fastmta._store import Blob, Store, Unit
+from fastmta._store import Store
+from fastmta._unit import Blob, Unit
 from fastmta.model.envelope import Envelope, RecipientTail
 
 NOW_MS = 1_700_000_000_000

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import COMMITTED, FAILED, TABLE_ALIAS, TABLE_BLOB, TABLE_META, TABLE_PENDING, Store, Unit
+from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_META, TABLE_PENDING, Store
+from fastmta._unit import COMMITTED, FAILED, Unit
 from fastmta.store.check import check_store
 from tests.store.composing import (
     HOP,

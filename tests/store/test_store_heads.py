@@ -13,7 +13,6 @@ from fastmta._store import (
     CUTS,
     HEAD_BYTES,
     TABLE_BLOB,
-    Blob,
     Store,
     blob_meta,
     blob_read,
@@ -22,6 +21,7 @@ from fastmta._store import (
     message_read,
     message_rows,
 )
+from fastmta._unit import Blob
 from fastmta.model.errors import StoreDamaged
 from fastmta.model.limits import MESSAGE_CUTS, MESSAGE_HEAD_BYTES
 from fastmta.store import MailStore

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import Store, Unit
+from fastmta._store import Store
+from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import Account, Appended, MailStore

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_PENDING, TABLE_TRASH, Store, Unit
+from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_PENDING, TABLE_TRASH, Store
+from fastmta._unit import Unit
 from tests.store.composing import (
     HOP,
     NOW_MS,

@@ -10,12 +10,9 @@ import pytest
 
 from fastmta._store import (
     CHUNK_BYTES,
-    COMMITTED,
     DATABASE_NAMES,
-    FAILED,
     ID_BLOCK,
     ID_COUNTER_BITS,
-    REFUSED,
     TABLE_ALIAS,
     TABLE_BLOB,
     TABLE_COUNTER,
@@ -27,9 +24,9 @@ from fastmta._store import (
     blob_meta,
     blob_read,
     digest_of,
-    normal_keywords,
     partition_of,
 )
+from fastmta._unit import COMMITTED, FAILED, REFUSED, normal_keywords
 from fastmta.model.errors import StorageFailure
 from tests.store.composing import HOP, append, blob_of, enqueue, envelope, file, new_mailbox, run, tail
 

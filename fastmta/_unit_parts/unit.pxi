@@ -1,21 +1,5 @@
 # Units and waiters: how callers write down what shall be done.
 
-FAILURES = {
-    REFUSE_EXISTS: "exists",
-    REFUSE_MISSING: "missing",
-    REFUSE_CHANGED: "changed",
-    REFUSE_QUOTA: "quota",
-    REFUSE_STATE: "state",
-    REFUSE_LIMIT: "limit",
-    FAIL_FULL: "full",
-    FAIL_IO: "io",
-    FAIL_DAMAGED: "damaged",
-}
-PENDING = 0
-COMMITTED = 1
-REFUSED = 2
-FAILED = 3
-
 def normal_keywords(bytes keywords not None):
     """A space-joined list of keywords as it is stored: each once, without regard to case, and sorted."""
     if b" " not in keywords:
@@ -35,17 +19,15 @@ cdef class Waiter:
 
 @cython.final
 cdef class Unit:
-    """An ordered list of operations, all or nothing. Made by Store.new_unit, filled, submitted once."""
+    """An ordered list of operations, all or nothing. Made by Engine.new_unit, filled, submitted once."""
 
-    def __cinit__(self, Store store):
-        self.store = store
-        self.u = store._take_unit()
+    def __cinit__(self, Engine engine not None):
+        self.engine = engine
+        self.u = engine.take_unit()
 
     def __dealloc__(self):
-        if self.body != NULL:
-            body_free(self.body)
-        if self.u != NULL and self.store is not None:
-            self.store._give_unit(self.u)
+        if self.u != NULL:
+            self.engine.give_unit(self.u)
 
     @property
     def status(self):
@@ -123,23 +105,30 @@ cdef class Unit:
         op.e = ceiling
         return 0
 
+    cdef int _own(self, Op* op, Body* body) except -1:
+        """Has the unit keep a body, which `op` brings; the caller lets go of it afterwards."""
+        op.n = <uint32_t>(self.u.bodies.length // sizeof(body))
+        if buffer_add(&self.u.bodies, &body, sizeof(body)) < 0:
+            raise MemoryError
+        return 0
+
     cpdef int blob(self, Blob blob) except -1:
-        cdef Op* op
+        cdef Body* body = blob.body
         if blob.used:
             raise RuntimeError("the blob was used or abandoned already")
         blob._compose_front()
-        op = self._op(OP_FAIL if blob.failed else OP_BLOB)
-        op.body = blob.body
-        blob.body.bits = blob.bits
+        self._own(self._op(OP_FAIL if blob.failed else OP_BLOB), body)
+        body.bits = blob.bits
+        body.whole = 1
+        self.u.weight += body.bytes.length + body.front.length
+        blob.body = NULL
         blob.used = True
         blob.flying = None
-        self.u.weight += blob.body.bytes.length + blob.body.front.length
-        if self.first_blob is None:
-            self.first_blob = blob
-        elif self.more_blobs is None:
-            self.more_blobs = [blob]
-        else:
-            self.more_blobs.append(blob)
+        return 0
+
+    cdef int abandon(self, uint64_t blob_id) except -1:
+        """Has the chunks of a blob that will never be a message go to the trash."""
+        self._op(OP_ABANDON).a = blob_id
         return 0
 
     cpdef int ref(self, uint64_t blob_id, int delta) except -1:
@@ -268,6 +257,17 @@ cdef class Unit:
         op.b = quota_bytes
         return 0
 
+    def pack(self):
+        """The unit as octets that say all that it does, for `Engine.unpack`; not of one that is finished."""
+        cdef Buffer out
+        memset(&out, 0, sizeof(out))
+        try:
+            if unit_pack(self.u, &out) < 0:
+                raise MemoryError
+            return out.data[: out.length]
+        finally:
+            buffer_free(&out)
+
     def fail_at(self, int nth):
         """For tests: the nth write of this unit, and every later one, fails as on a full map, each time it is run."""
         self.u.fail_at = nth
@@ -293,55 +293,3 @@ cdef int require_key(int table, bytes key) except -1:
     if key is None or len(key) >= KEY_MAX:
         raise ValueError("a key has at most 510 bytes")
     return 0
-
-
-cdef list decode_results(const char* p, size_t n):
-    """The results of a unit as Python objects; the committer's own encoding, so it is trusted."""
-    cdef list out = []
-    cdef const char* end = p + n
-    cdef uint32_t numbers[2]
-    cdef uint32_t count, i
-    cdef uint64_t modseq
-    cdef int64_t number
-    cdef char letter
-    while p < end:
-        letter = p[0]
-        p += 1
-        if letter == c'A':
-            memcpy(numbers, p, 8)
-            memcpy(&modseq, p + 8, 8)
-            out.append((numbers[0], numbers[1], modseq))
-            p += 16
-        elif letter == c'W':
-            out.append(FAILURES[<int>p[0]])
-            p += 1
-        elif letter == c'C':
-            memcpy(&number, p, 8)
-            out.append(number)
-            p += 8
-        elif letter == c'R':
-            memcpy(numbers, p, 4)
-            out.append(numbers[0])
-            p += 4
-        elif letter == c'F':
-            memcpy(&modseq, p, 8)
-            memcpy(&count, p + 8, 4)
-            out.append((modseq, (p + 12)[:count * 4]))
-            p += 12 + count * 4
-        elif letter == c'E':
-            memcpy(&count, p, 4)
-            out.append((p + 4)[:count * 4])
-            p += 4 + count * 4
-        elif letter == c'Y':
-            memcpy(numbers, p, 8)
-            count = numbers[1]
-            source = PyBytes_FromStringAndSize(NULL, count * 4)
-            target = PyBytes_FromStringAndSize(NULL, count * 4)
-            for i in range(count):
-                memcpy(PyBytes_AS_STRING(source) + i * 4, p + 8 + i * 8, 4)
-                memcpy(PyBytes_AS_STRING(target) + i * 4, p + 12 + i * 8, 4)
-            out.append((numbers[0], source, target))
-            p += 8 + count * 8
-        else:
-            raise SystemError("an unknown result")
-    return out

@@ -1,9 +1,6 @@
 # A message's bytes on their way in: in C memory at first, as chunks in the store beyond BODY_MEMORY.
 
-cdef size_t BLOB_IN_FLIGHT = 4 * BODY_MEMORY  # of one blob, handed to the committer and not committed yet
-
-
-cdef void body_free(Body* body) noexcept:
+cdef void body_free(Body* body) noexcept nogil:
     buffer_free(&body.bytes)
     buffer_free(&body.front)
     free(body)
@@ -29,6 +26,11 @@ cdef Py_ssize_t body_copy(Body* body, uint64_t offset, char* out, Py_ssize_t n) 
     return n
 
 
+cdef inline Body* first_body(Unit unit) noexcept:
+    """The chunks that a unit of `_flush` brings."""
+    return (<Body**>unit.u.bodies.data)[0]
+
+
 @cython.final
 cdef class _ChunkWaiter(Waiter):
     """Learns that chunks of a blob have been committed, or have failed."""
@@ -39,15 +41,15 @@ cdef class _ChunkWaiter(Waiter):
     cdef int unit_done(self, Unit unit) except -1:
         if self.blob.flying:
             self.blob.flying.remove(unit)
-        return self.blob.store._chunk_done(self.blob, self.n, unit.u.status == 1)
+        return self.blob.engine.chunk_done(self.blob, self.n, unit.u.status == 1)
 
 
 @cython.final
 cdef class Blob:
     """A message being received. Used by exactly one unit, or abandoned; what is neither is abandoned when it is forgotten."""
 
-    def __cinit__(self, Store store, uint64_t blob_id, uint64_t incarnation):
-        self.store = store
+    def __cinit__(self, Engine engine not None, uint64_t blob_id, uint64_t incarnation):
+        self.engine = engine
         self.blob_id = blob_id
         self.body = body_new(blob_id, incarnation)
 
@@ -65,9 +67,9 @@ cdef class Blob:
     @property
     def congested(self):
         """More of this blob or of all of them waits for the disk than is allowed: pause reading until on_drain is called."""
-        if self.in_flight > BLOB_IN_FLIGHT or (self.in_flight and self.store._pending_bytes > self.store._pending_limit):
+        if self.in_flight > BLOB_IN_FLIGHT or (self.in_flight and self.engine.pending_bytes > self.engine.pending_limit):
             self.was_congested = True
-            self.store._congested.add(self)
+            self.engine.congested.add(self)
             return True
         return False
 
@@ -180,14 +182,14 @@ cdef class Blob:
         if <uint64_t>n > self.body_size - offset:
             n = <Py_ssize_t>(self.body_size - offset)
         out = PyBytes_FromStringAndSize(NULL, n)
-        at = (<Unit>self.flying[0]).body.first_chunk if self.flying else self.body.first_chunk
+        at = first_body(self.flying[0]).first_chunk if self.flying else self.body.first_chunk
         at *= CHUNK
         if offset < at:
             done = min(n, <Py_ssize_t>(at - offset))
-            if self.failed or pending_copy(Reading(self.store), self.blob_id, offset, PyBytes_AS_STRING(out), done) != done:
+            if self.failed or self.engine.read_pending(self.blob_id, offset, PyBytes_AS_STRING(out), done) != done:
                 raise StorageFailure("what came of a message cannot be read")
         for unit in self.flying or ():
-            done += body_copy(unit.body, offset + done, PyBytes_AS_STRING(out) + done, n - done)
+            done += body_copy(first_body(unit), offset + done, PyBytes_AS_STRING(out) + done, n - done)
         done += body_copy(self.body, offset + done, PyBytes_AS_STRING(out) + done, n - done)
         if done != n:  # chunks that failed are counted and not kept
             raise StorageFailure("what came of a message cannot be read")
@@ -217,40 +219,35 @@ cdef class Blob:
             raise MemoryError
         self.body = rest
         full.bytes.length = n
-        unit = Unit.__new__(Unit, self.store)
-        unit.body = full
+        unit = self.engine.new_unit()
         op = unit._op(OP_CHUNKS)
-        op.body = full
         op.b = n
+        unit._own(op, full)
         unit.u.weight += n
         waiter = _ChunkWaiter.__new__(_ChunkWaiter)
         waiter.blob = self
         waiter.n = n
         self.streamed = True
         self.in_flight += n
-        self.store._pending_bytes += n
+        self.engine.pending_bytes += n
         if self.flying is None:
             self.flying = []
         self.flying.append(unit)
-        self.store.submit_c(unit, waiter)
+        self.engine.submit_c(unit, waiter)
         return 0
 
     cpdef abandon(self):
-        """Gives the bytes up; calling it twice, or after use, does nothing."""
+        """Gives the bytes up, and has the chunks that are in the store, or on their way, go to the trash; calling it twice, or after
+        use, does nothing."""
+        cdef Unit unit
         if self.used:
             return
         self.used = True
         buffer_free(&self.body.bytes)
         self.flying = None
-        self.store._congested.discard(self)
+        self.engine.congested.discard(self)
         self.on_drain = None
-        self._discard()
-
-    cdef int _discard(self) except -1:
-        """Has the chunks that are in the store already, and all that is on its way there, go to the trash."""
-        cdef Unit unit
         if self.streamed:
-            unit = self.store.new_unit()
-            unit._op(OP_ABANDON).a = self.blob_id
-            self.store.submit_c(unit, None)
-        return 0
+            unit = self.engine.new_unit()
+            unit.abandon(self.blob_id)
+            self.engine.submit_c(unit, None)
