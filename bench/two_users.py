@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import administration
 from fastmta import _mime
 from fastmta.store import MailStore
 from fastmta.store.mailboxes import Appended
@@ -74,11 +75,13 @@ async def _fill(store: MailStore, address: str, messages: int) -> None:
 
 def fill(server: Server, messages: int) -> None:
     """Accounts, and the busy one's INBOX with so many messages."""
-    for address in (BUSY, QUIET):
+    for address in (BUSY, QUIET, *administration.ACCOUNTS):
         server.add_user(address, PASSWORD)
+    administration.write_map(server)
     store = MailStore.open(server.data_directory, sync=False)
     try:
         asyncio.run(_fill(store, BUSY, messages))
+        asyncio.run(administration.fill(store))
     finally:
         store.close()
 
@@ -335,6 +338,9 @@ def _pop3_quit(server: Server) -> None:
         peer.close()
 
 
+ROWS |= administration.ROWS
+
+
 # --- the quiet user ---
 
 
@@ -450,6 +456,7 @@ def main() -> None:
                 "smtpd_hard_error_limit": 1_000_000,
                 "smtpd_soft_error_limit": 0,
                 "mail_max_userip_connections": 0,
+                "virtual_alias_maps": [f"texthash:{directory}/virtual"],
             },
         )
         started = time.monotonic()

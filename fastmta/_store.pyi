@@ -64,6 +64,7 @@ class Store(Engine):
         trash_delay_ms: int = 60000,
         create: bool = True,
         any_format: bool = False,
+        gives_way: bool = False,
     ) -> None: ...
     @property
     def failed(self) -> bool: ...

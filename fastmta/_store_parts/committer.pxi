@@ -86,8 +86,8 @@ cdef int unit_run(Txn* t, CUnit* u) noexcept nogil:
 cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     """One transaction over n units; 0, or LMDB's error with nothing kept."""
     cdef int i, rc
-    cdef bint full
     cdef int64_t started = clock_ns(CLOCK_MONOTONIC)
+    cdef int64_t begun
     if s.inject_kind == INJECT_BEGIN and s.inject_after:
         s.inject_after -= 1
         if s.inject_after == 0:
@@ -95,6 +95,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     rc = fm_begin(<void*>mdb_txn_begin, s.env, 0, &t.txn)
     if rc:
         return rc
+    begun = clock_ns(CLOCK_MONOTONIC)
     txn_reset(t)
     t.now_ms = wall_ms()
     for i in range(n):
@@ -122,9 +123,12 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
         return rc
     if s.crash_at:
         crash_point(s, CRASH_COMMIT)
+    s.spent_ns = clock_ns(CLOCK_MONOTONIC) - begun
+    if t.txn_id != s.own_txn_id + 1:
+        s.others_ns = begun
     s.own_txn_id = t.txn_id
     s.commits += 1
-    record_commit(s, clock_ns(CLOCK_MONOTONIC) - started, n)
+    record_commit(s, begun + s.spent_ns - started, n)
     if t.dead.length and t.now_ms + s.trash_delay_ms < s.trash_due_ms:
         s.trash_due_ms = t.now_ms + s.trash_delay_ms
     batch_tell(s, t)
@@ -202,10 +206,12 @@ cdef void batch_run(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
 cdef int take_batch(StoreState* s, CUnit** units) noexcept nogil:
     """The next units of at most MAX_UNITS and MAX_WEIGHT together, at least one; the mutex is held."""
     cdef int n = 0
+    cdef int most = MEEK_UNITS if s.gives_way else MAX_UNITS
+    cdef size_t heaviest = MEEK_WEIGHT if s.gives_way else MAX_WEIGHT
     cdef size_t weight = 0
-    while s.head != NULL and n < MAX_UNITS:
+    while s.head != NULL and n < most:
         weight += s.head.weight
-        if n and weight > MAX_WEIGHT:
+        if n and weight > heaviest:
             break
         units[n] = s.head
         s.head = s.head.next
@@ -248,8 +254,14 @@ cdef void finish_batch(StoreState* s, CUnit** units, int n) noexcept nogil:
 cdef int64_t idle_wait_ms(StoreState* s) noexcept nogil:
     """How long there is nothing to do but wait for units; 0: housekeeping is due."""
     cdef int64_t now = wall_ms()
-    cdef int64_t until = s.reader_check_ms if s.reader_check_ms < s.trash_due_ms else s.trash_due_ms
-    if s.reap_now or s.hurry or until <= now:
+    cdef int64_t until = s.trash_due_ms
+    if s.reap_now or s.hurry:
+        return 0
+    if until < s.slice_ms + SLICE_PAUSE_MS and s.slice_ms <= now:  # else the clock was set back
+        until = s.slice_ms + SLICE_PAUSE_MS
+    if s.reader_check_ms < until:
+        until = s.reader_check_ms
+    if until <= now:
         return 0
     return until - now if until - now < READER_CHECK_MS else READER_CHECK_MS
 
@@ -283,6 +295,23 @@ cdef void gather(StoreState* s) noexcept nogil:
         sleep_ns(s, deadline - now)
         if s.wake_at == 0:
             break
+
+
+cdef void give_way(StoreState* s) noexcept nogil:
+    """Lets other processes' writers in: LMDB's lock is not a queue, and who takes it again at once takes it from all.
+
+    As long as the transaction was, while others write; where nobody does, hardly at all.
+    """
+    cdef timespec pause
+    cdef int64_t ns = s.spent_ns
+    if clock_ns(CLOCK_MONOTONIC) - s.others_ns > OTHERS_NS:
+        ns //= MEEK_SHARE
+    s.spent_ns = 0
+    if ns > MEEK_PAUSE_NS:
+        ns = MEEK_PAUSE_NS
+    pause.tv_sec = 0
+    pause.tv_nsec = ns
+    nanosleep(&pause, NULL)
 
 
 cdef void* committer_main(void* argument) noexcept nogil:
@@ -322,6 +351,8 @@ cdef void* committer_main(void* argument) noexcept nogil:
             batch_run(s, &t, units, n)
             s.patience_ns += (clock_ns(CLOCK_MONOTONIC) - started - s.patience_ns) // 8
             finish_batch(s, units, n)
+            if s.gives_way and s.spent_ns:
+                give_way(s)
         if not s.failed and not s.heal:
             housekeeping(s, &t, n != 0)
         if s.heal:

@@ -12,6 +12,12 @@ cdef enum:
     BUSY_SLICE_PAUSE_MS = 50  # between two slices while units keep coming
     READER_CHECK_MS = 60000
     MAX_PATIENCE_NS = 1000000
+    SLICE_PAUSE_MS = 4  # between two slices of reaping while no units come: another process's writers get in
+    MEEK_UNITS = 32  # of one transaction of a process that gives way
+    MEEK_WEIGHT = 524288
+    MEEK_SHARE = 8  # the part of a transaction's length that it pauses for while nobody else writes
+    OTHERS_NS = 1000000000  # for so long somebody who wrote is taken to write on
+    MEEK_PAUSE_NS = 20000000  # the longest pause
 
 cdef enum:
     PROOFS = 1021  # blobs whose digests are being gathered, or were found right
@@ -68,6 +74,9 @@ cdef struct StoreState:
     int wake_at  # pending units that end the committer's sleep
     int company  # units expected at once, from what came during the last commits
     int64_t patience_ns  # how long a batch may wait for them: a commit's own length
+    int gives_way  # a command beside a server: small transactions, and a pause after each for the others' writers
+    int64_t others_ns  # when another process was last seen to have written
+    int64_t spent_ns  # that the last transaction held the writers' lock
     int any_format  # an upgrade reads what other formats have left: nothing but plain records is read and written
     # figures
     uint64_t commits

@@ -21,11 +21,11 @@ cdef class Store(Engine):
     """One LMDB environment, opened once in this process.
 
     `path` is a directory; it is made where it is missing. All methods belong to one thread (the loop's), except that reads may
-    come from others. `sync=False` gives durability away and is for tests.
+    come from others. `sync=False` gives durability away and is for tests. `gives_way`: other processes write first.
     """
 
     def __cinit__(self, path, *, size_t map_size_bytes=0, bint sync=True, int slot=0, int64_t trash_delay_ms=60000,
-                  bint create=True, bint any_format=False):
+                  bint create=True, bint any_format=False, bint gives_way=False):
         cdef int rc
         self.event_fd = -1
         self._lock_fd = -1
@@ -45,6 +45,7 @@ cdef class Store(Engine):
             raise MemoryError
         self.s.trash_delay_ms = trash_delay_ms
         self.s.any_format = any_format
+        self.s.gives_way = gives_way
         self.s.trash_due_ms = 0
         self.s.reader_check_ms = wall_ms() + READER_CHECK_MS
         self.s.event_fd = self.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)

@@ -50,7 +50,7 @@ def open_store(config: Config) -> "MailStore":
     with acting_as_owner(directory):
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
             raise PermissionError(13, "Permission denied", str(directory))
-        return MailStore.open(directory)
+        return MailStore.open(directory, gives_way=True)
 
 
 def prepare_data_directory(config: Config) -> Path:

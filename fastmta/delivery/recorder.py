@@ -246,7 +246,7 @@ class Recorder:
         if crash.NAME:
             crash.crash_point("before_done")
         job.recordings += 1
-        self._service.unrecorded += 1
+        self._service.submitted(len(job.moves))
         raw.submit(unit, job.committed)
 
     def still_wanted(self, job: Job) -> bool:

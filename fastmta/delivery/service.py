@@ -28,6 +28,7 @@ from fastmta.delivery.tls_policies import TlsPolicies
 from fastmta.dns.mx import MxLookup, Ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
+from fastmta.model.limits import RESULTS_A_PASS
 from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 from fastmta.queue.ownership import partition_of, partitions_of
@@ -67,6 +68,7 @@ class DeliveryService:
         self.answers = answers
         self.connections = 0
         self.unrecorded = 0
+        self._decided = 0  # recipients, in this pass of the loop
         self.unwritten: list[Job] = []
         self._owners: dict[bytes, HopOwner] = {}
         self._partitions: frozenset[int] = frozenset()
@@ -200,18 +202,42 @@ class DeliveryService:
         return int(now * 1000)
 
     def is_stalled(self, owner: "HopOwner") -> bool:
-        """Whether too many results wait for their commit; the owner is pumped when they have gone."""
-        if self.unrecorded < UNRECORDED and not self.unwritten:
+        """Whether too many results wait for their commit or came in this pass; the owner is pumped when it may."""
+        if self._has_room:
             return not self._running
         self._stalled[owner] = None
         return True
 
+    @property
+    def _has_room(self) -> bool:
+        return self.unrecorded < UNRECORDED and self._decided < RESULTS_A_PASS and not self.unwritten
+
+    def submitted(self, results: int) -> None:
+        """A unit with the results of so many recipients is on its way into the store.
+
+        A dead destination with a long queue, and hops that need no connection, decide without ever waiting: what they
+        may do in one pass of the loop is bounded here.
+        """
+        self.unrecorded += 1
+        if not self._decided:
+            self.loop.call_soon(self._next_pass)
+        self._decided += results
+
+    def _next_pass(self) -> None:
+        self._decided = 0
+        if self.unrecorded < UNRECORDED:
+            self._pump_stalled()
+
+    def _pump_stalled(self) -> None:
+        while self._stalled and self._has_room:
+            owner = next(iter(self._stalled))
+            del self._stalled[owner]
+            owner.pump()
+
     def after_commit(self) -> None:
         """A result has been committed, or not."""
-        if self._stalled and self.unrecorded <= UNRECORDED // 2 and not self.unwritten:
-            stalled, self._stalled = self._stalled, {}
-            for owner in stalled:
-                owner.pump()
+        if self.unrecorded <= UNRECORDED // 2:
+            self._pump_stalled()
         if self._quiet is not None:
             self._look_quiet()
 

@@ -4,80 +4,199 @@
 with or without postmap. `texthash:` always reads the source.
 
 Invariants: a table that was readable once keeps its last good contents while its file is gone or broken; one that
-never was answers every look-up with a temporary failure, since guessing would bounce mail.
+never was answers every look-up with a temporary failure, since guessing would bounce mail. No long source holds the
+loop: it is read once for all tables of its name, in a thread that lets others go on, and the old contents serve until
+it is done (docs/adr/0052).
 """
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from fastmta.directory.compiled import SUFFIX, CompiledMap, write_compiled
-from fastmta.directory.source import Bad, Entry, parse_aliases, parse_map
+from fastmta.directory.source import Bad, Entry, Text, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
-from fastmta.model.limits import MAP_FILE_BYTES
+from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_FILE_BYTES, MAP_PAUSE_S, MAP_PIECE
 
-Parser = Callable[[str, str, Bad | None], Iterator[Entry]]
+Parser = Callable[[Text, str, Bad | None], Iterator[Entry]]
+Pause = Callable[[], None]
 _Stamp = tuple[int, int, int] | None
+_Stamps = tuple[_Stamp, _Stamp]
+_Data = dict[str, str] | CompiledMap
+
+
+class _Reading:
+    """What one look at the files has given: data, or why there is none."""
+
+    __slots__ = ("data", "problem", "stamps")
+
+    def __init__(self, stamps: _Stamps) -> None:
+        self.stamps = stamps
+        self.data: _Data | None = None
+        self.problem = ""
+
+
+class Contents:
+    """What a table's files held when they were last read; one for all tables of a name. `serial` counts the readings.
+
+    `data` and `serial` change in the thread that looks things up, and only in `look`; other threads leave what they
+    have read in `_fresh`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bad",
+        "_fresh",
+        "_parser",
+        "_path",
+        "_reader",
+        "_stamps",
+        "_use_compiled",
+        "data",
+        "problem",
+        "serial",
+    )
+
+    def __init__(self, name: str, parser: Parser = parse_map, bad: Bad | None = None) -> None:
+        kind, _, path = name.partition(":")
+        self._path = Path(path)
+        self._parser = parser
+        self._bad = bad
+        self._use_compiled = kind == "hash"
+        self._stamps: _Stamps | None = None
+        self._fresh: _Reading | None = None
+        self._reader: threading.Thread | None = None
+        self.data: _Data | None = None
+        self.problem = ""  # why the files cannot be used now
+        self.serial = 0
+
+    def look(self) -> None:
+        """Takes over what was read meanwhile, and has the files read again if they have changed: at once where they are
+        short or were never read, else in a thread, and a later look takes that over.
+        """
+        if self._fresh is not None:
+            self._take(self._fresh)
+        if self._reader is not None and self._reader.is_alive():
+            return
+        stamps = self._seen()
+        if stamps == self._stamps:
+            return
+        if self._stamps is None or not self._is_long(stamps):
+            self._take(self._read(stamps, None))
+        else:
+            self._reader = threading.Thread(target=self.read_ahead, name="map", daemon=True)
+            self._reader.start()
+
+    def read_ahead(self) -> None:
+        """Reads the files if they have changed and are long, for the next `look`. Called in a thread of its own."""
+        stamps = self._seen()
+        if stamps != self._stamps and self._is_long(stamps):
+            self._fresh = self._read(stamps, lambda: time.sleep(MAP_PAUSE_S))
+
+    def _take(self, reading: _Reading) -> None:
+        self._fresh = None
+        self._stamps = reading.stamps
+        self.problem = reading.problem
+        self.serial += 1
+        if reading.data is not None:
+            _give_up(self.data)
+            self.data = reading.data
+
+    def __del__(self) -> None:
+        _give_up(self.data)
+
+    def _seen(self) -> _Stamps:
+        return _stamp(self._path), _stamp(compiled_path(self._path)) if self._use_compiled else None
+
+    def _is_long(self, stamps: _Stamps) -> bool:
+        return stamps[0] is not None and stamps[0][1] > MAP_AT_ONCE_BYTES
+
+    def _read(self, stamps: _Stamps, pause: Pause | None) -> _Reading:
+        reading = _Reading(stamps)
+        try:
+            reading.data = self._compiled(stamps) or read_source(self._path, self._parser, self._bad, pause)
+        except (OSError, ValueError, ConfigError) as error:
+            reading.problem = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        return reading
+
+    def _compiled(self, stamps: _Stamps) -> CompiledMap | None:
+        """The compiled form, where it belongs to the source or stands for it."""
+        source, compiled_stamp = stamps
+        if compiled_stamp is None:
+            return None
+        try:
+            compiled = CompiledMap(compiled_path(self._path))
+        except (OSError, ValueError):
+            if source is None:
+                raise
+            return None
+        if source is None or (compiled.source_mtime_ns, compiled.source_size) == source[:2]:
+            return compiled
+        compiled.close()
+        return None
+
+
+_shelf: "WeakValueDictionary[tuple[str, Parser], Contents]" = WeakValueDictionary()
+
+
+def contents_of(name: str, parser: Parser = parse_map) -> Contents:
+    """The contents that all tables of this name share, not read yet where nobody has them."""
+    found = _shelf.get((name, parser))
+    if found is None:
+        found = _shelf[name, parser] = Contents(name, parser)
+    return found
+
+
+def _give_up(data: _Data | None) -> None:
+    """Lets go of contents; a long dict is emptied piece by piece, since freeing it whole would hold the loop."""
+    if isinstance(data, dict) and len(data) > MAP_PIECE:
+        threading.Thread(target=_empty, args=(data,), name="map", daemon=True).start()
+
+
+def _empty(data: dict[str, str]) -> None:
+    while data:
+        for _ in range(min(MAP_PIECE, len(data))):
+            data.popitem()
+        time.sleep(MAP_PAUSE_S)
 
 
 class Table:
     """One table. May block for one small read when its file has changed."""
 
-    __slots__ = ("_bad", "_contents", "_parser", "_path", "_stamps", "_use_compiled", "name", "problem")
+    __slots__ = ("_contents", "_serial", "name")
 
     def __init__(self, name: str, parser: Parser = parse_map, bad: Bad | None = None) -> None:
         """`bad` as in parse_map; the server gives none: half an edit is no reason to forget the other half's users."""
-        kind, _, path = name.partition(":")
         self.name = name
-        self.problem = ""  # why the file cannot be used now
-        self._path = Path(path)
-        self._parser = parser
-        self._bad = bad
-        self._use_compiled = kind == "hash"
-        self._contents: dict[str, str] | CompiledMap | None = None
-        self._stamps: tuple[_Stamp, _Stamp] | None = None
+        self._contents = contents_of(name, parser) if bad is None else Contents(name, parser, bad)
+        self._serial = 0
         self.refresh()
+
+    @property
+    def problem(self) -> str:
+        """Why the file cannot be used now; "" where it can."""
+        return self._contents.problem
 
     def get(self, key: str) -> str | None:
         """The value of a key, which is given in lower case. Raises TemporaryFailure where the table was never read."""
-        if self._contents is None:
+        data = self._contents.data
+        if data is None:
             from fastmta.model.reply import Reply  # late: postmap has no use for it
 
             raise TemporaryFailure(Reply(451, "4.3.0", "Temporary lookup failure"))
-        return self._contents.get(key)
+        return data.get(key)
 
     def __len__(self) -> int:
-        return 0 if self._contents is None else len(self._contents)
+        return 0 if self._contents.data is None else len(self._contents.data)
 
     def refresh(self) -> bool:
-        """Reads the file again if it has changed; gives whether anything may have."""
-        stamps = (_stamp(self._path), _stamp(self._compiled_path) if self._use_compiled else None)
-        if stamps == self._stamps:
-            return False
-        self._stamps = stamps
-        try:
-            self._contents = self._read(stamps[0])
-            self.problem = ""
-        except (OSError, ValueError, ConfigError) as error:
-            self.problem = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return True
-
-    @property
-    def _compiled_path(self) -> Path:
-        return compiled_path(self._path)
-
-    def _read(self, source: _Stamp) -> dict[str, str] | CompiledMap:
-        if self._use_compiled and self._stamps is not None and self._stamps[1] is not None:
-            try:
-                compiled = CompiledMap(self._compiled_path)
-            except (OSError, ValueError):
-                if source is None:
-                    raise
-            else:
-                if source is None or (compiled.source_mtime_ns, compiled.source_size) == source[:2]:
-                    return compiled
-                compiled.close()
-        return read_source(self._path, self._parser, self._bad)
+        """Looks whether the file has changed; gives whether what it says may have, since the last call."""
+        self._contents.look()
+        before, self._serial = self._serial, self._contents.serial
+        return before != self._serial
 
 
 class TableSet:
@@ -114,16 +233,33 @@ def compiled_path(source: Path) -> Path:
     return source.with_name(source.name + SUFFIX)
 
 
-def read_source(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> dict[str, str]:
-    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line."""
-    with open(path, "rb") as file:
-        raw = file.read(MAP_FILE_BYTES + 1)
-    if len(raw) > MAP_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAP_FILE_BYTES} bytes")
+def read_source(
+    path: Path, parser: Parser = parse_map, bad: Bad | None = None, pause: Pause | None = None
+) -> dict[str, str]:
+    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line.
+
+    `pause` is called after each MAP_PIECE entries.
+    """
     out: dict[str, str] = {}
-    for entry in parser(raw.decode("utf-8", "surrogateescape"), str(path), bad):
+    for count, entry in enumerate(parser(_lines(path), str(path), bad), 1):
         out.setdefault(entry.key, entry.value)
+        if pause is not None and count % MAP_PIECE == 0:
+            pause()
     return out
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, without what ends them, decoded block by block."""
+    total, rest = 0, b""
+    with open(path, "rb") as file:
+        while block := file.read(MAP_BLOCK_BYTES):
+            total += len(block)
+            if total > MAP_FILE_BYTES:
+                raise ConfigError(f"{path}: larger than {MAP_FILE_BYTES} bytes")
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "surrogateescape")
+    yield rest.decode("utf-8", "surrogateescape")
 
 
 def compile_map(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> int:

@@ -4,13 +4,14 @@ A line that begins with white space continues the one before; empty lines and th
 are no lines at all. Keys are folded to lower case, as postmap does. Of a key given twice the first counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fastmta.model.errors import ConfigError
 from fastmta.model.limits import MAP_LINE_BYTES
 
 Bad = Callable[[str], None]  # told of a line that is skipped, with its file and number
+Text = str | Iterable[str]  # the whole of a source, or its lines one after the other
 
 
 class Entry(NamedTuple):
@@ -19,11 +20,11 @@ class Entry(NamedTuple):
     value: str
 
 
-def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def logical_lines(text: Text) -> Iterator[tuple[int, str]]:
     """(number of its first line, the line with its continuations joined)."""
     number, size = 0, 0
     parts: list[str] = []
-    for at, line in enumerate(text.split("\n"), 1):
+    for at, line in enumerate(text.split("\n") if isinstance(text, str) else text, 1):
         line = line.rstrip("\r")
         stripped = line.strip()
         if not stripped or stripped[0] == "#":
@@ -41,19 +42,19 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         yield number, " ".join(parts)
 
 
-def parse_map(text: str, name: str, bad: Bad | None = None) -> Iterator[Entry]:
+def parse_map(text: Text, name: str, bad: Bad | None = None) -> Iterator[Entry]:
     """Entries of a postmap source. A line that is none is told to `bad` and skipped, as postmap does; without `bad` it
     raises ConfigError with file and line.
     """
     return _entries(text, name, _map_entry, bad)
 
 
-def parse_aliases(text: str, name: str, bad: Bad | None = None) -> Iterator[Entry]:
+def parse_aliases(text: Text, name: str, bad: Bad | None = None) -> Iterator[Entry]:
     """Entries of an aliases(5) source; bad lines as in parse_map."""
     return _entries(text, name, _alias_entry, bad)
 
 
-def _entries(text: str, name: str, entry: Callable[[str], tuple[str, str]], bad: Bad | None) -> Iterator[Entry]:
+def _entries(text: Text, name: str, entry: Callable[[str], tuple[str, str]], bad: Bad | None) -> Iterator[Entry]:
     for number, line in _lines(text, name):
         try:
             key, value = entry(line)
@@ -86,7 +87,7 @@ def _alias_entry(line: str) -> tuple[str, str]:
     return key.strip().lower(), value.strip()
 
 
-def _lines(text: str, name: str) -> Iterator[tuple[int, str]]:
+def _lines(text: Text, name: str) -> Iterator[tuple[int, str]]:
     try:
         yield from logical_lines(text)
     except ValueError as error:

@@ -73,6 +73,7 @@ REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 
 REDATED_HOPS: Final = 10_000  # of one of 256 partitions
 REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for: one long flush is one wish
 
+RESULTS_A_PASS: Final = 32  # recipients whose results are recorded in one pass of the loop, their log lines included
 ANSWERS_KEPT: Final = 8192  # notes of a process; at most UNRECORDED results of 50 recipients wait for their commit
 ANSWERS_LOCK_S: Final = 1.0  # for another process that records what the dead left: milliseconds
 ANSWERS_A_UNIT: Final = 200  # of them recorded in one unit
@@ -192,6 +193,10 @@ MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it 
 
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
+MAP_AT_ONCE_BYTES: Final = 32_768  # what has changed is read on the loop up to this, about 1 ms; else beside it
+MAP_BLOCK_BYTES: Final = 65_536  # of a source, decoded together
+MAP_PIECE: Final = 500  # entries read, or given up, before others may have the interpreter: half a millisecond
+MAP_PAUSE_S: Final = 0.0005  # and for so long
 MAP_LINE_BYTES: Final = 1 * 2**20  # one logical line, continuation lines included
 INCLUDE_FILE_BYTES: Final = 4 * 2**20  # one :include: file of aliases(5)
 ALIAS_DEPTH: Final = 100  # aliases inside aliases of aliases(5); Postfix's local(8) allows 100

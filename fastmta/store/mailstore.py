@@ -46,9 +46,10 @@ class MailStore:
         slot: int = 0,
         trash_delay_ms: int = 60_000,
         clock: Clock | None = None,
+        gives_way: bool = False,
     ) -> "MailStore":
         """Opens the store in directory `path`; StorageFailure where it is unreadable, this process has it open or
-        a compaction is under way.
+        a compaction is under way. `gives_way`: it writes in small transactions, and pauses for other processes.
         """
         guard = hold_open(Path(path), create=create)
         try:
@@ -59,6 +60,7 @@ class MailStore:
                 map_size_bytes=map_size_bytes,
                 slot=slot,
                 trash_delay_ms=trash_delay_ms,
+                gives_way=gives_way,
             )
         except BaseException:
             os.close(guard)

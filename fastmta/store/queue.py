@@ -38,6 +38,7 @@ _envelope_decoder: Final = msgspec.msgpack.Decoder(Envelope)
 _tail_decoder: Final = msgspec.msgpack.Decoder(RecipientTail)
 PAGE: Final = 1000
 WAITING_LOOKED: Final = 1000  # held recipients that are passed over for the oldest that is not, about 2 ms
+MOVED: Final = 200  # recipients of one unit: a few milliseconds of the committer
 SCANNED: Final = 10_000  # rows that one page of `walk` looks at, however few of them fit
 ACTIVE_LOOKED: Final = 2000  # of them where each is sought by its key, about 3 ms
 DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the clocks of processes say
@@ -340,11 +341,23 @@ class Queue:
         to_state: int,
         due_ms: int | None = None,
     ) -> int:
-        """Moves the recipients of a message that are in one of the states; read anew where one moved meanwhile.
+        """Moves the recipients of a message that are in one of the states, MOVED of them in one unit.
 
         `n` may be several of them, which cost what they are and not what the message has.
         """
-        numbers = (n,) if isinstance(n, int) else n
+        if n is None:
+            numbers = [each.n for each in self.recipients(queue_id)]
+        else:
+            numbers = [n] if isinstance(n, int) else list(n)
+        moved = 0
+        for start in range(0, len(numbers), MOVED):
+            moved += await self._move_these(queue_id, numbers[start : start + MOVED], from_states, to_state, due_ms)
+        return moved
+
+    async def _move_these(
+        self, queue_id: int, numbers: list[int], from_states: set[RecipientState], to_state: int, due_ms: int | None
+    ) -> int:
+        """One unit; read anew where one of them moved meanwhile."""
         for run in range(GUARDED_RUNS):
             at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
             unit = self._raw.new_unit()

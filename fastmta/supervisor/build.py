@@ -1,5 +1,6 @@
 """Builds the server inside a worker, from the store up, and is what the worker's life then drives."""
 
+import asyncio
 import importlib
 import os
 import ssl
@@ -17,6 +18,7 @@ from fastmta.config.schema import Config
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
+from fastmta.directory.named import contents_named
 from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
@@ -61,6 +63,9 @@ class MailServer:
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
         self._store.raw.on_damage = DamageWatch(place.cells, place.board, place.log)
+        self._maps = contents_named(config)  # read by whoever asks first, and kept for all
+        for each in self._maps:
+            each.look()
         try:
             self._services = services = self._wire(config)
             self._smtp = SmtpServer(services)
@@ -281,9 +286,12 @@ class MailServer:
             await self._delivery.stop(timeout_s)
             self._delivering = False
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         """Everything that can be refused is made first; the certificates, changed in place, are the last of it."""
         services = self._services
+        maps = contents_named(config)
+        for each in maps:
+            await asyncio.to_thread(each.read_ahead)
         router = Router(config)
         directory = self._directory(config, router)
         networks = Networks(config.mynetworks)
@@ -300,6 +308,7 @@ class MailServer:
         services.directory = directory
         services.networks = networks
         services.authenticator = authenticator
+        self._maps = maps
         self._watch.configure(config.queue_minfree, config.message_size_limit)
         for server in (self._smtp, self._imap, self._pop3):
             server.reload(services)

@@ -98,7 +98,7 @@ class Program(Protocol):
         """Stop walking them; deliveries under way get `timeout_s` to end."""
         ...
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         """Take over changed settings without touching a connection; ConfigError leaves all as it was."""
         ...
 
@@ -144,6 +144,7 @@ class WorkerLife:
         self._rereading: asyncio.TimerHandle | None = None
         self._reread_at = 0.0
         self._messages: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> int:
         started = time.monotonic()
@@ -243,7 +244,7 @@ class WorkerLife:
             case "own":
                 self._own(fds)
             case "reload":
-                self._reload(message, fds)
+                self._spawn(self._reload(message, fds))
             case "drain":
                 self._spawn(self._drain(float(message["seconds"])))
             case "adopt":
@@ -291,19 +292,22 @@ class WorkerLife:
         self._messages.add(task)
         task.add_done_callback(self._messages.discard)
 
-    def _reload(self, message: dict[str, Any], fds: list[int]) -> None:
+    async def _reload(self, message: dict[str, Any], fds: list[int]) -> None:
+        """One after the other. The files are read in a thread: sessions go on."""
         error = ""
-        try:
-            config = self._load({key: fds[place] for key, place in message.get("private", {}).items()})
-            self._log.set_level(config.log_level)  # what writes lines by itself asks for it when it is configured
-            self._program.reload(config)
-            self._config = config
-        except ConfigError as failure:
-            self._log.set_level(self._config.log_level)
-            error = str(failure)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        async with self._reloading:
+            try:
+                private = {key: fds[place] for key, place in message.get("private", {}).items()}
+                config = await asyncio.to_thread(self._load, private)
+                self._log.set_level(config.log_level)  # what writes lines by itself asks for it when it is configured
+                await self._program.reload(config)
+                self._config = config
+            except ConfigError as failure:
+                self._log.set_level(self._config.log_level)
+                error = str(failure)
+            finally:
+                for fd in fds:
+                    os.close(fd)
         self._channel.send("reloaded", error=error)
 
     async def _adopt(self, message: dict[str, Any], fds: list[int]) -> None:

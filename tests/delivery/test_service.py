@@ -17,6 +17,7 @@ from fastmta.model.envelope import (
     RecipientState,
     RecipientTail,
 )
+from fastmta.model.limits import RESULTS_A_PASS
 from fastmta.runtime.metrics import METRICS
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
@@ -450,3 +451,29 @@ async def test_what_is_withheld_is_bounded_and_the_oldest_goes_first(rig):
     assert rig.service.is_withheld((1, 0)) and rig.service.is_withheld((WITHHELD, 0))
     rig.tick(WITHHELD_S + 1)
     assert not rig.service.withholds
+
+
+async def test_what_never_waits_decides_a_bounded_number_in_one_pass_of_the_loop(rig):
+    decided = [0]
+
+    def passing():
+        decided.append(0)
+        if not ended:
+            asyncio.get_running_loop().call_soon(passing)
+
+    submitted = rig.service.submitted
+
+    def counting(results):
+        decided[-1] += results
+        submitted(results)
+
+    rig.service.submitted = counting
+    ended = False
+    passing()
+    ids = [await rig.queue(b"discard:", *(b"r%d@b.test" % n for n in range(400))) for _ in range(2)]
+    for queue_id in ids:
+        await rig.gone(queue_id)
+    ended = True
+    assert sum(decided) == 800
+    job = rig.config.delivery.default_destination_recipient_limit
+    assert max(decided) < RESULTS_A_PASS + job

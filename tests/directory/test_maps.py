@@ -1,15 +1,21 @@
 import os
 import random
+import threading
+import time
 
+import msgspec
 import pytest
 
+from fastmta.config.schema import Config
+from fastmta.directory import maps
 from fastmta.directory.addresses import Address, parse, split_extension
 from fastmta.directory.aliases import Target, TargetKind, parse_targets, read_include, split_targets
 from fastmta.directory.compiled import CompiledMap
-from fastmta.directory.maps import Table, TableSet, compile_map, compiled_path, read_source
+from fastmta.directory.maps import Table, TableSet, compile_map, compiled_path, contents_of, read_source
+from fastmta.directory.named import contents_named
 from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
-from fastmta.model.limits import MAP_LINE_BYTES
+from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_LINE_BYTES, MAP_PIECE
 
 
 def entries(text, parser=parse_map):
@@ -211,3 +217,98 @@ def test_extensions(local_part, delimiters, split):
 def test_addresses_are_taken_apart_and_put_together(text, address, raw):
     assert parse(text) == address
     assert address.raw == raw
+
+
+def _long(path, value):
+    path.write_text("".join(f"key{n} {value}\n" for n in range(20_000)))
+
+
+def _refreshed(table, deadline_s=30.0):
+    until = time.monotonic() + deadline_s
+    while not table.refresh():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_a_long_source_is_read_again_beside_the_loop_and_the_old_contents_serve_meanwhile(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    _long(path, "old")
+    table = Table(f"texthash:{path}")
+    readers, may_go_on = [], threading.Event()
+
+    def pausing(*arguments):
+        readers.append(threading.current_thread())
+        assert may_go_on.wait(30)
+        return read_source(*arguments)
+
+    monkeypatch.setattr(maps, "read_source", pausing)
+    _long(path, "newer")
+    assert not table.refresh()
+    assert table.get("key7") == "old"
+    may_go_on.set()
+    _refreshed(table)
+    assert table.get("key7") == "newer"
+    assert readers and threading.main_thread() not in readers
+
+
+def test_a_long_source_pauses_after_each_piece(tmp_path):
+    path = tmp_path / "m"
+    _long(path, "x")
+    pauses = []
+    assert len(read_source(path, pause=lambda: pauses.append(1))) == 20_000
+    assert len(pauses) == 20_000 // MAP_PIECE
+
+
+@pytest.mark.parametrize(("extra", "beside"), [(-1, False), (0, False), (1, True)])
+def test_up_to_which_length_a_source_is_read_at_once(tmp_path, extra, beside):
+    path = tmp_path / "m"
+    path.write_text("a x\n")
+    table = Table(f"texthash:{path}")
+    path.write_text("a y" + "y" * (MAP_AT_ONCE_BYTES + extra - 4) + "\n")
+    assert table.refresh() is not beside
+    if beside:
+        _refreshed(table)
+    assert table.get("a").startswith("yy")
+
+
+def test_tables_of_one_name_are_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    _long(path, "x")
+    first = Table(f"texthash:{path}")
+    monkeypatch.setattr(maps, "read_source", None)  # nobody may call it
+    assert Table(f"texthash:{path}").get("key1") == first.get("key1") == "x"
+
+
+def test_what_was_read_ahead_is_there_at_the_next_look(tmp_path):
+    path = tmp_path / "m"
+    _long(path, "old")
+    table = Table(f"texthash:{path}")
+    _long(path, "newer")
+    thread = threading.Thread(target=contents_of(f"texthash:{path}").read_ahead)
+    thread.start()
+    thread.join(30)
+    assert table.get("key1") == "old"
+    assert table.refresh()
+    assert table.get("key1") == "newer"
+
+
+def test_lines_longer_than_a_block_are_whole(tmp_path):
+    path = tmp_path / "m"
+    value = "é" * MAP_BLOCK_BYTES
+    path.write_text(f"a {value}\nb x", "utf-8")
+    assert read_source(path) == {"a": value, "b": "x"}
+
+
+def test_every_table_that_a_configuration_names_is_found(tmp_path):
+    for name in ("virtual", "aliases", "clients"):
+        (tmp_path / name).write_text("a: x\n" if name == "aliases" else "a OK\n")
+    config = msgspec.structs.replace(
+        Config(),
+        virtual_alias_maps=(f"hash:{tmp_path}/virtual",),
+        alias_maps=(f"texthash:{tmp_path}/aliases",),
+        smtpd_client_restrictions=("check_client_access", f"hash:{tmp_path}/clients"),
+    )
+    found = contents_named(config)
+    for each in found:
+        each.look()
+    assert sorted(each.data.get("a") for each in found) == ["OK", "OK", "x"]

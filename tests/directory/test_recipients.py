@@ -79,7 +79,7 @@ class World:
         self.clock = ManualClock()
         self.logged = []
         self.homeless = []
-        config = msgspec.structs.replace(
+        self.config = config = msgspec.structs.replace(
             CONFIG, virtual_alias_maps=(f"hash:{self.virtual}",), alias_maps=(f"hash:{self.local}",), **changes
         )
         self.directory = Directory(
@@ -433,7 +433,9 @@ def test_a_map_that_cannot_be_read_defers_and_a_good_one_is_kept(make):
     world.clock.advance(1)
     assert world.targets("info@example.test") == [1]
     assert "No such file" in world.logged[0]
-    config = msgspec.structs.replace(CONFIG, virtual_alias_maps=(f"hash:{world.virtual}",))
+    reread = Directory(world.config, world.store, Router(world.config), clock=world.clock)  # as at a reload
+    assert reread.resolve(b"info@example.test", may_relay=False).refusal is None
+    config = msgspec.structs.replace(CONFIG, virtual_alias_maps=(f"hash:{world.virtual}.never",))
     directory = Directory(config, world.store, Router(config), clock=world.clock)
     assert str(directory.resolve(b"user@example.test", may_relay=False).refusal).startswith("451 4.3.0")
     assert directory.problems()

@@ -112,7 +112,7 @@ class StubProgram:
         await self.let_go.wait()
         self.owns = False
 
-    def reload(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         if config.myhostname.startswith("broken"):
             raise ConfigError("this configuration cannot be used")
         self.config = config

@@ -1,0 +1,202 @@
+"""What an administrator's commands do to the other user: rows of bench/two_users.py.
+
+Each act runs commands of `fastmta` one after the other in a process of its own, as an administrator's script does; the
+program's start is paid once. What they work on lies in the store before the server starts.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from fastmta.cli.main import main as fastmta
+from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.store import MailStore
+from tests.support.server import Server
+
+ACCOUNTS: Final = ("spare@example.test", "moved@example.test", "folders@example.test")
+HELD: Final = 20_000  # messages in the queue with one recipient each
+SENDERS: Final = 40
+CROWDS: Final = 20  # messages with CROWD recipients
+CROWD: Final = 4000
+IMPORTED: Final = 5000
+FOLDERS: Final = 20_000
+ALIASES: Final = 20_000
+LINES: Final = 500_000  # of a map
+HOP: Final = b"smtp:[127.0.0.1]:9"  # nobody listens: what is released soon waits again
+
+Act = Callable[[Server], None]
+ROWS: dict[str, Act] = {}
+
+
+def row(name: str) -> Callable[[Act], Act]:
+    def add(act: Act) -> Act:
+        ROWS[name] = act
+        return act
+
+    return add
+
+
+async def fill(store: MailStore) -> None:
+    """A queue that is held, and aliases of one address."""
+    now_ms = int(time.time() * 1000)
+
+    async def queue(number: int, sender: bytes, recipients: int) -> None:
+        blob = store.mailboxes.new_blob()
+        blob.feed(b"Subject: %d\r\n\r\n" % number + b"text of a message\r\n" * 50)
+        tails = [RecipientTail(b"u%d@held%d.test" % (n, number % 100)) for n in range(recipients)]
+        rows = [(HOP, 0, int(RecipientState.HELD), now_ms, tail) for tail in tails]
+        await store.queue.add(Envelope(sender, now_ms, 900, 0), rows, blob)
+
+    for start in range(0, HELD, 200):
+        await asyncio.gather(*(queue(n, b"s%d@example.test" % (n % SENDERS), 1) for n in range(start, start + 200)))
+    for n in range(CROWDS):
+        await queue(n, b"crowd%d@example.test" % n, CROWD)
+    folders = store.accounts.lookup("folders@example.test")
+    assert folders is not None
+    for start in range(0, FOLDERS, 200):
+        unit = store.raw.new_unit()
+        for n in range(start, start + 200):
+            unit.mailbox_new(store.raw.new_id(), folders.id, f"folder {n}".encode(), b"", now_ms // 1000)
+        await store.commit(unit)
+    for start in range(0, ALIASES, 200):
+        await asyncio.gather(
+            *(store.aliases.add(f"a{n}@example.test", ("moved@example.test",)) for n in range(start, start + 200))
+        )
+
+
+def map_path(server: Server) -> Path:
+    """The map of LINES lines that the server's configuration names."""
+    return server.directory / "virtual"
+
+
+def write_map(server: Server) -> None:
+    """Writes it anew, so that whoever reads it has to read all of it."""
+    lines = "".join(f"user{n}@elsewhere.test quiet@example.test\n" for n in range(LINES))
+    map_path(server).write_text(lines)
+
+
+def run(server: Server, *arguments: str) -> None:
+    """One command; what it says does not matter, that it could not do its work does."""
+    os.environ["FASTMTA_CONFIG"] = str(server.config_path)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = fastmta(list(arguments))
+    if code not in (0, None, 75):
+        raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {said.getvalue()}")
+
+
+@row("queue release, hold of 20,000")
+def _hold(server: Server) -> None:
+    while True:
+        for n in range(SENDERS):
+            run(server, "queue", "release", "--sender", f"s{n}@example.test")
+        for n in range(SENDERS):
+            run(server, "queue", "hold", "--sender", f"s{n}@example.test")
+
+
+@row("queue flush, requeue of 20,000")
+def _flush(server: Server) -> None:
+    while True:
+        run(server, "queue", "requeue", "--all")
+        run(server, "queue", "flush")
+
+
+@row("queue release, hold of 4,000 x20")
+def _crowd(server: Server) -> None:
+    while True:
+        for act in ("release", "hold"):
+            for n in range(CROWDS):
+                run(server, "queue", act, "--sender", f"crowd{n}@example.test")
+
+
+@row("queue delete")
+def _delete(server: Server) -> None:
+    for n in range(CROWDS // 2):
+        run(server, "queue", "delete", "--yes", "--sender", f"crowd{n}@example.test")
+    for n in range(SENDERS // 2):
+        run(server, "queue", "delete", "--yes", "--sender", f"s{n}@example.test")
+    while True:
+        run(server, "queue", "delete", "--yes", "--sender", "nobody@example.test")
+
+
+@row("queue list, stats")
+def _list(server: Server) -> None:
+    while True:
+        run(server, "queue", "list", "--json")
+        run(server, "queue", "stats", "--exact")
+
+
+@row("mailbox import, purge of 5,000")
+def _import(server: Server) -> None:
+    path = server.directory / f"{os.getpid()}.mbox"
+    message = b"From a@example.org Thu Jan  1 00:00:00 1970\nSubject: %d\n\n" + b"some text of a letter\n" * 150 + b"\n"
+    path.write_bytes(b"".join(message % n for n in range(IMPORTED)))
+    while True:
+        run(server, "mailbox", "import", "spare@example.test", str(path))
+        run(server, "mailbox", "purge", "--yes", "spare@example.test")
+
+
+@row("mailbox export of all")
+def _export(server: Server) -> None:
+    path = server.directory / f"{os.getpid()}.export"
+    while True:
+        run(server, "mailbox", "export", "busy@example.test", str(path), "--format", "mbox")
+        path.unlink()
+
+
+@row("user rename, 20,000 aliases")
+def _rename(server: Server) -> None:
+    while True:
+        run(server, "user", "rename", "moved@example.test", "again@example.test")
+        run(server, "user", "rename", "again@example.test", "moved@example.test")
+
+
+@row("alias add, delete; user quota")
+def _small(server: Server) -> None:
+    while True:
+        run(server, "alias", "add", "--replace", "extra@example.test", "moved@example.test")
+        run(server, "alias", "delete", "--yes", "extra@example.test")
+        run(server, "user", "quota", "spare@example.test", "0")
+
+
+@row("SIGHUP, map of 500,000 lines")
+def _hang_up(server: Server) -> None:
+    while True:
+        write_map(server)
+        os.kill(server.pid, signal.SIGHUP)
+        time.sleep(2)
+
+
+@row("map of 500,000 lines edited")
+def _edit(server: Server) -> None:
+    while True:
+        write_map(server)
+        time.sleep(2)
+
+
+@row("store backup")
+def _backup(server: Server) -> None:
+    path = server.directory / f"{os.getpid()}.backup"
+    while True:
+        run(server, "store", "backup", str(path))
+        shutil.rmtree(path)
+
+
+@row("store check")
+def _check(server: Server) -> None:
+    while True:
+        run(server, "store", "check")
+
+
+@row("user delete that has 20,000 mailboxes")
+def _user_delete(server: Server) -> None:
+    run(server, "user", "delete", "--yes", "folders@example.test")
+    while True:
+        run(server, "user", "list")
