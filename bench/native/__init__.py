@@ -25,20 +25,29 @@ class Load(NamedTuple):
 
 def tool(name: str) -> Path:
     """The built program `name`; raises SystemExit with the compiler's words where it cannot be built."""
-    source, program = SOURCES / f"{name}.c", BUILT / name
-    if program.exists() and program.stat().st_mtime >= source.stat().st_mtime:
-        return program
+    return _built(name, BUILT / name, [])
+
+
+def library(name: str) -> Path:
+    """The same for a shared library, to be loaded before others."""
+    return _built(name, BUILT / f"{name}.so", ["-shared", "-fPIC"])
+
+
+def _built(name: str, product: Path, how: list[str]) -> Path:
+    source = SOURCES / f"{name}.c"
+    if product.exists() and product.stat().st_mtime >= source.stat().st_mtime:
+        return product
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise SystemExit("bench: no C compiler (apt-get install gcc)")
     BUILT.mkdir(parents=True, exist_ok=True)
-    made = BUILT / f"{name}.{os.getpid()}"
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror"]
+    made = BUILT / f"{product.name}.{os.getpid()}"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", *how]
     done = subprocess.run([compiler, *flags, "-o", str(made), str(source)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"bench: {source.name} was not built:\n{done.stderr}")
-    made.rename(program)
-    return program
+    made.rename(product)
+    return product
 
 
 def smtp_load(

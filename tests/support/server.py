@@ -88,12 +88,14 @@ class Server:
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         with_tls: bool = True,
+        wrapper: Iterable[str] = (),
     ) -> None:
         self.directory = directory
         self.host = host
         self.hostname = hostname
         self.domains = tuple(domains)
         self.env = dict(env or {})
+        self.wrapper = tuple(wrapper)  # a command before the server's
         self.config_path = directory / "fastmta.toml"
         self.data_directory = Path((settings or {}).get("data_directory", directory / "data"))
         self.log_path = directory / "server.log"
@@ -180,7 +182,7 @@ class Server:
             raise RuntimeError("the server runs already")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command("serve", "-c", str(self.config_path)),
+                [*self.wrapper, *command("serve", "-c", str(self.config_path))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
