@@ -6,12 +6,16 @@ Recursion there is none: a peer's mail chooses how deep a thread is.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
-from fastmta.model.limits import IMAP_REFERENCES, IMAP_THREAD_DEPTH
+from fastmta.model.limits import IMAP_REFERENCES, IMAP_THREAD_DEPTH, IMAP_THREAD_PLACES
 
+STEP: Final = 256  # nodes looked at before others get their turn
+RUN: Final = 1024  # nodes sorted in one go: about a millisecond
+PIECE: Final = 16_384  # words of one piece of a response
 _ID: Final = re.compile(rb"<([^<>\s]{1,900})>")
 
 
@@ -66,17 +70,26 @@ class Threads:
 
     def __init__(self) -> None:
         self._nodes: dict[bytes | int, Node] = {}
+        self._places = 0  # nodes of messages that are named and have not come
         self.roots: list[Node] = []
 
     def add(self, at: int, message_id: bytes | None, references: Sequence[bytes], date: int, subject: str) -> Node:
         """One message; without references those of In-Reply-To are given, at most one (RFC 5256 §3 step 1)."""
-        node = self._nodes.setdefault(message_id, Node()) if message_id else Node()
-        if node.at >= 0 or not message_id:  # a second one of this name is a message of its own
-            node = self._nodes[at] = Node()
+        known = self._nodes.get(message_id) if message_id else None
+        if known is not None and known.at < 0:
+            node = known
+            self._places -= 1
+        else:  # a second one of a name is a message of its own
+            node = self._nodes[message_id if message_id and known is None else at] = Node()
         node.at, node.date, node.subject = at, date, subject
         parent: Node | None = None
         for name in references:
-            one = self._nodes.setdefault(name, Node())
+            one = self._nodes.get(name)
+            if one is None:
+                if self._places >= IMAP_THREAD_PLACES:
+                    continue
+                self._places += 1
+                one = self._nodes[name] = Node()
             if parent is not None and one.parent is None and one is not node and not _is_above(one, parent):
                 one.put_under(parent)
             parent = one
@@ -85,7 +98,7 @@ class Threads:
             node.put_under(parent)
         return node
 
-    def link(self, *, by_subject: bool) -> Iterator[None]:
+    def link(self, *, by_subject: bool) -> Generator[None, None, None]:
         """Steps 2 to 6."""
         top: list[Node] = []
         for count, node in enumerate(self._nodes.values()):
@@ -93,18 +106,30 @@ class Threads:
                 top.append(node)
             else:
                 node.parent.children.append(node)
-            if count % 256 == 0:
+            if count % STEP == 0:
                 yield
         self._nodes = {}
         self.roots = yield from _pruned(top)
-        yield from _ordered(self.roots)
-        self.roots.sort(key=_order)
+        yield from self._by_date()
         if by_subject:
             yield from self._merge()
-            yield from _ordered(self.roots)
-            self.roots.sort(key=_order)
+            yield from self._by_date()
 
-    def _merge(self) -> Iterator[None]:
+    def _by_date(self) -> Generator[None, None, None]:
+        """Step 6: by date, at every level."""
+        self.roots = yield from _sorted(self.roots)
+        stack = list(self.roots)
+        count = 0
+        while stack:
+            node = stack.pop()
+            if len(node.children) > 1:
+                node.children = yield from _sorted(node.children)
+            stack.extend(node.children)
+            count += 1
+            if count % STEP == 0:
+                yield
+
+    def _merge(self) -> Generator[None, None, None]:
         """Step 5: threads of one subject become one."""
         table: dict[str, Node] = {}
         for count, root in enumerate(self.roots):
@@ -117,7 +142,7 @@ class Threads:
                     or (other.at >= 0 and other.answers and root.at >= 0 and not root.answers)
                 ):
                     table[subject] = root
-            if count % 256 == 0:
+            if count % STEP == 0:
                 yield
         kept: dict[int, Node] = {}
         for count, root in enumerate(self.roots):
@@ -138,7 +163,7 @@ class Threads:
                 both.adopt(other)
                 both.adopt(root)
                 table[subject] = kept[id(both)] = both
-            if count % 256 == 0:
+            if count % STEP == 0:
                 yield
         self.roots = [root for root in kept.values() if root.parent is None and (root.at >= 0 or root.children)]
 
@@ -166,20 +191,21 @@ def _pruned(top: list[Node]) -> Generator[None, None, list[Node]]:
         node = stack.pop()
         order.append(node)
         stack.extend(node.children)
-        if len(order) % 256 == 0:
+        if len(order) % STEP == 0:
             yield
-    for count, node in enumerate(reversed(order)):  # children before their parents
+    done = 0
+    for node in reversed(order):  # children before their parents
         children: list[Node] = []
         for child in node.children:
             if child.at >= 0:
                 children.append(child)
-            else:
-                for grandchild in child.children:
-                    grandchild.parent = node
-                children.extend(child.children)
+            else:  # the shorter list is added to the longer, so a long way of places costs no more than its length
+                fewer, children = sorted((children, child.children), key=len)
+                children.extend(fewer)
+            done += 1
+            if done % STEP == 0:
+                yield
         node.children = children
-        if count % 256 == 0:
-            yield
     out: list[Node] = []
     for node in top:
         if node.at < 0 and len(node.children) == 1:
@@ -190,40 +216,62 @@ def _pruned(top: list[Node]) -> Generator[None, None, list[Node]]:
     return out
 
 
-def _ordered(roots: list[Node]) -> Iterator[None]:
-    """Step 6: children by date, at every level."""
-    stack = list(roots)
-    count = 0
-    while stack:
-        node = stack.pop()
-        if len(node.children) > 1:
-            node.children.sort(key=_order)
-        stack.extend(node.children)
-        count += 1
-        if count % 256 == 0:
+def _sorted(nodes: list[Node]) -> Generator[None, None, list[Node]]:
+    """By date, equal ones by their place; many in runs, which are merged."""
+    if len(nodes) <= RUN:
+        return sorted(nodes, key=_order)
+    runs: list[list[Node]] = []
+    for begin in range(0, len(nodes), RUN):
+        runs.append(sorted(nodes[begin : begin + RUN], key=_order))
+        yield
+    out: list[Node] = []
+    for node in heapq.merge(*runs, key=_order):
+        out.append(node)
+        if len(out) % STEP == 0:
             yield
+    return out
 
 
-def by_subject(order: Sequence[int], subjects: Sequence[str], dates: Sequence[int]) -> list[Node]:
+def by_subject(
+    order: Sequence[int], subjects: Sequence[str], dates: Sequence[int]
+) -> Generator[None, None, list[Node]]:
     """ORDEREDSUBJECT: `order` is by subject, then date. All others of a thread are children of its first."""
     roots: list[Node] = []
-    for at in order:
+    for count, at in enumerate(order):
         node = Node()
         node.at, node.date, node.subject = at, dates[at], subjects[at]
         if roots and roots[-1].subject == node.subject:
             roots[-1].children.append(node)
         else:
             roots.append(node)
+        if count % STEP == 0:
+            yield
     return roots
 
 
+def latest(root: Node) -> Generator[None, None, int]:
+    """The date of a thread's latest message."""
+    highest, stack, count = 0, [root], 0
+    while stack:
+        node = stack.pop()
+        highest = max(highest, node.date)
+        stack.extend(node.children)
+        count += 1
+        if count % STEP == 0:
+            yield
+    return highest
+
+
 def lines(roots: Sequence[Node], numbers: Sequence[int]) -> Iterator[bytes]:
-    """The threads of a THREAD response, one a piece: (1 2 (3)(4 5))."""
+    """The threads of a THREAD response, (1 2 (3)(4 5)), in pieces: a thread each, and several of a long one."""
     for root in roots:
         out: list[bytes] = []
         # What is still to be written: a node with whether it begins a branch, or a branch's end.
         stack: list[tuple[Node, bool] | None] = [(root, True)]
         while stack:
+            if len(out) >= PIECE:
+                yield b"".join(out)
+                out.clear()
             task = stack.pop()
             if task is None:
                 out.append(b")")

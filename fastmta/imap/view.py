@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
 from fastmta.model import flags as system_flags
-from fastmta.model.limits import IMAP_CHANGES_PAGE, MAILBOX_PAGE
+from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailbox, Mailboxes
@@ -30,6 +30,11 @@ Page = tuple["Sequence[Any]", "array[int]", int]  # changed rows, expunged uids,
 
 async def _no_wait() -> bool:
     return True
+
+
+def _is_long(rows: Sequence[Any]) -> bool:
+    """Whether their flags, told, are more than a chunk."""
+    return 64 * len(rows) + sum(len(row.keywords) for row in rows) > IMAP_CHUNK_BYTES
 
 
 class MailboxGone(Exception):
@@ -133,6 +138,8 @@ class View:
         """Names keywords in FLAGS before a response uses them."""
         known = {keyword.lower() for keyword in self.keywords}
         new = {keyword for keyword in keywords if keyword.lower() not in known}
+        if len(new) + len(known) > IMAP_KEYWORDS_TOLD:
+            new = set(sorted(new)[: max(0, IMAP_KEYWORDS_TOLD - len(known))])
         if new:
             self.keywords = self.keywords | new
             self.tell_flags(write)
@@ -187,12 +194,13 @@ class View:
         if not self.read_only and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
             return self._claim_and_tell(mailboxes, write, expunge, frozenset(own))
         page = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
-        if page[2] or (box.floor_modseq > self.modseq and self.uids.count > MAILBOX_PAGE):
+        if page[2] or _is_long(page[0]) or (box.floor_modseq > self.modseq and self.uids.count > MAILBOX_PAGE):
             return self._tell_in_turns(mailboxes, write, expunge, frozenset(own))
         if box.floor_modseq > self.modseq:
             # Records of expunges have been dropped since: what is missing is found by comparing.
             page = (page[0], self.uids.missing(mailboxes.uids(self.mailbox_id)), 0)
-        self._tell(write, box, page, expunge, frozenset(own), self.uid_next)
+        for row in self._take(write, box, page, expunge, frozenset(own), self.uid_next):
+            write(self._flags_line(row))
         return None
 
     async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:
@@ -237,7 +245,15 @@ class View:
                 return
             mixed |= self.mixed
             self.mixed = mixed
-            self._tell(write, box, (rows, gone, until), expunge, own, known)
+            written = 0
+            for row in self._take(write, box, (rows, gone, until), expunge, own, known):
+                line = self._flags_line(row)
+                write(line)
+                written += len(line)
+                if written >= IMAP_CHUNK_BYTES:
+                    written = 0
+                    if not await self.hold():
+                        return
             if not until or not await self.hold():
                 return
 
@@ -273,8 +289,10 @@ class View:
             self.uids.extend(arrived)
             write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (self.uids.count, self.recent_count()))
 
-    def _tell(self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int) -> None:
-        """One page of changes; messages from `known` on are new, and their flags are not told."""
+    def _take(
+        self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int
+    ) -> list[Any]:
+        """One page of changes; gives the rows whose flags are to be told. Messages from `known` on are new."""
         rows, gone, until = page
         self.modseq = until or max(self.modseq, box.highest_modseq)
         if gone:
@@ -286,13 +304,17 @@ class View:
         if not until:
             self._add(write, box, array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next)))
         self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)
-        for row in changed:
-            seq = self.uids.seq_of(row.uid)
-            if seq:
-                uid = b"UID %d " % row.uid if self.with_uid else b""
-                text = self.flags_text(row.flags, row.keywords, row.uid)
-                modseq = b" MODSEQ (%d)" % row.modseq if self.with_modseq else b""
-                write(b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (seq, uid, text, modseq))
+        return changed
+
+    def _flags_line(self, row: Any) -> bytes:
+        """A FETCH response with a message's flags; nothing for one that the client has not been told of."""
+        seq = self.uids.seq_of(row.uid)
+        if not seq:
+            return b""
+        uid = b"UID %d " % row.uid if self.with_uid else b""
+        text = self.flags_text(row.flags, row.keywords, row.uid)
+        modseq = b" MODSEQ (%d)" % row.modseq if self.with_modseq else b""
+        return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (seq, uid, text, modseq)
 
     def tell_gone(self, write: Write) -> None:
         """EXPUNGE or VANISHED responses for what is gone; the numbers behind move up."""

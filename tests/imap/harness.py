@@ -63,7 +63,7 @@ class Client:
         """Turns the loop until this connection waits for nothing but its peer."""
         for _ in range(turns):
             await asyncio.sleep(0)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.protocol.waiting and not self.transport.full and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

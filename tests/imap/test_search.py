@@ -246,21 +246,21 @@ async def test_no_search_holds_the_loop(
     await client.append(b"Subject: big\r\n\r\n" + b"word " * 120_000)
     await client.ok("NOOP")
     longest = 0.0
-    last = time.perf_counter()
+    last = time.thread_time()
     over = client.protocol.turn_is_over
 
     def asked() -> bool:
         nonlocal longest, last
-        now = time.perf_counter()
+        now = time.thread_time()
         longest, last = max(longest, now - last), now
         return bool(over())
 
     monkeypatch.setattr(type(client.protocol), "turn_is_over", lambda _self: asked())
     started = time.process_time()
-    last = time.perf_counter()
+    last = time.thread_time()
     assert (await client.ok(f"SEARCH {keys}"))[0].startswith(b"* SEARCH")
     assert time.process_time() - started < bound_s
-    assert longest < 0.25  # a few milliseconds; the machine may be busy
+    assert longest < 0.25  # of its own time: a few milliseconds, and a collection of garbage
 
 
 @pytest.mark.parametrize("store_kind", ["store"])

@@ -127,6 +127,14 @@ async def test_a_long_list_is_sorted_in_runs(world: World, store_kind: str) -> N
     assert got == sorted(range(1, 4097), key=lambda seq: (rank[seq % 4], seq % 4 == 0, seq))
 
 
+@pytest.mark.parametrize("numbers", [",".join(["1:*"] * 15_000), ",".join(f"{n % 4 + 1}:4" for n in range(15_000))])
+async def test_a_set_of_very_many_ranges_is_one_range(world: World, numbers: str) -> None:
+    client = await box(world)
+    for command in ("SORT (SUBJECT ARRIVAL) UTF-8", "UID SORT (DATE) UTF-8", "THREAD REFERENCES UTF-8"):
+        assert await client.ok(f"{command} {numbers}") == await client.ok(f"{command} ALL")
+        assert await client.ok(f"{command} UID {numbers}") == await client.ok(f"{command} ALL")
+
+
 async def test_threads_by_references(world: World) -> None:
     client = await world.login("INBOX")
     day = "Date: Tue, {} Mar 2026 10:00:00 +0000\n"

@@ -155,7 +155,7 @@ def _load(session: Session, view: View, box: Any) -> Iterator[int | None]:
         if len(keywords) < IMAP_KEYWORDS_TOLD:
             keywords |= words
         yield None
-    view.keywords = frozenset(keywords)
+    view.keywords = frozenset(sorted(keywords)[:IMAP_KEYWORDS_TOLD])
     yield unseen
 
 

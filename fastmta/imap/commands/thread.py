@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from fastmta import _imap, _mime
 from fastmta.imap import order, threads
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
+T = TypeVar("T")
 _ALGORITHMS: Final = frozenset({b"ORDEREDSUBJECT", b"REFERENCES", b"REFS"})
 _SECTION: Final = [(b"R", b"\x0areferences", False)]
 _LINE: Final = re.compile(rb"\* (\d+) FETCH \(R \{(\d+)\}\r\n")
@@ -85,7 +86,7 @@ async def _ordered_subject(
     await order.envelopes(session, view, uids, take)
     places = await order.stable(session, range(len(uids)), dates.__getitem__)
     places = await order.stable(session, places, subjects.__getitem__)
-    roots = threads.by_subject(places, subjects, dates)
+    roots = await _draw(session, threads.by_subject(places, subjects, dates))
     return [roots[at] for at in await order.stable(session, range(len(roots)), lambda at: roots[at].date)]
 
 
@@ -107,21 +108,21 @@ async def _references(
     return built.roots
 
 
-async def _draw(session: Session, steps: Iterator[None]) -> None:
-    for _ in steps:
+async def _draw(session: Session, steps: Generator[None, None, T]) -> T:
+    """The value of what is done in steps, with others' turns in between."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
         await order.paused(session)
 
 
 async def _by_latest(session: Session, roots: Sequence[threads.Node]) -> Sequence[threads.Node]:
     """REFS: threads in the order of their latest messages."""
-    latest: list[int] = []
+    latest = array("q")
     for root in roots:
-        highest, stack = 0, [root]
-        while stack:
-            node = stack.pop()
-            highest = max(highest, node.date)
-            stack.extend(node.children)
-        latest.append(highest)
+        latest.append(await _draw(session, threads.latest(root)))
         await order.paused(session)
     return [roots[at] for at in await order.stable(session, range(len(roots)), latest.__getitem__)]
 
