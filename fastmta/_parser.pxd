@@ -18,8 +18,10 @@ cdef enum Verb:
     VERB_HELP = 13
     VERB_STARTTLS = 14
     VERB_AUTH = 15
-    VERB_HTTP = 16  # a request line of another protocol: the session ends
-    VERBS = 17
+    VERB_XCLIENT = 16
+    VERB_XFORWARD = 17
+    VERB_HTTP = 18  # a request line of another protocol: the session ends
+    VERBS = 19
 
 cdef enum PathError:
     PATH_OK = 0

@@ -101,12 +101,14 @@ cdef class Service:
 cdef class Connection(Waiter):
     cdef readonly Service service
     cdef readonly object transport
+    cdef public object told_peer      # (IP, port) of the client that a proxy speaks for; None: whoever connected
     cdef public int state
     cdef public bytes helo
     cdef public bint esmtp
     cdef public bint tls
     cdef public bint trusted
     cdef public bint loopback
+    cdef public bint speaks_for       # XCLIENT was allowed once; it stays so, whoever the client is now
     cdef public Py_ssize_t place      # among the connections of its address; 0: none
     cdef public int stages            # model.stages: where somebody is asked before the session goes on
     cdef public object screening      # what has been asked about this session (smtp/screening.py); None: nothing

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp.transitions", RULES),
     ("smtp.extensions", RULES),
     ("smtp.paths", RULES),
+    ("smtp.xclient", RULES),
     ("imap.connection", SOCKETS),
     ("imap.server", SOCKETS),
     ("imap", RULES),

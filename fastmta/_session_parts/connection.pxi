@@ -28,7 +28,7 @@ cdef class Connection(Waiter):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self._tls_fields(tls)
-        peer = transport.get_extra_info("peername")
+        peer = self.told_peer or transport.get_extra_info("peername")
         self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
         self.call_client("unknown" if name is None else name)
         service.host.attend(self)
@@ -58,6 +58,17 @@ cdef class Connection(Waiter):
         self.client = f"{name}[{self.peer_ip}]"
         shown = f"IPv6:{self.peer_ip}" if ":" in self.peer_ip else self.peer_ip
         self.client_field = f" ({name} [{shown}])".encode()
+
+    def become(self, str ip not None, int port):
+        """Asked by the host: the client is another one from here on (XCLIENT). Gives its name, or None as `admit`."""
+        self.reset()
+        self.told_peer = (ip, port)
+        self.helo = b""
+        self.esmtp = False
+        self.login = ""
+        self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = self.service.host.admit(self, self.told_peer)
+        self.call_client("unknown" if name is None else name)
+        return name
 
     cdef bint _spoke_early(self) except -1:
         # RFC 5321 §4.3.1: a client waits for the greeting. What is in the socket before it leaves was sent blindly.

@@ -101,7 +101,7 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_paused", "_place", "_reading", "_server", "_share", "_timer", "_transport")
+    __slots__ = ("_buffer", "_paused", "_place", "_reading", "_server", "_share", "_timer", "_transport", "told_peer")
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -112,13 +112,14 @@ class _Connection(asyncio.Protocol):
         self._place = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.told_peer: tuple[str, int] | None = None  # the client that a proxy speaks for
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio's
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._server.connected(self, 1)
         self._expect()
-        peer = transport.get_extra_info("peername")
+        peer = self.told_peer or transport.get_extra_info("peername")
         self._place = self._server.limits.connect("http", peer[0] if isinstance(peer, tuple) and peer else "")
         if not self._place:
             self._server.refused(429, "too many connections", peer[0] if isinstance(peer, tuple) and peer else "")

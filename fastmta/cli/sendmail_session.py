@@ -20,6 +20,7 @@ from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
 from fastmta.smtp.server import settings_of
 from fastmta.smtp.session import Rules
 from fastmta.smtp.transitions import TRANSITIONS, State, Verb
+from fastmta.smtp.xclient import Attributes
 
 READ_BYTES: Final = 65_536
 Deposit = Callable[[Ticket, Iterator[bytes]], None]
@@ -45,6 +46,15 @@ class _Effects:
 
     def examine(self, session: Any, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         return go_on()
+
+    def may_speak_for(self, session: Any, verb: int) -> bool:
+        return False
+
+    def speak_for(self, session: Any, attributes: Attributes) -> Reply | None:
+        raise AssertionError("nobody may speak for others here")
+
+    def forwarded(self, session: Any, attributes: Attributes) -> None:
+        raise AssertionError("nobody may speak for others here")
 
     def authenticate(self, session: Any, credentials: Any) -> str | None:
         return ""

@@ -106,7 +106,7 @@ _POSTFIX: Final = (
     ),
     (
         "who may send what is decided by mynetworks, logins, strict_rfc821_envelopes and smtpd_helo_required",
-        "smtpd_(authorized_verp_clients authorized_xclient_hosts authorized_xforward_hosts client_port_logging "
+        "smtpd_(authorized_verp_clients client_port_logging "
         "delay_open_until_valid_rcpt "
         "etrn_restrictions expansion_filter forbid_bare_newline_reject_code forbid_unauth_pipelining "
         "forbidden_commands hide_client_session log_access_permit_actions "
@@ -285,8 +285,8 @@ _DOVECOT: Final = (
         "the addresses to listen on stand in [listen], each service a key of its own",
         "submission_(client_workarounds host logout_format max_mail_size max_recipients relay_command_timeout "
         "relay_connect_timeout relay_host relay_max_idle_time relay_password relay_port relay_rawlog_dir "
-        "relay_ssl relay_ssl_verify relay_trusted relay_user ssl timeout) address haproxy haproxy_timeout "
-        "haproxy_trusted_networks listen port protocol protocols reuse_port",
+        "relay_ssl relay_ssl_verify relay_trusted relay_user ssl timeout) address haproxy "
+        "listen port protocol protocols reuse_port",
     ),
     (
         "one program serves every protocol: workers = N is the number of processes",

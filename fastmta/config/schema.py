@@ -270,6 +270,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         "::1/128",
     )
     anvil_rate_time_unit: Annotated[float, Key("time", default="60s", low=1)] = 60.0
+    smtpd_authorized_xclient_hosts: Annotated[_Texts, Key("networks", about="who may say XCLIENT")] = ()
+    smtpd_authorized_xforward_hosts: Annotated[_Texts, Key("networks", about="who may say XFORWARD")] = ()
+    haproxy_trusted_networks: Annotated[
+        _Texts, Key("networks", about="proxies; they begin every connection with a PROXY header")
+    ] = ()
+    haproxy_timeout: Annotated[float, Key("time", default="3s", low=1)] = 3.0
     mail_max_userip_connections: Annotated[int, Key("int", about="of IMAP, and of POP3; 0: no limit")] = 10
     login_max_connections: Annotated[
         int, Key("int", about="IMAP and POP3 connections that have not logged in, in all; 0: no limit")

@@ -77,6 +77,7 @@ class ImapConnection(asyncio.Protocol):
         "server",
         "service",
         "session",
+        "told_peer",
     )
 
     def __init__(self, server: Server, service: str) -> None:
@@ -101,6 +102,7 @@ class ImapConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None  # of the command that waits
         self._timer: asyncio.TimerHandle | None = None
         self._share = server.services.turns.share()
+        self.told_peer: tuple[str, int] | None = None  # the client that a proxy speaks for
         self.deadline = 0.0
         self._upload_ends_at = 0.0
         self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
@@ -114,7 +116,7 @@ class ImapConnection(asyncio.Protocol):
             return
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        peer = transport.get_extra_info("peername")
+        peer = self.told_peer or transport.get_extra_info("peername")
         peer_ip = peer[0] if isinstance(peer, tuple) else ""
         tls = transport.get_extra_info("ssl_object") is not None
         self.session = Session(

@@ -52,6 +52,9 @@ class Networks:
         number = int(address)
         return any(number >> shift in found for shift, found in self._prefixes[address.version])
 
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
 

@@ -81,6 +81,7 @@ class Pop3Connection(asyncio.Protocol):
         "_tls",
         "_transport",
         "deadline",
+        "told_peer",
     )
 
     def __init__(self, server: Server, service: str) -> None:
@@ -105,6 +106,7 @@ class Pop3Connection(asyncio.Protocol):
         self._reading_paused = False
         self._eof = False
         self._closing = False
+        self.told_peer: tuple[str, int] | None = None  # the client that a proxy speaks for
         self.deadline = _NEVER
 
     # --- what the loop calls ---
@@ -112,7 +114,7 @@ class Pop3Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         services = self._server.services
         self._transport = transport  # type: ignore[assignment]
-        peer = transport.get_extra_info("peername")
+        peer = self.told_peer or transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) and peer else ""
         self._loopback = is_loopback(self._client)
         self._id = self._server.next_id()

@@ -259,7 +259,7 @@ class Screening:
             reverse_name=self._desk.reverse_name(session.peer_ip),
             trusted=session.trusted,
             tls=session.tls,
-            client_port=_port(session.transport),
+            client_port=_port(session),
             cipher=(session.transport.get_extra_info("cipher") or _NO_CIPHER) if session.tls else _NO_CIPHER,
             esmtp=session.esmtp,
             transaction=self._transaction,
@@ -303,7 +303,7 @@ class Screening:
         )
 
 
-def _port(transport: Any) -> int:
+def _port(session: Any) -> int:
     """The client's port; 0 on a unix socket."""
-    peer = transport.get_extra_info("peername")
+    peer = session.told_peer or session.transport.get_extra_info("peername")
     return peer[1] if isinstance(peer, tuple) and len(peer) > 1 else 0

@@ -35,9 +35,11 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Share, Turns
+from fastmta.smtp.paths import safe_name
 from fastmta.smtp.screening import Screening
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
 from fastmta.smtp.transitions import State, Verb, table_bytes
+from fastmta.smtp.xclient import Attributes
 from fastmta.tls.upgrade import start_tls
 
 SERVICES: Final = speaking("smtp", "lmtp")
@@ -326,6 +328,40 @@ class ServiceHost:
 
         session.resume(generation, greet)
 
+    def may_speak_for(self, session: Connection, verb: int) -> bool:
+        if verb == Verb.XFORWARD:
+            return session.peer_ip in self._server.xforward_hosts
+        return session.speaks_for or session.peer_ip in self._server.xclient_hosts
+
+    def speak_for(self, session: Connection, attributes: Attributes) -> Reply | None:
+        services = self._server.services
+        services.log.info("smtp.xclient", session=session.number, client=session.client, **_said(attributes))
+        session.speaks_for = True
+        if session.screening is not None:
+            session.screening.cancel()
+            session.screening = None
+        services.limits.release(session.place)
+        name = session.become(attributes.addr or session.peer_ip, attributes.port)
+        if attributes.name is not None:
+            name = attributes.name or UNKNOWN_NAME
+            session.call_client(name)
+        session.helo = safe_name((attributes.helo or "").encode())
+        session.login = attributes.login or ""
+        self.attend(session)
+        refusal = self.refuse(session)
+        if refusal is not None:
+            session.close_after_reply()
+            return refusal
+        if name is None:
+            self.find_name(session)
+            return None
+        return self.connected(session)
+
+    def forwarded(self, session: Connection, attributes: Attributes) -> None:
+        self._server.services.log.info(
+            "smtp.xforward", session=session.number, client=session.client, **_said(attributes)
+        )
+
     def reverse_name(self, ip: str) -> str:
         """What the client's address points to, whether it points back or not."""
         found = self._server.names.known(ip)
@@ -446,6 +482,12 @@ class ServiceHost:
         self._server.services.loop.call_soon(crash.crash_point, name)
 
 
+def _said(attributes: Attributes) -> dict[str, Any]:
+    """The attributes as fields of the log."""
+    fields = msgspec.structs.asdict(attributes)
+    return {f"orig_{name}": value for name, value in fields.items() if value}
+
+
 class _Second:
     """The one timer of all sessions: an item of the worker's Sweep that is due each second."""
 
@@ -465,6 +507,8 @@ class SmtpServer:
         self.services = services
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
+        self.xclient_hosts = Networks(services.config.smtpd_authorized_xclient_hosts)
+        self.xforward_hosts = Networks(services.config.smtpd_authorized_xforward_hosts)
         self.names = ClientNames(services.resolver, services.clock.monotonic)
         self._hosts: dict[str, ServiceHost] = {}
         self._tick = 0
@@ -511,6 +555,8 @@ class SmtpServer:
         """New settings for every session, from its next command on; no connection is touched."""
         self.services = services
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
+        self.xclient_hosts = Networks(services.config.smtpd_authorized_xclient_hosts)
+        self.xforward_hosts = Networks(services.config.smtpd_authorized_xforward_hosts)
         for host in self._hosts.values():
             host.configure()
 

@@ -23,6 +23,7 @@ from fastmta.model.stages import Stage, bit
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
 from fastmta.smtp.transitions import State, Verb, expected_before
+from fastmta.smtp.xclient import XCLIENT_NAMES, XFORWARD_NAMES, Attributes, parse_attributes
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -113,6 +114,18 @@ class Effects(Protocol):
         """
         ...
 
+    def may_speak_for(self, session: Any, verb: int) -> bool:
+        """Whether the client may say who its own client is, by XCLIENT or XFORWARD."""
+        ...
+
+    def speak_for(self, session: Any, attributes: Attributes) -> Reply | None:
+        """The session becomes that of the client that is named; its greeting, or None where that takes time."""
+        ...
+
+    def forwarded(self, session: Any, attributes: Attributes) -> None:
+        """The log hears whose mail comes."""
+        ...
+
     def authenticate(self, session: Any, credentials: Credentials) -> str | None:
         """The account's address, "" for a refusal, or None: `Rules.authenticated` is called later."""
         ...
@@ -121,6 +134,7 @@ class Effects(Protocol):
 _OK: Final = Reply(250, "2.0.0", "Ok")
 _MAIL_OK: Final = Reply(250, "2.1.0", "Ok")
 _NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
+_NOT_FOR_OTHERS: Final = Reply(550, "5.7.0", "Error: insufficient authorization")
 _AUTH_FIRST: Final = Reply(530, "5.7.0", "Authentication required")
 _NO_ADDRESS: Final = {
     "syntax": {
@@ -162,6 +176,8 @@ class Rules:
             Verb.HELP: self.help,
             Verb.STARTTLS: self.starttls,
             Verb.AUTH: self.auth,
+            Verb.XCLIENT: self.xclient,
+            Verb.XFORWARD: self.xforward,
             Verb.DATA: self.data,
             Verb.BDAT: self.chunk,
         }
@@ -214,6 +230,10 @@ class Rules:
             starttls=not session.tls and effects.tls_offered(),
             mechanisms=() if session.login else effects.mechanisms(session.tls, session.loopback),
         )
+        if effects.may_speak_for(session, Verb.XCLIENT):
+            lines.append("XCLIENT " + " ".join(XCLIENT_NAMES))
+        if effects.may_speak_for(session, Verb.XFORWARD):
+            lines.append("XFORWARD " + " ".join(XFORWARD_NAMES))
         return Reply(250, "", "\n".join([self.settings.myhostname, *lines]))
 
     # --- the transaction ---
@@ -334,6 +354,25 @@ class Rules:
             return Reply(454, "4.7.0", f"Error: too many new TLS sessions from {session.peer_ip}")
         session.start_tls()
         return Reply(220, "2.0.0", "Ready to start TLS")
+
+    # --- hosts that speak for a client ---
+
+    def xclient(self, session: Session, raw: bytes) -> Reply | None:
+        """Postfix's XCLIENT: the session begins anew with the client that is named, up to its greeting."""
+        if not self.effects.may_speak_for(session, Verb.XCLIENT):
+            return _NOT_FOR_OTHERS
+        attributes = parse_attributes(raw, XCLIENT_NAMES, "XCLIENT")
+        return attributes if isinstance(attributes, Reply) else self.effects.speak_for(session, attributes)
+
+    def xforward(self, session: Session, raw: bytes) -> Reply:
+        """Postfix's XFORWARD: who sent what a filter brings back, for the log."""
+        if not self.effects.may_speak_for(session, Verb.XFORWARD):
+            return _NOT_FOR_OTHERS
+        attributes = parse_attributes(raw, XFORWARD_NAMES, "XFORWARD")
+        if isinstance(attributes, Reply):
+            return attributes
+        self.effects.forwarded(session, attributes)
+        return _OK
 
     # --- authentication (RFC 4954) ---
 

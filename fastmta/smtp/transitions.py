@@ -40,7 +40,9 @@ class Verb(IntEnum):
     HELP = 13
     STARTTLS = 14
     AUTH = 15
-    HTTP = 16
+    XCLIENT = 16
+    XFORWARD = 17
+    HTTP = 18
 
 
 _ANYWHERE: Final = (Verb.NOOP, Verb.HELP, Verb.VRFY, Verb.EXPN, Verb.QUIT)  # RFC 5321 §4.1.4
@@ -57,6 +59,9 @@ def _build() -> dict[tuple[State, Verb], State]:
     table[State.GREETED, Verb.MAIL] = State.MAIL
     table[State.GREETED, Verb.STARTTLS] = State.CONNECTED
     table[State.GREETED, Verb.AUTH] = State.GREETED
+    for state in (State.CONNECTED, State.GREETED):  # Postfix's, of hosts that speak for others
+        table[state, Verb.XCLIENT] = State.CONNECTED
+        table[state, Verb.XFORWARD] = state
     table[State.MAIL, Verb.RCPT] = State.RCPT
     table[State.RCPT, Verb.RCPT] = State.RCPT
     table[State.RCPT, Verb.DATA] = State.DATA

@@ -7,7 +7,8 @@ is not the sessions' to give back, so both bounds are counted from there on; and
 for one session at a time, as long as the reserve is not used up.
 
 Services with implicit TLS are wrapped here; their sessions are those of the plain service and see TLS by their
-transport.
+transport. Where proxies are trusted (haproxy_trusted_networks), connections are accepted one by one, since the header
+of a proxy comes before TLS and before the greeting; a session learns its client by `told_peer`.
 """
 
 import asyncio
@@ -16,12 +17,17 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, cast
+from functools import partial
+from typing import Any, Final, Protocol, cast
+
+import msgspec
 
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import BY_NAME, Tls
+from fastmta.policy.networks import Networks
 from fastmta.runtime.log import Log
 from fastmta.supervisor.listeners import BACKLOG
+from fastmta.supervisor.proxy_header import BadHeader, Peer, read_header
 from fastmta.tls.upgrade import InnerProtocol, SharedBuffer
 
 RESERVED_DESCRIPTORS: Final = 256  # for deliveries, the store, the log; half of what is free where that is less
@@ -34,6 +40,50 @@ RESUME_SHARE: Final = 0.9  # of the sessions at which accepting paused
 TLS_HANDSHAKE_S: Final = 30.0  # a peer that trickles its handshake holds a descriptor no longer
 
 Factory = Callable[[], asyncio.BaseProtocol]
+
+
+class Proxies(msgspec.Struct, frozen=True):
+    """Who may speak for others, and how long his header may take."""
+
+    networks: Networks
+    timeout_s: float
+
+
+class _Server(Protocol):
+    def close(self) -> None: ...
+
+
+class _OneByOne:
+    """A listening socket whose connections are given to `arrived` before they have a protocol."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        arrived: Callable[[socket.socket, Any], None],
+        short: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._arrived = arrived
+        self._short = short
+        sock.setblocking(False)
+        loop.add_reader(sock, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, peer = self._socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left
+            self._short()
+            return
+        connection.setblocking(False)
+        self._arrived(connection, peer)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
 
 
 def lowest_free_descriptor() -> int:
@@ -66,7 +116,7 @@ class _Listening:
         self.socket = sock
         self.factory = factory
         self.context = context
-        self.server: asyncio.AbstractServer | None = None
+        self.server: _Server | None = None
 
 
 class Acceptor:
@@ -85,6 +135,19 @@ class Acceptor:
         self._limit = self._soft - min(RESERVED_DESCRIPTORS, self._soft // 2)
         self._own = 0  # descriptors that are no sessions'
         self._looking_since = 0.0
+        self._proxies: Proxies | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
+
+    async def trust(self, networks: Networks, timeout_s: float) -> None:
+        """Who may speak for clients by the PROXY protocol, from the next connection on."""
+        before, self._proxies = self._proxies, Proxies(networks, timeout_s) if networks else None
+        if (before is None) == (self._proxies is None):
+            return
+        for listening in list(self._listening):
+            if listening.server is not None:  # the socket itself and its backlog stay
+                listening.server.close()
+                listening.server = None
+                await self._open(listening)
 
     def measure(self) -> None:
         """Called when everything is open and nobody is served yet: from here on descriptors are sessions'."""
@@ -116,24 +179,70 @@ class Acceptor:
             return factory
 
         def accept() -> asyncio.BaseProtocol:
-            if not self.paused and lowest_free_descriptor() >= self._limit:
-                self.paused = True
-                # Not at once: closing a listener now would close the very connection that is being accepted. libuv
-                # accepts one for each turn and listener, so little comes before it.
-                self._loop.call_soon(self._pause)
+            if lowest_free_descriptor() >= self._limit:
+                self._pause_soon()
             return factory()
 
         return accept
 
+    def _pause_soon(self) -> None:
+        # Not at once: closing a listener now would close the very connection that is being accepted. libuv accepts one
+        # for each turn and listener, so little comes before it.
+        if not self.paused:
+            self.paused = True
+            self._loop.call_soon(self._pause)
+
     async def _open(self, listening: _Listening) -> None:
         # A duplicate, because closing a server closes its socket; the listening state and its backlog are shared.
+        sock = listening.socket.dup()
+        if self._proxies is not None and sock.family != socket.AF_UNIX:
+            listening.server = _OneByOne(self._loop, sock, partial(self._arrived, listening), self._pause_soon)
+            return
         listening.server = await self._loop.create_server(
             listening.factory,
-            sock=listening.socket.dup(),
+            sock=sock,
             backlog=BACKLOG,
             ssl=listening.context,
             ssl_handshake_timeout=TLS_HANDSHAKE_S if listening.context else None,
         )
+
+    def _arrived(self, listening: _Listening, sock: socket.socket, peer: Any) -> None:
+        task = self._loop.create_task(self._adopt(listening, sock, peer), name=f"acceptor.{listening.service}")
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _adopt(self, listening: _Listening, sock: socket.socket, peer: Any) -> None:
+        """Gives a connection to its session, with the client that a trusted proxy names."""
+        told: Peer | None = None
+        try:
+            proxies = self._proxies
+            if proxies is not None and peer[0].removeprefix("::ffff:") in proxies.networks:
+                told = await read_header(self._loop, sock, proxies.timeout_s)
+
+            def told_session() -> asyncio.BaseProtocol:
+                protocol = listening.factory()
+                if told is not None:
+                    inner: Any = protocol.inner if isinstance(protocol, SharedBuffer) else protocol
+                    inner.told_peer = (told.ip, told.port)
+                return protocol
+
+            await self._loop.connect_accepted_socket(
+                told_session,
+                sock,
+                ssl=listening.context,
+                ssl_handshake_timeout=TLS_HANDSHAKE_S if listening.context else None,
+            )
+        except BadHeader as error:
+            sock.close()
+            self._log.warning("listener.no_proxy_header", service=listening.service, client=peer[0], reason=str(error))
+        except TimeoutError:
+            sock.close()
+            self._log.warning("listener.no_proxy_header", service=listening.service, client=peer[0], reason="timeout")
+        except OSError:  # it has left, or its handshake failed
+            sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     def _pause(self) -> None:
         if self._over is not None:
@@ -202,3 +311,5 @@ class Acceptor:
         for listening in self._listening:
             self._shut(listening)
         self._listening.clear()
+        for task in self._arriving:
+            task.cancel()

@@ -24,6 +24,7 @@ from fastmta._limits import Table
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError, StoreUnreadable
+from fastmta.policy.networks import Networks
 from fastmta.runtime.board import Board
 from fastmta.runtime.log import Log, get_logger
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
@@ -175,6 +176,7 @@ class WorkerLife:
             for fd in spec.private.values():
                 os.close(fd)
         self._acceptor = Acceptor(loop, self._log)
+        await self._trust_proxies()
         place.accepting = lambda: self._acceptor.accepting
         loop.add_signal_handler(signal.SIGTERM, self._handle, {"do": "stop"}, [])
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
@@ -206,6 +208,10 @@ class WorkerLife:
             paths = {key: f"/proc/self/fd/{fd}" for key, fd in private.items()}
             config = msgspec.structs.replace(config, tls=msgspec.structs.replace(config.tls, **paths))
         return config
+
+    async def _trust_proxies(self) -> None:
+        config = self._config
+        await self._acceptor.trust(Networks(config.haproxy_trusted_networks), config.haproxy_timeout)
 
     async def _accept(self, tag: int, service: str, fd: int) -> None:
         sock = socket.socket(fileno=fd)
@@ -302,6 +308,7 @@ class WorkerLife:
                 self._log.set_level(config.log_level)  # what writes lines by itself asks for it when it is configured
                 await self._program.reload(config)
                 self._config = config
+                await self._trust_proxies()
             except ConfigError as failure:
                 self._log.set_level(self._config.log_level)
                 error = str(failure)

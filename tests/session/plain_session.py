@@ -42,6 +42,7 @@ class PlainSession:
     helo: bytes = b""
     esmtp: bool = False
     loopback: bool = False
+    speaks_for: bool = False
     login: str = ""
     exchange: Any = None
     auth_failures: int = 0

@@ -32,9 +32,11 @@ LINES = {
     Verb.AUTH: b"AUTH PLAIN AGJpbGxAZXhhbXBsZS50ZXN0AHNlY3JldA==",
 }
 ALLOWED = {
-    State.CONNECTED: {"EHLO", "HELO", "LHLO", "MAIL", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"},
+    State.CONNECTED: {"EHLO", "HELO", "LHLO", "MAIL", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "XCLIENT",
+                      "XFORWARD"},
     State.GREETED: {
         "EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "MAIL", "STARTTLS", "AUTH",
+        "XCLIENT", "XFORWARD",
     },
     State.MAIL: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "RCPT"},
     State.RCPT: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "RCPT", "DATA", "BDAT"},

@@ -1,0 +1,104 @@
+"""The PROXY protocol (versions 1 and 2): what a proxy in front of us says of the client it speaks for.
+
+The header comes before everything else, before TLS too, so it is read from the socket itself, octet by octet as far as
+it goes, and what follows stays there for the session.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from typing import Final
+
+import msgspec
+
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+V1_BYTES: Final = 107  # with its CRLF, as the protocol has it
+V2_EXTRA_BYTES: Final = 4096  # of addresses and what follows them; proxies send some hundred
+_V2_HEAD: Final = 16
+_FAMILIES: Final = {0x11: (4, socket.AF_INET), 0x21: (16, socket.AF_INET6)}  # TCP over IPv4, IPv6
+_VERSIONS: Final = {b"TCP4": 4, b"TCP6": 6}
+
+
+class BadHeader(ValueError):
+    """What came is no header of the PROXY protocol; the text says why."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """The client that a proxy speaks for."""
+
+    ip: str
+    port: int
+
+
+def wanted(raw: bytes) -> int:
+    """How many more octets may be read without going beyond the header; 0: it is complete. Raises BadHeader."""
+    if not raw:
+        return len(SIGNATURE)  # the shortest header is longer
+    if raw.startswith(b"P"):
+        if not b"PROXY ".startswith(raw[:6]):
+            raise BadHeader("no PROXY header")
+        if b"\n" in raw[:-1]:
+            raise BadHeader("no PROXY header")
+        if raw.endswith(b"\r\n"):
+            return 0
+        if len(raw) >= V1_BYTES:
+            raise BadHeader("the PROXY line is too long")
+        return 1 if raw.endswith(b"\r") else 2
+    if not SIGNATURE.startswith(raw[: len(SIGNATURE)]):
+        raise BadHeader("no PROXY header")
+    if len(raw) < _V2_HEAD:
+        return _V2_HEAD - len(raw)
+    (length,) = struct.unpack_from(">H", raw, 14)
+    if length > V2_EXTRA_BYTES:
+        raise BadHeader("the PROXY header is too long")
+    return int(_V2_HEAD + length - len(raw))
+
+
+def parse(raw: bytes) -> Peer | None:
+    """The client of a complete header; None where the proxy speaks for itself or does not know. Raises BadHeader."""
+    return _parse_v2(raw) if raw.startswith(SIGNATURE) else _parse_v1(raw)
+
+
+def _parse_v1(raw: bytes) -> Peer | None:
+    words = raw[:-2].split(b" ")
+    if words[1:2] == [b"UNKNOWN"]:
+        return None
+    if len(words) != 6 or words[1] not in _VERSIONS:
+        raise BadHeader("a PROXY line is: PROXY TCP4|TCP6 client server port port")
+    try:
+        addresses = [ipaddress.ip_address(word.decode("ascii")) for word in words[2:4]]
+        ports = [int(word) for word in words[4:6] if word.isdigit() and len(word) <= 5]
+    except ValueError as error:
+        raise BadHeader("an address of the PROXY line is none") from error
+    if any(address.version != _VERSIONS[words[1]] for address in addresses):
+        raise BadHeader("an address of the PROXY line is of another family")
+    if len(ports) != 2 or max(ports) > 65_535:
+        raise BadHeader("a port of the PROXY line is none")
+    return Peer(str(addresses[0]), ports[0])
+
+
+def _parse_v2(raw: bytes) -> Peer | None:
+    command, family = raw[12], raw[13]
+    if command >> 4 != 2 or command & 15 > 1:
+        raise BadHeader("a PROXY header of an unknown version or command")
+    if command & 15 == 0 or family not in _FAMILIES:  # LOCAL: a proxy's own health check
+        return None
+    octets, address_family = _FAMILIES[family]
+    if len(raw) < _V2_HEAD + 2 * octets + 4:
+        raise BadHeader("the PROXY header has no room for its addresses")
+    address = socket.inet_ntop(address_family, raw[_V2_HEAD : _V2_HEAD + octets])
+    (port,) = struct.unpack_from(">H", raw, _V2_HEAD + 2 * octets)
+    return Peer(address, port)
+
+
+async def read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, timeout_s: float) -> Peer | None:
+    """Takes the header off a connected, non-blocking socket. Raises BadHeader, TimeoutError or OSError."""
+    raw = b""
+    async with asyncio.timeout(timeout_s):
+        while (more := wanted(raw)) > 0:
+            octets = await loop.sock_recv(sock, more)
+            if not octets:
+                raise BadHeader("the connection ended before its PROXY header")
+            raw += octets
+    return parse(raw)
