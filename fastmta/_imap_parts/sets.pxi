@@ -14,13 +14,15 @@ cdef int _by_low(const void* a, const void* b) noexcept nogil:
 cdef array.array _normal(array.array pairs, uint32_t star, int* over):
     """The pairs of a sequence set with "*" put in, ordered, merged. `over` becomes 1 where a number is above `star`."""
     cdef Py_ssize_t n = len(pairs) // 2
-    cdef array.array out = array.copy(pairs)
-    cdef Range* r = <Range*>out.data.as_voidptr
+    cdef array.array out
+    cdef Range* r
     cdef Py_ssize_t i, k
     cdef uint32_t low, high
     over[0] = 0
-    if n == 0:
-        return out
+    if n == 0:  # nothing is copied: an empty array has no memory
+        return array.clone(pairs, 0, False)
+    out = array.copy(pairs)
+    r = <Range*>out.data.as_voidptr
     for i in range(n):
         # r has n pairs
         if r[i].low > star or r[i].high > star or star == 0:
