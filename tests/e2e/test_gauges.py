@@ -28,6 +28,38 @@ STARTTLS = {
     "imap": [b"a STARTTLS\r\n"],
     "pop3": [b"STLS\r\n"],
 }
+LETTER = b"Subject: left\r\n\r\n" + b"line\r\n" * 200
+MAIL = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<bill@example.test>\r\nDATA\r\n"
+LOGIN = b"a LOGIN bill@example.test secret\r\nb SELECT INBOX\r\n"
+# What a client sends before it leaves: behind the first reply to `begin`, so that it falls into work under way.
+LEAVING = {
+    "smtp": [
+        (b"EHLO me\r\n", b"NOOP\r\n" * 90),
+        (b"EHLO me\r\n" + MAIL, LETTER),
+        (b"EHLO me\r\n" + MAIL, LETTER + b".\r\n"),
+        (b"EHLO me\r\n" + MAIL, (LETTER + b".\r\n" + MAIL) * 20),
+        (b"EHLO me\r\n", MAIL[:-6] + b"BDAT 100000\r\n" + LETTER),
+    ],
+    "lmtp": [(b"LHLO me\r\n" + MAIL, LETTER + b".\r\n"), (b"LHLO me\r\n", b"NOOP\r\n" * 90)],
+    "imap": [
+        (LOGIN, b"c NOOP\r\n" * 5000),
+        (LOGIN, b"c APPEND INBOX {100000}\r\n" + LETTER),
+        (LOGIN, b"c APPEND INBOX {%d+}\r\n%b\r\n" % (len(LETTER), LETTER)),
+        (LOGIN, b"c FETCH 1:* BODY[]\r\n" * 200),
+        (LOGIN, b"c STORE 1:* +FLAGS (\\Deleted)\r\nd EXPUNGE\r\ne NOOP\r\n"),
+        (LOGIN, b"c COPY 1:* INBOX\r\nd MOVE 1:* Sent\r\n"),
+        (LOGIN, b"c IDLE\r\n"),
+        (b"a ENABLE CONDSTORE\r\n", b"a LOGIN {17}\r\nbill"),
+        (LOGIN + b"c COMPRESS DEFLATE\r\n", b"\x00\x01\x02"),
+    ],
+    "pop3": [
+        (b"USER bill@example.test\r\nPASS secret\r\n", b"NOOP\r\n" * 5000),
+        (b"USER bill@example.test\r\nPASS secret\r\n", b"RETR 1\r\n" * 500),
+        (b"USER bill@example.test\r\nPASS secret\r\n", b"DELE 1\r\nQUIT\r\n"),
+        (b"AUTH PLAIN\r\n", b"AGJpbG"),
+    ],
+    "http": [(b"", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)],
+}
 IMPLICIT = ("submissions", "imaps", "pop3s")
 
 
@@ -65,6 +97,16 @@ def test_sessions_that_are_reset_at_any_stage_are_counted_out_once(server: Serve
                         sock.recv(4096)
                     sock.sendall(said)
                     end(sock)
+    for service, ways in LEAVING.items():
+        for begin, then in ways:
+            for end in (reset, socket.socket.close):
+                sock = connect(service)
+                if begin:
+                    sock.recv(4096)
+                    sock.sendall(begin)
+                    sock.recv(4096)
+                sock.sendall(then)
+                end(sock)
     for service, asked in STARTTLS.items():
         for end in (reset, socket.socket.close):
             for then in (b"", b"\x16\x03", b"garbage\r\n" * 10):
@@ -91,6 +133,16 @@ def test_sessions_that_are_reset_at_any_stage_are_counted_out_once(server: Serve
     wait_for(lambda: not open_gauges(server), lambda: str(open_gauges(server)))
     log = server.log_path.read_text()
     assert '"level":"error"' not in log, log[-3000:]
+    assert "nexpected" not in log
+    assert "Traceback" not in log
+    with connect("imap") as sock:  # and what was cut off holds nothing: no lock, no room, no session
+        sock.sendall(LOGIN + b"c APPEND INBOX {%d+}\r\n%b\r\nd LOGOUT\r\n" % (len(LETTER), LETTER))
+        said = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b"c OK [APPENDUID" in said, said
+    with connect("pop3") as sock:
+        sock.sendall(b"USER bill@example.test\r\nPASS secret\r\nQUIT\r\n")
+        said = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert said.count(b"+OK") == 4, said
 
 
 def test_figures_of_process_disk_and_certificate_are_exported(server: Server) -> None:
