@@ -182,6 +182,7 @@ def _write(maildrop: int, ticket: Ticket, content: Iterable[bytes], size_limit: 
     hidden = f".{name}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(hidden, flags, 0o600, dir_fd=maildrop)
+    called = hidden
     try:
         with open(fd, "wb") as file:
             file.write(ticket.encode())
@@ -195,10 +196,11 @@ def _write(maildrop: int, ticket: Ticket, content: Iterable[bytes], size_limit: 
             os.fchmod(fd, 0o444)  # the server is another user; who is not cannot know the name
             os.fsync(fd)
             os.rename(hidden, name, src_dir_fd=maildrop, dst_dir_fd=maildrop)
+            called = name
             _flush_name(fd, maildrop)
     except BaseException:
         try:
-            os.unlink(hidden, dir_fd=maildrop)
+            os.unlink(called, dir_fd=maildrop)
         except OSError:
             pass
         raise

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,14 @@ sys.exit({"sendmail": sendmail, "mailq": mailq, "postmap": postmap}[name].main(s
 
 
 def run_as(
-    user: str, config_path: Path, program: str, *arguments: str, stdin: str = ""
+    user: str, config_path: Path, program: str, *arguments: str, stdin: str = "", file_size: int = 0
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs `program` as `user` ("": as we are)."""
+    """Runs `program` as `user` ("": as we are); no file may become larger than `file_size` octets, 0: no bound."""
+
+    def bound() -> None:
+        if file_size:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
     entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())
     return subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(entry.pw_uid), str(entry.pw_gid), program, *arguments],
@@ -35,4 +41,5 @@ def run_as(
         env={**environment({"FASTMTA_CONFIG": str(config_path)}), "PYTHONDONTWRITEBYTECODE": "1"},
         timeout=60,
         check=False,
+        preexec_fn=bound,
     )
