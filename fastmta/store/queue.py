@@ -16,6 +16,7 @@ from fastmta._store import (
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
     active_rows,
+    active_scan,
     blob_read,
     hop_due,
     hop_fields,
@@ -41,6 +42,8 @@ WAITING_LOOKED: Final = 1000  # held recipients that are passed over for the old
 MOVED: Final = 200  # recipients of one unit: a few milliseconds of the committer
 SCANNED: Final = 10_000  # rows that one page of `walk` looks at, however few of them fit
 ACTIVE_LOOKED: Final = 2000  # of them where each is sought by its key, about 3 ms
+ACTIVE_SCANNED: Final = 20_000  # and where they are read in their order, about as long
+SEEK_COSTS: Final = 16  # rows in their order
 DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the clocks of processes say
 
 
@@ -392,9 +395,9 @@ class Queue:
         selection = selection if selection is not None else Selection()
         if selection.state == RecipientState.ACTIVE or (selection.state is None and selection.has_index):
             if after[:1] != b"i":
-                page, position = self._walk_active(selection, after[1:], limit)
+                page, position = self._walk_active(selection, after, limit)
                 if position:
-                    return page, b"a" + position
+                    return page, position
                 return page, b"" if selection.state == RecipientState.ACTIVE else b"i"
             page, position = self._walk_index(selection, after[1:], limit)
             return page, b"i" + position if position else b""
@@ -405,23 +408,27 @@ class Queue:
     def _walk_active(
         self, selection: Selection, after: bytes, limit: int
     ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
-        if not self.counts()["active"]:
-            return [], b""
-        due_ms = int(self._store.clock.now() * 1000) + DUE_SLACK_MS
-        if selection.received_before_ms is not None and selection.state is None:
-            due_ms = min(due_ms, selection.received_before_ms)  # who was never tried is due since he came
+        """By their hops where few of the queue are active, else by reading all of it in its order."""
         domain, sender = selection.in_domain, selection.sender
-        pairs, following = active_rows(
-            self._raw,
-            after,
-            due_ms,
-            limit,
-            ACTIVE_LOOKED,
-            selection.state is None,
-            domain.lower() if domain is not None else None,
-            sender.lower() if sender is not None else None,
-        )
-        return self._selected(selection, pairs), following
+        domain = domain.lower() if domain is not None else None
+        sender = sender.lower() if sender is not None else None
+        unindexed = selection.state is None
+        if not after:
+            counts = self.counts()
+            if not counts["active"]:
+                return [], b""
+            chosen = domain is not None or sender is not None
+            after = b"s" if chosen and counts["active"] * SEEK_COSTS > sum(counts.values()) else b"a"
+        if after[:1] == b"s":
+            pairs, following = active_scan(self._raw, after[1:], limit, ACTIVE_SCANNED, unindexed, domain, sender)
+        else:
+            due_ms = int(self._store.clock.now() * 1000) + DUE_SLACK_MS
+            if selection.received_before_ms is not None and unindexed:
+                due_ms = min(due_ms, selection.received_before_ms)  # who was never tried is due since he came
+            pairs, following = active_rows(
+                self._raw, after[1:], due_ms, limit, ACTIVE_LOOKED, unindexed, domain, sender
+            )
+        return self._selected(selection, pairs), after[:1] + following if following else b""
 
     def _walk_index(
         self, selection: Selection, after: bytes, limit: int

@@ -321,7 +321,13 @@ async def test_walk_selects_by_every_index(mail: MailStore) -> None:
     assert paths(state=3) == [b"b@two.example"]
 
 
-async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(mail: MailStore) -> None:
+@pytest.mark.parametrize(("seek_costs", "looked"), [(0, 2000), (0, 3), (1000, 20_000), (1000, 1), (1000, 5)])
+async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(
+    mail: MailStore, monkeypatch: pytest.MonkeyPatch, seek_costs: int, looked: int
+) -> None:
+    monkeypatch.setattr("fastmta.store.queue.SEEK_COSTS", seek_costs)  # few or many of the queue are active
+    monkeypatch.setattr("fastmta.store.queue.ACTIVE_LOOKED", looked)
+    monkeypatch.setattr("fastmta.store.queue.ACTIVE_SCANNED", looked)
     random = Random(7)
     names = [b"a@One.example", b"b@one.example", b"c@two.example", b"d", b"e@three.example"]
     for number in range(60):
@@ -359,6 +365,19 @@ async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop
                         if not after:
                             break
                     assert sorted(found) == sorted(expected), selection
+
+
+async def test_the_active_are_read_in_the_queues_order_only_where_they_are_many(mail: MailStore) -> None:
+    for number in range(4):
+        await add(mail, b"s@x", *[recipient(b"d@x", 2)] * 40, at=NOW_MS + number)
+    await add(mail, b"s@x", recipient(b"a@x"))
+    assert mail.queue.walk(Selection(sender=b"s@x"), limit=1)[1][:1] == b"a"
+    await add(mail, b"s@x", *[recipient(b"a@x")] * 10)
+    page, after = mail.queue.walk(Selection(sender=b"s@x"), limit=1)
+    assert (after[:1], [each.state for _, each in page]) == (b"s", [1])
+    mail.queue.walk(Selection(sender=b"s@x"), after)
+    with pytest.raises(ValueError, match="position"):
+        mail.queue.walk(Selection(sender=b"s@x"), b"s" + bytes(13))
 
 
 async def test_hop_counts_are_those_of_the_recipients(mail: MailStore) -> None:
