@@ -12,16 +12,18 @@ arrival besides its queue id, so that neither half-written notes nor a store bro
 Where the file cannot be made or written, delivery goes on without it: it prevents duplicates, not losses.
 """
 
+import asyncio
+import contextlib
 import fcntl
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from fastmta.model.limits import ANSWERS_A_UNIT, ANSWERS_KEPT, ANSWERS_LOCK_S
+from fastmta.model.limits import ANSWERS_A_UNIT, ANSWERS_KEPT, ANSWERS_LOCK_S, ANSWERS_LOOK_S
 
 FOLDER: Final = "answers"
 _NOTE: Final = Struct("<QQI")  # queue id, arrival of the message in ms, number of the recipient
@@ -85,19 +87,19 @@ class Answers:
 
     # --- what the dead left ---
 
-    def take_left(self, record: Callable[[Sequence[Note]], None]) -> None:
-        """Has the notes of processes that are dead recorded, and removes their files.
+    async def take_left(self, record: Callable[[Sequence[Note]], Awaitable[None]]) -> None:
+        """Has the notes of processes that are dead recorded, a bounded number at a time, and removes their files.
 
         One process at a time: who starts at the same moment waits here until the other has recorded what it found,
-        for at most ANSWERS_LOCK_S.
+        for at most ANSWERS_LOCK_S. The loop goes on meanwhile.
         """
         if not self._folder.is_dir():
             return
         lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            _wait_for(lock)
+            await _wait_for(lock)
             for path in sorted(self._folder.glob("[!.]*")):
-                _take(path, record)
+                await _take(path, record)
         finally:
             os.close(lock)
 
@@ -115,24 +117,26 @@ def decoded(raw: bytes) -> Iterator[Note]:
             yield _NOTE.unpack(body)
 
 
-def _take(path: Path, record: Callable[[Sequence[Note]], None]) -> None:
+async def _take(path: Path, record: Callable[[Sequence[Note]], Awaitable[None]]) -> None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        notes = list(decoded(os.pread(fd, ANSWERS_KEPT * _BYTES, 0)))
-        for at in range(0, len(notes), ANSWERS_A_UNIT):
-            record(notes[at : at + ANSWERS_A_UNIT])
-        path.unlink(missing_ok=True)
+        for at in range(0, ANSWERS_KEPT, ANSWERS_A_UNIT):
+            notes = list(decoded(os.pread(fd, min(ANSWERS_A_UNIT, ANSWERS_KEPT - at) * _BYTES, at * _BYTES)))
+            if notes:
+                await record(notes)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
     except BlockingIOError:  # it lives
         return
     finally:
         os.close(fd)
 
 
-def _wait_for(lock: int) -> None:
+async def _wait_for(lock: int) -> None:
     until = time.monotonic() + ANSWERS_LOCK_S
     while True:
         try:
@@ -140,6 +144,6 @@ def _wait_for(lock: int) -> None:
         except BlockingIOError:
             if time.monotonic() >= until:
                 return
-            time.sleep(0.005)
+            await asyncio.sleep(ANSWERS_LOOK_S)
         else:
             return

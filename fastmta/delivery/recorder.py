@@ -4,6 +4,7 @@ Everything that one delivery decides of a message is one unit: moves and notific
 that is refused because somebody else has decided about one recipient meanwhile is written again without that one.
 """
 
+import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -138,8 +139,8 @@ class Recorder:
         except OSError as error:
             self._services.log.warning("delivery.answers_not_kept", cause=str(error))
 
-    def recover(self, notes: Sequence[Note]) -> None:
-        """Records recipients that a dead process had delivered; what the store knows already is passed over. Blocks."""
+    async def recover(self, notes: Sequence[Note]) -> None:
+        """Records recipients that a dead process had delivered; what the store knows already is passed over."""
         services = self._services
         queue = services.store.queue
         unit = services.store.raw.new_unit()
@@ -163,7 +164,9 @@ class Recorder:
                 next_hop=row.hop,
             )
         if found:
-            services.store.raw.commit_sync(unit)
+            recorded: asyncio.Future[Any] = services.loop.create_future()
+            services.store.raw.submit(unit, recorded.set_result)
+            await asyncio.shield(recorded)
 
     def _log(self, status: str, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> None:
         """The line of one recipient's delivery, in the terms of Postfix's."""

@@ -12,7 +12,7 @@ import os
 import resource
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
@@ -33,6 +33,7 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.queue.retry import RetryPolicy
+from fastmta.runtime.metrics import METRICS
 from fastmta.tls.mta_sts import MtaSts
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class DeliveryService:
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Event | None = None  # while `stop` waits
         self._running = False
+        self._starting: asyncio.Task[Any] | None = None
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._connection_limit = max(1, min(CONNECTIONS, descriptors // 4))
         self._configure()
@@ -85,8 +87,13 @@ class DeliveryService:
     # --- what the worker calls ---
 
     def start(self) -> None:
-        """Begins with what is due."""
-        self._take_answers()
+        """Begins with what is due, once the answers that a dead process had are recorded."""
+        if self.answers is None:
+            self._begin()
+        else:
+            self._starting = self.services.tasks.spawn("delivery begins", self._take_answers(self.answers))
+
+    def _begin(self) -> None:
         self._running = True
         self._partitions = partitions_of(self.services.slot, self.services.slots)
         self._redating.begin(self._partitions)
@@ -147,6 +154,9 @@ class DeliveryService:
     async def stop(self, timeout_s: float) -> None:
         """Begins nothing more; gives what is under way `timeout_s` to end, then lets go of everything."""
         self._running = False
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -290,15 +300,17 @@ class DeliveryService:
         self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
 
-    def _take_answers(self) -> None:
+    async def _take_answers(self, answers: Answers) -> None:
         """Records what next hops said to processes that were killed before their commit; then begins notes of ours."""
-        if self.answers is None:
-            return
         try:
-            self.answers.take_left(self.recorder.recover)
-            self.answers.begin(f"{self.services.slot}-{os.getpid()}")
-        except OSError as error:
+            await answers.take_left(self.recorder.recover)
+            answers.begin(f"{self.services.slot}-{os.getpid()}")
+        except (OSError, StorageFailure) as error:
             self.log.warning("delivery.answers_not_kept", cause=str(error))
+        except Exception as error:  # deliveries begin all the same
+            self.log.exception("delivery.failed", error)
+            self.cells[METRICS.internal_errors_total["delivery"]] += 1
+        self._begin()
 
     def _own(self, hop: bytes) -> "HopOwner":
         owner = self._owners[hop] = self._make(hop)

@@ -76,6 +76,7 @@ REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for
 RESULTS_A_PASS: Final = 32  # recipients whose results are recorded in one pass of the loop, their log lines included
 ANSWERS_KEPT: Final = 8192  # notes of a process; at most UNRECORDED results of 50 recipients wait for their commit
 ANSWERS_LOCK_S: Final = 1.0  # for another process that records what the dead left: milliseconds
+ANSWERS_LOOK_S: Final = 0.005  # between two looks whether it has ended
 ANSWERS_A_UNIT: Final = 200  # of them recorded in one unit
 CONVERTED_PIECE_BYTES: Final = 32_768  # of an 8-bit message made 7-bit in one go: under 1 ms
 CONVERTED_HEADER_BYTES: Final = 131_072  # one header that is rewritten; Postfix's header_size_limit is 102,400

@@ -1,9 +1,12 @@
 """A 250 that was noted and not committed: recorded by whoever starts next, and never sent again."""
 
+import asyncio
+import fcntl
 import os
 
 import pytest
 
+from fastmta.delivery import answers as answers_module
 from fastmta.delivery.answers import FOLDER, Answers, decoded, encoded
 from fastmta.delivery.service import DeliveryService
 from fastmta.model.envelope import NOTIFY_SUCCESS, RecipientState, RecipientTail
@@ -13,7 +16,11 @@ from tests.support.smtp_sink import SmtpSink
 
 def taken(folder):
     found = []
-    Answers(folder).take_left(found.extend)
+
+    async def record(notes):
+        found.extend(notes)
+
+    asyncio.run(Answers(folder).take_left(record))
     return found
 
 
@@ -65,7 +72,7 @@ def test_half_a_note_says_nothing():
 async def test_a_disk_that_takes_no_note_does_not_stop_deliveries(tmp_path, rig):
     (tmp_path / FOLDER).write_text("in the way")
     rig.service.answers = Answers(tmp_path)
-    rig.service._take_answers()
+    await rig.service._take_answers(rig.service.answers)
     assert "delivery.answers_not_kept" in [line["event"] for line in rig.log()]
     async with SmtpSink() as sink:
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
@@ -75,7 +82,7 @@ async def test_a_disk_that_takes_no_note_does_not_stop_deliveries(tmp_path, rig)
 async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(tmp_path, rig):
     """The first service reaches the note and is killed before its unit; the second one finds the recipient due."""
     rig.service.answers = Answers(tmp_path)
-    rig.service._take_answers()
+    await rig.service._take_answers(rig.service.answers)
     submitted = []
     rig.service.recorder.submit = submitted.append
     async with SmtpSink(capabilities=("SIZE",)) as sink:  # without DSN, so that success is ours to report
@@ -90,6 +97,7 @@ async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(t
         second = DeliveryService(rig.services, Answers(tmp_path))
         second.start()
         rig.service = second
+        await second._starting
         assert rig.store.queue.message(queue_id) is None
         recovered = [line for line in rig.log() if line["event"] == "delivery.recovered"]
         assert [line["recipient"] for line in recovered] == ["r@b.test", "s@b.test"]
@@ -102,10 +110,48 @@ async def test_a_note_moves_nothing_that_is_held_or_another_message(tmp_path, ri
     await rig.until(lambda: rig.rows(held)[0].state == RecipientState.DEFERRED)
     await rig.store.queue.hold(held)
     at_ms = rig.store.queue.message(held).envelope.received_at_ms
-    rig.service.recorder.recover([(held, at_ms, 0), (held, at_ms, 7), (held + 10**6, at_ms, 0)])
+    await rig.service.recorder.recover([(held, at_ms, 0), (held, at_ms, 7), (held + 10**6, at_ms, 0)])
     assert rig.rows(held)[0].state == RecipientState.HELD
     await rig.store.queue.release(held)
-    rig.service.recorder.recover([(held, at_ms + 1, 0)])
+    await rig.service.recorder.recover([(held, at_ms + 1, 0)])
     assert rig.store.queue.message(held) is not None
-    rig.service.recorder.recover([(held, at_ms, 0)])
+    await rig.service.recorder.recover([(held, at_ms, 0)])
     assert rig.store.queue.message(held) is None
+
+
+@pytest.mark.parametrize("lets_go", [True, False])
+async def test_the_loop_goes_on_while_another_process_reads_what_the_dead_left(tmp_path, rig, monkeypatch, lets_go):
+    monkeypatch.setattr(answers_module, "ANSWERS_LOCK_S", 30.0 if lets_go else 0.2)
+    dead = Answers(tmp_path)
+    dead.begin("0-1")
+    queue_id = await rig.queue(b"hold.test")
+    await rig.service.stop(0)
+    message = rig.store.queue.message(queue_id)
+    dead.note([(queue_id, message.envelope.received_at_ms, 0)])
+    die(dead)
+    lock = os.open(tmp_path / FOLDER / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    service = rig.service = DeliveryService(rig.services, Answers(tmp_path))
+    service.start()
+    for _ in range(20):
+        await asyncio.sleep(0)  # the loop turns
+    assert not service._starting.done() and rig.store.queue.message(queue_id) is not None
+    if lets_go:
+        os.close(lock)
+    await service._starting
+    assert rig.store.queue.message(queue_id) is None
+    if not lets_go:
+        os.close(lock)
+
+
+async def test_who_stops_before_it_began_never_begins(tmp_path, rig):
+    await rig.service.stop(0)
+    (tmp_path / FOLDER).mkdir()
+    lock = os.open(tmp_path / FOLDER / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    service = rig.service = DeliveryService(rig.services, Answers(tmp_path))
+    service.start()
+    await asyncio.sleep(0)
+    await service.stop(0)
+    os.close(lock)
+    assert service._starting.cancelled() and not service._running
