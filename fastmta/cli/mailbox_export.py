@@ -16,6 +16,7 @@ from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 
 if TYPE_CHECKING:
     from fastmta.store import Mailbox, Mailboxes, MessageRow
+    from fastmta.store.pace import Pace
 
 MAILDIR_FLAGS: Final = ((DRAFT, "D"), (FLAGGED, "F"), (ANSWERED, "R"), (SEEN, "S"), (DELETED, "T"))
 PASSED: Final = "$Forwarded"  # Maildir's P
@@ -27,7 +28,7 @@ _FROM_LINE: Final = re.compile(rb"^(>*From )", re.MULTILINE)
 _RETURN_PATH: Final = re.compile(rb"^Return-Path:[ \t]*<([^>\s]+)>", re.IGNORECASE | re.MULTILINE)
 
 
-def export_mbox(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path) -> int:
+def export_mbox(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, pace: "Pace") -> int:
     """Writes all messages into one new file, which is removed again if that fails."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -37,7 +38,7 @@ def export_mbox(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path) 
     try:
         with open(descriptor, "wb") as file:
             for box in boxes:
-                for row in _rows(mailboxes, box):
+                for row in _rows(mailboxes, box, pace):
                     count += _write_mbox_message(mailboxes, box, row, file)
             file.flush()
             os.fsync(file.fileno())
@@ -77,23 +78,23 @@ def _status_fields(row: "MessageRow") -> bytes:
     return out
 
 
-def export_maildir(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, *, flat: bool) -> int:
+def export_maildir(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, pace: "Pace", *, flat: bool) -> int:
     """Adds all messages to a Maildir++; `flat`: to its top, else INBOX there and every other mailbox in a folder."""
     count = 0
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with directory(path) as top:
         for box in boxes:
             if flat or box.name == "INBOX":
-                count += _export_folder(mailboxes, box, top)
+                count += _export_folder(mailboxes, box, top, pace)
                 continue
             with directory(folder_name(box.name), top, create=True) as folder:
                 with suppress(FileExistsError):
                     new_file("maildirfolder", folder).close()
-                count += _export_folder(mailboxes, box, folder)
+                count += _export_folder(mailboxes, box, folder, pace)
     return count
 
 
-def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int) -> int:
+def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int, pace: "Pace") -> int:
     count = 0
     letters = {name: letter for letter, name in read_keywords(folder).items()}
     known = len(letters)
@@ -102,7 +103,7 @@ def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int) -> int:
         directory("tmp", folder, create=True) as tmp,
         directory("cur", folder, create=True) as cur,
     ):
-        for row in _rows(mailboxes, box):
+        for row in _rows(mailboxes, box, pace):
             count += _write_maildir_message(mailboxes, box, row, tmp, cur, letters)
     if len(letters) > known:
         _write_keywords(folder, letters)
@@ -197,10 +198,13 @@ def unix_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         yield rest, inside
 
 
-def _rows(mailboxes: "Mailboxes", box: "Mailbox") -> "Iterator[MessageRow]":
+def _rows(mailboxes: "Mailboxes", box: "Mailbox", pace: "Pace") -> "Iterator[MessageRow]":
+    """The messages of a mailbox, with rests in between for the server's sake."""
     uids = mailboxes.uids(box.id)
     for start in range(0, len(uids), 1000):
-        yield from mailboxes.rows(box.id, uids[start : start + 1000])
+        for row in mailboxes.rows(box.id, uids[start : start + 1000]):
+            yield row
+            pace.rest()
 
 
 def _chunks(mailboxes: "Mailboxes", mailbox_id: int, row: "MessageRow") -> Iterator[bytes]:

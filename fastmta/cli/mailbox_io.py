@@ -31,12 +31,15 @@ async def export_mailboxes(
         if one is None:
             raise CommandFailed(f"no such mailbox: {mailbox}", EX_NOINPUT)
         boxes = [one]
+    from fastmta.store.pace import Pace
+
+    pace = Pace(store.raw.path)
     directory = _is_directory(path)
     if format == "maildir" or (format == "auto" and directory):
-        return export_maildir(store.mailboxes, boxes, path, flat=mailbox is not None)
+        return export_maildir(store.mailboxes, boxes, path, pace, flat=mailbox is not None)
     if directory:
         raise CommandFailed(f"{path} is a directory", EX_CANTCREAT)
-    return export_mbox(store.mailboxes, boxes, path)
+    return export_mbox(store.mailboxes, boxes, path, pace)
 
 
 async def import_mailboxes(

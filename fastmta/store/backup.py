@@ -1,12 +1,14 @@
 """`fastmta store backup` and `compact`: a consistent copy while the server runs, a smaller file while it does not.
 
 A backup is one long reader: pages freed meanwhile can't be used again until it ends, so the file may grow by what is
-written in that time. It is written beside its target and renamed when it is on the disk.
+written in that time. It rests while others commit (pace.py). It is written beside its target and renamed when it is on
+the disk.
 """
 
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 from fastmta._store import Store
 from fastmta.model.errors import StorageFailure
 from fastmta.store.guard import hold_alone
+from fastmta.store.pace import Pace
 
 if TYPE_CHECKING:
     from fastmta.store.mailstore import MailStore
 
 PROGRESS_INTERVAL_S: Final = 0.5
+PIECE_BYTES: Final = 1 << 20  # written and brought to the disk at a time: some milliseconds
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in use at the beginning
 
@@ -56,48 +60,77 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
     total = store.stats()["map_used_bytes"] - store.stats()["free_bytes"]
     if shutil.disk_usage(folder).free < total:
         raise StorageFailure(f"{folder} has less than the {total} bytes that the copy needs")
-    failure: list[StorageFailure] = []
-
-    def work(fd: int) -> None:
-        try:
-            store.copy_to(fd)
-            os.fsync(fd)
-        except (StorageFailure, OSError) as error:
-            failure.append(error if isinstance(error, StorageFailure) else StorageFailure(str(error)))
-
-    thread = threading.Thread(target=lambda: work(fd), name="store-copy")
     part.unlink(missing_ok=True)  # of a copy that was killed; what is laid there instead is never written to
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        thread.start()
-        while True:
-            thread.join(PROGRESS_INTERVAL_S)
-            if progress is not None:  # also of a copy that was done before anybody looked
-                progress(os.fstat(fd).st_size, total)
-            if not thread.is_alive():
-                break
-        size = os.fstat(fd).st_size
-    except BaseException:  # interrupted: the next write of the thread fails, and the descriptor's number stays taken
-        _make_unwritable(fd)
-        thread.join()
+        size = _write(store, fd, Pace(store.path), lambda done: progress(done, total) if progress else None)
+    except BaseException:
         part.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
-    if failure:
-        part.unlink(missing_ok=True)
-        raise failure[0]
     os.replace(part, folder / name)
     _sync_directory(folder)
     return size
 
 
-def _make_unwritable(fd: int) -> None:
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+def _write(store: Store, fd: int, pace: Pace, told: Callable[[int], None]) -> int:
+    """Copies the store into a file; its size. LMDB writes into a pipe, and what comes out is written at our pace.
+
+    Each piece goes to the disk at once: else all of it would, at the end, and every commit of the server beside it
+    would wait for that. It does not push the server's pages out of memory either.
+    """
+    failure: list[StorageFailure] = []
+    source, sink = os.pipe2(os.O_CLOEXEC)
+
+    def copy() -> None:
+        try:
+            store.copy_to(sink)
+        except StorageFailure as error:
+            failure.append(error)
+        finally:
+            os.close(sink)
+
+    thread = threading.Thread(target=copy, name="store-copy")
+    done = 0
+    said_at = time.monotonic()
+    thread.start()
     try:
-        os.dup2(null, fd, inheritable=False)
+        while piece := _piece(source):
+            _write_all(fd, piece)
+            os.fdatasync(fd)
+            os.posix_fadvise(fd, done, len(piece), os.POSIX_FADV_DONTNEED)
+            done += len(piece)
+            if time.monotonic() - said_at >= PROGRESS_INTERVAL_S:
+                told(done)
+                said_at = time.monotonic()
+            pace.rest()
+        told(done)
+    except OSError as error:
+        raise StorageFailure(str(error)) from error
     finally:
-        os.close(null)
+        os.close(source)  # a thread that is not done yet fails at its next write
+        thread.join()
+    if failure:
+        raise failure[0]
+    os.fsync(fd)
+    return done
+
+
+def _piece(source: int) -> bytes:
+    """The next PIECE_BYTES of a pipe, less at its end."""
+    parts: list[bytes] = []
+    size = 0
+    while size < PIECE_BYTES and (data := os.read(source, PIECE_BYTES - size)):
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _sync_directory(folder: Path) -> None:

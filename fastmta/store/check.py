@@ -49,6 +49,7 @@ from fastmta._store import (
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.model.flags import DELETED, SEEN
+from fastmta.store.pace import Pace
 from fastmta.store.pages import Pages, PageSnapshot
 
 if TYPE_CHECKING:
@@ -85,17 +86,19 @@ class Report(msgspec.Struct):
 
 def check(store: "MailStore", report: Callable[[str], None]) -> int:
     """Checks an open store and tells each problem in one line; how many there are."""
+    rest = Pace(store.raw.path).rest
     with Snapshot(store.raw) as snapshot:  # while it is held, the pages that the file's meta page leads to stay
-        lost = check_pages(Path(store.raw.path), report)
-        problems = [] if lost else _Check(snapshot, True).run().problems
+        lost = check_pages(Path(store.raw.path), report, rest)
+        problems = [] if lost else _Check(snapshot, True, rest).run().problems
     for problem in problems:
         report(problem)
     return lost + len(problems)
 
 
-def check_pages(path: Path, report: Callable[[str], None]) -> int:
+def check_pages(path: Path, report: Callable[[str], None], rest: Callable[[], None] | None = None) -> int:
     """Looks at every page of a store, which need not be one that can be opened; where some cannot be read, at all
     records that are left too. How many lines that gave: 0 for a file that is sound as far as its pages go.
+    `rest` is called between pieces of the work.
     """
     try:
         pages = Pages(path)
@@ -103,11 +106,11 @@ def check_pages(path: Path, report: Callable[[str], None]) -> int:
         report(str(error))
         return 1
     try:
-        lost = pages.walk()
+        lost = pages.walk(rest)
         if not lost:
             return 0
         pages.holes.clear()
-        lost += _Check(PageSnapshot(pages), True).run().problems
+        lost += _Check(PageSnapshot(pages), True, rest).run().problems
     finally:
         pages.close()
     for line in lost:
@@ -151,8 +154,11 @@ def _number(data: bytes) -> int:
 
 
 class _Check:
-    def __init__(self, snapshot: Snapshot | PageSnapshot, read_bytes: bool) -> None:
+    def __init__(
+        self, snapshot: Snapshot | PageSnapshot, read_bytes: bool, rest: Callable[[], None] | None = None
+    ) -> None:
         self.snapshot = snapshot
+        self.rest = rest
         self.read_bytes = read_bytes
         self.report = Report()
         self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -174,6 +180,8 @@ class _Check:
         while page := self.snapshot.scan(table, prefix, start, PAGE):
             yield from page
             start = page[-1][0] + b"\0"
+            if self.rest is not None:
+                self.rest()
 
     def found(self, text: str) -> None:
         if len(self.report.problems) < FINDINGS:

@@ -8,7 +8,7 @@ Snapshot of the same store is held, the pages that the newest meta page leads to
 import itertools
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ _META_STRUCT: Final = struct.Struct("<IIQQ48s48sQQ")
 _DB: Final = struct.Struct("<IHHQQQQQ")  # page size, flags, depth, branch, leaf and overflow pages, entries, root
 _NO_PAGE: Final = 2**64 - 1
 _DEPTH: Final = 32
+ROWS_A_PIECE: Final = 500
 _BIG, _TREE = 1, 2  # flags of a node
 FREE: Final = b"free"  # LMDB's own list, by a name that is no database's
 
@@ -217,11 +218,15 @@ class Pages:
 
     # --- as a whole ---
 
-    def walk(self) -> list[str]:
-        """Looks at every page of every database; one line for each that cannot be read, none for a sound file."""
+    def walk(self, rest: Callable[[], None] | None = None) -> list[str]:
+        """Looks at every page of every database; one line for each that cannot be read, none for a sound file.
+
+        `rest` is called after each ROWS_A_PIECE rows.
+        """
         for database in (*DATABASE_NAMES, FREE):
-            for _ in self.rows(database):
-                pass
+            for number, _ in enumerate(self.rows(database), 1):
+                if rest is not None and number % ROWS_A_PIECE == 0:
+                    rest()
         return [line for line in self.notes if "may never have been" not in line or self.holes] + [
             describe(hole) for hole in self.holes
         ]

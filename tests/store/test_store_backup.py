@@ -1,7 +1,6 @@
 """A backup of an open store, and a compaction of a closed one."""
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,11 @@ import pytest
 from fastmta._store import Store
 from fastmta.model.errors import StorageFailure
 from fastmta.store import MailStore
+from fastmta.store import backup as backup_module
 from fastmta.store.backup import backup, compact
 from fastmta.store.check import check_path
 from fastmta.store.guard import hold_alone
+from fastmta.store.pace import Pace
 from tests.store.composing import enqueue, file, new_mailbox, run
 
 
@@ -51,23 +52,17 @@ def test_compaction_gives_free_pages_back(tmp_path: Path) -> None:
     mail.close()
 
 
-@pytest.mark.parametrize("done_at_once", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
 def test_an_interrupted_backup_leaves_nothing_and_the_store_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done_at_once: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    start = threading.Thread.start
-
-    def start_and_end(thread: threading.Thread) -> None:
-        start(thread)
-        if done_at_once and thread.name == "store-copy":
-            thread.join()
-
-    monkeypatch.setattr(threading.Thread, "start", start_and_end)
+    monkeypatch.setattr(backup_module, "PROGRESS_INTERVAL_S", 0.0 if at_once else 60.0)
     mail = MailStore.open(tmp_path / "store", sync=False)
     box = new_mailbox(mail.raw)
-    file(mail.raw, box, b"x" * 200_000)
+    file(mail.raw, box, b"x" * 3_000_000)
 
     def interrupt(done: int, total: int) -> None:
+        assert (done < 2_000_000) is at_once  # while LMDB still writes, or when all is written
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -89,3 +84,25 @@ def test_only_one_of_an_open_store_and_a_compaction(tmp_path: Path) -> None:
         MailStore.open(path)
     os.close(guard)
     MailStore.open(path).close()
+
+
+def test_a_backup_goes_to_the_disk_piece_by_piece_with_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unwritten: list[int] = []
+    rests: list[int] = []
+    synced = [0]
+
+    def sync(fd: int) -> None:
+        size = os.fstat(fd).st_size
+        unwritten.append(size - synced[0])
+        synced[0] = size
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(Pace, "rest", lambda pace: rests.append(1))
+    mail = MailStore.open(tmp_path / "store", sync=False)
+    box = new_mailbox(mail.raw)
+    for _ in range(4):
+        file(mail.raw, box, b"x" * 2_000_000)
+    size = backup(mail, tmp_path / "copy")
+    mail.close()
+    assert max(unwritten) <= backup_module.PIECE_BYTES
+    assert len(rests) == -(-size // backup_module.PIECE_BYTES)
