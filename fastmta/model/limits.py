@@ -137,6 +137,7 @@ DMARC_REPORT_TEXT: Final = 4096  # characters kept of one element
 DMARC_AUTHORS: Final = 5  # domains in From that are judged
 
 # --- mailboxes ---
+MAILBOXES_A_PIECE: Final = 500  # names of a listing looked at in one piece
 MAILBOX_PAGE: Final = 4000  # rows of a mailbox read in one piece: half a millisecond
 
 # --- IMAP ---

@@ -2,7 +2,8 @@
 
 from fastmta.store.accounts import Account, Accounts
 from fastmta.store.aliases import Aliases
-from fastmta.store.mailboxes import Appended, Mailbox, Mailboxes, MessageRow
+from fastmta.store.mailbox_names import Mailbox
+from fastmta.store.mailboxes import Appended, Mailboxes, MessageRow
 from fastmta.store.mailstore import MailStore
 from fastmta.store.queue import Outcome, Queue, QueuedMessage, QueuedRecipient, Selection
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from array import array
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Sequence
 from itertools import starmap
 from typing import Final
 
@@ -10,17 +10,12 @@ import msgspec
 
 from fastmta._store import (
     TABLE_ENVELOPE,
-    TABLE_MAILBOX,
-    TABLE_MAILBOX_NAME,
     TABLE_MESSAGE,
-    TABLE_SUBSCRIPTION,
     TABLE_USAGE,
     blob_read,
     changed_uids,
     fetch_lines,
     mailbox_changes,
-    mailbox_fields,
-    mailbox_list,
     mailbox_modseq,
     mailbox_summary,
     mailbox_uids,
@@ -35,32 +30,12 @@ from fastmta._unit import Blob, Unit
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE
-from fastmta.store.accounts import FIRST_MAILBOXES, id_key
-from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.accounts import id_key
+from fastmta.store.committing import commit_guarded
+from fastmta.store.mailbox_names import MailboxNames, canonical_name
 
-DELIMITER: Final = "/"  # between the levels of a mailbox name
 COPIED: Final = 500  # messages of one copying unit: each is a new record beside a change of its blob's
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
-NO_USES: Final[Mapping[str, str]] = {}
-NAME_BYTES: Final = 440  # of a mailbox name in UTF-8: with the account it is a key
-
-
-class Mailbox(msgspec.Struct, gc=False):
-    """A mailbox and its counts as of one moment; `recent_uid` is the first uid that nobody has seen as \\Recent."""
-
-    id: int
-    account_id: int
-    name: str
-    uid_validity: int
-    uid_next: int
-    highest_modseq: int
-    floor_modseq: int
-    exists: int
-    unseen: int
-    recent_uid: int
-    size_bytes: int
-    special_use: str
-    deleted_count: int
 
 
 class MessageRow(msgspec.Struct, gc=False):
@@ -103,181 +78,22 @@ class Appended(msgspec.Struct, gc=False):
     prefix: bytes = b""
 
 
-def canonical_name(name: str) -> str:
-    """INBOX is one name in any case (RFC 3501 §5.1); every other is kept as given."""
-    return "INBOX" if name.upper() == "INBOX" else name
-
-
-def _mailbox(mailbox_id: int, record: bytes) -> Mailbox:
-    account_id, validity, uid_next, modseq, floor, exists, unseen, recent, size, deleted, name, special = (
-        mailbox_fields(record)
-    )
-    return Mailbox(
-        mailbox_id,
-        account_id,
-        name.decode(),
-        validity,
-        uid_next,
-        modseq,
-        floor,
-        exists,
-        unseen,
-        recent,
-        size,
-        special.decode(),
-        deleted,
-    )
-
-
-class Mailboxes:
+class Mailboxes(MailboxNames):
     """The mailboxes of all accounts."""
 
     WHOLE: Final = 256  # of `fetch`: BODY[]
 
-    def __init__(self, store: Committer) -> None:
-        self._store = store
-        self._raw = store.raw
-
-    # --- the list ---
-
-    def list(self, account_id: int) -> list[Mailbox]:
-        """An account's mailboxes in order of name, with counts of one moment."""
-        return [self._mailbox(mailbox_id, record) for mailbox_id, record in mailbox_list(self._raw, account_id)]
-
-    def _mailbox(self, mailbox_id: int, record: bytes) -> Mailbox:
-        try:
-            return _mailbox(mailbox_id, record)
-        except ValueError as error:  # UnicodeDecodeError is one
-            raise self._raw.damaged("mailbox", id_key(mailbox_id), "the record cannot be decoded") from error
-
-    def get(self, account_id: int, name: str) -> Mailbox | None:
-        """The mailbox of this name, or None."""
-        raw_name = canonical_name(name).encode()
-        if len(raw_name) > NAME_BYTES:
-            return None
-        key = id_key(account_id) + raw_name
-        value = self._raw.get(TABLE_MAILBOX_NAME, key)
-        if value is None:
-            return None
-        mailbox = self.by_id(int.from_bytes(value, "little"))
-        if mailbox is None and self._raw.get(TABLE_MAILBOX_NAME, key) == value:  # else it was deleted meanwhile
-            raise self._raw.damaged("mailbox", value[::-1], "the mailbox that a name leads to is not there")
-        return mailbox
-
-    def junk_of(self, account_id: int) -> int:
-        """The mailbox of an account that has the special use \\Junk (RFC 6154); 0 where none has."""
-        return next((each.id for each in self.list(account_id) if each.special_use == "\\Junk"), 0)
-
-    def by_id(self, mailbox_id: int) -> Mailbox | None:
-        """The mailbox with this identifier, or None."""
-        record = self._raw.get(TABLE_MAILBOX, id_key(mailbox_id))
-        return self._mailbox(mailbox_id, record) if record is not None else None
-
-    def modseq(self, mailbox_id: int) -> int:
-        """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
-        return mailbox_modseq(self._raw, mailbox_id)
-
-    def room(self, account_id: int) -> int | None:
-        """Octets that the account's quota leaves, not below 0; None without a quota."""
-        used, _messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
-        return max(0, quota - used) if quota else None
-
-    def usage(self, account_id: int) -> tuple[int, int, int]:
-        """(octets, messages, quota in octets) of an account; quota 0: none."""
-        used, messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
-        return used, messages, quota
-
-    def subscriptions(self, account_id: int) -> Sequence[str]:
-        """The names an account subscribes to, in order; a mailbox of that name need not exist."""
-        rows = self._raw.scan(TABLE_SUBSCRIPTION, id_key(account_id), b"", 1_000_000)
-        return [key[8:].decode() for key, _ in rows]
-
-    async def subscribe(self, account_id: int, name: str) -> None:
-        """Adds a name to the account's subscriptions."""
-        unit = self._raw.new_unit()
-        unit.put(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name), b"")
-        await self._store.commit(unit)
-
-    async def unsubscribe(self, account_id: int, name: str) -> None:
-        """Takes a name away from the account's subscriptions; one that is not there is no error."""
-        unit = self._raw.new_unit()
-        unit.delete(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name))
-        await self._store.commit(unit)
-
-    async def create(self, account_id: int, name: str, special_use: str = "") -> Mailbox:
-        """Makes a mailbox and its missing superiors; Refused("exists"), or ("limit") for a name that is too long.
-
-        Without a special use, the name of one of the first mailboxes has that one's, unless another serves for it.
-        """
-        name = canonical_name(name)
-        mailbox_id = self._raw.new_id()
-
-        def compose() -> Unit:
-            unit = self._raw.new_unit()
-            self._new(unit, account_id, name, mailbox_id, special_use)
-            return unit
-
-        await commit_guarded(self._store, compose)
-        mailbox = self.by_id(mailbox_id)
-        if mailbox is None:
-            raise Refused("missing", name)  # deleted again by somebody else before we looked
-        return mailbox
-
-    def _new(self, unit: Unit, account_id: int, name: str, mailbox_id: int, special_use: str = "") -> None:
-        """Adds to a unit what makes a mailbox with its missing superiors (RFC 3501 §6.3.3), as the list is read now."""
-        raw_name = _bounded(name)
-        now_s = int(self._store.clock.now())
-        existing = {mailbox.name: mailbox.special_use for mailbox in self.list(account_id)}
-        free = {own: use for own, use in FIRST_MAILBOXES if use not in existing.values()}
-        unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
-        self._superiors(unit, account_id, name, existing.keys(), free)
-        use = special_use or free.get(name, "")
-        unit.mailbox_new(mailbox_id, account_id, raw_name, use.encode(), now_s)
-
-    def _superiors(
-        self, unit: Unit, account_id: int, name: str, existing: Set[str], uses: Mapping[str, str] = NO_USES
-    ) -> None:
-        levels = name.split(DELIMITER)
-        for depth in range(1, len(levels)):
-            superior = DELIMITER.join(levels[:depth])
-            if superior and superior not in existing:
-                use = uses.get(superior, "").encode()
-                now_s = int(self._store.clock.now())
-                unit.mailbox_new(self._raw.new_id(), account_id, superior.encode(), use, now_s)
-
-    async def delete(self, mailbox_id: int) -> None:
-        """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
-        unit = self._raw.new_unit()
-        unit.mailbox_gone(mailbox_id)
-        await self._store.commit(unit)
+    # --- by name ---
 
     async def rename(self, account_id: int, old: str, new: str) -> None:
-        """Renames a mailbox and its inferiors, and makes missing superiors (RFC 3501 §6.3.5).
+        """Renames a mailbox and its inferiors, and makes missing superiors (RFC 3501 §6.3.5); see rename_tree.
 
         INBOX gives its messages to a new mailbox instead.
         """
-        old, new = canonical_name(old), canonical_name(new)
-        if old == "INBOX":
-            await self._rename_inbox(account_id, new)
-            return
-
-        def compose() -> Unit:
-            usage = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
-            unit = self._raw.new_unit()
-            unit.mailbox_list_version(account_id, usage[3])
-            found = False
-            mailboxes = self.list(account_id)
-            self._superiors(unit, account_id, new, {mailbox.name for mailbox in mailboxes})
-            for mailbox in mailboxes:
-                if mailbox.name == old or mailbox.name.startswith(old + DELIMITER):
-                    found = True
-                    renamed = new + mailbox.name[len(old) :]
-                    unit.mailbox_rename(mailbox.id, mailbox.name.encode(), _bounded(renamed))
-            if not found:
-                raise Refused("missing", old)
-            return unit
-
-        await commit_guarded(self._store, compose)
+        if canonical_name(old) == "INBOX":
+            await self._rename_inbox(account_id, canonical_name(new))
+        else:
+            await self.rename_tree(account_id, old, new)
 
     async def _rename_inbox(self, account_id: int, new: str) -> None:
         inbox = self.get(account_id, "INBOX")
@@ -295,6 +111,20 @@ class Mailboxes:
             await self.copy(source_id, page, target_id, move=True)
 
     # --- reading ---
+
+    def modseq(self, mailbox_id: int) -> int:
+        """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
+        return mailbox_modseq(self._raw, mailbox_id)
+
+    def room(self, account_id: int) -> int | None:
+        """Octets that the account's quota leaves, not below 0; None without a quota."""
+        used, _messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        return max(0, quota - used) if quota else None
+
+    def usage(self, account_id: int) -> tuple[int, int, int]:
+        """(octets, messages, quota in octets) of an account; quota 0: none."""
+        used, messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        return used, messages, quota
 
     def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> "array[int]":
         """The uids above `after`, ascending, at most `limit` (-1: all)."""
@@ -537,10 +367,3 @@ class Mailboxes:
         for mailbox in self.list(account_id):
             if mailbox.exists:
                 await self.expunge(mailbox.id, only_deleted=False)
-
-
-def _bounded(name: str) -> bytes:
-    raw_name = canonical_name(name).encode()
-    if not 0 < len(raw_name) <= NAME_BYTES:
-        raise Refused("limit", "a mailbox name has 1 to 440 bytes")
-    return raw_name

@@ -94,6 +94,13 @@ class FakeMailboxes:
     def list(self, account_id: int) -> Any:
         return [self._view(box) for box in self._boxes.values() if box.account_id == account_id]
 
+    def page(self, account_id: int, after: str = "", limit: int = 2, *, under: str = "") -> Any:
+        names = sorted((box for box in self.list(account_id)), key=lambda box: box.name.encode())
+        return [box for box in names if box.name.encode() > after.encode() and box.name.startswith(under)][:limit]
+
+    def has_inferiors(self, account_id: int, name: str) -> bool:
+        return bool(self.page(account_id, under=name + "/"))
+
     def get(self, account_id: int, name: str) -> Any:
         name = "INBOX" if name.upper() == "INBOX" else name
         for box in self._boxes.values():
@@ -114,8 +121,11 @@ class FakeMailboxes:
         sizes = [row.size for rows in self._messages.values() for row in rows.values()]
         return sum(sizes), len(sizes), self.quota
 
-    def subscriptions(self, account_id: int) -> Any:
-        return sorted(self._subscribed)
+    def subscriptions(self, account_id: int, after: str = "", limit: int = 2) -> Any:
+        return sorted(name for name in self._subscribed if name > after)[:limit]
+
+    def is_subscribed(self, account_id: int, name: str) -> bool:
+        return name in self._subscribed
 
     def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
         uids = array("I", sorted(uid for uid in self._messages[mailbox_id] if uid > after))

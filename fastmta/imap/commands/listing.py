@@ -9,7 +9,7 @@ from fastmta import _imap
 from fastmta.imap import list_plan, mailbox_name
 from fastmta.imap.session import Feature, State
 from fastmta.model.flags import DELETED
-from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE
+from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE, MAILBOXES_A_PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -28,7 +28,30 @@ def _answer(kind: bytes, attributes: list[bytes], name: str, extra: bytes = b"")
 
 
 def _ordered(names: Collection[str]) -> list[str]:
-    return sorted(names, key=lambda name: (name != "INBOX", name))
+    """INBOX first, then by name."""
+    out = sorted(names)
+    if "INBOX" in names:
+        out.remove("INBOX")
+        out.insert(0, "INBOX")
+    return out
+
+
+def _mailboxes(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
+    """Reads the account's mailboxes into `found`, a page before each b""."""
+    after = ""
+    while page := session.mailboxes.page(session.account_id, after):
+        after = page[-1].name
+        found.update((box.name, box) for box in page)
+        yield b""
+
+
+def _subscriptions(session: Session, found: dict[str, None]) -> Iterator[bytes]:
+    """The same of the names that the account subscribes to."""
+    after = ""
+    while page := session.mailboxes.subscriptions(session.account_id, after):
+        after = page[-1]
+        found.update(dict.fromkeys(page))
+        yield b""
 
 
 def list_(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -82,12 +105,16 @@ def _write_root(session: Session, kind: bytes, reference: str) -> None:
 
 
 def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes]:
-    boxes = {box.name: box for box in session.mailboxes.list(session.account_id)}
+    boxes: dict[str, Any] = {}
+    yield from _mailboxes(session, boxes)
     superior: set[str] = set()
-    for name in boxes:
+    for number, name in enumerate(boxes, 1):
         superior.update(mailbox_name.parents(name))
-    with_subscriptions = b"SUBSCRIBED" in plan.select or b"SUBSCRIBED" in plan.returns
-    subscribed = frozenset(session.mailboxes.subscriptions(session.account_id)) if with_subscriptions else frozenset()
+        if number % MAILBOXES_A_PIECE == 0:
+            yield b""
+    subscribed: dict[str, None] = {}
+    if b"SUBSCRIBED" in plan.select or b"SUBSCRIBED" in plan.returns:
+        yield from _subscriptions(session, subscribed)
     names = boxes.keys() | superior
     selected: set[str] | None = None
     if b"SUBSCRIBED" in plan.select:
@@ -139,10 +166,11 @@ def lsub(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
     """ "%" gives the parent of a subscribed name as \\Noselect (RFC 3501 §6.3.9)."""
-    names = session.mailboxes.subscriptions(session.account_id)
-    existing = {box.name for box in session.mailboxes.list(session.account_id)}
+    names: dict[str, None] = {}
+    yield from _subscriptions(session, names)
+    existing: dict[str, Any] = {}
+    yield from _mailboxes(session, existing)
     parents_too = any(pattern.endswith("%") for pattern in plan.patterns)
-    known = frozenset(names)
     found: dict[str, list[bytes]] = {}
     for name in names:
         yield b""
@@ -150,7 +178,7 @@ def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
             found[name] = [] if name in existing else [b"\\Noselect"]
         elif parents_too:
             for parent in mailbox_name.parents(name):
-                if parent not in known and plan.matches(parent):
+                if parent not in names and plan.matches(parent):
                     found.setdefault(parent, [b"\\Noselect"])
     for name in _ordered(found):
         yield _answer(b"LSUB", found[name], name)

@@ -83,20 +83,16 @@ def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         return b"NO [ALREADYEXISTS] Mailbox already exists"
     if new == old or (old != "INBOX" and new.startswith(old + SEPARATOR)):
         return b"NO [CANNOT] A mailbox can't become its own inferior"
-    if old != "INBOX":
-        longest = max(
-            (
-                len(box.name)
-                for box in session.mailboxes.list(session.account_id)
-                if box.name.startswith(old + SEPARATOR)
-            ),
-            default=len(old),
-        )
-        mailbox_name.require_creatable(new + "x" * (longest - len(old)))
     return _rename(session, old, new)
 
 
 async def _rename(session: Session, old: str, new: str) -> bytes:
+    after = ""
+    while old != "INBOX" and (page := session.mailboxes.page(session.account_id, after, under=old + SEPARATOR)):
+        after = page[-1].name
+        for box in page:
+            mailbox_name.require_creatable(new + box.name[len(old) :])
+        await session.wire.pause()
     await session.mailboxes.rename(session.account_id, old, new)
     return b"OK RENAME completed"
 
@@ -117,7 +113,7 @@ async def _subscribe(session: Session, name: str) -> bytes:
 def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(cursor).removesuffix(SEPARATOR)
     cursor.end()
-    if name not in session.mailboxes.subscriptions(session.account_id):
+    if not session.mailboxes.is_subscribed(session.account_id, name):
         return b"OK UNSUBSCRIBE completed"  # it is as the client wants it
     return _unsubscribe(session, name)
 
@@ -129,5 +125,5 @@ async def _unsubscribe(session: Session, name: str) -> bytes:
 
 def has_children(session: Session, name: str) -> bool:
     """Whether mailboxes lie under this name."""
-    lead = name + SEPARATOR
-    return any(box.name.startswith(lead) for box in session.mailboxes.list(session.account_id))
+    found: bool = session.mailboxes.has_inferiors(session.account_id, name)
+    return found

@@ -1,0 +1,126 @@
+"""Accounts with very many mailboxes: nothing about one name costs what there is of others; long work goes in units."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastmta.model.errors import Refused
+from fastmta.store import Account, MailStore
+from fastmta.store.accounts import GONE
+from fastmta.store.check import check_store
+from fastmta.store.mailbox_names import RENAMED
+
+
+@pytest.fixture
+def mail(tmp_path: Path) -> Iterator[MailStore]:
+    store = MailStore.open(tmp_path, sync=False)
+    yield store
+    assert check_store(store.raw).problems == []
+    store.close()
+
+
+async def account_with(mail: MailStore, names: list[str]) -> Account:
+    account = await mail.accounts.add("bill@example.test", "x")
+    unit = mail.raw.new_unit()
+    for name in names:
+        unit.mailbox_new(mail.raw.new_id(), account.id, name.encode(), b"", 1)
+    await mail.commit(unit)
+    return account
+
+
+def names_of(mail: MailStore, account: Account) -> list[str]:
+    return [box.name for box in mail.mailboxes.list(account.id)]
+
+
+def units(mail: MailStore) -> int:
+    return int(mail.raw.stats()["units"])
+
+
+async def test_a_mailbox_is_made_without_a_look_at_the_others(mail: MailStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await account_with(mail, ["a", "a/b"])
+    with monkeypatch.context() as patched:
+        patched.setattr(mail.mailboxes, "list", None)  # nobody may call it
+        await mail.mailboxes.create(account.id, "a/b/c/d")
+        with pytest.raises(Refused, match="exists"):
+            await mail.mailboxes.create(account.id, "a/b/c")
+        assert mail.mailboxes.junk_of(account.id)
+        assert mail.mailboxes.has_inferiors(account.id, "a/b") and not mail.mailboxes.has_inferiors(account.id, "b")
+        assert mail.mailboxes.is_subscribed(account.id, "inbox") and not mail.mailboxes.is_subscribed(account.id, "a")
+    assert {"a/b/c", "a/b/c/d"} < set(names_of(mail, account))
+
+
+async def test_a_special_name_has_its_use_unless_another_serves_for_it(mail: MailStore) -> None:
+    account = await account_with(mail, [])
+    for name in ("Sent", "Drafts"):
+        await mail.mailboxes.rename(account.id, name, f"My {name}")
+    box = mail.mailboxes.get(account.id, "My Drafts")
+    assert box is not None
+    await mail.mailboxes.delete(box.id)
+    assert (await mail.mailboxes.create(account.id, "Sent")).special_use == ""
+    await mail.mailboxes.create(account.id, "Drafts/old")
+    superior = mail.mailboxes.get(account.id, "Drafts")
+    assert superior is not None and superior.special_use == "\\Drafts"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 250])
+async def test_pages_give_every_mailbox_once_in_order(mail: MailStore, limit: int) -> None:
+    account = await account_with(mail, ["a", "a/b", "a/c", "ab", "b"])
+    for under, wanted in (("", names_of(mail, account)), ("a/", ["a/b", "a/c"]), ("x", [])):
+        found: list[str] = []
+        while page := mail.mailboxes.page(account.id, found[-1] if found else "", limit, under=under):
+            assert len(page) <= limit
+            found += [box.name for box in page]
+        assert found == wanted
+
+
+@pytest.mark.parametrize(("inferiors", "used"), [(RENAMED - 1, 1), (RENAMED, 2), (2 * RENAMED, 3)])
+async def test_a_tree_is_renamed_in_units_of_bounded_size(mail: MailStore, inferiors: int, used: int) -> None:
+    account = await account_with(mail, ["old", "older", *(f"old/{n:05}" for n in range(inferiors))])
+    before = units(mail)
+    await mail.mailboxes.rename(account.id, "old", "new/place")
+    assert units(mail) - before == used
+    names = names_of(mail, account)
+    assert names.count("new/place") == names.count("new") == names.count("older") == 1
+    assert sum(name.startswith("new/place/") for name in names) == inferiors
+    assert not any(name == "old" or name.startswith("old/") for name in names)
+
+
+async def test_nothing_is_renamed_where_one_cannot_be(mail: MailStore) -> None:
+    inferiors = [f"old/{n:05}" for n in range(2 * RENAMED)]
+    account = await account_with(mail, ["old", *inferiors, f"new/{2 * RENAMED - 1:05}"])
+    before = names_of(mail, account)
+    with pytest.raises(Refused, match="exists"):
+        await mail.mailboxes.rename(account.id, "old", "new")
+    assert names_of(mail, account) == before
+
+
+async def test_what_was_renamed_goes_back_where_a_later_one_is_refused(
+    mail: MailStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else makes a mailbox in the place of the last one, between two units."""
+    account = await account_with(mail, ["old", *(f"old/{n:05}" for n in range(2 * RENAMED))])
+    before = set(names_of(mail, account))
+    commit, taken = mail.commit, f"new/{2 * RENAMED - 1:05}"
+
+    async def commit_and_interfere(unit: object) -> object:
+        done = await commit(unit)  # type: ignore[arg-type]
+        monkeypatch.setattr(mail, "commit", commit)
+        await mail.mailboxes.create(account.id, taken)
+        return done
+
+    monkeypatch.setattr(mail, "commit", commit_and_interfere)
+    with pytest.raises(Refused, match="exists"):
+        await mail.mailboxes.rename(account.id, "old", "new")
+    assert before <= set(names_of(mail, account)) <= before | {"new", taken}
+
+
+async def test_an_account_with_very_many_mailboxes_goes_in_units_of_bounded_size(mail: MailStore) -> None:
+    account = await account_with(mail, [f"folder {n:05}" for n in range(2 * GONE + 50)])
+    for n in range(GONE + 1):
+        await mail.mailboxes.subscribe(account.id, f"folder {n:05}")
+    before = units(mail)
+    await mail.accounts.delete("bill@example.test")
+    assert units(mail) - before == 5  # closed, twice mailboxes, once subscriptions, and the rest with the account
+    assert mail.accounts.lookup("bill@example.test") is None
+    assert mail.mailboxes.list(account.id) == []
