@@ -128,8 +128,11 @@ cdef class Table:
         oldest.kind = kind
         return oldest
 
-    def hold(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t limit, uint32_t now):
-        """Takes one place of at most `limit` (0: no limit): its number for `release`, REFUSED, or UNCOUNTED."""
+    def hold(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t limit, uint32_t now, uint32_t n=1, uint32_t mine=0):
+        """Takes `n` of at most `limit` (0: no limit): a place's number for `release`, REFUSED, or UNCOUNTED.
+
+        `mine`: what the caller holds of it already. Whoever is alone may take more than the limit.
+        """
         cdef Py_ssize_t number = self._set_of(kind, a, b)
         cdef Py_ssize_t place = UNCOUNTED
         cdef Entry* entry
@@ -137,18 +140,18 @@ cdef class Table:
         entry = self._entry(number, kind, a, b, True)
         if entry != NULL:
             entry.used = now
-            if limit != 0 and entry.held >= limit:
+            if limit != 0 and entry.held > mine and <uint64_t>entry.held + n > limit:
                 place = REFUSED
-            else:
+            elif <uint64_t>entry.held + n <= 0xFFFFFFFFU:
                 place = entry - self.entries
-                self.holdings[place] += 1  # first: a death in between is then one too few for a while, never too many
-                entry.held += 1
+                self.holdings[place] += n  # first: a death in between is then too few for a while, never too many
+                entry.held += n
                 place += 1
         limits_free(self.locks + number)
         return place
 
-    def release(self, Py_ssize_t place, uint32_t now):
-        """Gives back a place of ours; REFUSED and UNCOUNTED are none."""
+    def release(self, Py_ssize_t place, uint32_t now, uint32_t n=1):
+        """Gives back `n` of what we hold at a place; REFUSED and UNCOUNTED are none."""
         cdef Py_ssize_t number = (place - 1) // WAYS
         cdef Entry* entry
         if place <= 0:
@@ -156,10 +159,10 @@ cdef class Table:
         if place > ENTRIES:
             raise IndexError("no such place")
         self._lock(number)
-        if self.holdings[place - 1] > 0:
-            self.holdings[place - 1] -= 1
+        if n <= self.holdings[place - 1]:
+            self.holdings[place - 1] -= n
             entry = self.entries + place - 1
-            entry.held -= 1
+            entry.held -= n
             entry.used = now
         limits_free(self.locks + number)
 
@@ -212,7 +215,7 @@ cdef class Table:
         limits_free(self.locks + number)
 
     def held(self, uint32_t kind, uint64_t a, uint64_t b):
-        """How many places of a key are taken, by all processes."""
+        """How much of a key is taken, by all processes."""
         cdef Py_ssize_t number = self._set_of(kind, a, b)
         cdef uint32_t held
         cdef Entry* entry

@@ -120,6 +120,7 @@ cdef class Connection(Waiter):
     cdef bint data_asked              # the checks of DATA have seen this message's first chunk
     cdef bint keeps_bare              # smtpd_forbid_bare_newline_exclusions
     cdef public str login
+    cdef public uint64_t account_id   # whose login that is
     cdef public object exchange
     cdef public int auth_failures
     cdef public bint smtputf8
@@ -164,6 +165,8 @@ cdef class Connection(Waiter):
     cdef char held[HELD_BYTES]
     cdef Py_ssize_t held_size
     cdef readonly int64_t size
+    cdef int64_t counted              # octets up to which it is counted as an unfinished message
+    cdef object upload                # policy.uploads.Upload, where it is
     cdef int64_t chunk_left
     cdef bint chunk_last
     cdef bint bdat

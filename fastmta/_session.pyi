@@ -44,6 +44,7 @@ class Connection:
     loopback: bool
     place: int
     login: str
+    account_id: int
     exchange: Sasl | None
     auth_failures: int
     smtputf8: bool

@@ -87,6 +87,8 @@ from fastmta.model.limits import (
     SMTP_MIN_DATA_RATE,
     SMTP_RESOLUTIONS,
     SMTP_SASL_LINE_BYTES,
+    SMTP_UPLOAD_FREE_BYTES,
+    SMTP_UPLOAD_STEP_BYTES,
     SMTP_WAITING_BYTES,
 )
 from fastmta.model.reply import Reply
@@ -153,6 +155,7 @@ cdef enum:  # why a message that is being received will be refused
     FAIL_SIZE = 2
     FAIL_STORAGE = 3
     FAIL_DISCARD = 4  # a chunk that was refused beforehand: the reply has been given
+    FAIL_UPLOADS = 5  # too much is under way from its address or of its account
 
 cdef enum:
     BARE_REJECT = 0
@@ -180,6 +183,8 @@ cdef Py_ssize_t DISCARD_BYTES = SMTP_DISCARD_BYTES
 cdef Py_ssize_t SKIP_BYTES = LINE_SKIP_BYTES
 cdef int64_t LINGER_S = SMTP_LINGER_S
 cdef int64_t MIN_DATA_RATE = SMTP_MIN_DATA_RATE
+cdef int64_t UPLOAD_FREE_BYTES = SMTP_UPLOAD_FREE_BYTES
+cdef int64_t UPLOAD_STEP_BYTES = SMTP_UPLOAD_STEP_BYTES
 cdef Py_ssize_t RESOLUTIONS = SMTP_RESOLUTIONS
 cdef Py_ssize_t SMALL_RECIPIENTS = LANE_SMALL_RECIPIENTS
 cdef Py_ssize_t BULK_RECIPIENTS = LANE_BULK_RECIPIENTS

@@ -130,6 +130,8 @@ cdef object _verdict(Connection self):
         return Reply(552, "5.3.4", "Error: message file too big")
     if self.failure == FAIL_STORAGE:
         return Reply(452, "4.3.1", "Insufficient system storage")
+    if self.failure == FAIL_UPLOADS:
+        return Reply(452, "4.7.0", f"Error: too many unfinished messages from {self.peer_ip}")
     if self.scan.received > self.service.hop_limit:
         return Reply(554, "5.4.6", "Error: too many hops")
     return None

@@ -394,6 +394,7 @@ cdef class Connection(Waiter):
         if self.blob is not None:
             self.blob.abandon()
             self.blob = None
+        _uncount(self)
         self.structure = None
         self.scan = None
         self.local_targets = None

@@ -9,6 +9,7 @@ cdef int _begin_message(Connection self) except -1:
     cdef Service service = self.service
     self.failure = FAIL_NONE
     self.size = 0
+    self.counted = UPLOAD_FREE_BYTES
     self.blinds = service.submission or self.login != ""
     self.field = FIELD_KEPT
     self.line_begins = True
@@ -137,6 +138,25 @@ cdef int _fail(Connection self, int failure) except -1:
         if self.blob is not None:
             self.blob.abandon()
             self.blob = None
+        _uncount(self)
+    return 0
+
+
+cdef int _count(Connection self) except -1:
+    # More of the message has come than is counted as under way.
+    cdef int64_t steps = (self.size - self.counted + UPLOAD_STEP_BYTES - 1) // UPLOAD_STEP_BYTES
+    if self.upload is None:
+        self.upload = self.service.host.upload(self)
+    self.counted += steps * UPLOAD_STEP_BYTES
+    if not self.upload.grow(steps * UPLOAD_STEP_BYTES):
+        _fail(self, FAIL_UPLOADS)
+    return 0
+
+
+cdef int _uncount(Connection self) except -1:
+    if self.upload is not None:
+        self.upload.end()
+        self.upload = None
     return 0
 
 
@@ -147,6 +167,10 @@ cdef int _take(Connection self, const char* p, Py_ssize_t n) except -1:
         return 0
     if self.service.size_limit and self.size > self.service.size_limit:
         return _fail(self, FAIL_SIZE)
+    if self.size > self.counted:
+        _count(self)
+        if self.failure != FAIL_NONE:
+            return 0
     if not self.scan.done():
         header_end = self.scan.feed_c(p, n)
         if self.blinds:

@@ -35,7 +35,6 @@ from fastmta.tls.upgrade import start_tls
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Services
-    from fastmta.imap.uploads import Uploads
 
 WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause; more only fills memory for slow readers
 CLOSE_TIMEOUT_S: Final = 30.0  # for the last responses to leave
@@ -46,7 +45,6 @@ class Server(Protocol):
 
     services: Services
     draining: bool
-    uploads: Uploads
 
     def opened(self, connection: ImapConnection, /) -> None: ...
     def closed(self, connection: ImapConnection, /) -> None: ...
@@ -304,10 +302,6 @@ class ImapConnection(asyncio.Protocol):
         self._count_tls(transport)
         self._busy = False
         self._reading = True
-
-    @property
-    def uploads(self) -> Uploads:
-        return self.server.uploads
 
     @property
     def waiting(self) -> bool:

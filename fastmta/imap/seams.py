@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     import ssl
 
     from fastmta.auth.sasl import Credentials
-    from fastmta.imap.uploads import Uploads
     from fastmta.model.errors import FastMTAError
     from fastmta.runtime.clock import Clock
     from fastmta.runtime.log import Log
@@ -177,8 +176,17 @@ class Seat(Protocol):
     def refusal(self) -> str: ...
 
 
+class Counted(Protocol):
+    """What an unfinished message holds of the bounds of its address and its account."""
+
+    def begin(self, size: int, /) -> bool: ...
+    def end(self) -> None: ...
+
+
 class Limits(Protocol):
     def seat(self, service: str, ip: str, /) -> Seat: ...
+    def upload(self, ip: str, account_id: int, /) -> Counted: ...
+    def appending(self, account_id: int, /) -> int: ...
 
 
 class Notifier(Protocol):
@@ -234,8 +242,6 @@ class Services(Protocol):
 class Wire(Protocol):
     """The connection under a session. Responses are gathered and leave in one write at the end of a turn."""
 
-    @property
-    def uploads(self) -> Uploads: ...
     def write(self, data: bytes, /) -> None: ...
     def turn_is_over(self) -> bool:
         """Whether this session has worked enough for now (runtime/turns.py): asked between pieces of work."""

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastmta.imap.connection import ImapConnection
-from fastmta.imap.uploads import Uploads
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +20,6 @@ class ImapServer:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.draining = False
-        self.uploads = Uploads()
         self._connections: set[ImapConnection] = set()
 
     def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:

@@ -15,3 +15,6 @@ class What(IntEnum):
     UNAUTHENTICATED = 7
     USER_CONNECTIONS = 8
     FAILED_LOGINS = 9
+    UPLOADS = 10  # messages that have begun to come and not ended
+    UPLOAD_BYTES = 11  # octets of these
+    APPEND_BYTES = 12  # octets that an account's APPENDs have announced: for its quota, never refused by itself

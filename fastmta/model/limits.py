@@ -136,6 +136,12 @@ DMARC_REPORT_DEPTH: Final = 20  # of its elements; the form has 5
 DMARC_REPORT_TEXT: Final = 4096  # characters kept of one element
 DMARC_AUTHORS: Final = 5  # domains in From that are judged
 
+# --- messages that have begun to come and not ended, over all protocols and workers ---
+UPLOAD_ACCOUNT_BYTES: Final = 268_435_456  # of one account's, where they are more than one
+UPLOAD_ADDRESS_BYTES: Final = 536_870_912  # of one address's, where they are more than one
+SMTP_UPLOAD_FREE_BYTES: Final = 262_144  # of a message that are not counted: they are in memory, bounded otherwise
+SMTP_UPLOAD_STEP_BYTES: Final = 1_048_576  # counted at a time beyond these
+
 # --- mailboxes ---
 MAILBOXES_A_PIECE: Final = 500  # names of a listing looked at in one piece
 MAILBOX_PAGE: Final = 4000  # rows of a mailbox read in one piece: half a millisecond
@@ -161,8 +167,7 @@ LOGIN_GRACE_S: Final = 5.0  # a connection without a login need not make way for
 IMAP_LOGIN_TIMEOUT_S: Final = 60.0  # a connection without a login, in all; Dovecot's is 180
 IMAP_IDLE_TIMEOUT_S: Final = 1800.0  # without a whole command; RFC 3501 §5.4 asks for at least 30 minutes
 IMAP_TRANSFER_TIMEOUT_S: Final = 300.0  # without progress of a literal or of a response that the peer should read
-IMAP_UPLOADS: Final = 8  # unfinished APPENDs of an account in a worker; clients use a few connections
-IMAP_UPLOAD_BYTES: Final = 268_435_456  # that these have announced together, where they are more than one
+IMAP_UPLOADS: Final = 8  # unfinished APPENDs of an account; clients use a few connections
 IMAP_UPLOAD_RATE: Final = 2048  # octets a second that an upload must come at, after IMAP_TRANSFER_TIMEOUT_S
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
 IMAP_INFLATE_BYTES: Final = 65_536  # of a compressed stream expanded at a time, before the turn is asked for

@@ -21,6 +21,7 @@ from fastmta.model.limited import What
 from fastmta.model.limits import LOGIN_GRACE_S
 from fastmta.model.services import NAMES, SERVICES, Service
 from fastmta.policy.networks import Networks
+from fastmta.policy.uploads import Upload
 from fastmta.runtime.metrics import METRICS, Cells
 
 PENALTY_STEPS: Final = (0.0, 1.0, 2.0, 4.0, 7.5)  # of auth_failure_delay: with its 2 s Dovecot's 2, 4, 8, 15
@@ -147,10 +148,14 @@ class Limits:
         """The places of a connection of IMAP or POP3, from its first byte to its end."""
         return Seat(self, service, ip)
 
-    def release(self, place: int) -> None:
+    def upload(self, ip: str, account_id: int) -> Upload:
+        """What an unfinished message holds; it counts nothing yet."""
+        return Upload(self, ip, account_id)
+
+    def release(self, place: int, n: int = 1) -> None:
         """Gives a place back; REFUSED and UNCOUNTED are none."""
         if place > 0:
-            self._table.release(place, int(self._monotonic()))
+            self._table.release(place, int(self._monotonic()), n)
 
     def _hold(self, what: What, service: str, ip: str, other: int, limit: int) -> int:
         kind, a = _key(what, service, ip)
@@ -200,6 +205,18 @@ class Limits:
     def count(self, what: What) -> None:
         """Counts a refusal."""
         self._cells[METRICS.limited_total[what.name.lower()]] += 1
+
+    # --- for uploads ---
+
+    def hold_upload(self, what: What, ip: str, account_id: int, limit: int, n: int, mine: int) -> int:
+        """A place of `n` messages or octets of an address or of an account."""
+        kind, a = _key(what, "smtp", ip)
+        return self._table.hold(kind, a, account_id, limit, int(self._monotonic()), n, mine)
+
+    def appending(self, account_id: int) -> int:
+        """How many octets the unfinished APPENDs of an account have announced, in all workers."""
+        kind, a = _key(What.APPEND_BYTES, "smtp", "")
+        return self._table.held(kind, a, account_id)
 
     # --- for seats ---
 

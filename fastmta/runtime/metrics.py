@@ -98,6 +98,8 @@ LIMITS: Final = (
     "tls_rate",
     "unauthenticated",
     "user_connections",
+    "uploads",
+    "upload_bytes",
 )
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3", "other")
 TLS_SERVICES: Final = (*(service.name for service in SERVICES if service.tls is not Tls.NONE), "delivery")

@@ -29,6 +29,7 @@ from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
+from fastmta.policy.uploads import Upload
 from fastmta.runtime import crash
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
@@ -53,6 +54,8 @@ class Directory(Protocol):
 
 
 class Account(Protocol):
+    @property
+    def id(self) -> int: ...
     @property
     def address(self) -> str: ...
 
@@ -229,6 +232,7 @@ class ServiceHost:
         services = self._server.services
         account = services.authenticator.try_now(credentials, self.name)
         if account is not None:
+            session.account_id = account.id
             return account.address
         generation = session.wait()
         task = services.tasks.spawn(
@@ -246,7 +250,10 @@ class ServiceHost:
             return
         self._server.checks.pop(session, None)
         rules: Rules = self.service.rules
-        address = account.address if account is not None else ""
+        address = ""
+        if account is not None:
+            address = account.address
+            session.account_id = account.id
         session.resume(generation, lambda: rules.authenticated(session, address))
 
     # --- what checks say (smtp/screening.py) ---
@@ -382,6 +389,10 @@ class ServiceHost:
     def may(self, session: Connection, what: What, n: int = 1) -> bool:
         """Whether the client may do this once more in Postfix's anvil_rate_time_unit."""
         return self._server.services.limits.take(what, self.name, session.peer_ip, n)
+
+    def upload(self, session: Connection) -> Upload:
+        """What the message that comes holds of the bounds of unfinished ones."""
+        return self._server.services.limits.upload(session.peer_ip, session.account_id if session.login else 0)
 
     def gone(self, session: Connection) -> None:
         check = self._server.checks.pop(session, None)

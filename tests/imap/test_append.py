@@ -77,7 +77,6 @@ async def test_unfinished_uploads_of_an_account_are_bounded_and_come_back(messag
     else:
         first.protocol.bye(b"Shutting down", now=True)
     await first.settle()
-    assert messages.server.uploads.announced(first.protocol.session.account_id or 1)[0] < IMAP_UPLOADS
     assert await another.send(b"b APPEND INBOX {10}\r\n") == b"+ OK\r\n"
 
 
@@ -87,7 +86,7 @@ async def test_what_is_finished_counts_no_more(world: World) -> None:
     for _ in range(IMAP_UPLOADS * 2):
         assert (await client.append(b"A: b\r\n\r\n")).startswith(b"OK")
         assert (await client.append(b"A: b\r\n\r\n", "nosuch")).startswith(b"NO [TRYCREATE]")
-    assert world.server.uploads.announced(account) == (0, 0)
+    assert world.services.limits.appending(account) == 0
 
 
 async def test_an_upload_must_go_on_and_must_end_in_time(messages: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +105,7 @@ async def test_an_upload_must_go_on_and_must_end_in_time(messages: World, monkey
     client.protocol.deadline_passed(now)
     await client.settle()
     assert b"* BYE" in client.take()
-    assert messages.server.uploads.announced(client.protocol.session.account_id) == (0, 0)
+    assert messages.services.limits.appending(client.protocol.session.account_id) == 0
 
 
 class _Clock:

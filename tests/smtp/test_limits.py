@@ -1,5 +1,13 @@
 """What a client is told at a limit of its address: Postfix's replies."""
 
+from typing import Any
+
+import pytest
+
+from fastmta.model.limits import SMTP_UPLOAD_STEP_BYTES
+from fastmta.model.reply import Reply
+from fastmta.policy import uploads
+from fastmta.runtime.metrics import METRICS
 from tests.support.smtp_rig import SmtpRig
 
 STRANGER = "198.51.100.9"
@@ -49,3 +57,78 @@ def test_auth_commands_and_tls_sessions_in_a_time_unit_are_limited(make_rig: obj
     assert plain.say(b"STARTTLS\r\n") == b"454 4.7.0 Error: too many new TLS sessions from 198.51.100.9\r\n"
     assert plain.ended
     assert rig.connect(ip=STRANGER, tls=True).ended
+
+
+# --- messages that have begun to come and not ended ---
+
+LINES = (b"x" * 62 + b"\r\n") * 1024
+
+
+def begun(rig: SmtpRig, kibibytes: int, *, bdat: bool = False, ip: str = STRANGER, login: bool = False) -> Any:
+    """A message of which so much has come; `said` is what was answered to its octets."""
+    client = rig.connect("submission" if login else "smtp", ip, tls=login).start()
+    if login:
+        assert client.codes(b"AUTH PLAIN AGJpbGxAZXhhbXBsZS50ZXN0AHNlY3JldA==\r\n") == [235]
+    octets = kibibytes * 1024
+    mail = b"MAIL FROM:<bill@example.test>\r\n" if login else MAIL
+    assert client.codes(mail + RCPT) == [250, 250]
+    if bdat:
+        client.feed(b"BDAT %d\r\n" % octets)
+    else:
+        assert client.codes(b"DATA\r\n") == [354]
+    while octets:
+        n = min(octets, len(LINES))
+        client.said = client.say(LINES[:n])
+        octets -= n
+    return client
+
+
+@pytest.fixture
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "UPLOAD_ADDRESS_BYTES", 3 * SMTP_UPLOAD_STEP_BYTES)
+    monkeypatch.setattr(uploads, "UPLOAD_ACCOUNT_BYTES", 2 * SMTP_UPLOAD_STEP_BYTES)
+
+
+@pytest.mark.usefixtures("small_bounds")
+@pytest.mark.parametrize("bdat", [False, True])
+@pytest.mark.parametrize("end", ["dot", "lost", "reset", "refused"])
+def test_messages_under_way_from_an_address_are_bounded_and_come_back(make_rig: Any, bdat: bool, end: str) -> None:
+    rig: SmtpRig = make_rig(smtpd_forbid_bare_newline="reject")
+    last = b"BDAT 0 LAST\r\n" if bdat else b".\r\n"
+    clients = [begun(rig, 320, bdat=bdat) for _ in range(3)]
+    small = begun(rig, 256, bdat=bdat)
+    over = begun(rig, 320, bdat=bdat)
+    refusal = b"452 4.7.0 Error: too many unfinished messages from 198.51.100.9\r\n"
+    assert (over.said if bdat else over.say(last)) == refusal
+    assert over.codes(MAIL) == [250], "its session goes on"
+    assert small.codes(last) in ([250], [250, 250]), "what is in memory is not counted"
+    assert rig.cells[METRICS.limited_total["upload_bytes"]] == 1
+    first = clients[0]
+    if end == "dot":
+        assert first.codes(last)[-1] == 250
+    elif end == "lost":
+        first.lose()
+    elif end == "reset":
+        first.session.shut_down(Reply(421, "4.3.2", "bye"))
+    else:
+        first.say(b"a bare \n" if not bdat else b"BDAT 7 LAST\r\na bare \n")
+    another = begun(rig, 320, bdat=bdat)
+    assert another.codes(last)[-1] == 250
+
+
+@pytest.mark.usefixtures("small_bounds")
+def test_messages_under_way_of_an_account_are_bounded_wherever_it_connects_from(make_rig: Any) -> None:
+    rig: SmtpRig = make_rig()
+    first, second = begun(rig, 320, login=True, ip="127.0.0.1"), begun(rig, 320, login=True, ip="198.51.100.10")
+    third = begun(rig, 320, login=True, ip="198.51.100.11")
+    assert third.say(b".\r\n").startswith(b"452 4.7.0 ")
+    assert first.codes(b".\r\n") == second.codes(b".\r\n") == [250]
+    assert begun(rig, 320, login=True, ip="198.51.100.11").codes(b".\r\n") == [250]
+    strangers = [begun(rig, 320, ip="127.0.0.1") for _ in range(5)]
+    assert all(client.codes(b".\r\n") == [250] for client in strangers), "mynetworks are excepted"
+
+
+@pytest.mark.usefixtures("small_bounds")
+def test_a_single_message_may_be_larger_than_the_bound(make_rig: Any) -> None:
+    rig: SmtpRig = make_rig()
+    assert begun(rig, 5 * 1024).codes(b".\r\n") == [250]

@@ -8,6 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 
+from fastmta.model.limits import IMAP_UPLOADS
 from fastmta.supervisor.demo import PASSWORD
 from tests.supervisor.running import Server, eventually
 from tests.supervisor.test_whole_server import ALICE, BOB, Start, figure, start
@@ -147,3 +148,28 @@ def test_a_crowd_of_wrong_logins_locks_nobody_else_out(start: Start) -> None:
     assert answered < len(crowd), "the crowd still waits"
     for sock in crowd:
         sock.close()
+
+
+def test_unfinished_appends_of_an_account_are_exact_over_two_workers_and_a_death(start: Start) -> None:
+    server = start(2)
+
+    def appending() -> tuple[imaplib.IMAP4, bool]:
+        box = imaplib.IMAP4(*server.address("imap"), timeout=15)
+        box.login(ALICE, PASSWORD)
+        box.send(b"x APPEND INBOX {1000}\r\n")
+        return box, box.readline().startswith(b"+")
+
+    boxes = [appending() for _ in range(10)]
+    assert sum(granted for _, granted in boxes) == IMAP_UPLOADS
+    sent = 'limited_total{limit="uploads"}'
+    eventually(lambda: figure(server, sent) == 10 - IMAP_UPLOADS, "each refusal is counted")
+    os.kill(server.pids[0], signal.SIGKILL)
+    eventually(lambda: server.status().get("ready") and figure(server, "worker_restarts_total"), "a successor")
+    died = sum(has_ended(box.sock) for box, granted in boxes if granted)
+    for box, granted in boxes:
+        if not granted:
+            box.sock.close()
+    again: list[tuple[imaplib.IMAP4, bool]] = []
+    eventually(lambda: again.append(appending()) or sum(g for _, g in again) >= min(died, 1), "what it held is free")
+    for box, _ in (*boxes, *again):
+        box.sock.close()

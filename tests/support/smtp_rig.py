@@ -133,6 +133,7 @@ class FakeDirectory:
 @dataclass
 class FakeAccount:
     address: str
+    id: int = 1
 
 
 class FakeAuthenticator:

@@ -14,13 +14,13 @@ from fastmta.imap.dates import parse_date_time
 from fastmta.imap.flag_names import parse_flags
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.session import LOGGED_IN, UNAVAILABLE, Sync
-from fastmta.imap.uploads import time_for
 from fastmta.model.errors import StorageFailure
+from fastmta.model.limits import IMAP_TRANSFER_TIMEOUT_S, IMAP_UPLOAD_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fastmta.imap.seams import Answer
+    from fastmta.imap.seams import Answer, Counted
     from fastmta.imap.session import Session
 
 
@@ -130,27 +130,33 @@ def _begin(session: Session, tag: bytes, cursor: Cursor, size: int) -> bytes | N
         return b"NO [CANNOT] An empty message can't be stored"
     if not session.services.storage_ok():
         return UNAVAILABLE
-    refusal = _no_room(session, size)
+    counted = session.services.limits.upload(session.peer_ip, session.account_id)
+    refusal = _no_room(session, size, counted)
     if refusal is not None:
         return refusal
-    account_id, uploads = session.account_id, session.wire.uploads
-    uploads.begin(account_id, size)
-    blob = session.mailboxes.new_blob()
-    session.upload = Upload(
-        tag, box.id, flags, keywords, date, blob, time_for(size), lambda: uploads.end(account_id, size)
-    )
+    try:
+        blob = session.mailboxes.new_blob()
+    except StorageFailure:
+        counted.end()
+        raise
+    session.upload = Upload(tag, box.id, flags, keywords, date, blob, time_for(size), counted.end)
     return None
 
 
-def _no_room(session: Session, size: int) -> bytes | None:
-    """The refusal of a message that the account has no room for, with what it has announced and not finished."""
-    _messages, octets = session.wire.uploads.announced(session.account_id)
+def _no_room(session: Session, size: int, counted: Counted) -> bytes | None:
+    """Counts the message as under way, or gives the refusal: the account has no room for all that it has announced."""
+    begun = counted.begin(size)
+    announced = session.services.limits.appending(session.account_id)
     room = session.mailboxes.room(session.account_id)
-    if room is not None and size + octets > room:
+    if room is not None and (max(size, announced) if begun else size + announced) > room:
+        counted.end()
         return b"NO [OVERQUOTA] Quota exceeded"
-    if not session.wire.uploads.has_room(session.account_id, size):
-        return b"NO [LIMIT] Too many unfinished uploads"
-    return None
+    return None if begun else b"NO [LIMIT] Too many unfinished uploads"
+
+
+def time_for(size: int) -> float:
+    """Seconds within which an upload must have ended."""
+    return IMAP_TRANSFER_TIMEOUT_S + size / IMAP_UPLOAD_RATE
 
 
 def feed(session: Session, data: Any) -> bool:
