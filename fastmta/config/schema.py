@@ -155,10 +155,16 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_helo_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
     smtp_starttls_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
     smtp_mail_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_rcpt_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
+    smtp_data_init_timeout: Annotated[float, Key("time", default="120s", low=1)] = 120.0
+    smtp_rset_timeout: Annotated[float, Key("time", default="20s", low=1)] = 20.0
     smtp_data_xfer_timeout: Annotated[float, Key("time", default="180s", low=1)] = 180.0
     smtp_data_done_timeout: Annotated[float, Key("time", default="600s", low=1)] = 600.0
     smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5
     smtp_mx_session_limit: Annotated[int, Key("int", low=1, high=100)] = 2
+    smtp_line_length_limit: Annotated[
+        int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")
+    ] = 998
     disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
     smtp_sasl_auth_enable: Annotated[bool, Key("bool", about="log in where smtp_sasl_password_maps knows how")] = False
     smtp_sasl_password_maps: Annotated[

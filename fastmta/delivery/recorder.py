@@ -30,6 +30,7 @@ from fastmta.model.envelope import (
 )
 from fastmta.model.errors import StorageFailure
 from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, status_of
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
@@ -411,7 +412,7 @@ def bits_of(message: bytes) -> int:
     bits = 0 if message.isascii() else HAS_8BIT
     if b"\n." in message:
         bits |= HAS_DOT_LINE
-    if any(len(line) > 998 for line in message.split(b"\r\n")):
+    if any(len(line) > LINE_BYTES for line in message.split(b"\r\n")):
         bits |= HAS_LONG_LINE
     if message.count(b"\n") != message.count(b"\r\n") or message.count(b"\r") != message.count(b"\r\n"):
         bits |= HAS_BARE_NEWLINE

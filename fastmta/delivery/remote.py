@@ -29,6 +29,7 @@ from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client import Client
 from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
+from fastmta.smtp.folding import signatures
 from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -213,6 +214,21 @@ class RemoteHop(HopOwner):
             transaction.unreadable = True
         transaction.gone = piece is None
         return piece
+
+    def folded(self, connection: Connection, lines: int) -> None:
+        job = connection.transaction
+        assert isinstance(job, Job)
+        try:
+            header = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
+        except StorageFailure:
+            header = b""
+        self.service.log.info(
+            "delivery.folded",
+            queue_id=queue_id_text(job.message.queue_id),
+            relay=connection.client.peer,
+            lines=lines,
+            breaks=",".join(signatures(header.partition(b"\r\n\r\n")[0])) or "none",
+        )
 
     def tls_context(self, connection: Connection) -> ssl.SSLContext | None:
         policy = connection.policy

@@ -24,6 +24,7 @@ SMTP_DOMAIN_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2
 SMTP_RECIPIENTS: Final = 1000  # a transaction; RFC 5321 §4.5.3.1.8 asks for 100
 SMTP_REPLY_LINE_BYTES: Final = 4096  # one line of a next hop's reply; RFC 5321 §4.5.3.1.5 asks for 512
 SMTP_REPLY_BYTES: Final = 65536  # a whole multiline reply of a next hop
+LINE_BYTES: Final = 998  # of a message's line, without CRLF: RFC 5322 §2.1.1
 SMTP_ENVID_BYTES: Final = 100  # RFC 3461 §4.4
 SMTP_ORCPT_BYTES: Final = 500  # RFC 3461 §4.2
 SMTP_SASL_LINE_BYTES: Final = 12_288  # RFC 4954 §4

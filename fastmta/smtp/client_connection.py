@@ -4,7 +4,8 @@ It moves bytes between the transport and the rules of smtp/client.py, sends bodi
 service's sweep looks at once a second; so a delivery costs no timer, task or future. A small message leaves in one
 write with its final dot; a big one in slices, each read from the store only when the socket has room.
 
-Nothing that leaves has a bare CR or LF, an unstuffed dot, or a last line without CRLF, whatever the store holds.
+Nothing that leaves has a bare CR or LF, an unstuffed dot, a line over smtp_line_length_limit, or a last line without
+CRLF, whatever the store holds.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ from typing import Any, Final, Protocol
 from fastmta._parser import normalize, stuff
 from fastmta.auth.sasl_client import LoginError
 from fastmta.dns.mx import Address
-from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, NO_FINAL_CRLF
+from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, HAS_LONG_LINE, NO_FINAL_CRLF
+from fastmta.model.limits import LINE_BYTES
 from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Gone
+from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
 from fastmta.tls.upgrade import start_tls
 
@@ -33,8 +36,18 @@ _UNUSUAL: Final = HAS_BARE_NEWLINE | HAS_DOT_LINE | NO_FINAL_CRLF
 _NOTHING, _BODY, _DONE = Event.NOTHING, Event.BODY, Event.DONE
 
 
-class Timeouts(Protocol):
-    """Postfix's timeouts, in seconds, as [delivery] has them."""
+# The timeout that a stage of the transaction has, by its name; each reply of the server has one of its own.
+_TIMEOUTS: Final = {
+    "sending RCPT TO": "smtp_rcpt_timeout",
+    "sending DATA command": "smtp_data_init_timeout",
+    "sending RSET": "smtp_rset_timeout",
+    "sending end of data": "smtp_data_done_timeout",
+    "sending end of data -- message may be sent more than once": "smtp_data_done_timeout",
+}
+
+
+class Settings(Protocol):
+    """Postfix's timeouts, in seconds, and the longest line, as [delivery] has them."""
 
     @property
     def smtp_helo_timeout(self) -> float: ...
@@ -43,9 +56,17 @@ class Timeouts(Protocol):
     @property
     def smtp_mail_timeout(self) -> float: ...
     @property
+    def smtp_rcpt_timeout(self) -> float: ...
+    @property
+    def smtp_data_init_timeout(self) -> float: ...
+    @property
+    def smtp_rset_timeout(self) -> float: ...
+    @property
     def smtp_data_xfer_timeout(self) -> float: ...
     @property
     def smtp_data_done_timeout(self) -> float: ...
+    @property
+    def smtp_line_length_limit(self) -> int: ...
 
 
 class Policy(Protocol):
@@ -79,6 +100,10 @@ class ConnectionOwner(Protocol):
         """The message's bytes as stored; None: it has been deleted meanwhile."""
         ...
 
+    def folded(self, connection: "Connection", lines: int) -> None:
+        """So many lines of the connection's transaction were too long."""
+        ...
+
     def tls_context(self, connection: "Connection") -> ssl.SSLContext | None: ...
     def spawn(self, name: str, work: Any) -> None: ...
 
@@ -92,8 +117,10 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_after_cr",
+        "_assumed",
         "_at_line_start",
         "_ended",
+        "_folder",
         "_held",
         "_loop",
         "_offset",
@@ -104,6 +131,7 @@ class Connection(asyncio.Protocol):
         "_size",
         "_timeouts",
         "_transport",
+        "_unusual",
         "address",
         "client",
         "deadline",
@@ -122,13 +150,19 @@ class Connection(asyncio.Protocol):
         owner: ConnectionOwner,
         client: Client,
         address: Address,
-        timeouts: Timeouts,
+        settings: Settings,
         policy: Policy,
     ) -> None:
         """`policy`: the TLS that this server is to get."""
         self._loop = loop
         self._owner = owner
-        self._timeouts = timeouts
+        self._timeouts = settings
+        limit = settings.smtp_line_length_limit
+        self._folder: Folder | None = None
+        # The bits of a message that must not leave as it lies; where lines are to be shorter than what arrival looks
+        # for, any message may have one that is too long.
+        self._unusual = _UNUSUAL | (HAS_LONG_LINE if limit else 0)
+        self._assumed = HAS_LONG_LINE if 0 < limit < LINE_BYTES else 0
         self._transport: asyncio.Transport | None = None
         self._ended = self._paused = False
         self._offset = self._size = self._replies = 0
@@ -141,7 +175,7 @@ class Connection(asyncio.Protocol):
         self.login: str | None = None  # the owner's: connections are shared only by those of one login
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
-        self.deadline = self.opened_at + timeouts.smtp_helo_timeout
+        self.deadline = self.opened_at + settings.smtp_helo_timeout
         self.tls_failed = False
         self.transaction: Transaction | None = None
 
@@ -151,10 +185,13 @@ class Connection(asyncio.Protocol):
         """Sends a transaction over a ready connection; after a longer idle time the server is asked first."""
         now = self._loop.time()
         self.transaction = transaction
-        self.deadline = now + self._timeouts.smtp_mail_timeout
         client = self.client
         self._replies = client.replies
         event = client.start(transaction, probe=client.messages > 0 and now - self.idle_since > PROBE_AFTER_S)
+        timeouts = self._timeouts
+        self.deadline = now + (
+            timeouts.smtp_rset_timeout if client.state is State.RESET else timeouts.smtp_mail_timeout
+        )
         if client.output:
             self._transport.write(client.output)  # type: ignore[union-attr]
             client.output = b""
@@ -238,11 +275,7 @@ class Connection(asyncio.Protocol):
             elif client.replies != self._replies and self.transaction is not None:
                 # Each reply has a timeout of its own; bytes that complete none do not prolong it.
                 self._replies = client.replies
-                timeouts = self._timeouts
-                is_final = client.state is State.FINAL
-                self.deadline = self._loop.time() + (
-                    timeouts.smtp_data_done_timeout if is_final else timeouts.smtp_mail_timeout
-                )
+                self.deadline = self._loop.time() + self._time_for_reply()
         elif event is _BODY:
             self._begin_body()
         elif event is _DONE:
@@ -282,7 +315,7 @@ class Connection(asyncio.Protocol):
         client = self.client
         timeouts = self._timeouts
         if self.transaction is not None:
-            timeout_s = timeouts.smtp_mail_timeout
+            timeout_s = self._time_for_reply()
         elif client.state is State.STARTTLS:
             timeout_s = timeouts.smtp_starttls_timeout
         else:
@@ -292,12 +325,19 @@ class Connection(asyncio.Protocol):
             self._transport.write(client.output)
         client.output = b""
 
+    def _time_for_reply(self) -> float:
+        """Seconds for the reply that the server owes to the transaction."""
+        timeout_s: float = getattr(self._timeouts, _TIMEOUTS.get(self.client.stage, "smtp_mail_timeout"))
+        return timeout_s
+
     def _begin_body(self) -> None:
         transaction = self.transaction
         assert transaction is not None
         envelope = transaction.envelope
         size = envelope.size_bytes
         self._pieces = None
+        bits = (envelope.bits | self._assumed) & self._unusual
+        self._folder = Folder(self._timeouts.smtp_line_length_limit) if bits & HAS_LONG_LINE else None
         if transaction.conversion is not None and self.client.needs_conversion(transaction):
             self._pieces = transaction.conversion.pieces(partial(self._owner.read_body, transaction))
             self._held = b""
@@ -309,7 +349,7 @@ class Connection(asyncio.Protocol):
             if body is None or len(body) != size:
                 self._gone()
                 return
-            if envelope.bits & _UNUSUAL:
+            if bits:
                 self._at_line_start, self._after_cr = True, False
                 body = self._encoded(body, last=True)
             self.client.body_sent()
@@ -336,7 +376,7 @@ class Connection(asyncio.Protocol):
                 return
             self._offset += length
             last = self._offset >= self._size
-            if transaction.envelope.bits & _UNUSUAL:
+            if (transaction.envelope.bits | self._assumed) & self._unusual:
                 piece = self._encoded(piece, last=last)
             if last:
                 self.client.body_sent()
@@ -370,11 +410,20 @@ class Connection(asyncio.Protocol):
         self._loop.call_soon(self._continue_converted, pieces)
 
     def _encoded(self, piece: bytes, *, last: bool) -> bytes:
-        """The piece as it goes over the wire: no bare CR or LF, dots doubled, and CRLF at the end of the last one."""
+        """The piece as it goes over the wire: no bare CR or LF, no line too long, dots doubled, and CRLF at the
+        end of the last one.
+        """
         if self.transaction is not None and self.transaction.envelope.bits & HAS_BARE_NEWLINE:
             piece, self._after_cr = normalize(piece, self._after_cr)
             if last and self._after_cr:
                 piece += b" "  # what a bare CR becomes
+        folder = self._folder
+        if folder is not None:
+            piece = folder.fold(piece)
+            if last:
+                self._folder = None
+                if folder.folded:
+                    self._owner.folded(self, folder.folded)
         piece, self._at_line_start = stuff(piece, self._at_line_start)
         if last and not self._at_line_start:
             piece += b"\r\n"

@@ -23,6 +23,7 @@ import msgspec
 
 from fastmta._mime import Part, Structure, parts_of
 from fastmta.model.limits import CONVERTED_HEADER_BYTES, CONVERTED_PIECE_BYTES, MIME_PARTS
+from fastmta.smtp.folding import signatures
 from fastmta.smtp.header_words import UNKNOWN, field_name, fields, masked, seven_bit_field
 
 # Gives the message's bytes from an offset on, as many as were asked for; None: the message has gone.
@@ -182,9 +183,7 @@ def _changes(segments: Sequence[Segment], parts: Sequence[Part], read: Read) -> 
             breaks.append("multipart/signed")
             break
     top = _whole(read, Segment(0, min(parts[0].header_length, CONVERTED_HEADER_BYTES), "copy"))
-    names = {field_name(field) for field in fields(top)}
-    signatures = ((b"dkim-signature", "DKIM"), (b"arc-message-signature", "ARC"))
-    breaks += [label for name, label in signatures if name in names]
+    breaks += [label for label in signatures(top) if label != "multipart/signed"]
     return sum(segment.action in ("quote", "base64", "escape") for segment in changed), tuple(breaks)
 
 

@@ -1,5 +1,7 @@
 """`fastmta store backup` and `compact`: a consistent copy while the server runs, a smaller file while it does not.
 
+Every page is looked at first: of a damaged store there is no copy that looks whole.
+
 A backup is one long reader: pages freed meanwhile can't be used again until it ends, so the file may grow by what is
 written in that time. It rests while others commit (pace.py). It is written beside its target and renamed when it is on
 the disk.
@@ -13,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastmta._store import Store
+from fastmta._store import Snapshot, Store
 from fastmta.model.errors import StorageFailure
 from fastmta.store.guard import hold_alone
 from fastmta.store.pace import Pace
+from fastmta.store.pages import Pages, describe
 
 if TYPE_CHECKING:
     from fastmta.store.mailstore import MailStore
@@ -32,6 +35,8 @@ def backup(store: "MailStore", target: Path, progress: Progress | None = None) -
     if (target / "data.mdb").exists():
         raise StorageFailure(f"{target} holds a store already")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with Snapshot(store.raw):  # while it is held, the pages that the file's meta page leads to stay
+        _require_sound(Path(store.raw.path))
     return _copy(store.raw, target, progress)
 
 
@@ -43,6 +48,7 @@ def compact(path: Path, progress: Progress | None = None) -> tuple[int, int]:
     before = data.stat().st_blocks * 512
     guard = hold_alone(path)
     try:
+        _require_sound(path)
         store = Store(str(path), create=False)
         try:
             after = _copy(store, path, progress, name="data.mdb.compacted")
@@ -72,6 +78,22 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
     os.replace(part, folder / name)
     _sync_directory(folder)
     return size
+
+
+def _require_sound(path: Path) -> None:
+    """StorageFailure where a page cannot be read: LMDB would fault over it, or copy what is left and call it whole."""
+    pages = Pages(path)
+    try:
+        lost = pages.walk()
+        first = describe(pages.holes[0]) if pages.holes else lost[0] if lost else ""
+    finally:
+        pages.close()
+    if lost:
+        more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise StorageFailure(
+            f"the store is damaged, so nothing was copied: {first}{more}; `fastmta store check` names all of it, "
+            "`fastmta store salvage` saves the rest"
+        )
 
 
 def _write(store: Store, fd: int, pace: Pace, told: Callable[[int], None]) -> int:

@@ -76,7 +76,7 @@ class Pages:
         os.close(self._fd)
 
     def _meta(self, number: int) -> tuple[int, int, int, int]:
-        data = os.pread(self._fd, 16 + _META_STRUCT.size, number * self.page_bytes)
+        data = self._read(16 + _META_STRUCT.size, number * self.page_bytes)
         if len(data) < 16 + _META_STRUCT.size:
             raise _Bad("the file ends before it")
         kind = _HEADER.unpack_from(data)[2]
@@ -88,6 +88,13 @@ class Pages:
             raise _Bad(f"it tells of pages of {page_bytes} bytes")
         self.page_bytes = page_bytes
         return txn_id, last, _DB.unpack(free)[7], _DB.unpack(main)[7]
+
+    def _read(self, size: int, at: int) -> bytes:
+        """As pread(2), fewer octets at the file's end only; a sector that the disk cannot give is a bad page."""
+        try:
+            return os.pread(self._fd, size, at)
+        except OSError as error:
+            raise _Bad(f"the disk does not give it: {error.strerror}") from error
 
     # --- rows ---
 
@@ -172,7 +179,7 @@ class Pages:
         size = self.page_bytes
         if number < 2 or (number + 1) * size > self.size:
             raise _Bad("it lies behind the end of the file")
-        page = os.pread(self._fd, size, number * size)
+        page = self._read(size, number * size)
         if len(page) < size:
             raise _Bad("it cannot be read")
         said, _, kind, lower, upper = _HEADER.unpack_from(page)
@@ -209,7 +216,7 @@ class Pages:
         number = int.from_bytes(page[begin : begin + 8], "little")
         if (number * self.page_bytes + 16 + size) > self.size or number < 2:
             raise _Bad("a long value lies behind the end of the file")
-        data = os.pread(self._fd, 16 + size, number * self.page_bytes)
+        data = self._read(16 + size, number * self.page_bytes)
         said, _, kind, _, _ = _HEADER.unpack_from(data)
         pages = int.from_bytes(data[12:16], "little")
         if said != number or kind != _OVERFLOW or pages * self.page_bytes < size + 16 or len(data) < 16 + size:

@@ -1,4 +1,4 @@
-"""8-bit mail on its way to a server without 8BITMIME: what Postfix's smtp(8) makes of it is what we make of it."""
+"""8-bit mail for a server without 8BITMIME, and lines that are too long: we do with them what Postfix does."""
 
 import asyncio
 import email
@@ -7,6 +7,7 @@ import smtplib
 import pytest
 
 from fastmta.smtp.conversion import converted
+from fastmta.smtp.folding import Folder
 from tests.support import postfix
 from tests.support.smtp_sink import SmtpSink
 
@@ -60,3 +61,16 @@ async def test_postfix_converts_in_the_same_way(name: str) -> None:
     ours = converted(raw)
     assert theirs.isascii() and ours.isascii()
     assert _shape(ours) == _shape(theirs)
+
+
+@pytest.mark.parametrize("limit", [998, 100])
+async def test_postfix_folds_in_the_same_way(limit: int) -> None:
+    header = b"Subject: " + b"s" * 1500 + b"\r\n  and " + b"t" * 1100 + b"\r\n"
+    body = b"".join(b".%b\r\n" % (b"y" * n) for n in (0, 98, 99, 100, 996, 997, 998, 999, 1994, 1995, 1996, 2047, 5000))
+    async with SmtpSink(capabilities=("SIZE", "8BITMIME")) as sink:
+        parameters = {"relayhost": f"[127.0.0.1]:{sink.port}", "smtp_line_length_limit": str(limit)}
+        await asyncio.to_thread(_relay, parameters, header + b"\r\n" + body)
+        theirs = sink.messages[0].data
+    head, _, rest = theirs.partition(b"\r\n\r\n")
+    assert Folder(limit).fold(header) in head
+    assert Folder(limit).fold(body) == rest

@@ -9,12 +9,14 @@ from fastmta.dns.mx import Address
 from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,
     HAS_DOT_LINE,
+    HAS_LONG_LINE,
     NO_FINAL_CRLF,
     Envelope,
     RecipientTail,
 )
 from fastmta.smtp.client import Client, State
 from fastmta.smtp.client_connection import SLICE_BYTES, Connection
+from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import client_context, server_context
@@ -24,8 +26,12 @@ TIMEOUTS = SimpleNamespace(
     smtp_helo_timeout=300,
     smtp_starttls_timeout=300,
     smtp_mail_timeout=300,
+    smtp_rcpt_timeout=310,
+    smtp_data_init_timeout=120,
+    smtp_rset_timeout=20,
     smtp_data_xfer_timeout=180,
     smtp_data_done_timeout=600,
+    smtp_line_length_limit=998,
 )
 
 
@@ -40,6 +46,7 @@ class Owner:
         self.context = context
         self.ready, self.done, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.most_ahead = 0
+        self.lines = 0
         self.tasks = set()
 
     def session_ready(self, connection):
@@ -55,6 +62,9 @@ class Owner:
         assert length <= 262_144
         return self.body[offset : offset + length]
 
+    def folded(self, connection, lines):
+        self.lines = lines
+
     def tls_context(self, connection):
         return self.context
 
@@ -64,10 +74,10 @@ class Owner:
         task.add_done_callback(self.tasks.discard)
 
 
-async def connect(sink, owner, **options):
+async def connect(sink, owner, *, settings=TIMEOUTS, **options):
     loop = asyncio.get_running_loop()
     client = Client("me.test", f"sink.test[127.0.0.1]:{sink.port}", **options)
-    connection = Connection(loop, owner, client, Address("sink.test", "127.0.0.1", sink.port), TIMEOUTS, ANY)
+    connection = Connection(loop, owner, client, Address("sink.test", "127.0.0.1", sink.port), settings, ANY)
     await loop.create_connection(lambda: connection, "127.0.0.1", sink.port)
     return connection
 
@@ -115,6 +125,62 @@ async def test_a_big_message_goes_in_slices_and_arrives_whole(size):
     assert tx.results[0].code == 250
     whole = body if body.endswith(b"\r\n") else body + (b"\n" if body.endswith(b"\r") else b"\r\n")
     assert sink.messages[0].data.rstrip() == whole.rstrip()
+
+
+@pytest.mark.parametrize("limit", [998, 20, 0, 5000])
+@pytest.mark.parametrize("repeat", [1, 3000])
+async def test_lines_over_the_limit_are_folded_and_counted(limit, repeat):
+    body = (b"Subject: " + b"s" * 1200 + b"\r\n\r\n." + b"y" * 60 + b"\r\n" + b"z" * 998 + b"\r\n") * repeat
+    async with SmtpSink() as sink:
+        owner = Owner(body)
+        connection = await connect(
+            sink, owner, settings=SimpleNamespace(**{**vars(TIMEOUTS), "smtp_line_length_limit": limit})
+        )
+        await owner.ready.wait()
+        connection.start(transaction(body, HAS_DOT_LINE | HAS_LONG_LINE))
+        await owner.done.wait()
+        connection.close()
+        await owner.over.wait()
+    whole = Folder(limit).fold(body) if limit else body
+    assert sink.messages[0].data == whole
+    assert owner.lines == {998: 1, 20: 3}.get(limit, 0) * repeat
+    if limit in (0, 5000):
+        assert whole == body
+
+
+async def test_a_message_without_such_a_line_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr("fastmta.smtp.client_connection.Folder", None)
+    tx, sink = await send(b"y" * 2000 + b"\r\n", 0)
+    assert sink.messages[0].data == b"y" * 2000 + b"\r\n"
+    assert tx.results[0].code == 250
+
+
+@pytest.mark.parametrize("capabilities", [(), ("PIPELINING",)])
+async def test_each_reply_has_its_own_timeout(capabilities):
+    async with SmtpSink(replies={"MAIL": [HANG]}, capabilities=capabilities) as sink:
+        owner = Owner(b"x\r\n")
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.start(transaction(b"x\r\n"))
+        for said, seconds in ((b"", 300), (b"250 ok\r\n", 310), (b"250 ok\r\n", 120), (b"354 go\r\n", 600)):
+            if said:
+                connection.data_received(said)
+            assert seconds - 9 < connection.deadline - asyncio.get_running_loop().time() <= seconds
+        connection.abort()
+
+
+async def test_the_question_whether_a_server_is_there_has_a_timeout_too():
+    async with SmtpSink(replies={"RSET": [HANG]}) as sink:
+        owner = Owner(b"x\r\n")
+        connection = await connect(sink, owner)
+        await owner.ready.wait()
+        connection.start(transaction(b"x\r\n"))
+        await owner.done.wait()
+        connection.rest()
+        connection.idle_since -= 5
+        connection.start(transaction(b"x\r\n"))
+        assert connection.deadline - asyncio.get_running_loop().time() <= 20
+        connection.abort()
 
 
 async def test_a_message_that_is_deleted_meanwhile_is_not_sent_in_part():

@@ -1,6 +1,8 @@
 """A backup of an open store, and a compaction of a closed one."""
 
+import errno
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from fastmta.store.backup import backup, compact
 from fastmta.store.check import check_path
 from fastmta.store.guard import hold_alone
 from fastmta.store.pace import Pace
+from fastmta.store.pages import Pages
+from fastmta.store.salvage import salvage
 from tests.store.composing import enqueue, file, new_mailbox, run
 
 
@@ -106,3 +110,75 @@ def test_a_backup_goes_to_the_disk_piece_by_piece_with_rests(tmp_path: Path, mon
     mail.close()
     assert max(unwritten) <= backup_module.PIECE_BYTES
     assert len(rests) == -(-size // backup_module.PIECE_BYTES)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A closed store with some hundred pages, one of them damaged, or cut off."""
+    path = tmp_path / "store"
+    store = Store(str(path), sync=False)
+    box = new_mailbox(store)
+    for number in range(200):
+        file(store, box, b"Subject: %d\r\n\r\n" % number * 400)
+    store.close()
+    data = (path / "data.mdb").read_bytes()
+    if request.param == "cut":
+        with (path / "data.mdb").open("r+b") as file_:
+            file_.truncate(len(data) // 2)
+        return path
+    kind = {"leaf": 2, "branch": 1}[request.param]
+    pages = Pages(path)
+    pages.walk()
+    reached = sorted(pages.visited)
+    pages.close()
+    number = next(n for n in reversed(reached) if struct.unpack_from("<H", data, n * 4096 + 10) == (kind,))
+    with (path / "data.mdb").open("r+b") as file_:
+        file_.seek(number * 4096 + 16)
+        file_.write(b"\xff" * 8)
+    return path
+
+
+@pytest.mark.parametrize("damaged", ["leaf", "branch", "cut"], indirect=True)
+def test_a_damaged_store_is_not_copied_and_the_page_is_named(damaged: Path, tmp_path: Path) -> None:
+    before = (damaged / "data.mdb").read_bytes()
+    with pytest.raises(StorageFailure, match=r"page \d+ of .* cannot be read.*store salvage"):
+        compact(damaged)
+    assert (damaged / "data.mdb").read_bytes() == before
+    try:
+        mail = MailStore.open(damaged)
+    except StorageFailure as error:  # it cannot even be opened
+        assert "damaged" in str(error)
+    else:
+        with pytest.raises(StorageFailure, match=r"page \d+ of .* cannot be read.*store salvage"):
+            backup(mail, tmp_path / "copy")
+        mail.close()
+        assert os.listdir(tmp_path / "copy") == []
+    assert not [name for name in os.listdir(damaged) if "compacted" in name]
+
+
+def test_a_sector_that_the_disk_cannot_give_is_a_page_that_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store"
+    store = Store(str(path), sync=False)
+    box = new_mailbox(store)
+    for number in range(100):
+        file(store, box, b"Subject: %d\r\n\r\n" % number * 400)
+    store.close()
+    pages = Pages(path)
+    pages.walk()
+    bad = max(pages.visited)
+    pages.close()
+    pread = os.pread
+
+    def reading(fd: int, size: int, at: int) -> bytes:
+        if at // 4096 == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", reading)
+    outcome = salvage(path, tmp_path / "saved")
+    assert any(f"page {bad} of " in line and "Input/output error" in line for line in outcome.lost)
+    assert check_path(tmp_path / "saved").problems == []
+    with pytest.raises(StorageFailure, match=f"page {bad} of "):
+        compact(path)
