@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp.session", RULES),
     ("smtp.client", RULES),
     ("smtp.conversion", RULES),
+    ("smtp.folding", RULES),
     ("smtp.transaction", RULES),
     ("smtp.header_words", RULES),
     ("smtp.transitions", RULES),

@@ -6,7 +6,9 @@ of the workers' user where a worker opens them.
 
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import socket
 import sys
 from collections.abc import Iterator
@@ -162,6 +164,12 @@ def _may(path: Path, mode: int) -> bool:
 def _listen_problem(text: str, in_use_counts: bool) -> str:
     endpoint = parse_endpoint(text)
     if endpoint.path:
+        for name, known in ((endpoint.user, pwd.getpwnam), (endpoint.group, grp.getgrnam)):
+            try:
+                if name:
+                    known(name)
+            except KeyError as error:
+                return str(error.args[0])
         directory = Path(endpoint.path).parent
         if not directory.is_dir():
             return f"there is no directory {directory}"

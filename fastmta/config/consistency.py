@@ -33,6 +33,9 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         text = getattr(config.delivery, name)
         if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):
             yield f"delivery.{name}", f'"{text}" is not an IPv{version} address'
+    for text in config.proxy_interfaces:
+        if not _is_address(text):
+            yield "proxy_interfaces", f'"{text}" is not an address'
     if config.delivery.smtp_line_length_limit == 1:
         yield "delivery.smtp_line_length_limit", "a line of 1 octet cannot be folded; 0 is no limit"
     if config.tls.key_file and not config.tls.cert_file:

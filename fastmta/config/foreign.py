@@ -71,7 +71,7 @@ _POSTFIX: Final = (
     ),
     (
         'the addresses to listen on stand in [listen], such as smtp = ["0.0.0.0:25", "[::]:25"]',
-        "inet_interfaces inet_protocols master_service_disable proxy_interfaces smtp_address_preference",
+        "inet_interfaces inet_protocols master_service_disable smtp_address_preference",
     ),
     (
         "a host is reached as its MX and address records say; smtp_tcp_port and the timeouts are in [delivery]",
@@ -90,7 +90,7 @@ _POSTFIX: Final = (
     ),
     (
         "the mail server's files and programs are where they were installed: this is not needed",
-        "mail_(name release_date version) resolve_(dequoted_address null_domain numeric_domain) "
+        "mail_(name release_date version) resolve_(dequoted_address null_domain) "
         "berkeley_db_create_buffer_size berkeley_db_read_buffer_size command_execution_directory "
         "command_expansion_filter compatibility_level confirm_delay_cleared debugger_command "
         "default_database_type default_filter_nexthop enable_original_recipient "

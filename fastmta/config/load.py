@@ -211,7 +211,8 @@ class _Reader:
             return values.parse_map(item, self._base)
         if key.kind == "endpoints":
             endpoint = values.parse_endpoint(item)
-            return f"unix:{self._base / endpoint.path}" if endpoint.path else item
+            _, semicolon, settings = item.partition(";")
+            return f"unix:{self._base / endpoint.path}{semicolon}{settings}" if endpoint.path else item
         if key.kind == "words":
             if item.upper() not in key.choices:
                 raise ValueError(f"{', '.join(key.choices)}, not {item}")

@@ -202,6 +202,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     virtual_alias_domains: Annotated[_Texts, Key("domains")] = ()
     relay_domains: Annotated[_Texts, Key("domains")] = ()
     mynetworks: Annotated[_Texts, Key("networks")] = ("127.0.0.0/8", "::1/128")
+    proxy_interfaces: Annotated[_Texts, Key("list", about="addresses of proxies or NAT that mail for us comes to")] = ()
+    resolve_numeric_domain: Annotated[bool, Key("bool", about="user@192.0.2.1 is user@[192.0.2.1]")] = False
     relayhost: Annotated[str, Key("text")] = ""
 
     virtual_alias_maps: Annotated[_Texts, Key("maps")] = ()

@@ -15,6 +15,7 @@ _TIME: Final = re.compile(r"(\d{1,12})\s*([smhdw]?)", re.IGNORECASE)
 _SIZE: Final = re.compile(r"(\d{1,18})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_SOCKET_SETTINGS: Final = {"mode": re.compile(r"0?[0-7]{3}"), "user": _USER, "group": _USER}
 MAP_TYPES: Final = ("hash", "texthash")
 
 
@@ -24,6 +25,9 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     path: str = ""
+    mode: int = 0o666  # of a unix socket, as Dovecot's and Postfix's: who reaches it, its directory decides
+    user: str = ""  # whose it is; "": who makes it
+    group: str = ""
 
 
 def parse_time(value: object, unit: str = "s") -> float:
@@ -107,12 +111,12 @@ def parse_network(text: str) -> str:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """ "host:port", "[v6]:port" or "unix:/path"."""
+    """ "host:port", "[v6]:port", "unix:/path" or "unix:/path;mode=0660;user=NAME;group=NAME"."""
     if text.startswith("unix:"):
-        path = text[5:]
+        path, _, settings = text[5:].partition(";")
         if not path or len(path.encode()) > 107 or "\0" in path:  # sun_path is 108 bytes with its NUL
             raise ValueError('a unix socket such as "unix:/run/fastmta/lmtp", at most 107 bytes')
-        return Endpoint("", 0, path)
+        return Endpoint("", 0, path, *_socket_settings(settings))
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -128,10 +132,22 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(host, int(port))
 
 
+def _socket_settings(text: str) -> tuple[int, str, str]:
+    """(mode, user, group) of a unix socket, from "mode=0660;user=NAME;group=NAME", each of which may be left out."""
+    found: dict[str, str] = {}
+    for word in text.split(";") if text else ():
+        name, _, value = word.partition("=")
+        pattern = _SOCKET_SETTINGS.get(name)
+        if name in found or pattern is None or not pattern.fullmatch(value):
+            raise ValueError(f'";mode=0660", ";user=NAME" or ";group=NAME" behind the path, not "{word}"')
+        found[name] = value
+    return int(found.get("mode", "666"), 8), found.get("user", ""), found.get("group", "")
+
+
 def parse_peer(text: str) -> Endpoint:
     """A service that is asked: "inet:host:port", "inet:[v6]:port" or "unix:/path"."""
     kind, _, rest = text.partition(":")
-    if kind.lower() == "unix" and rest.startswith("/"):
+    if kind.lower() == "unix" and rest.startswith("/") and ";" not in rest:
         return parse_endpoint("unix:" + rest)
     if kind.lower() == "inet" and rest:
         endpoint = parse_endpoint(rest)

@@ -10,7 +10,6 @@ A hop that would be longer than 200 bytes is replaced by b"transport:#" and a di
 """
 
 import hashlib
-import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
@@ -18,7 +17,7 @@ from typing import Final, Protocol
 import idna
 import msgspec
 
-from fastmta.directory.addresses import split_extension, unquote
+from fastmta.directory.addresses import literal_address, split_extension, unquote
 from fastmta.dns.mx import is_internal
 from fastmta.model.errors import ConfigError
 from fastmta.model.reply import Reply
@@ -100,17 +99,6 @@ def canonical_domain(domain: bytes) -> str:
         return idna.encode(domain.decode("utf-8"), uts46=True).decode("ascii").lower().rstrip(".")
     except (UnicodeError, idna.IDNAError) as error:
         raise ValueError("not a domain") from error
-
-
-def literal_address(literal: str) -> str | None:
-    """The address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3), bare; None: not an address."""
-    inner = literal.strip("[]")
-    if inner[:5].lower() == "ipv6:":
-        inner = inner[5:]
-    try:
-        return str(ipaddress.ip_address(inner))
-    except ValueError:
-        return None
 
 
 def hop_key(text: str) -> bytes:

@@ -25,12 +25,11 @@ from fastmta.delivery.remote import RemoteHop
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
 from fastmta.delivery.tls_policies import TlsPolicies
-from fastmta.dns.mx import MxLookup, Ourselves
+from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import RESULTS_A_PASS
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.queue.retry import RetryPolicy
 from fastmta.runtime.metrics import METRICS
@@ -277,7 +276,6 @@ class DeliveryService:
 
     def _configure(self) -> None:
         config = self.config
-        listen = config.listen
         delivery = config.delivery
         self._resolver = Resolver(
             config.dns.nameservers,
@@ -287,7 +285,7 @@ class DeliveryService:
         )
         self.mx = MxLookup(
             self._resolver,
-            Ourselves([text for name in speaking("smtp", "lmtp") for text in listen.of(name)]),
+            ourselves(config),
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
         )

@@ -20,6 +20,7 @@ from fastmta.directory.addresses import Address
 from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.seams import Account, DirectoryConfig, Router, Store
+from fastmta.dns.mx import ourselves
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.reply import Reply
@@ -59,6 +60,7 @@ class Directory:
         "_log_homeless",
         "_log_problem",
         "_logins",
+        "_ourselves",
         "_relay",
         "_router",
         "_store",
@@ -93,6 +95,7 @@ class Directory:
         for found in (DomainClass.RELAY, DomainClass.ALIAS, DomainClass.MAILBOX, DomainClass.LOCAL):
             self._classes.update(dict.fromkeys(getattr(config, found.value), found))
         self._relay = frozenset(config.relay_domains)
+        self._ourselves = ourselves(config)
         self._virtual = TableSet(config.virtual_alias_maps)
         self._aliases = alias_tables(config.alias_maps)
         self._logins = TableSet(config.smtpd_sender_login_maps)
@@ -181,8 +184,12 @@ class Directory:
 
     def _postmaster(self) -> str:
         """Who `RCPT TO:<postmaster>` is (RFC 5321 §4.5.1): ours, also where myorigin is a domain of others."""
+        return f"postmaster@{self._own_domain()}"
+
+    def _own_domain(self) -> str:
+        """The domain of whoever is named without one of ours."""
         origin, ours = self._config.myorigin, self._config.mydestination
-        return f"postmaster@{origin if origin in ours or not ours else ours[0]}"
+        return origin if origin in ours or not ours else ours[0]
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         """Whether an account may send as `reverse_path`: its own address, extensions of it, what is an alias of it, and
@@ -225,7 +232,23 @@ class Directory:
     def qualify(self, text: str) -> Address:
         """A written address as one with a domain: a bare name gets myorigin. ValueError: not an address."""
         name = address_of(text.strip())
-        return addresses.parse(name if "@" in name else f"{name}@{self._config.myorigin}")
+        address = addresses.parse(name if "@" in name else f"{name}@{self._config.myorigin}")
+        return self._at_address(address) if address.domain[:1] == "[" or address.domain[-1:].isdigit() else address
+
+    def _at_address(self, address: Address) -> Address:
+        """`user@[address]`: where the address is ours, the user of our own domain, as in Postfix (RFC 5321 §4.1.3).
+
+        A bare `user@192.0.2.1` is no address, but with resolve_numeric_domain the same as with brackets.
+        """
+        domain = address.domain
+        literal = addresses.literal_address(domain)
+        if literal is None or domain in self._classes:
+            return address
+        if domain[0] != "[":
+            if not self._config.resolve_numeric_domain:
+                raise ValueError("an address without brackets")
+            address = Address(address.local_part, f"[{domain}]")
+        return Address(address.local_part, self._own_domain()) if self._ourselves.have(literal) else address
 
     def problems(self) -> list[str]:
         """Why maps cannot be used, one line each."""

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from fastmta.dns.mx import OwnConfig
 from fastmta.model.reply import Reply
 
 
@@ -50,7 +51,9 @@ class Router(Protocol):
     def route(self, forward_path: bytes) -> Route: ...
 
 
-class DirectoryConfig(Protocol):
+class DirectoryConfig(OwnConfig, Protocol):
+    @property
+    def resolve_numeric_domain(self) -> bool: ...
     @property
     def myorigin(self) -> str: ...
     @property

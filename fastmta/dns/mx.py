@@ -10,13 +10,14 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 
 HOSTS_ASKED: Final = 20  # MX hosts whose addresses are looked up; a domain may list thousands
 ADDRESS_LIMIT: Final = 5  # Postfix's smtp_mx_address_limit
@@ -39,6 +40,26 @@ class Address(msgspec.Struct, frozen=True, gc=False):
     domain: str = ""
     private: bool = False  # an MX in a private network: not for mail with the null sender
     next_hop: str = ""  # as the route has it: "[host]:port", "domain"
+
+
+class _Listen(Protocol):
+    def of(self, service: str, /) -> tuple[str, ...]: ...
+
+
+class _Delivery(Protocol):
+    @property
+    def smtp_tcp_port(self) -> int: ...
+
+
+class OwnConfig(Protocol):
+    """What of the configuration says where we are reached."""
+
+    @property
+    def listen(self) -> _Listen: ...
+    @property
+    def proxy_interfaces(self) -> tuple[str, ...]: ...
+    @property
+    def delivery(self) -> _Delivery: ...
 
 
 class Ourselves:
@@ -64,16 +85,31 @@ class Ourselves:
         ip, port = _reached(place[0]), place[1]
         if (ip, port) in self._exact:
             return True
-        if port not in self._any:
-            return False
-        # Whether an address is this machine's is what bind(2) knows best, also after an interface came up.
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.bind((ip, 0))
-        except OSError:
-            return False
-        return True
+        return port in self._any and _is_here(ip)
+
+    def have(self, ip: str) -> bool:
+        """Whether an address is one that we listen on, whatever the port."""
+        ip = _reached(ip)
+        return any(host == ip for host, _ in self._exact) or (bool(self._any) and _is_here(ip))
+
+
+def ourselves(config: OwnConfig) -> Ourselves:
+    """Our own listeners of SMTP and LMTP, and what stands before them (Postfix's proxy_interfaces)."""
+    port = config.delivery.smtp_tcp_port
+    own = [text for name in speaking("smtp", "lmtp") for text in config.listen.of(name)]
+    return Ourselves([*own, *(f"[{ip}]:{port}" for ip in config.proxy_interfaces)])
+
+
+def _is_here(ip: str) -> bool:
+    """Whether an address is this machine's."""
+    # Whether an address is this machine's is what bind(2) knows best, also after an interface came up.
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return True
 
 
 class MxLookup:

@@ -49,7 +49,7 @@ class MilterConnection:
     @classmethod
     async def open(cls, milter: Milter, macros: Mapping[str, str]) -> "MilterConnection":
         """Connects and negotiates. Raises MilterTrouble."""
-        host, port, path = parse_peer(milter.address)
+        host, port, path, *_ = parse_peer(milter.address)
         try:
             async with asyncio.timeout(milter.connect_timeout_s):
                 if path:

@@ -78,7 +78,7 @@ class PolicyService:
         return usable.pop() if usable else None
 
     async def _open(self) -> _Kept:
-        host, port, path = self._endpoint
+        host, port, path, *_ = self._endpoint
         if path:
             reader, writer = await asyncio.open_unix_connection(path, limit=POLICY_READ_BYTES)
         else:

@@ -8,7 +8,9 @@ dealt out among those that stay. A unix socket, and one that systemd passed, is 
 
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fastmta.config import values
 from fastmta.config.schema import Listen
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
@@ -35,7 +38,7 @@ class Address:
 
     @property
     def path(self) -> str:
-        return self.text.removeprefix("unix:") if self.text.startswith("unix:") else ""
+        return self.text.removeprefix("unix:").partition(";")[0] if self.text.startswith("unix:") else ""
 
     @property
     def host_port(self) -> tuple[str, int]:
@@ -58,7 +61,7 @@ class Endpoint:
     def bound(self) -> str:
         """The address with the port that the kernel chose, where 0 was asked for."""
         if self.address.path:
-            return self.address.text
+            return f"unix:{self.address.path}"
         host, port = self.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -155,7 +158,14 @@ def _bind_unix(address: Address) -> socket.socket:
     except ConfigError as error:
         sock.close()
         raise ConfigError(f"listen.{address.service}: {error}") from None
-    before = os.umask(0o111)  # who may talk to it is decided by the directory it lies in, as with Postfix
+    try:
+        settings = values.parse_endpoint(address.text)
+        owner = _ids(settings)
+    except (ValueError, KeyError) as error:
+        sock.close()
+        os.close(folder)
+        raise ConfigError(f"listen.{address.service}: {address.text}: {error.args[0]}") from None
+    before = os.umask(0o777 & ~settings.mode)  # from its first instant on
     name = f"/proc/self/fd/{folder}/{path.name}"
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # or another server's, bound and not yet listening, would look left behind
@@ -167,6 +177,8 @@ def _bind_unix(address: Address) -> socket.socket:
             )
         _unlink_socket(path.name, folder)
         sock.bind(name)
+        if owner != (-1, -1):
+            os.chown(path.name, *owner, dir_fd=folder, follow_symlinks=False)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -179,6 +191,12 @@ def _bind_unix(address: Address) -> socket.socket:
         os.close(folder)
     sock.setblocking(False)
     return sock
+
+
+def _ids(settings: values.Endpoint) -> tuple[int, int]:
+    """The numbers of the socket's user and group; -1: whoever makes it. KeyError names one that does not exist."""
+    uid = pwd.getpwnam(settings.user).pw_uid if settings.user else -1
+    return uid, grp.getgrnam(settings.group).gr_gid if settings.group else -1
 
 
 def _who_answers(path: str) -> int | None:

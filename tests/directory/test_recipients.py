@@ -473,3 +473,56 @@ def test_classes_of_domains(make):
     assert directory.class_of("aliases.test") is DomainClass.ALIAS
     assert directory.class_of("x.relay.test") is DomainClass.RELAY
     assert directory.class_of("xrelay.test") is DomainClass.OTHER
+
+
+# --- literals of our own addresses ---
+
+
+def listening(**services):
+    return msgspec.structs.replace(Config().listen, **services)
+
+
+LISTENING = listening(smtp=("127.0.0.1:2525", "[::1]:2525"), lmtp=("unix:/run/lmtp",), imap=("192.0.2.9:143",))
+
+
+@pytest.mark.parametrize(
+    "literal", ["[127.0.0.1]", "[IPv6:::1]", "[ipv6:0:0::1]", "[203.0.113.5]", "[::ffff:127.0.0.1]"]
+)
+def test_a_literal_of_our_own_address_is_our_own_domain(tmp_path, literal):
+    world = World(tmp_path, local="root: user\n", listen=LISTENING, proxy_interfaces=("203.0.113.5",))
+    assert world.targets(f"user@{literal}") == [1]
+    assert world.targets(f"User+x@{literal}") == [1]
+    assert world.targets(f"root@{literal}") == [1]
+    assert world.refusal(f"nobody@{literal}") == "550 5.1.1"
+    assert world.targets(f"postmaster@{literal}"), "RFC 5321 §4.5.1"
+    assert world.directory.sender_allowed("user@example.test", f"user@{literal}".encode())
+    assert not world.directory.sender_allowed("other@example.test", f"user@{literal}".encode())
+
+
+def test_a_literal_of_another_address_is_relayed_there_without_mx(tmp_path):
+    world = World(tmp_path, listen=LISTENING)
+    for literal in ("[192.0.2.9]", "[IPv6:2001:db8::9]"):  # IMAP alone listens on one
+        assert world.refusal(f"user@{literal}") == "554 5.7.1"
+        assert world.targets(f"user@{literal}", may_relay=True) == [f"smtp:{literal.lower()} user@{literal.lower()}"]
+
+
+def test_listening_on_every_address_makes_this_machines_literals_ours(tmp_path):
+    world = World(tmp_path, listen=listening(smtp=("0.0.0.0:25",)))
+    assert world.targets("user@[127.0.0.1]") == world.targets("user@[127.8.8.8]") == [1]
+    assert world.refusal("user@[192.0.2.9]") == "554 5.7.1"
+
+
+def test_a_literal_that_is_named_as_a_domain_stays_one(tmp_path):
+    world = World(tmp_path, listen=LISTENING, virtual_alias_domains=("[127.0.0.1]",), virtual="x@[127.0.0.1] other\n")
+    assert world.targets("x@[127.0.0.1]") == [2]
+    assert world.refusal("user@[127.0.0.1]") == "550 5.1.1"
+
+
+@pytest.mark.parametrize("may_relay", [True, False])
+def test_an_address_without_brackets_is_none_but_with_resolve_numeric_domain(tmp_path, may_relay):
+    world = World(tmp_path, listen=LISTENING)
+    assert world.refusal("user@127.0.0.1", may_relay) == "553 5.1.3"
+    assert world.targets("user@host1", True) == ["smtp:host1 user@host1"]
+    world = World(tmp_path, listen=LISTENING, resolve_numeric_domain=True)
+    assert world.targets("user@127.0.0.1", may_relay) == [1]
+    assert world.targets("user@192.0.2.9", True) == ["smtp:[192.0.2.9] user@[192.0.2.9]"]

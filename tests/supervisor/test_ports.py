@@ -1,8 +1,11 @@
 """An address that another process listens on is refused, whoever it is; whose it is by right is taken over."""
 
+import grp
 import os
+import pwd
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +102,30 @@ def test_a_unix_socket_left_behind_is_taken(begin: Begin, tmp_path: Path) -> Non
         dead.bind(str(path))
     begin("one", config(listen=f'lmtp = ["unix:{path}"]'))
     assert path.stat().st_mode & 0o777 == 0o666
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_a_unix_socket_has_the_mode_and_owner_that_are_wanted(tmp_path: Path, mode: int) -> None:
+    group = grp.getgrgid(os.getgid()).gr_name
+    user = pwd.getpwuid(os.getuid()).pw_name
+    if os.getuid() == 0:
+        group, user = "daemon", "nobody"
+    listeners = Listeners()
+    text = f"unix:{tmp_path}/lmtp.sock;mode={mode:04o};user={user};group={group}"
+    bound, _ = listeners.change([Address("lmtp", text)], 1)
+    made = (tmp_path / "lmtp.sock").lstat()
+    assert stat.S_IMODE(made.st_mode) == mode
+    assert (made.st_uid, made.st_gid) == (pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
+    assert bound[0].bound == f"unix:{tmp_path}/lmtp.sock"
+    listeners.close()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("setting", ["user=no-such-user", "group=no-such-group"])
+def test_a_unix_socket_for_somebody_unknown_is_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"no-such-{setting.partition('=')[0]}"):
+        Listeners().change([Address("lmtp", f"unix:{tmp_path}/lmtp.sock;{setting}")], 1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_in_a_unix_sockets_place_is_not_removed(tmp_path: Path) -> None:
