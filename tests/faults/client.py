@@ -63,14 +63,24 @@ class Client(threading.Thread):
     """Sends until told to stop, and connects anew whenever the server goes away."""
 
     def __init__(
-        self, address: tuple[str, int], ledger: Ledger, recipients: Sequence[str], seed: int, *, pipelined: bool
+        self,
+        address: tuple[str, int],
+        ledger: Ledger,
+        recipients: Sequence[str],
+        seed: int,
+        *,
+        pipelined: bool,
+        rate: float = 0.0,
     ) -> None:
+        """`rate`: messages a second at most; 0: as fast as the server answers."""
         super().__init__(name=f"ledger-client-{seed}", daemon=True)
         self._address = address
         self._ledger = ledger
         self._recipients = recipients
         self._random = random.Random(seed)
         self._pipelined = pipelined
+        self._interval_s = 1 / rate if rate else 0.0
+        self._next_at = 0.0
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -93,9 +103,16 @@ class Client(threading.Thread):
             if not _reply(reader).startswith(b"250"):
                 return
             for _ in range(self._random.randint(1, 40)):
+                self._keep_to_rate()
                 if self._stopping.is_set() or not self._message(sock, reader):
                     break
             sock.sendall(b"QUIT\r\n")
+
+    def _keep_to_rate(self) -> None:
+        if self._interval_s:
+            now = time.monotonic()
+            self._next_at = max(self._next_at + self._interval_s, now - 1)  # what was missed by a kill is not made up
+            self._stopping.wait(max(0.0, self._next_at - now))
 
     def _body(self) -> bytes:
         """Lines of every length, some that begin with dots, now and then a message of many chunks."""

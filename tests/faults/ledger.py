@@ -7,6 +7,11 @@ killed (a worker, the supervisor alone, everything, or a worker at a named point
 by itself or is started again; when its queue is empty, all that was promised must be in a mailbox or at the sink, byte
 for byte, and nothing else may be there. Then the store is checked. The seed is printed; with it the faults and the
 messages come again, their timing does not.
+
+    python -m tests.faults.ledger --rounds 15 --relayed --rate 200 --only worker
+    python -m tests.faults.ledger --rounds 15 --peer postfix --rate 200
+
+compare what comes twice with a real Postfix, whose smtp and qmgr processes are killed (tests/faults/peer.py).
 """
 
 import argparse
@@ -90,10 +95,66 @@ def choose_faults(rounds: int, chooser: random.Random) -> list[Fault]:
     return [Fault(fault.kind, point) for fault, point in zip(out[:rounds], passage, strict=False)]
 
 
+def start_sink(path: Path) -> tuple[int, "subprocess.Popen[bytes]"]:
+    """A next hop that writes into `path`, and its port."""
+    path.touch()
+    port = free_port()
+    command = [sys.executable, "-m", "tests.support.ledger_sink", str(port), str(path)]
+    return port, subprocess.Popen(command, env=environment(), cwd=REPOSITORY)
+
+
+def start_clients(
+    address: tuple[str, int], ledger: Ledger, recipients: Sequence[str], seed: int, number: int, rate: float
+) -> list[Client]:
+    """The clients of round `number`; `rate` is that of all together."""
+    clients = [
+        Client(
+            address,
+            ledger,
+            recipients,
+            seed * 100_000 + number * 100 + index,
+            pipelined=index % 2 == 0,
+            rate=rate / CLIENTS,
+        )
+        for index in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    return clients
+
+
+def stop_clients(clients: Sequence[Client]) -> None:
+    for client in clients:
+        client.stop()
+    for client in clients:
+        client.join(30.0)
+
+
+def entries_at(sink_file: Path) -> Counter[Entry]:
+    """What the sink took, and how often."""
+    found: Counter[Entry] = Counter()
+    for line in sink_file.read_text().splitlines():
+        identifier, recipient, digest = line.split(" ")
+        found[identifier, recipient, digest] += 1
+    return found
+
+
 class LedgerTest:
     """One server, one sink, one ledger over all rounds."""
 
-    def __init__(self, directory: Path, seed: int, *, workers: int = 2, load_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        *,
+        workers: int = 2,
+        load_s: float = 1.0,
+        rate: float = 0.0,
+        recipients: Sequence[str] = USERS + REMOTES,
+    ) -> None:
+        """`rate`: messages a second of all clients together; 0: as fast as the server answers."""
+        self.rate = rate
+        self.recipients = recipients
         self.directory = directory
         self.random = random.Random(seed)
         self.seed = seed
@@ -102,13 +163,7 @@ class LedgerTest:
         self.struck: list[float] = []  # time.monotonic() of each kill that we made
         self.ledger = Ledger(directory / "promised")
         self.sink_file = directory / "at-sink"
-        self.sink_file.touch()
-        self.sink_port = free_port()
-        self.sink = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.ledger_sink", str(self.sink_port), str(self.sink_file)],
-            env=environment(),
-            cwd=REPOSITORY,
-        )
+        self.sink_port, self.sink = start_sink(self.sink_file)
         route = f"smtp:[127.0.0.1]:{self.sink_port}"
         self.server = Server(
             directory / "server",
@@ -134,28 +189,16 @@ class LedgerTest:
         """One round; gives what is wrong, in words."""
         self.server.env = {"FASTMTA_CRASH_AT": fault.point} if fault.point else {}
         self.server.start()
-        clients = [
-            Client(
-                (self.server.host, self.server.port("smtp")),
-                self.ledger,
-                USERS + REMOTES,
-                self.seed * 100_000 + number * 100 + index,
-                pipelined=index % 2 == 0,
-            )
-            for index in range(CLIENTS)
-        ]
-        for client in clients:
-            client.start()
+        clients = start_clients(
+            (self.server.host, self.server.port("smtp")), self.ledger, self.recipients, self.seed, number, self.rate
+        )
         try:
             with OneOwner(self.sink_port) as watch:
                 time.sleep(self.random.uniform(0.2, 0.7) * self.load_s)
                 self._strike(fault)
                 time.sleep(0.5 * self.load_s)
         finally:
-            for client in clients:
-                client.stop()
-        for client in clients:
-            client.join(30.0)
+            stop_clients(clients)
         if fault.point:
             self.server.stop()
             self.server.env = {}
@@ -232,10 +275,7 @@ class LedgerTest:
                     self.read_up_to[user] = (validity, max(uid, self.read_up_to.get(user, ("", 0))[1]))
 
     def verdict(self) -> Verdict:
-        at_sink: Counter[Entry] = Counter()
-        for line in self.sink_file.read_text().splitlines():
-            identifier, recipient, digest = line.split(" ")
-            at_sink[identifier, recipient, digest] += 1
+        at_sink = entries_at(self.sink_file)
         verdict = judge(self.ledger.sent, self.ledger.promised, self.found, at_sink)
         twice = {identifier for (identifier, _, _), count in at_sink.items() if count > 1}
         return verdict._replace(doubled_after_answer=self._answered_before_a_kill(twice))
@@ -271,11 +311,20 @@ def judge(
     )
 
 
-def run(rounds: int, seed: int, *, workers: int = 2, load_s: float = 1.0, only: str = "") -> list[str]:
+def run(
+    rounds: int,
+    seed: int,
+    *,
+    workers: int = 2,
+    load_s: float = 1.0,
+    only: str = "",
+    rate: float = 0.0,
+    recipients: Sequence[str] = USERS + REMOTES,
+) -> list[str]:
     """All rounds; gives the problems of the first round that has any. Keeps the data of a failed run."""
     print(f"ledger: seed {seed}, {rounds} rounds", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="fastmta-ledger-"))
-    test = LedgerTest(directory, seed, workers=workers, load_s=load_s)
+    test = LedgerTest(directory, seed, workers=workers, load_s=load_s, rate=rate, recipients=recipients)
     problems: list[str] = []
     try:
         test.prepare()
@@ -314,8 +363,24 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--load", type=float, default=1.0, help="scales the seconds of load a round")
     parser.add_argument("--only", default="", help="one fault: worker, supervisor, all, or a crash point")
+    parser.add_argument("--rate", type=float, default=0.0, help="messages a second at most")
+    parser.add_argument("--relayed", action="store_true", help="only mail for the next hop")
+    parser.add_argument("--peer", choices=("postfix",), help="kill a real Postfix instead, with mail for the next hop")
     options = parser.parse_args()
-    problems = run(options.rounds, options.seed, workers=options.workers, load_s=options.load, only=options.only)
+    if options.peer:
+        from tests.faults import peer
+
+        problems = peer.run(options.rounds, options.seed, load_s=options.load, rate=options.rate)
+    else:
+        problems = run(
+            options.rounds,
+            options.seed,
+            workers=options.workers,
+            load_s=options.load,
+            only=options.only,
+            rate=options.rate,
+            recipients=REMOTES if options.relayed else USERS + REMOTES,
+        )
     for problem in problems:
         print(problem, file=sys.stderr)
     print("ledger: FAILED" if problems else "ledger: nothing lost", flush=True)

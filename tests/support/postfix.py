@@ -144,6 +144,10 @@ class Postfix:
             self.pid = 0
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def flush(self) -> None:
+        """Has all that is deferred tried now."""
+        self._run("flush")
+
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self.pid)
 
