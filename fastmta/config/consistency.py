@@ -33,6 +33,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         text = getattr(config.delivery, name)
         if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):
             yield f"delivery.{name}", f'"{text}" is not an IPv{version} address'
+    for text in config.delivery.smtp_fallback_relay:
+        problem = next_hop_problem(text, mx=True)
+        if problem:
+            yield "delivery.smtp_fallback_relay", problem
     for text in config.proxy_interfaces:
         if not _is_address(text):
             yield "proxy_interfaces", f'"{text}" is not an address'

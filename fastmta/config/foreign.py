@@ -79,7 +79,7 @@ _POSTFIX: Final = (
         "bind_address_enforce cname_overrides_servername connection_cache_destinations connection_cache_on_demand "
         "connection_cache_time_limit connection_reuse_count_limit connection_reuse_time_limit "
         "defer_if_no_mx_address_found delivery_status_filter discard_ehlo_keyword_address_maps "
-        "discard_ehlo_keywords dns_reply_filter dns_resolver_options dns_support_level enforce_tls fallback_relay "
+        "discard_ehlo_keywords dns_reply_filter dns_resolver_options dns_support_level enforce_tls "
         "generic_maps host_lookup min_data_rate never_send_ehlo pix_workaround_delay_time "
         "pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout quote_rfc821_envelope "
         "randomize_addresses reply_filter send_dummy_mail_auth send_xforward_command "

@@ -37,7 +37,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "sender_bcc_maps": "",
     "sender_canonical_maps": "",
     "sender_dependent_relayhost_maps": "",
-    "smtp_fallback_relay": "",
     "smtp_header_checks": "",
     "smtpd_proxy_filter": "",
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",

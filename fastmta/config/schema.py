@@ -165,6 +165,9 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_line_length_limit: Annotated[
         int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")
     ] = 998
+    smtp_fallback_relay: Annotated[
+        _Texts, Key("list", about='"host", "[host]:port": where mail goes whose destination is not found or reached')
+    ] = ()
     disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
     smtp_sasl_auth_enable: Annotated[bool, Key("bool", about="log in where smtp_sasl_password_maps knows how")] = False
     smtp_sasl_password_maps: Annotated[

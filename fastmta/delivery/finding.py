@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # What a name that leads nowhere is answered with; a loop to ourselves (5.4.6) is the administrator's where all mail
 # takes that way, and else the mail's own, as in Postfix.
+# Where no smtp_fallback_relay is asked: the mail would come back to us, or the domain takes none (RFC 7505).
+_FINAL: Final = ("5.4.6", "5.1.10")
 UNRESOLVED: Final = ("5.4.4", "5.1.10")
 
 
@@ -45,12 +47,15 @@ class Finder:
         """
         found: list[Address] = []
         failure: PermanentFailure | TemporaryFailure | None = None
-        for host in self._parsed(forward_path).hosts:
+        next_hop = self._parsed(forward_path)
+        for host in next_hop.hosts:
             try:
                 found += await self._of_host(host, null_sender)
             except (PermanentFailure, TemporaryFailure) as error:
                 if failure is None or isinstance(error, TemporaryFailure):
                     failure = error
+        if next_hop.transport == "smtp" and (failure is None or failure.reply.enhanced not in _FINAL):
+            found += await self._of_fallback(null_sender)
         if not found and failure is not None:
             raise self._judged(failure, forward_path)
         return found
@@ -64,6 +69,21 @@ class Finder:
         else:
             found = await mx.by_name(host.name, host.port)
         return [msgspec.structs.replace(address, next_hop=host.text) for address in found]
+
+    async def _of_fallback(self, null_sender: bool) -> list[Address]:
+        """The addresses of smtp_fallback_relay; one that does not resolve is passed over with a warning."""
+        found: list[Address] = []
+        for host in self._service.fallback:
+            try:
+                found += await self._of_host(host, null_sender)
+            except (PermanentFailure, TemporaryFailure) as error:
+                self._service.log.warning(
+                    "delivery.configuration_problem",
+                    setting="smtp_fallback_relay",
+                    next_hop=host.text,
+                    reply=str(error.reply),
+                )
+        return found
 
     def is_ours(self, forward_path: bytes) -> bool:
         """Whether an administrator named the hop, so that what is wrong there is his to mend."""

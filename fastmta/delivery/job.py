@@ -40,6 +40,7 @@ class Job(Transaction):
         "reports",
         "rows",
         "sessions",
+        "site",
         "unreadable",
     )
 
@@ -49,7 +50,8 @@ class Job(Transaction):
         self.message = message
         self.rows = rows
         self.addresses: list[Address] | None = None
-        self.sessions = 0
+        self.sessions = 0  # with `site`
+        self.site = ""  # which place of the route is being tried
         self.failure: Reply | None = None
         self.unreadable = False  # the store is damaged where its bytes lie
         self.login: str | None = None

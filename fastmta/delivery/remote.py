@@ -344,11 +344,17 @@ class RemoteHop(HopOwner):
         else:
             job.failure = failure
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
-            delivery = self.service.config.delivery
-            if job.addresses and job.sessions < delivery.smtp_mx_session_limit:
+            if self._another_address(job):
                 self._connect_for(job)
             else:
                 self._unreachable(job, failure)
+
+    def _another_address(self, job: Job) -> bool:
+        """Whether another address is to be tried. Each place of the route has its own smtp_mx_session_limit."""
+        assert job.addresses is not None
+        if job.sessions >= self.service.config.delivery.smtp_mx_session_limit:
+            job.addresses = [address for address in job.addresses if address.next_hop != job.site]
+        return bool(job.addresses)
 
     def _record_decided(self, job: Job) -> None:
         """We are leaving, or the message has gone: what the server decided is recorded, the rest left as it is."""
@@ -447,6 +453,9 @@ class RemoteHop(HopOwner):
             )
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
+            if address.next_hop != job.site:
+                job.site = address.next_hop
+                job.sessions = 0
             try:
                 policy = await self.service.tls.of(address, lmtp=self.transport == "lmtp", plain_text=job.plain_text)
             except TemporaryFailure as error:  # of this host; another one may do

@@ -289,6 +289,8 @@ class DeliveryService:
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
         )
+        relays = ",".join(delivery.smtp_fallback_relay)
+        self.fallback = parse_hop(f"smtp:{relays}".encode(), delivery.smtp_tcp_port).hosts if relays else ()
         contexts = self.services.contexts
         self._tokens = Tokens(config.delivery, contexts.https_context, self._resolver.addresses, self.clock.monotonic)
         self._sts: MtaSts | None = None

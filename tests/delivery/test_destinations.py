@@ -230,3 +230,59 @@ async def test_an_address_that_is_not_ours_defers_and_says_so(make_rig):
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
         await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
         assert sink.connections == 0 and b"4.4.1" in rig.rows(queue_id)[0].last_reply
+
+
+ZONES = {
+    "b.test": {"MX": [(10, "down.test")]},
+    "down.test": {"A": ["127.0.0.9"]},
+    "null.test": {"MX": [(0, ".")]},
+    "us.test": {"A": ["127.0.0.8"]},
+    "relay.test": {"A": ["127.0.0.1"]},
+}
+
+
+@pytest.mark.parametrize(
+    "relay", ["[127.0.0.1]:{port}", "relay.test:{port}", "[relay.test]:{port}", "[127.0.0.9]:1,[127.0.0.1]:{port}"]
+)
+@pytest.mark.parametrize("domain", ["b.test", "gone.test"])
+async def test_what_is_not_found_or_reached_goes_to_the_fallback_relay(make_rig, relay, domain):
+    async with DnsStub(ZONES) as dns, SmtpSink() as sink:
+        relays = tuple(relay.format(port=sink.port).split(","))
+        rig = make_rig(nameservers=(dns.address,), allow_loopback_mx=True, smtp_tcp_port=1, smtp_fallback_relay=relays)
+        queue_id = await rig.queue(b"smtp:" + domain.encode(), b"r@" + domain.encode())
+        await rig.gone(queue_id)
+        assert len(sink.messages) == 1
+
+
+async def test_a_host_that_fails_each_session_gives_way_to_the_fallback_relay(make_rig):
+    async with SmtpSink(replies={"GREETING": ["421 busy"] * 20}) as busy, SmtpSink() as sink:
+        rig = make_rig(smtp_fallback_relay=(f"[127.0.0.1]:{sink.port}",))
+        places = ",".join(f"[127.0.0.{n}]:{busy.port}" for n in (1,))
+        queue_id = await rig.queue(f"smtp:{places}".encode())
+        await rig.gone(queue_id)
+        assert len(sink.messages) == 1 and busy.connections == 1
+
+
+@pytest.mark.parametrize(("domain", "status"), [("null.test", b"5.1.10"), ("us.test", b"5.4.6")])
+async def test_a_fallback_relay_does_not_get_what_would_loop_or_is_not_wanted(make_rig, domain, status):
+    async with DnsStub(ZONES) as dns, SmtpSink() as sink:
+        rig = make_rig(
+            nameservers=(dns.address,),
+            allow_loopback_mx=True,
+            listen=("127.0.0.8:25",),
+            smtp_fallback_relay=(f"[127.0.0.1]:{sink.port}",),
+        )
+        queue_id = await rig.queue(b"smtp:" + domain.encode(), b"r@" + domain.encode())
+        await rig.gone(queue_id)
+        ((message, _),) = rig.everything()
+        assert b"Status: " + status in rig.store.queue.read(message.blob_id, 0, 100_000)
+        assert sink.connections == 0
+
+
+async def test_a_fallback_relay_that_does_not_resolve_is_told_and_changes_nothing(make_rig):
+    async with DnsStub(ZONES) as dns:
+        rig = make_rig(nameservers=(dns.address,), smtp_fallback_relay=("nowhere.test",))
+        queue_id = await rig.queue(b"smtp:gone.test", b"r@gone.test")
+        await rig.gone(queue_id)
+        lines = [line for line in rig.log() if line["event"] == "delivery.configuration_problem"]
+        assert {line["setting"] for line in lines} == {"smtp_fallback_relay"}
