@@ -145,7 +145,7 @@ class Limits:
         return self._hold(What.CONNECTIONS, service, ip, 0, self._connections[service])
 
     def seat(self, service: str, ip: str) -> "Seat":
-        """The places of a connection of IMAP or POP3, from its first byte to its end."""
+        """The places of a connection that has to log in, from its first byte to its end."""
         return Seat(self, service, ip)
 
     def upload(self, ip: str, account_id: int) -> Upload:
@@ -266,7 +266,7 @@ class Limits:
 
 
 class Seat:
-    """What one connection of IMAP or POP3 holds; `leave` may be called more than once."""
+    """What one connection of IMAP, POP3 or submission holds; `leave` may be called more than once."""
 
     __slots__ = ("_all", "_ip", "_limits", "_make_way", "_own", "_service", "_user", "since")
 
@@ -275,10 +275,10 @@ class Seat:
         self._service = service
         self._ip = ip
         self._all = self._own = self._user = REFUSED
-        self._make_way: Callable[[], None] | None = None
+        self._make_way: Callable[[], object] | None = None
         self.since = 0.0
 
-    def enter(self, make_way: Callable[[], None]) -> bool:
+    def enter(self, make_way: Callable[[], object]) -> bool:
         """Before login: False where too many have not logged in. `make_way` ends the connection for a newcomer."""
         self._all, self._own = self._limits.enter(self._service, self._ip)
         if self._all > 0:
@@ -322,6 +322,26 @@ class Seat:
         """Dovecot's words for an account with too many connections."""
         limit = self._limits.user_limit
         return f"Maximum number of connections from user+IP exceeded (mail_max_userip_connections={limit})"
+
+
+class Guests:
+    """The seats of sessions that have to log in and have not, by session (submission; IMAP and POP3 keep their own)."""
+
+    def __init__(self) -> None:
+        self._seats: dict[object, Seat] = {}
+
+    def take(self, session: object, seat: Seat, make_way: Callable[[], object]) -> bool:
+        """As Seat.enter."""
+        if not seat.enter(make_way):
+            return False
+        self._seats[session] = seat
+        return True
+
+    def leave(self, session: object) -> None:
+        """The session has logged in, or has ended, or was none."""
+        seat = self._seats.pop(session, None)
+        if seat is not None:
+            seat.leave()
 
 
 def _key(what: What, service: str, ip: str) -> tuple[int, int]:

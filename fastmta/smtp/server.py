@@ -21,12 +21,12 @@ from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import BY_NAME, Login, speaking
 from fastmta.model.stages import COUNTED, Stage
 from fastmta.model.verdict import Outcome
 from fastmta.policy.check import SigningKeys
 from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
-from fastmta.policy.limits import Limits
+from fastmta.policy.limits import Guests, Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
 from fastmta.policy.uploads import Upload
@@ -188,6 +188,7 @@ class ServiceHost:
         self._server = server
         self.service = Service(name, server.services.store.raw, self)
         self.draining = False
+        self._logs_in = BY_NAME[name].login is Login.REQUIRED
         self.plan = Plan()
         self.configure()
 
@@ -233,6 +234,7 @@ class ServiceHost:
         account = services.authenticator.try_now(credentials, self.name)
         if account is not None:
             session.account_id = account.id
+            self._server.guests.leave(session)
             return account.address
         generation = session.wait()
         task = services.tasks.spawn(
@@ -254,6 +256,7 @@ class ServiceHost:
         if account is not None:
             address = account.address
             session.account_id = account.id
+            self._server.guests.leave(session)
         session.resume(generation, lambda: rules.authenticated(session, address))
 
     # --- what checks say (smtp/screening.py) ---
@@ -348,6 +351,8 @@ class ServiceHost:
             session.screening.cancel()
             session.screening = None
         services.limits.release(session.place)
+        self._server.guests.leave(session)
+        session.account_id = 0
         name = session.become(attributes.addr or session.peer_ip, attributes.port)
         if attributes.name is not None:
             name = attributes.name or UNKNOWN_NAME
@@ -382,6 +387,11 @@ class ServiceHost:
         session.place = self._server.services.limits.connect(self.name, session.peer_ip)
         if not session.place:
             return Reply(421, "4.7.0", f"{name} Error: too many connections from {session.peer_ip}")
+        if self._logs_in and not session.login:
+            crowd = Reply(421, "4.7.0", f"{name} Error: too many connections that have not logged in")
+            seat = self._server.services.limits.seat(self.name, session.peer_ip)
+            if not self._server.guests.take(session, seat, lambda: session.shut_down(crowd)):
+                return crowd
         if session.tls and not self.may(session, What.TLS_RATE):
             return Reply(421, "4.7.0", f"{name} Error: too many new TLS sessions from {session.peer_ip}")
         return None
@@ -401,6 +411,7 @@ class ServiceHost:
         if session.screening is not None:
             session.screening.cancel()
             session.screening = None
+        self._server.guests.leave(session)
         self._server.services.limits.release(session.place)
         session.place = 0
 
@@ -517,6 +528,7 @@ class SmtpServer:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
+        self.guests = Guests()
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
         self.xclient_hosts = Networks(services.config.smtpd_authorized_xclient_hosts)
         self.xforward_hosts = Networks(services.config.smtpd_authorized_xforward_hosts)

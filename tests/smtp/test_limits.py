@@ -1,10 +1,11 @@
 """What a client is told at a limit of its address: Postfix's replies."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from fastmta.model.limits import SMTP_UPLOAD_STEP_BYTES
+from fastmta.model.limits import LOGIN_GRACE_S, SMTP_UPLOAD_STEP_BYTES
 from fastmta.model.reply import Reply
 from fastmta.policy import uploads
 from fastmta.runtime.metrics import METRICS
@@ -132,3 +133,39 @@ def test_messages_under_way_of_an_account_are_bounded_wherever_it_connects_from(
 def test_a_single_message_may_be_larger_than_the_bound(make_rig: Any) -> None:
     rig: SmtpRig = make_rig()
     assert begun(rig, 5 * 1024).codes(b".\r\n") == [250]
+
+
+# --- connections that have not logged in ---
+
+AUTH = b"AUTH PLAIN AGJpbGxAZXhhbXBsZS50ZXN0AHNlY3JldA==\r\n"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_submission_counts_among_what_has_not_logged_in(make_rig: Any, slow: bool) -> None:
+    rig: SmtpRig = make_rig(login_max_ip_connections=2)
+    rig.authenticator.slow = slow
+    first, second, third = (rig.connect("submissions", STRANGER, tls=True) for _ in range(3))
+    assert (first.ended, second.ended, third.ended) == (False, False, True)
+    assert third.greeting == b"421 4.7.0 mx.example.test Error: too many connections that have not logged in\r\n"
+    first.start().feed(AUTH)
+    if slow:
+        asyncio.run(rig.tasks.spawned.pop())
+    assert first.take().startswith(b"235 ")
+    assert not rig.connect("submissions", STRANGER, tls=True).ended, "who has logged in counts no more"
+    assert rig.connect("submissions", STRANGER, tls=True).ended
+    second.lose()
+    assert not rig.connect("submissions", STRANGER, tls=True).ended
+    assert not any(rig.connect("smtp", STRANGER).ended for _ in range(5)), "port 25 has no logins to wait for"
+    assert not any(rig.connect("submissions", "127.0.0.1", tls=True).ended for _ in range(5))
+
+
+def test_the_oldest_that_has_not_logged_in_makes_way_whatever_it_speaks(make_rig: Any) -> None:
+    rig: SmtpRig = make_rig(login_max_connections=2)
+    now = 1000.0
+    rig.limits._monotonic = lambda: now
+    first, second = (rig.connect("submissions", f"198.51.100.{n}", tls=True) for n in (1, 2))
+    assert rig.connect("submissions", "198.51.100.3", tls=True).ended, "both came a moment ago"
+    now += LOGIN_GRACE_S
+    assert not rig.connect("submissions", "198.51.100.4", tls=True).ended
+    assert first.take().startswith(b"421 4.7.0 ") and first.ended
+    assert not second.ended
