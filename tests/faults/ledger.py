@@ -277,21 +277,22 @@ class LedgerTest:
     def verdict(self) -> Verdict:
         at_sink = entries_at(self.sink_file)
         verdict = judge(self.ledger.sent, self.ledger.promised, self.found, at_sink)
-        twice = {identifier for (identifier, _, _), count in at_sink.items() if count > 1}
-        return verdict._replace(doubled_after_answer=self._answered_before_a_kill(twice))
+        return verdict._replace(doubled_after_answer=doubled_after_answer(self.sink_file, at_sink, self.struck))
 
-    def _answered_before_a_kill(self, twice: set[str]) -> int:
-        """How many of the messages that came twice had been answered before the kill in between.
 
-        The others were on their way when we were killed: nobody can know whether their server took them.
-        """
-        answered: dict[str, list[float]] = {}
-        answers = Path(f"{self.sink_file}.answered")
-        for line in answers.read_text().splitlines() if answers.exists() else ():
-            identifier, at = line.split(" ")
-            if identifier in twice:
-                answered.setdefault(identifier, []).append(float(at))
-        return sum(any(min(times) < at <= max(times) for at in self.struck) for times in answered.values())
+def doubled_after_answer(sink_file: Path, at_sink: Counter[Entry], struck: Sequence[float]) -> int:
+    """How many of the messages that came twice had been answered before the kill in between.
+
+    The others were on their way at the kill: nobody can know whether their server took them.
+    """
+    twice = {identifier for (identifier, _, _), count in at_sink.items() if count > 1}
+    answered: dict[str, list[float]] = {}
+    answers = Path(f"{sink_file}.answered")
+    for line in answers.read_text().splitlines() if answers.exists() else ():
+        identifier, at = line.split(" ")
+        if identifier in twice:
+            answered.setdefault(identifier, []).append(float(at))
+    return sum(any(min(times) < at <= max(times) for at in struck) for times in answered.values())
 
 
 def judge(

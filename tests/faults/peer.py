@@ -15,7 +15,15 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.client import Ledger
-from tests.faults.ledger import REMOTES, entries_at, judge, start_clients, start_sink, stop_clients
+from tests.faults.ledger import (
+    REMOTES,
+    doubled_after_answer,
+    entries_at,
+    judge,
+    start_clients,
+    start_sink,
+    stop_clients,
+)
 from tests.support import postfix, processes
 from tests.support.ports import wait_until_listening
 
@@ -39,16 +47,19 @@ def run(rounds: int, seed: int, *, load_s: float = 1.0, rate: float = 0.0) -> li
     chooser = random.Random(seed)
     ledger = Ledger(directory / "promised")
     sink_file = directory / "at-sink"
+    struck: list[float] = []  # time.monotonic() of each kill
     port, sink = start_sink(sink_file)
     try:
         wait_until_listening("127.0.0.1", port)
         with postfix.Postfix({**_SETTINGS, "relayhost": f"[127.0.0.1]:{port}"}) as server:
             for number in range(rounds):
-                killed = _round(server, ledger, seed, number, chooser.uniform(0.2, 0.7) * load_s, load_s, rate)
-                verdict = judge(ledger.sent, ledger.promised, Counter(), entries_at(sink_file))
+                killed = _round(server, ledger, struck, seed, number, chooser.uniform(0.2, 0.7) * load_s, load_s, rate)
+                at_sink = entries_at(sink_file)
+                verdict = judge(ledger.sent, ledger.promised, Counter(), at_sink)
                 print(
                     f"  round {number + 1}: {killed} processes killed: so far {verdict.promised} promised,"
-                    f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there",
+                    f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there"
+                    f" ({doubled_after_answer(sink_file, at_sink, struck)} after their answer)",
                     flush=True,
                 )
         return verdict.problems(duplicates_allowed=verdict.doubled_at_sink)
@@ -59,13 +70,21 @@ def run(rounds: int, seed: int, *, load_s: float = 1.0, rate: float = 0.0) -> li
 
 
 def _round(
-    server: postfix.Postfix, ledger: Ledger, seed: int, number: int, before_s: float, load_s: float, rate: float
+    server: postfix.Postfix,
+    ledger: Ledger,
+    struck: list[float],
+    seed: int,
+    number: int,
+    before_s: float,
+    load_s: float,
+    rate: float,
 ) -> int:
     """One round, until the queue is empty; how many processes were killed."""
     clients = start_clients((server.host, server.port), ledger, REMOTES, seed, number, rate)
     try:
         time.sleep(before_s)
         victims = [pid for pid in processes.tree(server.pid) if _name(pid) in KILLED]
+        struck.append(time.monotonic())
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.5 * load_s)
