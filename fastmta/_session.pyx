@@ -9,7 +9,7 @@ set nothing is parsed, so a command behind a dot is not seen before the commit h
 is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives the call that was given its bytes.
 
 Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/server.py).
-The parts lie in `_session_parts/`: text.pxi, service.pxi, connection.pxi (the socket's side), command.pxi (commands),
+The parts lie in `_session_parts/`: service.pxi, connection.pxi (the socket's side), command.pxi (commands),
 message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (the unit and its answer).
 """
 
@@ -200,7 +200,7 @@ cdef dict MAILBOX_REFUSALS = {
 }
 cdef object encode = msgspec.msgpack.Encoder().encode
 
-include "_session_parts/text.pxi"
+include "_intake_parts/text.pxi"
 include "_session_parts/service.pxi"
 include "_session_parts/connection.pxi"
 include "_session_parts/command.pxi"

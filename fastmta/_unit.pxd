@@ -243,6 +243,7 @@ cdef class Unit:
     cdef object callback
     cdef Waiter waiter
     cdef bint submitted
+    cdef readonly Py_ssize_t answers  # results that the operations so far will give
     cdef int _own(self, Op* op, Body* body) except -1
     cdef Op* _op(self, int code, bytes p0=*, bytes p1=*, bytes p2=*, bytes p3=*, bytes p4=*, bytes p5=*) except NULL
     cpdef int put_new(self, int table, bytes key, bytes value) except -1
@@ -255,12 +256,12 @@ cdef class Unit:
     cpdef int ref(self, uint64_t blob_id, int delta) except -1
     cpdef int append(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
                      int64_t internal_date_s, int tz_minutes, bytes structure) except -1
-    cpdef int enqueue(self, uint64_t queue_id, uint64_t blob_id, bytes envelope) except -1
+    cpdef int enqueue(self, uint64_t queue_id, uint64_t blob_id, bytes envelope, bint goes_on=*) except -1
     cpdef int recipient(self, uint64_t queue_id, int n, bytes hop, int lane, int state, int64_t due_ms,
                         bytes tail) except -1
     cpdef int deliver(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
                       int64_t internal_date_s, int tz_minutes, bytes structure, uint64_t queue_id, int n, bytes hop,
-                      bytes tail, bytes envelope) except -1
+                      bytes tail, bytes envelope, bint reports=*) except -1
     cpdef int move_recipient(self, uint64_t queue_id, int n, int from_state, int to_state, int attempts,
                              int64_t due_ms, bytes last_reply) except -1
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1

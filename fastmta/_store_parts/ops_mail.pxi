@@ -157,7 +157,7 @@ cdef int op_append(Txn* t, Op* op, const char* parts) noexcept nogil:
 
 
 cdef int op_deliver(Txn* t, Op* op, const char* parts) noexcept nogil:
-    """APPEND that becomes a queued recipient where the mailbox does not take it."""
+    """APPEND that becomes a queued recipient where the mailbox does not take it, or a word in the result alone."""
     cdef bint refusable
     cdef const char* hop
     cdef const char* reply
@@ -168,6 +168,9 @@ cdef int op_deliver(Txn* t, Op* op, const char* parts) noexcept nogil:
     code = append_checked(t, op, parts, &refusable)
     if code == DONE or code < 0 or not refusable:
         return code
+    if op.mode:
+        t.may_drop_blob = 1  # if nobody else takes it
+        return result_word(t, code)
     hop = parts + op.part[0] + op.part[1] + op.part[2]
     rc = row_load(t, op.c)
     if rc == REFUSE_MISSING:

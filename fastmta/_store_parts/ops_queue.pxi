@@ -89,7 +89,7 @@ cdef int row_create(Txn* t, uint64_t queue_id, uint64_t blob_id, const char* env
 cdef int op_enqueue(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef int rc = row_load(t, op.a)
     if rc == DONE:
-        return REFUSE_EXISTS
+        return DONE if op.mode and t.queue.blob_id == op.b else REFUSE_EXISTS
     if rc != REFUSE_MISSING:
         return rc
     return row_create(t, op.a, op.b, parts, op.part[0])

@@ -59,6 +59,7 @@ cdef struct Txn:
     BlobMeta blob
     const char* blob_rest  # what stands behind it: in the unit's body
     Buffer unreferenced
+    int may_drop_blob  # who was to have its blob has refused it, which is no failure of the unit
     int has_queue
     int queue_dirty
     int queue_new
@@ -443,7 +444,7 @@ cdef int blob_ref(Txn* t, uint64_t blob_id, int delta, bint kept) noexcept nogil
 cdef void unit_begin(Txn* t) noexcept nogil:
     t.undo.length = 0
     t.unreferenced.length = 0
-    t.has_blob = t.has_queue = 0
+    t.has_blob = t.has_queue = t.may_drop_blob = 0
     memset(t.unit_counts, 0, sizeof(t.unit_counts))
 
 
@@ -462,7 +463,10 @@ cdef int unit_end(Txn* t) noexcept nogil:
         if rc:
             return rc
         if (<BlobMeta*>value.mv_data).refs == 0:
-            return REFUSE_MISSING
+            if not t.may_drop_blob:
+                return REFUSE_MISSING
+            if blob_dead(t, (<uint64_t*>t.unreferenced.data)[i]) < 0:
+                return POISONED
     for i in range(<size_t>COUNTED_STATES):
         t.counts[i] += t.unit_counts[i]
     return DONE

@@ -101,6 +101,7 @@ cdef class Unit:
     cpdef int count(self, bytes key, int64_t delta, int64_t ceiling) except -1:
         require_key(T_COUNTER, key)
         cdef Op* op = self._op(OP_COUNT, key)
+        self.answers += 1
         op.d = delta
         op.e = ceiling
         return 0
@@ -140,6 +141,7 @@ cdef class Unit:
     cpdef int append(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
                      int64_t internal_date_s, int tz_minutes, bytes structure) except -1:
         cdef Op* op = self._op(OP_APPEND, prefix, normal_keywords(keywords), structure)
+        self.answers += 1
         op.a = mailbox_id
         op.b = blob_id
         op.flags = flags
@@ -147,8 +149,10 @@ cdef class Unit:
         op.tz_minutes = <int16_t>tz_minutes
         return 0
 
-    cpdef int enqueue(self, uint64_t queue_id, uint64_t blob_id, bytes envelope) except -1:
+    cpdef int enqueue(self, uint64_t queue_id, uint64_t blob_id, bytes envelope, bint goes_on=False) except -1:
+        # `goes_on`: an entry that is there already takes the recipients that follow.
         cdef Op* op = self._op(OP_ENQUEUE, envelope)
+        op.mode = goes_on
         op.a = queue_id
         op.b = blob_id
         return 0
@@ -165,8 +169,11 @@ cdef class Unit:
 
     cpdef int deliver(self, uint64_t mailbox_id, uint64_t blob_id, bytes prefix, uint32_t flags, bytes keywords,
                       int64_t internal_date_s, int tz_minutes, bytes structure, uint64_t queue_id, int n, bytes hop,
-                      bytes tail, bytes envelope) except -1:
+                      bytes tail, bytes envelope, bint reports=False) except -1:
+        # `reports`: a refusal is told as the result alone; no queued recipient is made of it.
         cdef Op* op = self._op(OP_DELIVER, prefix, normal_keywords(keywords), structure, hop, tail, envelope)
+        self.answers += 1
+        op.mode = reports
         op.a = mailbox_id
         op.b = blob_id
         op.flags = flags
@@ -200,6 +207,7 @@ cdef class Unit:
         if not 0 <= mode <= 2:
             raise ValueError("mode is 0, 1 or 2")
         op = self._op(OP_FLAGS, uids, normal_keywords(keywords))
+        self.answers += 1
         op.a = mailbox_id
         op.mode = <uint8_t>mode
         op.flags = flags
@@ -209,6 +217,7 @@ cdef class Unit:
 
     cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted) except -1:
         cdef Op* op = self._op(OP_EXPUNGE, uids)
+        self.answers += 1
         op.a = mailbox_id
         op.mode = <uint8_t>((1 if only_deleted else 0) | (2 if uids is None else 0))
         self.u.weight += length_of(uids) // 4 * LIST_WEIGHT
@@ -216,6 +225,7 @@ cdef class Unit:
 
     cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move) except -1:
         cdef Op* op = self._op(OP_COPY, uids)
+        self.answers += 1
         op.a = source_id
         op.b = target_id
         op.mode = move
@@ -224,6 +234,7 @@ cdef class Unit:
 
     cpdef int take_recent(self, uint64_t mailbox_id) except -1:
         cdef Op* op = self._op(OP_TAKE_RECENT)
+        self.answers += 1
         op.a = mailbox_id
         return 0
 

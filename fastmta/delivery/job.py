@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastmta._intake import Posting
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
-from fastmta.model.envelope import LocalTarget
+from fastmta.model.events import Event
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Kind, Outcome
 from fastmta.smtp.transaction import Transaction
@@ -26,15 +27,16 @@ class Job(Transaction):
     __slots__ = (
         "addresses",
         "done",
+        "events",
         "failure",
         "gone",
         "login",
         "mailboxes",
         "message",
         "moves",
-        "notified",
         "owner",
         "plain_text",
+        "postings",
         "recordings",
         "relay",
         "reports",
@@ -61,8 +63,9 @@ class Job(Transaction):
         self.done: set[int] = set()  # numbers of recipients whose end is committed already
         self.moves: list[Move] = []
         self.reports: dict[Kind, list[Outcome]] | None = None
-        self.notified: list[tuple[int, LocalTarget]] = []  # reports into mailboxes of ours, by their queue ids
-        self.mailboxes: dict[int, str] | None = None  # number of a recipient -> whose mailbox has the message
+        self.events: list[tuple[int, Event]] = []  # by number: what is to be told once it is recorded
+        self.postings: list[Posting] = []  # reports of the unit that is on its way
+        self.mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
         self.recordings = 0
 
     def rest(self) -> "Job":

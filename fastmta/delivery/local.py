@@ -8,25 +8,22 @@ task, since reading a whole message and finding its structure may take a while.
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from fastmta._intake import REFUSE, Body, Posting, Recipient
 from fastmta._mime import Structure
+from fastmta._parser import HeaderScan
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import COMMITTED, REFUSED, HopOwner
-from fastmta.delivery.recorder import distinct
+from fastmta.delivery.recorder import FORWARDED
 from fastmta.delivery.seams import QueuedRecipient
 from fastmta.model.envelope import (
     NOTIFY_SUCCESS,
     LocalTarget,
-    QueuedTarget,
     RecipientState,
-    RecipientTail,
     Resolution,
 )
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Outcome, owes
-from fastmta.queue.scheduler import lane_for
 from fastmta.runtime.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -35,11 +32,9 @@ if TYPE_CHECKING:
 PIECE_BYTES: Final = 65_536  # parsed in one go; the loop runs between pieces
 
 DELIVERED: Final = Reply(250, "2.0.0", "delivered to mailbox")
-FORWARDED: Final = Reply(250, "2.0.0", "forwarded")
 UNKNOWN_USER: Final = Reply(550, "5.1.1", "The mailbox does not exist")
 OVER_QUOTA: Final = Reply(452, "4.2.2", "The mailbox is full")
 NOT_NOW: Final = Reply(451, "4.3.0", "The mailbox cannot be written now")
-_encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class LocalHop(HopOwner):
@@ -77,7 +72,7 @@ class LocalHop(HopOwner):
 
     async def _deliver(self, job: Job) -> None:
         """What mailboxes take is done and committed here; every recipient gets a reply for the recorder."""
-        wanted: dict[int, tuple[LocalTarget | QueuedTarget, ...]] = {}
+        wanted: dict[int, Resolution] = {}
         for n, row in enumerate(job.rows):
             resolution = self._resolve(row)
             if resolution.refusal is not None:
@@ -85,14 +80,14 @@ class LocalHop(HopOwner):
             elif not resolution.targets:
                 job.results[n] = UNKNOWN_USER
             else:
-                wanted[n] = resolution.targets
-        structure = await self._structure(job) if wanted else b""
-        taken: set[int] = set()  # mailboxes that have this message now
-        if structure is None:
-            job.decide(Reply(451, "4.3.0", "The message cannot be read"))
+                wanted[n] = resolution
+        body = await self._body(job) if wanted else None
+        if body is None:
+            if wanted:
+                job.decide(Reply(451, "4.3.0", "The message cannot be read"))
             return
-        for n, targets in wanted.items():
-            job.results[n] = await self._commit(job, job.rows[n], targets, structure, taken)
+        for n, resolution in wanted.items():
+            job.results[n] = await self._commit(job, job.rows[n], resolution, body)
 
     def _resolve(self, row: QueuedRecipient) -> Resolution:
         """The mailbox of an address, which aliases have been applied to already, or what the directory says now."""
@@ -103,61 +98,44 @@ class LocalHop(HopOwner):
             return Resolution(targets=(LocalTarget(account.id, account.inbox_id, path, account.address.encode()),))
         return services.directory.resolve(path, may_relay=True)
 
-    async def _commit(
-        self,
-        job: Job,
-        row: QueuedRecipient,
-        targets: tuple[LocalTarget | QueuedTarget, ...],
-        structure: bytes,
-        taken: set[int],
-    ) -> Reply:
-        """One unit: into each mailbox that is not in `taken`, into the queue for whoever else the address stands for
-        now, the report that the sender wants, and done.
+    async def _commit(self, job: Job, row: QueuedRecipient, resolution: Resolution, body: Body) -> Reply:
+        """One unit: into each mailbox that has not got the message, into the queue for whoever else the address stands
+        for now, the report that the sender wants, and done.
         """
         raw = self.service.services.store.raw
-        message = job.message
+        message, recorder = job.message, self.service.recorder
         now = self.service.clock.now()
         unit = raw.new_unit()
-        job.notified.clear()
-        forwarded = distinct(target for target in targets if isinstance(target, QueuedTarget))
-        local = distinct(target for target in targets if isinstance(target, LocalTarget))
-        reply = DELIVERED if local else FORWARDED
-        if forwarded:
-            queue_id = raw.new_id()
-            unit.enqueue(queue_id, message.blob_id, _encode(message.envelope))
-            for n, onward in enumerate(forwarded):
-                state = RecipientState.HELD if onward.held else RecipientState.ACTIVE
-                tail = RecipientTail(onward.forward_path, row.tail.orcpt, row.tail.notify, row.tail.original)
-                lane = int(lane_for(message.envelope.size_bytes, len(forwarded)))
-                unit.recipient(queue_id, n, onward.hop, lane, int(state), int(now * 1000), _encode(tail))
-        for target in local:
-            if target.mailbox_id not in taken:
-                prefix = b"Return-Path: <%b>\r\nDelivered-To: %b\r\n" % (message.envelope.reverse_path, target.address)
-                unit.append(target.mailbox_id, message.blob_id, prefix, 0, b"", int(now), 0, structure)
+        job.postings.clear()
+        recipient = Recipient.onward(row.tail, resolution)
+        posting = Posting(recorder.teller, raw.new_id(), message.envelope, body, REFUSE).to([recipient])
+        posting.date_s = int(now)
+        posting.due_ms = int(now * 1000)
+        posting.write(unit)
         unit.move_recipient(message.queue_id, row.n, 0, int(RecipientState.DELIVERED), row.attempts + 1, 0, b"")
         # Who is forwarded keeps his NOTIFY, so the next server, or we, report his success then (RFC 3461 §5.2.7).
+        local = recipient.has_local and not posting.is_loop
         if local and row.tail.notify & NOTIFY_SUCCESS and owes("delivered", job.envelope, row.tail):
-            self.service.recorder.notify(unit, job, "delivered", [Outcome(row.tail, DELIVERED)])
+            recorder.notify(unit, job, "delivered", [Outcome(row.tail, DELIVERED)])
         committed: asyncio.Future[Any] = self.service.loop.create_future()
         raw.submit(unit, committed.set_result)
         await asyncio.shield(committed)
+        posting.committed(unit)
         if unit.status == COMMITTED:
-            self.service.recorder.notifications_committed(job, unit)
+            recorder.notifications_committed(job, unit)
             job.done.add(row.n)
-            taken.update(target.mailbox_id for target in local)
             if local:
                 if job.mailboxes is None:
                     job.mailboxes = {}
-                job.mailboxes[row.n] = ",".join(
-                    (target.mailbox or target.address).decode("ascii", "backslashreplace") for target in local
-                )
-            return reply
+                job.mailboxes[row.n] = b",".join(each.mailbox for each in recipient.targets if each.mailbox_id)
+            return DELIVERED if local else FORWARDED
         if unit.status == REFUSED and unit.failure == "quota":
             return OVER_QUOTA
         return NOT_NOW  # the store is in trouble, or the mailbox went meanwhile: the next try asks again
 
-    async def _structure(self, job: Job) -> bytes | None:
-        parser = Structure()
+    async def _body(self, job: Job) -> Body | None:
+        """The message as mailboxes need it; None where it cannot be read."""
+        parser, scan = Structure(), HeaderScan()
         queue = self.service.queue
         size = job.envelope.size_bytes
         offset = 0
@@ -166,6 +144,9 @@ class LocalHop(HopOwner):
             if not piece:
                 return None
             parser.feed(piece)
+            if not scan.is_done:
+                scan.feed(piece)
             offset += len(piece)
             await asyncio.sleep(0)
-        return parser.finish()
+        loops = scan.delivered_to_addresses() or None
+        return Body(None, parser.finish(), loops, blob_id=job.message.blob_id, size=size)

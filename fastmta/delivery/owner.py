@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from fastmta.delivery.job import Job
 from fastmta.model.ids import queue_id_text
 from fastmta.queue.scheduler import HopBook
-from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,7 +23,7 @@ REFUSED: Final = 2
 class HopOwner:
     """One hop in the hands of this slot. `transport`: the label of its metrics; `is_remote`: another server answers."""
 
-    __slots__ = ("book", "counters", "hop", "hop_text", "is_remote", "ready", "service", "transport")
+    __slots__ = ("book", "hop", "hop_text", "is_remote", "ready", "service", "transport")
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         self.service = service
@@ -32,7 +31,6 @@ class HopOwner:
         self.hop_text = hop.decode("utf-8", "backslashreplace")
         self.transport = transport
         self.is_remote = transport in ("smtp", "lmtp")
-        self.counters = {result: METRICS.deliveries_total[transport, result] for result in DELIVERY_RESULTS}
         self.book = HopBook()
         self.ready: deque[Job] = deque()
 
@@ -121,6 +119,7 @@ class HopOwner:
         status = unit.status
         if status == COMMITTED:
             service.recorder.notifications_committed(job, unit)
+            service.recorder.tell(job)
             in_flight = self.book.in_flight
             queue_id = job.message.queue_id
             for row, reply in zip(job.rows, job.results, strict=True):
@@ -130,6 +129,7 @@ class HopOwner:
             if service.recorder.still_wanted(job):
                 service.recorder.submit(job)
             else:
+                service.recorder.tell(job)
                 self.forget_decided(job)
         elif unit.failure == "damaged":
             # Nor ever: they stay in flight, so that they are not delivered twice, and nothing else waits for them.

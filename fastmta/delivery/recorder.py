@@ -6,11 +6,10 @@ that is refused because somebody else has decided about one recipient meanwhile 
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from fastmta._intake import Body, Posting, Recipient
 from fastmta._mime import Structure
 from fastmta.delivery.answers import Answers, Note
 from fastmta.delivery.job import Job
@@ -22,19 +21,18 @@ from fastmta.model.envelope import (
     HAS_LONG_LINE,
     NOTIFY_SUCCESS,
     Envelope,
-    Lane,
     LocalTarget,
-    QueuedTarget,
     RecipientState,
-    RecipientTail,
 )
 from fastmta.model.errors import StorageFailure
+from fastmta.model.events import Event, Happening
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, status_of
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 from fastmta.runtime import crash
+from fastmta.runtime.events import teller
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.transaction import ascii_path
 
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
 
 LAST_REPLY_BYTES: Final = 1000  # of a reply that is kept with a deferred recipient
 LOGGED_CHARACTERS: Final = 2048  # of a reply in the log
+FORWARDED: Final = Reply(250, "2.0.0", "forwarded")  # a recipient of ours stands for others now
 RECORDINGS: Final = 8  # of one job, before its recipients are given back to the schedule
 
 _DELIVERED, _DEFERRED, _BOUNCED = (
@@ -50,35 +49,21 @@ _DELIVERED, _DEFERRED, _BOUNCED = (
     int(RecipientState.DEFERRED),
     int(RecipientState.BOUNCED),
 )
-_Target = TypeVar("_Target", LocalTarget, QueuedTarget)
 _LIVE: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED)
-_TO_MAILBOX: Final = "250 2.0.0 delivered to mailbox"
-_encode: Final = msgspec.msgpack.Encoder().encode
-_encode_json: Final = msgspec.json.Encoder().encode
-
-
-class DeliveryLine(msgspec.Struct, gc=False, omit_defaults=True):
-    """The fields of a log line a recipient; encoded whole, since it is the one line that every delivery writes."""
-
-    queue_id: str
-    recipient: str
-    next_hop: str
-    relay: str
-    delay: float
-    dsn: str
-    reply: str
-    original_recipient: str = ""  # where an alias made another of it
-    mailbox: str = ""  # whose, of a local delivery
 
 
 class Recorder:
-    """Writes results down. One a service; `policy` is replaced by a reload."""
+    """Writes results down, and tells of them once they are. One a service."""
 
     def __init__(self, services: Services, service: "DeliveryService") -> None:
         self._services = services
         self._service = service
-        self.policy = RetryPolicy.of(services.config.delivery)
-        self._log_all = services.log.threshold <= 20
+        self.configure()
+
+    def configure(self) -> None:
+        """The configuration was reread."""
+        self.policy = RetryPolicy.of(self._services.config.delivery)
+        self.teller = teller(self._services.log, self._services.clock, self._services.cells)
 
     # --- results ---
 
@@ -93,19 +78,17 @@ class Recorder:
         if job.owner.is_remote and self._service.answers is not None:
             self._note(job, self._service.answers)
         transport = job.owner.transport
-        counters = job.owner.counters
-        cells = services.cells
         for row, reply in zip(job.rows, job.results, strict=True):
             if reply is None:
                 continue
             attempts = row.attempts + counts
+            status: Happening
             if reply.code < 300:
                 if crash.NAME:
                     crash.crash_point("after_remote_250")
                 if row.n not in job.done:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
-                status = "delivered"
-                METRICS.delivery_seconds.observe(cells, age_s)
+                status = "expanded" if reply is FORWARDED else "delivered"
                 if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on and row.n not in job.done:
                     self._report(job, "delivered" if transport == "local" else "relayed", row, reply)
             elif reply.code >= 500 or self.policy.is_expired(age_s, envelope.reverse_path):
@@ -115,12 +98,11 @@ class Recorder:
             else:
                 moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
                 status = "deferred"
-            cells[counters[status]] += 1
-            if self._log_all:
-                self._log(status, job, row, reply, age_s)
+            job.events.append((row.n, self._event(status, job, row, reply, age_s)))
         if moves or job.reports:
             self.submit(job)
         else:
+            self.tell(job)
             job.owner.forget_decided(job)
 
     def _note(self, job: Job, answers: Answers) -> None:
@@ -169,30 +151,27 @@ class Recorder:
             services.store.raw.submit(unit, recorded.set_result)
             await asyncio.shield(recorded)
 
-    def _log(self, status: str, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> None:
-        """The line of one recipient's delivery, in the terms of Postfix's."""
-        original = row.tail.original
-        mailboxes = job.mailboxes
-        line = DeliveryLine(
-            queue_id_text(job.message.queue_id),
-            row.tail.forward_path.decode("ascii", "backslashreplace"),
+    def _event(self, status: Happening, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> Event:
+        transport = job.owner.transport
+        return Event(
+            status,
+            transport,
+            job.message.queue_id,
+            row.tail.forward_path,
             job.owner.hop_text,
-            job.relay or ("local" if job.owner.transport == "local" else "none"),
-            round(age_s, 3),
+            job.relay or ("local" if transport == "local" else "none"),
+            age_s,
             status_of(reply),
             str(reply)[:LOGGED_CHARACTERS],
-            original.decode("ascii", "backslashreplace") if original else "",
-            mailboxes.get(row.n, "") if mailboxes is not None else "",
+            row.tail.original,
+            job.mailboxes.get(row.n, b"") if job.mailboxes is not None else b"",
         )
-        self._write(status, line)
 
-    def _write(self, status: str, line: DeliveryLine) -> None:
-        log = self._services.log
-        event = f"delivery.{status}"
-        if log.is_json:
-            log.line(log.opening(event).encode() + b"," + _encode_json(line)[1:] + b"\n")
-        else:
-            log.info(event, **{name: value for name, value in msgspec.structs.asdict(line).items() if value != ""})
+    def tell(self, job: Job) -> None:
+        """What the job's recipients have met is the store's now: it is told."""
+        events, job.events = job.events, []
+        for _, event in events:
+            self.teller.tell(event)
 
     def _deferral(
         self,
@@ -240,7 +219,7 @@ class Recorder:
         raw = self._services.store.raw
         queue_id = job.message.queue_id
         unit = raw.new_unit()
-        job.notified.clear()  # of a unit that was refused
+        job.postings.clear()  # of a unit that was refused
         # From any live state: a requeue in the meantime must not make a second delivery of this one.
         for n, state, attempts, due_ms, reply in job.moves:
             unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
@@ -266,6 +245,10 @@ class Recorder:
             else:
                 gone.add(move[0])
                 self._services.log.info("delivery.too_late", queue_id=queue_id_text(queue_id), n=move[0])
+        for n, event in job.events:
+            if n in gone and event.happened == "delivered":  # it was, whatever the queue says by now
+                self.teller.tell(event)
+        job.events = [each for each in job.events if each[0] not in gone]
         lost = {bytes(row.tail.forward_path) for row in job.rows if row.n in gone}
         for kind, outcomes in list((job.reports or {}).items()):
             left = [outcome for outcome in outcomes if outcome.recipient.forward_path not in lost]
@@ -281,10 +264,7 @@ class Recorder:
     # --- notifications ---
 
     def notify(self, unit: Any, job: Job, kind: Kind, outcomes: list[Outcome]) -> None:
-        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue.
-
-        Each mailbox and each address gets it once, whatever an alias says.
-        """
+        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue."""
         services = self._services
         envelope = job.envelope
         now = services.clock.now()
@@ -328,26 +308,10 @@ class Recorder:
             smtputf8=ascii_path(envelope.reverse_path) is None,
             protocol="local",
         )
-        raw_own = _encode(own)
-        unit.blob(blob)
-        # Deliveries come last: one that is refused becomes a recipient of the row that the others have made.
-        queued = distinct(target for target in resolution.targets if isinstance(target, QueuedTarget))
-        local = distinct(target for target in resolution.targets if isinstance(target, LocalTarget))
-        if queued:
-            unit.enqueue(report_id, blob.blob_id, raw_own)
-        for n, target in enumerate(queued):
-            state = RecipientState.HELD if target.held else RecipientState.ACTIVE
-            tail = _encode(RecipientTail(target.forward_path))
-            unit.recipient(report_id, n, target.hop, int(Lane.SMALL), int(state), own.received_at_ms, tail)
-        structure = _structure(message) if local else b""
-        job.notified += [(report_id, mine) for mine in local]
-        for n, mine in enumerate(local, len(queued)):
-            prefix = b"Return-Path: <>\r\nDelivered-To: %b\r\n" % mine.address
-            tail = _encode(RecipientTail(mine.address))
-            unit.deliver(
-                mine.mailbox_id, blob.blob_id, prefix, 0, b"", int(now), 0,
-                structure, report_id, n, b"local:", tail, raw_own,
-            )  # fmt: skip
+        to = Recipient(envelope.reverse_path, resolution)
+        posting = Posting(self.teller, report_id, own, Body(blob, _structure(message) if to.has_local else b""))
+        posting.to([to]).write(unit)
+        job.postings.append(posting)
         services.log.info(
             "delivery.notified",
             queue_id=queue_id_text(job.message.queue_id),
@@ -357,24 +321,10 @@ class Recorder:
         )
 
     def notifications_committed(self, job: Job, unit: Any) -> None:
-        """Tells and counts the reports that this unit has put into mailboxes; the units' last deliveries are theirs."""
-        told, job.notified = job.notified, []
-        results = unit.results[len(unit.results) - len(told) :] if told else ()
-        for (report_id, target), word in zip(told, results, strict=True):
-            if isinstance(word, str):  # it was queued instead
-                self._services.log.info(
-                    "local.refused", queue_id=queue_id_text(report_id), mailbox=target.address, code=word
-                )
-                continue
-            self._services.cells[METRICS.deliveries_total["local", "delivered"]] += 1
-            METRICS.delivery_seconds.observe(self._services.cells, 0.0)
-            if self._log_all:
-                names = target.address, target.mailbox or target.address
-                recipient, mailbox = (raw.decode("ascii", "backslashreplace") for raw in names)
-                line = DeliveryLine(
-                    queue_id_text(report_id), recipient, "local:", "local", 0.0, "2.0.0", _TO_MAILBOX, mailbox=mailbox
-                )
-                self._write("delivered", line)
+        """Tells and counts the reports that this unit has put into mailboxes."""
+        postings, job.postings = job.postings, []
+        for posting in postings:
+            posting.committed(unit)
 
     def _original(self, job: Job, kind: Kind, limit: int) -> bytes:
         """As much of the message as the notification needs; b"" where it has gone."""
@@ -390,15 +340,6 @@ class Recorder:
                 break
             raw += piece
         return raw
-
-
-def distinct(targets: Iterable[_Target]) -> list[_Target]:
-    """The targets without those that name the same mailbox, or the same address of the same hop, once more."""
-    kept: dict[object, _Target] = {}
-    for target in targets:
-        place = target.mailbox_id if isinstance(target, LocalTarget) else (target.hop, target.forward_path)
-        kept.setdefault(place, target)
-    return list(kept.values())
 
 
 def _structure(message: bytes) -> bytes:

@@ -31,7 +31,6 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import RESULTS_A_PASS
 from fastmta.model.reply import Reply
 from fastmta.queue.ownership import partition_of, partitions_of
-from fastmta.queue.retry import RetryPolicy
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.mta_sts import MtaSts
 
@@ -140,7 +139,7 @@ class DeliveryService:
     def reload(self) -> None:
         """Takes over changed settings; deliveries under way end as they began."""
         self.config = self.services.config
-        self.recorder.policy = RetryPolicy.of(self.config.delivery)
+        self.recorder.configure()
         old, tokens, sts = self._resolver, self._tokens, self._sts
         self._configure()
         self.services.tasks.spawn("delivery closes its old resolver", old.close())

@@ -7,16 +7,17 @@ import secrets
 import time
 from typing import Final
 
-from fastmta.model.envelope import LocalTarget, QueuedTarget
-from fastmta.pickup.intake import Resolved
+from fastmta._intake import Recipient, Target
 
 RECIPIENTS_LISTED: Final = 1000
 
 
-def build(hostname: str, sender: bytes, resolved: list[Resolved]) -> bytes:
+def build(hostname: str, sender: bytes, recipients: list[Recipient]) -> bytes:
     """The report as a message without trace, Date and Message-ID, in 7-bit ASCII with LF line ends."""
     boundary = f"{secrets.token_hex(8)}.{int(time.time())}/{hostname}"
-    verdicts = [(_ascii(each.original), *_verdict(each.target)) for each in resolved[:RECIPIENTS_LISTED]]
+    verdicts = [(_ascii(each.forward_path), *_verdict(target)) for each in recipients for target in each.targets][
+        :RECIPIENTS_LISTED
+    ]
     lines = [
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
         f"To: {_ascii(sender)}",
@@ -52,9 +53,9 @@ def build(hostname: str, sender: bytes, resolved: list[Resolved]) -> bytes:
     return "\n".join([*lines, "", f"--{boundary}--", ""]).encode()
 
 
-def _verdict(target: LocalTarget | QueuedTarget) -> tuple[str, str, str]:
+def _verdict(target: Target) -> tuple[str, str, str]:
     """(action, status, words)."""
-    if isinstance(target, LocalTarget):
+    if target.mailbox_id:
         return "deliverable", "2.0.0", f"delivers to the mailbox of {_ascii(target.address)}"
     kind, _, rest = _ascii(target.hop).partition(":")
     if kind in ("error", "retry"):
@@ -64,7 +65,7 @@ def _verdict(target: LocalTarget | QueuedTarget) -> tuple[str, str, str]:
         return "delayed", "4.3.0", "cannot be told at the moment"
     if kind == "discard":
         return "deliverable", "2.0.0", "is discarded"
-    return "relayed", "2.1.5", f"goes to {_ascii(target.forward_path)} by way of {kind}:{rest}"
+    return "relayed", "2.1.5", f"goes to {_ascii(target.address)} by way of {kind}:{rest}"
 
 
 def _ascii(raw: bytes) -> str:

@@ -30,7 +30,7 @@ from fastmta.model.limits import (
     SPOOL_WAKE_S,
 )
 from fastmta.pickup import report
-from fastmta.pickup.intake import Posting, post, resolve
+from fastmta.pickup.intake import Handed, post, resolve
 from fastmta.pickup.letter import READ_BYTES, BadLetter, Letter
 from fastmta.pickup.queue_socket import QueueSocket
 from fastmta.pickup.seams import Services
@@ -299,13 +299,13 @@ class Pickup:
         client = f"from userid {found.uid}"
         if not ticket.verify:
             envid = ticket.envid.encode("utf-8", "surrogateescape")
-            posting = Posting(sender, ticket.recipients, client, ticket.full_name, envid, ticket.ret)
-            await post(services, posting, found.letter)
+            handed = Handed(sender, ticket.recipients, client, ticket.full_name, envid, ticket.ret)
+            await post(services, handed, found.letter)
             return
-        resolved = await resolve(services, ticket.recipients)
-        text = report.build(services.config.myhostname, sender, resolved)
+        recipients = await resolve(services, ticket.recipients)
+        text = report.build(services.config.myhostname, sender, recipients)
         back = Drop(sender.decode("utf-8", "surrogateescape"), NOTIFY_NEVER)
-        await post(services, Posting(b"", [back], client), Letter(iter(text.splitlines(keepends=True))))
+        await post(services, Handed(b"", [back], client), Letter(iter(text.splitlines(keepends=True))))
 
     def _reverse_path(self, text: str, uid: int) -> bytes:
         """The sender as a path; what is no address becomes the owner's own, so that a report finds somebody."""

@@ -1,6 +1,7 @@
 """One pass of the pickup over a data directory, as a running worker makes it, and nothing else of a server."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ class ListLog(Log):
 
     def event(self, event: str, /, level: str = "info", **fields: Any) -> None:
         self.events.append((level, event, fields))
+
+    def line(self, line: bytes) -> None:
+        for each in line.splitlines():
+            fields = json.loads(each)
+            self.events.append((fields.pop("level"), fields.pop("event"), fields))
 
     def named(self, event: str) -> list[dict[str, Any]]:
         return [fields for _, name, fields in self.events if name == event]

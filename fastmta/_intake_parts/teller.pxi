@@ -1,0 +1,206 @@
+# What happens to recipients, told: lines of the log and counters.
+
+cdef const char* DAYS = "SunMonTueWedThuFriSat"
+cdef const char* MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+cdef const char* TO_MAILBOX = "250 2.0.0 delivered to mailbox"
+
+
+@cython.final
+cdef class Teller:
+    """Tells what happened to recipients. One a room and configuration; `places` is a runtime.events.Places."""
+
+    def __cinit__(self):
+        self.date_second = -1  # none formatted yet
+
+    def __init__(self, object log not None, object clock not None, object cells not None, object places not None):
+        self.log = log
+        self.now = clock.now
+        self.log_line = log.line
+        self.is_told = log.threshold <= 20 and log.is_json
+        self.openings = {}
+        self.delivered_opening = self.opening("delivery.delivered")
+        self.cells = cells
+        self.c_received = places.messages_received
+        self.c_bytes = places.received_bytes
+        self.deliveries = places.deliveries
+        self.c_local = self.deliveries["local", "delivered"]
+        self.c_seconds, bounds = places.delivery_seconds
+        self.seconds_count = len(bounds)
+        if self.seconds_count > SECONDS_BOUNDS:
+            raise ValueError("too many buckets")
+        for n, bound in enumerate(bounds):
+            self.seconds_bounds[n] = bound
+        for place in (self.c_received, self.c_bytes, self.c_seconds, self.c_seconds + self.seconds_count + 1,
+                      *self.deliveries.values()):
+            if not 0 <= place < self.cells.shape[0]:
+                raise IndexError(f"no metric cell {place}")
+
+    def __dealloc__(self):
+        free(self.scratch.data)
+
+    def tell(self, object event not None):
+        """One recipient's event (model.events.Event): its line in the log and its counters. After the commit."""
+        cdef object place = self.deliveries.get((event.transport, event.happened))
+        cdef Text* text = &self.scratch
+        cdef char seconds[32]
+        cdef bytes piece
+        if place is not None:
+            self.cells[<Py_ssize_t>place] += 1
+            if event.happened == "delivered":
+                self.observe(event.delay_s)
+        if self.log.threshold > 20:
+            return
+        if not self.is_told:
+            self._tell_fields(event)
+            return
+        text.size = 0
+        self.put_opening(self.now(), self.opening("delivery." + event.happened))
+        _put(text, b',"queue_id":"', 13)
+        _put_queue_id(text, event.queue_id)
+        _put(text, b'","recipient":"', 15)
+        piece = event.recipient
+        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        piece = event.original
+        if piece:
+            _put(text, b'","original_recipient":"', 24)
+            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        piece = event.mailbox
+        if piece:
+            _put(text, b'","mailbox":"', 13)
+            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        _put(text, b'","next_hop":', 13)
+        _put_bytes(text, encode_json(event.next_hop))
+        _put(text, b',"relay":', 9)
+        _put_bytes(text, encode_json(event.relay))
+        snprintf(seconds, sizeof(seconds), ',"delay":%.3f', <double>event.delay_s)
+        _put(text, seconds, strlen(seconds))
+        _put(text, b',"dsn":', 7)
+        _put_bytes(text, encode_json(event.dsn))
+        _put(text, b',"reply":', 9)
+        _put_bytes(text, encode_json(event.reply))
+        _put(text, b"}\n", 2)
+        self.log_line(PyBytes_FromStringAndSize(text.data, text.size))
+
+    def _tell_fields(self, event):
+        self.log.info(
+            "delivery." + event.happened, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
+            original_recipient=event.original or None, mailbox=event.mailbox or None, next_hop=event.next_hop,
+            relay=event.relay, delay=round(event.delay_s, 3), dsn=event.dsn, reply=event.reply,
+        )
+
+    def date_text(self) -> str:
+        """The present instant as RFC 5322 §3.3 writes it."""
+        self.dates(<int64_t>self.now())
+        return self.date[:self.date_size].decode("ascii")
+
+    cdef bytes opening(self, str event):
+        # What stands in every line of this kind, the process's own fields among it; b"" where lines aren't ours.
+        cdef bytes known = self.openings.get(event)
+        if known is None:
+            named = f'"event":"{event}"'
+            known = (named + self.log.opening(event, "info").partition(named)[2]).encode() if self.is_told else b""
+            self.openings[event] = known
+        return known
+
+    cdef int observe(self, double seconds) except -1:
+        # delivery_seconds: c_seconds + 1 + n is a cell, as __init__ has checked; n <= seconds_count.
+        cdef int64_t units = <int64_t>(seconds * 1e6) if seconds > 0 else 0
+        cdef int n = 0
+        while n < self.seconds_count and units > self.seconds_bounds[n]:
+            n += 1
+        self.cells[self.c_seconds] += <uint64_t>units
+        self.cells[self.c_seconds + 1 + n] += 1
+        return 0
+
+    cdef int dates(self, int64_t second) except -1:
+        # Formats the instant for header fields (RFC 5322 §3.3) and for the log; once a second.
+        cdef tm local
+        cdef tm utc
+        cdef time_t instant = second
+        cdef int minutes
+        cdef char sign
+        if second == self.date_second:
+            return 0
+        localtime_r(&instant, &local)
+        gmtime_r(&instant, &utc)
+        minutes = <int>(local.tm_gmtoff // 60)
+        self.minutes_east = minutes
+        sign = c'+' if minutes >= 0 else c'-'
+        minutes = abs(minutes)
+        self.date_size = snprintf(
+            self.date, sizeof(self.date), "%.3s, %d %.3s %d %02d:%02d:%02d %c%02d%02d",
+            DAYS + 3 * local.tm_wday, local.tm_mday,
+            MONTHS + 3 * local.tm_mon, 1900 + local.tm_year, local.tm_hour,
+            local.tm_min, local.tm_sec, sign, minutes // 60, minutes % 60,
+        )
+        snprintf(self.stamp, sizeof(self.stamp), "%04d-%02d-%02dT%02d:%02d:%02d.", 1900 + utc.tm_year,
+                 1 + utc.tm_mon, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec)
+        self.date_second = second
+        return 0
+
+    cdef int put_opening(self, double at, bytes fields) except -1:
+        # {"at":...,"level":"info","event":...: how every line begins.
+        cdef Text* text = &self.scratch
+        cdef char milliseconds[8]
+        self.dates(<int64_t>at)
+        _put(text, b'{"at":"', 7)
+        _put(text, self.stamp, 20)
+        snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((at - <int64_t>at) * 1000))
+        _put(text, milliseconds, 4)
+        _put(text, b'","level":"info",', 17)
+        return _put_bytes(text, fields)
+
+    cdef int put_delivery(self, uint64_t queue_id, Target target, double now, double delay) except -1:
+        # The line of an event of a recipient whose mailbox has the message, without the object: as `tell` writes it.
+        cdef Text* text = &self.scratch
+        cdef char seconds[32]
+        self.put_opening(now, self.delivered_opening)
+        _put(text, b',"queue_id":"', 13)
+        _put_queue_id(text, queue_id)
+        _put(text, b'","recipient":"', 15)
+        _put_json(text, PyBytes_AS_STRING(target.address), PyBytes_GET_SIZE(target.address))
+        if target.address != target.original:
+            _put(text, b'","original_recipient":"', 24)
+            _put_json(text, PyBytes_AS_STRING(target.original), PyBytes_GET_SIZE(target.original))
+        _put(text, b'","mailbox":"', 13)
+        _put_json(text, PyBytes_AS_STRING(target.mailbox), PyBytes_GET_SIZE(target.mailbox))
+        _put(text, b'","next_hop":"local:","relay":"local","delay":', 46)
+        snprintf(seconds, sizeof(seconds), "%.3f", delay)
+        _put(text, seconds, strlen(seconds))
+        return _put(text, b',"dsn":"2.0.0","reply":"250 2.0.0 delivered to mailbox"}\n', 57)
+
+    cdef int put_received(self, Posting posting, double at) except -1:
+        # The one record that every accepted message has; recipients beyond a bound are only counted.
+        cdef Text* text = &self.scratch
+        cdef bytes piece = posting.envelope.client.encode()
+        cdef Recipient recipient
+        cdef Py_ssize_t told = 0
+        cdef str login = posting.envelope.authenticated_as
+        self.put_opening(at, self.opening(posting.event))
+        if posting.session:
+            _put(text, b',"session":', 11)
+            _put_number(text, <int64_t>posting.session)
+        _put(text, b',"queue_id":"', 13)
+        _put_queue_id(text, posting.queue_id)
+        _put(text, b'","client":"', 12)
+        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        if login:
+            piece = login.encode()
+            _put(text, b'","login":"', 11)
+            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        _put(text, b'","from":"', 10)
+        piece = posting.envelope.reverse_path
+        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        _put(text, b'","to":[', 8)
+        for recipient in posting.recipients:
+            _put(text, b',"' if told else b'"', 2 if told else 1)
+            _put_json(text, PyBytes_AS_STRING(recipient.forward_path), PyBytes_GET_SIZE(recipient.forward_path))
+            _put(text, b'"', 1)
+            told += 1
+            if told == LOGGED:
+                break
+        _put(text, b'],"recipients":', 15)
+        _put_number(text, posting.recipients_in_all or len(posting.recipients))
+        _put(text, b',"size":', 8)
+        _put_number(text, posting.octets)
+        return _put(text, b"}\n", 2)

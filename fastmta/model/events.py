@@ -1,0 +1,23 @@
+"""What happens to a recipient: one kind of event, whoever lets it happen, told after the commit (`_intake.Teller`)."""
+
+from typing import Literal
+
+import msgspec
+
+Happening = Literal["delivered", "deferred", "bounced", "held", "deleted", "expanded"]
+
+
+class Event(msgspec.Struct, gc=False):
+    """One thing that happened to one recipient. A message's acceptance is told for all its recipients at once."""
+
+    happened: Happening
+    transport: str  # a label of the metrics: runtime.metrics.TRANSPORTS
+    queue_id: int
+    recipient: bytes
+    next_hop: str
+    relay: str = "none"  # "host[address]:port" of who answered; "local": a mailbox; "none": nobody
+    delay_s: float = 0.0  # since the message came
+    dsn: str = ""  # enhanced status code
+    reply: str = ""
+    original: bytes = b""  # where an alias made another of it
+    mailbox: bytes = b""  # whose, of a local delivery
