@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from fastmta._intake cimport Posting, Recipient, Teller, Text
 from fastmta._mime cimport Structure
 from fastmta._parser cimport DataState, HeaderScan
 from fastmta._store cimport Store
@@ -8,32 +9,6 @@ from fastmta._unit cimport Blob, Unit, Waiter
 
 cdef enum:
     HELD_BYTES = 64            # of a header line whose name may yet be Bcc, with the white space behind it
-    SECONDS_BOUNDS = 32        # buckets of a histogram at most
-
-
-cdef struct Text:            # bytes being put together; kept and used again by its owner
-    char* data
-    Py_ssize_t size
-    Py_ssize_t capacity
-
-
-cdef class Target:           # one place that a recipient's mail goes to
-    cdef readonly bytes hop
-    cdef readonly bytes tail          # msgpack of RecipientTail
-    cdef readonly bytes address       # of a local mailbox, as Delivered-To has it
-    cdef readonly bytes mailbox       # whose it is, for the log
-    cdef readonly uint64_t mailbox_id # 0: queued under `hop`
-    cdef readonly uint64_t account_id # whose mailbox that is
-    cdef readonly bint held
-    cdef readonly bint reported       # its sender wants to hear of success: the hop `local:` delivers it, and says so
-
-
-cdef class Recipient:        # an accepted RCPT; shared by the memo where it has no parameters
-    cdef readonly bytes forward_path
-    cdef readonly list targets
-    cdef readonly object resolution
-    cdef readonly bint has_local
-    cdef readonly int64_t tick        # of its making: a local one is looked up afresh in the next
 
 
 cdef class Service:
@@ -51,11 +26,7 @@ cdef class Service:
     cdef dict local_memo
     cdef object now
     cdef object storage_ok
-    cdef object log
-    cdef object log_line
-    cdef bint log_info
-    cdef bytes received_fields        # event and bound fields of a record, as JSON
-    cdef bytes delivered_fields
+    cdef readonly Teller teller
     cdef object crash
     cdef bytes table
     cdef bytes greeting
@@ -73,29 +44,15 @@ cdef class Service:
     cdef int junk_limit
     cdef uint64_t[::1] cells
     cdef object counters
-    cdef Py_ssize_t c_received
-    cdef Py_ssize_t c_bytes
-    cdef Py_ssize_t c_local
-    cdef Py_ssize_t c_seconds         # a histogram (runtime/metrics.py)
-    cdef int64_t seconds_bounds[SECONDS_BOUNDS]
-    cdef int seconds_count
     cdef Py_ssize_t c_connections
     cdef Py_ssize_t c_open
     cdef uint64_t last_session
     cdef bytes farewell               # said to sessions without a transaction, once it is set
     cdef Text out                     # replies of the event being handled
     cdef Text scratch
-    cdef int64_t date_second
-    cdef char date[48]
-    cdef Py_ssize_t date_size
-    cdef char stamp[32]
-    cdef int minutes_east
 
-    cdef int _dates(self, int64_t second) except -1
     cdef object _resolve(self, bytes path, bint may_relay)
     cdef int check_version(self) except -1
-    cdef int observe_seconds(self, double seconds) except -1
-    cdef int utc_minutes(self) noexcept
 
 
 cdef class Connection(Waiter):
@@ -172,10 +129,9 @@ cdef class Connection(Waiter):
     cdef bint bdat
     cdef double accepted_at
     cdef bytes added                  # fields of ours below Received, once they are made
-    cdef list local_targets
+    cdef Posting posting              # whose unit is on its way
     cdef dict refusals                # LMTP: number of a target -> why its mailbox refused
     cdef object outcome               # model.verdict.Outcome of the message; None: nobody was asked
-    cdef bint taking_back
 
     cdef int unit_done(self, Unit unit) except -1
     cdef bint _spoke_early(self) except -1

@@ -10,18 +10,16 @@ is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives 
 
 Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/server.py).
 The parts lie in `_session_parts/`: service.pxi, connection.pxi (the socket's side), command.pxi (commands),
-message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (the unit and its answer).
+message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (its posting and the answer).
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
-from libc.stdlib cimport abs, free, malloc, realloc
-from libc.string cimport memchr, memcpy, strlen
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memcpy
 
-import msgspec
-
+from fastmta._intake cimport QUEUE_IT, REPORT_IT, Body, Posting, Recipient, Target, Teller, Text
 from fastmta._mime cimport Structure
 from fastmta._parser cimport (
     DATA_END,
@@ -60,27 +58,16 @@ from fastmta._parser cimport (
     parse_verb,
 )
 from fastmta._store cimport Store
-from fastmta._unit cimport Blob, Unit, Waiter
+from fastmta._unit cimport Unit, Waiter
 
 from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,
     NO_FINAL_CRLF,
-    NOTIFY_SUCCESS,
     Envelope,
-    Lane,
-    LocalTarget,
-    RecipientState,
-    RecipientTail,
 )
 from fastmta.model.errors import StorageFailure
-from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import (
-    LANE_BULK_BYTES,
-    LANE_BULK_RECIPIENTS,
-    LANE_SMALL_BYTES,
-    LANE_SMALL_RECIPIENTS,
     LINE_SKIP_BYTES,
-    LOG_RECIPIENTS,
     SMTP_COMMAND_LINE_BYTES,
     SMTP_DISCARD_BYTES,
     SMTP_LINGER_S,
@@ -99,20 +86,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_PEEK
         MSG_DONTWAIT
     ssize_t recv(int fd, void* buffer, size_t length, int flags)
-
-cdef extern from "<time.h>" nogil:
-    ctypedef long time_t
-    struct tm:
-        int tm_sec
-        int tm_min
-        int tm_hour
-        int tm_mday
-        int tm_mon
-        int tm_year
-        int tm_wday
-        long tm_gmtoff
-    tm* localtime_r(const time_t* instant, tm* out)
-    tm* gmtime_r(const time_t* instant, tm* out)
 
 cdef enum:  # smtp/transitions.State
     CONNECTED = 0
@@ -168,14 +141,6 @@ BARE_MODES = {"reject": BARE_REJECT, "normalize": BARE_NORMALIZE, "no": BARE_KEE
 assert (HAS_BARE_NEWLINE, NO_FINAL_CRLF) == (BIT_BARE, BIT_NO_FINAL_CRLF)
 assert [1 << each for each in Stage] == [ASK_CONNECT, ASK_HELO, ASK_AUTH, ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_END]
 assert COUNTED == ASK_LIMITS
-cdef bytes LOCAL_HOP = b"local:"
-cdef bytes LOOP_HOP = b"error:5.4.6 mail forwarding loop"
-cdef int ACTIVE = int(RecipientState.ACTIVE)
-cdef int HELD = int(RecipientState.HELD)
-cdef int BOUNCED = int(RecipientState.BOUNCED)
-cdef int LANES[3]
-LANES[:] = [int(Lane.SMALL), int(Lane.NORMAL), int(Lane.BULK)]
-cdef Py_ssize_t LOGGED = LOG_RECIPIENTS
 cdef Py_ssize_t LINE_BYTES = SMTP_COMMAND_LINE_BYTES
 cdef Py_ssize_t SASL_LINE_BYTES = SMTP_SASL_LINE_BYTES
 cdef Py_ssize_t WAITING_BYTES = SMTP_WAITING_BYTES
@@ -186,10 +151,6 @@ cdef int64_t MIN_DATA_RATE = SMTP_MIN_DATA_RATE
 cdef int64_t UPLOAD_FREE_BYTES = SMTP_UPLOAD_FREE_BYTES
 cdef int64_t UPLOAD_STEP_BYTES = SMTP_UPLOAD_STEP_BYTES
 cdef Py_ssize_t RESOLUTIONS = SMTP_RESOLUTIONS
-cdef Py_ssize_t SMALL_RECIPIENTS = LANE_SMALL_RECIPIENTS
-cdef Py_ssize_t BULK_RECIPIENTS = LANE_BULK_RECIPIENTS
-cdef int64_t SMALL_BYTES = LANE_SMALL_BYTES
-cdef int64_t BULK_BYTES = LANE_BULK_BYTES
 cdef object ACCEPTED = Reply(250, "2.1.5", "Ok")
 cdef object GO_ON = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 cdef dict MAILBOX_REFUSALS = {
@@ -198,7 +159,6 @@ cdef dict MAILBOX_REFUSALS = {
     "limit": Reply(452, "4.2.2", "Mailbox is full"),
     "state": Reply(451, "4.3.0", "The mailbox is not available now"),
 }
-cdef object encode = msgspec.msgpack.Encoder().encode
 
 include "_intake_parts/text.pxi"
 include "_session_parts/service.pxi"

@@ -89,34 +89,24 @@ cdef int _apply(Connection self, object outcome) except -1:
     # (RFC 2033 §4.2); in SMTP, which has one reply for all, its sender gets a report.
     cdef list changed = []
     cdef Recipient recipient
-    cdef Recipient other
     cdef Target target
-    cdef Target copy
+    cdef list targets
     cdef Py_ssize_t i = 0
     cdef bytes hop
+    cdef uint64_t mailbox_id
     for recipient in self.recipients:
-        other = <Recipient>Recipient.__new__(Recipient)
-        other.forward_path = recipient.forward_path
-        other.resolution = recipient.resolution
-        other.tick = recipient.tick
-        other.targets = []
+        targets = []
         reply = outcome.refused.get(i)
-        if reply is not None and self.service.lmtp:
-            other.has_local = True  # nothing of it goes into the queue
-        else:
+        if reply is None or not self.service.lmtp:  # else nothing of it goes into the queue
             for target in recipient.targets:
                 hop = target.hop
+                mailbox_id = 0
                 if reply is not None:
                     hop = f"error:{reply.enhanced} {reply.text}"[:200].encode("utf-8", "replace")
-                if reply is not None or outcome.hold or target.mailbox_id == 0:
-                    copy = Target(hop, target.tail, None, None, 0, target.held or (outcome.hold and reply is None))
-                else:  # without a report of success: it would tell whoever is suspected
-                    copy = Target(hop, target.tail, target.address, target.mailbox, target.mailbox_id, False)
-                    copy.account_id = target.account_id
-                    copy.mailbox_id = self.service.host.junk_mailbox(target.account_id) or target.mailbox_id
-                    other.has_local = True
-                other.targets.append(copy)
-        changed.append(other)
+                elif not outcome.hold and target.mailbox_id:
+                    mailbox_id = self.service.host.junk_mailbox(target.account_id) or target.mailbox_id
+                targets.append(target.moved(hop, target.held or (outcome.hold and reply is None), mailbox_id))
+        changed.append(recipient.with_targets(targets))
         i += 1
     self.recipients = changed
     return 0
@@ -138,88 +128,36 @@ cdef object _verdict(Connection self):
 
 
 cdef int _submit(Connection self) except -1:
-    # One unit: the blob; a message in each local mailbox; the queue's entry and each queued recipient.
+    # One unit with the posting of this message, or the answer that it loops.
     cdef Service service = self.service
-    cdef Unit unit = service.store.new_unit()
-    cdef uint64_t queue_id = self.queue_id
-    cdef uint64_t blob_id = self.blob.blob_id
-    cdef int64_t now_ms
-    cdef Recipient recipient
-    cdef Target target
-    cdef Py_ssize_t total = 0
-    cdef Py_ssize_t n = 0
-    cdef Py_ssize_t looping = 0
-    cdef int lane
-    cdef bint queued = False
-    cdef list loops = None
-    cdef bytes envelope
-    cdef bytes structure = None
+    cdef Unit unit
+    cdef Body body
+    cdef Posting posting
     cdef bytes head
-    cdef bytes prefix
-    cdef set mailboxes = None
-    cdef set reported = None  # mailboxes that the hop local: delivers to, whoever else named them
     self.accepted_at = service.now()
-    now_ms = <int64_t>(self.accepted_at * 1000)
     self.blob.bits = self.data.bits
     _compose_head(self)
     self.blob.put_head(service.scratch.data, service.scratch.size)
-    for recipient in self.recipients:
-        total += len(recipient.targets)
-        queued |= not recipient.has_local
+    body = Body(self.blob)
     if self.has_local:
         head = PyBytes_FromStringAndSize(service.scratch.data, service.scratch.size)
-        structure = self.structure.finish(0, head) if self.blob.cuts is None else _structure_of_cut(self, head)
-        loops = self.scan.delivered_to_addresses()
-        mailboxes = set()
-        self.local_targets = []
-        for recipient in self.recipients:
-            for target in recipient.targets:
-                if target.mailbox_id == 0:
-                    queued = True
-                elif loops and target.address.lower() in loops:
-                    looping += 1
-                elif target.reported:
-                    queued = True
-                    if reported is None:
-                        reported = set()
-                    reported.add(target.mailbox_id)
-        if looping == total:
-            _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
-            return 0
-        queued |= looping > 0
-    if total > BULK_RECIPIENTS or <int64_t>self.blob.size > BULK_BYTES:  # queue/scheduler.lane_for's rule
-        lane = LANES[2]
-    else:
-        lane = LANES[0] if total <= SMALL_RECIPIENTS and <int64_t>self.blob.size <= SMALL_BYTES else LANES[1]
-    envelope = encode(Envelope(
-        self.reverse_path, now_ms, self.blob.size, self.data.bits, self.client, self.login, self.envid, self.ret,
-        self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
-    ))
-    unit.blob(self.blob)
-    if queued:
-        unit.enqueue(queue_id, blob_id, envelope)
-    for recipient in self.recipients:
-        for target in recipient.targets:
-            if target.mailbox_id == 0:
-                unit.recipient(queue_id, <int>n, target.hop, lane, HELD if target.held else ACTIVE, now_ms, target.tail)
-            elif loops and target.address.lower() in loops:
-                unit.recipient(queue_id, <int>n, LOOP_HOP, lane, ACTIVE, now_ms, target.tail)
-            elif target.mailbox_id in mailboxes:
-                pass  # two names of one mailbox: it gets the message once
-            elif reported is not None and target.mailbox_id in reported:
-                # RFC 3461 §5.2.1: told once it is delivered, which may be refused inside the unit: so by the queue.
-                if target.reported:
-                    mailboxes.add(target.mailbox_id)
-                    unit.recipient(queue_id, <int>n, target.hop, lane, ACTIVE, now_ms, target.tail)
-            else:
-                mailboxes.add(target.mailbox_id)
-                prefix = b"Return-Path: <" + self.reverse_path + b">\r\nDelivered-To: " + target.address + b"\r\n"
-                unit.deliver(target.mailbox_id, blob_id, prefix, 0, b"", now_ms // 1000, service.utc_minutes(),
-                             structure, queue_id, <int>n, target.hop, target.tail, envelope)
-                self.local_targets.append((n, target, recipient))
-            n += 1
+        body.structure = self.structure.finish(0, head) if self.blob.cuts is None else _structure_of_cut(self, head)
+        body.loops = self.scan.delivered_to_addresses() or None
+    posting = Posting(service.teller, self.queue_id, Envelope(
+        self.reverse_path, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
+        self.envid, self.ret, self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
+    ), body, REPORT_IT if service.lmtp else QUEUE_IT)  # RFC 2033 §4.2: LMTP does not queue what a mailbox refused
+    posting.recipients = self.recipients
+    posting.event = "smtp.received"
+    posting.session = self.number
+    posting.octets = self.size
+    posting.began_at = self.accepted_at
+    if body.loops is not None and posting.is_loop:
+        return _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
+    unit = service.store.new_unit()
+    posting.write(unit)
+    self.posting = posting
     self.refusals = None
-    self.taking_back = False
     self.waiting |= WAIT_COMMIT
     try:
         service.store.submit_c(unit, self)
@@ -231,74 +169,26 @@ cdef int _submit(Connection self) except -1:
 
 cdef int _committed(Connection self, Unit unit) except -1:
     cdef Service service = self.service
-    if self.taking_back:
-        self.taking_back = False
-        if unit.u.status != 1:
-            self.refusals = None
-        return _conclude(self, None)
-    self.blob = None  # the store's from here on, or forgotten by it
+    cdef Posting posting = self.posting
+    if posting is None:  # the session broke meanwhile, and has said so
+        return 0
+    self.blob = None  # the store owns it now, or has discarded it
+    self.posting = None
+    if unit.u.status == 1 and service.crash is not None:
+        service.crash.crash_point("before_250")
+    answers = posting.committed(unit)
     if unit.u.status == 2:
         return _conclude(self, Reply(451, "4.3.0", "Error: a mailbox changed meanwhile, try again"))
     if unit.u.status != 1 and unit.failure == "damaged":
         return _conclude(self, Reply(451, "4.3.0", "Error: the mail store cannot take this message now"))
     if unit.u.status != 1:
         return _conclude(self, Reply(452, "4.3.1", "Insufficient system storage"))
-    service.cells[service.c_received] += 1
-    service.cells[service.c_bytes] += <uint64_t>self.size
-    if service.crash is not None:
-        service.crash.crash_point("before_250")
-    if service.log_info:
-        _log_received(self)
-    else:
-        service.host.received(self)
-    if self.local_targets and _local_results(self, unit.results):
-        return 0
+    if service.lmtp:
+        self.refusals = {n: MAILBOX_REFUSALS[word] for n, _, word in answers if not isinstance(word, tuple)}
     _conclude(self, None)
     if service.crash is not None:
         service.host.crash_soon("after_250")
     return 0
-
-
-cdef int _local_results(Connection self, list results) except -1:
-    # Each `deliver` gave where the message lies, or the word for why it became a queued recipient instead. LMTP does
-    # not queue what a mailbox refused (RFC 2033 §4.2): a second unit takes those out again, and only if it finds them
-    # is the client told; else the queue has dealt with them already. 1: that unit is on its way.
-    cdef Service service = self.service
-    cdef Unit unit = None
-    cdef Py_ssize_t i = 0
-    cdef double now = service.now()
-    cdef double delay = now - self.accepted_at if now > self.accepted_at else 0.0
-    self.refusals = {}
-    service.scratch.size = 0
-    for n, target, recipient in self.local_targets:
-        word = results[i]
-        i += 1
-        if isinstance(word, tuple):
-            service.cells[service.c_local] += 1
-            service.observe_seconds(delay)
-            if service.log_info:
-                _put_delivered(self, <Target>target, <Recipient>recipient, now, delay)
-            else:
-                service.host.delivered(self, target, recipient, delay)
-            continue
-        service.host.not_delivered(self, (<Target>target).address, word)
-        if service.lmtp:
-            if unit is None:
-                unit = service.store.new_unit()
-            unit.move_recipient(self.queue_id, n, 0, BOUNCED, 1, 0, MAILBOX_REFUSALS[word].encode())
-            self.refusals[n] = MAILBOX_REFUSALS[word]
-    if service.scratch.size:
-        service.log_line(PyBytes_FromStringAndSize(service.scratch.data, service.scratch.size))
-    if unit is None:
-        return 0
-    self.waiting |= WAIT_COMMIT
-    self.taking_back = True
-    try:
-        service.store.submit_c(unit, self)
-    except BaseException:
-        self.waiting &= ~WAIT_COMMIT
-        raise
-    return 1
 
 
 cdef int _conclude(Connection self, object reply) except -1:
@@ -338,76 +228,4 @@ cdef int _conclude(Connection self, object reply) except -1:
             _put_bytes(out, reply.encode())
         _answer(self, reply, VERB_DATA)
     self.reset()
-    return 0
-
-
-cdef int _put_opening(Service service, double at, bytes fields) except -1:
-    # {"at":...,"level":"info","event":...: how every line begins.
-    cdef Text* text = &service.scratch
-    cdef char milliseconds[8]
-    service._dates(<int64_t>at)
-    _put(text, b'{"at":"', 7)
-    _put(text, service.stamp, 20)
-    snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((at - <int64_t>at) * 1000))
-    _put(text, milliseconds, 4)
-    _put(text, b'","level":"info",', 17)
-    return _put_bytes(text, fields)
-
-
-cdef int _put_delivered(Connection self, Target target, Recipient recipient, double now, double delay) except -1:
-    # The line of a recipient whose mailbox has the message: the fields of delivery/recorder.DeliveryLine.
-    cdef Text* text = &self.service.scratch
-    cdef char seconds[32]
-    _put_opening(self.service, now, self.service.delivered_fields)
-    _put(text, b',"queue_id":"', 13)
-    _put_queue_id(text, self.queue_id)
-    _put(text, b'","recipient":"', 15)
-    _put_json(text, PyBytes_AS_STRING(target.address), PyBytes_GET_SIZE(target.address))
-    if target.address != recipient.forward_path:
-        _put(text, b'","original_recipient":"', 24)
-        _put_json(text, PyBytes_AS_STRING(recipient.forward_path), PyBytes_GET_SIZE(recipient.forward_path))
-    _put(text, b'","mailbox":"', 13)
-    _put_json(text, PyBytes_AS_STRING(target.mailbox), PyBytes_GET_SIZE(target.mailbox))
-    _put(text, b'","next_hop":"local:","relay":"local","delay":', 46)
-    snprintf(seconds, sizeof(seconds), "%.3f", delay)
-    _put(text, seconds, strlen(seconds))
-    return _put(text, b',"dsn":"2.0.0","reply":"250 2.0.0 delivered to mailbox"}\n', 57)
-
-
-cdef int _log_received(Connection self) except -1:
-    # The one record that every accepted message has; recipients beyond a bound are only counted.
-    cdef Service service = self.service
-    cdef Text* text = &service.scratch
-    cdef bytes client = self.client.encode()
-    cdef bytes login
-    cdef Recipient recipient
-    cdef Py_ssize_t told = 0
-    text.size = 0
-    _put_opening(service, self.accepted_at, service.received_fields)
-    _put(text, b',"session":', 11)
-    _put_number(text, <int64_t>self.number)
-    _put(text, b',"queue_id":"', 13)
-    _put_queue_id(text, self.queue_id)
-    _put(text, b'","client":"', 12)
-    _put_json(text, PyBytes_AS_STRING(client), PyBytes_GET_SIZE(client))
-    if self.login:
-        login = self.login.encode()
-        _put(text, b'","login":"', 11)
-        _put_json(text, PyBytes_AS_STRING(login), PyBytes_GET_SIZE(login))
-    _put(text, b'","from":"', 10)
-    _put_json(text, PyBytes_AS_STRING(self.reverse_path), PyBytes_GET_SIZE(self.reverse_path))
-    _put(text, b'","to":[', 8)
-    for recipient in self.recipients:
-        _put(text, b',"' if told else b'"', 2 if told else 1)
-        _put_json(text, PyBytes_AS_STRING(recipient.forward_path), PyBytes_GET_SIZE(recipient.forward_path))
-        _put(text, b'"', 1)
-        told += 1
-        if told == LOGGED:
-            break
-    _put(text, b'],"recipients":', 15)
-    _put_number(text, len(self.recipients))
-    _put(text, b',"size":', 8)
-    _put_number(text, self.size)
-    _put(text, b"}\n", 2)
-    service.log_line(PyBytes_FromStringAndSize(text.data, text.size))
     return 0

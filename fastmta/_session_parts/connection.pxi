@@ -397,7 +397,7 @@ cdef class Connection(Waiter):
         _uncount(self)
         self.structure = None
         self.scan = None
-        self.local_targets = None
+        self.posting = None
         self.refusals = None
         self.outcome = None
         self.data_asked = False
@@ -437,12 +437,3 @@ cdef class Connection(Waiter):
     def is_committing(self):
         """Whether the client waits for the store."""
         return bool(self.waiting & (WAIT_COMMIT | WAIT_BLOB))
-
-    def record(self):
-        """The fields of the log's record of the message just received."""
-        return {
-            "session": self.number, "queue_id": queue_id_text(self.queue_id), "client": self.client,
-            "login": self.login or None, "from": self.reverse_path,
-            "to": [(<Recipient>each).forward_path for each in self.recipients[:LOGGED]],
-            "recipients": len(self.recipients), "size": self.size,
-        }

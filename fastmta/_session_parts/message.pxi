@@ -41,7 +41,7 @@ cdef int _compose_head(Connection self) except -1:
     # (RFC 6409 §8.2, §8.3). In the service's scratch.
     cdef Service service = self.service
     cdef Text* text = &service.scratch
-    service._dates(<int64_t>self.accepted_at)
+    service.teller.dates(<int64_t>self.accepted_at)
     text.size = 0
     if self.outcome is not None:
         _put_bytes(text, self.outcome.head)
@@ -71,7 +71,7 @@ cdef int _compose_head(Connection self) except -1:
         _put_bytes(text, (<Recipient>self.recipients[0]).forward_path)
         _put(text, b">", 1)
     _put(text, b"; ", 2)
-    _put(text, service.date, service.date_size)
+    _put(text, service.teller.date, service.teller.date_size)
     _put(text, b"\r\n", 2)
     if service.submission:
         _put_bytes(text, _added_fields(self))
@@ -85,8 +85,8 @@ cdef bytes _added_fields(Connection self):
     cdef bytes made = b""
     if self.added is None:
         if service.submission and not self.scan.has_date:
-            service._dates(<int64_t>self.accepted_at)
-            made = b"Date: " + service.date[:service.date_size] + b"\r\n"
+            service.teller.dates(<int64_t>self.accepted_at)
+            made = b"Date: " + service.teller.date[:service.teller.date_size] + b"\r\n"
         if service.submission and not self.scan.has_message_id:
             made += service.host.message_id(self.queue_id, self.accepted_at)
         self.added = made

@@ -32,6 +32,7 @@ from fastmta.policy.plan import Plan, plan_for
 from fastmta.policy.uploads import Upload
 from fastmta.runtime import crash
 from fastmta.runtime.clock import Clock
+from fastmta.runtime.events import teller
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
@@ -126,19 +127,11 @@ class Services(Protocol):
 class Counters(msgspec.Struct, frozen=True):
     """Where the fast path counts: places in the worker's cells."""
 
-    messages_received: int
-    received_bytes: int
-    local_delivered: int
-    delivery_seconds: tuple[int, tuple[int, ...]]  # of a histogram: its place, its bounds
     connections_total: dict[str, int]
     connections: dict[str, int]
 
 
 _COUNTERS: Final = Counters(
-    messages_received=METRICS.messages_received_total,
-    received_bytes=METRICS.received_bytes_total,
-    local_delivered=METRICS.deliveries_total["local", "delivered"],
-    delivery_seconds=(METRICS.delivery_seconds.index, METRICS.delivery_seconds.bounds),
     connections_total={name: METRICS.connections_total[name] for name in SERVICES},
     connections={name: METRICS.connections[name] for name in SERVICES},
 )
@@ -208,7 +201,7 @@ class ServiceHost:
             table_bytes(),
             directory=services.directory,
             clock=services.clock,
-            log=services.log,
+            teller=teller(services.log, services.clock, services.cells),
             cells=services.cells,
             counters=_COUNTERS,
             storage_ok=services.storage_ok,
@@ -466,32 +459,6 @@ class ServiceHost:
         ours = reply.enhanced[1:] in (".7.0", ".7.1", ".3.2") and reply.code != 535
         event = log.info if ours else log.debug
         event("smtp.refused", session=session.number, client=session.client, reply=str(reply))
-
-    def received(self, session: Connection) -> None:
-        """The message's record where the log is not made of JSON lines."""
-        self._server.services.log.info("smtp.received", **session.record())
-
-    def delivered(self, session: Connection, target: Any, recipient: Any, delay_s: float) -> None:
-        """A mailbox took the message, where the log is not made of JSON lines."""
-        original: bytes = recipient.forward_path
-        self._server.services.log.info(
-            "delivery.delivered",
-            queue_id=queue_id_text(session.queue_id),
-            recipient=target.address,
-            original_recipient=original if original != target.address else None,
-            mailbox=target.mailbox,
-            next_hop="local:",
-            relay="local",
-            delay=round(delay_s, 3),
-            dsn="2.0.0",
-            reply="250 2.0.0 delivered to mailbox",
-        )
-
-    def not_delivered(self, session: Connection, address: bytes, code: str) -> None:
-        """A mailbox refused inside the accepting unit."""
-        self._server.services.log.info(
-            "local.refused", queue_id=queue_id_text(session.queue_id), mailbox=address, code=code
-        )
 
     def failed(self, session: Connection, error: BaseException) -> None:
         """Something unexpected; the peer is told nothing of it."""

@@ -19,7 +19,7 @@ def test_the_date_is_rfc_5322s(tmp_path: Path, now: float) -> None:
     rig = SmtpRig(tmp_path)
     rig.clock._now = now
     rig.connect()
-    text = rig.server._hosts["smtp"].service.date_text()
+    text = rig.server._hosts["smtp"].service.teller.date_text()
     assert email.utils.parsedate_to_datetime(text) == datetime.fromtimestamp(int(now), UTC)
     assert text[5:7].strip() == str(datetime.fromtimestamp(int(now)).day), "no leading zero is asked for"
     rig.close()
@@ -28,7 +28,7 @@ def test_the_date_is_rfc_5322s(tmp_path: Path, now: float) -> None:
 def test_a_new_second_is_a_new_date(tmp_path: Path) -> None:
     rig = SmtpRig(tmp_path)
     rig.connect()
-    service = rig.server._hosts["smtp"].service
+    service = rig.server._hosts["smtp"].service.teller
     first = service.date_text()
     rig.clock.advance(0.5)
     assert service.date_text() == first

@@ -78,9 +78,10 @@ def test_the_received_field_names_client_protocol_id_and_the_one_recipient(rig: 
     blob = rig.blobs()[0]
     queue_id = answer.split()[-1]
     head, _, _ = blob.partition(b"Subject:")
+    date = rig.server._hosts["smtp"].service.teller.date_text().encode()
     assert head == (
         b"Received: from client.test (unknown [127.0.0.1])\r\n\tby mx.example.test (FastMTA) with ESMTP id "
-        + queue_id + b"\r\n\tfor <x@relay.test>; " + rig.server._hosts["smtp"].service.date_text().encode() + b"\r\n"
+        + queue_id + b"\r\n\tfor <x@relay.test>; " + date + b"\r\n"
     )  # fmt: skip
 
 
