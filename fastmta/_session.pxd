@@ -134,7 +134,7 @@ cdef class Connection(Waiter):
     cdef object outcome               # model.verdict.Outcome of the message; None: nobody was asked
 
     cdef int unit_done(self, Unit unit) except -1
-    cdef bint _spoke_early(self) except -1
+    cdef bint _spoke_early(self, int fd) except -1
     cdef int _pause(self, int reason) except -1
     cdef int _resume(self, int reason) except -1
     cdef int _go_on(self) except -1

@@ -28,12 +28,16 @@ cdef class Connection(Waiter):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self._tls_fields(tls)
-        peer = self.told_peer or transport.get_extra_info("peername")
+        sock = transport.get_extra_info("socket")  # each question to the transport makes a new one, with a system call
+        try:
+            peer = self.told_peer or sock.getpeername()
+        except (AttributeError, OSError):  # no socket, or its peer has left
+            peer = transport.get_extra_info("peername")
         self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
         self.call_client("unknown" if name is None else name)
         service.host.attend(self)
         refusal = service.host.refuse(self)
-        if refusal is None and tls is None and self._spoke_early():
+        if refusal is None and tls is None and sock is not None and self._spoke_early(sock.fileno()):
             refusal = Reply(554, "5.5.1", "Error: you spoke before the greeting")
         if refusal is not None:
             self.close_after_reply()
@@ -70,14 +74,9 @@ cdef class Connection(Waiter):
         self.call_client("unknown" if name is None else name)
         return name
 
-    cdef bint _spoke_early(self) except -1:
+    cdef bint _spoke_early(self, int fd) except -1:
         # RFC 5321 §4.3.1: a client waits for the greeting. What is in the socket before it leaves was sent blindly.
         cdef char octet
-        cdef int fd
-        sock = self.transport.get_extra_info("socket")
-        if sock is None:
-            return False
-        fd = sock.fileno()
         return fd >= 0 and recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0
 
     def data_received(self, bytes data not None):

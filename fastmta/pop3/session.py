@@ -27,6 +27,8 @@ from fastmta.model.limits import (
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # they are compared by identity, and Enum's own runs in Python
+
     AUTHORIZATION = auto()
     NAMED = auto()  # USER was accepted, PASS may follow
     SASL = auto()  # the next line is a response
@@ -36,6 +38,8 @@ class State(Enum):
 
 class Verb(Enum):
     """The commands; APOP is not one, since it asks for passwords kept in clear."""
+
+    __hash__ = object.__hash__
 
     AUTH = b"AUTH"
     CAPA = b"CAPA"

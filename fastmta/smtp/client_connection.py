@@ -32,6 +32,7 @@ LIFETIME_S: Final = 300.0  # Postfix's smtp_connection_reuse_time_limit
 MESSAGES: Final = 100
 PROBE_AFTER_S: Final = 1.0  # an idle connection may have been closed by the server: RSET asks first
 
+_DOT: Final = b".\r\n"  # written beside the body: together they would be a copy of it
 _UNUSUAL: Final = HAS_BARE_NEWLINE | HAS_DOT_LINE | NO_FINAL_CRLF
 _NOTHING, _BODY, _DONE = Event.NOTHING, Event.BODY, Event.DONE
 
@@ -354,7 +355,7 @@ class Connection(asyncio.Protocol):
                 body = self._encoded(body, last=True)
             self.client.body_sent()
             self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
-            self._transport.write(body + b".\r\n")  # type: ignore[union-attr]
+            self._transport.writelines((body, _DOT))  # type: ignore[union-attr]
             return
         self._offset = 0
         self._size = size
@@ -381,7 +382,7 @@ class Connection(asyncio.Protocol):
             if last:
                 self.client.body_sent()
                 self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
-                self._transport.write(piece + b".\r\n")
+                self._transport.writelines((piece, _DOT))
                 return
             self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
             self._transport.write(piece)
@@ -402,7 +403,7 @@ class Connection(asyncio.Protocol):
             self._pieces = None
             self.client.body_sent()
             self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
-            self._transport.write(out + b".\r\n")
+            self._transport.writelines((out, _DOT))
             return
         self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
         if out:

@@ -59,7 +59,7 @@ def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
     return answer
 
 
-def _parameters(cursor: Cursor) -> tuple[Feature, Resync | None]:
+def _parameters(cursor: Cursor) -> tuple[int, Resync | None]:
     """CONDSTORE and QRESYNC (RFC 7162 §3.1.8, §3.2.5)."""
     features, resync = Feature.NONE, None
     if not cursor.try_sp():
