@@ -2,29 +2,27 @@
 
 import ipaddress
 import re
-import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
-from fastmta.config.schema import TRANSPORTS, Config
+from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint
+from fastmta.model.routes import pipe_of, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
-_NEXT_HOP: Final = re.compile(r"(?:\[([0-9A-Za-z:._-]+)\]|([0-9A-Za-z._-]+))(?::([0-9A-Za-z._-]+))?")
-_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     """Yields (dotted key, what is wrong)."""
     yield from _domains(config)
     yield from _listeners(config)
-    for host in config.relayhost.removeprefix("smtp:").split(",") if config.relayhost else ():
-        problem = next_hop_problem(host.strip())
-        if problem:
-            yield "relayhost", problem
-            break
+    if config.relayhost:
+        try:
+            written_relayhost(config.relayhost)
+        except ValueError as error:
+            yield "relayhost", str(error)
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
@@ -34,9 +32,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):
             yield f"delivery.{name}", f'"{text}" is not an IPv{version} address'
     for text in config.delivery.smtp_fallback_relay:
-        problem = next_hop_problem(text, mx=True)
-        if problem:
-            yield "delivery.smtp_fallback_relay", problem
+        try:
+            written_relayhost(text)
+        except ValueError as error:
+            yield "delivery.smtp_fallback_relay", str(error)
     for text in config.proxy_interfaces:
         if not _is_address(text):
             yield "proxy_interfaces", f'"{text}" is not an address'
@@ -86,42 +85,12 @@ def _is_loopback(server: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
-def next_hop_problem(text: str, *, mx: bool = True) -> str:
-    """What keeps "[host]:port" or "domain:port" from being a next hop; "" where nothing does. `mx`: without brackets
-    the MX of a domain is meant, so an address needs them.
-    """
-    match = _NEXT_HOP.fullmatch(text)
-    if match is None:
-        return f'"{text}" is not "[host]", "[host]:port", "domain" or "domain:port"'
-    literal, domain, port = match.groups()
-    host = (literal or domain).lower()
-    is_address = _is_address(host.removeprefix("ipv6:"))
-    if not is_address and (":" in host or host.replace(".", "").isdigit()):
-        return f'"{text}": {host} is not an address'
-    if not is_address and not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
-        return f'"{text}": {host} is not the name of a host'
-    if is_address and domain and mx:
-        return f'"{text}": an address stands in brackets, as in [{host}]'
-    if port and not _is_port(port):
-        return f'"{text}": {port} is neither a port from 1 to 65535 nor the name of a service that this machine knows'
-    return ""
-
-
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
     return True
-
-
-def _is_port(text: str) -> bool:
-    if text.isdigit():
-        return len(text) <= 5 and 0 < int(text) <= 65_535
-    try:
-        return socket.getservbyname(text, "tcp") > 0
-    except OSError:
-        return False
 
 
 def _domains(config: Config) -> Iterator[tuple[str, str]]:
@@ -146,31 +115,16 @@ def _listeners(config: Config) -> Iterator[tuple[str, str]]:
         yield "listen.managesieve", "FastMTA does not have ManageSieve: remove it"
 
 
-def route_problem(domain: str, route: str) -> str:
+def route_problem(key: str, route: str, pipes: Container[str] = ()) -> str:
     """What is wrong with a line of [transport] such as "example.org" = "smtp:[192.0.2.1]:25"; "" where nothing is."""
-    if domain != "*":
+    if key != "*":
         try:
-            parse_domain(domain.rpartition("@")[2].removeprefix("."))
+            parse_domain(key.rpartition("@")[2].removeprefix("."))
         except ValueError as error:
             return f'expected "*", "domain", ".domain" (its subdomains) or "user@domain", the domain being {error}'
-    transport, colon, next_hop = route.strip().partition(":")
-    if transport in {"pipe", "uucp", "cyrus"}:
-        return f"FastMTA does not have the {transport}: transport: remove it"
-    if not colon or transport not in (*TRANSPORTS, "relay", "virtual", ""):
-        return f'"{route}" is not a route: it begins with one of {", ".join(f"{name}:" for name in TRANSPORTS)}'
-    if any(ord(character) < 32 for character in next_hop):
-        return "a route is one line without control characters"
-    if transport == "hold":
-        return route_problem("*", next_hop) if next_hop else ""
-    if transport == "lmtp":
-        if next_hop.startswith("unix:"):
-            if not next_hop[5:].startswith("/"):
-                return "an absolute path follows lmtp:unix:"
-            return "" if len(next_hop[5:].encode()) <= 107 else "the path of a unix socket has at most 107 bytes"
-        next_hop = next_hop.removeprefix("inet:")
-    if transport in {"smtp", "relay", "lmtp", ""} and next_hop:
-        for host in next_hop.split(","):
-            problem = next_hop_problem(host.strip().removeprefix("inet:"), mx=transport != "lmtp")
-            if problem:
-                return problem
-    return ""
+    try:
+        written = written_route(route)
+    except ValueError as error:
+        return str(error)
+    name = pipe_of(written)
+    return f"there is no table [pipe.{name}]" if name and name not in pipes else ""

@@ -8,7 +8,8 @@ A test holds the page equal to what this prints.
 import sys
 from typing import Final
 
-from fastmta.config.schema import SASL_OPTIONS, TABLES, TRANSPORTS, Config, Key, Leaf, leaves
+from fastmta.config.schema import SASL_OPTIONS, TABLES, Config, Key, Leaf, leaves
+from fastmta.model.routes import NAMES
 
 _KINDS: Final[dict[str, str]] = {
     "text": "text",
@@ -45,7 +46,7 @@ _TRANSPORT: Final = f"""
 ## [transport]
 
 `"domain" = "route"`, `".parent" = "route"` or `"*" = "route"`: where mail for a domain goes. A route begins with one of
-{", ".join(f"`{name}:`" for name in TRANSPORTS)}, as in Postfix's transport(5).
+{", ".join(f"`{name}:`" for name in NAMES)}, as in Postfix's transport(5).
 """
 
 

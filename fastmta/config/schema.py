@@ -326,8 +326,6 @@ TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "dns": DnsConfig,
     "delivery": DeliveryConfig,
 }
-# Routes of [transport] (Postfix's transport(5), whose transport names these are).
-TRANSPORTS: Final = ("smtp", "lmtp", "local", "discard", "error", "retry", "hold")
 
 
 class Leaf(NamedTuple):

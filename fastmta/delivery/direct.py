@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.owner import HopOwner
+from fastmta.delivery.routing import parse_hop
 from fastmta.model.reply import Reply
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
-DISCARDED: Final = Reply(250, "2.0.0", "discarded")
+UNUSABLE: Final = Reply(451, "4.3.5", "the route cannot be used")
 
 
 class DirectHop(HopOwner):
@@ -16,9 +17,12 @@ class DirectHop(HopOwner):
 
     __slots__ = ("_reply",)
 
-    def __init__(self, service: "DeliveryService", hop: bytes, transport: str, reply: Reply) -> None:
+    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         super().__init__(service, hop, transport)
-        self._reply = reply
+        try:
+            self._reply = parse_hop(hop).reply or UNUSABLE
+        except ValueError as error:
+            self._reply = Reply(UNUSABLE.code, UNUSABLE.enhanced, f"{UNUSABLE.text}: {error}")
 
     def pump(self) -> None:
         service = self.service

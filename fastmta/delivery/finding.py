@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta.delivery.routing import Host, NextHop, parse_hop
+from fastmta.delivery.routing import parse_hop
 from fastmta.dns.mx import Address
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
+from fastmta.model.routes import Host, NextHop
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService

@@ -6,13 +6,13 @@ task, since reading a whole message and finding its structure may take a while.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fastmta._intake import REFUSE, Body, Posting, Recipient
 from fastmta._mime import Structure
 from fastmta._parser import HeaderScan
 from fastmta.delivery.job import Job
-from fastmta.delivery.owner import COMMITTED, REFUSED, HopOwner
+from fastmta.delivery.owner import COMMITTED, REFUSED, TaskHop
 from fastmta.delivery.recorder import FORWARDED
 from fastmta.delivery.seams import QueuedRecipient
 from fastmta.model.envelope import (
@@ -21,73 +21,40 @@ from fastmta.model.envelope import (
     RecipientState,
     Resolution,
 )
-from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Outcome, owes
-from fastmta.runtime.metrics import METRICS
-
-if TYPE_CHECKING:
-    from fastmta.delivery.service import DeliveryService
 
 PIECE_BYTES: Final = 65_536  # parsed in one go; the loop runs between pieces
 
 DELIVERED: Final = Reply(250, "2.0.0", "delivered to mailbox")
 UNKNOWN_USER: Final = Reply(550, "5.1.1", "The mailbox does not exist")
 OVER_QUOTA: Final = Reply(452, "4.2.2", "The mailbox is full")
+UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read")
 NOT_NOW: Final = Reply(451, "4.3.0", "The mailbox cannot be written now")
 
 
-class LocalHop(HopOwner):
+class LocalHop(TaskHop):
     """All local recipients of the queue."""
 
-    __slots__ = ("_running",)
+    __slots__ = ()
 
-    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
-        super().__init__(service, hop, transport)
-        self._running = False
+    is_final = True
+    place = "local"
 
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self._running
-
-    def pump(self) -> None:
-        if not self._running and not self.service.is_stalled(self) and (self.ready or self.refill()):
-            self._running = True
-            self.service.services.tasks.spawn("delivery local", self._run())
-
-    async def _run(self) -> None:
-        service = self.service
-        try:
-            while not service.is_stalled(self) and (self.ready or self.refill()):
-                job = self.ready.popleft()
-                try:
-                    await self._deliver(job)
-                except Exception as error:
-                    service.log.exception("delivery.failed", error, queue_id=queue_id_text(job.message.queue_id))
-                    service.cells[METRICS.internal_errors_total["delivery"]] += 1
-                    job.decide(Reply(451, "4.3.0", "internal error"))
-                service.recorder.finish(job)
-        finally:
-            self._running = False
-
-    async def _deliver(self, job: Job) -> None:
+    async def deliver(self, job: Job) -> list[Reply]:
         """What mailboxes take is done and committed here; every recipient gets a reply for the recorder."""
+        replies = [UNKNOWN_USER] * len(job.rows)
         wanted: dict[int, Resolution] = {}
         for n, row in enumerate(job.rows):
             resolution = self._resolve(row)
             if resolution.refusal is not None:
-                job.results[n] = resolution.refusal
-            elif not resolution.targets:
-                job.results[n] = UNKNOWN_USER
-            else:
+                replies[n] = resolution.refusal
+            elif resolution.targets:
                 wanted[n] = resolution
         body = await self._body(job) if wanted else None
-        if body is None:
-            if wanted:
-                job.decide(Reply(451, "4.3.0", "The message cannot be read"))
-            return
         for n, resolution in wanted.items():
-            job.results[n] = await self._commit(job, job.rows[n], resolution, body)
+            replies[n] = await self._commit(job, job.rows[n], resolution, body) if body is not None else UNREADABLE
+        return replies
 
     def _resolve(self, row: QueuedRecipient) -> Resolution:
         """The mailbox of an address, which aliases have been applied to already, or what the directory says now."""

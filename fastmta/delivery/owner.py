@@ -1,15 +1,23 @@
 """The owner of one hop: what is taken from its schedule, and what becomes of it; its kinds add how it is delivered.
 
+A kind is a transport's class, named in model/routes.py. Most need only `TaskHop.deliver`; one that keeps connections,
+or answers without waiting, has a `pump` of its own.
+
 A recipient that was taken is in `book` until its result is committed; jobs that wait for a connection are in `ready`.
 Both are bounded, so a backlog of a million costs this process nothing.
 """
 
+import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.job import Job
 from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
+from fastmta.model.routes import BY_NAME
 from fastmta.queue.scheduler import HopBook
+from fastmta.runtime.metrics import METRICS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -21,16 +29,20 @@ REFUSED: Final = 2
 
 
 class HopOwner:
-    """One hop in the hands of this slot. `transport`: the label of its metrics; `is_remote`: another server answers."""
+    """One hop in the hands of this slot. `transport` is the name of its line in model/routes.py."""
 
-    __slots__ = ("book", "hop", "hop_text", "is_remote", "ready", "service", "transport")
+    __slots__ = ("book", "hop", "hop_text", "label", "ready", "service", "transport")
+
+    is_remote = False  # another server answers: its 250 is noted until it is committed
+    is_final = False  # what is delivered goes no further (RFC 3461: "delivered" instead of "relayed")
+    place = "none"  # what the log has as the relay, where no server was spoken to
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         self.service = service
         self.hop = hop
         self.hop_text = hop.decode("utf-8", "backslashreplace")
         self.transport = transport
-        self.is_remote = transport in ("smtp", "lmtp")
+        self.label = BY_NAME[transport].label  # in metrics
         self.book = HopBook()
         self.ready: deque[Job] = deque()
 
@@ -59,6 +71,10 @@ class HopOwner:
         for job in [job for job in self.ready if any((row.queue_id, row.n) in keys for row in job.rows)]:
             self.ready.remove(job)
             self.give_back(job)
+
+    def close_idle(self) -> bool:
+        """Closes one connection that is at rest, to make room for another hop's; whether there was one."""
+        return False
 
     def abort(self) -> None:
         """Ends what is under way."""
@@ -145,3 +161,56 @@ class HopOwner:
         """Nothing more is to be recorded of what the job has decided."""
         numbers = [row.n for row, reply in zip(job.rows, job.results, strict=True) if reply is not None]
         self.book.forget(job.message.queue_id, numbers)
+
+
+class TaskHop(HopOwner):
+    """A hop whose deliveries are coroutines, at most `at_once` of them at one time."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
+        super().__init__(service, hop, transport)
+        self._tasks: dict[asyncio.Task[None], Job] = {}
+
+    async def deliver(self, job: Job) -> Sequence[Reply]:
+        """A reply for each of the job's recipients. What raises defers them; what is cancelled is due again."""
+        raise AssertionError("a transport says how it delivers")
+
+    @property
+    def at_once(self) -> int:
+        return 1
+
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self._tasks
+
+    def abort(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    def pump(self) -> None:
+        service = self.service
+        while len(self._tasks) < self.at_once and not service.is_stalled(self) and (self.ready or self.refill()):
+            job = self.ready.popleft()
+            task = service.services.tasks.spawn(f"delivery {self.transport}", self._finish(job))
+            self._tasks[task] = job
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job = self._tasks.pop(task)
+        if task.cancelled():
+            self.give_back(job)
+        self.pump()
+
+    async def _finish(self, job: Job) -> None:
+        service = self.service
+        try:
+            replies = await self.deliver(job)
+        except Exception as error:
+            service.log.exception("delivery.failed", error, queue_id=queue_id_text(job.message.queue_id))
+            service.cells[METRICS.internal_errors_total["delivery"]] += 1
+            job.decide(Reply(451, "4.3.0", "internal error"))
+        else:
+            for n, reply in enumerate(replies):
+                job.results[n] = reply
+        service.recorder.finish(job)

@@ -77,7 +77,6 @@ class Recorder:
         moves.clear()
         if job.owner.is_remote and self._service.answers is not None:
             self._note(job, self._service.answers)
-        transport = job.owner.transport
         for row, reply in zip(job.rows, job.results, strict=True):
             if reply is None:
                 continue
@@ -90,7 +89,7 @@ class Recorder:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
                 status = "expanded" if reply is FORWARDED else "delivered"
                 if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on and row.n not in job.done:
-                    self._report(job, "delivered" if transport == "local" else "relayed", row, reply)
+                    self._report(job, "delivered" if job.owner.is_final else "relayed", row, reply)
             elif reply.code >= 500 or self.policy.is_expired(age_s, envelope.reverse_path):
                 moves.append((row.n, _BOUNCED, attempts, 0, b""))
                 status = "bounced"
@@ -152,14 +151,13 @@ class Recorder:
             await asyncio.shield(recorded)
 
     def _event(self, status: Happening, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> Event:
-        transport = job.owner.transport
         return Event(
             status,
-            transport,
+            job.owner.label,
             job.message.queue_id,
             row.tail.forward_path,
             job.owner.hop_text,
-            job.relay or ("local" if transport == "local" else "none"),
+            job.relay or job.owner.place,
             age_s,
             status_of(reply),
             str(reply)[:LOGGED_CHARACTERS],

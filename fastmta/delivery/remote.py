@@ -56,6 +56,8 @@ class RemoteHop(HopOwner):
         "window",
     )
 
+    is_remote = True
+
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         super().__init__(service, hop, transport)
         self.window = self._new_window()

@@ -10,23 +10,28 @@ A hop that would be longer than 200 bytes is replaced by b"transport:#" and a di
 """
 
 import hashlib
-import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 import idna
 import msgspec
 
-from fastmta.directory.addresses import literal_address, split_extension, unquote
+from fastmta.directory.addresses import split_extension, unquote
 from fastmta.dns.mx import is_internal
 from fastmta.model.errors import ConfigError
 from fastmta.model.reply import Reply
+from fastmta.model.routes import (
+    SMTP_PORT,
+    NextHop,
+    literal_address,
+    of_domain,
+    parse_route,
+    status_reply,
+    written_relayhost,
+    written_route,
+)
 
 HOP_BYTES: Final = 200  # a hop is part of the schedule's key, and LMDB keys end at 511 bytes
-LMTP_PORT: Final = 24
-TRANSPORTS: Final = ("smtp", "lmtp", "local", "discard", "error", "retry", "hold")
-_ALIASES: Final = {"relay": "smtp", "virtual": "local"}  # Postfix's own names for services that are one here
-_UNBUILT: Final = ("pipe", "uucp", "cyrus")
 
 
 class DeliveryConfig(Protocol):
@@ -61,27 +66,6 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     refusal: Reply | None = None
 
 
-class Host(msgspec.Struct, frozen=True, gc=False):
-    """One place of a next hop: a name or an address; `mx` says whether its MX records count. `path`: a unix socket.
-
-    `text`: the place as it is written, by which maps know it.
-    """
-
-    name: str = ""
-    port: int = 0
-    mx: bool = False
-    path: str = ""
-    text: str = ""
-
-
-class NextHop(msgspec.Struct, frozen=True):
-    """A hop taken apart: the hosts to try in turn (smtp, lmtp), or the reply that error: and retry: give."""
-
-    transport: str
-    hosts: tuple[Host, ...] = ()
-    reply: Reply | None = None
-
-
 LOCAL: Final = Route(b"local:")
 _BAD_DOMAIN: Final = Reply(553, "5.1.2", "The recipient's domain is not a valid name")
 _INTERNAL: Final = Reply(550, "5.1.2", "Mail is not sent to an internal address")
@@ -114,67 +98,9 @@ def is_digest(hop: bytes) -> bool:
     return hop[hop.find(b":") + 1 :].startswith(b"#")
 
 
-def parse_hop(hop: bytes, default_port: int = 25) -> NextHop:
+def parse_hop(hop: bytes, default_port: int = SMTP_PORT) -> NextHop:
     """Takes a hop apart; ValueError says in one line what is wrong with it."""
-    transport, colon, rest = hop.decode("utf-8", "surrogateescape").partition(":")
-    if not colon or transport not in TRANSPORTS:
-        raise ValueError(f"{transport!r} is not one of {', '.join(TRANSPORTS)}")
-    if transport in ("error", "retry"):
-        return NextHop(transport, reply=_status_reply(transport, rest))
-    if transport in ("smtp", "lmtp"):
-        port = default_port if transport == "smtp" else LMTP_PORT
-        hosts = tuple(_parse_host(transport, part.strip(), port) for part in rest.split(",") if part.strip())
-        if not hosts:
-            raise ValueError("the next hop is empty")
-        return NextHop(transport, hosts)
-    return NextHop(transport)
-
-
-def _status_reply(transport: str, text: str) -> Reply:
-    """The reply of `error:5.2.1 text`; the enhanced code may be absent, its class is fixed (Postfix's error(8))."""
-    first, _, rest = text.strip().partition(" ")
-    digit, code = ("5", 550) if transport == "error" else ("4", 450)
-    parts = first.split(".")
-    if len(parts) == 3 and all(part.isdigit() for part in parts):
-        return Reply(code, f"{digit}.{parts[1]}.{parts[2]}", rest.strip() or "Mail is not delivered there")
-    fallback = "mail for this destination is not accepted" if digit == "5" else "mail for this destination is deferred"
-    return Reply(code, f"{digit}.0.0", text.strip() or fallback)
-
-
-def _parse_host(transport: str, text: str, default_port: int) -> Host:
-    if text.startswith("unix:"):
-        if transport != "lmtp" or not text[5:].startswith("/"):
-            raise ValueError(f"{text!r}: unix: needs lmtp and an absolute path")
-        return Host(path=text[5:], text=text)
-    text = text.removeprefix("inet:")
-    bracketed = text.startswith("[")
-    if bracketed:
-        name, closing, rest = text[1:].partition("]")
-        if not closing or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r}: expected [host] or [host]:port")
-        port_text = rest[1:]
-        name = literal_address(name) or name
-    else:
-        name, _, port_text = text.partition(":")
-    if not name or any(character in name for character in " []@/"):
-        raise ValueError(f"{text!r}: not a host name")
-    mx = transport == "smtp" and not bracketed
-    return Host(name.lower().rstrip("."), _port(port_text, default_port), mx, text=text)
-
-
-def _port(text: str, default: int) -> int:
-    if not text:
-        return default
-    if text.isdigit():
-        port = int(text)
-    else:
-        try:
-            port = socket.getservbyname(text, "tcp")
-        except OSError as error:
-            raise ValueError(f"{text!r} is not a port or a known service") from error
-    if not 0 < port < 65536:
-        raise ValueError(f"port {port} is outside 1..65535")
-    return port
+    return parse_route(hop.decode("utf-8", "surrogateescape"), default_port)
 
 
 class Router:
@@ -198,10 +124,10 @@ class Router:
         self._delimiters = config.recipient_delimiter
         self._relay_hop = ""
         if config.relayhost:
-            self._relay_hop = self._checked("relayhost", f"smtp:{config.relayhost.removeprefix('smtp:')}")
+            self._relay_hop = _written("relayhost", written_relayhost, config.relayhost, self._default_port)
         self._table: dict[str, str] = {}
         for key, value in config.transport.items():
-            self._table[key.lower()] = self._checked(f"transport {key!r}", self._expand(key, value))
+            self._table[key.lower()] = _written(f"transport {key!r}", written_route, value, self._default_port)
         self._named = frozenset(entry.removeprefix("hold:") for entry in self._table.values())
         self._has_addresses = any("@" in key for key in self._table)
 
@@ -283,7 +209,7 @@ class Router:
             return default
         if entry == "hold:":
             return f"hold:{default}"
-        return entry + name if entry in ("smtp:", "lmtp:", "hold:smtp:", "hold:lmtp:") else entry
+        return of_domain(entry, name)
 
     def _route(self, name: str, entry: str | None) -> Route:
         if name in self._local and entry is None:
@@ -300,36 +226,15 @@ class Router:
         refusal = None
         if text.startswith(("error:", "retry:")) and not held:
             transport, _, rest = text.partition(":")
-            refusal = _status_reply(transport, rest)
+            refusal = status_reply(transport, rest)
         return Route(hop_key(text), held, refusal)
 
-    def _expand(self, key: str, value: str) -> str:
-        """An entry in the form that `_text` understands, aliases of transports resolved."""
-        value = value.strip()
-        transport, colon, rest = value.partition(":")
-        if not colon:
-            raise ConfigError(
-                f"transport {key!r}: {value!r} has no colon; write transport:nexthop, such as smtp:[host]:25"
-            )
-        transport = _ALIASES.get(transport, transport) or "smtp"
-        if transport in _UNBUILT:
-            raise ConfigError(f"transport {key!r}: {transport}: is not built yet; use one of {', '.join(TRANSPORTS)}")
-        if transport == "hold" and rest:
-            return "hold:" + self._expand(key, rest)
-        if transport == "smtp" and not rest and value == ":":
-            return ":"
-        return f"{transport}:{rest.strip()}"
 
-    def _checked(self, what: str, text: str) -> str:
-        """`text`, after parse_hop has found nothing wrong with it."""
-        inner = text.removeprefix("hold:") or "local:"
-        if inner in (":", "smtp:", "lmtp:"):
-            return text
-        try:
-            parse_hop(inner.encode("utf-8", "surrogateescape"), self._default_port)
-        except ValueError as error:
-            raise ConfigError(f"{what}: {error}") from error
-        return text
+def _written(what: str, parse: Callable[[str, int], str], text: str, port: int) -> str:
+    try:
+        return parse(text, port)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def _lower(names: Iterable[str]) -> Iterable[str]:

@@ -11,17 +11,15 @@ import asyncio
 import os
 import resource
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
-from fastmta.delivery.direct import DISCARDED, DirectHop
-from fastmta.delivery.local import LocalHop
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
-from fastmta.delivery.remote import RemoteHop
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
 from fastmta.delivery.tls_policies import TlsPolicies
@@ -29,7 +27,7 @@ from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import RESULTS_A_PASS
-from fastmta.model.reply import Reply
+from fastmta.model.routes import BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.mta_sts import MtaSts
@@ -47,6 +45,13 @@ TICK_S: Final = 1.0
 STS_PORT: Final = 443  # of hosts that publish MTA-STS policies
 WITHHELD: Final = 20_000  # recipients; who asks decides about each few hundred before he asks for more
 WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in the store
+
+
+def kind_of(transport: Transport) -> "type[HopOwner]":
+    """The class that delivers for a transport."""
+    module, _, name = transport.owner.partition(":")
+    kind: type[HopOwner] = getattr(import_module(f"fastmta.delivery.{module}"), name)
+    return kind
 
 
 class DeliveryService:
@@ -255,7 +260,7 @@ class DeliveryService:
             return True
         self._waiting[owner] = None
         for other in self._owners.values():
-            if isinstance(other, RemoteHop) and other.close_idle():
+            if other.close_idle():
                 break
         return False
 
@@ -316,18 +321,8 @@ class DeliveryService:
         return owner
 
     def _make(self, hop: bytes) -> "HopOwner":
-        transport = hop.partition(b":")[0].decode("ascii", "replace")
-        if transport in ("smtp", "lmtp"):
-            return RemoteHop(self, hop, transport)
-        if transport == "local":
-            return LocalHop(self, hop, "local")
-        if transport == "discard":
-            return DirectHop(self, hop, "discard", DISCARDED)
-        try:
-            reply = parse_hop(hop).reply
-        except ValueError as error:
-            reply = Reply(451, "4.3.5", f"the route cannot be used: {error}")
-        return DirectHop(self, hop, "error", reply or Reply(451, "4.3.5", "the route cannot be used"))
+        transport = BY_NAME.get(hop.partition(b":")[0].decode("ascii", "replace"), BY_NAME["error"])
+        return kind_of(transport)(self, hop, transport.name)
 
     def _tick(self) -> None:
         """Once a second: what has become due, what could not be written, who can be forgotten."""

@@ -1,6 +1,5 @@
 """An address taken apart for look-ups: local part without quotes, domain in its canonical form, extension split off."""
 
-import ipaddress
 from typing import Final, NamedTuple
 
 import idna
@@ -47,17 +46,6 @@ def canonical_domain(domain: str) -> str:
         return idna.encode(domain, uts46=True).decode("ascii").lower().rstrip(".")
     except (UnicodeError, idna.IDNAError) as error:
         raise ValueError("not a domain") from error
-
-
-def literal_address(literal: str) -> str | None:
-    """The address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3), bare; None: not an address."""
-    inner = literal.strip("[]")
-    if inner[:5].lower() == "ipv6:":
-        inner = inner[5:]
-    try:
-        return str(ipaddress.ip_address(inner))
-    except ValueError:
-        return None
 
 
 def unquote(local_part: str) -> str:

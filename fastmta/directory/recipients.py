@@ -24,6 +24,7 @@ from fastmta.dns.mx import ourselves
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.reply import Reply
+from fastmta.model.routes import literal_address
 from fastmta.runtime.clock import Clock, SystemClock
 
 REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
@@ -241,7 +242,7 @@ class Directory:
         A bare `user@192.0.2.1` is no address, but with resolve_numeric_domain the same as with brackets.
         """
         domain = address.domain
-        literal = addresses.literal_address(domain)
+        literal = literal_address(domain)
         if literal is None or domain in self._classes:
             return address
         if domain[0] != "[":

@@ -11,7 +11,7 @@ class Event(msgspec.Struct, gc=False):
     """One thing that happened to one recipient. A message's acceptance is told for all its recipients at once."""
 
     happened: Happening
-    transport: str  # a label of the metrics: runtime.metrics.TRANSPORTS
+    transport: str  # a label of the metrics: of model/routes.TRANSPORTS
     queue_id: int
     recipient: bytes
     next_hop: str

@@ -8,7 +8,7 @@ import msgspec
 from fastmta._intake import Teller
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
-from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS, TRANSPORTS, Cells
+from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS, TRANSPORT_LABELS, Cells
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ PLACES: Final = Places(
     received_bytes=METRICS.received_bytes_total,
     deliveries={
         (transport, result): METRICS.deliveries_total[transport, result]
-        for transport in TRANSPORTS
+        for transport in TRANSPORT_LABELS
         for result in DELIVERY_RESULTS
     },
     delivery_seconds=(METRICS.delivery_seconds.index, METRICS.delivery_seconds.bounds),

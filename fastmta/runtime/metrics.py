@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Final
 
+from fastmta.model.routes import TRANSPORTS
 from fastmta.model.services import NAMES, SERVICES, Tls
 
 Cells = memoryview  # of format "Q": one process's range
@@ -46,7 +47,6 @@ REJECT_REASONS: Final = (
     "policy",
     "other",
 )
-TRANSPORTS: Final = ("local", "smtp", "lmtp", "pipe", "discard", "error", "other")
 TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
     "root",
     "blob",
@@ -76,6 +76,7 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
 )
 CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")
 VERDICTS: Final = ("none", "accept", "reject", "defer", "discard", "hold", "quarantine", "redirect", "late")
+TRANSPORT_LABELS: Final = tuple(dict.fromkeys(transport.label for transport in TRANSPORTS))
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 LOGIN_MECHANISMS: Final = (
@@ -175,7 +176,7 @@ class Metrics:
             "check_verdicts_total", "What checks have said", stage=CHECK_STAGES, verdict=VERDICTS
         )
         self.deliveries_total = self._family(
-            "deliveries_total", "Attempts for one recipient", transport=TRANSPORTS, result=DELIVERY_RESULTS
+            "deliveries_total", "Attempts for one recipient", transport=TRANSPORT_LABELS, result=DELIVERY_RESULTS
         )
         self.auth_total = self._family("auth_total", "Logins tried", mechanism=MECHANISMS, result=AUTH_RESULTS)
         self.limited_total = self._family(

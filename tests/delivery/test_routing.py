@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastmta.delivery.routing import HOP_BYTES, Host, Router, parse_hop
+from fastmta.delivery.routing import HOP_BYTES, Router, parse_hop
 from fastmta.model.errors import ConfigError
+from fastmta.model.routes import Host
 
 
 def router(transport=None, relayhost="", local=("example.test",), recipient_delimiter="+"):
@@ -125,12 +126,13 @@ def test_parse_hop_knows_ports_mx_and_lists():
 @pytest.mark.parametrize(
     ("entry", "word"),
     [
-        ("nonsense", "no colon"),
+        ("nonsense", "begins with one of"),
         ("ftp:x", "ftp"),
-        ("pipe:x", "not built"),
-        ("smtp:[a", "expected"),
-        ("smtp:a:99999", "outside"),
-        ("smtp:a:nosuchservice", "not a port"),
+        ("uucp:x", "does not have"),
+        ("pipe:x", "does not have"),
+        ("smtp:[a", "[host]:port"),
+        ("smtp:a:99999", "neither a port"),
+        ("smtp:a:nosuchservice", "neither a port"),
         ("lmtp:unix:rel", "absolute"),
     ],
 )

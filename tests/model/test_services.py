@@ -4,22 +4,12 @@ import smtplib
 import ssl
 from pathlib import Path
 
-import pytest
-
 from fastmta.model import services
 from fastmta.model.services import NAMES, open_to_strangers, speaking
-from tests.support.server import REPOSITORY, Server
+from tests.support.server import Server
+from tests.support.trial import trial
 
 LINE = '    Service("inside", "smtp", 0, 0, Tls.IMPLICIT, Login.REQUIRED),\n'
-TRIAL = """\
-import sys, types
-import fastmta.model
-module = types.ModuleType("fastmta.model.services")
-text = open({path!r}).read()
-assert text.count({before!r}) == 1
-exec(compile(text.replace({before!r}, {line!r} + {before!r}), {path!r}, "exec"), module.__dict__)
-sys.modules["fastmta.model.services"] = fastmta.model.services = module
-"""
 
 
 def test_a_name_stands_once() -> None:
@@ -33,18 +23,9 @@ def test_services_by_what_they_speak() -> None:
     assert open_to_strangers() == ("smtp",)
 
 
-@pytest.fixture
-def trial(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the table has one line more."""
-    site = tmp_path / "site"
-    site.mkdir()
-    text = TRIAL.format(path=services.__file__, before='    Service("lmtp"', line=LINE)
-    (site / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": f"{site}:{REPOSITORY}"}
-
-
-def test_a_service_on_a_second_port_is_one_line(tmp_path: Path, trial: dict[str, str]) -> None:
-    with Server(tmp_path / "server", services=("smtp", "inside"), env=trial) as server:
+def test_a_service_on_a_second_port_is_one_line(tmp_path: Path) -> None:
+    env = trial(tmp_path, services, '    Service("lmtp"', LINE)
+    with Server(tmp_path / "server", services=("smtp", "inside"), env=env) as server:
         server.add_user("bill@example.test", "secret")
         context = ssl.create_default_context(cafile=str(tmp_path / "server" / "cert.pem"))
         with smtplib.SMTP_SSL("localhost", server.port("inside"), context=context, timeout=30) as client:

@@ -19,7 +19,7 @@ def test_every_cell_belongs_to_one_metric() -> None:
 
 
 def test_an_unlisted_label_value_counts_as_other() -> None:
-    assert METRICS.deliveries_total["carrier-pigeon", "bounced"] == METRICS.deliveries_total["other", "bounced"]
+    assert METRICS.auth_total["CARRIER-PIGEON", "success"] == METRICS.auth_total["other", "success"]
     assert METRICS.messages_rejected_total["whim"] == METRICS.messages_rejected_total["other"]
 
 
