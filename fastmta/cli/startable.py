@@ -22,7 +22,7 @@ from fastmta.directory.maps import compiled_path
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
 from fastmta.runtime import descriptors
-from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
+from fastmta.runtime.identity import WorkersUser, acting_as_workers, command_user_problem, workers_user
 from fastmta.tls.contexts import client_context, server_context
 
 _MAPS = (
@@ -57,7 +57,19 @@ def start_problems(config: Config) -> list[Problem]:
     out += _directory_problems(Path(config.data_directory), user)
     out += _map_problems(config, user)
     out += _program_problems(config, user)
+    out += _pipe_problems(config, user)
     return out
+
+
+def _pipe_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
+    for name, pipe in config.pipe.items():
+        problem = command_user_problem(pipe.user, user)
+        if problem:
+            yield Problem(f"pipe.{name}.user", problem)
+        if not Path(pipe.argv[0]).is_file():
+            yield Problem(f"pipe.{name}.argv", f"there is no program {pipe.argv[0]}")
+        if pipe.directory and not Path(pipe.directory).is_dir():
+            yield Problem(f"pipe.{name}.directory", f"there is no directory {pipe.directory}")
 
 
 def route_problems(config: Config) -> list[Problem]:

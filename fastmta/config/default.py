@@ -104,7 +104,7 @@ key_file = "key.pem"
 mechanisms = ["PLAIN", "LOGIN"]
 disable_plaintext_auth = true             # no login without TLS, except from loopback
 
-[transport]                               # domain = "route": smtp: lmtp: local: discard: error: retry: hold:
+[transport]                               # domain = "route": smtp: lmtp: local: discard: error: retry: hold: pipe:NAME
 # "example.org" = "smtp:[192.0.2.25]:25"
 
 [dns]

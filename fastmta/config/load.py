@@ -19,8 +19,10 @@ from fastmta.config.expand import expand
 from fastmta.config.lines import key_lines
 from fastmta.config.location import FILE_BYTES, default_path
 from fastmta.config.not_built import NOT_BUILT
-from fastmta.config.schema import TABLES, Config, Key, Leaf, leaves
+from fastmta.config.pipes import parse_argv, parse_flags
+from fastmta.config.schema import TABLES, Config, Key, Leaf, PipeConfig, leaves, leaves_of
 from fastmta.model.errors import ConfigError
+from fastmta.model.routes import is_pipe_name
 
 _SINGLE: Final[dict[str, Callable[[str], str]]] = {
     "host": values.parse_domain,
@@ -126,6 +128,7 @@ class _Reader:
                 else:
                     self._add(leaf.dotted, text)
         transport = self._transport()
+        pipes = self._pipes()
         if not self._problems:
             for dotted, text in defaults:
                 self._add(dotted, text)
@@ -134,7 +137,7 @@ class _Reader:
         values_of: dict[str, Any] = tables.pop("")
         for table, given in tables.items():
             values_of[table] = TABLES[table](**given)
-        config = Config(transport=transport, **values_of)
+        config = Config(transport=transport, pipe=pipes, **values_of)
         for key, text in inconsistencies(config):
             self._add(key, text)
         return (None, self._sorted()) if self._problems else (config, [])
@@ -143,8 +146,8 @@ class _Reader:
         return sorted(self._problems, key=lambda problem: problem.line)
 
     def _add(self, dotted: str, text: str) -> None:
-        path = tuple(dotted.split(".", 1))
-        line = self._lines.get(path) or self._lines.get(path[:1]) or 0
+        path = tuple(dotted.split(".", 2 if dotted.startswith("pipe.") else 1))
+        line = self._lines.get(path) or self._lines.get(path[:-1]) or 0
         self._problems.append(Problem(self._name, line, dotted, text))
 
     def _raw(self, leaf: Leaf) -> Any:
@@ -175,6 +178,8 @@ class _Reader:
 
     def _value(self, leaf: Leaf, raw: Any) -> object:
         key = leaf.key
+        if key.kind == "argv":  # its macros are of messages, not of the configuration
+            return parse_argv(raw)
         if isinstance(raw, str) and "$" in raw and key.kind not in _LISTS:
             raw = expand(raw, self._reference)
         if key.kind == "restrictions":
@@ -252,11 +257,13 @@ class _Reader:
 
     def _transport(self) -> dict[str, str]:
         given = self._document.get("transport", {})
+        pipes = self._document.get("pipe", {})
+        pipes = pipes if isinstance(pipes, dict) else {}
         out: dict[str, str] = {}
         if isinstance(given, dict):
             for domain, route in given.items():
                 problem = (
-                    route_problem(domain, route)
+                    route_problem(domain, route, pipes)
                     if isinstance(route, str)
                     else f'{_shown(route)}: expected a route such as "smtp:[192.0.2.1]:25"'
                 )
@@ -265,14 +272,43 @@ class _Reader:
                 out[domain.lower()] = str(route)
         return out
 
+    def _pipes(self) -> dict[str, PipeConfig]:
+        tables = self._document.get("pipe", {})
+        if not isinstance(tables, dict):
+            return {}
+        out: dict[str, PipeConfig] = {}
+        for name, given in tables.items():
+            table = f"pipe.{name}"
+            if not isinstance(given, dict) or not is_pipe_name(name):
+                self._add(table, "is a table: write [pipe.NAME], the name of letters, digits, - and _")
+                continue
+            keys = leaves_of(table, PipeConfig)
+            for unknown in given.keys() - {leaf.name for leaf in keys}:
+                self._add(
+                    f"{table}.{unknown}", f"unknown key; known in [{table}]: {', '.join(leaf.name for leaf in keys)}"
+                )
+            values_of: dict[str, Any] = {}
+            for leaf in keys:
+                raw = given.get(leaf.name, leaf.key.default or leaf.value)
+                if raw is msgspec.NODEFAULT:
+                    self._add(table, f"needs the key {leaf.name}")
+                    continue
+                try:
+                    values_of[leaf.name] = parse_flags(raw) if leaf.name == "flags" else self._value(leaf, raw)
+                except (ValueError, TypeError) as error:
+                    self._add(leaf.dotted, f"{_shown(raw)}: expected {error}")
+            if len(values_of) == len(keys):
+                out[name] = PipeConfig(**values_of)
+        return out
+
     def _find_unknown(self) -> None:
         known = {leaf.dotted for leaf in self._leaves}
-        tables = (*TABLES, "transport")
+        tables = (*TABLES, "transport", "pipe")
         for name, value in self._document.items():
             if name in tables:
                 if not isinstance(value, dict):
                     self._add(name, f"is a table: write [{name}] on a line of its own")
-                elif name != "transport":
+                elif name not in ("transport", "pipe"):
                     for inner, given in value.items():
                         if f"{name}.{inner}" not in known:
                             self._unknown(name, inner, given)
@@ -314,7 +350,7 @@ class _Reader:
     def _nearest(self, table: str, name: str) -> str:
         here = [leaf.name for leaf in self._leaves if leaf.table == table]
         if not table:
-            here += [*TABLES, "transport"]
+            here += [*TABLES, "transport", "pipe"]
         close = difflib.get_close_matches(name, here, 1, 0.6)
         if close:
             return f"; did you mean {close[0]}?"

@@ -8,7 +8,9 @@ A test holds the page equal to what this prints.
 import sys
 from typing import Final
 
-from fastmta.config.schema import SASL_OPTIONS, TABLES, Config, Key, Leaf, leaves
+import msgspec
+
+from fastmta.config.schema import SASL_OPTIONS, TABLES, Config, Key, Leaf, PipeConfig, leaves, leaves_of
 from fastmta.model.routes import NAMES
 
 _KINDS: Final[dict[str, str]] = {
@@ -29,6 +31,7 @@ _KINDS: Final[dict[str, str]] = {
     "times": "list of times",
     "milters": "list of milters",
     "restrictions": "list of restrictions",
+    "argv": "list of arguments",
 }
 _HEAD: Final = """\
 # Keys of fastmta.toml
@@ -55,12 +58,13 @@ def page() -> str:
     sections = [_HEAD, _section("The file's top", Config.__doc__ or "", "")]
     for table, struct in TABLES.items():
         sections.append(_section(f"[{table}]", struct.__doc__ or "", table))
-    return "\n".join(sections) + _TRANSPORT
+    return "\n".join(sections) + _TRANSPORT + "\n" + _section("[pipe.NAME]", PipeConfig.__doc__ or "", "pipe.NAME")
 
 
 def _section(title: str, about: str, table: str) -> str:
     about = about.partition("]: ")[2] if table else ""
-    rows = [_row(leaf) for leaf in leaves() if leaf.table == table]
+    found = leaves_of(table, PipeConfig) if table == "pipe.NAME" else [leaf for leaf in leaves() if leaf.table == table]
+    rows = [_row(leaf) for leaf in found]
     lines = [f"## {title}", ""]
     if about:
         lines += [about[:1].upper() + about[1:], ""]
@@ -91,6 +95,8 @@ def _default(leaf: Leaf) -> str:
     if leaf.key.about.startswith("default: "):
         return ""
     value = leaf.value
+    if value is msgspec.NODEFAULT:
+        return "none: must be given"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):

@@ -38,6 +38,7 @@ Kind = Literal[
     "times",
     "milters",  # filters, perhaps in braces
     "restrictions",  # Postfix's words with their arguments
+    "argv",  # a program and its arguments, with macros
 ]
 
 
@@ -190,6 +191,25 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
 
 
+class PipeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """[pipe.NAME]: a command that takes the mail of the route `pipe:NAME` on its standard input, as in pipe(8)."""
+
+    argv: Annotated[_Texts, Key("argv", about="the program's path and its arguments with pipe(8)'s macros; no shell")]
+    user: Annotated[str, Key("text", about='"name" or "name:group", neither root nor the workers\' user')]
+    flags: Annotated[str, Key("text", about="of BDFORXhqu.>; with D or O each recipient is delivered alone")] = ""
+    directory: Annotated[str, Key("path", about="where the command runs; empty: /")] = ""
+    eol: Annotated[str, Key("text", default="\\n", about="what ends a line")] = "\\n"
+    null_sender: Annotated[str, Key("text", about="what stands for the null sender")] = "MAILER-DAEMON"
+    size: Annotated[int, Key("size", about="larger messages are returned; 0: no limit")] = 0
+    time_limit: Annotated[float, Key("time", default="1000s", low=1, about="then it is killed, the mail returned")] = (
+        1000.0
+    )
+    destination_concurrency_limit: Annotated[
+        int, Key("int", low=1, high=50, about="commands at one time for one destination and worker")
+    ] = 20
+    destination_recipient_limit: Annotated[int, Key("int", low=1, high=100, about="of one command")] = 50
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration. `config_file` is where it was read from, "" where from a text."""
 
@@ -317,6 +337,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns: DnsConfig = msgspec.field(default_factory=DnsConfig)
     delivery: DeliveryConfig = msgspec.field(default_factory=DeliveryConfig)
     transport: dict[str, str] = {}
+    pipe: dict[str, PipeConfig] = {}
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
@@ -346,12 +367,16 @@ class Leaf(NamedTuple):
 
 
 def leaves() -> list[Leaf]:
-    """Every key but those of [transport], in the order of declaration."""
-    out = []
+    """Every key but those of [transport] and [pipe.NAME], in the order of declaration."""
     structs: list[tuple[str, type[msgspec.Struct]]] = [("", Config), *TABLES.items()]
-    for table, struct in structs:
-        for field in msgspec.structs.fields(struct):
-            for extra in getattr(field.type, "__metadata__", ()):
-                if isinstance(extra, Key):
-                    out.append(Leaf(table, field.name, extra, field.default))
+    return [leaf for table, struct in structs for leaf in leaves_of(table, struct)]
+
+
+def leaves_of(table: str, struct: type[msgspec.Struct]) -> list[Leaf]:
+    """The keys of one table. A key that must be given has msgspec.NODEFAULT as its default."""
+    out = []
+    for field in msgspec.structs.fields(struct):
+        for extra in getattr(field.type, "__metadata__", ()):
+            if isinstance(extra, Key):
+                out.append(Leaf(table, field.name, extra, field.default))
     return out

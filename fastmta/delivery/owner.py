@@ -60,6 +60,11 @@ class HopOwner:
         """Whether forgetting this owner would lose nothing."""
         return not self.ready and not self.book.in_flight
 
+    @property
+    def recipient_limit(self) -> int:
+        """How many recipients one delivery has at the most."""
+        return self.service.config.delivery.default_destination_recipient_limit
+
     def close(self) -> None:
         """Lets go of what is not under way."""
         for job in self.ready:
@@ -104,7 +109,7 @@ class HopOwner:
         if keys:
             loaded, damaged = queue.load_readable(keys)
             ready = self.ready
-            most = service.config.delivery.default_destination_recipient_limit
+            most = self.recipient_limit
             found = len(damaged)  # they stay in flight: nobody can deliver them, nor may they be asked for all the time
             for message, rows in loaded:
                 found += len(rows)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
 from fastmta.runtime.clock import Clock
+from fastmta.runtime.launching import Ended, Request
 from fastmta.runtime.log import Log
 from fastmta.runtime.tasks import Sweep
 
@@ -99,6 +100,10 @@ class Tasks(Protocol):
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> Any: ...
 
 
+class Launcher(Protocol):
+    async def run(self, request: Request, mail_fd: int, /) -> Ended: ...
+
+
 class Services(Protocol):
     """The part of supervisor.services.Services that delivery uses."""
 
@@ -126,5 +131,7 @@ class Services(Protocol):
     def slot(self) -> int: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def launcher(self) -> Launcher: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...

@@ -210,6 +210,12 @@ MAP_LINE_BYTES: Final = 1 * 2**20  # one logical line, continuation lines includ
 INCLUDE_FILE_BYTES: Final = 4 * 2**20  # one :include: file of aliases(5)
 ALIAS_DEPTH: Final = 100  # aliases inside aliases of aliases(5); Postfix's local(8) allows 100
 
+# --- commands that take mail (pipe:) ---
+PIPE_COMMANDS: Final = 50  # of one worker at one time, over all pipes
+PIPE_OUTPUT_BYTES: Final = 4096  # of what a command says that are kept for the reply; the rest is read and dropped
+PIPE_REQUEST_BYTES: Final = 131_072  # of the macros' values for one command: under the kernel's limit of a datagram
+PIPE_START_S: Final = 10.0  # for the launcher to take a request
+
 # --- POP3 ---
 POP3_COMMAND_BYTES: Final = 1024  # a command line with CRLF; RFC 2449 §4 allows 255, passwords may be longer
 POP3_SASL_LINE_BYTES: Final = 12_290  # a base64 line of AUTH; RFC 4954 §4

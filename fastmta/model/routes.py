@@ -22,7 +22,7 @@ SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24
 UNIX_PATH_BYTES: Final = 107  # sun_path is 108 bytes with its NUL
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-_PIPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_PIPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
@@ -111,11 +111,12 @@ TRANSPORTS: Final = (
     Transport("discard", _discard, "direct:DirectHop", "discard"),
     Transport("error", _error, "direct:DirectHop", "error"),
     Transport("retry", _retry, "direct:DirectHop", "error"),
+    Transport("pipe", _pipe, "pipe:PipeHop", "pipe"),
 )
 BY_NAME: Final = {transport.name: transport for transport in TRANSPORTS}
 NAMES: Final = (*BY_NAME, "hold")  # hold: is no transport; it stands before a route, or before nothing
 ALIASES: Final = {"relay": "smtp", "virtual": "local"}  # Postfix's own names for services that are one here
-ABSENT: Final = ("pipe", "uucp", "cyrus")  # transports that a Postfix brings along and FastMTA does not have
+ABSENT: Final = ("uucp", "cyrus")  # transports that a Postfix brings along and FastMTA does not have
 
 
 # --- routes ---
@@ -151,6 +152,11 @@ def written_route(text: str, default_port: int = SMTP_PORT) -> str:
     if written not in ("smtp:", "lmtp:"):
         require_names(parse_route(written, default_port))
     return written
+
+
+def is_pipe_name(text: str) -> bool:
+    """Whether a table [pipe.NAME] may have this name."""
+    return bool(_PIPE.fullmatch(text))
 
 
 def written_relayhost(text: str, default_port: int = SMTP_PORT) -> str:

@@ -4,6 +4,7 @@ Started as root, workers run as `default_user` and never as root, unless the fil
 forgotten or mistyped user must not hand the network's input to root. Started as anybody else, they are that user's.
 """
 
+import grp
 import os
 import pwd
 from collections.abc import Iterator
@@ -47,6 +48,43 @@ def workers_user(config: UserSettings) -> WorkersUser | None:
             "workers_may_be_root = true; name a user of the mail system's own, such as fastmta"
         )
     return WorkersUser(name, entry.pw_uid, entry.pw_gid)
+
+
+class CommandUser(NamedTuple):
+    """Whom a command of [pipe.NAME] runs as."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+
+
+def command_user(text: str) -> CommandUser:
+    """The user of "name" or "name:group". ValueError: this machine has none of that name."""
+    name, _, group = text.partition(":")
+    try:
+        entry = pwd.getpwnam(name)
+        gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid
+    except KeyError:
+        raise ValueError(f'there is no user or group "{text}" on this machine') from None
+    return CommandUser(entry.pw_uid, gid, os.getgrouplist(name, gid))
+
+
+def command_user_problem(text: str, workers: WorkersUser | None) -> str:
+    """Why a command may not run as this user; "" where it may. As pipe(8): neither as root nor as the user of the mail
+    system, who may read all mail. A server that is not root can only run commands as itself.
+    """
+    try:
+        found = command_user(text)
+    except ValueError as error:
+        return str(error)
+    if os.geteuid() != 0:
+        own = found.uid == os.geteuid()
+        return "" if own else f"{text}: a server that is not started as root runs commands as its own user only"
+    if found.uid == 0 or found.gid == 0:
+        return f"{text} has the rights of root: name another user"
+    if workers is not None and workers.uid == found.uid:
+        return f"{text} is the mail system's own user, who may read all mail: name another one"
+    return ""
 
 
 def useradd(name: str) -> list[str]:

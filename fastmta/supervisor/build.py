@@ -147,6 +147,7 @@ class MailServer:
             storage_ok=self._storage_ok,
             resolver=Resolver(config.dns.nameservers, monotonic=time.monotonic),
             pool=self._crypto,
+            launcher=place.launcher,
         )
 
     def _directory(self, config: Config, router: Router) -> Directory:
@@ -335,6 +336,7 @@ class MailServer:
         services.sweep.close()
         services.bus.close()
         await services.resolver.close()
+        services.launcher.close()
         for pool in (self._pool, self._crypto):
             pool.shutdown(wait=False, cancel_futures=True)
         self._bad_end.stop()

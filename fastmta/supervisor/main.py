@@ -31,6 +31,7 @@ from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_use
 from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
+from fastmta.supervisor.launcher import LauncherProcess
 from fastmta.supervisor.listeners import AddressInUse, Listeners, addresses, inherited_sockets
 from fastmta.supervisor.notes import note
 from fastmta.supervisor.notify import notify, notify_reloading
@@ -96,6 +97,7 @@ class Supervisor:
         with acting_as_workers(user):
             self.hops_lock = HopsLock(Path(config.data_directory))
         self.bind()
+        self.launcher = LauncherProcess(self.log)
         self.pool = Pool(
             build or _mail_server(),
             config_path,
@@ -104,6 +106,7 @@ class Supervisor:
             self.selector,
             self.log,
             self._on_message,
+            self.launcher.client_fd,
         )
         self.signals: list[int] = []
         self.reloads: list[Asked] = []
@@ -138,6 +141,7 @@ class Supervisor:
             with acting_as_workers(self.user):
                 self.control.close()
             self.listeners.close()
+            self.launcher.close()
             self.hops_lock.close()
             self.selector.close()
             # The interpreter gives signals back their default as it ends: asked to stop once more, it would die of it.
@@ -175,6 +179,7 @@ class Supervisor:
         files = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
         private = {key: path for key, path in files.items() if path and not (self.user and lies_with(path, self.user))}
         self.pool.configure(self.config, self.user, private)
+        self.launcher.configure(self.config)
         self.log.set_level(self.config.log_level)
 
     def _catch_signals(self) -> None:
@@ -199,13 +204,14 @@ class Supervisor:
         due = self.pool.next_deadline()
         if due is not None:
             deadlines.append(due)
-        deadlines.append(self._reload_due())
+        deadlines += [self._reload_due(), self.launcher.next_deadline()]
         deadlines.append(now + 30.0)  # for control clients that say nothing
         for key, _ in self.selector.select(max(0.0, min(deadlines) - now)):
             key.data()
         while self.signals:
             self._signal(self.signals.pop(0))
         self.pool.reap()
+        self.launcher.look()
         now = time.monotonic()
         self.pool.tick(now)
         self.control.expire(now)

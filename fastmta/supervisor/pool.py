@@ -55,7 +55,9 @@ class Pool:
         selector: BaseSelector,
         log: Log,
         on_message: Callable[[Worker, dict[str, Any]], None],
+        launcher_fd: int,
     ) -> None:
+        """`launcher_fd`: the workers' end of the socket of who starts commands; not ours to close."""
         self._build = build
         self._config_path = config_path
         self._listeners = listeners
@@ -65,6 +67,7 @@ class Pool:
         self._selector = selector
         self._log = log
         self._on_message = on_message
+        self._launcher_fd = launcher_fd
         self.shared = SharedCells.create(RANGES)
         self._limits = LimitMemory(RANGES)
         self.board: Cells = self.shared.range(0)
@@ -166,13 +169,13 @@ class Pool:
             keys = {key: fds[len(sockets) + place] for key, place in places.items()}
             listeners = list(zip(services, fds[: len(sockets)], strict=True))
             limits = self._limits.table(number)
-            spec = Spec(self._config_path, slot, self.slots, self.shared, number, limits, listeners, keys)
+            spec = Spec(self._config_path, slot, self.slots, self.shared, number, limits, listeners, keys, fds[-1])
             return run(channel, spec, self._build)
 
         try:
             worker = start(
                 work,
-                [*sockets, *private],
+                [*sockets, *private, self._launcher_fd],
                 slot=slot,
                 generation=self.generation,
                 range_number=number,

@@ -154,7 +154,7 @@ def _be_worker(
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         Path("/proc/self/comm").write_text(f"{WORKER_NAME}{slot}")
-        channel_fd, stack_fd, *kept = _close_others(fds)
+        channel_fd, stack_fd, *kept = close_others(fds)
         faulthandler.register(STACK_SIGNAL, file=stack_fd, all_threads=True, chain=False)
         os.environ.pop("NOTIFY_SOCKET", None)
         if not first:
@@ -168,7 +168,7 @@ def _be_worker(
         os._exit(code)
 
 
-def _close_others(fds: list[int]) -> list[int]:
+def close_others(fds: list[int]) -> list[int]:
     """Closes all but standard input, output and error and these, which move to the lowest numbers that are free."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

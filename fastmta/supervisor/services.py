@@ -21,6 +21,7 @@ from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import Clock
+from fastmta.runtime.launching import Launcher
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells
 from fastmta.runtime.tasks import Sweep, Tasks
@@ -55,6 +56,7 @@ class Services:
     turns: Turns
     storage_ok: Callable[[], bool]
     resolver: Resolver
+    launcher: Launcher
     pool: Executor  # for what takes long: passwords, public-key operations
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:

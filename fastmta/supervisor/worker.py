@@ -26,6 +26,7 @@ from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError, StoreUnreadable
 from fastmta.policy.networks import Networks
 from fastmta.runtime.board import Board
+from fastmta.runtime.launching import Launcher
 from fastmta.runtime.log import Log, get_logger
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
 from fastmta.supervisor.acceptor import Acceptor, Factory
@@ -54,6 +55,7 @@ class Spec:
     limits: Table
     listeners: list[tuple[str, int]]  # service, descriptor
     private: dict[str, int]  # configuration key, descriptor of the file's bytes
+    launcher: int  # our end of the socket of who starts commands
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class Place:
     limits: Table  # what addresses and accounts hold, of all processes
     loop: asyncio.AbstractEventLoop
     log: Log
+    launcher: Launcher  # who starts commands
     accepting: Callable[[], bool] = lambda: False
 
 
@@ -160,7 +163,16 @@ class WorkerLife:
             self._config = self._load(spec.private)
             self._log.set_level(self._config.log_level)
             place = Place(
-                self._config, spec.slot, spec.slots, self._cells, self._board, spec.shared, spec.limits, loop, self._log
+                config=self._config,
+                slot=spec.slot,
+                slots=spec.slots,
+                cells=self._cells,
+                board=self._board,
+                shared=spec.shared,
+                limits=spec.limits,
+                loop=loop,
+                log=self._log,
+                launcher=Launcher(spec.launcher),
             )
             self._program = self._build(place)
         except ConfigError as error:

@@ -20,7 +20,7 @@ def test_every_field_is_a_declared_key():
     declared = {leaf.dotted for leaf in leaves()}
     for table, struct in {"": Config, **TABLES}.items():
         for name in struct.__struct_fields__:
-            if table or name not in {"config_file", "transport", *TABLES}:
+            if table or name not in {"config_file", "transport", "pipe", *TABLES}:
                 assert (f"{table}.{name}" if table else name) in declared
 
 
@@ -165,7 +165,7 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         (
             '[transport]\n"a.org" = "smpt:b"',
             'f.toml:2: transport.a.org: "smpt:b" is not a route: it begins with one of '
-            "smtp:, lmtp:, local:, discard:, error:, retry:, hold:",
+            "smtp:, lmtp:, local:, discard:, error:, retry:, pipe:, hold:",
         ),
         (
             'relayhost = "[a]:b c"',
@@ -188,6 +188,22 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         (
             '[transport]\n"a.org" = "smtp:[192.0.2.1]:lmtp"',
             'f.toml:2: transport.a.org: "[192.0.2.1]:lmtp": lmtp is neither a port from 1 to 65535 nor the name of a service that this machine knows',
+        ),
+        ('[transport]\n"a.org" = "hold:pipe:md"', "f.toml:2: transport.a.org: there is no table [pipe.md]"),
+        ('[pipe.md]\nuser = "vmail"', "f.toml:1: pipe.md: needs the key argv"),
+        ('[pipe.md]\nargv = ["/bin/cat"]', "f.toml:1: pipe.md: needs the key user"),
+        (
+            '[pipe.md]\nuser = "vmail"\nargv = ["cat"]',
+            'f.toml:3: pipe.md.argv: ["cat"]: expected the absolute path of a program first',
+        ),
+        (
+            '[pipe.md]\nuser = "vmail"\nargv = "/bin/cat $sender"\nflags = "DZ"',
+            'f.toml:4: pipe.md.flags: "DZ": expected flags of BDFORXhqu.>, not Z',
+        ),
+        (
+            '[pipe.md]\nuser = "vmail"\nargv = "/bin/cat"\nshell = true',
+            "f.toml:4: pipe.md.shell: unknown key; known in [pipe.md]: argv, user, flags, directory, eol, null_sender, "
+            "size, time_limit, destination_concurrency_limit, destination_recipient_limit",
         ),
         ('tls = "x"', "f.toml:1: tls: is a table: write [tls] on a line of its own"),
     ],

@@ -129,7 +129,7 @@ def test_parse_hop_knows_ports_mx_and_lists():
         ("nonsense", "begins with one of"),
         ("ftp:x", "ftp"),
         ("uucp:x", "does not have"),
-        ("pipe:x", "does not have"),
+        ("pipe:", "[pipe.NAME]"),
         ("smtp:[a", "[host]:port"),
         ("smtp:a:99999", "neither a port"),
         ("smtp:a:nosuchservice", "neither a port"),
