@@ -28,6 +28,7 @@ TABLE_PENDING: Final[int]
 TABLE_TRASH: Final[int]
 TABLE_META: Final[int]
 TABLE_DKIM_KEY: Final[int]
+TABLE_ANNOTATION: Final[int]
 CHUNK_BYTES: Final[int]
 STORE_LEVEL: Final[int]
 HEAD_BYTES: Final[int]
@@ -144,7 +145,7 @@ def mailbox_changes(
     store: Store, mailbox_id: int, since_modseq: int, limit: int = -1
 ) -> tuple[list[MessageFields], array[int], int]: ...
 def changed_uids(store: Store, mailbox_id: int, kind: int, since_modseq: int, limit: int) -> tuple[array[int], int]: ...
-def message_dates(store: Store, mailbox_id: int, uids: array[int]) -> array[int]: ...
+def message_dates(store: Store, mailbox_id: int, uids: array[int], saved: bool = False) -> array[int]: ...
 def message_modseqs(store: Store, mailbox_id: int, uids: array[int]) -> array[int]: ...
 def fetch_lines(
     store: Store,
@@ -156,6 +157,7 @@ def fetch_lines(
     max_bytes: int,
     recent_from: int,
     sections: list[tuple[bytes, bytes, bool]] | None = None,
+    modseq_cap: int = ...,
 ) -> tuple[bytes, int]: ...
 
 RecipientFields = tuple[int, int, bytes, int, int, int, int, bytes, bytes]

@@ -62,7 +62,8 @@ cdef enum Table:  # a key begins with its number
     T_TRASH = 21        # due, kind, number -> blob ids, or nothing where the number is a mailbox id
     T_META = 22         # name -> value
     T_DKIM_KEY = 23     # domain, 0, selector -> record
-    TABLES = 24
+    T_ANNOTATION = 24   # account id, mailbox id or 0, entry -> value
+    TABLES = 25
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0
@@ -234,6 +235,7 @@ cdef class Blob:
     cpdef int feed(self, data) except -1
     cpdef abandon(self)
     cdef int _compose_front(self) except -1
+    cpdef int spill(self) except -1
     cdef int _flush(self) except -1
 
 
@@ -267,7 +269,7 @@ cdef class Unit:
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
                     int64_t unchanged_since) except -1
-    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted) except -1
+    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=*) except -1
     cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move) except -1
     cpdef int take_recent(self, uint64_t mailbox_id) except -1
     cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,

@@ -128,6 +128,17 @@ cdef class Cursor:
         cdef int c = self._peek()
         return c == c'"' or c == c'{'
 
+    cpdef bint at_announced(self):
+        """Whether "{n}" or "{n+}" stands here at the command's end: the announcement of a literal that has not come yet."""
+        cdef Py_ssize_t i = self.position + 1
+        if self._peek() != c'{' or i >= self.size or not CLASS[<uint8_t>self.text[i]] & DIGIT:
+            return False
+        while i < self.size and CLASS[<uint8_t>self.text[i]] & DIGIT:
+            i += 1
+        if i < self.size and self.text[i] == c'+':
+            i += 1
+        return i + 1 == self.size and self.text[i] == c'}'
+
     cpdef bytes string(self):
         """A quoted string or a literal."""
         cdef int c = self._peek()

@@ -4,9 +4,9 @@ cdef enum:
     E_NEED_MORE = 0
     E_COMMAND = 1  # .command: a whole command, "tag NAME ... {n}\r\n<n octets> ...", without its last CRLF
     E_LITERAL = 2  # a synchronising literal was announced and fits: the caller sends a continuation request
-    E_APPEND = 3  # APPEND's message literal was announced: .command up to its "{n}", .literal_size, .literal_sync
+    E_APPEND = 3  # APPEND or REPLACE announced a literal: .command from behind the last streamed one, .literal_size, _sync
     E_DATA = 4  # .data: a piece of the streamed literal (memoryview; valid until the next call)
-    E_APPEND_END = 5  # .command: what stood behind the streamed literal; must be empty
+    E_APPEND_END = 5  # .command: what stood behind the last streamed literal
     E_LINE = 6  # .command: the one raw line that expect_line() asked for
     E_LINE_TOO_LONG = 7  # the command or line passed its limit; it is being discarded up to its end
     E_LITERAL_TOO_BIG = 8  # refused unread; a "{n+}" of reasonable size is being skipped, with the rest of its command
@@ -26,7 +26,7 @@ FATAL = E_FATAL
 cdef enum:
     S_LINE = 0
     S_LITERAL = 1    # literal octets of an ordinary command, into the buffer
-    S_ASK = 2        # an APPEND literal waits for the caller's verdict
+    S_ASK = 2        # a literal of an upload waits for the caller's verdict
     S_STREAM = 3
     S_SKIP = 4       # octets of a refused "{n+}"
     S_DISCARD = 5    # the rest of a refused command, up to its end
@@ -63,7 +63,6 @@ cdef class CommandParser:
     cdef int state
     cdef Py_ssize_t skipped  # of the line that is being discarded
     cdef bint behind_stream
-    cdef bint literal_seen
     cdef Py_ssize_t literal_stop
 
     def __cinit__(self, Py_ssize_t command_bytes, Py_ssize_t literal_bytes, uint64_t skip_bytes=0,
@@ -122,11 +121,21 @@ cdef class CommandParser:
         self.state = S_RAW
 
     cpdef accept(self):
-        """After APPEND: its literal is streamed as DATA."""
+        """After APPEND: the literal is a message, or a part of one, and is streamed as DATA."""
         self._release()
         self.remaining = self.literal_size
         self.state = S_STREAM
         self.behind_stream = True
+
+    cpdef int inline(self) except -1:
+        """After APPEND: the literal is an argument like those of other commands, within their limits; the event that follows.
+
+        It stands in .command of the next event, with all that did before it.
+        """
+        cdef int event
+        self.state = S_LINE
+        event = self._argument(1 if self.literal_sync else 2)
+        return E_NEED_MORE if event < 0 else event
 
     cpdef refuse(self):
         """After APPEND: the literal is not taken. "{n+}" is skipped, "{n}" never comes."""
@@ -151,7 +160,6 @@ cdef class CommandParser:
         free(self.buffer)
         self.buffer = NULL
         self.used = self.capacity = 0
-        self.literal_seen = False
         self.literal_stop = 0
         return 0
 
@@ -177,7 +185,7 @@ cdef class CommandParser:
         return 0
 
     cpdef int next(self) except -1:
-        """The next event; see the constants. Reads nothing further while an APPEND waits for accept() or refuse()."""
+        """The next event; see the constants. Reads nothing while an APPEND waits for accept(), inline() or refuse()."""
         cdef int event
         while True:
             if self.state == S_STREAM and self.remaining == 0:
@@ -245,20 +253,10 @@ cdef class CommandParser:
         if self.state != S_RAW:
             kind = self._announced(self.buffer, self.used)
             if kind:
-                return self._second_message(kind) if self.behind_stream else self._literal(kind)
+                return self._literal(kind)
         cdef bytes command = PyBytes_FromStringAndSize(self.buffer, self.used)
         self._release()
         return self._whole(command)
-
-    cdef int _second_message(self, int kind) except -2:
-        """A further literal behind APPEND's: the command is refused, and a "{n+}" must not be taken for commands."""
-        self.command = PyBytes_FromStringAndSize(self.buffer, self.used)
-        self._release()
-        if not self.literal_sync and (kind == 3 or self.literal_size > self.skip_bytes):
-            self.behind_stream = False
-            return E_FATAL
-        self._refused()
-        return E_APPEND_END
 
     cdef int _whole(self, bytes command):
         self.command = command
@@ -344,27 +342,36 @@ cdef class CommandParser:
             return 3
         return 1 if self.literal_sync else 2
 
-    cdef bint _is_append(self) noexcept:
-        """Whether the literal announced at the buffer's end is APPEND's message: its mailbox stands before it already."""
+    cdef bint _is_upload(self) noexcept:
+        """Whether the command's literals may be messages: APPEND, REPLACE, UID REPLACE, and more of them behind one."""
         cdef Py_ssize_t i = 0
-        cdef const char* name = b"APPEND "
-        cdef Py_ssize_t k
+        if self.behind_stream:
+            return True
         while i < self.used and self.buffer[i] != c' ':
             i += 1
         i += 1
-        if i + 7 >= self.used:
+        if self._stands(i, b"UID ", 4):
+            return self._stands(i + 4, b"REPLACE ", 8)
+        return self._stands(i, b"APPEND ", 7) or self._stands(i, b"REPLACE ", 8)
+
+    cdef bint _stands(self, Py_ssize_t at, const char* word, Py_ssize_t n) noexcept:
+        """Whether letters stand in the buffer, in any case, and a space behind them; `word` has n octets, the space too."""
+        cdef Py_ssize_t k
+        if at + n > self.used:
             return False
-        for k in range(7):
-            if (self.buffer[i + k] & 0xDF if k < 6 else self.buffer[i + k]) != name[k]:
+        for k in range(n - 1):
+            if self.buffer[at + k] & 0xDF != word[k]:
                 return False
-        return self.buffer[i + 7] != c'{' or self.literal_seen
+        return self.buffer[at + n - 1] == c' '
 
     cdef int _literal(self, int kind) except -2:
-        cdef bint append = self._is_append()
-        if append and kind != 3:
+        if kind != 3 and self._is_upload():
             self.command = PyBytes_FromStringAndSize(self.buffer, self.used)
             self.state = S_ASK
             return E_APPEND
+        return self._argument(kind)
+
+    cdef int _argument(self, int kind) except -2:
         if kind == 3 or self.literal_size > <uint64_t>self.literal_bytes or (
             <uint64_t>self.used + self.literal_size + 2 > <uint64_t>self.command_bytes
             and <uint64_t>self.used + self.literal_size + 2 > <uint64_t>self._bound(self.buffer, 0)
@@ -377,7 +384,6 @@ cdef class CommandParser:
             return E_LITERAL_TOO_BIG
         self._add(b"\r\n", 2)
         self.remaining = self.literal_size
-        self.literal_seen = True
         self.literal_stop = self.used + <Py_ssize_t>self.literal_size
         self.state = S_LITERAL if self.remaining else S_LINE
         return E_LITERAL if kind == 1 else -1

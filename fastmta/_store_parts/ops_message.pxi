@@ -245,6 +245,8 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
             count = t.scratch2.length // 4
     for i in range(count):
         rc = message_get(t, op.a, uid_at(uids, i), &message, &value)
+        if rc == REFUSE_MISSING and op.mode & 4:
+            return REFUSE_CHANGED
         if rc == REFUSE_MISSING or (rc == DONE and op.mode & 1 and not message.flags & 8):
             continue
         if rc:

@@ -53,8 +53,9 @@ def message_modseqs(Store store not None, uint64_t mailbox_id, uids):
     return out
 
 
-def message_dates(Store store not None, uint64_t mailbox_id, uids):
-    """The internal date of each of these messages, in seconds since 1970, as array('q'); 0 for one that is gone."""
+def message_dates(Store store not None, uint64_t mailbox_id, uids, bint saved=False):
+    """The internal date of each of these messages, or when it was `saved`, in seconds since 1970, as array('q'); 0 for one
+    that is gone."""
     cdef Reading reading = Reading(store)
     cdef Walk walk
     cdef MessageRecord message
@@ -69,5 +70,5 @@ def message_dates(Store store not None, uint64_t mailbox_id, uids):
     for i in range(n):
         if walk_to(&walk, wanted[i]):
             memcpy(&message, walk.value.mv_data, sizeof(message))
-            dates[i] = message.date_s
+            dates[i] = message.saved_s if saved else message.date_s
     return out

@@ -16,9 +16,9 @@ cdef int put_number(Buffer* out, const char* lead, uint64_t number, const char* 
             | buffer_add(out, end, strlen(end)))
 
 
-cdef int put_date(Buffer* out, int64_t date_s, int tz_minutes) noexcept nogil:
-    """INTERNALDATE as RFC 3501 writes it: the day padded with a space."""
-    cdef char text[48]
+cdef int put_date(Buffer* out, const char* name, int64_t date_s, int tz_minutes) noexcept nogil:
+    """A date as RFC 3501 writes INTERNALDATE: the day padded with a space."""
+    cdef char text[64]
     cdef tm parts
     cdef time_t local
     cdef int n
@@ -29,10 +29,27 @@ cdef int put_date(Buffer* out, int64_t date_s, int tz_minutes) noexcept nogil:
         date_s = 253402214400LL
     local = date_s + tz_minutes * 60
     gmtime_r(&local, &parts)
-    n = snprintf(text, sizeof(text), "INTERNALDATE \"%2d-%.3s-%04d %02d:%02d:%02d %c%02d%02d\" ", parts.tm_mday,
+    n = snprintf(text, sizeof(text), "%s \"%2d-%.3s-%04d %02d:%02d:%02d %c%02d%02d\" ", name, parts.tm_mday,
                  MONTHS + 3 * parts.tm_mon, parts.tm_year + 1900, parts.tm_hour, parts.tm_min, parts.tm_sec,
                  c'-' if tz_minutes < 0 else c'+', zone // 60, zone % 60)
     return buffer_add(out, text, n)
+
+
+cdef int put_origin(Buffer* out, int items, MessageRecord* message, const char* prefix) noexcept nogil:
+    """When a message came here (RFC 8514), and what it is (RFC 8474): its bytes, and what stands before them for one reader."""
+    cdef char text[64]
+    cdef int n, failed = 0
+    if items & ITEM_SAVEDATE and message.saved_s:
+        failed |= put_date(out, b"SAVEDATE", message.saved_s, 0)
+    elif items & ITEM_SAVEDATE:
+        failed |= buffer_add(out, b"SAVEDATE NIL ", 13)
+    if items & ITEM_EMAILID:
+        n = snprintf(text, sizeof(text), "EMAILID (M%llx-%llx) ", <unsigned long long>message.blob_id,
+                     <unsigned long long>(xxh64(prefix, message.prefix_length, 0) if message.prefix_length else 0))
+        failed |= buffer_add(out, text, n)
+    if items & ITEM_THREADID:
+        failed |= buffer_add(out, b"THREADID NIL ", 13)
+    return failed
 
 
 cdef inline int put_flag(Buffer* out, const char* name, bint given) noexcept nogil:
@@ -282,26 +299,29 @@ cdef int read_wanted(Wanted* wanted, list sections) except -1:
 
 
 cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* structures, void* blobs,
-                  bint recent, Wanted* wanted, int sections, Buffer* scratch, Buffer* gather) except -1:
+                  bint recent, uint64_t modseq_cap, Wanted* wanted, int sections, Buffer* scratch, Buffer* gather) except -1:
     """1: no memory; 2: a header is a long one, and nothing is written."""
     cdef MessageRecord message
     cdef int failed, i
     cdef size_t begin = out.length
     memcpy(&message, messages.value.mv_data, sizeof(message))
-    failed = put_number(out, b"* ", seq, b" FETCH (")
+    failed = put_number(out, b"* ", messages.uid if items & ITEM_UIDONLY else seq,
+                        b" UIDFETCH (" if items & ITEM_UIDONLY else b" FETCH (")
     if items & ITEM_UID:
         failed |= put_number(out, b"UID ", messages.uid, b" ")
     if items & ITEM_FLAGS:
         failed |= put_flags(out, message.flags, <char*>messages.value.mv_data + sizeof(message), message.keywords_length,
                             recent)
     if items & ITEM_INTERNALDATE:
-        failed |= put_date(out, message.date_s, message.tz_minutes)
+        failed |= put_date(out, b"INTERNALDATE", message.date_s, message.tz_minutes)
     if items & ITEM_SIZE:
         failed |= put_number(out, b"RFC822.SIZE ", message.size, b" ")
     if items & (ITEM_ENVELOPE | ITEM_BODY | ITEM_BODYSTRUCTURE):
         failed |= put_structure(out, items, structures, messages.uid)
     if items & ITEM_MODSEQ:
-        failed |= put_number(out, b"MODSEQ (", message.modseq, b") ")
+        failed |= put_number(out, b"MODSEQ (", message.modseq if message.modseq < modseq_cap else modseq_cap, b") ")
+    if items & (ITEM_SAVEDATE | ITEM_EMAILID | ITEM_THREADID):
+        failed |= put_origin(out, items, &message, <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
     if items & ITEM_WHOLE:
         failed |= put_whole(out, <Reading>messages.reading, blobs, &message,
                             <char*>messages.value.mv_data + sizeof(message) + message.keywords_length)
@@ -318,11 +338,12 @@ cdef int put_line(Buffer* out, uint32_t seq, int items, Walk* messages, Walk* st
 
 
 def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items, Py_ssize_t start, size_t max_bytes,
-                uint64_t recent_from, list sections=None):
+                uint64_t recent_from, list sections=None, uint64_t modseq_cap=0xFFFFFFFFFFFFFFFF):
     """(complete `* seq FETCH (...)` lines for uids[start:], the next start); ends at max_bytes, or after some rows.
 
     With ITEM_WHOLE a message larger than max_bytes ends the lines before it: the next start is its own index. `sections`
-    are BODY[HEADER.FIELDS...]: (label, packed names, invert); a message with a very long header ends the lines too.
+    are BODY[HEADER.FIELDS...]: (label, packed names, invert); a message with a very long header ends the lines too. No
+    MODSEQ above modseq_cap is told.
     """
     cdef const unsigned int[::1] numbers = seqs
     cdef const unsigned int[::1] uids_wanted = uids
@@ -354,7 +375,7 @@ def fetch_lines(Store store not None, uint64_t mailbox_id, seqs, uids, int items
                 if items & ITEM_WHOLE and (<MessageRecord*>messages.value.mv_data).size > max_bytes:
                     break
                 written = put_line(&out, numbers[i], items, &messages, &structures, blobs, uids_wanted[i] >= recent_from,
-                                   wanted, count_wanted, &scratch, &gather)
+                                   modseq_cap, wanted, count_wanted, &scratch, &gather)
                 if written == 2:
                     break
                 if written:

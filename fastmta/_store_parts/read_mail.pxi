@@ -10,6 +10,10 @@ cdef enum Item:
     ITEM_BODYSTRUCTURE = 64
     ITEM_MODSEQ = 128
     ITEM_WHOLE = 256
+    ITEM_SAVEDATE = 512
+    ITEM_EMAILID = 1024
+    ITEM_THREADID = 2048
+    ITEM_UIDONLY = 4096  # "* uid UIDFETCH", RFC 9586
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t

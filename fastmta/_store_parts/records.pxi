@@ -70,10 +70,11 @@ TABLE_PENDING = T_PENDING
 TABLE_TRASH = T_TRASH
 TABLE_META = T_META
 TABLE_DKIM_KEY = T_DKIM_KEY
+TABLE_ANNOTATION = T_ANNOTATION
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
-               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key")
+               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation")
 
 
 cdef struct Key:

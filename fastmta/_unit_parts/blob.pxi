@@ -99,6 +99,12 @@ cdef class Blob:
         view = memoryview(data).cast("B")
         return self.write(<const char*>&view[0], view.shape[0]) if view.shape[0] else 0
 
+    cpdef int spill(self) except -1:
+        """Has what has come written now, but for less than a chunk, so that the unit that uses it stays small."""
+        if not self.used and self.body.bytes.length >= CHUNK:
+            self._flush()
+        return 0
+
     # --- what is shown of it ---
 
     @property

@@ -215,11 +215,11 @@ cdef class Unit:
         self.u.weight += len(uids) // 4 * LIST_WEIGHT
         return 0
 
-    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted) except -1:
+    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=False) except -1:
         cdef Op* op = self._op(OP_EXPUNGE, uids)
         self.answers += 1
         op.a = mailbox_id
-        op.mode = <uint8_t>((1 if only_deleted else 0) | (2 if uids is None else 0))
+        op.mode = <uint8_t>((1 if only_deleted else 0) | (2 if uids is None else 0) | (4 if required else 0))
         self.u.weight += length_of(uids) // 4 * LIST_WEIGHT
         return 0
 

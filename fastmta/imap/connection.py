@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta import _imap
-from fastmta.imap.commands import COMMANDS, append
+from fastmta.imap import upload
+from fastmta.imap.commands import COMMANDS
 from fastmta.imap.commands.capability import capabilities
 from fastmta.imap.compression import BadStream, Compression
 from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
+from fastmta.imap.upload import Verdict
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
     IMAP_COMMAND_BYTES,
@@ -376,7 +378,7 @@ class ImapConnection(asyncio.Protocol):
             self._run(session.command(parser.command))
         elif event == _imap.DATA:
             self._touch_upload()
-            if not append.feed(session, parser.data):
+            if not upload.feed(session, parser.data):
                 parser.abandon()
             elif session.upload is not None and session.upload.blob.congested:
                 self._wait_for_store(session.upload.blob)
@@ -387,28 +389,44 @@ class ImapConnection(asyncio.Protocol):
             self.write(b"+ OK\r\n")
         elif event == _imap.APPEND:
             self._touch()
-            if append.begin(session, parser.command, parser.literal_size):
-                parser.accept()
-                if session.upload is not None:
-                    self._upload_ends_at = self.server.services.loop.time() + session.upload.time_s
-                    self._touch_upload()
-                if parser.literal_sync:
-                    self.write(b"+ OK\r\n")
-            elif not parser.literal_sync and parser.literal_size > parser.skip_bytes:
-                self._too_big(_imap.FATAL)  # refused, and not worth reading to its end
+            verdict = upload.announced(session, parser.command, parser.literal_size)
+            if isinstance(verdict, Verdict):
+                self._literal_decided(verdict)
             else:
-                parser.refuse()
+                self._run(self._literal_decided_later(verdict))
         elif event == _imap.APPEND_END:
             self._touch()
-            self._run(append.end(session, parser.command))
+            self._run(upload.ended(session, parser.command))
         else:
             self._too_big(event)
+
+    def _literal_decided(self, verdict: Verdict) -> None:
+        """What becomes of a literal that an upload has announced."""
+        parser, session = self._parser, self.session
+        if verdict is Verdict.ACCEPTED:
+            parser.accept()
+            if session.upload is not None:
+                self._upload_ends_at = session.upload.ends_at
+                self._touch_upload()
+            if parser.literal_sync:
+                self.write(b"+ OK\r\n")
+        elif verdict is Verdict.ARGUMENT:
+            event = parser.inline()
+            if event != _imap.NEED_MORE:
+                self._event(event)
+        elif not parser.literal_sync and parser.literal_size > parser.skip_bytes:
+            self._too_big(_imap.FATAL)  # refused, and not worth reading to its end
+        else:
+            parser.refuse()
+
+    async def _literal_decided_later(self, waiting: Awaitable[Verdict]) -> None:
+        self._literal_decided(await waiting)
 
     def _too_big(self, event: int) -> None:
         """A line or a literal over its limit: refused by the tag that came with it."""
         session = self.session
         try:
-            tag = _imap.Cursor(self._parser.command).tag()
+            tag = session.upload.tag if session.upload is not None else _imap.Cursor(self._parser.command).tag()
         except _imap.BadSyntax:
             tag = b"*"
         session.drop_upload()

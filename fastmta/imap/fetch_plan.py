@@ -23,6 +23,10 @@ ENVELOPE: Final = 16
 BODY: Final = 32
 BODYSTRUCTURE: Final = 64
 MODSEQ: Final = 128
+SAVEDATE: Final = 512
+EMAILID: Final = 1024
+THREADID: Final = 2048
+UIDONLY: Final = 4096  # the lines begin with the uid (RFC 9586)
 WHOLE: Final = 256  # BODY[] of a message that is not too large for one chunk
 
 _BITS: Final = {
@@ -33,6 +37,9 @@ _BITS: Final = {
     b"ENVELOPE": ENVELOPE,
     b"BODYSTRUCTURE": BODYSTRUCTURE,
     b"MODSEQ": MODSEQ,
+    b"SAVEDATE": SAVEDATE,
+    b"EMAILID": EMAILID,
+    b"THREADID": THREADID,
 }
 _MACROS: Final = {
     b"FAST": FLAGS | INTERNALDATE | SIZE,
@@ -53,6 +60,8 @@ class Section(msgspec.Struct, frozen=True):
     invert: bool = False
     begin: int = 0  # of a partial <begin.length>
     length: int = -1  # -1: all of it
+    decodes: bool = False  # BINARY and BINARY.SIZE
+    counts: bool = False  # BINARY.SIZE
 
 
 PREVIEW: Final = Section(b"PREVIEW", b"")
@@ -68,6 +77,7 @@ class Plan(msgspec.Struct, frozen=True):
     changed_since: int = -1
     vanished: bool = False
     partial: tuple[int, int] | None = None
+    by_uid: bool = False
 
     @property
     def whole(self) -> bool:
@@ -90,9 +100,9 @@ class Plan(msgspec.Struct, frozen=True):
         return out
 
 
-def parse(cursor: Cursor, *, by_uid: bool) -> Plan:
+def parse(cursor: Cursor, *, by_uid: bool, uid_only: bool = False) -> Plan:
     """The items behind the sequence set, up to the command's end."""
-    items = UID if by_uid else 0
+    items = UIDONLY if uid_only else UID if by_uid else 0
     sections: list[Section] = []
     marks_seen = False
     if cursor.try_open():
@@ -116,7 +126,7 @@ def parse(cursor: Cursor, *, by_uid: bool) -> Plan:
             items |= bits
             if section is not None:
                 sections.append(section)
-    plan = Plan(items, tuple(sections), marks_seen)
+    plan = Plan(items, tuple(sections), marks_seen, by_uid=by_uid)
     if cursor.try_sp():
         plan = _modified(cursor, plan, by_uid)
     cursor.end()
@@ -146,7 +156,7 @@ def _modified(cursor: Cursor, plan: Plan, by_uid: bool) -> Plan:
     if vanished and changed_since < 0:
         raise BadSyntax("VANISHED needs CHANGEDSINCE")
     items = plan.items | (MODSEQ if changed_since >= 0 else 0)
-    return Plan(items, plan.sections, plan.marks_seen, changed_since, vanished, partial)
+    return Plan(items, plan.sections, plan.marks_seen, changed_since, vanished, partial, by_uid)
 
 
 _LEGACY: Final = {
@@ -169,13 +179,16 @@ def _item(cursor: Cursor, name: bytes) -> tuple[int, Section | None, bool]:
     if name == b"BODY":
         if not cursor.take(0x5B):
             return BODY, None, False
-        return 0, _section(cursor), True
+        return 0, parse_section(cursor), True
     if name == b"BODY.PEEK" and cursor.take(0x5B):
-        return 0, _section(cursor), False
+        return 0, parse_section(cursor), False
+    if name in (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE") and cursor.take(0x5B):
+        return 0, _binary(cursor, counts=name == b"BINARY.SIZE"), name == b"BINARY"
     raise BadSyntax("Unknown FETCH item")
 
 
-def _section(cursor: Cursor) -> Section:
+def parse_section(cursor: Cursor) -> Section:
+    """Behind the "[" of a section: up to the "]", and a partial. BadSyntax."""
     place = b"" if cursor.at(0x5D) else cursor.word()
     fields: tuple[bytes, ...] | None = None
     invert = False
@@ -191,19 +204,37 @@ def _section(cursor: Cursor) -> Section:
         fields = _header_list(cursor)
         label = b"%b (%b)" % (place, b" ".join(_imap.astring(field) for field in fields))
         place = text[0] + b".HEADER" if text[1] else b"HEADER"
+    label, begin, length = _partial(cursor, b"BODY[%b" % label)
+    return Section(label, place, fields, invert, begin, length)
+
+
+def _binary(cursor: Cursor, *, counts: bool) -> Section:
+    """RFC 3516 §4.2: only part numbers, or none for the whole message."""
+    place = b"" if cursor.at(0x5D) else cursor.word()
+    if place and (not place.replace(b".", b"").isdigit() or place.endswith(b".")):
+        raise BadSyntax("Part number expected")
+    _check_place(place)
+    if counts:
+        if not cursor.take(0x5D):
+            raise BadSyntax('"]" expected')
+        return Section(b"BINARY.SIZE[%b]" % place, place, decodes=True, counts=True)
+    label, begin, length = _partial(cursor, b"BINARY[%b" % place)
+    return Section(label, place, begin=begin, length=length, decodes=True)
+
+
+def _partial(cursor: Cursor, label: bytes) -> tuple[bytes, int, int]:
+    """The end of a section: (its label, begin, length) with <begin.length>, or all of it: 0, -1."""
     if not cursor.take(0x5D):
         raise BadSyntax('"]" expected')
-    label = b"BODY[%b]" % label
-    begin, length = 0, -1
-    if cursor.take(0x3C):
-        begin = cursor.number()
-        if not cursor.take(0x2E):
-            raise BadSyntax("Partial <start.length> expected")
-        length = cursor.number()
-        if length == 0 or not cursor.take(0x3E):
-            raise BadSyntax("Partial <start.length> expected")
-        label = b"%b<%d>" % (label, begin)
-    return Section(label, place, fields, invert, begin, length)
+    if not cursor.take(0x3C):
+        return label + b"]", 0, -1
+    begin = cursor.number()
+    if not cursor.take(0x2E):
+        raise BadSyntax("Partial <start.length> expected")
+    length = cursor.number()
+    if length == 0 or not cursor.take(0x3E):
+        raise BadSyntax("Partial <start.length> expected")
+    return b"%b]<%d>" % (label, begin), begin, length
 
 
 def _check_place(place: bytes) -> None:

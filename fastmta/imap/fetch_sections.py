@@ -10,10 +10,11 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from fastmta import _imap, _mime
-from fastmta.imap.fetch_plan import PREVIEW, Section
+from fastmta.imap.fetch_binary import write_binary
+from fastmta.imap.fetch_plan import PREVIEW, Plan, Section
 from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
-from fastmta.imap.view import NEVER_RECENT
+from fastmta.imap.view import NEVER_RECENT, NO_CAP
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from fastmta.imap.view import View
 
 
-async def write_message(
-    session: Session, view: View, sections: tuple[Section, ...], items: int, seq: int, uid: int, row: Any
-) -> None:
-    """One message's FETCH response with these sections. In state LOGOUT afterwards, it was cut off."""
+async def write_message(session: Session, view: View, plan: Plan, items: int, seq: int, uid: int, row: Any) -> bool:
+    """One message's FETCH response with these items and the plan's sections; False where one could not be decoded.
+
+    In state LOGOUT afterwards, it was cut off.
+    """
     mailboxes = session.mailboxes
+    known = True
     head = b""
     if items:
         recent_from = 0 if view.is_recent(uid) else NEVER_RECENT
@@ -38,15 +41,16 @@ async def write_message(
             0,
             IMAP_CHUNK_BYTES,
             recent_from=recent_from,
+            modseq_cap=NO_CAP if plan.by_uid else view.modseq_cap,
         )
         if not head:
-            return
+            return True
         head = head[:-3]  # without ")\r\n"
-    separator = b" " if items else b""
+    separator = b"" if not head or head.endswith(b"(") else b" "
     record: bytes | None = None
     write = session.write
     write(head or b"* %d FETCH (" % seq)
-    for section in sections:
+    for section in plan.sections:
         write(separator + section.label)
         separator = b" "
         try:
@@ -55,6 +59,8 @@ async def write_message(
             if section == PREVIEW:
                 text = preview_of(mailboxes, view.mailbox_id, uid, len(row.prefix))
                 write(b" " + (_imap.quoted(text) if text.isascii() else b"{%d}\r\n%b" % (len(text), text)))
+            elif section.decodes:
+                known &= await write_binary(session, record or b"", row, section, _place(record, row, section))
             elif section.fields is not None:
                 await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
             else:
@@ -67,8 +73,9 @@ async def write_message(
         else:
             await session.wire.pause()
         if session.state == State.LOGOUT:
-            return
+            return known
     write(b")\r\n")
+    return known
 
 
 async def _write_whole(session: Session, data: bytes) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
-from fastmta.imap import mailbox_name
+from fastmta.imap import mailbox_name, metadata_entries
 from fastmta.imap.mailbox_name import BadName
 from fastmta.model.limits import IMAP_LIST_PATTERNS
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WILDCARDS: Final = re.compile(r"[*%]{2,}")
 _SELECT: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
-_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS"})
+_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS", b"METADATA"})
 STATUS_FIELDS: Final = {
     b"MESSAGES": "exists",
     b"UIDNEXT": "uid_next",
@@ -28,7 +28,7 @@ STATUS_FIELDS: Final = {
     b"SIZE": "size_bytes",
     b"DELETED": "deleted_count",
 }
-_STATUS: Final = frozenset({*STATUS_FIELDS, b"RECENT", b"APPENDLIMIT", b"DELETED-STORAGE"})
+_STATUS: Final = frozenset({*STATUS_FIELDS, b"RECENT", b"APPENDLIMIT", b"MAILBOXID", b"DELETED-STORAGE"})
 
 
 class ListPlan(msgspec.Struct, frozen=True):
@@ -41,6 +41,7 @@ class ListPlan(msgspec.Struct, frozen=True):
     select: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
     status: tuple[bytes, ...] = ()  # the items of RETURN (STATUS ...), RFC 5819
+    metadata: tuple[bytes, ...] = ()  # the entries of RETURN (METADATA ...), RFC 9590
 
     def matches(self, name: str) -> bool:
         """Whether a mailbox of this name is asked for; INBOX in any case, so "inb*" finds it too."""
@@ -50,13 +51,14 @@ class ListPlan(msgspec.Struct, frozen=True):
         )
 
 
-def parse(cursor: Cursor, *, options: bool) -> ListPlan:
+def parse(cursor: Cursor, *, options: bool, utf8: bool = False) -> ListPlan:
     """The arguments of LIST, or of LSUB and XLIST, which take no `options`. BadSyntax."""
     cursor.sp()
     extended = False
     select: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
     status: list[bytes] = []
+    metadata: list[bytes] = []
     if options and cursor.at(0x28):
         extended = True
         select = _options(cursor, _SELECT, "Unknown selection option")
@@ -82,10 +84,12 @@ def parse(cursor: Cursor, *, options: bool) -> ListPlan:
             raise BadSyntax("RETURN expected")
         extended = True
         cursor.sp()
-        returns = _options(cursor, _RETURN, "Unknown return option", status)
+        returns = _options(cursor, _RETURN, "Unknown return option", status, metadata)
     cursor.end()
-    reference, patterns = _names(raw_reference, raw_patterns)
-    return ListPlan(reference, patterns, raw_patterns == [b""], extended, select, returns, tuple(status))
+    reference, patterns = _names(raw_reference, raw_patterns, utf8=utf8)
+    return ListPlan(
+        reference, patterns, raw_patterns == [b""], extended, select, returns, tuple(status), tuple(metadata)
+    )
 
 
 def status_items(cursor: Cursor) -> list[bytes]:
@@ -104,7 +108,11 @@ def status_items(cursor: Cursor) -> list[bytes]:
 
 
 def _options(
-    cursor: Cursor, known: frozenset[bytes], refusal: str, status: list[bytes] | None = None
+    cursor: Cursor,
+    known: frozenset[bytes],
+    refusal: str,
+    status: list[bytes] | None = None,
+    metadata: list[bytes] | None = None,
 ) -> frozenset[bytes]:
     out: set[bytes] = set()
     cursor.open()
@@ -118,20 +126,23 @@ def _options(
         if option == b"STATUS" and status is not None:
             cursor.sp()
             status += status_items(cursor)
+        elif option == b"METADATA" and metadata is not None:
+            cursor.sp()
+            metadata += metadata_entries.entries(cursor)
     return frozenset(out)
 
 
-def _names(raw_reference: bytes, raw_patterns: list[bytes]) -> tuple[str, tuple[str, ...]]:
-    """Text of reference and patterns. What is not valid modified UTF-7 is no mailbox's name, so it matches nothing."""
+def _names(raw_reference: bytes, raw_patterns: list[bytes], *, utf8: bool) -> tuple[str, tuple[str, ...]]:
+    """Text of reference and patterns. What is not valid is no mailbox's name, so it matches nothing."""
     try:
-        reference = mailbox_name.decode(raw_reference)
+        reference = mailbox_name.decode(raw_reference, utf8=utf8)
     except BadName:
         return "", ()
     patterns: list[str] = []
     for raw in raw_patterns:
         try:
             if raw:
-                patterns.append(_collapsed(mailbox_name.canonical(reference + mailbox_name.decode(raw))))
+                patterns.append(_collapsed(mailbox_name.canonical(reference + mailbox_name.decode(raw, utf8=utf8))))
         except BadName:
             continue
     return reference, tuple(patterns)

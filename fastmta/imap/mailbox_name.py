@@ -1,4 +1,4 @@
-"""Mailbox names: modified UTF-7 on the wire (RFC 3501 §5.1.3), plain text with "/" as the separator within.
+"""Mailbox names: modified UTF-7 on the wire (RFC 3501 §5.1.3), or UTF-8 for who asked for it (RFC 9755); text within.
 
 A name is never a path: it only ever is a key. What may not be stored is refused here, before the store sees it.
 """
@@ -7,6 +7,7 @@ import binascii
 import re
 from typing import Final
 
+from fastmta import _imap
 from fastmta.model.limits import IMAP_MAILBOX_DEPTH, IMAP_MAILBOX_NAME_BYTES
 
 SEPARATOR: Final = "/"
@@ -19,8 +20,13 @@ class BadName(ValueError):
     """The name is not one that a mailbox can have; the text may be shown to the peer."""
 
 
-def decode(raw: bytes) -> str:
+def decode(raw: bytes, *, utf8: bool = False) -> str:
     """Modified UTF-7 to text. BadName for everything that `encode` would not have made (RFC 3501 §5.1.3 MUST NOTs)."""
+    if utf8:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadName("Mailbox name is not valid UTF-8") from None
     if b"&" not in raw and _DIRECT.fullmatch(raw):
         return raw.decode("ascii")
     out: list[str] = []
@@ -68,9 +74,21 @@ def canonical(text: str) -> str:
     return text
 
 
-def parse(raw: bytes) -> str:
+def parse(raw: bytes, *, utf8: bool = False) -> str:
     """The name that a command's mailbox argument stands for. BadName where no mailbox can be called so."""
-    return canonical(decode(raw))
+    return canonical(decode(raw, utf8=utf8))
+
+
+def written(name: str, *, utf8: bool = False) -> bytes:
+    """A name as a response has it: an atom, or a quoted string, of UTF-8 where the client takes it."""
+    if not utf8 or name.isascii():
+        return _imap.astring(name.encode("ascii") if utf8 else encode(name))
+    return b'"%b"' % name.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "replace")
+
+
+def object_id(mailbox_id: int) -> bytes:
+    """MAILBOXID (RFC 8474 §4.1): it outlives a change of name, and is never given again."""
+    return b"F%x" % mailbox_id
 
 
 def require_creatable(name: str) -> None:

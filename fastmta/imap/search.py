@@ -23,10 +23,11 @@ from fastmta import _imap, _mime
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
 from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
+from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
 from fastmta.imap.search_text import Message, Vanished, field_values
 from fastmta.imap.session import SessionEnded, State
-from fastmta.model.limits import SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES
+from fastmta.model.limits import IMAP_PROGRESS_S, SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES
 
 if TYPE_CHECKING:
     from fastmta.imap.session import Session
@@ -42,8 +43,11 @@ class Search:
 
     def __init__(self, session: Session, view: View, key: Key, *, with_modseq: bool = False) -> None:
         self.highest_modseq = 0  # of what was found, with_modseq
+        self.modseq_cap = 2**64 - 1  # none above it is told
         self._with_modseq = with_modseq
         self._session = session
+        self._done = 0  # messages looked at
+        self._told_at = session.services.loop.time()  # when the client last heard something
         self._mailboxes = session.mailboxes
         self._view = view
         self._key = key
@@ -97,6 +101,12 @@ class Search:
 
     # --- running ---
 
+    async def cap_modseqs(self) -> None:
+        """Where numbers must stay, no modseq is told above an expunge that cannot be told (View.modseq_cap)."""
+        if self._with_modseq:
+            await tell_changes(self._session, self._view)
+            self.modseq_cap = self._view.modseq_cap
+
     def now(self, *, by_uid: bool) -> array[int]:
         """The numbers found, for a search that is short."""
         seqs, uids = self._view.uids.all()
@@ -105,7 +115,8 @@ class Search:
 
     def _found(self, block: Block, mask: bytes, by_uid: bool) -> array[int]:
         if self._with_modseq:
-            self.highest_modseq = max(self.highest_modseq, *compress(block.modseqs(), mask), 0)
+            highest = max(self.highest_modseq, *compress(block.modseqs(), mask), 0)
+            self.highest_modseq = min(highest, self.modseq_cap)
         return _imap.mask_select(mask, block.uids if by_uid else block.seqs)
 
     async def run(self, *, by_uid: bool) -> array[int]:
@@ -116,6 +127,7 @@ class Search:
             block = Block(self, seqs[begin : begin + self._block], uids[begin : begin + self._block])
             mask = await self._decide(block)
             out.extend(self._found(block, mask, by_uid))
+            self._done += len(block.uids)
             await self.pause()
         return out
 
@@ -124,7 +136,15 @@ class Search:
         return self.pause() if self._session.wire.turn_is_over() else None
 
     async def pause(self) -> None:
-        await self._session.wire.pause()
+        session = self._session
+        now = session.services.loop.time()
+        if now - self._told_at >= IMAP_PROGRESS_S:
+            self._told_at = now
+            progress = (_imap.quoted(session.tag), self._done, self._view.uids.count)
+            session.write(b"* OK [INPROGRESS (%b %d %d)] Still searching\r\n" % progress)  # RFC 9585
+            await session.wire.flush()
+        else:
+            await session.wire.pause()
         if self._session.state == State.LOGOUT:
             raise SessionEnded
 
@@ -328,6 +348,13 @@ class Block:
         if isinstance(key, keys.Arrived):
             dates = self._search._mailboxes.dates(self._view.mailbox_id, self.uids)
             return bytes(key.low <= date <= key.high for date in dates)
+        if isinstance(key, keys.Saved):
+            saved = self._search._mailboxes.dates(self._view.mailbox_id, self.uids, saved=True)
+            days = (date // 86400 or day for date, day in zip(saved, columns.days, strict=True))
+            return bytes(key.low <= day <= key.high for day in days)
+        if isinstance(key, keys.EmailId):
+            names = self._search._mailboxes.email_ids(self._view.mailbox_id, self.uids)
+            return bytes(key.name == name for name in names)
         if isinstance(key, keys.Numbers):
             return _imap.mask_ranges(self.uids if key.by_uid else self.seqs, self._search._ranges[id(key)])
         if isinstance(key, keys.Recent):

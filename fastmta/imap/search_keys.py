@@ -67,6 +67,19 @@ class Received(Key, frozen=True, eq=False):
     high: int
 
 
+class Saved(Key, frozen=True, eq=False):
+    """When the message came into the mailbox (RFC 8514), in days of UTC, both included."""
+
+    low: int
+    high: int
+
+
+class EmailId(Key, frozen=True, eq=False):
+    """RFC 8474."""
+
+    name: bytes
+
+
 class Sent(Key, frozen=True, eq=False):
     """The Date field, in days, both included."""
 
@@ -125,7 +138,19 @@ _HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 
 class Parser:
     """Reads the keys of one command."""
 
-    def __init__(self, cursor: Cursor, saved: array[int] | None = None, now_s: int = 0) -> None:
+    def __init__(
+        self,
+        cursor: Cursor,
+        saved: array[int] | None = None,
+        now_s: int = 0,
+        *,
+        names_charset: bool = True,
+        numbers: bool = True,
+    ) -> None:
+        """`saved`: what "$" stands for. `names_charset`: whether SEARCH may name one (RFC 9755 §3). `numbers`: whether
+        messages may be named by number (RFC 9586 §3.4)."""
+        self._numbers = numbers
+        self._names_charset = names_charset
         self._cursor = cursor
         self._saved = array("I") if saved is None else saved
         self._now_s = now_s
@@ -147,6 +172,8 @@ class Parser:
                 self.returns = search_returns.parse(cursor)
                 return self.parse()
             if name == b"CHARSET":
+                if not self._names_charset:
+                    raise BadSyntax("No CHARSET after ENABLE UTF8=ACCEPT")
                 cursor.sp()
                 self._charset = cursor.astring().upper()
                 if not _mime.knows_charset(self._charset):
@@ -192,6 +219,8 @@ class Parser:
             self._count()
             return Numbers(self._saved, True)
         if cursor.at_set():
+            if not self._numbers:
+                raise BadSyntax("[UIDREQUIRED] Messages are named by uid alone after ENABLE UIDONLY")
             self._count()
             return Numbers(cursor.sequence_set(), False)
         return self._named(cursor.atom(), depth)
@@ -212,6 +241,8 @@ class Parser:
             return And((Recent(), Flags(0, SEEN)))
         if name == b"OLD":
             return Not(Recent())
+        if name == b"SAVEDATESUPPORTED":
+            return Flags()
         cursor = self._cursor
         cursor.sp()
         if name == b"NOT":
@@ -250,6 +281,11 @@ class Parser:
                 raise BadSyntax("A number above 0 expected")
             at = self._now_s - seconds
             return Arrived(-(2**62), at) if name == b"OLDER" else Arrived(at, 2**62)  # RFC 5032
+        if name == b"EMAILID":
+            return self._once(EmailId(cursor.raw_atom()))
+        if name == b"THREADID":  # no message has one
+            cursor.raw_atom()
+            return Numbers(array("I"), True)
         if name == b"MODSEQ":
             return Modseq(self._modseq())
         return self._dated(name)
@@ -272,10 +308,13 @@ class Parser:
         return self._known.setdefault((type(key), *msgspec.structs.astuple(key)), key)
 
     def _dated(self, name: bytes) -> Key:
-        kind: type[Received] | type[Sent] = Received
+        kind: type[Received] | type[Sent] | type[Saved] = Received
         if name.startswith(b"SENT"):
             kind = Sent
             name = name[4:]
+        elif name.startswith(b"SAVED"):
+            kind = Saved
+            name = name[5:]
         if name not in (b"BEFORE", b"ON", b"SINCE"):
             raise BadSyntax("Unknown search key")
         day = parse_date(self._cursor.astring())

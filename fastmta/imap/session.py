@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from fastmta._imap import BadSyntax, Cursor
+from fastmta.imap import mailbox_name
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.view import MailboxGone, View
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
-    from fastmta.imap.commands.append import Upload
     from fastmta.imap.seams import Answer, Services, Wire
+    from fastmta.imap.upload import Target, Upload
 
 
 class SessionEnded(Exception):
@@ -50,6 +51,9 @@ class Feature:
     NONE: Final = 0
     CONDSTORE: Final = 1
     QRESYNC: Final = 2
+    UTF8: Final = 4  # RFC 9755
+    REV2: Final = 8  # RFC 9051
+    UIDONLY: Final = 16  # RFC 9586
 
 
 class Sync(Enum):
@@ -66,20 +70,36 @@ class Command(msgspec.Struct, frozen=True):
     run: Callable[[Session, bytes, Cursor], Answer]
     states: int
     sync: Sync = Sync.NOTHING
+    target: Callable[[Session, bytes, Cursor], Target | bytes] | None = None  # of one that uploads messages
+
+
+def parse_verb(cursor: Cursor) -> bytes:
+    """A command's name in upper case; "UID" and the name behind it are one. BadSyntax."""
+    name = cursor.atom()
+    if name != b"UID":
+        return name
+    cursor.sp()
+    return b"UID " + cursor.atom()
 
 
 REFUSALS: Final = {
     "exists": b"NO [ALREADYEXISTS] Mailbox already exists",
     "missing": b"NO [NONEXISTENT] Mailbox does not exist",
     "changed": b"NO [INUSE] Changed by another session meanwhile, try again",
+    "source": b"NO [EXPUNGEISSUED] A message that was to be copied from has gone meanwhile",
     "quota": b"NO [OVERQUOTA] Quota exceeded",
 }
 GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
 UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
 DAMAGED: Final = b"NO [SERVERBUG] Not all of this mailbox can be read, the administrator has been told"
 ASKED_FOR_CHANGES: Final = frozenset((b"OK NOOP completed", b"OK CHECK completed", b"OK IDLE completed"))
-EXPUNGED: Final = frozenset((b"OK EXPUNGE completed", b"OK UID EXPUNGE completed", b"OK MOVE completed"))
+EXPUNGED: Final = frozenset(
+    b"OK %b completed" % verb for verb in (b"EXPUNGE", b"UID EXPUNGE", b"MOVE", b"REPLACE", b"UID REPLACE")
+)
 _DECISIONS: Final = (b"NO [OVERQUOTA]", b"NO [LIMIT]", b"NO [UNAVAILABLE]", b"NO [PRIVACYREQUIRED]")
+# Commands that name messages, or answer, by number: not after ENABLE UIDONLY (RFC 9586 §3.1).
+BY_NUMBER: Final = frozenset((b"FETCH", b"STORE", b"COPY", b"MOVE", b"SEARCH", b"SORT", b"THREAD", b"REPLACE"))
+UID_REQUIRED: Final = "[UIDREQUIRED] Messages are named by uid alone after ENABLE UIDONLY"
 SERVER_BUG: Final = b"NO [SERVERBUG] Internal error, the administrator has been told"
 
 
@@ -103,6 +123,7 @@ class Session:
         "service",
         "services",
         "state",
+        "tag",
         "tls",
         "upload",
         "view",
@@ -131,6 +152,7 @@ class Session:
         self.account_id = 0
         self.address = ""
         self.view: View | None = None
+        self.tag = b"*"  # of the command that runs
         self.idle_tag: bytes | None = None
         self.on_line: Callable[[bytes], Awaitable[None] | None] | None = None  # who takes the next SASL response
         self.named: array[int] | None = None  # the uids that the running command named by number
@@ -159,6 +181,23 @@ class Session:
     def mailboxes(self) -> Any:
         return self.services.store.mailboxes
 
+    @property
+    def utf8(self) -> bool:
+        """Whether mailbox names are UTF-8 on the wire."""
+        return bool(self.enabled & (Feature.UTF8 | Feature.REV2))
+
+    def name_of(self, raw: bytes) -> str:
+        """The mailbox name that an argument stands for. BadName."""
+        return mailbox_name.parse(raw, utf8=self.utf8)
+
+    def spelled(self, raw: bytes) -> str:
+        """The name that an argument was written as, INBOX in any case. BadName."""
+        return mailbox_name.decode(raw, utf8=self.utf8)
+
+    def written_name(self, name: str) -> bytes:
+        """A mailbox name as this client reads it."""
+        return mailbox_name.written(name, utf8=self.utf8)
+
     def select(self, view: View) -> None:
         self.view = view
         view.hold = self._hold
@@ -174,11 +213,15 @@ class Session:
         if self.view is not None:
             self._tell_features(self.view)
             if fresh & Feature.CONDSTORE:
-                self.write(b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % self.view.modseq)
+                self.write(b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % self.view.modseq_cap)
 
     def _tell_features(self, view: View) -> None:
         view.with_modseq = bool(self.enabled & Feature.CONDSTORE)
         view.with_uid = bool(self.enabled & Feature.QRESYNC)
+        view.uid_only = bool(self.enabled & Feature.UIDONLY)
+        if self.enabled & Feature.REV2:
+            view.takes_recent = False
+            view.recent = ()
 
     async def _hold(self) -> bool:
         await self.wire.flush()
@@ -214,21 +257,17 @@ class Session:
             return self.bad(b"*", "Invalid tag")
         try:
             cursor.sp()
-            name = cursor.atom()
-            if name == b"UID":
-                cursor.sp()
-                name = b"UID " + cursor.atom()
+            name = parse_verb(cursor)
         except BadSyntax as error:
             return self.bad(tag, str(error))
-        entry = self.commands.get(name)
-        if entry is None:
-            return self.bad(tag, "Unknown command")
-        if not entry.states & self.state:
-            return self.bad(tag, self._wrong_state(entry.states))
+        entry = self.entry(name)
+        if isinstance(entry, str):
+            return self.bad(tag, entry)
+        self.tag = tag
         try:
             answer = entry.run(self, tag, cursor)
         except BadSyntax as error:
-            return self.bad(tag, f"{name.decode('ascii')}: {error}")
+            return self.bad(tag, str(error) if str(error).startswith("[") else f"{name.decode('ascii')}: {error}")
         except BadName as error:
             answer = b"NO [CANNOT] %b" % str(error).encode("ascii", "replace")
         except StorageFailure as error:
@@ -241,6 +280,17 @@ class Session:
         if isinstance(answer, bytes):
             return self.finish(tag, answer, entry.sync)
         return self._wait(tag, answer, entry.sync)
+
+    def entry(self, name: bytes) -> Command | str:
+        """The command of this name, or why it is not legal now."""
+        entry = self.commands.get(name)
+        if entry is None:
+            return "Unknown command"
+        if not entry.states & self.state:
+            return self._wrong_state(entry.states)
+        if self.enabled & Feature.UIDONLY and name in BY_NUMBER:
+            return UID_REQUIRED
+        return entry
 
     def _wrong_state(self, legal: int) -> str:
         if self.state == State.NOT_AUTHENTICATED:

@@ -19,6 +19,7 @@ from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWO
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailbox, Mailboxes
 
+NO_CAP: Final = 2**64 - 1  # for Mailboxes.fetch: no modseq is above it
 NEVER_RECENT: Final = 2**32  # for Mailboxes.fetch: no uid is at or above it
 _SYSTEM: Final = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
 NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
@@ -50,6 +51,7 @@ class View:
 
     __slots__ = (
         "_reckoned",
+        "_untold_from",
         "gone",
         "hold",
         "keywords",
@@ -61,7 +63,9 @@ class View:
         "read_only",
         "recent",
         "saved",
+        "takes_recent",
         "uid_next",
+        "uid_only",
         "uids",
         "with_modseq",
         "with_uid",
@@ -83,13 +87,16 @@ class View:
         self.saved: array[int] = array("I")  # pairs of uids: what "$" stands for (RFC 5182)
         self.with_modseq = False  # CONDSTORE: flags are told with their modseq
         self.with_uid = False  # QRESYNC: FETCH with the uid, and VANISHED instead of EXPUNGE
+        self.uid_only = False  # no number is told: UIDFETCH and VANISHED (RFC 9586)
+        self.takes_recent = True  # IMAP4rev2 has no \Recent (RFC 9051 appendix E)
+        self._untold_from = -1  # the modseq up to which all expunges have been told, where later ones have not; else -1
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
     # --- \Recent (RFC 3501 §2.3.2) ---
 
     def claim(self, low: int, high: int) -> None:
         """Messages low..high-1 are \\Recent here, and in no other session."""
-        if low >= high:
+        if low >= high or not self.takes_recent:
             return
         if self.recent and self.recent[-1][1] >= low:
             self.recent = (*self.recent[:-1], (self.recent[-1][0], max(high, self.recent[-1][1])))
@@ -146,6 +153,15 @@ class View:
 
     # --- changes ---
 
+    @property
+    def modseq_cap(self) -> int:
+        """The highest MODSEQ that may be told while numbers must stay, after `sync`.
+
+        A client takes the highest one that it has seen for the state that it knows (RFC 7162 §3.2.5). One above an
+        expunge that has not been told would have it lose that for ever.
+        """
+        return self._untold_from if self._untold_from >= 0 else self.modseq
+
     async def before_own_change(self, mailboxes: Mailboxes) -> None:
         """Awaited before the session changes flags: what others changed will be told afterwards. Raises MailboxGone."""
         since = self.modseq
@@ -191,7 +207,8 @@ class View:
             if expunge:
                 self.tell_gone(write)
             return None
-        if not self.read_only and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
+        claims = self.takes_recent and not self.read_only
+        if claims and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
             return self._claim_and_tell(mailboxes, write, expunge, frozenset(own))
         page = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
         if page[2] or _is_long(page[0]) or (box.floor_modseq > self.modseq and self.uids.count > MAILBOX_PAGE):
@@ -241,6 +258,8 @@ class View:
             if gone:
                 self.gone = gone if self.gone is None else self.gone + gone
                 gone = array("I")
+                if self._untold_from < 0:
+                    self._untold_from = self.modseq
             if expunge and not await self._tell_gone_in_turns(write):
                 return
             mixed |= self.mixed
@@ -287,16 +306,24 @@ class View:
             if self.read_only and box.recent_uid <= arrived[-1]:
                 self.claim(max(box.recent_uid, arrived[0]), arrived[-1] + 1)
             self.uids.extend(arrived)
-            write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (self.uids.count, self.recent_count()))
+            self.tell_count(write)
+
+    def tell_count(self, write: Write) -> None:
+        """How many messages there are."""
+        write(b"* %d EXISTS\r\n" % self.uids.count)
+        if self.takes_recent:
+            write(b"* %d RECENT\r\n" % self.recent_count())
 
     def _take(
         self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int
     ) -> list[Any]:
         """One page of changes; gives the rows whose flags are to be told. Messages from `known` on are new."""
         rows, gone, until = page
-        self.modseq = until or max(self.modseq, box.highest_modseq)
+        before, self.modseq = self.modseq, until or max(self.modseq, box.highest_modseq)
         if gone:
             self.gone = gone if self.gone is None else self.gone + gone
+            if self._untold_from < 0:
+                self._untold_from = before
         if expunge:
             self.tell_gone(write)
         mixed, self.mixed = self.mixed, set()
@@ -311,19 +338,22 @@ class View:
         seq = self.uids.seq_of(row.uid)
         if not seq:
             return b""
-        uid = b"UID %d " % row.uid if self.with_uid else b""
+        uid = b"UID %d " % row.uid if self.with_uid and not self.uid_only else b""
         text = self.flags_text(row.flags, row.keywords, row.uid)
-        modseq = b" MODSEQ (%d)" % row.modseq if self.with_modseq else b""
+        modseq = b" MODSEQ (%d)" % min(row.modseq, self.modseq_cap) if self.with_modseq else b""
+        if self.uid_only:
+            return b"* %d UIDFETCH (FLAGS (%b)%b)\r\n" % (row.uid, text, modseq)
         return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (seq, uid, text, modseq)
 
     def tell_gone(self, write: Write) -> None:
         """EXPUNGE or VANISHED responses for what is gone; the numbers behind move up."""
         if self.gone is not None:
             vanished = array("I")
-            if self.with_uid:
+            if self.with_uid or self.uid_only:
                 vanished.extend(uid for uid in sorted(set(self.gone)) if self.uids.seq_of(uid))
             responses = self.uids.expunge(self.gone)
             self.gone = None
+            self._untold_from = -1
             if vanished:
                 responses = b"* VANISHED %b\r\n" % _imap.uid_set(vanished)
             if responses:

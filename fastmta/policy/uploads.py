@@ -43,6 +43,10 @@ class Upload:
         """Counts an APPEND of the account. False: too much is under way, and nothing is counted."""
         if not self._hold(What.UPLOADS, "", self._account_id, IMAP_UPLOADS, 1, 0):
             return False
+        return self.announce(size)
+
+    def announce(self, size: int) -> bool:
+        """Counts one more message of such a command. False: too much is under way, and nothing is counted any more."""
         self._hold(What.APPEND_BYTES, "", self._account_id, 0, min(size, _COUNTABLE), 0)
         if self.grow(size):
             return True

@@ -72,6 +72,7 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
     "trash",
     "meta",
     "dkim_key",
+    "annotation",
     "other",
 )
 CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")

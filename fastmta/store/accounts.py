@@ -8,6 +8,7 @@ import msgspec
 from fastmta._store import (
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
+    TABLE_ANNOTATION,
     TABLE_MAILBOX_NAME,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
@@ -202,8 +203,8 @@ class Accounts:
     async def delete(self, address: str) -> None:
         """Removes an account with its mailboxes and mail; the bytes go through the trash.
 
-        Where it has more than GONE mailboxes or subscriptions, it is closed first, and they go GONE in a unit; who is
-        interrupted calls this again.
+        Where it has more than GONE mailboxes, subscriptions or annotations, it is closed first, and they go GONE in a
+        unit; who is interrupted calls this again.
         """
         await self._thin_out(address)
 
@@ -214,8 +215,9 @@ class Accounts:
             unit.mailbox_list_version(account.id, usage[3])
             for mailbox_id, _ in mailbox_list(raw, account.id):
                 unit.mailbox_gone(mailbox_id)
-            for key, _ in raw.scan(TABLE_SUBSCRIPTION, id_key(account.id), b"", 1_000_000):
-                unit.delete(TABLE_SUBSCRIPTION, key)
+            for table in (TABLE_SUBSCRIPTION, TABLE_ANNOTATION):
+                for key, _ in raw.scan(table, id_key(account.id), b"", 1_000_000):
+                    unit.delete(table, key)
             unit.delete(TABLE_USAGE, id_key(account.id))
             unit.delete(TABLE_ACCOUNT, id_key(account.id))
             unit.delete(TABLE_ACCOUNT_NAME, account.address.encode())
@@ -238,11 +240,12 @@ class Accounts:
                 if mailbox_id != account.inbox_id:  # the account's own record leads to it
                     unit.mailbox_gone(mailbox_id)
             await self._store.commit(unit)
-        while len(rows := raw.scan(TABLE_SUBSCRIPTION, lead, b"", GONE + 1)) > GONE:
-            unit = raw.new_unit()
-            for key, _ in rows:
-                unit.delete(TABLE_SUBSCRIPTION, key)
-            await self._store.commit(unit)
+        for table in (TABLE_SUBSCRIPTION, TABLE_ANNOTATION):
+            while len(rows := raw.scan(table, lead, b"", GONE + 1)) > GONE:
+                unit = raw.new_unit()
+                for key, _ in rows:
+                    unit.delete(table, key)
+                await self._store.commit(unit)
 
     def _changing(self, address: str) -> tuple[Account, Unit]:
         """An account as it is now, and a unit that is refused if that has changed when it is committed."""

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from fastmta._store import (
+    TABLE_ANNOTATION,
     TABLE_MAILBOX,
     TABLE_MAILBOX_NAME,
     TABLE_SUBSCRIPTION,
@@ -220,6 +221,10 @@ class MailboxNames:
         """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
         unit = self._raw.new_unit()
         unit.mailbox_gone(mailbox_id)
+        mailbox = self.by_id(mailbox_id)
+        if mailbox is not None:
+            for key, _ in self._raw.scan(TABLE_ANNOTATION, id_key(mailbox.account_id) + id_key(mailbox_id), b"", 1000):
+                unit.delete(TABLE_ANNOTATION, key)
         await self._store.commit(unit)
 
     async def rename_tree(self, account_id: int, old: str, new: str) -> None:

@@ -14,6 +14,7 @@ from fastmta._store import (
     TABLE_USAGE,
     blob_read,
     changed_uids,
+    digest_of,
     fetch_lines,
     mailbox_changes,
     mailbox_modseq,
@@ -163,14 +164,17 @@ class Mailboxes(MailboxNames):
         *,
         recent_from: int = 2**32,
         sections: "Sequence[tuple[bytes, bytes, bool]] | None" = None,
+        modseq_cap: int = 2**64 - 1,
     ) -> tuple[bytes, int]:
         """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
-        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256.
+        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256,
+        SAVEDATE 512, EMAILID 1024, THREADID 2048; with UIDONLY 4096 the lines are `* uid UIDFETCH (...)` (RFC 9586).
         With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
         `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
-        whether all others are meant); a message with a very long header ends the lines too."""
+        whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above
+        `modseq_cap` is told."""
         wanted = None if sections is None else list(sections)
-        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from, wanted)
+        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from, wanted, modseq_cap)
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
         """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or
@@ -196,9 +200,18 @@ class Mailboxes(MailboxNames):
         """The modseq of each of these messages; 0 for one that is gone."""
         return message_modseqs(self._raw, mailbox_id, uids)
 
-    def dates(self, mailbox_id: int, uids: "array[int]") -> "array[int]":
-        """The internal date of each of these messages, in seconds since 1970; 0 for one that is gone."""
-        return message_dates(self._raw, mailbox_id, uids)
+    def dates(self, mailbox_id: int, uids: "array[int]", *, saved: bool = False) -> "array[int]":
+        """The internal date of each of these messages, or when it was `saved` here, in seconds since 1970; 0 for one
+        that is gone, or for a save date that is not known."""
+        return message_dates(self._raw, mailbox_id, uids, saved)
+
+    def email_ids(self, mailbox_id: int, uids: "array[int]") -> Sequence[bytes]:
+        """What FETCH EMAILID gives (RFC 8474) for each of these messages; b"" for one that is gone."""
+        found = {
+            row[0]: b"M%x-%x" % (row[1], digest_of(row[8]) if row[8] else 0)
+            for row in message_rows(self._raw, mailbox_id, uids)
+        }
+        return [found.get(uid, b"") for uid in uids]
 
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""
@@ -254,9 +267,16 @@ class Mailboxes(MailboxNames):
         validity, uids = await self.append_many(mailbox_id, [message])
         return validity, uids[0]
 
-    async def append_many(self, mailbox_id: int, messages: Sequence[Appended]) -> "tuple[int, array[int]]":
-        """Files several messages, all or none (RFC 3502); (uid_validity, uids)."""
+    async def append_many(
+        self, mailbox_id: int, messages: Sequence[Appended], *, replaced: tuple[int, int] | None = None
+    ) -> "tuple[int, array[int]]":
+        """Files several messages, all or none (RFC 3502); (uid_validity, uids).
+
+        `replaced`, a mailbox and a uid, goes in the same step (RFC 8508); Refused("changed") where it has gone before.
+        """
         unit = self._raw.new_unit()
+        if replaced is not None:  # first, so that what it took of the quota is free
+            unit.expunge(replaced[0], array("I", replaced[1:]).tobytes(), False, True)
         for each in messages:
             unit.blob(each.blob)
             unit.append(
@@ -269,7 +289,7 @@ class Mailboxes(MailboxNames):
                 each.tz_minutes,
                 each.structure,
             )
-        results = (await self._store.commit(unit)).results
+        results = (await self._store.commit(unit)).results[0 if replaced is None else 1 :]
         return results[0][0] if results else 0, array("I", [result[1] for result in results])
 
     async def set_flags(

@@ -10,6 +10,7 @@ from fastmta.model.errors import Refused, StorageFailure
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
+from fastmta.store.annotations import Annotations
 from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
@@ -33,6 +34,7 @@ class MailStore:
         self.queue = Queue(self)
         self.aliases = Aliases(self)
         self.dkim_keys = DkimKeys(self)
+        self.annotations = Annotations(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod

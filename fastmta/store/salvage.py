@@ -26,6 +26,7 @@ from fastmta._store import (
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
     TABLE_ALIAS,
+    TABLE_ANNOTATION,
     TABLE_BLOB,
     TABLE_CHANGE,
     TABLE_COUNTER,
@@ -60,7 +61,7 @@ from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_o
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
-_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS)
+_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION)
 _BLOB: Final = struct.Struct("<BBBBIIIQQQHHI")  # BlobMeta of _store.pxd
 _REFS: Final = 5  # which of its fields
 _DIGEST: Final = struct.Struct("<Q")

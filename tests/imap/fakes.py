@@ -5,6 +5,8 @@ Slow and obvious on purpose; where the real store exists, the same tests run aga
 
 import asyncio
 import struct
+import time
+import zlib
 from array import array
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +25,11 @@ from tests.support.limits import local_limits
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
-def internal_date(seconds: int, tz_minutes: int) -> str:
-    import time
+def email_id(row: Any) -> bytes:
+    return b"M%x" % zlib.crc32(row.prefix + row.data)
 
+
+def internal_date(seconds: int, tz_minutes: int) -> str:
     t = time.gmtime(seconds + tz_minutes * 60)
     sign = "-" if tz_minutes < 0 else "+"
     zone = abs(tz_minutes)
@@ -48,6 +52,9 @@ class FakeBlob:
 
     def feed(self, data: Any) -> int:
         self.data += data
+        return 0
+
+    def spill(self) -> int:
         return 0
 
     def abandon(self) -> None:
@@ -174,6 +181,7 @@ class FakeMailboxes:
         *,
         recent_from: int = 2**32,
         sections: Any = None,
+        modseq_cap: int = 2**64 - 1,
     ) -> Any:
         out = bytearray()
         while start < len(uids) and len(out) < max_bytes:
@@ -196,7 +204,13 @@ class FakeMailboxes:
                 if items & 64:
                     parts.append(b"BODYSTRUCTURE " + _mime.bodystructure_of(row.structure))
                 if items & 128:
-                    parts.append(b"MODSEQ (%d)" % row.modseq)
+                    parts.append(b"MODSEQ (%d)" % min(row.modseq, modseq_cap))
+                if items & 512:
+                    parts.append(b'SAVEDATE "%b"' % internal_date(row.saved_s, 0).encode())
+                if items & 1024:
+                    parts.append(b"EMAILID (%b)" % email_id(row))
+                if items & 2048:
+                    parts.append(b"THREADID NIL")
                 if items & 256:
                     if row.size > max_bytes:
                         break
@@ -208,7 +222,8 @@ class FakeMailboxes:
                         at += 1 + packed[at]
                     fields = _mime.header_fields(row.prefix + row.data, names, invert)
                     parts.append(b"%b {%d}\r\n%b" % (label, len(fields), fields))
-                out += b"* %d FETCH (%b)\r\n" % (seqs[start], b" ".join(parts))
+                head = b"* %d UIDFETCH (%b)\r\n" if items & 4096 else b"* %d FETCH (%b)\r\n"
+                out += head % (row.uid if items & 4096 else seqs[start], b" ".join(parts))
             start += 1
         return bytes(out), start
 
@@ -237,9 +252,14 @@ class FakeMailboxes:
         rows = self._messages[mailbox_id]
         return array("Q", [rows[uid].modseq if uid in rows else 0 for uid in uids])
 
-    def dates(self, mailbox_id: int, uids: Any) -> Any:
+    def dates(self, mailbox_id: int, uids: Any, *, saved: bool = False) -> Any:
         rows = self._messages[mailbox_id]
-        return array("q", [rows[uid].internal_date_s if uid in rows else 0 for uid in uids])
+        name = "saved_s" if saved else "internal_date_s"
+        return array("q", [getattr(rows[uid], name) if uid in rows else 0 for uid in uids])
+
+    def email_ids(self, mailbox_id: int, uids: Any) -> Any:
+        rows = self._messages[mailbox_id]
+        return [email_id(rows[uid]) if uid in rows else b"" for uid in uids]
 
     def structure(self, mailbox_id: int, uid: int) -> Any:
         row = self._messages[mailbox_id].get(uid)
@@ -323,23 +343,35 @@ class FakeMailboxes:
             if self.get(account_id, superior) is None:
                 await self.create(account_id, superior)
 
-    async def append(
-        self,
-        mailbox_id: int,
-        blob: Any,
-        *,
-        prefix: bytes = b"",
-        flags: int = 0,
-        keywords: bytes = b"",
-        internal_date_s: int,
-        tz_minutes: int = 0,
-        structure: bytes,
-    ) -> Any:
+    async def append_many(self, mailbox_id: int, messages: Any, *, replaced: Any = None) -> Any:
         await asyncio.sleep(0)
         box = self._boxes.get(mailbox_id)
         if box is None:
             raise Refused("missing")
-        return self._add(box, bytes(blob.data), prefix, flags, keywords, internal_date_s, tz_minutes, structure)
+        freed = 0
+        if replaced is not None:
+            if replaced[1] not in self._messages[replaced[0]]:
+                raise Refused("changed")
+            freed = self._messages[replaced[0]][replaced[1]].size
+        room = self.room(box.account_id)
+        if room is not None and sum(len(each.prefix) + len(each.blob.data) for each in messages) > room + freed:
+            raise Refused("quota")
+        if replaced is not None:
+            await self.expunge(replaced[0], array("I", replaced[1:]), False)
+        added = [
+            self._add(
+                box,
+                bytes(each.blob.data),
+                each.prefix,
+                each.flags,
+                each.keywords,
+                each.internal_date_s,
+                each.tz_minutes,
+                each.structure,
+            )
+            for each in messages
+        ]
+        return box.uid_validity, array("I", [uid for _, uid in added])
 
     def _add(
         self, box: Any, data: bytes, prefix: bytes, flags: int, keywords: bytes, date: int, tz: int, structure: bytes
@@ -359,6 +391,7 @@ class FakeMailboxes:
             prefix=prefix,
             data=data,
             structure=structure,
+            saved_s=int(time.time()),
         )
         self._changed(box)
         return box.uid_validity, uid
@@ -451,9 +484,33 @@ class FakeMailboxes:
         return first
 
 
+class FakeAnnotations:
+    def __init__(self) -> None:
+        self._values: dict[tuple[int, int], dict[bytes, bytes]] = {}
+
+    def get(self, account_id: int, mailbox_id: int, entry: bytes) -> Any:
+        return self._values.get((account_id, mailbox_id), {}).get(entry)
+
+    def list(self, account_id: int, mailbox_id: int, limit: int = 1000) -> Any:
+        return sorted(self._values.get((account_id, mailbox_id), {}).items())[:limit]
+
+    async def set(self, account_id: int, mailbox_id: int, changes: Any, limit: int) -> None:
+        await asyncio.sleep(0)
+        values = dict(self._values.get((account_id, mailbox_id), {}))
+        for entry, value in changes:
+            if value is None:
+                values.pop(entry, None)
+            else:
+                values[entry] = value
+        if len(values) > limit:
+            raise Refused("limit")
+        self._values[account_id, mailbox_id] = values
+
+
 class FakeStore:
     def __init__(self) -> None:
         self.mailboxes = FakeMailboxes(self)
+        self.annotations = FakeAnnotations()
         self.raw = SimpleNamespace(new_unit=FakeUnit)
         self.observer: Any = None
 

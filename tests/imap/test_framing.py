@@ -24,8 +24,14 @@ NAMES = {
 }
 
 
-def events(pieces: list[bytes], *, accept: bool = True, limits: tuple[int, int, int] = (200, 50, 1000)) -> list[Any]:
-    """(name, bytes) of every event; the streamed literal's pieces are joined."""
+def events(
+    pieces: list[bytes],
+    *,
+    accept: bool = True,
+    limits: tuple[int, int, int] = (200, 50, 1000),
+    argument: bytes = b"",
+) -> list[Any]:
+    """(name, bytes) of every event; the streamed literal's pieces are joined. `argument` ends what announces one."""
     parser = CommandParser(*limits)
     out: list[Any] = []
     for piece in pieces:
@@ -43,7 +49,11 @@ def events(pieces: list[bytes], *, accept: bool = True, limits: tuple[int, int, 
                 continue
             out.append((name, parser.command if event != _imap.LITERAL else b""))
             if event == _imap.APPEND:
-                if accept:
+                if argument and parser.command.endswith(argument):
+                    inlined = parser.inline()
+                    if inlined != _imap.NEED_MORE:
+                        out.append((NAMES[inlined], b""))
+                elif accept:
                     parser.accept()
                 else:
                     parser.refuse()
@@ -76,35 +86,73 @@ def events(pieces: list[bytes], *, accept: bool = True, limits: tuple[int, int, 
             [("APPEND", b"a APPEND INBOX {5+}"), ("DATA", b"hello"), ("APPEND_END", b""), ("COMMAND", b"b NOOP")],
         ),
         (
-            b"a append {5+}\r\nINBOX (\\Seen) {2}\r\nhi\r\n",
-            [("APPEND", b"a append {5+}\r\nINBOX (\\Seen) {2}"), ("DATA", b"hi"), ("APPEND_END", b"")],
-        ),
-        (
-            b"a APPEND x {2+}\r\nhi {9+}\r\nx DELETE y {3+}\r\nz\r\n\r\nb NOOP\r\n",
+            b"a APPEND x {2+}\r\nhi (\\Seen) {5+}\r\nthere {3}\r\nyou\r\nb NOOP\r\n",
             [
                 ("APPEND", b"a APPEND x {2+}"),
                 ("DATA", b"hi"),
-                ("APPEND_END", b" {9+}"),
+                ("APPEND", b" (\\Seen) {5+}"),
+                ("DATA", b"there"),
+                ("APPEND", b" {3}"),
+                ("DATA", b"you"),
+                ("APPEND_END", b""),
                 ("COMMAND", b"b NOOP"),
             ],
         ),
         (
-            b"a APPEND x {2+}\r\nhi {9}\r\nb NOOP\r\n",
+            b"a uid replace 7 x ~{2+}\r\n\0\0)\r\n",
+            [("APPEND", b"a uid replace 7 x ~{2+}"), ("DATA", b"\0\0"), ("APPEND_END", b")")],
+        ),
+        (
+            b"a UID APPEND x {2+}\r\nhi\r\n",
+            [("COMMAND", b"a UID APPEND x {2+}\r\nhi")],
+        ),
+        (
+            b"a APPEND x {2+}\r\nhi {99999999999}\r\nb NOOP\r\n",
             [
                 ("APPEND", b"a APPEND x {2+}"),
                 ("DATA", b"hi"),
-                ("APPEND_END", b" {9}"),
+                ("LITERAL_TOO_BIG", b" {99999999999}"),
                 ("COMMAND", b"b NOOP"),
             ],
         ),
         (
-            b"a APPEND x {2+}\r\nhi {1001+}\r\n",
-            [("APPEND", b"a APPEND x {2+}"), ("DATA", b"hi"), ("FATAL", b" {1001+}")],
+            b"a APPEND x {2+}\r\nhi {99999999999+}\r\n",
+            [("APPEND", b"a APPEND x {2+}"), ("DATA", b"hi"), ("FATAL", b" {99999999999+}")],
         ),
     ],
 )
 def test_commands_come_out_whole_however_they_are_cut(data: bytes, expected: list[Any]) -> None:
     assert same_for_every_cut(data, events) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (
+            b"a append {5+}\r\nINBOX (\\Seen) {2}\r\nhi\r\n",
+            [("APPEND", b"a append {5+}"), ("APPEND", b"a append {5+}\r\nINBOX (\\Seen) {2}"), ("DATA", b"hi")],
+        ),
+        (
+            b"a APPEND x CATENATE (TEXT {2}\r\nhi URL {5}\r\nin\r\nx TEXT {1}\r\ny)\r\n",
+            [
+                ("APPEND", b"a APPEND x CATENATE (TEXT {2}"),
+                ("DATA", b"hi"),
+                ("APPEND", b" URL {5}"),
+                ("LITERAL", b""),
+                ("APPEND", b" URL {5}\r\nin\r\nx TEXT {1}"),
+                ("DATA", b"y"),
+            ],
+        ),
+        (
+            b"a APPEND {51}\r\nb NOOP\r\n",
+            [("APPEND", b"a APPEND {51}"), ("LITERAL_TOO_BIG", b""), ("COMMAND", b"b NOOP")],
+        ),
+    ],
+)
+def test_a_literal_of_an_upload_may_be_an_argument(data: bytes, expected: list[Any]) -> None:
+    arguments = (b"append {5+}", b"URL {5}", b"APPEND {51}")
+    found = same_for_every_cut(data, lambda pieces: events(pieces, argument=next(a for a in arguments if a in data)))
+    assert found[: len(expected)] == expected
 
 
 def test_a_refused_synchronising_append_literal_never_comes() -> None:

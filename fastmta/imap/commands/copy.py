@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from fastmta import _imap
-from fastmta.imap import mailbox_name, message_set
+from fastmta.imap import message_set
 from fastmta.imap.commands.expunge import READ_ONLY
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> 
     cursor.end()
     view = session.selected
     _seqs, uids = named.choose(view)
-    name = mailbox_name.parse(raw_name)
+    name = session.name_of(raw_name)
     target = session.mailboxes.get(session.account_id, name)
     if target is None:
         return b"NO [TRYCREATE] Mailbox does not exist"

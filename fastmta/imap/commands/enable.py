@@ -1,4 +1,4 @@
-"""ENABLE (RFC 5161): what a client has to ask for before it is sent."""
+"""ENABLE (RFC 5161): what a client has to ask for before it is sent; IMAP4rev2 too (RFC 9051 appendix E)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-FEATURES: Final = {b"CONDSTORE": Feature.CONDSTORE, b"QRESYNC": Feature.QRESYNC}
+FEATURES: Final = {
+    b"CONDSTORE": Feature.CONDSTORE,
+    b"QRESYNC": Feature.QRESYNC,
+    b"UTF8=ACCEPT": Feature.UTF8,
+    b"IMAP4REV2": Feature.REV2,
+    b"UIDONLY": Feature.UIDONLY,
+}
 
 
 def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -27,6 +33,6 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         if not cursor.try_sp():
             break
     cursor.end()
-    session.write(b"* ENABLED%b\r\n" % b"".join(b" " + name for name in named))
+    session.write(b"* ENABLED%b\r\n" % b"".join(b" " + name for name in named).replace(b"IMAP4REV2", b"IMAP4rev2"))
     session.enable(wanted)
     return b"OK ENABLE completed"

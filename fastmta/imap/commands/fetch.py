@@ -18,6 +18,7 @@ from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
+from fastmta.imap.view import NO_CAP
 from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_CHUNK_BYTES
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
+UNKNOWN_CTE: Final = b"NO [UNKNOWN-CTE] Some parts have an encoding that is not known"
 SLICE: Final = 64  # messages whose bodies are sent before the next are marked as seen
 
 
@@ -50,7 +52,7 @@ def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
     named = message_set.parse(session, cursor, by_uid=True)
     cursor.sp()
-    plan = fetch_plan.parse(cursor, by_uid=True)
+    plan = fetch_plan.parse(cursor, by_uid=True, uid_only=session.selected.uid_only)
     if plan.vanished and not session.enabled & Feature.QRESYNC:
         raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.6
     _enable(session, plan)
@@ -94,7 +96,8 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     view = session.selected
     marks_seen = plan.marks_seen and not view.read_only
     # Flags are told with keywords that FLAGS has named: what others changed is told first, without an EXPUNGE.
-    tells_flags = marks_seen or plan.items & fetch_plan.FLAGS
+    # Modseqs need it too, where numbers must stay (View.modseq_cap).
+    tells_flags = marks_seen or plan.items & fetch_plan.FLAGS or (plan.items & fetch_plan.MODSEQ and not plan.by_uid)
     before = view.sync(session.mailboxes, session.write, expunge=False) if tells_flags else None
     fields = None if marks_seen else plan.fields()
     if before is not None or marks_seen or (plan.sections and not plan.whole and fields is None):
@@ -106,7 +109,15 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     if len(segments) == 1:
         try:
             data, start = session.mailboxes.fetch(
-                view.mailbox_id, seqs, uids, items, 0, _chunk_bytes(items), recent_from=segments[0][2], sections=fields
+                view.mailbox_id,
+                seqs,
+                uids,
+                items,
+                0,
+                _chunk_bytes(items),
+                recent_from=segments[0][2],
+                sections=fields,
+                modseq_cap=_cap(view, plan),
             )
         except StoreDamaged:
             return _rest(session, view, plan, seqs, uids, done, 0)
@@ -114,6 +125,10 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
         if start >= len(uids):
             return done
     return _rest(session, view, plan, seqs, uids, done, start)
+
+
+def _cap(view: View, plan: Plan) -> int:
+    return NO_CAP if plan.by_uid else view.modseq_cap
 
 
 def _chunk_bytes(items: int) -> int:
@@ -147,7 +162,7 @@ async def write_lines(
         while position < len(piece_uids):
             if session.state == State.LOGOUT:
                 return
-            if paused and items & fetch_plan.FLAGS:
+            if paused and items & (fetch_plan.FLAGS | fetch_plan.MODSEQ):
                 await tell_changes(session, view)
             paused = False
             last = position
@@ -161,6 +176,7 @@ async def write_lines(
                     _chunk_bytes(items),
                     recent_from=recent_from,
                     sections=fields,
+                    modseq_cap=_cap(view, plan),
                 )
                 session.write(data)
                 if position == last:
@@ -184,7 +200,7 @@ async def write_lines(
 async def _stream(session: Session, view: View, plan: Plan, items: int, seq: int, uid: int) -> None:
     rows = session.mailboxes.rows(view.mailbox_id, array("I", (uid,)))
     if rows:
-        await write_message(session, view, plan.sections, items & ~fetch_plan.WHOLE, seq, uid, rows[0])
+        await write_message(session, view, plan, items & ~fetch_plan.WHOLE, seq, uid, rows[0])
 
 
 async def _fetch_later(
@@ -202,7 +218,9 @@ async def _fetch_later(
     if not marks_seen and (not plan.sections or plan.whole or plan.fields() is not None):
         return await _rest(session, view, plan, seqs, uids, done, 0)
     for begin in range(0, len(uids), SLICE):
-        await _slice(session, view, plan, seqs[begin : begin + SLICE], uids[begin : begin + SLICE], marks_seen)
+        part = seqs[begin : begin + SLICE], uids[begin : begin + SLICE]
+        if not await _slice(session, view, plan, *part, marks_seen):
+            done = UNKNOWN_CTE
         if session.state == State.LOGOUT:
             return b""
     return done
@@ -210,8 +228,9 @@ async def _fetch_later(
 
 async def _slice(
     session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], marks_seen: bool
-) -> None:
-    """Some messages with their sections; they are marked as seen before, in one unit."""
+) -> bool:
+    """Some messages with their sections; they are marked as seen before, in one unit. False where some are unknown."""
+    known = True
     rows = {row.uid: row for row in session.mailboxes.rows(view.mailbox_id, uids)}
     unseen = array("I")
     if marks_seen:
@@ -220,7 +239,7 @@ async def _slice(
             unseen = await _mark_seen(session, view, unseen)
     if plan.whole:
         await write_lines(session, view, plan, seqs, uids, more=_told(view) if unseen else 0)
-        return
+        return known
     newly_seen = set(unseen)
     paused = True
     for seq, uid in zip(seqs, uids, strict=True):
@@ -228,10 +247,10 @@ async def _slice(
         if row is None:
             continue
         items = plan.items | (_told(view) if uid in newly_seen else 0)
-        if paused and items & fetch_plan.FLAGS:
+        if paused and items & (fetch_plan.FLAGS | fetch_plan.MODSEQ):
             await tell_changes(session, view)
         paused = row.size > IMAP_CHUNK_BYTES  # it may be streamed
-        await write_message(session, view, plan.sections, items, seq, uid, row)
+        known &= await write_message(session, view, plan, items, seq, uid, row)
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
             paused = True
@@ -239,12 +258,13 @@ async def _slice(
             await session.wire.pause()
             paused = True
         if session.state == State.LOGOUT:
-            return
+            break
+    return known
 
 
 def _told(view: View) -> int:
     """What a message is told with that has become \\Seen (RFC 7162 §3.1.2)."""
-    uid = fetch_plan.UID if view.with_uid else 0
+    uid = fetch_plan.UID if view.with_uid and not view.uid_only else 0
     return fetch_plan.FLAGS | uid | (fetch_plan.MODSEQ if view.with_modseq else 0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta import _imap
 from fastmta.imap import list_plan, mailbox_name
+from fastmta.imap.metadata_entries import Options, metadata_lines
 from fastmta.imap.session import Feature, State
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE, MAILBOXES_A_PIECE
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 XLIST_NAMES: Final = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}  # as its clients know them
 
 
-def _answer(kind: bytes, attributes: list[bytes], name: str, extra: bytes = b"") -> bytes:
-    raw_name = _imap.astring(mailbox_name.encode(name))
-    return b'* %b (%b) "/" %b%b\r\n' % (kind, b" ".join(attributes), raw_name, extra)
+def _answer(session: Session, kind: bytes, attributes: list[bytes], name: str, extra: bytes = b"") -> bytes:
+    return b'* %b (%b) "/" %b%b\r\n' % (kind, b" ".join(attributes), session.written_name(name), extra)
 
 
 def _ordered(names: Collection[str]) -> list[str]:
@@ -54,27 +53,37 @@ def _subscriptions(session: Session, found: dict[str, None]) -> Iterator[bytes]:
         yield b""
 
 
+def write_list_line(session: Session, box: Any, asked: str) -> None:
+    """A mailbox's LIST response, as SELECT and RENAME have it in IMAP4rev2; OLDNAME where it was `asked` for by another
+    name (RFC 9051 §6.3.9.7)."""
+    inferiors = session.mailboxes.has_inferiors(session.account_id, box.name)
+    attributes = [b"\\HasChildren" if inferiors else b"\\HasNoChildren"]
+    attributes += [use.encode("ascii") for use in box.special_use.split()]
+    old = b' ("OLDNAME" (%b))' % session.written_name(asked) if asked != box.name else b""
+    session.write(_answer(session, b"LIST", attributes, box.name, old))
+
+
 def list_(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    plan = list_plan.parse(cursor, options=True)
+    plan = list_plan.parse(cursor, options=True, utf8=session.utf8)
     if b"HIGHESTMODSEQ" in plan.status:
         session.enable(Feature.CONDSTORE)
     if plan.asks_root:
         if not plan.select:
             _write_root(session, b"LIST", plan.reference)
         return b"OK LIST completed"
-    return _listed(session, _list_lines(session, b"LIST", plan), b"OK LIST completed")
+    return listed(session, _list_lines(session, b"LIST", plan), b"OK LIST completed")
 
 
 def xlist(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     """LIST as clients older than RFC 6154 ask for special uses."""
-    plan = list_plan.parse(cursor, options=False)
+    plan = list_plan.parse(cursor, options=False, utf8=session.utf8)
     if plan.asks_root:
         _write_root(session, b"XLIST", plan.reference)
         return b"OK XLIST completed"
-    return _listed(session, _list_lines(session, b"XLIST", plan), b"OK XLIST completed")
+    return listed(session, _list_lines(session, b"XLIST", plan), b"OK XLIST completed")
 
 
-def _listed(session: Session, lines: Iterator[bytes], done: bytes) -> Answer:
+def listed(session: Session, lines: Iterator[bytes], done: bytes) -> Answer:
     """Writes a listing's lines, at once or in turns where it is long; b"" stands for a name that is not asked for."""
     for line in lines:
         if line:
@@ -101,7 +110,7 @@ async def _list_on(session: Session, lines: Iterator[bytes], done: bytes) -> byt
 def _write_root(session: Session, kind: bytes, reference: str) -> None:
     """The hierarchy separator and the reference's root, RFC 3501 §6.3.8."""
     root = reference.partition("/")[0] + "/" if "/" in reference else ""
-    session.write(_answer(kind, [b"\\Noselect"], root))
+    session.write(_answer(session, kind, [b"\\Noselect"], root))
 
 
 def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes]:
@@ -139,9 +148,11 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
         if name in subscribed:
             attributes.append(b"\\Subscribed")
         extra = b' ("CHILDINFO" ("SUBSCRIBED"))' if name in inside and b"SUBSCRIBED" in plan.select else b""
-        yield _answer(kind, attributes, name, extra)
+        yield _answer(session, kind, attributes, name, extra)
         if box is not None and plan.status:
             yield from _status_lines(session, name, box, plan.status)
+        if box is not None and plan.metadata:
+            yield from metadata_lines(session, name, box.id, plan.metadata, Options())
 
 
 def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: ListPlan) -> list[bytes]:
@@ -160,8 +171,8 @@ def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: List
 
 
 def lsub(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    plan = list_plan.parse(cursor, options=False)
-    return _listed(session, _lsub_lines(session, plan), b"OK LSUB completed")
+    plan = list_plan.parse(cursor, options=False, utf8=session.utf8)
+    return listed(session, _lsub_lines(session, plan), b"OK LSUB completed")
 
 
 def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
@@ -181,7 +192,7 @@ def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
                 if parent not in names and plan.matches(parent):
                     found.setdefault(parent, [b"\\Noselect"])
     for name in _ordered(found):
-        yield _answer(b"LSUB", found[name], name)
+        yield _answer(session, b"LSUB", found[name], name)
 
 
 def namespace(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -198,11 +209,11 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
     if b"HIGHESTMODSEQ" in items:
         session.enable(Feature.CONDSTORE)
-    name = mailbox_name.parse(raw_name)
+    name = session.name_of(raw_name)
     box = session.mailboxes.get(session.account_id, name)
     if box is None:
         return b"NO [NONEXISTENT] Mailbox does not exist"
-    return _listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
+    return listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
 
 
 def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes]) -> Iterator[bytes]:
@@ -226,7 +237,7 @@ def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes
         last = uids[-1]
         yield b""
     values = b" ".join(b"%b %b" % (item, _status_value(session, box, item, recent, deleted)) for item in items)
-    yield b"* STATUS %b (%b)\r\n" % (_imap.astring(mailbox_name.encode(name)), values)
+    yield b"* STATUS %b (%b)\r\n" % (session.written_name(name), values)
 
 
 def _status_value(session: Session, box: Any, item: bytes, recent: int, deleted: int) -> bytes:
@@ -234,6 +245,8 @@ def _status_value(session: Session, box: Any, item: bytes, recent: int, deleted:
         return b"%d" % recent
     if item == b"DELETED-STORAGE":
         return b"%d" % deleted
+    if item == b"MAILBOXID":
+        return b"(%b)" % mailbox_name.object_id(box.id)
     if item == b"APPENDLIMIT":  # RFC 7889: one limit for all mailboxes
         return b"%d" % limit if (limit := session.services.config.message_size_limit) else b"NIL"
     return b"%d" % getattr(box, list_plan.STATUS_FIELDS[item])

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import BadSyntax
 from fastmta.imap import mailbox_name
+from fastmta.imap.commands.listing import write_list_line
 from fastmta.imap.mailbox_name import SEPARATOR
+from fastmta.imap.session import Feature
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
 SPECIAL_USES: Final = {use.upper().encode(): use for use in ("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash")}
 
 
-def _name(cursor: Cursor) -> str:
+def _name(session: Session, cursor: Cursor) -> str:
     cursor.sp()
-    return mailbox_name.parse(cursor.astring())
+    return session.name_of(cursor.astring())
 
 
 def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    name = _name(cursor)
+    name = _name(session, cursor)
     uses = _uses(cursor) if cursor.try_sp() else []
     cursor.end()
     # A separator at the end only says that children will follow (RFC 3501 §6.3.3).
@@ -36,8 +38,8 @@ def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _create(session: Session, name: str, special_use: str) -> bytes:
-    await session.mailboxes.create(session.account_id, name, special_use)
-    return b"OK CREATE completed"
+    box = await session.mailboxes.create(session.account_id, name, special_use)
+    return b"OK [MAILBOXID (%b)] CREATE completed" % mailbox_name.object_id(box.id)
 
 
 def _uses(cursor: Cursor) -> list[bytes]:
@@ -52,7 +54,7 @@ def _uses(cursor: Cursor) -> list[bytes]:
 
 
 def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    name = _name(cursor)
+    name = _name(session, cursor)
     cursor.end()
     if name == "INBOX":
         return b"NO [CANNOT] INBOX can't be deleted"
@@ -73,8 +75,8 @@ async def _delete(session: Session, mailbox_id: int) -> bytes:
 
 
 def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    old = _name(cursor)
-    new = _name(cursor).removesuffix(SEPARATOR)
+    old = _name(session, cursor)
+    new = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     mailbox_name.require_creatable(new)
     if session.mailboxes.get(session.account_id, old) is None and not has_children(session, old):
@@ -94,11 +96,14 @@ async def _rename(session: Session, old: str, new: str) -> bytes:
             mailbox_name.require_creatable(new + box.name[len(old) :])
         await session.wire.pause()
     await session.mailboxes.rename(session.account_id, old, new)
+    box = session.mailboxes.get(session.account_id, new)
+    if session.enabled & Feature.REV2 and box is not None:
+        write_list_line(session, box, old)
     return b"OK RENAME completed"
 
 
 def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    name = _name(cursor).removesuffix(SEPARATOR)
+    name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     if session.mailboxes.get(session.account_id, name) is None and not has_children(session, name):
         return b"NO [NONEXISTENT] Mailbox does not exist"
@@ -111,7 +116,7 @@ async def _subscribe(session: Session, name: str) -> bytes:
 
 
 def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
-    name = _name(cursor).removesuffix(SEPARATOR)
+    name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     if not session.mailboxes.is_subscribed(session.account_id, name):
         return b"OK UNSUBSCRIBE completed"  # it is as the client wants it

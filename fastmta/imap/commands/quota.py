@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
-from fastmta.imap import mailbox_name
 from fastmta.imap.commands.select import NO_MAILBOX
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
     raw_name = cursor.astring()
     cursor.end()
-    name = mailbox_name.parse(raw_name)
+    name = session.name_of(raw_name)
     if session.mailboxes.get(session.account_id, name) is None:
         return NO_MAILBOX
     limited = bool(session.mailboxes.usage(session.account_id)[2])
     root = b" " + _imap.astring(ROOT) if limited else b""
-    session.write(b"* QUOTAROOT %b%b\r\n" % (_imap.astring(mailbox_name.encode(name)), root))
+    session.write(b"* QUOTAROOT %b%b\r\n" % (session.written_name(name), root))
     _write(session)
     return b"OK GETQUOTAROOT completed"
 

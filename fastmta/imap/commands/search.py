@@ -32,9 +32,20 @@ def uid_search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     return _search(session, tag, cursor, by_uid=True)
 
 
+def parser_for(session: Session, cursor: Cursor) -> Parser:
+    """What reads the keys of a SEARCH, SORT or THREAD of this session."""
+    return Parser(
+        cursor,
+        session.selected.saved,
+        int(session.services.clock.now()),
+        names_charset=not session.enabled & Feature.UTF8,
+        numbers=not session.enabled & Feature.UIDONLY,
+    )
+
+
 def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> Answer:
     view = session.selected
-    parser = Parser(cursor, view.saved, int(session.services.clock.now()))
+    parser = parser_for(session, cursor)
     try:
         key = parser.parse()
     except BadCharset:
@@ -42,9 +53,13 @@ def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> An
             view.saved = array("I")  # RFC 5182 §2.1: a SEARCH that fails empties it
         return BAD_CHARSET
     returns = parser.returns
+    if returns is None and session.enabled & Feature.REV2:
+        returns = Returns(frozenset((b"ALL",)))  # RFC 9051 §6.4.4
     search = Search(session, view, key, with_modseq=parser.asks_modseq)
     if parser.asks_modseq:
         session.enable(Feature.CONDSTORE)
+    if parser.asks_modseq and not by_uid:
+        return _after_changes(session, tag, search, returns)
     if returns is not None:
         return _run_extended(session, tag, search, view, returns, by_uid)
     if search.is_short:
@@ -52,6 +67,14 @@ def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> An
         session.write(b"* SEARCH%b%b\r\n" % (_imap.numbers_line(numbers), _modseq(search)))
         return _done(by_uid)
     return _run(session, search, by_uid)
+
+
+async def _after_changes(session: Session, tag: bytes, search: Search, returns: Returns | None) -> bytes:
+    view = session.selected
+    await search.cap_modseqs()
+    if returns is not None:
+        return await _run_extended(session, tag, search, view, returns, by_uid=False)
+    return await _run(session, search, by_uid=False)
 
 
 def _modseq(search: Search) -> bytes:
@@ -88,13 +111,20 @@ async def _run_extended(
     session: Session, tag: bytes, search: Search, view: View, returns: Returns, by_uid: bool
 ) -> bytes:
     uids = search.now(by_uid=True) if search.is_short else await search.run(by_uid=True)
-    if not await write_esearch(session, tag, view, returns, uids, search.highest_modseq, by_uid):
+    if not await write_esearch(session, tag, view, returns, uids, search.highest_modseq, by_uid, search.modseq_cap):
         return b""
     return _done(by_uid)
 
 
 async def write_esearch(
-    session: Session, tag: bytes, view: View, returns: Returns, uids: array[int], modseq: int, by_uid: bool
+    session: Session,
+    tag: bytes,
+    view: View,
+    returns: Returns,
+    uids: array[int],
+    modseq: int,
+    by_uid: bool,
+    modseq_cap: int = 2**64 - 1,
 ) -> bool:
     """The ESEARCH response for uids in ascending order; False where the session has ended."""
     if returns.few or returns.saves:
@@ -102,7 +132,7 @@ async def write_esearch(
         if returns.saves:
             view.saved = _imap.uid_pairs(result)
         if modseq:  # RFC 4731 §3.2: of what is returned
-            modseq = max(session.mailboxes.modseqs(view.mailbox_id, result), default=0)
+            modseq = min(modseq_cap, max(session.mailboxes.modseqs(view.mailbox_id, result), default=0))
     if returns.silent:
         return True
     numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]

@@ -10,8 +10,9 @@ from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, mailbox_name
 from fastmta.imap.commands.fetch import write_lines
+from fastmta.imap.commands.listing import write_list_line
 from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
-from fastmta.imap.session import Feature, State
+from fastmta.imap.session import UID_REQUIRED, Feature, State
 from fastmta.imap.view import View
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-_CHANGED: Final = fetch_plan.Plan(fetch_plan.UID | fetch_plan.FLAGS | fetch_plan.MODSEQ)
+_CHANGED: Final = fetch_plan.Plan(fetch_plan.UID | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
+_CHANGED_UIDS: Final = fetch_plan.Plan(fetch_plan.UIDONLY | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
 NO_MAILBOX = b"NO [NONEXISTENT] Mailbox does not exist"
 
 
@@ -40,17 +42,22 @@ def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
     cursor.end()
     if resync is not None and not session.enabled & Feature.QRESYNC:
         raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.5
+    if resync is not None and resync.seqs is not None and session.enabled & Feature.UIDONLY:
+        raise BadSyntax(UID_REQUIRED)  # RFC 9586 §3.3
     if session.view is not None:
         session.unselect()  # whatever comes of it: a SELECT that fails leaves no mailbox selected
         session.write(b"* OK [CLOSED] Previous mailbox is closed\r\n")
     session.enable(features)
-    box = session.mailboxes.get(session.account_id, mailbox_name.parse(raw_name))
+    box = session.mailboxes.get(session.account_id, session.name_of(raw_name))
     if box is None:
         return NO_MAILBOX
     # Subscribed before anything is read, so no change falls in between.
     session.services.notifier.subscribe(box.id, session)
     answer: bytes | Awaitable[bytes]
-    if not read_only and box.recent_uid < box.uid_next:
+    rev2 = bool(session.enabled & Feature.REV2)
+    if rev2:
+        write_list_line(session, box, session.spelled(raw_name))
+    if not rev2 and not read_only and box.recent_uid < box.uid_next:
         answer = _claim_and_open(session, box)
     else:
         answer = _open(session, box, box.recent_uid, read_only)
@@ -89,7 +96,8 @@ async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: 
     await tell_vanished(session, view, resync.modseq, _imap.uid_ranges(pairs, view.uid_next), resync)
     seqs, uids = view.uids.by_uids(pairs)
     mask = await changed_among(session, view, resync.modseq, uids)
-    await write_lines(session, view, _CHANGED, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids))
+    plan = _CHANGED_UIDS if view.uid_only else _CHANGED
+    await write_lines(session, view, plan, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids))
     return b"" if session.state == State.LOGOUT else text
 
 
@@ -164,12 +172,13 @@ def _opened(session: Session, view: View, box: Any, recent_from: int, read_only:
     view.claim(recent_from, view.uid_next if read_only else box.recent_uid)
     session.select(view)
     view.tell_flags(session.write)
-    session.write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (view.uids.count, view.recent_count()))
-    if unseen >= 0:
+    view.tell_count(session.write)
+    if unseen >= 0 and view.takes_recent and not view.uid_only:  # IMAP4rev2 has neither
         session.write(b"* OK [UNSEEN %d] First unseen\r\n" % (unseen + 1))
     session.write(
         b"* OK [UIDVALIDITY %d] UIDs valid\r\n* OK [UIDNEXT %d] Predicted next UID\r\n"
-        b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % (box.uid_validity, view.uid_next, view.modseq)
+        b"* OK [HIGHESTMODSEQ %d] Highest\r\n* OK [MAILBOXID (%b)] Its name for ever\r\n"
+        % (box.uid_validity, view.uid_next, view.modseq, mailbox_name.object_id(box.id))
     )
     return b"OK [READ-ONLY] EXAMINE completed" if read_only else b"OK [READ-WRITE] SELECT completed"
 

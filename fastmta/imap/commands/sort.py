@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fastmta import _imap
 from fastmta.imap import order, search_returns
-from fastmta.imap.commands.search import BAD_CHARSET, esearch_head, write_pieces
+from fastmta.imap.commands.search import BAD_CHARSET, esearch_head, parser_for, write_pieces
 from fastmta.imap.search import Search
-from fastmta.imap.search_keys import BadCharset, Parser
+from fastmta.imap.search_keys import BadCharset
 from fastmta.imap.search_returns import SLICE, Returns
 from fastmta.imap.session import Feature
 from fastmta.model.limits import IMAP_SORT_MESSAGES
@@ -43,7 +43,7 @@ def _sort(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> Answ
         returns = search_returns.parse(cursor)
         cursor.sp()
     keys = order.parse_keys(cursor)
-    parser = Parser(cursor, session.selected.saved, int(session.services.clock.now()))
+    parser = parser_for(session, cursor)
     try:
         key = parser.parse_with_charset()
     except BadCharset:
@@ -61,6 +61,8 @@ async def _run(
 ) -> bytes:
     view = session.selected
     done = b"OK UID SORT completed" if by_uid else b"OK SORT completed"
+    if not by_uid:
+        await search.cap_modseqs()
     uids = await search.run(by_uid=True)
     if len(uids) > IMAP_SORT_MESSAGES:
         return TOO_MANY
@@ -79,7 +81,7 @@ async def _run(
         if returns.saves:
             view.saved = _imap.uid_pairs(picked)
         if modseq:
-            modseq = max(session.mailboxes.modseqs(view.mailbox_id, picked), default=0)
+            modseq = min(search.modseq_cap, max(session.mailboxes.modseqs(view.mailbox_id, picked), default=0))
     if not returns.silent:
         session.write(esearch_head(tag, by_uid))
         if not await write_pieces(session, returns.lines(numbers, modseq)):

@@ -13,6 +13,7 @@ from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.session import GONE, Feature
+from fastmta.imap.view import NO_CAP
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -119,15 +120,19 @@ async def _run(session: Session, seqs: array[int], uids: array[int], change: Cha
             done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(uids) else GONE
         if not await _tell(session, view, seqs, uids, fetch_plan.FLAGS, by_uid):
             return b""
-    elif view.with_modseq and not await _tell(session, view, seqs, uids, 0, by_uid):
-        return b""
+    elif view.with_modseq:
+        if not by_uid:
+            await tell_changes(session, view)  # so that it is known which modseqs may be told
+        if not await _tell(session, view, seqs, uids, 0, by_uid):
+            return b""
     return b"OK [MODIFIED %b] Conditional STORE: the rest is done" % failed if failed else done
 
 
 async def _tell(session: Session, view: View, seqs: array[int], uids: array[int], items: int, by_uid: bool) -> bool:
     """What the messages are now; with CONDSTORE their modseqs, even where STORE was .SILENT (RFC 7162 §3.1.3)."""
-    items |= fetch_plan.UID if by_uid or view.with_uid else 0
+    items |= fetch_plan.UIDONLY if view.uid_only else fetch_plan.UID if by_uid or view.with_uid else 0
     items |= fetch_plan.MODSEQ if view.with_modseq else 0
+    cap = NO_CAP if by_uid else view.modseq_cap
     for begin, end, recent_from in view.recent_segments(uids):
         position = 0
         while position < end - begin:
@@ -139,6 +144,7 @@ async def _tell(session: Session, view: View, seqs: array[int], uids: array[int]
                 position,
                 IMAP_CHUNK_BYTES,
                 recent_from=recent_from,
+                modseq_cap=cap,
             )
             session.write(data)
             if session.wire.written() >= IMAP_CHUNK_BYTES:
@@ -147,4 +153,5 @@ async def _tell(session: Session, view: View, seqs: array[int], uids: array[int]
                     return False
                 if items & fetch_plan.FLAGS:
                     await tell_changes(session, view)
+                    cap = NO_CAP if by_uid else view.modseq_cap
     return True

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from fastmta import _imap, _mime
 from fastmta.imap import order, threads
-from fastmta.imap.commands.search import BAD_CHARSET, write_pieces
+from fastmta.imap.commands.search import BAD_CHARSET, parser_for, write_pieces
 from fastmta.imap.commands.sort import TOO_MANY
 from fastmta.imap.search import Search
-from fastmta.imap.search_keys import BadCharset, Parser
+from fastmta.imap.search_keys import BadCharset
 from fastmta.imap.session import Feature
 from fastmta.imap.subject import base_subject
 from fastmta.model.limits import IMAP_SORT_MESSAGES, SEARCH_BLOCK, SEARCH_LINES_BYTES
@@ -43,7 +43,7 @@ def _thread(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     algorithm = cursor.atom()
     if algorithm not in _ALGORITHMS:
         raise _imap.BadSyntax("Unknown threading algorithm")
-    parser = Parser(cursor, session.selected.saved, int(session.services.clock.now()))
+    parser = parser_for(session, cursor)
     try:
         key = parser.parse_with_charset()
     except BadCharset:
