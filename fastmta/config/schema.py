@@ -307,6 +307,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         _Texts, Key("networks", about="proxies; they begin every connection with a PROXY header")
     ] = ()
     haproxy_timeout: Annotated[float, Key("time", default="3s", low=1)] = 3.0
+    imap_idle_notify_interval: Annotated[
+        float, Key("time", default="2m", about="a word to each client in IDLE, so that its connection stays; 0: none")
+    ] = 120.0
     mail_max_userip_connections: Annotated[int, Key("int", about="of IMAP, and of POP3; 0: no limit")] = 10
     login_max_connections: Annotated[
         int, Key("int", about="IMAP and POP3 connections that have not logged in, in all; 0: no limit")

@@ -61,6 +61,7 @@ class ImapConnection(asyncio.Protocol):
         "_closing",
         "_compression",
         "_farewell",
+        "_idle_ends_at",
         "_lost",
         "_out",
         "_out_bytes",
@@ -105,6 +106,7 @@ class ImapConnection(asyncio.Protocol):
         self.told_peer: tuple[str, int] | None = None  # the client that a proxy speaks for
         self.deadline = 0.0
         self._upload_ends_at = 0.0
+        self._idle_ends_at = 0.0  # of an IDLE that is told from time to time that the server is still there
         self.session: Session = None  # type: ignore[assignment]  # set by connection_made, before anything uses it
 
     # --- asyncio.Protocol ---
@@ -195,6 +197,8 @@ class ImapConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._touch()
+        if self.session.idle_tag is not None:
+            self._say_something_later(self.server.services.loop.time())
         self._release_writer()
         self._go_on()
 
@@ -231,6 +235,14 @@ class ImapConnection(asyncio.Protocol):
 
     def expect_line(self) -> None:
         self._parser.expect_line()
+
+    def idles(self) -> None:
+        self._idle_ends_at = self.deadline
+        self._say_something_later(self.server.services.loop.time())
+
+    def _say_something_later(self, now: float) -> None:
+        interval = self.server.services.config.imap_idle_notify_interval
+        self.deadline = min(now + interval, self._idle_ends_at) if interval else self._idle_ends_at
 
     def logged_in(self) -> None:
         self._parser.command_bytes = IMAP_COMMAND_BYTES
@@ -540,6 +552,11 @@ class ImapConnection(asyncio.Protocol):
             return
         if self._busy:
             self.deadline = now + IMAP_TRANSFER_TIMEOUT_S
+            return
+        if self.session.idle_tag is not None and now < self._idle_ends_at:
+            self.write(b"* OK Still here\r\n")  # as Dovecot says it
+            self._hand_over()
+            self._say_something_later(now)
             return
         self.bye(b"Autologout; idle for too long" if self.session.account_id else b"No login in time")
         self.deadline = now + IMAP_LOGIN_TIMEOUT_S

@@ -258,6 +258,10 @@ class Wire(Protocol):
         """The next line goes to the session's `line`."""
         ...
 
+    def idles(self) -> None:
+        """The session is in IDLE from now on: the client hears a word from time to time."""
+        ...
+
     def logged_in(self) -> None:
         """Limits grow; the deadline becomes that of a logged-in session."""
         ...

@@ -220,7 +220,7 @@ class Parser:
             return Numbers(self._saved, True)
         if cursor.at_set():
             if not self._numbers:
-                raise BadSyntax("[UIDREQUIRED] Messages are named by uid alone after ENABLE UIDONLY")
+                raise BadSyntax("[UIDREQUIRED] Messages are named by uid alone here")
             self._count()
             return Numbers(cursor.sequence_set(), False)
         return self._named(cursor.atom(), depth)

@@ -107,7 +107,7 @@ def _selected(session: Session) -> Any:
 def _bad(raw: bytes, text: bytes) -> bytes:
     """RFC 4469 §4: the URL is told, as far as it can be."""
     shown = bytes(octet for octet in raw[:IMAP_URL_BYTES] if 0x20 < octet < 0x7F and octet not in b'"\\]')
-    return b'NO [BADURL "%b"] %b' % (shown, text)
+    return b"NO [BADURL %b] %b" % (shown, text)
 
 
 def _source(session: Session, mailbox_id: int, row: Any, section: Section) -> Source | None:

@@ -579,7 +579,7 @@ def fake_services(loop: asyncio.AbstractEventLoop, *, message_size_limit: int = 
     log = Log(level="error")
     store = FakeStore()
     services = SimpleNamespace(
-        config=SimpleNamespace(message_size_limit=message_size_limit),
+        config=SimpleNamespace(message_size_limit=message_size_limit, imap_idle_notify_interval=120.0),
         store=store,
         authenticator=FakeAuthenticator(),
         contexts=SimpleNamespace(server_context=lambda: None),

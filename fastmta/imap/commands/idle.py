@@ -15,5 +15,6 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     session.idle_tag = tag
     session.write(b"+ idling\r\n")
     session.wire.expect_line()
+    session.wire.idles()
     session.wire.changed()  # what has changed since the last command is told now
     return None

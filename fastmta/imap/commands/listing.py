@@ -35,7 +35,7 @@ def _ordered(names: Collection[str]) -> list[str]:
     return out
 
 
-def _mailboxes(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
+def each_mailbox(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
     """Reads the account's mailboxes into `found`, a page before each b""."""
     after = ""
     while page := session.mailboxes.page(session.account_id, after):
@@ -44,7 +44,7 @@ def _mailboxes(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
         yield b""
 
 
-def _subscriptions(session: Session, found: dict[str, None]) -> Iterator[bytes]:
+def each_subscription(session: Session, found: dict[str, None]) -> Iterator[bytes]:
     """The same of the names that the account subscribes to."""
     after = ""
     while page := session.mailboxes.subscriptions(session.account_id, after):
@@ -115,7 +115,7 @@ def _write_root(session: Session, kind: bytes, reference: str) -> None:
 
 def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes]:
     boxes: dict[str, Any] = {}
-    yield from _mailboxes(session, boxes)
+    yield from each_mailbox(session, boxes)
     superior: set[str] = set()
     for number, name in enumerate(boxes, 1):
         superior.update(mailbox_name.parents(name))
@@ -123,7 +123,7 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
             yield b""
     subscribed: dict[str, None] = {}
     if b"SUBSCRIBED" in plan.select or b"SUBSCRIBED" in plan.returns:
-        yield from _subscriptions(session, subscribed)
+        yield from each_subscription(session, subscribed)
     names = boxes.keys() | superior
     selected: set[str] | None = None
     if b"SUBSCRIBED" in plan.select:
@@ -178,9 +178,9 @@ def lsub(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
     """ "%" gives the parent of a subscribed name as \\Noselect (RFC 3501 §6.3.9)."""
     names: dict[str, None] = {}
-    yield from _subscriptions(session, names)
+    yield from each_subscription(session, names)
     existing: dict[str, Any] = {}
-    yield from _mailboxes(session, existing)
+    yield from each_mailbox(session, existing)
     parents_too = any(pattern.endswith("%") for pattern in plan.patterns)
     found: dict[str, list[bytes]] = {}
     for name in names:

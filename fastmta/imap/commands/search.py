@@ -32,14 +32,14 @@ def uid_search(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     return _search(session, tag, cursor, by_uid=True)
 
 
-def parser_for(session: Session, cursor: Cursor) -> Parser:
-    """What reads the keys of a SEARCH, SORT or THREAD of this session."""
+def parser_for(session: Session, cursor: Cursor, *, by_uid: bool = False) -> Parser:
+    """What reads the keys of a SEARCH, SORT or THREAD of this session; `by_uid`: where messages have no other name."""
     return Parser(
         cursor,
-        session.selected.saved,
+        array("I") if by_uid else session.selected.saved,
         int(session.services.clock.now()),
         names_charset=not session.enabled & Feature.UTF8,
-        numbers=not session.enabled & Feature.UIDONLY,
+        numbers=not by_uid and not session.enabled & Feature.UIDONLY,
     )
 
 
