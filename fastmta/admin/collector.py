@@ -8,8 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import add
 from typing import Final
 
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+
 from fastmta.runtime.board import Board
-from fastmta.runtime.metrics import CELLS, METRICS, Family, Histogram, SharedCells
+from fastmta.runtime.metrics import CELLS, METRICS, SharedCells
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,36 +45,39 @@ HOST: Final = {
 
 
 class Collector:
-    """The text over the shared cells and `figures`, which reads the store."""
+    """A prometheus_client collector over the shared cells and `figures`, which reads the store."""
 
     def __init__(self, shared: SharedCells, figures: Callable[[], StoreFigures | None]) -> None:
         self._shared = shared
         self._figures = figures
 
-    def text(self) -> bytes:
-        """The whole answer to GET /metrics; a gauge of the store is absent while the store cannot be read."""
-        return "".join(self._lines()).encode()
-
-    def _lines(self) -> Iterator[str]:
+    def collect(self) -> Iterator[Metric]:
+        """Every family once; a gauge of the store is absent while the store cannot be read."""
         board = self._shared.range(0)
         totals = self._totals(board[Board.RANGES_USED])
-        for head, scale, samples in _FAMILIES:
-            yield head
-            for lead, index in samples:
-                yield f"{lead}{totals[index] / scale}\n"
-        for head, histogram, leads in _HISTOGRAMS:
-            yield head
+        for family in METRICS.families:
+            kind: type[CounterMetricFamily | GaugeMetricFamily] = (
+                CounterMetricFamily if family.counter else GaugeMetricFamily
+            )
+            metric = kind(family.name, family.documentation, labels=family.labels)
+            for values, index in family.places.items():
+                metric.add_metric(values, totals[index] / family.scale if family.scale > 1 else totals[index])
+            yield metric
+        for histogram in METRICS.histograms:
             cumulative = 0
-            for number, lead in enumerate(leads[:-2]):
+            buckets: list[tuple[str, float]] = []
+            for number, bound in enumerate((*histogram.bounds, None)):
                 cumulative += totals[histogram.index + 1 + number]
-                yield f"{lead}{float(cumulative)}\n"
-            yield f"{leads[-2]}{float(cumulative)}\n{leads[-1]}{totals[histogram.index] / histogram.scale}\n"
-        yield _one("fastmta_workers", "Workers that accept", board[Board.READY])
-        yield _one("fastmta_workers_configured", "Workers that should", board[Board.SLOTS])
-        yield _one("fastmta_start_time_seconds", "When the supervisor started", board[Board.STARTED_AT_S])
-        yield _one(
-            "fastmta_worker_restarts_total", "Workers started again after a death", board[Board.RESTARTS], "counter"
-        )
+                buckets.append(("+Inf" if bound is None else str(bound / histogram.scale), cumulative))
+            distribution = HistogramMetricFamily(histogram.name, histogram.documentation)
+            distribution.add_metric([], buckets, totals[histogram.index] / histogram.scale)
+            yield distribution
+        yield _gauge("fastmta_workers", "Workers that accept", board[Board.READY])
+        yield _gauge("fastmta_workers_configured", "Workers that should", board[Board.SLOTS])
+        yield _gauge("fastmta_start_time_seconds", "When the supervisor started", board[Board.STARTED_AT_S])
+        restarts = CounterMetricFamily("fastmta_worker_restarts_total", "Workers started again after a death")
+        restarts.add_metric([], board[Board.RESTARTS])
+        yield restarts
         figures = self._figures()
         if figures is not None:
             yield from _of_store(figures)
@@ -75,57 +86,41 @@ class Collector:
         """The sum of all ranges, cell by cell."""
         totals = [0] * CELLS
         for number in range(1, ranges):
-            totals = list(map(add, totals, self._shared.range(number)))
+            cells = self._shared.range(number)
+            totals = list(map(add, totals, cells))
         return totals
 
+    def pieces(self) -> Iterator[bytes]:
+        """The answer to GET /metrics, one family at a time: all of it takes 2 ms, a family at most a tenth of that."""
+        for family in self.collect():
+            yield generate_latest(_Registry(family))
 
-def _of_store(figures: StoreFigures) -> Iterator[str]:
-    yield _head("fastmta_queue_messages", "Recipients in the queue", "gauge")
+
+class _Registry:
+    """The one method of prometheus_client's registry that its exposition calls, for a single family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    metric = GaugeMetricFamily(name, documentation)
+    metric.add_metric([], value)
+    return metric
+
+
+def _of_store(figures: StoreFigures) -> Iterator[Metric]:
+    queue = GaugeMetricFamily("fastmta_queue_messages", "Recipients in the queue", labels=["state"])
     for state, count in figures.queue.items():
-        yield f'fastmta_queue_messages{{state="{state}"}} {float(count)}\n'
-    yield _one(
+        queue.add_metric([state], count)
+    yield queue
+    yield _gauge(
         "fastmta_queue_age_seconds", "Age of the oldest undelivered recipient that is not held", figures.oldest_age_s
     )
     for name, value in figures.host.items():
-        yield _one(f"fastmta_{name}", HOST[name], value)
+        yield _gauge(f"fastmta_{name}", HOST[name], value)
     for name, value in figures.store.items():
-        yield _one(f"fastmta_store_{name}", f"The store: {name.replace('_', ' ')}", value)
-
-
-# --- the text format of Prometheus, version 0.0.4; nothing that is put into it needs escaping ---
-
-
-def _head(name: str, documentation: str, kind: str) -> str:
-    return f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n"
-
-
-def _one(name: str, documentation: str, value: float, kind: str = "gauge") -> str:
-    return f"{_head(name, documentation, kind)}{name} {float(value)}\n"
-
-
-def _labelled(name: str, labels: Iterable[tuple[str, str]]) -> str:
-    """What stands before a sample's value."""
-    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels))
-    return f"{name}{{{shown}}} " if shown else f"{name} "
-
-
-def _family(family: Family) -> tuple[str, int, list[tuple[str, int]]]:
-    """The head of a family, its scale, and what stands before each sample, with its cell."""
-    head = _head(family.name, family.documentation, "counter" if family.counter else "gauge")
-    samples = [
-        (_labelled(family.name, zip(family.labels, values, strict=True)), index)
-        for values, index in family.places.items()
-    ]
-    return head, family.scale, samples
-
-
-def _histogram(histogram: Histogram) -> tuple[str, Histogram, list[str]]:
-    """The head of a histogram and what stands before each bucket, the count and the sum."""
-    name = histogram.name
-    bounds = [*(str(bound / histogram.scale) for bound in histogram.bounds), "+Inf"]
-    leads = [_labelled(f"{name}_bucket", [("le", bound)]) for bound in bounds]
-    return _head(name, histogram.documentation, "histogram"), histogram, [*leads, f"{name}_count ", f"{name}_sum "]
-
-
-_FAMILIES: Final = [_family(family) for family in METRICS.families]
-_HISTOGRAMS: Final = [_histogram(histogram) for histogram in METRICS.histograms]
+        yield _gauge(f"fastmta_store_{name}", f"The store: {name.replace('_', ' ')}", value)

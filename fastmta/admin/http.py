@@ -8,7 +8,7 @@ while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES. Host
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, cast
 
 from fastmta.admin.origin import AllowedHosts
@@ -40,6 +40,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str = PLAIN
+    pieces: Iterator[bytes] | None = None  # of a body that takes long to make, in place of `body`
 
 
 Page = Callable[[], Answer]
@@ -77,9 +78,13 @@ class HttpServer:
         try:
             return page()
         except Exception as error:
-            self._cells[METRICS.internal_errors_total["http"]] += 1
-            self._log.exception("http.failed", error, page=target)
-            return Answer(500, b"failed; the log has the cause\n")
+            return self.failed(target, error)
+
+    def failed(self, target: str, error: BaseException) -> Answer:
+        """What a page's failure comes to."""
+        self._cells[METRICS.internal_errors_total["http"]] += 1
+        self._log.exception("http.failed", error, page=target)
+        return Answer(500, b"failed; the log has the cause\n")
 
     def refused(self, status: int, reason: str, client: str, host: bytes | None = None) -> None:
         """A decision of ours not to answer, in the log."""
@@ -101,12 +106,26 @@ class HttpServer:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_buffer", "_paused", "_place", "_reading", "_server", "_share", "_timer", "_transport", "told_peer")
+    __slots__ = (
+        "_buffer",
+        "_made",
+        "_making",
+        "_paused",
+        "_place",
+        "_reading",
+        "_server",
+        "_share",
+        "_timer",
+        "_transport",
+        "told_peer",
+    )
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._share = server.turns.share()
         self._buffer = b""
+        self._making: tuple[Answer, bool, bool] | None = None  # the answer that is being made, as `_send` takes it
+        self._made: list[bytes] = []  # of its pieces
         self._paused = False  # the peer does not read
         self._reading = True
         self._place = 0
@@ -144,6 +163,7 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         self._share.leave()
         self._buffer = b""
+        self._making = None
         self._server.connected(self, -1)
         self._server.limits.release(self._place)
         self._place = 0
@@ -179,13 +199,16 @@ class _Connection(asyncio.Protocol):
         if transport is None:
             return
         while not transport.is_closing() and not self._paused:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                break
-            self._buffer = rest
-            self._request(head)
+            if self._making is not None:
+                self._make(*self._making)
+            else:
+                head, end, rest = self._buffer.partition(b"\r\n\r\n")
+                if not end:
+                    break
+                self._buffer = rest
+                self._request(head)
             self._expect()
-            if self._share.over() and rest:
+            if self._share.over() and (self._buffer or self._making is not None):
                 self._share.later(self._turn_came)
                 return
         if transport.is_closing() or self._paused:
@@ -215,7 +238,29 @@ class _Connection(asyncio.Protocol):
         has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
         wants = fields.get("connection", "" if parts[2] == "HTTP/1.1" else "close")
         keep = "close" not in wants and not has_body  # an unread body would be taken for the next request
-        self._send(self._server.answer(parts[0], parts[1]), head_only=parts[0] == "HEAD", keep=keep)
+        answer, head_only = self._server.answer(parts[0], parts[1]), parts[0] == "HEAD"
+        if answer.pieces is not None:
+            self._making = answer, head_only, keep
+        else:
+            self._send(answer, head_only=head_only, keep=keep)
+
+    def _make(self, answer: Answer, head_only: bool, keep: bool) -> None:
+        """One more piece of the answer, which is sent when there is none left."""
+        assert answer.pieces is not None
+        try:
+            piece = next(answer.pieces, None)
+        except Exception as error:
+            self._made.clear()
+            self._making = None
+            self._send(self._server.failed("", error), head_only=head_only, keep=keep)
+            return
+        if piece is not None:
+            self._made.append(piece)
+            return
+        body = b"".join(self._made)
+        self._made.clear()
+        self._making = None
+        self._send(answer._replace(body=body), head_only=head_only, keep=keep)
 
     def _send(self, answer: Answer, *, head_only: bool, keep: bool) -> None:
         assert self._transport is not None

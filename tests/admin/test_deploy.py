@@ -23,7 +23,8 @@ def exposition(store: dict[str, float]) -> str:
     """What GET /metrics answers, where the store says so much."""
     shared = SharedCells.create(2)
     shared.range(0)[Board.RANGES_USED] = 2
-    return Collector(shared, lambda: StoreFigures({"active": 0}, 0.0, store, dict.fromkeys(HOST, 1.0))).text().decode()
+    figures = StoreFigures({"active": 0}, 0.0, store, dict.fromkeys(HOST, 1.0))
+    return b"".join(Collector(shared, lambda: figures).pieces()).decode()
 
 
 def exported() -> set[str]:
