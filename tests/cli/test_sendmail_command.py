@@ -383,3 +383,19 @@ def test_mailq_shows_what_waits_for_the_server_to_come_up(home):
     assert listed.count("bill") == listed.count("far@away.test") == 1
     assert listed.endswith("-- 1 Kbytes in 1 Request.\n")
     assert [each["address"] for each in json.loads(home.mailq("--json").out)["recipients"]] == ["bill", "far@away.test"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_no_argument_puts_a_field_into_the_header(home, end):
+    """A line end in a name, an address or an envelope id is refused: nothing is left in the spool."""
+    hostile = f"x{end}X-Evil: 1{end}{end}body"
+    for arguments in (
+        ("-F", hostile, "bill"),
+        ("-f", f"ann@example.test{end}X-Evil: 1", "bill"),
+        ("-f", "ann", f"bill@example.test{end}X-Evil: 1"),
+        ("-V", hostile, "-f", "ann", "bill"),
+    ):
+        done = home.leave(*arguments)
+        assert (done.code, done.out) == (EX_DATAERR, "")
+        assert "holds control characters" in done.err
+    assert home.mailq().out.startswith("Mail queue is empty")
