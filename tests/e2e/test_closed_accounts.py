@@ -106,7 +106,7 @@ def test_renaming_is_seen_by_the_next_login_and_ends_no_session(server: Server) 
     reading.logout()
 
 
-@pytest.mark.parametrize("domain", [U_LABEL, U_LABEL.upper(), A_LABEL])
-def test_a_login_may_write_its_domain_in_unicode(server: Server, domain: str) -> None:
-    imap(server, f"ann@{domain}").logout()
-    submission(server, f"Ann@{domain}").quit()
+def test_a_login_may_write_its_domain_in_unicode(server: Server) -> None:
+    for domain in (U_LABEL, U_LABEL.upper(), A_LABEL):
+        imap(server, f"ann@{domain}").logout()
+        submission(server, f"Ann@{domain}").quit()
