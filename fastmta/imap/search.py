@@ -27,7 +27,7 @@ from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
 from fastmta.imap.search_text import Message, Vanished, field_values
 from fastmta.imap.session import SessionEnded, State
-from fastmta.model.limits import IMAP_PROGRESS_S, SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES
+from fastmta.model.limits import IMAP_PROGRESS_S, SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES, SEARCH_ROWS
 
 if TYPE_CHECKING:
     from fastmta.imap.session import Session
@@ -55,6 +55,7 @@ class Search:
         self._envelopes: list[keys.Envelope | keys.Sent] = []
         self._headers: list[keys.Header] = []
         self._texts: list[keys.Text] = []
+        self._by_row = False  # whether some key takes an object for each row
         leaves = self._leaves(key, {})
         self._fields: dict[bytes, list[keys.Header]] = {}  # by name in lower case; none where they are many
         for header in self._headers:
@@ -62,6 +63,8 @@ class Search:
         if len(self._fields) > LOOP_NAMES or any(not 0 < len(name) < 256 for name in self._fields):
             self._fields = {}
         self._block = max(256, min(SEARCH_BLOCK, SEARCH_BLOCK_MASKS // max(1, leaves)))
+        if self._by_row:
+            self._block = min(self._block, SEARCH_ROWS)
 
     @property
     def is_short(self) -> bool:
@@ -84,6 +87,8 @@ class Search:
                 self._headers.append(key)
             elif isinstance(key, keys.Text):
                 self._texts.append(key)
+            elif isinstance(key, keys.EmailId):
+                self._by_row = True
             elif isinstance(key, keys.Numbers):
                 self._ranges[id(key)] = self._numbers(key)
         return 1

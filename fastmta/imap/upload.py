@@ -6,6 +6,7 @@ all messages of a command become visible in one step, or none does; whatever end
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ class Upload:
         self._octets = 0  # announced in all
         self._size = 0  # of the message that is coming, as far as it is announced
         self._begin = Begin(0, b"", None)
-        self._sources: list[Source] = []  # of the stretch's URLs, held until they have been copied
+        self._sources: deque[Source] = deque()  # of the stretch's URLs, held until they have been copied
 
     @property
     def ends_at(self) -> float:
@@ -109,9 +110,13 @@ class Upload:
     # --- what is asked for ---
 
     def refusal(self, steps: Sequence[Step], size: int) -> bytes | None:
-        """Why a stretch, with a literal of this size at its end, can't be done; else what it takes is counted."""
+        """Why a stretch, with a literal of this size at its end, can't be done; else what it takes is counted.
+
+        Its URLs have been resolved.
+        """
         added = copied = 0
         total = self._size
+        sources = iter(self._sources)
         for step in steps:
             if isinstance(step, Begin):
                 total = 0
@@ -123,13 +128,9 @@ class Upload:
                 if total == 0 and not self._catenates(steps):
                     return b"NO [CANNOT] An empty message can't be stored"
             elif isinstance(step, Url):
-                source = resolve(self._session, step.raw)
-                if isinstance(source, bytes):
-                    return source
-                self._session.mailboxes.hold(source.row)
-                self._sources.append(source)
-                total += source.length
-                copied += source.length
+                length = next(sources).length
+                total += length
+                copied += length
             elif isinstance(step, End) and total == 0:
                 return b"NO [CANNOT] An empty message can't be stored"
             limit = self._session.services.config.message_size_limit
@@ -140,6 +141,21 @@ class Upload:
             self._size = total
             self._octets += added + copied
         return refusal
+
+    async def resolve(self, steps: Sequence[Step]) -> bytes | None:
+        """Finds and holds what the URLs of a stretch name, or gives the refusal. SessionEnded."""
+        for step in steps:
+            if not isinstance(step, Url):
+                continue
+            source = resolve(self._session, step.raw)
+            if isinstance(source, bytes):
+                return source
+            self._session.mailboxes.hold(source.row)
+            self._sources.append(source)
+            await self._session.wire.pause()
+            if self._session.upload is not self:
+                raise SessionEnded
+        return None
 
     def _catenates(self, steps: Sequence[Step]) -> bool:
         begins = [step for step in steps if isinstance(step, Begin)]
@@ -170,26 +186,34 @@ class Upload:
     def perform(self, steps: Sequence[Step]) -> Awaitable[None] | None:
         """Does a stretch that was not refused. What it gives must be awaited."""
         for at, step in enumerate(steps):
-            if isinstance(step, Begin):
-                self._begin = step
-                self.blob = self._session.mailboxes.new_blob()
-                self.structure = _mime.Structure()
-            elif isinstance(step, Url):
-                return self._copy(steps[at + 1 :])
-            elif isinstance(step, End):
-                self._message_is_whole()
-                if at + 1 < len(steps) and self.messages[-1].blob.congested:
-                    return self._perform_later(steps[at + 1 :])
+            if isinstance(step, Url) or self._do(step):
+                return self._perform_later(steps[at:])
         return None
 
-    async def _perform_later(self, steps: Sequence[Step]) -> None:
-        await self._until_written(self.messages[-1].blob)
-        pending = self.perform(steps)
-        if pending is not None:
-            await pending
+    def _do(self, step: Step) -> bool:
+        """Does a step that needs no other message; True where the store has to write some first."""
+        if isinstance(step, Begin):
+            self._begin = step
+            self.blob = self._session.mailboxes.new_blob()
+            self.structure = _mime.Structure()
+        elif isinstance(step, End):
+            self._message_is_whole()
+            return bool(self.messages[-1].blob.congested)
+        return False
 
-    async def _copy(self, steps: Sequence[Step]) -> None:
-        """Copies the next source into the message that is coming, then does the other steps. Refused, SessionEnded."""
+    async def _perform_later(self, steps: Sequence[Step]) -> None:
+        """From a URL on, or from a step that is done already and for which the store has to write. SessionEnded."""
+        if not isinstance(steps[0], Url):
+            await self._until_written(self.messages[-1].blob)
+            steps = steps[1:]
+        for step in steps:
+            if isinstance(step, Url):
+                await self._copy()
+            elif self._do(step):
+                await self._until_written(self.messages[-1].blob)
+
+    async def _copy(self) -> None:
+        """Copies the next source into the message that is coming. Refused, SessionEnded."""
         source = self._sources[0]
         at = 0
         while at < source.length:
@@ -206,10 +230,7 @@ class Upload:
             if self._session.upload is not self:
                 raise SessionEnded
             await self._until_written(self.blob)
-        self._session.mailboxes.release(self._sources.pop(0).row)
-        pending = self.perform(steps)
-        if pending is not None:
-            await pending
+        self._session.mailboxes.release(self._sources.popleft().row)
 
     async def _until_written(self, blob: Any) -> None:
         """Waits until the store has written enough of a blob. SessionEnded."""
@@ -297,6 +318,10 @@ def announced(session: Session, text: bytes, size: int) -> Verdict | Awaitable[V
             upload = begun
         tag, verb = upload.tag, upload.target.verb
         steps, following = upload.stretches.read(cursor)
+        if has_urls(steps):
+            session.upload = upload
+            upload.stretches = following
+            return _accepted_later(session, upload, steps, size)
         answer = upload.refusal(steps, size)
     except Argument:
         return Verdict.ARGUMENT
@@ -314,7 +339,7 @@ def announced(session: Session, text: bytes, size: int) -> Verdict | Awaitable[V
         pending = upload.perform(steps)
     except StorageFailure as error:
         return _refused(session, tag, session.storage_failed(error))
-    return Verdict.ACCEPTED if pending is None else _accepted_later(session, upload, pending)
+    return Verdict.ACCEPTED if pending is None else _performed_later(session, upload, pending)
 
 
 def _begun(session: Session, tag: bytes, verb: bytes, cursor: Cursor) -> Upload | bytes:
@@ -338,12 +363,34 @@ def _refused(session: Session, tag: bytes, answer: bytes) -> Verdict:
     return Verdict.REFUSED
 
 
-async def _accepted_later(session: Session, upload: Upload, pending: Awaitable[None]) -> Verdict:
-    async def performed() -> bytes:
+def has_urls(steps: Sequence[Step]) -> bool:
+    return any(isinstance(step, Url) for step in steps)
+
+
+async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step], size: int) -> Verdict:
+    """A stretch with URLs: they are looked up, counted, and what they name is copied, one after the other."""
+
+    async def done() -> bytes:
+        refusal = await upload.resolve(steps) or upload.refusal(steps, size)
+        if refusal is not None:
+            return refusal
+        pending = upload.perform(steps)
+        if pending is not None:
+            await pending
+        return b"OK"
+
+    return _verdict(session, upload, await session.outcome(done()))
+
+
+async def _performed_later(session: Session, upload: Upload, pending: Awaitable[None]) -> Verdict:
+    async def done() -> bytes:
         await pending
         return b"OK"
 
-    text = await session.outcome(performed())
+    return _verdict(session, upload, await session.outcome(done()))
+
+
+def _verdict(session: Session, upload: Upload, text: bytes) -> Verdict:
     if text == b"OK" and session.upload is upload:
         return Verdict.ACCEPTED
     return _refused(session, upload.tag, text) if text else Verdict.REFUSED
@@ -398,12 +445,18 @@ def _finished(session: Session, upload: Upload, cursor: Cursor) -> bytes | Await
     steps, _ = upload.stretches.read(cursor)
     if steps and isinstance(steps[-1], Literal):
         raise BadSyntax("Literal expected")
+    if has_urls(steps):
+        return _store(session, upload, steps)
     answer = upload.refusal(steps, 0)
     return _store(session, upload, steps) if answer is None else answer
 
 
 async def _store(session: Session, upload: Upload, steps: Sequence[Step]) -> bytes:
     try:
+        if has_urls(steps):
+            refusal = await upload.resolve(steps) or upload.refusal(steps, 0)
+            if refusal is not None:
+                return refusal
         pending = upload.perform(steps)
         if pending is not None:
             await pending

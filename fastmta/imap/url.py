@@ -85,7 +85,7 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
     if url.user and url.user.lower() != session.address.lower():
         return _bad(raw, b"Only own messages can be named")
     try:
-        section = parse_section(Cursor(url.section + b"]")) if url.section else Section(b"", b"")
+        section = _section(url.section)
         box = session.mailboxes.get(session.account_id, url.mailbox) if url.mailbox else _selected(session)
     except (BadSyntax, BadName):
         return _bad(raw, b"No such section")
@@ -98,6 +98,16 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
     if source is None:
         return _bad(raw, b"No such part")
     return _cut(source, url)
+
+
+def _section(raw: bytes) -> Section:
+    """BadSyntax."""
+    if not raw:
+        return Section(b"", b"")
+    cursor = Cursor(raw + b"]")
+    section = parse_section(cursor)
+    cursor.end()
+    return section
 
 
 def _selected(session: Session) -> Any:

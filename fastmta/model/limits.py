@@ -158,6 +158,7 @@ IMAP_PAREN_DEPTH: Final = 32  # nested parentheses and search keys; clients use 
 IMAP_SEARCH_KEYS: Final = 1024  # of one SEARCH
 SEARCH_BLOCK: Final = 4096  # messages that one SEARCH looks at in one go by their rows, about 1 ms
 SEARCH_BLOCK_MASKS: Final = 262_144  # octets of the keys' masks for one block: fewer messages where there are many keys
+SEARCH_ROWS: Final = 1024  # of these where a key takes an object for each, about 2 ms
 SEARCH_LINES_BYTES: Final = 65_536  # of ENVELOPEs looked at in one go
 SEARCH_PIECE_BYTES: Final = 16_384  # of a message decoded in one go; the slowest charset takes 2 ms
 IMAP_METADATA_BYTES: Final = 16_384  # of one annotation (RFC 5464)

@@ -110,3 +110,25 @@ def test_a_url_of_a_named_mailbox() -> None:
     assert url is not None
     assert (url.user, url.mailbox, url.uid_validity, url.uid) == ("a@b", "R&D/ü", 7, 5)
     assert (url.section, url.begin, url.length) == (b"1.2.MIME", 3, 4)
+
+
+async def test_very_many_urls_let_others_work(world: World) -> None:
+    greedy, other = await world.login("INBOX"), await world.login("INBOX")
+    await greedy.append(b"abc")
+    message = b" CATENATE (%b)" % b" ".join([b'URL "/INBOX/;UID=1/;SECTION=HEADER"', *[URL] * 99])
+    greedy.protocol.data_received(b"a APPEND INBOX" + message * 40 + b"\r\n")
+    assert greedy.protocol.waiting
+    assert (await other.do("NOOP"))[-1].startswith(b"OK")
+    await greedy.settle()
+    assert b"a OK [APPENDUID" in greedy.take()
+
+
+@pytest.mark.parametrize("end", [b")\r\n", b" TEXT {3}\r\n"])
+async def test_a_bad_url_among_good_ones_leaves_nothing_held(world: World, end: bytes) -> None:
+    client = await world.login("INBOX")
+    await client.append(b"abc")
+    out = await client.send(b'a APPEND INBOX CATENATE (%b URL "/INBOX/;UID=1/;SECTION=1]x"%b' % (URL, end))
+    assert out.startswith(b"a NO [BADURL "), out
+    assert client.protocol.session.upload is None
+    assert world.services.limits.appending(client.protocol.session.account_id) == 0
+    assert (await client.append(b"abc")).startswith(b"OK")

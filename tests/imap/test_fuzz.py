@@ -33,6 +33,17 @@ COMMANDS = [
     b"a CLOSE\r\n",
     b"a UNSELECT\r\n",
     b"a SUBSCRIBE x\r\n",
+    b"a APPEND INBOX (\\Seen) {3+}\r\nabc {2+}\r\nde (x) ~{1+}\r\nf\r\n",
+    b'a APPEND INBOX CATENATE (URL "/INBOX/;UID=1/;SECTION=1.MIME" TEXT {3+}\r\nabc URL ";UID=1/;PARTIAL=0.9")\r\n',
+    b"a UID REPLACE 1 INBOX {3+}\r\nabc\r\n",
+    b"a REPLACE 1 {4+}\r\nSent UTF8 (~{3+}\r\nabc)\r\n",
+    b"a FETCH 1:* (BINARY.PEEK[1]<0.5> BINARY.SIZE[1.2] EMAILID THREADID SAVEDATE MODSEQ)\r\n",
+    b"a ENABLE IMAP4rev2 UTF8=ACCEPT QRESYNC\r\n",
+    b"a ENABLE UIDONLY\r\n",
+    b'a ESEARCH IN (subtree ("" x) personal) RETURN (COUNT ALL) SAVEDSINCE 1-Jan-2020 EMAILID M1\r\n',
+    b"a SETMETADATA INBOX (/private/a {3+}\r\nabc /shared/b NIL)\r\n",
+    b"a GETMETADATA (DEPTH infinity MAXSIZE 9) INBOX (/private /shared/b)\r\n",
+    b'a LIST "" * RETURN (METADATA (/private/a) STATUS (MAILBOXID))\r\n',
 ]
 NOISE = [
     b"(",
