@@ -67,6 +67,7 @@ cdef class Connection(Waiter):
     cdef public bint loopback
     cdef public bint speaks_for       # XCLIENT was allowed once; it stays so, whoever the client is now
     cdef public Py_ssize_t place      # among the connections of its address; 0: none
+    cdef public int relays            # model.stages: what a list has said of the recipient that is named
     cdef public int stages            # model.stages: where somebody is asked before the session goes on
     cdef public object screening      # what has been asked about this session (smtp/screening.py); None: nothing
     cdef readonly uint64_t generation # of the present wait; an answer to another one is too late

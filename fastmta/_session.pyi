@@ -50,6 +50,7 @@ class Connection:
     exchange: Sasl | None
     auth_failures: int
     smtputf8: bool
+    relays: int
     stages: int
     screening: Any
     @property

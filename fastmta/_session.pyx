@@ -117,6 +117,8 @@ cdef enum:  # model.stages
     ASK_DATA = 32
     ASK_END = 64
     ASK_LIMITS = 128
+    RELAYS_AS_KNOWN = 0
+    RELAYS = 1
 
 cdef enum:  # what is worked on without a look at the turn: an ordinary client never sends more in one go
     FREE_LINES = 4

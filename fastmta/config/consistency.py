@@ -5,6 +5,7 @@ import re
 from collections.abc import Container, Iterator
 from typing import Final
 
+from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint
@@ -26,6 +27,7 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
+    yield from _relaying(config)
     yield from _outgoing_tls(config)
     for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):
         text = getattr(config.delivery, name)
@@ -45,6 +47,16 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         yield "tls.key_file", "needs tls.cert_file"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:
         yield "delivery.maximal_backoff_time", "is below delivery.minimal_backoff_time"
+
+
+def _relaying(config: Config) -> Iterator[tuple[str, str]]:
+    lists = (config.smtpd_relay_restrictions, config.smtpd_recipient_restrictions)
+    if not any(closes(words, config.smtpd_restriction_classes) for words in lists):
+        yield (
+            "smtpd_relay_restrictions",
+            "neither this nor smtpd_recipient_restrictions refuses strangers: name one of "
+            + ", ".join(sorted(CLOSING)),
+        )
 
 
 def _logins(config: Config) -> Iterator[tuple[str, str]]:

@@ -112,16 +112,15 @@ _POSTFIX: Final = (
         "forbidden_commands hide_client_session log_access_permit_actions "
         "null_access_lookup_key policy_service_policy_context policy_service_request_limit "
         "policy_service_retry_delay policy_service_try_limit "
-        "reject_filter_maps reject_footer reject_footer_maps reject_unlisted_recipient reject_unlisted_sender "
-        "relay_restrictions restriction_classes) unknown_(address_reject_code "
-        "address_tempfail_action client_reject_code helo_hostname_tempfail_action hostname_reject_code "
+        "reject_filter_maps reject_footer reject_footer_maps reject_unlisted_recipient) "
+        "unknown_(address_tempfail_action helo_hostname_tempfail_action "
         "local_recipient_reject_code relay_recipient_reject_code virtual_alias_reject_code "
         "virtual_mailbox_reject_code) unverified_(recipient_defer_code recipient_reject_code "
         "recipient_tempfail_action sender_defer_code sender_reject_code sender_tempfail_action) "
-        "access_map_defer_code allow_untrusted_routing default_rbl_reply defer_code "
-        "fault_injection_code invalid_hostname_reject_code maps_rbl_domains "
-        "multi_recipient_bounce_reject_code non_fqdn_reject_code permit_mx_backup_networks plaintext_reject_code "
-        "rbl_reply_maps reject_tempfail_action relay_domains_reject_code relocated_maps "
+        "allow_untrusted_routing default_rbl_reply "
+        "fault_injection_code maps_rbl_domains "
+        "permit_mx_backup_networks plaintext_reject_code "
+        "rbl_reply_maps reject_tempfail_action relocated_maps "
         "show_user_unknown_table_name",
     ),
     (

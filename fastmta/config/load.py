@@ -112,6 +112,8 @@ class _Reader:
         self._problems: list[Problem] = []
         self._leaves = leaves()
         self._by_flat = {leaf.flat: leaf for leaf in self._leaves}
+        classes = document.get(_CLASSES)
+        self._class_names = frozenset(classes) if isinstance(classes, dict) else frozenset()
 
     def config(self) -> tuple[Config | None, list[Problem]]:
         self._find_unknown()
@@ -183,8 +185,9 @@ class _Reader:
         if isinstance(raw, str) and "$" in raw and key.kind not in _LISTS:
             raw = expand(raw, self._reference)
         if key.kind == "restrictions":
-            words = [word for item in self._items(raw) for word in values.split_list(item)]
-            return restrictions.normalised(words, self._base)
+            return self._restrictions(raw)
+        if key.kind == "classes":
+            return self._classes(raw)
         if key.kind == "milters":
             return tuple(each for item in self._texts(raw) for each in milters.split_milters(item))
         if key.kind in _LISTS:
@@ -301,6 +304,27 @@ class _Reader:
                 out[name] = PipeConfig(**values_of)
         return out
 
+    def _classes(self, raw: Any) -> dict[str, tuple[str, ...]]:
+        if raw == "":
+            return {}
+        if not isinstance(raw, dict):
+            raise ValueError('a table with a line for each class, such as strict = "reject_rbl_client bl.example.org"')
+        out: dict[str, tuple[str, ...]] = {}
+        for name, given in raw.items():
+            try:
+                out[name] = self._restrictions(given)
+            except ValueError as error:
+                self._add(f"{_CLASSES}.{name}", f"{_shown(given)}: expected {error}")
+        for name in out:
+            problem = restrictions.class_problem(name, out)
+            if problem:
+                self._add(f"{_CLASSES}.{name}", problem)
+        return out
+
+    def _restrictions(self, raw: Any) -> tuple[str, ...]:
+        words = [word for item in self._items(raw) for word in values.split_list(item)]
+        return restrictions.normalised(words, self._base, self._class_names)
+
     def _find_unknown(self) -> None:
         known = {leaf.dotted for leaf in self._leaves}
         tables = (*TABLES, "transport", "pipe")
@@ -375,6 +399,9 @@ _LISTS: Final = frozenset(
         "milters",
     }
 )
+
+
+_CLASSES: Final = "smtpd_restriction_classes"
 
 
 def _choice(key: Key, raw: str) -> str:

@@ -39,7 +39,7 @@ NOT_BUILT: Final[dict[str, str]] = {
     "sender_dependent_relayhost_maps": "",
     "smtp_header_checks": "",
     "smtpd_proxy_filter": "",
-    "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
+    "smtpd_reject_unlisted_recipient": "yes",
     "smtpd_tls_ask_ccert": "no",
     "smtpd_tls_auth_only": "no",
     "smtpd_tls_security_level": "",

@@ -32,6 +32,7 @@ _KINDS: Final[dict[str, str]] = {
     "milters": "list of milters",
     "restrictions": "list of restrictions",
     "argv": "list of arguments",
+    "classes": "table: name = list of restrictions",
 }
 _HEAD: Final = """\
 # Keys of fastmta.toml
@@ -91,7 +92,7 @@ def _choices(key: Key) -> str:
 
 def _default(leaf: Leaf) -> str:
     if leaf.key.default is not None:
-        return f"`{leaf.key.default}`"
+        return f"`{leaf.key.default}`" if leaf.key.default else "empty"
     if leaf.key.about.startswith("default: "):
         return ""
     value = leaf.value

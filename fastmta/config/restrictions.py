@@ -5,7 +5,7 @@ for each word.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ class Word(NamedTuple):
 
 
 class Restriction(NamedTuple):
-    """One word with its argument, "" for none."""
+    """One word with its argument, "" for none; or the name of a class."""
 
     name: str
     argument: str
@@ -58,16 +58,23 @@ WORDS: Final[dict[str, Word]] = {
     "reject_unknown_recipient_domain": Word("", Stage.RCPT),
     "permit_auth_destination": Word("", Stage.RCPT),
     "reject_unauth_destination": Word("", Stage.RCPT),
+    "defer_unauth_destination": Word("", Stage.RCPT),
     "reject_unlisted_recipient": Word("", Stage.RCPT),  # always so, behind the list
+    "reject_unlisted_sender": Word("", Stage.MAIL),
     "reject_multi_recipient_bounce": Word("", Stage.DATA),
 }
-FINAL: Final = frozenset({"permit", "reject", "defer"})
+# One of these has to stand where it is decided who may relay, as Postfix demands too.
+CLOSING: Final = frozenset(
+    {"reject_unauth_destination", "defer_unauth_destination", "reject", "defer", "defer_if_permit"}
+)
+_CLASS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OLD: Final = {  # Postfix's earlier spellings
     "reject_invalid_hostname": "reject_invalid_helo_hostname",
     "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
     "reject_unknown_hostname": "reject_unknown_helo_hostname",
     "reject_unknown_client": "reject_unknown_client_hostname",
     "reject_unknown_address": "reject_unknown_sender_domain",
+    "check_relay_domains": "reject_unauth_destination",
 }
 _ZONE: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 _OCTET: Final = re.compile(r"\d{1,3}|\[\d{1,3}(?:\.\.\d{1,3})?(?:;\d{1,3}(?:\.\.\d{1,3})?)*\]")
@@ -79,22 +86,26 @@ def parse(words: Sequence[str]) -> list[Restriction]:
     out = []
     at = iter(words)
     for name in at:
-        out.append(Restriction(name, next(at) if WORDS[name].given else ""))
+        word = WORDS.get(name)
+        out.append(Restriction(name, next(at) if word is not None and word.given else ""))
     return out
 
 
-def normalised(words: Sequence[str], base: Path) -> tuple[str, ...]:
-    """The words with today's names and absolute paths. ValueError says what is wrong."""
-    return tuple(_normalised(words, base))
+def normalised(words: Sequence[str], base: Path, classes: Collection[str] = ()) -> tuple[str, ...]:
+    """The words with today's names and absolute paths; a class keeps its name. ValueError says what is wrong."""
+    return tuple(_normalised(words, base, classes))
 
 
-def _normalised(words: Sequence[str], base: Path) -> Iterator[str]:
+def _normalised(words: Sequence[str], base: Path, classes: Collection[str]) -> Iterator[str]:
     at = iter(words)
     for given in at:
+        if given in classes:
+            yield given
+            continue
         name = _OLD.get(given.lower(), given.lower())
         word = WORDS.get(name)
         if word is None:
-            raise ValueError(f"restrictions that FastMTA has ({', '.join(WORDS)}), not {given}")
+            raise ValueError(f"classes of smtpd_restriction_classes, or restrictions ({', '.join(WORDS)}), not {given}")
         yield name
         if word.given:
             argument = next(at, None)
@@ -105,6 +116,40 @@ def _normalised(words: Sequence[str], base: Path) -> Iterator[str]:
                 yield argument
             else:
                 yield parse_map(argument, base) if word.given == "map" else _zone(argument)
+
+
+def class_problem(name: str, classes: Mapping[str, Sequence[str]]) -> str:
+    """What keeps a class from being one; "" where nothing does."""
+    if not _CLASS.fullmatch(name):
+        return "is not the name of a class: letters, digits, - and _"
+    if name.lower() in WORDS or name.lower() in _OLD:
+        return "is a restriction of Postfix's, so no class can be called so"
+    seen: set[str] = set()
+    pending = [name]
+    while pending:
+        for word in classes.get(pending.pop(), ()):
+            if word == name:
+                return "holds itself"
+            if word in classes and word not in seen:
+                seen.add(word)
+                pending.append(word)
+    return ""
+
+
+def closes(words: Sequence[str], classes: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a list, with the classes in it, refuses somebody who is to relay for nobody."""
+    seen: set[str] = set()
+    pending = [words]
+    while pending:
+        warned = False
+        for each in parse(pending.pop()):
+            if each.name in CLOSING and not warned:
+                return True
+            if each.name in classes and each.name not in seen and not warned:
+                seen.add(each.name)
+                pending.append(classes[each.name])
+            warned = each.name == "warn_if_reject"
+    return False
 
 
 def _zone(text: str) -> str:

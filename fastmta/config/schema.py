@@ -39,6 +39,7 @@ Kind = Literal[
     "milters",  # filters, perhaps in braces
     "restrictions",  # Postfix's words with their arguments
     "argv",  # a program and its arguments, with macros
+    "classes",  # a table: name = restrictions
 ]
 
 
@@ -56,6 +57,7 @@ class Key(NamedTuple):
 
 
 _Texts = tuple[str, ...]
+RELAY_RESTRICTIONS: Final = ("permit_mynetworks", "permit_sasl_authenticated", "reject_unauth_destination")
 MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
@@ -265,6 +267,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_client_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_helo_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_sender_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    smtpd_relay_restrictions: Annotated[
+        _Texts,
+        Key("restrictions", about="who may relay; Postfix's default defers (454) where this one rejects"),
+    ] = RELAY_RESTRICTIONS
     smtpd_recipient_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_end_of_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
@@ -283,9 +289,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "451 4.3.5 Server configuration problem"
     smtpd_policy_service_max_idle: Annotated[float, Key("time", about="a connection is kept unused")] = 300.0
     smtpd_policy_service_max_ttl: Annotated[float, Key("time", about="a connection is kept at all")] = 1000.0
+    smtpd_restriction_classes: Annotated[
+        dict[str, tuple[str, ...]],
+        Key("classes", default="", about="lists under names that may stand in all lists and in access tables"),
+    ] = {}
+    smtpd_reject_unlisted_sender: Annotated[
+        bool, Key("bool", about="refuse senders of our own domains that do not exist")
+    ] = False
+    access_map_defer_code: Annotated[int, Key("int", low=400, high=499)] = 450
     access_map_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
+    defer_code: Annotated[int, Key("int", low=400, high=499)] = 450
+    invalid_hostname_reject_code: Annotated[int, Key("int", low=400, high=599)] = 501
     maps_rbl_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
+    multi_recipient_bounce_reject_code: Annotated[int, Key("int", low=400, high=599)] = 550
+    non_fqdn_reject_code: Annotated[int, Key("int", low=400, high=599)] = 504
     reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
+    relay_domains_reject_code: Annotated[
+        int, Key("int", low=400, high=599, about="of reject_unauth_destination in a list that is set")
+    ] = 554
+    unknown_address_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
+    unknown_client_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
+    unknown_hostname_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
     smtpd_recipient_limit: Annotated[int, Key("int", low=1, high=50_000)] = 1000
     smtpd_recipient_overshoot_limit: Annotated[
         int, Key("int", high=1_000_000, about="recipients over the limit that get 452 before they count as errors")

@@ -212,6 +212,9 @@ MIME_TEXT_BYTES: Final = 524288  # kept of all fields of a message
 MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
 MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it is; RFC 2047 §2 allows 75 in all
 
+# --- policy: restriction lists ---
+RESTRICTIONS_ASKED: Final = 1000  # of one list with all its classes: tables may name classes that ask tables
+
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
 MAP_AT_ONCE_BYTES: Final = 32_768  # what has changed is read on the loop up to this, about 1 ms; else beside it

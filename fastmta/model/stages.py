@@ -24,4 +24,9 @@ def bit(stage: Stage) -> int:
     return 1 << stage
 
 
+# A session's `relays`: whether a list has said who may relay to the recipient that is named.
+RELAYS_AS_KNOWN: Final = 0  # no list: who is in mynetworks or has logged in
+RELAYS: Final = 1
+RELAYS_NOT: Final = 2
+
 COUNTED: Final = 1 << 7  # beside the stages: MAIL and RCPT are limited by address, which the rules ask for

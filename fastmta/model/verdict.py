@@ -36,6 +36,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     target: bytes = b""  # of REDIRECT
     reason: str = ""  # for the log
     is_late: bool = False  # a time-out or failure of ours, which is no error of the client's
+    permits: bool = False  # beside another action: ACCEPT too
 
 
 PASS: Final = Verdict()

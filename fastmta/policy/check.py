@@ -121,6 +121,8 @@ class Check:
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
     services: tuple[str, ...] = speaking("smtp", "lmtp")
+    accepts_for_all: bool = True  # its ACCEPT spares the rest of the stage; else it is about this check alone
+    grants_relay: bool = False  # at RCPT: nobody may relay to this recipient but whom it ACCEPTs
     late: Verdict = LATE  # its answer when the time is over, or when it fails
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fastmta.model.verdict import DECISIVE, PASS, Verdict
+from fastmta.model.verdict import DECISIVE, PASS, Action, Verdict
 from fastmta.policy.check import Check, Context
 
 Failed = Callable[[Check, BaseException], None]
@@ -76,14 +76,14 @@ class Run:
 
     def _is_over(self) -> bool:
         """Takes over the answers that stand in order; whether there are enough."""
-        if self.verdicts and self.verdicts[-1][1].action in DECISIVE:
+        if self.verdicts and _decides(*self.verdicts[-1]):
             return True
         while len(self.verdicts) < len(self._answers):
             answer = self._answers[len(self.verdicts)]
             if not isinstance(answer, Verdict):
                 return False
             self.verdicts.append((self.checks[len(self.verdicts)], answer))
-            if answer.action in DECISIVE:
+            if _decides(*self.verdicts[-1]):
                 return True
         return len(self.verdicts) == len(self.checks)
 
@@ -124,3 +124,7 @@ class Run:
                     self._answers[number] = self.checks[number].late
             self._answers += [check.late for check in self.checks[len(self._answers) :]]
             self._go_on()
+
+
+def _decides(check: Check, verdict: Verdict) -> bool:
+    return verdict.action in DECISIVE and (check.accepts_for_all or verdict.action is not Action.ACCEPT)

@@ -14,7 +14,7 @@ from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME
-from fastmta.model.stages import Stage, bit
+from fastmta.model.stages import RELAYS, RELAYS_NOT, Stage, bit
 from fastmta.model.verdict import PASS, Action, Outcome, Verdict
 from fastmta.policy.check import Check, Context, deadline_s
 from fastmta.policy.plan import Plan, StageList
@@ -26,6 +26,7 @@ _OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transact
 _NO_CIPHER: Final = ("", "", 0)
 _DENIED: Final = Reply(554, "5.7.1", "Access denied")
 _NOT_NOW: Final = Reply(450, "4.7.1", "Try again later")
+_LETS_IN: Final = frozenset({Action.ACCEPT, Action.DISCARD})
 _DECLINED: Final = frozenset({Action.REJECT, Action.DEFER})
 
 
@@ -171,6 +172,9 @@ class Screening:
         check, verdict = run.verdicts[-1]
         if verdict.action in _DECLINED:
             return self._refusal(verdict)
+        for check, verdict in run.verdicts:
+            if check.grants_relay:
+                self._session.relays = RELAYS if verdict.permits or verdict.action in _LETS_IN else RELAYS_NOT
         if run not in self._taken:
             self._taken.append(run)
             for check, verdict in run.verdicts:

@@ -22,7 +22,7 @@ from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login, speaking
-from fastmta.model.stages import COUNTED, Stage
+from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage
 from fastmta.model.verdict import Outcome
 from fastmta.policy.check import SigningKeys
 from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
@@ -274,6 +274,7 @@ class ServiceHost:
         """Sets where somebody is asked about the session."""
         counted = COUNTED if self._server.services.limits.counts_events else 0
         session.stages = self.plan.stages(trusted=session.trusted) | counted
+        session.relays = RELAYS_AS_KNOWN
 
     def examine(self, session: Connection, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         return self._screening(session).examine(stage, subject, go_on)

@@ -11,6 +11,7 @@ from fastmta.config.load import parse
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.envelope import QueuedTarget, Resolution
+from fastmta.model.limits import RESTRICTIONS_ASKED
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
@@ -80,14 +81,15 @@ Judge = Callable[..., Any]
 def judge(parts: Parts, tmp_path: Path) -> Judge:
     """The verdict of one list on a context that is changed by keywords."""
 
-    async def decide(stage: Stage, restrictions: str, **changes: Any) -> Verdict:
+    async def decide(stage: Stage, restrictions: str, *, keys: str = "", classes: str = "", **changes: Any) -> Verdict:
         key = {
             Stage.CONNECT: "smtpd_client_restrictions",
             Stage.HELO: "smtpd_helo_restrictions",
             Stage.MAIL: "smtpd_sender_restrictions",
             Stage.RCPT: "smtpd_recipient_restrictions",
         }[stage]
-        config = parse(f'{key} = "{restrictions}"\nmydestination = ["example.test"]', base=tmp_path)
+        text = f'{key} = "{restrictions}"\nmydestination = ["example.test"]\n{keys}{classes}'
+        config = parse(text, base=tmp_path)
         context = Context(
             stage=stage,
             service="smtp",
@@ -298,6 +300,110 @@ async def test_a_client_is_asked_for_its_name(judge: Judge, parts: Parts) -> Non
     )
     parts.resolver.zone |= {("192.0.2.7", "PTR"): ("mx.client.test",), ("mx.client.test", "A"): ("192.0.2.7",)}
     assert await said(judge(Stage.CONNECT, "reject_unknown_client_hostname")) == "NONE"
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "restrictions", "changes"),
+    [
+        ("access_map_defer_code", 451, "check_client_access {table}", {}),
+        ("defer_code", 421, "defer", {}),
+        ("invalid_hostname_reject_code", 550, "reject_invalid_helo_hostname", {"helo": "a..b"}),
+        ("non_fqdn_reject_code", 550, "reject_non_fqdn_helo_hostname", {"helo": "host"}),
+        ("non_fqdn_reject_code", 550, "reject_non_fqdn_sender", {"sender": b"a@host"}),
+        ("unknown_hostname_reject_code", 550, "reject_unknown_helo_hostname", {"helo": "nowhere.test"}),
+        ("unknown_address_reject_code", 550, "reject_unknown_sender_domain", {"sender": b"a@nowhere.test"}),
+        ("unknown_client_reject_code", 550, "reject_unknown_client_hostname", {}),
+        ("relay_domains_reject_code", 551, "reject_unauth_destination", {"recipient": b"a@other.test"}),
+        (
+            "multi_recipient_bounce_reject_code",
+            551,
+            "reject_multi_recipient_bounce",
+            {"sender": b"", "recipients": (b"a@b", b"c@d")},
+        ),
+    ],
+)
+async def test_each_code_is_a_key(
+    judge: Judge, tmp_path: Path, key: str, code: int, restrictions: str, changes: dict[str, Any]
+) -> None:
+    words = restrictions.format(table=table(tmp_path, "192.0.2.7 DEFER\n"))
+    reply = await said(judge(Stage.RCPT, words, keys=f"{key} = {code}\n", **changes))
+    assert reply.startswith(f"{code} {code // 100}.")
+
+
+async def test_a_code_is_for_answers_and_trouble_stays_temporary(judge: Judge, parts: Parts) -> None:
+    parts.resolver.zone["sender.test", "MX"] = "?"
+    words = "reject_unknown_sender_domain"
+    verdict = await judge(Stage.MAIL, words, keys="unknown_address_reject_code = 550\n")
+    assert (verdict.action, str(verdict.reply)[:9]) == (Action.DEFER, "450 4.1.8")
+
+
+# --- classes ---
+
+CLASSES = """
+[smtpd_restriction_classes]
+strict = "reject_non_fqdn_sender, inner"
+inner = ["reject_unauth_destination"]
+kind = "permit"
+"""
+
+
+async def test_a_class_is_asked_in_its_place(judge: Judge) -> None:
+    assert (await said(judge(Stage.RCPT, "strict, permit", classes=CLASSES, sender=b"a@host"))).startswith("504")
+    assert (await said(judge(Stage.RCPT, "strict", classes=CLASSES, recipient=b"a@other.test"))).startswith("554")
+    assert (await said(judge(Stage.RCPT, "strict, reject", classes=CLASSES))).startswith("554")
+    assert await said(judge(Stage.RCPT, "kind, reject", classes=CLASSES)) == "ACCEPT"
+
+
+async def test_a_table_may_name_classes_and_restrictions(judge: Judge, tmp_path: Path) -> None:
+    name = table(tmp_path, "bob@example.test strict reject_unauth_destination\neve@example.test permit\n")
+    words = f"check_recipient_access {name}, reject"
+    assert (await said(judge(Stage.RCPT, words, classes=CLASSES, sender=b"a@host"))).startswith("504")
+    assert await said(judge(Stage.RCPT, words, classes=CLASSES, recipient=b"eve@example.test")) == "ACCEPT"
+
+
+async def test_warn_if_reject_covers_a_whole_class(judge: Judge, parts: Parts) -> None:
+    changes = {"sender": b"a@host", "recipient": b"a@other.test"}
+    assert await said(judge(Stage.RCPT, "warn_if_reject strict, permit", classes=CLASSES, **changes)) == "ACCEPT"
+    assert parts.told == ["policy.would_refuse", "policy.would_refuse"]
+
+
+async def test_classes_and_tables_that_name_each_other_end(judge: Judge, tmp_path: Path) -> None:
+    name = table(tmp_path, "bob@example.test round\n")
+    classes = f'[smtpd_restriction_classes]\nround = "check_recipient_access {name}"\n'
+    assert await said(judge(Stage.RCPT, "round", classes=classes)) == "451 4.3.5 Server configuration error"
+
+
+@pytest.mark.parametrize(("words", "expected"), [(RESTRICTIONS_ASKED, "NONE"), (RESTRICTIONS_ASKED + 1, "451 4.3.5")])
+async def test_a_list_asks_a_bounded_number_of_restrictions(judge: Judge, words: int, expected: str) -> None:
+    found = await said(judge(Stage.MAIL, ", ".join(["reject_non_fqdn_sender"] * words)))
+    assert found.startswith(expected)
+
+
+def test_a_list_with_tables_starts_at_rcpt_where_there_are_classes(parts: Parts, tmp_path: Path) -> None:
+    text = f'smtpd_client_restrictions = "check_client_access texthash:{tmp_path}/x"\n'
+    assert build(parse(text), parts)[0].starts is Stage.CONNECT  # type: ignore[arg-type]
+    assert build(parse(text + CLASSES), parts)[0].starts is Stage.RCPT  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('smtpd_restriction_classes = "a, b"', "a table with a line for each class"),
+        ('[smtpd_restriction_classes]\na = "b"\nb = "a"', "holds itself"),
+        ('[smtpd_restriction_classes]\nreject = "permit"', "is a restriction of Postfix's"),
+        ('[smtpd_restriction_classes]\n"a b" = "permit"', "is not the name of a class"),
+        ('[smtpd_restriction_classes]\na = "reject_everything"', "reject_everything"),
+        ('smtpd_relay_restrictions = ""', "refuses strangers"),
+        ('smtpd_relay_restrictions = "permit_mynetworks, warn_if_reject reject"', "refuses strangers"),
+        ('smtpd_relay_restrictions = "open"\n[smtpd_restriction_classes]\nopen = "permit"', "refuses strangers"),
+        ('smtpd_reject_unlisted_recipient = "no"', "does not have this feature"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused(text: str, problem: str) -> None:
+    from fastmta.model.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=problem):
+        parse(text)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ in whom the administrator meant to keep out.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
+from fastmta.config.restrictions import Restriction, normalised, parse
 from fastmta.config.schema import Config
+from fastmta.config.values import split_list
 from fastmta.directory.maps import TableSet
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
@@ -30,11 +33,16 @@ class AccessTables:
     def __init__(self, config: Config, clock: Clock) -> None:
         self._delimiters = config.recipient_delimiter
         self._code = config.access_map_reject_code
+        self._defer_code = config.access_map_defer_code
+        self._classes = frozenset(config.smtpd_restriction_classes)
+        self._base = Path(config.config_file or "/").parent
         self._clock = clock
         self._tables: dict[str, TableSet] = {}
         self._looked_at = clock.monotonic()
 
-    def decide(self, name: str, key: tuple[str, ...], what: str, kind: str) -> tuple[str, Verdict] | None:
+    def decide(
+        self, name: str, key: tuple[str, ...], what: str, kind: str
+    ) -> tuple[str, Verdict] | list[Restriction] | None:
         """What a table says of a key, ("client", name, address), ("domain", name) or ("mail", address)."""
         table = self._table(name)
         try:
@@ -87,8 +95,8 @@ class AccessTables:
         if bare != user:
             yield f"{bare}@"
 
-    def action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | None:
-        """What a value says of `what`; None: nothing."""
+    def action(self, value: str, what: str, kind: str, reason: str) -> tuple[str, Verdict] | list[Restriction] | None:
+        """What a value says of `what`, restrictions that are to be asked about it, or None: nothing."""
         word, _, text = value.partition(" ")
         word, text = word.upper(), text.strip()
         if _CODED.match(word):
@@ -101,10 +109,10 @@ class AccessTables:
             case "REJECT":
                 return self._refuse(self._code, text, "Access denied", what, kind, reason)
             case "DEFER":
-                return self._refuse(450, text, "Access denied", what, kind, reason)
+                return self._refuse(self._defer_code, text, "Access denied", what, kind, reason)
             case "DEFER_IF_PERMIT" | "DEFER_IF_REJECT":
                 default = "Service unavailable - try again later"
-                return word[6:].lower(), self._refuse(450, text, default, what, kind, reason)[1]
+                return word[6:].lower(), self._refuse(self._defer_code, text, default, what, kind, reason)[1]
             case "DISCARD":
                 return "now", Verdict(Action.DISCARD, reason=text or reason)
             case "HOLD":
@@ -115,7 +123,10 @@ class AccessTables:
                 return "now", Verdict(Action.REDIRECT, target=text.encode(), reason=reason)
             case "PREPEND" if _FIELD.fullmatch(text):
                 return "now", Verdict(fields=(f"{text}\r\n".encode(),), reason=reason)
-        return "now", Verdict(Action.DEFER, _MISTAKEN, reason=f"{reason}: no action {word}")
+        try:
+            return parse(normalised(split_list(value), self._base, self._classes))
+        except ValueError:
+            return "now", Verdict(Action.DEFER, _MISTAKEN, reason=f"{reason}: no action {word}")
 
     def _refuse(self, code: int, text: str, default: str, what: str, kind: str, reason: str) -> tuple[str, Verdict]:
         enhanced = f"{code // 100}.7.1"

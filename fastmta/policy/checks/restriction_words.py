@@ -1,14 +1,14 @@
 """What each word of a restriction list does: a decision, nothing, or an awaitable of either.
 
 A decision is ("now", verdict), or ("if_permit", verdict) and ("if_reject", verdict), which wait for what the rest of
-the list says. Texts and codes are Postfix's.
+the list says; a list of restrictions is asked in the place of what named it. Texts and codes are Postfix's.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from fastmta.config.restrictions import Restriction, parse_filter
+from fastmta.config.restrictions import WORDS, Restriction, parse, parse_filter
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.reply import Reply
@@ -21,7 +21,7 @@ from fastmta.policy.delegation import encode_request
 from fastmta.policy.policy_client import PolicyService
 
 Decision = tuple[str, Verdict]
-Found = Decision | str | None
+Found = Decision | list[Restriction] | None
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _LITERAL: Final = re.compile(r"\[[0-9A-Za-z.:]+\]")
 _CLASSES: Final = {
@@ -72,6 +72,7 @@ class Words:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._parts = parts
+        self._classes = {name: parse(words) for name, words in config.smtpd_restriction_classes.items()}
         self._tables = AccessTables(config, parts.clock)
         self._lists = Lists(parts.resolver, config.maps_rbl_reject_code)
         self._services: dict[str, PolicyService] = {}
@@ -80,8 +81,32 @@ class Words:
     def ask(self, restriction: Restriction, subject: Subject) -> Found | Awaitable[Found]:
         """What the word says of the subject."""
         name, argument = restriction
+        if name == "reject_unlisted_sender" and subject.context.sender is None:
+            return None
         word: Callable[..., Found | Awaitable[Found]] = getattr(self, name)
         return word(subject, argument) if argument else word(subject)
+
+    def class_of(self, restriction: Restriction) -> list[Restriction] | None:
+        """What a class stands for; None: it is a word."""
+        return self._classes.get(restriction.name) if self._classes else None
+
+    def named(self, restrictions: Iterable[Restriction]) -> set[str]:
+        """The names of all words in a list and its classes."""
+        out: set[str] = set()
+        pending = list(restrictions)
+        while pending:
+            each = pending.pop()
+            if each.name not in out:
+                out.add(each.name)
+                pending += self.class_of(each) or []
+        return out
+
+    def reads(self, name: str) -> Stage:
+        """Where the last of what a word reads is known; where there are classes, a table may name any of them."""
+        word = WORDS.get(name)
+        if word is None:
+            return Stage.CONNECT  # a class, whose words are asked about themselves
+        return Stage.RCPT if word.given == "map" and self._classes else word.reads
 
     def warn(self, subject: Subject, verdict: Verdict) -> None:
         """A refusal that warn_if_reject has taken back."""
@@ -102,7 +127,7 @@ class Words:
         return self._refuse(self._config.reject_code, "7.1", subject.shown, subject.kind, "Access denied")
 
     def defer(self, subject: Subject) -> Found:
-        return self._refuse(450, "7.1", subject.shown, subject.kind, "Try again later")
+        return self._refuse(self._config.defer_code, "7.1", subject.shown, subject.kind, "Try again later")
 
     def defer_if_permit(self, subject: Subject) -> Found:
         return "if_permit", self._refuse(450, "7.1", subject.shown, subject.kind, "defer_if_permit requested")[1]
@@ -197,19 +222,23 @@ class Words:
     def reject_invalid_helo_hostname(self, subject: Subject) -> Found:
         if not subject.helo or _HOST.fullmatch(subject.helo) or _LITERAL.fullmatch(subject.helo):
             return None
-        return self._refuse(501, "5.2", subject.helo, "Helo command", "Invalid name")
+        return self._refuse(
+            self._config.invalid_hostname_reject_code, "5.2", subject.helo, "Helo command", "Invalid name"
+        )
 
     def reject_non_fqdn_helo_hostname(self, subject: Subject) -> Found:
         name = subject.helo
         if not name or _LITERAL.fullmatch(name) or (_HOST.fullmatch(name) and "." in name.rstrip(".")):
             return None
-        return self._refuse(504, "5.2", name, "Helo command", "need fully-qualified hostname")
+        return self._refuse(
+            self._config.non_fqdn_reject_code, "5.2", name, "Helo command", "need fully-qualified hostname"
+        )
 
     def reject_unknown_helo_hostname(self, subject: Subject) -> Found | Awaitable[Found]:
         name = subject.helo
         if not name or _LITERAL.fullmatch(name):
             return None
-        refusal = self._refuse(450, "7.1", name, "Helo command", "Host not found")
+        refusal = self._refuse(self._config.unknown_hostname_reject_code, "7.1", name, "Helo command", "Host not found")
         return self._has_mail_host(name, refusal, refusal) if _HOST.fullmatch(name) else refusal
 
     def reject_unknown_client_hostname(self, subject: Subject) -> Awaitable[Found]:
@@ -222,7 +251,8 @@ class Words:
         ip, resolver = subject.context.client_ip, self._parts.resolver
         hostname = "hostname" if confirmed else "reverse hostname"
         text = f"Client host rejected: cannot find your {hostname}, [{ip}]"
-        refusal: Decision = ("now", Verdict(Action.REJECT, Reply(450, "4.7.1", text)))
+        code = self._config.unknown_client_reject_code
+        refusal: Decision = ("now", _refusal(code, f"{code // 100}.7.1", text))
         try:
             names = await resolver.ptr(ip)
             if not confirmed:
@@ -233,7 +263,7 @@ class Words:
         except NotFound:
             pass
         except LookupTrouble:
-            return "if_permit", refusal[1]
+            return "if_permit", _for_now(refusal)
         return refusal
 
     def reject_non_fqdn_sender(self, subject: Subject) -> Found:
@@ -246,7 +276,7 @@ class Words:
         domain = _domain(address)
         if not address or address.lower() == "postmaster" or _LITERAL.fullmatch(domain) or "." in domain.rstrip("."):
             return None
-        return self._refuse(504, "5.2", address, kind, "need fully-qualified address")
+        return self._refuse(self._config.non_fqdn_reject_code, "5.2", address, kind, "need fully-qualified address")
 
     def reject_unknown_sender_domain(self, subject: Subject) -> Found | Awaitable[Found]:
         return self._unknown_domain(subject.sender, "Sender address", "1.8", "5.7.27")
@@ -263,7 +293,8 @@ class Words:
             "now",
             Verdict(Action.REJECT, Reply(550, null_code, f"<{address}>: {kind} rejected: {text}")),
         )
-        return self._has_mail_host(domain, self._refuse(450, code, address, kind, "Domain not found"), nobody)
+        unknown = self._config.unknown_address_reject_code
+        return self._has_mail_host(domain, self._refuse(unknown, code, address, kind, "Domain not found"), nobody)
 
     async def _has_mail_host(self, name: str, refusal: Decision, nobody: Decision) -> Found:
         resolver = self._parts.resolver
@@ -274,13 +305,13 @@ class Words:
             if not absence.name_exists:
                 return refusal
         except LookupTrouble:
-            return "if_permit", refusal[1]
+            return "if_permit", _for_now(refusal)
         try:
             await resolver.addresses(name)
         except NotFound:
             return refusal
         except LookupTrouble:
-            return "if_permit", refusal[1]
+            return "if_permit", _for_now(refusal)
         return None
 
     def _is_ours(self, domain: str) -> bool:
@@ -301,31 +332,55 @@ class Words:
         return None if not subject.recipient or self._relays(subject) else _PERMIT
 
     def reject_unauth_destination(self, subject: Subject) -> Found:
+        code = self._config.relay_domains_reject_code
+        return self._unauth_destination(subject, code, f"{code // 100}.7.1")
+
+    def defer_unauth_destination(self, subject: Subject) -> Found:
+        return self._unauth_destination(subject, 454, "4.7.1")
+
+    def _unauth_destination(self, subject: Subject, code: int, enhanced: str) -> Found:
         reply = self._relays(subject) if subject.recipient else None
-        return None if reply is None else ("now", Verdict(Action.REJECT, reply))
+        return None if reply is None else ("now", _refusal(code, enhanced, reply.text))
+
+    def reject_unlisted_sender(self, subject: Subject) -> Found:
+        refusal = self._resolution(subject.context.sender or b"") if subject.sender else None
+        if refusal is None or refusal.enhanced != "5.1.1":
+            return None
+        text = refusal.text.replace(": Recipient address rejected: ", ": Sender address rejected: ")
+        return "now", Verdict(Action.REJECT, Reply(refusal.code, "5.1.0", text))
 
     def reject_unlisted_recipient(self, subject: Subject) -> Found:
-        refusal = self._resolution(subject) if subject.recipient else None
+        refusal = self._resolution(subject.context.recipient) if subject.recipient else None
         return None if refusal is None or refusal.enhanced != "5.1.1" else ("now", Verdict(Action.REJECT, refusal))
 
     def _relays(self, subject: Subject) -> Reply | None:
         """The refusal of a recipient who is nobody's of ours."""
-        refusal = self._resolution(subject)
+        refusal = self._resolution(subject.context.recipient)
         return refusal if refusal is not None and refusal.enhanced == "5.7.1" else None
 
-    def _resolution(self, subject: Subject) -> Reply | None:
-        refusal: Reply | None = self._parts.directory.resolve(subject.context.recipient, may_relay=False).refusal
+    def _resolution(self, address: bytes) -> Reply | None:
+        refusal: Reply | None = self._parts.directory.resolve(address, may_relay=False).refusal
         return refusal
 
     def reject_multi_recipient_bounce(self, subject: Subject) -> Found:
         if subject.context.sender or len(subject.context.recipients) < 2:
             return None
-        return self._refuse(550, "5.3", subject.shown, subject.kind, "Multi-recipient bounce")
+        code = self._config.multi_recipient_bounce_reject_code
+        return self._refuse(code, "5.3", subject.shown, subject.kind, "Multi-recipient bounce")
 
     def _refuse(self, code: int, detail: str, what: str, kind: str, text: str) -> Decision:
-        enhanced = f"{code // 100}.{detail}"
-        action = Action.DEFER if code < 500 else Action.REJECT
-        return "now", Verdict(action, Reply(code, enhanced, f"<{_clean(what)}>: {kind} rejected: {text}"))
+        return "now", _refusal(code, f"{code // 100}.{detail}", f"<{_clean(what)}>: {kind} rejected: {text}")
+
+
+def _refusal(code: int, enhanced: str, text: str) -> Verdict:
+    return Verdict(Action.DEFER if code < 500 else Action.REJECT, Reply(code, enhanced, text))
+
+
+def _for_now(refusal: Decision) -> Verdict:
+    """A refusal for want of an answer, which is 450 whatever code the key gives an answer."""
+    reply = refusal[1].reply
+    assert reply is not None
+    return _refusal(450, f"4{reply.enhanced[1:]}", reply.text)
 
 
 def _domain(address: str) -> str:

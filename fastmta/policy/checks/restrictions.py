@@ -1,14 +1,18 @@
-"""Postfix's restriction lists: smtpd_client_, helo_, sender_, recipient_, data_ and end_of_data_restrictions.
+"""Postfix's restriction lists: smtpd_client_, helo_, sender_, relay_, recipient_, data_ and end_of_data_restrictions.
 
-One list is one check: its words are asked in order, and the first that permits or rejects ends it. The words and the
-tables' actions are Postfix's, with its replies. What they look up lies in the neighbouring files.
+One list is one check: its words are asked in order, and the first that permits or rejects ends it, and it alone. The
+words and the tables' actions are Postfix's, with its replies. What they look up lies in the neighbouring files.
+A class is put in the place of its name, and so are the restrictions that a table gives.
 """
 
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
-from fastmta.config.restrictions import WORDS, Restriction, parse
-from fastmta.config.schema import Config
+from msgspec.structs import replace
+
+from fastmta.config.restrictions import Restriction, parse
+from fastmta.config.schema import RELAY_RESTRICTIONS, Config
+from fastmta.model.limits import RESTRICTIONS_ASKED
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
@@ -19,36 +23,56 @@ _LISTS: Final = (
     (Stage.CONNECT, "smtpd_client_restrictions"),
     (Stage.HELO, "smtpd_helo_restrictions"),
     (Stage.MAIL, "smtpd_sender_restrictions"),
+    (Stage.RCPT, "smtpd_relay_restrictions"),
     (Stage.RCPT, "smtpd_recipient_restrictions"),
     (Stage.DATA, "smtpd_data_restrictions"),
     (Stage.END, "smtpd_end_of_data_restrictions"),
 )
-_RELAY: Final = ("permit_mynetworks", "permit_sasl_authenticated", "reject_unauth_destination")
+_ENDLESS: Final = Verdict(
+    Action.DEFER, Reply(451, "4.3.5", "Server configuration error"), reason="classes and tables that name each other"
+)
 _NOT_NOW: Final = Reply(450, "4.7.1", "Service unavailable - try again later")
 _REFUSES: Final = frozenset({Action.REJECT, Action.DEFER})
 
 
 def build(config: Config, parts: Parts) -> Sequence[Check]:
-    """The lists that are not empty. Who may relay is asked before smtpd_recipient_restrictions, as Postfix does."""
+    """The lists that are not empty. Who may relay is asked before smtpd_recipient_restrictions, as Postfix does; where
+    neither is set the session knows it by itself (`_session`, `_add`), and nobody is asked.
+    """
     words = Words(config, parts)
+    relays_as_known = config.smtpd_relay_restrictions == RELAY_RESTRICTIONS and not config.smtpd_recipient_restrictions
+    relay = "smtpd_relay_restrictions" if config.smtpd_relay_restrictions else "smtpd_recipient_restrictions"
     found = []
     for stage, key in _LISTS:
         given: tuple[str, ...] = getattr(config, key)
-        if given:
-            if stage is Stage.RCPT:
-                found.append(RestrictionList("relay", stage, parse(_RELAY), words))
-            found.append(RestrictionList(key, stage, parse(given), words))
+        if given and not (relays_as_known and key == relay):
+            found.append(RestrictionList(key, stage, parse(given), words, grants_relay=key == relay))
+    if config.smtpd_reject_unlisted_sender:
+        unlisted = [Restriction("reject_unlisted_sender", "")]
+        found.append(RestrictionList("smtpd_reject_unlisted_sender", Stage.MAIL, unlisted, words))
     return found
 
 
 class RestrictionList(Check):
     """One list."""
 
-    def __init__(self, name: str, stage: Stage, restrictions: Sequence[Restriction], words: Words) -> None:
+    accepts_for_all = False
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        restrictions: Sequence[Restriction],
+        words: Words,
+        *,
+        grants_relay: bool = False,
+    ) -> None:
         self.name = name
         self.stage = stage
-        self.has_effects = any(each.name == "check_policy_service" for each in restrictions)
-        self.reads = max(WORDS[each.name].reads for each in restrictions)
+        self.grants_relay = grants_relay
+        named = words.named(restrictions)
+        self.has_effects = "check_policy_service" in named
+        self.reads = min(max(stage, Stage.RCPT), max(words.reads(name) for name in named))
         self._words = words
         self._restrictions = tuple(restrictions)
 
@@ -60,29 +84,31 @@ class Evaluation:
     """One walk through a list."""
 
     __slots__ = (
-        "_at",
+        "_asked",
         "_defer_if_permit",
         "_defer_if_reject",
-        "_restrictions",
+        "_pending",
         "_subject",
         "_verdict",
         "_warn",
+        "_warns_next",
         "_words",
     )
 
     def __init__(self, stage: Stage, restrictions: tuple[Restriction, ...], words: Words, context: Context) -> None:
-        self._restrictions = restrictions
+        self._pending = [(each, False) for each in reversed(restrictions)]  # with warn_if_reject before it or not
         self._words = words
         self._subject = Subject(stage, context)
-        self._at = 0
-        self._warn = False
+        self._asked = 0
+        self._warn = False  # of the one that is asked
+        self._warns_next = False
         self._defer_if_permit: Reply | None = None
         self._defer_if_reject: Reply | None = None
         self._verdict = PASS
 
     def run(self) -> Verdict | Awaitable[Verdict]:
         """The list's verdict; at once where no word has to look anything up elsewhere."""
-        while self._at < len(self._restrictions):
+        while self._pending:
             found = self._ask()
             if isinstance(found, Awaitable):
                 return self._later(found)
@@ -93,28 +119,31 @@ class Evaluation:
 
     async def _later(self, pending: Awaitable[Found]) -> Verdict:
         end = self._take(await pending)
-        while end is None and self._at < len(self._restrictions):
+        while end is None and self._pending:
             found = self._ask()
             end = self._take(await found if isinstance(found, Awaitable) else found)
         return end if end is not None else self._permitted(self._verdict)
 
     def _ask(self) -> Found | Awaitable[Found]:
-        restriction = self._restrictions[self._at]
-        self._at += 1
+        restriction, warn = self._pending.pop()
+        self._asked += 1
+        if self._asked > RESTRICTIONS_ASKED:
+            return "now", _ENDLESS
+        self._warn, self._warns_next = warn or self._warns_next, False
         if restriction.name == "warn_if_reject":
-            return "warn"
-        return self._words.ask(restriction, self._subject)
+            self._warns_next = True
+            return None
+        return self._words.class_of(restriction) or self._words.ask(restriction, self._subject)
 
     def _take(self, found: Found) -> Verdict | None:
         """The verdict that ends the list, or None."""
-        if found == "warn":
-            self._warn = True
+        if found is None:
             return None
-        warn, self._warn = self._warn, False
-        if found is None or isinstance(found, str):
+        if isinstance(found, list):
+            self._pending += [(each, self._warn) for each in reversed(found)]
             return None
         kind, verdict = found
-        if warn and (kind != "now" or verdict.action in _REFUSES):
+        if self._warn and (kind != "now" or verdict.action in _REFUSES):
             self._words.warn(self._subject, verdict)
             return None
         if kind == "if_permit":
@@ -126,7 +155,7 @@ class Evaluation:
                 return Verdict(Action.DEFER, self._defer_if_reject, reason=verdict.reason)
             return verdict
         elif verdict.action is Action.ACCEPT:
-            return self._permitted(self._verdict if self._verdict is not PASS else verdict)
+            return self._permitted(verdict if self._verdict is PASS else replace(self._verdict, permits=True))
         elif verdict.action is Action.DISCARD:
             return verdict
         else:
