@@ -63,10 +63,10 @@ class Counted:
 
     def count(self, work: Callable[[], None]) -> int:
         """Instructions while `work` ran."""
-        dump = next(self._dumps)
         self._ask("zero")
         work()
         self._ask("dump")
+        dump = next(self._dumps)  # only now: work that was disturbed has not been dumped
         deadline = time.monotonic() + _DUMPED_S
         while not (found := _TOTALS.search(dump.read_text() if dump.exists() else "")):
             if time.monotonic() > deadline:
