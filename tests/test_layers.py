@@ -1,10 +1,13 @@
 """The layers of docs/architecture.md hold: an import points down the list, never up."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fastmta.config.schema import leaves
 
 PACKAGE = Path(__file__).parent.parent / "fastmta"
 
@@ -107,6 +110,116 @@ def test_imports_point_down(module: str, path: Path) -> None:
         if name.startswith("fastmta."):
             target = name.removeprefix("fastmta.")
             assert layer_of(target) <= layer, f"{module} (layer {layer}) imports {target} (layer {layer_of(target)})"
+
+
+#: What each extension may use of ours: the column "needs" of docs/architecture.md's rooms, closed over what they need.
+EXTENSIONS: dict[str, set[str]] = {
+    "_parser": {"model"},
+    "_mime": {"model"},
+    "_imap": {"model", "_mime"},
+    "_limits": {"model"},
+    "_unit": {"model"},
+    "_store": {"model", "_unit", "_imap", "_mime", "_parser"},
+    "_intake": {"model", "_unit", "_mime", "_parser"},
+    "_session": {"model", "_unit", "_store", "_intake", "_mime", "_parser"},
+}
+_CIMPORT = re.compile(
+    r"^\s*(?:from\s+fastmta(?:\.([\w.]+))?\s+c?import\s+\(?([\w]+)|c?import\s+fastmta\.([\w.]+))", re.MULTILINE
+)
+
+
+def extension_imports() -> dict[str, set[str]]:
+    """What every .pyx, with its .pxd and .pxi parts, imports or cimports of ours."""
+    out: dict[str, set[str]] = {}
+    for path in [*PACKAGE.glob("_*.p[yx][xd]"), *PACKAGE.glob("_*_parts/*.p[yx][xdi]")]:
+        name = path.stem if path.parent == PACKAGE else path.parent.name.removesuffix("_parts")
+        found = {match[1] or match[3] or match[2] for match in _CIMPORT.finditer(path.read_text())}
+        out.setdefault(name, set()).update(each for each in found if each != name)
+    return out
+
+
+def test_extensions_import_what_stands_below_them() -> None:
+    for name, found in extension_imports().items():
+        rooms = {each.partition(".")[0] for each in found}
+        assert rooms <= EXTENSIONS[name], f"{name} imports {sorted(rooms - EXTENSIONS[name])}"
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Files that import each other round, by Kahn's rule: what remains when all that import nothing left are taken."""
+    left = {name: set(found) & graph.keys() for name, found in graph.items()}
+    while True:
+        done = {name for name, found in left.items() if not found & left.keys()}
+        if not done:
+            return [sorted(left)] if left else []
+        left = {name: found for name, found in left.items() if name not in done}
+
+
+def test_no_files_import_each_other_round() -> None:
+    """Python, .pyx, .pxd and .pxi alike."""
+    graph = dict(extension_imports())
+    for module, path in modules():
+        graph[module] = {name.removeprefix("fastmta.") for name in imports(path) if name.startswith("fastmta.")}
+        graph[module].discard(module)
+    assert circles(graph) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) != []
+
+
+#: Ports that still have `Any`, and how often at the most: the figures only go down.
+ANY_LEFT = {"delivery/seams.py": 5, "imap/seams.py": 45, "pop3/seams.py": 15}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/seams.py")), ids=lambda path: path.parent.name)
+def test_no_port_gets_an_any_more(path: Path) -> None:
+    text = "\n".join(line for line in path.read_text().splitlines() if "import" not in line)
+    assert len(re.findall(r"\bAny\b", text)) <= ANY_LEFT.get(str(path.relative_to(PACKAGE)), 0)
+
+
+#: Keys that more files than four have reason to name: those who read them, `check`, and the commands that explain.
+WIDE_KEYS = frozenset(
+    {
+        "alias_maps",
+        "authserv_id",
+        "cert_file",
+        "data_directory",
+        "default_user",
+        "hopcount_limit",
+        "key_file",
+        "message_size_limit",
+        "mta_sts",
+        "queue_minfree",
+        "recipient_delimiter",
+        "smtp_sasl_password_maps",
+        "smtp_tcp_port",
+        "smtp_tls_policy_maps",
+        "smtp_tls_security_level",
+        "smtpd_sender_login_maps",
+        "virtual_alias_domains",
+        "virtual_alias_maps",
+        "virtual_mailbox_domains",
+        "workers_may_be_root",
+    }
+)
+
+
+def test_a_keys_name_stands_in_at_most_four_files() -> None:
+    """A Config is passed down; what is copied field by field has its name in each file on the way. The room config/,
+    which declares, reads and checks it, is one of the four.
+    """
+    lists = {"config/default.py", "config/foreign.py", "config/not_built.py"}  # of all keys there are
+    sources = [path for kind in ("*.py", "*.pyx", "*.pxi") for path in PACKAGE.rglob(kind)]
+    words = {
+        str(path.relative_to(PACKAGE)): set(re.findall(r"\w+", path.read_text()))
+        for path in sources
+        if str(path.relative_to(PACKAGE)) not in lists
+    }
+    named = {
+        leaf.name: sorted(
+            {"config" if file.startswith("config/") else file for file in words if leaf.name in words[file]}
+        )
+        for leaf in leaves()
+        if "_" in leaf.name
+    }
+    assert {name: files for name, files in named.items() if len(files) > 4 and name not in WIDE_KEYS} == {}
 
 
 def test_only_dns_imports_dnspython() -> None:

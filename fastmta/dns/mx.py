@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from fastmta.config.values import parse_endpoint
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
@@ -72,14 +73,13 @@ class Ourselves:
         self._exact: set[tuple[str, int]] = set()
         self._any: set[int] = set()
         for text in listeners:
-            host, _, port = text.rpartition(":")
-            if text.startswith("unix:") or not port.isdigit():
+            endpoint = parse_endpoint(text)
+            if endpoint.path:
                 continue
-            host = host.strip("[]")
-            if host in ("", "*", "0.0.0.0", "::"):
-                self._any.add(int(port))
+            if endpoint.host in ("0.0.0.0", "::"):
+                self._any.add(endpoint.port)
             else:
-                self._exact.add((host, int(port)))
+                self._exact.add((endpoint.host, endpoint.port))
 
     def __contains__(self, place: tuple[str, int]) -> bool:
         ip, port = _reached(place[0]), place[1]
@@ -97,7 +97,8 @@ def ourselves(config: OwnConfig) -> Ourselves:
     """Our own listeners of SMTP and LMTP, and what stands before them (Postfix's proxy_interfaces)."""
     port = config.delivery.smtp_tcp_port
     own = [text for name in speaking("smtp", "lmtp") for text in config.listen.of(name)]
-    return Ourselves([*own, *(f"[{ip}]:{port}" for ip in config.proxy_interfaces)])
+    fronts = [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in config.proxy_interfaces]
+    return Ourselves([*own, *fronts])
 
 
 def _is_here(ip: str) -> bool:

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +70,7 @@ class Log:
         self._pending: list[bytes] = []
         self._second = 0
         self._prefix = ""
+        self._follow: Callable[[int], None] | None = None
         self._bound: dict[str, Any] = {}
         self._bound_json = ""
 
@@ -87,6 +89,18 @@ class Log:
     def set_level(self, level: str) -> None:
         """KeyError for a level that LEVELS does not have. FASTMTA_LOG_LEVEL, where set, wins over the configuration."""
         self.threshold = LEVELS.get(os.environ.get("FASTMTA_LOG_LEVEL", ""), LEVELS[level])
+        if self._follow is not None:
+            self._follow(self.threshold)
+
+    def follow_level(self, told: Callable[[int], None]) -> None:
+        """Tells the threshold, now and whenever it changes."""
+        self._follow = told
+        told(self.threshold)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop whose thread alone may write; None: any."""
+        return self._loop
 
     @property
     def debugging(self) -> bool:

@@ -43,10 +43,11 @@ class Address:
     @property
     def host_port(self) -> tuple[str, int]:
         """ConfigError where the text is neither "host:port" nor "[v6]:port"."""
-        host, colon, port = self.text.rpartition(":")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f'listen.{self.service}: {self.text!r} is not "host:port" or "unix:/path"')
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        try:
+            endpoint = values.parse_endpoint(self.text)
+        except ValueError as error:
+            raise ConfigError(f"listen.{self.service}: {self.text!r} is not {error}") from None
+        return endpoint.host, endpoint.port
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from fastmta.model.errors import ConfigError, FastMTAError
 from fastmta.runtime import descriptors
 from fastmta.runtime.giving import give, lies_with
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
+from fastmta.runtime.library_log import take_library_records
 from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.control import Client, ControlSocket
@@ -402,6 +403,7 @@ def serve(config_path: str | Path, *, build: Build | None = None) -> int:
     that is not the mail server.
     """
     log = get_logger()
+    take_library_records(log)
     try:
         config = load(config_path)
         log.set_level(config.log_level)

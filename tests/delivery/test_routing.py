@@ -161,3 +161,9 @@ def test_who_named_a_hop_is_known():
     assert routes.named_by(b"smtp:e.test", b"x@e.test") == "transport"
     assert routes.named_by(b"smtp:c.test", b"x@c.test") == ""
     assert routes.named_by(b"smtp:old-relay.test", b"x@any.test") == "transport"  # yesterday's settings
+
+
+@pytest.mark.parametrize("domain", [b"pipe:out", b"pipe", b"|cmd", b"local:", b"[pipe:out]", b"error:2.0.0 x"])
+def test_no_address_names_a_transport(domain):
+    route = router().hop_for(domain)
+    assert route.refusal is not None or route.hop == b"smtp:" + domain
