@@ -81,6 +81,7 @@ class Plain:
         return data
 
 
+Encodings = dict[tuple[int, int], str]
 Decoder = Base64 | QuotedPrintable | Plain
 
 
@@ -93,22 +94,23 @@ def decoder_of(encoding: str) -> Decoder | None:
     return Plain() if encoding in IDENTITY else None
 
 
-def encoding_of(record: bytes, offset: int, length: int) -> str:
-    """The encoding of the part whose body lies here; none of what holds other parts, or is a whole message."""
-    for part in _mime.parts_of(record):
-        if part.body_offset == offset and part.body_length == length and part.kind not in ("multipart", "message"):
-            return part.encoding.lower()
-    return ""
+def encodings_of(record: bytes) -> Encodings:
+    """The encodings of a message's parts that hold no others, by where their bodies lie (offset, length)."""
+    return {
+        (part.body_offset, part.body_length): part.encoding.lower()
+        for part in reversed(_mime.parts_of(record))
+        if part.kind not in ("multipart", "message")
+    }
 
 
 async def write_binary(
-    session: Session, record: bytes, row: Any, section: Section, place: tuple[int, int] | None
+    session: Session, encodings: Encodings, row: Any, section: Section, place: tuple[int, int] | None
 ) -> bool:
     """A part's octets, or their number, behind the section's label. False: its encoding is not known. SessionEnded."""
     if place is None:
         session.write(b" 0" if section.counts else b" NIL")
         return True
-    encoding = encoding_of(record, place[0] - len(row.prefix), place[1]) if section.place else ""
+    encoding = encodings.get((place[0] - len(row.prefix), place[1]), "") if section.place else ""
     if decoder_of(encoding) is None:
         session.write(b" 0" if section.counts else b" NIL")
         return False

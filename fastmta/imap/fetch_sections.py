@@ -10,7 +10,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from fastmta import _imap, _mime
-from fastmta.imap.fetch_binary import write_binary
+from fastmta.imap.fetch_binary import Encodings, encodings_of, write_binary
 from fastmta.imap.fetch_plan import PREVIEW, Plan, Section
 from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
@@ -48,6 +48,7 @@ async def write_message(session: Session, view: View, plan: Plan, items: int, se
         head = head[:-3]  # without ")\r\n"
     separator = b"" if not head or head.endswith(b"(") else b" "
     record: bytes | None = None
+    encodings: Encodings | None = None  # of all parts, once for all sections
     write = session.write
     write(head or b"* %d FETCH (" % seq)
     for section in plan.sections:
@@ -60,7 +61,9 @@ async def write_message(session: Session, view: View, plan: Plan, items: int, se
                 text = preview_of(mailboxes, view.mailbox_id, uid, len(row.prefix))
                 write(b" " + (_imap.quoted(text) if text.isascii() else b"{%d}\r\n%b" % (len(text), text)))
             elif section.decodes:
-                known &= await write_binary(session, record or b"", row, section, _place(record, row, section))
+                if encodings is None and record:
+                    encodings = encodings_of(record)
+                known &= await write_binary(session, encodings or {}, row, section, _place(record, row, section))
             elif section.fields is not None:
                 await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
             else:

@@ -99,6 +99,14 @@ async def test_the_whole_message_is_as_it_is(world: World) -> None:
     assert out == b"* 1 FETCH (BINARY[] ~{%d}\r\n%b)\r\na OK FETCH completed\r\n" % (len(raw), raw)
 
 
+async def test_sections_of_the_whole_and_of_its_parts_in_any_order(world: World) -> None:
+    raw = await message_with(world, b"Hello")
+    client = await world.login("INBOX")
+    out = await client.send(b"a FETCH 1 (BINARY.SIZE[] BINARY.PEEK[1] BODY.PEEK[1]<0.4> BINARY.SIZE[1])\r\n")
+    expected = b"BINARY.SIZE[] %d BINARY[1] {5}\r\nHello BODY[1]<0> {4}\r\nSGVs BINARY.SIZE[1] 5" % len(raw)
+    assert out == b"* 1 FETCH (%b)\r\na OK FETCH completed\r\n" % expected
+
+
 async def test_no_more_than_a_chunk_is_decoded_ahead_of_a_peer_that_does_not_read(world: World) -> None:
     await message_with(world, b"x" * 700_000)
     client = await world.login("INBOX")
