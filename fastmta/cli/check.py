@@ -95,7 +95,7 @@ def _placed(where: str, lines: dict[tuple[str, ...], int], problem: Problem) -> 
 
 def _values(config: Config) -> Iterator[tuple[str, object]]:
     for leaf in leaves():
-        yield leaf.dotted, getattr(getattr(config, leaf.table) if leaf.table else config, leaf.name)
+        yield leaf.dotted, getattr(getattr(config, leaf.table) if leaf.table else config, leaf.attribute)
 
 
 def _shown(value: object) -> str:

@@ -234,10 +234,8 @@ _POSTFIX: Final = (
         "strict_mailbox_ownership",
     ),
     (
-        "bounces and delay reports have one form, and go to the sender alone",
-        "2bounce_notice_recipient backwards_bounce_logfile_compatibility bounce_notice_recipient "
-        "bounce_template_file delay_notice_recipient double_bounce_sender duplicate_filter_limit notify_classes "
-        "soft_bounce",
+        "bounces and delay reports have one form",
+        "backwards_bounce_logfile_compatibility bounce_template_file duplicate_filter_limit soft_bounce",
     ),
 )
 

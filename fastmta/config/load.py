@@ -122,7 +122,7 @@ class _Reader:
         for leaf in self._leaves:
             raw = self._raw(leaf)
             try:
-                tables[leaf.table][leaf.name] = self._value(leaf, leaf.value if raw is None else raw)
+                tables[leaf.table][leaf.attribute] = self._value(leaf, leaf.value if raw is None else raw)
             except ValueError as error:
                 text = f"{_shown(raw)}: expected {error}" if raw is not None else f"expected {error}"
                 if self._given(leaf) is None and leaf.key.default is not None:

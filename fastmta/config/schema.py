@@ -263,6 +263,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
     ] = "quarantine"
     smtpd_peername_lookup: Annotated[bool, Key("bool", about="look up the client's name before the greeting")] = True
+    notify_classes: Annotated[
+        _Texts,
+        Key(
+            "options",
+            choices=("bounce", "2bounce", "delay", "resource", "software"),
+            about="what postmaster gets mail of; resource and software are lines in the log and alerts",
+        ),
+    ] = ("resource", "software")
+    bounce_notice_recipient: Annotated[str, Key("text", about="of class bounce")] = "postmaster"
+    _2bounce_notice_recipient: Annotated[str, Key("text", about="of class 2bounce: what nobody else can get")] = (
+        "postmaster"
+    )
+    delay_notice_recipient: Annotated[str, Key("text", about="of class delay")] = "postmaster"
+    double_bounce_sender: Annotated[
+        str, Key("text", about="whom mail to postmaster is from; what comes back to it is dropped with a warning")
+    ] = "double-bounce"
     smtpd_delay_reject: Annotated[bool, Key("bool", about="refuse at RCPT what is known earlier")] = True
     smtpd_client_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_helo_restrictions: Annotated[_Texts, Key("restrictions")] = ()
@@ -385,6 +401,11 @@ class Leaf(NamedTuple):
     value: object
 
     @property
+    def attribute(self) -> str:
+        """Its name in the struct: a name of the file that begins with a digit has an underscore before it there."""
+        return f"_{self.name}" if self.name[0].isdigit() else self.name
+
+    @property
     def dotted(self) -> str:
         return f"{self.table}.{self.name}" if self.table else self.name
 
@@ -405,5 +426,5 @@ def leaves_of(table: str, struct: type[msgspec.Struct]) -> list[Leaf]:
     for field in msgspec.structs.fields(struct):
         for extra in getattr(field.type, "__metadata__", ()):
             if isinstance(extra, Key):
-                out.append(Leaf(table, field.name, extra, field.default))
+                out.append(Leaf(table, field.name.removeprefix("_"), extra, field.default))
     return out

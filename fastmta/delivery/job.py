@@ -7,7 +7,7 @@ from fastmta._intake import Posting
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
 from fastmta.model.events import Event
 from fastmta.model.reply import Reply
-from fastmta.queue.dsn import Kind, Outcome
+from fastmta.queue.dsn import Notice, Outcome
 from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Job(Transaction):
         self.plain_text = False  # a TLS handshake failed where it is not required
         self.done: set[int] = set()  # numbers of recipients whose end is committed already
         self.moves: list[Move] = []
-        self.reports: dict[Kind, list[Outcome]] | None = None
+        self.reports: dict[Notice, list[Outcome]] | None = None
         self.events: list[tuple[int, Event]] = []  # by number: what is to be told once it is recorded
         self.postings: list[Posting] = []  # reports of the unit that is on its way
         self.mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message

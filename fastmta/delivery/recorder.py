@@ -29,7 +29,7 @@ from fastmta.model.events import Event, Happening
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import LINE_BYTES
 from fastmta.model.reply import Reply
-from fastmta.queue.dsn import HEADER_BYTES, Kind, Outcome, Report, build, owes, status_of
+from fastmta.queue.dsn import HEADER_BYTES, Kind, Notice, Outcome, Report, build, owes, status_of
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 from fastmta.runtime import crash
 from fastmta.runtime.events import teller
@@ -43,6 +43,10 @@ LAST_REPLY_BYTES: Final = 1000  # of a reply that is kept with a deferred recipi
 LOGGED_CHARACTERS: Final = 2048  # of a reply in the log
 FORWARDED: Final = Reply(250, "2.0.0", "forwarded")  # a recipient of ours stands for others now
 RECORDINGS: Final = 8  # of one job, before its recipients are given back to the schedule
+
+_COPIES: Final[dict[Kind, Notice]] = {"failed": "copy", "delayed": "delayed copy"}
+# What is told to postmaster, and by which of notify_classes: "bounce" has "2bounce" with it, as in Postfix.
+_CLASSES: Final = (("failed", "bounce"), ("2bounce", "bounce"), ("2bounce", "2bounce"), ("delayed", "delay"))
 
 _DELIVERED, _DEFERRED, _BOUNCED = (
     int(RecipientState.DELIVERED),
@@ -63,6 +67,10 @@ class Recorder:
     def configure(self) -> None:
         """The configuration was reread."""
         self.policy = RetryPolicy.of(self._services.config.delivery)
+        config = self._services.config
+        classes = config.notify_classes
+        self._double_bounce_sender = _at_origin(config.double_bounce_sender, config.myorigin)
+        self._copies = {word for word, name in _CLASSES if name in classes}
         self.teller = teller(self._services.log, self._services.clock, self._services.cells)
 
     # --- results ---
@@ -194,13 +202,18 @@ class Recorder:
         return row.n, _DEFERRED, attempts, int(due_s * 1000), text + DELAY_NOTED if noted else text
 
     def _report(self, job: Job, kind: Kind, row: QueuedRecipient, reply: Reply) -> None:
-        """Notes that the sender is owed a notification of this kind, if so."""
-        if owes(kind, job.envelope, row.tail):
-            if job.reports is None:
-                job.reports = {}
-            job.reports.setdefault(kind, []).append(Outcome(row.tail, reply, job.relay))
-        elif kind == "failed" and not job.envelope.reverse_path:
-            # A notification of a notification would have nobody to go to (RFC 5321 §6.1): the log is the last to know.
+        """Notes whom a notification of this kind is owed to: the sender, and postmaster by notify_classes."""
+        is_from_us = job.envelope.reverse_path == self._double_bounce_sender  # to postmaster, who cannot get it
+        if owes(kind, job.envelope, row.tail) and not is_from_us:
+            self._note_report(job, kind, row, reply)
+            if kind in self._copies:
+                self._note_report(job, _COPIES[kind], row, reply)
+        elif kind == "failed" and (is_from_us or not job.envelope.reverse_path):
+            # A notification of a notification would have nobody to go to (RFC 5321 §6.1): postmaster gets it where he
+            # wants it, and the log is the last to know.
+            if "2bounce" in self._copies and not is_from_us:
+                self._note_report(job, "2bounce", row, reply)
+                return
             self._services.cells[METRICS.bounces_dropped_total["double_bounce"]] += 1
             self._services.log.warning(
                 "delivery.bounce_dropped",
@@ -209,6 +222,11 @@ class Recorder:
                 next_hop=job.owner.hop_text,
                 reply=str(reply)[:LOGGED_CHARACTERS],
             )
+
+    def _note_report(self, job: Job, notice: Notice, row: QueuedRecipient, reply: Reply) -> None:
+        if job.reports is None:
+            job.reports = {}
+        job.reports.setdefault(notice, []).append(Outcome(row.tail, reply, job.relay))
 
     # --- the unit ---
 
@@ -222,8 +240,8 @@ class Recorder:
         for n, state, attempts, due_ms, reply in job.moves:
             unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
         if job.reports:
-            for kind, outcomes in job.reports.items():
-                self.notify(unit, job, kind, outcomes)
+            for notice, outcomes in job.reports.items():
+                self.notify(unit, job, notice, outcomes)
         if crash.NAME:
             crash.crash_point("before_done")
         job.recordings += 1
@@ -261,19 +279,24 @@ class Recorder:
 
     # --- notifications ---
 
-    def notify(self, unit: Any, job: Job, kind: Kind, outcomes: list[Outcome]) -> None:
-        """Adds a notification to the unit: into the sender's mailbox where it is ours, else into the queue."""
+    def notify(self, unit: Any, job: Job, notice: Notice, outcomes: list[Outcome]) -> None:
+        """Adds a notification to the unit: into the reader's mailbox where it is ours, else into the queue."""
         services = self._services
         envelope = job.envelope
         now = services.clock.now()
-        resolution = services.directory.resolve(envelope.reverse_path, may_relay=True)
+        kind, postmaster = self._addressed(notice)
+        reader = postmaster or envelope.reverse_path
+        resolution = services.directory.resolve(reader, may_relay=True)
         if resolution.refusal is not None or not resolution.targets:
+            if notice == "failed" and "2bounce" in self._copies:
+                self.notify(unit, job, "2bounce", outcomes)
+                return
             services.cells[METRICS.bounces_dropped_total["sender_refused"]] += 1
             services.log.warning(
                 "delivery.bounce_dropped",
                 queue_id=queue_id_text(job.message.queue_id),
-                sender=envelope.reverse_path,
-                kind=kind,
+                sender=reader,
+                kind=notice,
                 recipients=[outcome.recipient.forward_path for outcome in outcomes[:10]],
                 reply=str(resolution.refusal),
             )
@@ -293,20 +316,21 @@ class Recorder:
             retry_until_s=envelope.received_at_ms / 1000 + self.policy.lifetime_s(envelope.reverse_path),
             size_limit=config.delivery.bounce_size_limit,
             eight_bit=all(isinstance(target, LocalTarget) for target in resolution.targets),
+            postmaster=postmaster,
         )
         message = build(report)
         blob = raw.new_blob()
         blob.feed(message)
         own = Envelope(
-            b"",
+            self._double_bounce_sender if postmaster else b"",
             int(now * 1000),
             len(message),
             bits_of(message),
             client="local",
-            smtputf8=ascii_path(envelope.reverse_path) is None,
+            smtputf8=ascii_path(reader) is None,
             protocol="local",
         )
-        to = Recipient(envelope.reverse_path, resolution)
+        to = Recipient(reader, resolution)
         posting = Posting(self.teller, report_id, own, Body(blob, _structure(message) if to.has_local else b""))
         posting.to([to]).write(unit)
         job.postings.append(posting)
@@ -314,9 +338,20 @@ class Recorder:
             "delivery.notified",
             queue_id=queue_id_text(job.message.queue_id),
             report=queue_id_text(report_id),
-            kind=kind,
-            recipient=envelope.reverse_path,
+            kind=notice,
+            recipient=reader,
         )
+
+    def _addressed(self, notice: Notice) -> tuple[Kind, bytes]:
+        """The kind of a notification, and the postmaster who gets it; b"": the sender does."""
+        config = self._services.config
+        if notice == "copy":
+            return "failed", _at_origin(config.bounce_notice_recipient, config.myorigin)
+        if notice == "2bounce":
+            return "failed", _at_origin(config._2bounce_notice_recipient, config.myorigin)
+        if notice == "delayed copy":
+            return "delayed", _at_origin(config.delay_notice_recipient, config.myorigin)
+        return notice, b""
 
     def notifications_committed(self, job: Job, unit: Any) -> None:
         """Tells and counts the reports that this unit has put into mailboxes."""
@@ -338,6 +373,11 @@ class Recorder:
                 break
             raw += piece
         return raw
+
+
+def _at_origin(address: str, origin: str) -> bytes:
+    """An address of the configuration, with our domain where it has none."""
+    return (address if "@" in address else f"{address}@{origin}").encode()
 
 
 def _structure(message: bytes) -> bytes:

@@ -25,6 +25,8 @@ from fastmta.smtp.transaction import ascii_path
 
 Kind = Literal["failed", "delayed", "delivered", "relayed"]
 
+Notice = Kind | Literal["copy", "delayed copy", "2bounce"]  # those for postmaster (Postfix's notify_classes)
+
 HEADER_BYTES: Final = 50_000  # of the original's header that a headers-only report carries
 RECIPIENTS_LISTED: Final = 1000
 BOUNDARY_CHARACTERS: Final = 70  # RFC 2046 §5.1.1
@@ -36,6 +38,10 @@ _SUBJECTS: Final = {
     "delayed": "Delayed Mail (still being retried)",
     "delivered": "Successful Mail Delivery Report",
     "relayed": "Successful Mail Delivery Report",
+}
+_COPIES: Final = {  # of what postmaster gets
+    "failed": "Postmaster Copy: Undelivered Mail",
+    "delayed": "Postmaster Warning: Delayed Mail",
 }
 _WORDS: Final = {
     "failed": "Your message could not be delivered to the recipients below. It will not\nbe tried again.",
@@ -68,6 +74,7 @@ class Report(msgspec.Struct, frozen=True):
     retry_until_s: float = 0.0
     size_limit: int = 50_000
     eight_bit: bool = False  # every place that it goes to is known to take 8-bit bytes
+    postmaster: bytes = b""  # whom it goes to in place of the sender, as a copy (notify_classes)
 
 
 def owes(kind: Kind, envelope: Envelope, recipient: RecipientTail) -> bool:
@@ -96,8 +103,8 @@ def build(report: Report) -> bytes:
         f"\t{date}",
         f"Date: {date}",
         f"From: Mail Delivery System <MAILER-DAEMON@{report.hostname}>",
-        f"To: <{_text(_ascii_domain(envelope.reverse_path))}>",
-        f"Subject: {_SUBJECTS[report.kind]}",
+        f"To: <{_text(_ascii_domain(report.postmaster or envelope.reverse_path))}>",
+        f"Subject: {_COPIES[report.kind] if report.postmaster else _SUBJECTS[report.kind]}",
         f"Message-ID: <{report.report_id}.{int(report.now_s)}@{report.hostname}>",
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
@@ -152,6 +159,7 @@ def _original_part(report: Report) -> bytes:
     envelope = report.envelope
     original = report.original
     full = report.kind == "failed" and envelope.ret != "HDRS" and envelope.size_bytes <= report.size_limit
+    full = full and (not report.postmaster or not envelope.reverse_path)  # of others' mail only the header
     full = full and len(original) >= envelope.size_bytes
     encoding = b""
     if full and not report.eight_bit and not original.isascii() and not envelope.smtputf8:

@@ -21,7 +21,7 @@ def test_every_field_is_a_declared_key():
     for table, struct in {"": Config, **TABLES}.items():
         for name in struct.__struct_fields__:
             if table or name not in {"config_file", "transport", "pipe", *TABLES}:
-                assert (f"{table}.{name}" if table else name) in declared
+                assert (f"{table}.{name}" if table else name.removeprefix("_")) in declared
 
 
 def test_every_key_has_a_flat_name_of_its_own():
@@ -38,7 +38,7 @@ def test_the_empty_file_gives_the_defaults():
     for leaf in leaves():
         if leaf.key.default is None and leaf.name not in {"myhostname", "mydomain"}:
             table = getattr(config, leaf.table) if leaf.table else config
-            given = getattr(table, leaf.name)
+            given = getattr(table, leaf.attribute)
             assert (
                 given == tuple(v.strip("[]").replace("]/", "/") for v in leaf.value)
                 if leaf.name == "mynetworks"

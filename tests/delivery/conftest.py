@@ -43,7 +43,8 @@ class Rig:
 
     def __init__(self, tmp_path, loop, **delivery):
         self.clock = ManualClock()
-        config = Config(myhostname="mx.test", mydestination=("mx.test",))
+        top = {"myorigin": "mx.test", **delivery.pop("top", {})}  # keys that stand in no table
+        config = Config(myhostname="mx.test", mydestination=("mx.test",), **top)
         delivery = {"smtp_tls_security_level": "none", "smtp_helo_name": "mx.test", **delivery}
         dns = msgspec.structs.replace(config.dns, nameservers=delivery.pop("nameservers", ("127.0.0.1:1",)))
         config = msgspec.structs.replace(config, data_directory=delivery.pop("data_directory", str(tmp_path)))
