@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 BUILT := $(VENV)/.built
 SOURCES := setup.py pyproject.toml requirements-test.lock $(wildcard fastmta/_*.pyx fastmta/_*.pxd fastmta/_*/*.pxi)
 
+# what must also pass with records in memory
+MEMORY_TESTS := tests/imap tests/pop3 tests/smtp tests/delivery tests/session $(addprefix tests/store/test_, \
+  store_memory.py store_model.py store_units.py store_queue.py store_mailboxes.py store_heads.py store_failures.py store_stats.py unit_packing.py)
+
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +52,7 @@ faults: build packages ## the long form of the fault tests
 
 simulate: build ## the long form of the seeded simulations
 	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue tests/session --timeout 3600
+	@FASTMTA_TEST_ENGINE=memory $(BIN)/python -m pytest -n 2 --dist loadgroup $(MEMORY_TESTS)
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris || echo "no atheris here: mutation without coverage"

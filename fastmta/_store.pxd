@@ -112,6 +112,7 @@ cdef class Store(Engine):
     cdef readonly int event_fd
     cdef readonly str path
     cdef readonly int slot
+    cdef readonly bint in_memory
     cdef readonly uint64_t damages  # damaged places met since the start, each time counted
     cdef readonly str damage  # the first of them, "" for none
     cdef readonly uint64_t heals  # how often the environment was opened anew

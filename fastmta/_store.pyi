@@ -50,6 +50,7 @@ class Store(Engine):
     event_fd: int
     path: str
     slot: int
+    in_memory: bool
     observer: Observer | None
     damages: int
     damage: str
@@ -66,6 +67,7 @@ class Store(Engine):
         create: bool = True,
         any_format: bool = False,
         gives_way: bool = False,
+        engine: str | None = None,
     ) -> None: ...
     @property
     def failed(self) -> bool: ...

@@ -92,7 +92,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
         s.inject_after -= 1
         if s.inject_after == 0:
             return s.inject_rc
-    rc = fm_begin(<void*>mdb_txn_begin, s.env, 0, &t.txn)
+    rc = fm_begin(<void*>s.calls.txn_begin, s.env, 0, &t.txn)
     if rc:
         return rc
     begun = clock_ns(CLOCK_MONOTONIC)
@@ -107,18 +107,18 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
         txn_flush(t)
     if t.rc:
         if t.rc != FM_TORN:
-            mdb_txn_abort(t.txn)
+            s.calls.txn_abort(t.txn)
         return t.rc
     if t.writes == 0:
-        mdb_txn_abort(t.txn)
+        s.calls.txn_abort(t.txn)
         return 0
     if s.inject_kind == INJECT_COMMIT and s.inject_after:
         s.inject_after -= 1
         if s.inject_after == 0:
-            mdb_txn_abort(t.txn)
+            s.calls.txn_abort(t.txn)
             return s.inject_rc
-    t.txn_id = mdb_txn_id(t.txn)
-    rc = fm_call(<void*>mdb_txn_commit, t.txn)
+    t.txn_id = s.calls.txn_id(t.txn)
+    rc = fm_call(<void*>s.calls.txn_commit, t.txn)
     if rc:
         return rc
     if s.crash_at:

@@ -35,6 +35,7 @@ cdef struct Proof:
     uint32_t chunk  # the next one, or PROVED
 
 cdef struct StoreState:
+    Calls calls
     void* env
     MapBounds map
     Proof proofs[PROOFS]

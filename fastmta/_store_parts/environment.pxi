@@ -14,7 +14,52 @@ cdef str other_level(str path, bytes found):
             "server and run fastmta store upgrade")
 
 
+cdef dict memories = {}  # name -> MemoryEnvironment: what this process keeps in memory, as its directories name it
+
+
+cdef int open_memory(Store self) except -1:
+    """The records of this directory in this process's memory: new ones, or those of an earlier opening.
+
+    A file in the directory names them, so that they end with it, and no other process takes the directory for an empty one.
+    """
+    cdef MemoryEnvironment* env
+    cdef int i
+    place = os.path.join(self.path, "memory")
+    if os.path.exists(os.path.join(self.path, "data.mdb")):
+        raise StorageFailure(f"{self.path} has a store on disk: it cannot be kept in memory")
+    for each, (path, address) in list(memories.items()):
+        env = <MemoryEnvironment*><uintptr_t>address
+        if not env.is_open and not os.path.exists(path):
+            del memories[each]
+            memory_free(env)
+    if os.path.exists(place):
+        with open(place) as file:
+            name = file.read()
+        if name not in memories:
+            raise StorageFailure(f"the store {self.path} is in the memory of process {name.partition('.')[0]}, and ends with it")
+    else:
+        name = f"{os.getpid()}.{os.urandom(8).hex()}"
+        memories[name] = place, <uintptr_t>memory_new()
+        with open(place, "x") as file:
+            file.write(name)
+    env = <MemoryEnvironment*><uintptr_t>memories[name][1]
+    env.is_open = 1
+    env.limit = self._map_size
+    self.s.env = env
+    self.s.calls = memory_calls
+    for i in range(DATABASES):
+        self.s.dbi[i] = FIRST_TREE + i
+    return 0
+
+
 cdef int open_environment(Store self, bint again) except -1:
+    if self.in_memory:
+        return open_memory(self)
+    self.s.calls = lmdb
+    return open_lmdb(self, again)
+
+
+cdef int open_lmdb(Store self, bint again) except -1:
     cdef void* txn = NULL
     cdef int i, rc, dead
     cdef bytes name = os.fsencode(self.path)
@@ -33,12 +78,12 @@ cdef int open_environment(Store self, bint again) except -1:
     if rc == 0:
         rc = mdb_env_open(self.s.env, name, flags, 0o600)
     if rc == 0:
-        rc = mdb_reader_check(self.s.env, &dead)
+        rc = self.s.calls.reader_check(self.s.env, &dead)
     if rc == 0:
         rc = measure_map(self)
     if rc == 0:
         # A full disk must not keep the store from being opened anew: its databases are there.
-        rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
+        rc = fm_begin(<void*>self.s.calls.txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
     if rc == 0:
         for i in range(DATABASES):
             rc = fm_open(<void*>mdb_dbi_open, txn, <const char*><bytes>DATABASE_NAMES[i], 0 if again else MDB_CREATE,
@@ -48,13 +93,13 @@ cdef int open_environment(Store self, bint again) except -1:
         if rc == FM_TORN:
             pass
         elif rc:
-            mdb_txn_abort(txn)
+            self.s.calls.txn_abort(txn)
         else:
-            rc = mdb_txn_commit(txn)
+            rc = self.s.calls.txn_commit(txn)
     if rc == 0:
         return 0
     if self.s.env != NULL:
-        mdb_env_close(self.s.env)
+        self.s.calls.env_close(self.s.env)
     self.s.env = NULL
     if is_damage(rc) or rc == MDB_VERSION_MISMATCH:
         raise StoreUnreadable(f"{self.path}/data.mdb cannot be opened: {read_error(rc)}; save what can be read with "
@@ -96,9 +141,9 @@ cdef bint open_anew(Store self) except -1:
     with nogil:
         pthread_join(self.s.thread, NULL)
     if self._reader != NULL:
-        mdb_txn_abort(self._reader)
+        self.s.calls.txn_abort(self._reader)
         self._reader = NULL
-    mdb_env_close(self.s.env)
+    self.s.calls.env_close(self.s.env)
     self.s.env = NULL
     try:
         open_environment(self, True)

@@ -52,6 +52,10 @@ cdef extern from *:
     {
         const fm_val *sought = key, *found = value;
         FM_GUARDED(((fm_get_function)get)(txn, dbi, key, value))
+        if (map->base == NULL) { /* records in memory have no pages */
+            fm_guard = NULL;
+            return rc;
+        }
         if (rc == 0 ? !fm_sound(map, NULL, value)
                           || (found->mv_size && !fm_leaf_seen(map, found->mv_data)
                               && !fm_way_fits(map, txnid, name, sought->mv_data, sought->mv_size))
@@ -67,6 +71,10 @@ cdef extern from *:
     {
         const fm_val before = *(fm_val *)key, *found = key;
         FM_GUARDED(((fm_cursor_function)get)(cursor, key, value, op))
+        if (map->base == NULL) {
+            fm_guard = NULL;
+            return rc;
+        }
         if (rc == 0) {
             if (!fm_sound(map, key, value) || !fm_in_order(&before, key, op)
                 || (!fm_leaf_seen(map, found->mv_data) && !fm_way_fits(map, txnid, name, found->mv_data, found->mv_size)))

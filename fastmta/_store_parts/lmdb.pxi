@@ -74,31 +74,32 @@ cdef int (*mdb_env_open)(void*, const char*, unsigned int, unsigned int) noexcep
 cdef int (*mdb_env_set_mapsize)(void*, size_t) noexcept nogil
 cdef int (*mdb_env_set_maxdbs)(void*, MDB_dbi) noexcept nogil
 cdef int (*mdb_env_set_maxreaders)(void*, unsigned int) noexcept nogil
-cdef int (*mdb_env_info)(void*, MDB_envinfo*) noexcept nogil
 cdef int (*mdb_env_stat)(void*, MDB_stat*) noexcept nogil
-cdef int (*mdb_env_copyfd2)(void*, int, unsigned int) noexcept nogil
-cdef void (*mdb_env_close)(void*) noexcept nogil
 cdef int (*mdb_env_set_assert)(void*, void (*)(void*, const char*) noexcept nogil) noexcept nogil
 cdef int (*mdb_env_get_fd)(void*, int*) noexcept nogil
-cdef int (*mdb_reader_check)(void*, int*) noexcept nogil
-cdef int (*mdb_reader_list)(void*, int (*)(const char*, void*) noexcept, void*) noexcept nogil
-cdef int (*mdb_txn_begin)(void*, void*, unsigned int, void**) noexcept nogil
-cdef int (*mdb_txn_commit)(void*) noexcept nogil
-cdef void (*mdb_txn_abort)(void*) noexcept nogil
-cdef void (*mdb_txn_reset)(void*) noexcept nogil
-cdef int (*mdb_txn_renew)(void*) noexcept nogil
-cdef size_t (*mdb_txn_id)(void*) noexcept nogil
 cdef int (*mdb_dbi_open)(void*, const char*, unsigned int, MDB_dbi*) noexcept nogil
-cdef int (*mdb_stat)(void*, MDB_dbi, MDB_stat*) noexcept nogil
-cdef int (*mdb_get)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
-cdef int (*mdb_put)(void*, MDB_dbi, MDB_val*, MDB_val*, unsigned int) noexcept nogil
-cdef int (*mdb_del)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
-cdef int (*mdb_cursor_open)(void*, MDB_dbi, void**) noexcept nogil
-cdef void (*mdb_cursor_close)(void*) noexcept nogil
-cdef int (*mdb_cursor_get)(void*, MDB_val*, MDB_val*, int) noexcept nogil
-cdef int (*mdb_cursor_put)(void*, MDB_val*, MDB_val*, unsigned int) noexcept nogil
-cdef int (*mdb_cursor_del)(void*, unsigned int) noexcept nogil
 cdef const char* (*mdb_strerror)(int) noexcept nogil
+
+cdef struct Calls:  # of LMDB that are made of an open environment; memory.pxi has the same ones
+    void (*env_close)(void*) noexcept nogil
+    int (*env_info)(void*, MDB_envinfo*) noexcept nogil
+    int (*env_copyfd2)(void*, int, unsigned int) noexcept nogil
+    int (*reader_check)(void*, int*) noexcept nogil
+    int (*reader_list)(void*, int (*)(const char*, void*) noexcept, void*) noexcept nogil
+    int (*txn_begin)(void*, void*, unsigned int, void**) noexcept nogil
+    int (*txn_commit)(void*) noexcept nogil
+    void (*txn_abort)(void*) noexcept nogil
+    void (*txn_reset)(void*) noexcept nogil
+    int (*txn_renew)(void*) noexcept nogil
+    size_t (*txn_id)(void*) noexcept nogil
+    int (*get)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
+    int (*put)(void*, MDB_dbi, MDB_val*, MDB_val*, unsigned int) noexcept nogil
+    int (*delete)(void*, MDB_dbi, MDB_val*, MDB_val*) noexcept nogil
+    int (*cursor_open)(void*, MDB_dbi, void**) noexcept nogil
+    void (*cursor_close)(void*) noexcept nogil
+    int (*cursor_get)(void*, MDB_val*, MDB_val*, int) noexcept nogil
+
+cdef Calls lmdb  # those of the wheel
 
 
 cdef int _resolve(void* library, const char* name, void** where) except -1:
@@ -132,30 +133,27 @@ cdef int _load_lmdb() except -1:
     _resolve(library, b"env_set_mapsize", <void**>&mdb_env_set_mapsize)
     _resolve(library, b"env_set_maxdbs", <void**>&mdb_env_set_maxdbs)
     _resolve(library, b"env_set_maxreaders", <void**>&mdb_env_set_maxreaders)
-    _resolve(library, b"env_info", <void**>&mdb_env_info)
+    _resolve(library, b"env_info", <void**>&lmdb.env_info)
     _resolve(library, b"env_stat", <void**>&mdb_env_stat)
-    _resolve(library, b"env_copyfd2", <void**>&mdb_env_copyfd2)
-    _resolve(library, b"env_close", <void**>&mdb_env_close)
+    _resolve(library, b"env_copyfd2", <void**>&lmdb.env_copyfd2)
+    _resolve(library, b"env_close", <void**>&lmdb.env_close)
     _resolve(library, b"env_set_assert", <void**>&mdb_env_set_assert)
     _resolve(library, b"env_get_fd", <void**>&mdb_env_get_fd)
-    _resolve(library, b"reader_check", <void**>&mdb_reader_check)
-    _resolve(library, b"reader_list", <void**>&mdb_reader_list)
-    _resolve(library, b"txn_begin", <void**>&mdb_txn_begin)
-    _resolve(library, b"txn_commit", <void**>&mdb_txn_commit)
-    _resolve(library, b"txn_abort", <void**>&mdb_txn_abort)
-    _resolve(library, b"txn_reset", <void**>&mdb_txn_reset)
-    _resolve(library, b"txn_renew", <void**>&mdb_txn_renew)
-    _resolve(library, b"txn_id", <void**>&mdb_txn_id)
+    _resolve(library, b"reader_check", <void**>&lmdb.reader_check)
+    _resolve(library, b"reader_list", <void**>&lmdb.reader_list)
+    _resolve(library, b"txn_begin", <void**>&lmdb.txn_begin)
+    _resolve(library, b"txn_commit", <void**>&lmdb.txn_commit)
+    _resolve(library, b"txn_abort", <void**>&lmdb.txn_abort)
+    _resolve(library, b"txn_reset", <void**>&lmdb.txn_reset)
+    _resolve(library, b"txn_renew", <void**>&lmdb.txn_renew)
+    _resolve(library, b"txn_id", <void**>&lmdb.txn_id)
     _resolve(library, b"dbi_open", <void**>&mdb_dbi_open)
-    _resolve(library, b"stat", <void**>&mdb_stat)
-    _resolve(library, b"get", <void**>&mdb_get)
-    _resolve(library, b"put", <void**>&mdb_put)
-    _resolve(library, b"del", <void**>&mdb_del)
-    _resolve(library, b"cursor_open", <void**>&mdb_cursor_open)
-    _resolve(library, b"cursor_close", <void**>&mdb_cursor_close)
-    _resolve(library, b"cursor_get", <void**>&mdb_cursor_get)
-    _resolve(library, b"cursor_put", <void**>&mdb_cursor_put)
-    _resolve(library, b"cursor_del", <void**>&mdb_cursor_del)
+    _resolve(library, b"get", <void**>&lmdb.get)
+    _resolve(library, b"put", <void**>&lmdb.put)
+    _resolve(library, b"del", <void**>&lmdb.delete)
+    _resolve(library, b"cursor_open", <void**>&lmdb.cursor_open)
+    _resolve(library, b"cursor_close", <void**>&lmdb.cursor_close)
+    _resolve(library, b"cursor_get", <void**>&lmdb.cursor_get)
     _resolve(library, b"strerror", <void**>&mdb_strerror)
     return 0
 

@@ -201,12 +201,12 @@ cdef int gather_uids(Txn* t, uint64_t mailbox_id, bint only_deleted, Buffer* out
     cdef int rc
     out.length = 0
     k_id(&k, T_MESSAGE, mailbox_id)
-    rc = fm_cursor_open(<void*>mdb_cursor_open, t.txn, t.s.dbi[DB_MAIL], &cursor)
+    rc = fm_cursor_open(<void*>t.s.calls.cursor_open, t.txn, t.s.dbi[DB_MAIL], &cursor)
     if rc:
         return poison_at(t, rc, &k)
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_SET_RANGE)
+    rc = fm_cursor_own(<void*>t.s.calls.cursor_get, cursor, &key, &value, MDB_SET_RANGE)
     while rc == 0 and key.mv_size == 13 and memcmp(key.mv_data, k.b, 9) == 0:
         if not record_fits(T_MESSAGE, 13, value.mv_data, value.mv_size):
             rc = unfit(T_MESSAGE, 13, value.mv_data, value.mv_size)
@@ -214,10 +214,10 @@ cdef int gather_uids(Txn* t, uint64_t mailbox_id, bint only_deleted, Buffer* out
         if not only_deleted or (<MessageRecord*>value.mv_data).flags & 8:
             uid = be32(<uint8_t*>key.mv_data + 9)
             if buffer_add(out, &uid, 4) < 0:
-                mdb_cursor_close(cursor)
+                t.s.calls.cursor_close(cursor)
                 return poison(t, ENOMEM)
-        rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_NEXT)
-    mdb_cursor_close(cursor)
+        rc = fm_cursor_own(<void*>t.s.calls.cursor_get, cursor, &key, &value, MDB_NEXT)
+    t.s.calls.cursor_close(cursor)
     if rc and rc != MDB_NOTFOUND:
         return poison_at(t, rc, &k)
     return DONE

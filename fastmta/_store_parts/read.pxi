@@ -28,13 +28,13 @@ cdef class Reading:
         self.store = store
         self.map = &store.s.map
         self.txn = store._begin_read()
-        self.txn_id = mdb_txn_id(self.txn)
+        self.txn_id = store.s.calls.txn_id(self.txn)
 
     def __dealloc__(self):
         if self.txn != NULL:
             while self.cursors:
                 self.cursors -= 1
-                mdb_cursor_close(self.opened[self.cursors])
+                self.store.s.calls.cursor_close(self.opened[self.cursors])
             self.store._end_read(self.txn)
 
     cdef void* cursor(self, int table) except NULL:
@@ -43,7 +43,7 @@ cdef class Reading:
         cdef int rc
         if self.cursors >= CURSORS:
             raise RuntimeError("too many cursors in one read")
-        rc = fm_cursor_open(<void*>mdb_cursor_open, self.txn, self.store.s.dbi[database_of(table)], &cursor)
+        rc = fm_cursor_open(<void*>self.store.s.calls.cursor_open, self.txn, self.store.s.dbi[database_of(table)], &cursor)
         if rc:
             k_start(&k, table)
             self.failed(rc, &k)
@@ -54,7 +54,7 @@ cdef class Reading:
     cdef void close_last(self) noexcept:
         """Closes the cursor that was opened last."""
         self.cursors -= 1
-        mdb_cursor_close(self.opened[self.cursors])
+        self.store.s.calls.cursor_close(self.opened[self.cursors])
 
     cdef int failed(self, int rc, Key* k) except -1:
         """Raises what LMDB's error means; k is the place that was sought."""
@@ -67,7 +67,7 @@ cdef class Reading:
         cdef int rc
         key.mv_size = k.n
         key.mv_data = k.b
-        rc = fm_get(<void*>mdb_get, self.map, self.txn_id, database_name[database_of(k.b[0])], self.txn,
+        rc = fm_get(<void*>self.store.s.calls.get, self.map, self.txn_id, database_name[database_of(k.b[0])], self.txn,
                     self.store.s.dbi[database_of(k.b[0])], &key, value)
         if rc == 0:
             if not record_fits(k.b[0], k.n, value.mv_data, value.mv_size) and not self.store.s.any_format:
@@ -94,7 +94,7 @@ cdef inline bint arrived(Reading reading, int rc, Key* k, size_t prefix, MDB_val
 
 
 cdef inline int step(Reading reading, void* cursor, int table, MDB_val* key, MDB_val* value, int op) noexcept:
-    return fm_cursor(<void*>mdb_cursor_get, reading.map, reading.txn_id, database_name[database_of(table)], cursor, key, value, op)
+    return fm_cursor(<void*>reading.store.s.calls.cursor_get, reading.map, reading.txn_id, database_name[database_of(table)], cursor, key, value, op)
 
 
 cdef inline bint seek(Reading reading, void* cursor, Key* k, size_t prefix, MDB_val* key, MDB_val* value) except -1:
@@ -219,13 +219,13 @@ cdef int oldest_of_line(const char* line, void* oldest) noexcept:
 cdef uint64_t reader_lag(Store store, uint64_t last_txn_id) noexcept:
     """How many transactions the oldest reader of any process is behind: what they freed cannot be used before it ends."""
     cdef uint64_t oldest = last_txn_id
-    mdb_reader_list(store.s.env, oldest_of_line, &oldest)
+    store.s.calls.reader_list(store.s.env, oldest_of_line, &oldest)
     return last_txn_id - oldest
 
 
 cdef uint64_t free_pages(Reading reading) except? 0:
     """Pages inside the file that later transactions will use before it grows."""
-    cdef int64_t pages = pages_in_list(reading.txn)
+    cdef int64_t pages = pages_in_list(reading.store.s, reading.txn)
     if pages < 0:
         raise StorageFailure("the list of free pages cannot be read")
     return pages

@@ -18,24 +18,24 @@ cdef enum:
 MINFREE_FLOOR = 1.0 / FLOOR_PART
 
 
-cdef int64_t pages_in_list(void* txn) noexcept nogil:
+cdef int64_t pages_in_list(StoreState* s, void* txn) noexcept nogil:
     """Pages inside the file that later transactions use before it grows; a row each transaction that freed some. <0: an error."""
     cdef void* cursor
     cdef MDB_val key, value
     cdef int64_t count, pages = 0
     # 0: LMDB's own list of free pages, its length in front
-    cdef int rc = fm_cursor_open(<void*>mdb_cursor_open, txn, 0, &cursor)
+    cdef int rc = fm_cursor_open(<void*>s.calls.cursor_open, txn, 0, &cursor)
     if rc:
         return -1
     key.mv_size = 0
     key.mv_data = NULL
-    rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_FIRST)
+    rc = fm_cursor_own(<void*>s.calls.cursor_get, cursor, &key, &value, MDB_FIRST)
     while rc == 0 and value.mv_size >= 8:
         memcpy(&count, value.mv_data, 8)
         pages += count
         key.mv_size = 0  # these keys are numbers, in another order than that of bytes
-        rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, &key, &value, MDB_NEXT)
-    mdb_cursor_close(cursor)
+        rc = fm_cursor_own(<void*>s.calls.cursor_get, cursor, &key, &value, MDB_NEXT)
+    s.calls.cursor_close(cursor)
     return pages if rc == MDB_NOTFOUND else -1
 
 
@@ -43,10 +43,10 @@ cdef int64_t free_inside(StoreState* s) noexcept nogil:
     """Bytes of free pages inside the file, as the committer sees them; 0 where that cannot be told."""
     cdef void* txn = NULL
     cdef int64_t pages
-    if fm_begin(<void*>mdb_txn_begin, s.env, MDB_RDONLY, &txn):
+    if fm_begin(<void*>s.calls.txn_begin, s.env, MDB_RDONLY, &txn):
         return 0
-    pages = pages_in_list(txn)
-    mdb_txn_abort(txn)
+    pages = pages_in_list(s, txn)
+    s.calls.txn_abort(txn)
     return pages * PAGE if pages > 0 else 0
 
 

@@ -18,23 +18,30 @@ cdef str lmdb_error(int rc):
 
 @cython.final
 cdef class Store(Engine):
-    """One LMDB environment, opened once in this process.
+    """One environment, opened once in this process.
 
-    `path` is a directory; it is made where it is missing. All methods belong to one thread (the loop's), except that reads may
-    come from others. `sync=False` gives durability away and is for tests. `gives_way`: other processes write first.
+    `path` is a directory; it is made where it is missing. The records lie there in an LMDB file or, with `engine="memory"`, in this
+    process's memory, from one opening to the next, for as long as the directory is there. All methods belong to one thread (the
+    loop's), except that reads may come from others. `sync=False` gives durability away and is for tests. `gives_way`: other
+    processes write first.
     """
 
     def __cinit__(self, path, *, size_t map_size_bytes=0, bint sync=True, int slot=0, int64_t trash_delay_ms=60000,
-                  bint create=True, bint any_format=False, bint gives_way=False):
+                  bint create=True, bint any_format=False, bint gives_way=False, str engine=None):
         cdef int rc
         self.event_fd = -1
         self._lock_fd = -1
         self.damage = ""
         self.path = os.fspath(path)
         self.slot = slot
+        if engine is None:
+            engine = os.environ.get("FASTMTA_TEST_ENGINE", "lmdb")
+        if engine not in ("lmdb", "memory"):
+            raise ValueError(f"no engine {engine!r}: lmdb or memory")
+        self.in_memory = engine == "memory"
         if create:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-        elif not os.path.exists(os.path.join(self.path, "data.mdb")):
+        elif not os.path.exists(os.path.join(self.path, "memory" if self.in_memory else "data.mdb")):
             raise FileNotFoundError(f"no store at {self.path}")
         self._require_local()
         info = os.stat(self.path)
@@ -99,7 +106,7 @@ cdef class Store(Engine):
         cdef int rc = pthread_create(&self.s.thread, NULL, committer_main, self.s)
         if rc:
             if self.s.env != NULL:
-                mdb_env_close(self.s.env)
+                self.s.calls.env_close(self.s.env)
             self.s.env = NULL
             _open_here.discard((self._device, self._inode))
             raise OSError(rc, "cannot start the committer's thread")
@@ -146,10 +153,10 @@ cdef class Store(Engine):
 
     cdef int _close_environment(self) except -1:
         if self._reader != NULL:
-            mdb_txn_abort(self._reader)
+            self.s.calls.txn_abort(self._reader)
             self._reader = NULL
         if self.s.env != NULL:
-            mdb_env_close(self.s.env)
+            self.s.calls.env_close(self.s.env)
         self.s.env = NULL
         _open_here.discard((self._device, self._inode))
         if self._lock_fd >= 0:
@@ -363,17 +370,17 @@ cdef class Store(Engine):
         if self.s.env == NULL:
             raise StorageFailure("the store is closed")
         if self._reading:  # another thread reads, or a finalizer runs inside a read
-            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY, &txn)
+            rc = fm_begin(<void*>self.s.calls.txn_begin, self.s.env, MDB_RDONLY, &txn)
             if rc:
                 self._cannot_begin(rc)
             self._readers += 1
             return txn
         if self._reader == NULL:
-            rc = fm_begin(<void*>mdb_txn_begin, self.s.env, MDB_RDONLY, &self._reader)
+            rc = fm_begin(<void*>self.s.calls.txn_begin, self.s.env, MDB_RDONLY, &self._reader)
             if rc:
                 self._reader = NULL
         else:
-            rc = fm_call(<void*>mdb_txn_renew, self._reader)
+            rc = fm_call(<void*>self.s.calls.txn_renew, self._reader)
         if rc:
             self._cannot_begin(rc)
         self._reading = True
@@ -386,10 +393,10 @@ cdef class Store(Engine):
 
     cdef void _end_read(self, void* txn) noexcept:
         if txn == self._reader:
-            mdb_txn_reset(txn)
+            self.s.calls.txn_reset(txn)
             self._reading = False
         else:
-            mdb_txn_abort(txn)
+            self.s.calls.txn_abort(txn)
             self._readers -= 1
 
     cdef Py_ssize_t read_pending(self, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2:
@@ -408,7 +415,7 @@ cdef class Store(Engine):
         cdef MDB_envinfo info
         if self.s.env == NULL:
             return 0
-        mdb_env_info(self.s.env, &info)
+        self.s.calls.env_info(self.s.env, &info)
         return info.me_last_txnid
 
     # --- the operator's view ---
@@ -433,7 +440,7 @@ cdef class Store(Engine):
         cdef MDB_envinfo info
         if self.s.env == NULL:
             raise StorageFailure("the store is closed")
-        mdb_env_info(self.s.env, &info)
+        self.s.calls.env_info(self.s.env, &info)
         return {
             "commits": self.s.commits,
             "units": self.s.units,
@@ -471,10 +478,12 @@ cdef class Store(Engine):
         cdef int rc
         if self.s.env == NULL:
             raise StorageFailure("the store is closed")
+        if self.in_memory:
+            raise StorageFailure("a store in memory has no file to copy")
         self._readers += 1
         try:
             with nogil:
-                rc = mdb_env_copyfd2(self.s.env, fd, MDB_CP_COMPACT if compact else 0)
+                rc = self.s.calls.env_copyfd2(self.s.env, fd, MDB_CP_COMPACT if compact else 0)
         finally:
             self._readers -= 1
         if is_damage(rc):

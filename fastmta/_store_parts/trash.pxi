@@ -11,7 +11,7 @@ cdef void housekeeping(StoreState* s, Txn* t, bint busy) noexcept nogil:
         return
     if now >= s.reader_check_ms or s.reader_check_ms - now > 2 * READER_CHECK_MS:
         s.reader_check_ms = now + READER_CHECK_MS
-        mdb_reader_check(s.env, &dead)
+        s.calls.reader_check(s.env, &dead)
         if s.trash_due_ms > now:
             s.trash_due_ms = now  # look for rows that other processes left
     if s.reap_now or ((s.hurry or s.trash_due_ms <= now) and not (busy and now - s.slice_ms < BUSY_SLICE_PAUSE_MS)):
@@ -25,7 +25,7 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
     cdef Key first, k
     cdef int rc, waiting = s.reap_now
     cdef int64_t next_due = NEVER
-    rc = fm_begin(<void*>mdb_txn_begin, s.env, 0, &t.txn)
+    rc = fm_begin(<void*>s.calls.txn_begin, s.env, 0, &t.txn)
     if rc:
         if is_healed(rc):
             s.heal = rc
@@ -62,14 +62,14 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
         trash_dead(t)
     if t.rc:
         if t.rc != FM_TORN:
-            mdb_txn_abort(t.txn)
+            s.calls.txn_abort(t.txn)
         rc = t.rc
     elif t.writes == 0:
-        mdb_txn_abort(t.txn)
+        s.calls.txn_abort(t.txn)
         rc = 0
     else:
-        t.txn_id = mdb_txn_id(t.txn)
-        rc = fm_call(<void*>mdb_txn_commit, t.txn)
+        t.txn_id = s.calls.txn_id(t.txn)
+        rc = fm_call(<void*>s.calls.txn_commit, t.txn)
         if rc == 0:
             s.own_txn_id = t.txn_id
         elif is_fatal(rc):

@@ -100,7 +100,7 @@ cdef inline int t_get(Txn* t, Key* k, MDB_val* value) noexcept nogil:
     cdef int rc
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = fm_get_own(<void*>mdb_get, t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
+    rc = fm_get_own(<void*>t.s.calls.get, t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
     if rc == 0:
         if record_fits(k.b[0], k.n, value.mv_data, value.mv_size) or t.s.any_format:
             return DONE
@@ -163,7 +163,7 @@ cdef int t_put(Txn* t, Key* k, const void* data, size_t n, int old, const void* 
     key.mv_data = k.b
     value.mv_size = n
     value.mv_data = <void*>data
-    rc = fm_put(<void*>mdb_put, t.txn, t.s.dbi[database_of(k.b[0])], &key, &value)
+    rc = fm_put(<void*>t.s.calls.put, t.txn, t.s.dbi[database_of(k.b[0])], &key, &value)
     if rc:
         return poison_at(t, rc, k)
     t.writes += 1
@@ -185,7 +185,7 @@ cdef int t_del(Txn* t, Key* k) noexcept nogil:
             return POISONED
     key.mv_size = k.n
     key.mv_data = k.b
-    rc = fm_del(<void*>mdb_del, t.txn, t.s.dbi[database_of(k.b[0])], &key)
+    rc = fm_del(<void*>t.s.calls.delete, t.txn, t.s.dbi[database_of(k.b[0])], &key)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     if rc:
@@ -197,13 +197,13 @@ cdef int t_del(Txn* t, Key* k) noexcept nogil:
 cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
     """The first record at or after `start` that shares its first `prefix` bytes."""
     cdef void* cursor
-    cdef int rc = fm_cursor_open(<void*>mdb_cursor_open, t.txn, t.s.dbi[database_of(start.b[0])], &cursor)
+    cdef int rc = fm_cursor_open(<void*>t.s.calls.cursor_open, t.txn, t.s.dbi[database_of(start.b[0])], &cursor)
     if rc:
         return poison_at(t, rc, start)
     key.mv_size = start.n
     key.mv_data = start.b
-    rc = fm_cursor_own(<void*>mdb_cursor_get, cursor, key, value, MDB_SET_RANGE)
-    mdb_cursor_close(cursor)
+    rc = fm_cursor_own(<void*>t.s.calls.cursor_get, cursor, key, value, MDB_SET_RANGE)
+    t.s.calls.cursor_close(cursor)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     if rc:
@@ -235,11 +235,11 @@ cdef int t_undo(Txn* t) noexcept nogil:
         key.mv_size = tail.key_length
         key.mv_data = at
         if tail.kind == UNDO_REMOVE:
-            rc = fm_del(<void*>mdb_del, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key)
+            rc = fm_del(<void*>t.s.calls.delete, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key)
         else:
             value.mv_size = tail.value_length
             value.mv_data = at + tail.key_length
-            rc = fm_put(<void*>mdb_put, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, &value)
+            rc = fm_put(<void*>t.s.calls.put, t.txn, t.s.dbi[database_of(<uint8_t>at[0])], &key, &value)
         if rc:
             return poison(t, rc)
     return DONE

@@ -210,6 +210,7 @@ def in_a_mailbox(store: Store, cutting: bool = True) -> tuple[int, Blob, bytes]:
     return mailbox_id, blob, b"Return-Path: <>\r\n" + expected(HEAD, body, cuts)
 
 
+@pytest.mark.disk
 def test_salvage_backup_and_compaction_keep_head_and_cuts(tmp_path: Path) -> None:
     mail = MailStore.open(tmp_path / "store", sync=False)
     account = asyncio.run(mail.accounts.add("a@example.org", "hash"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fastmta._store import Store
 from fastmta.queue.moves import LEGAL
@@ -42,6 +42,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 class StoreMachine(RuleBasedStateMachine):
     """Two mailboxes of one account with a quota, and a queue."""
 
+    engine: str | None = None  # the one that the environment names
+
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastmta-model-"))
@@ -57,7 +59,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.bodies: dict[int, bytes] = {}
 
     def open(self) -> None:
-        self.store = Store(str(self.folder / "store"), sync=False, trash_delay_ms=0)
+        self.store = Store(str(self.folder / "store"), sync=False, trash_delay_ms=0, engine=self.engine)
         self.mail = MailStore(self.store)
 
     def used(self) -> int:
@@ -197,6 +199,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
         self.open()
 
+    @precondition(lambda self: not self.store.in_memory)
     @rule(box=BOXES)
     def another_process_is_killed(self, box: int) -> None:
         arguments = [str(self.folder / "store"), str(self.boxes[box])]
@@ -235,11 +238,20 @@ class StoreMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestStoreModel = StoreMachine.TestCase
-TestStoreModel.settings = settings(
+class MemoryMachine(StoreMachine):
+    """The same over records in memory."""
+
+    engine = "memory"
+
+
+SETTINGS = settings(
     max_examples=int(os.environ.get("FASTMTA_MODEL_EXAMPLES", "50")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
+TestStoreModel = StoreMachine.TestCase
+TestStoreModel.settings = SETTINGS
+TestMemoryModel = MemoryMachine.TestCase
+TestMemoryModel.settings = SETTINGS

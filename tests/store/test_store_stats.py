@@ -1,5 +1,7 @@
 """The figures that the operator sees."""
 
+import pytest
+
 from fastmta._store import TABLE_ALIAS, Snapshot, Store
 from tests.store.composing import run
 
@@ -11,6 +13,7 @@ def _commit(store: Store, times: int) -> None:
         assert run(store, unit) == ""
 
 
+@pytest.mark.disk
 def test_the_lag_is_that_of_the_oldest_reader(store: Store) -> None:
     _commit(store, 1)
     assert store.stats()["reader_lag_transactions"] == 0
@@ -23,6 +26,7 @@ def test_the_lag_is_that_of_the_oldest_reader(store: Store) -> None:
     assert store.stats()["reader_lag_transactions"] == 0
 
 
+@pytest.mark.disk
 def test_free_pages_are_part_of_what_the_file_holds(store: Store) -> None:
     _commit(store, 5)
     stats = store.stats()

@@ -261,6 +261,7 @@ def test_a_congested_blob_is_told_when_the_disk_has_caught_up(store: Store) -> N
     store.commit_sync(store.new_unit())
 
 
+@pytest.mark.disk
 def test_chunks_of_a_dead_writer_are_reaped_at_the_next_opening(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
@@ -411,6 +412,7 @@ def test_metrics_count_commits_and_units(store: Store) -> None:
         store.set_metrics(cells, 0, 60)
 
 
+@pytest.mark.disk
 def test_python_lmdb_reads_what_was_written(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     unit = store.new_unit()
@@ -431,6 +433,7 @@ def test_python_lmdb_reads_what_was_written(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.disk
 def test_a_compact_copy_opens(store: Store, tmp_path: Path) -> None:
     queue_id = enqueue(store, 1)
     target = tmp_path / "copy"
