@@ -97,9 +97,12 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
         return rc
     begun = clock_ns(CLOCK_MONOTONIC)
     txn_reset(t)
-    t.now_ms = wall_ms()
+    t.now_ms = t.replayed_ms if t.replayed_ms else wall_ms()
     for i in range(n):
         if unit_run(t, units[i]) < 0:
+            break
+        if t.replayed_ms and units[i].status != COMMITTED_:
+            t.rc = MISFIT
             break
         if s.crash_at:
             crash_point(s, CRASH_APPEND)
@@ -121,6 +124,8 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     rc = fm_call(<void*>s.calls.txn_commit, t.txn)
     if rc:
         return rc
+    if s.journal_fd >= 0:
+        journal_batch(s, t, units, n)
     if s.crash_at:
         crash_point(s, CRASH_COMMIT)
     s.spent_ns = clock_ns(CLOCK_MONOTONIC) - begun

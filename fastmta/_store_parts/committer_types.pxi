@@ -69,6 +69,10 @@ cdef struct StoreState:
     CUnit* done_head
     CUnit* done_tail
     int done_ready
+    int journal_fd  # where the committer writes what it has committed; -1: nowhere
+    int journal_errno  # why it does so no more
+    uint64_t frames  # of this journal so far
+    Buffer frame
     Buffer done_touched
     Buffer done_hops
     int pending

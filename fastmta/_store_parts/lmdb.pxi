@@ -15,6 +15,7 @@ cdef extern from "<errno.h>" nogil:
     int errno
     enum: EAGAIN
     enum: EDQUOT
+    enum: EINTR
     enum: EINVAL
     enum: EIO
     enum: ENOMEM

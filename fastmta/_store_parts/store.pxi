@@ -50,6 +50,7 @@ cdef class Store(Engine):
         self.s = <StoreState*>calloc(1, sizeof(StoreState))
         if self.s == NULL:
             raise MemoryError
+        self.s.journal_fd = -1
         self.s.trash_delay_ms = trash_delay_ms
         self.s.any_format = any_format
         self.s.gives_way = gives_way
@@ -174,6 +175,7 @@ cdef class Store(Engine):
                 self._close_environment()
             buffer_free(&self.s.done_touched)
             buffer_free(&self.s.done_hops)
+            buffer_free(&self.s.frame)
             free(self.s.map.seen)
             free(self.s)
         if self.event_fd >= 0:
@@ -462,6 +464,29 @@ cdef class Store(Engine):
         pthread_mutex_lock(&self.s.mutex)
         self.s.reserve = reserve_bytes if reserve_bytes < <uint64_t>NEVER else <uint64_t>NEVER
         pthread_mutex_unlock(&self.s.mutex)
+
+    def journal_to(self, int fd):
+        """Has the committer write a frame to `fd` after each commit of units, before they are answered; -1: no more.
+
+        The descriptor stays the caller's, and open until the store is closed or this is called again. A new journal begins with frame 1.
+        """
+        self.s.journal_fd = -1
+        self.commit_sync(self.new_unit())  # so no batch is on its way
+        self.s.frames = 0
+        self.s.journal_errno = 0
+        self.s.journal_fd = fd
+
+    @property
+    def journal_trouble(self):
+        """Why the journal could not be written any more; "" where it can."""
+        return os.strerror(self.s.journal_errno) if self.s.journal_errno else ""
+
+    def replay(self, frame):
+        """Carries out one frame of another store's journal, all of it or nothing, and blocks; the trash is left to this store.
+
+        ValueError where it is damaged, StorageFailure where it does not fit what is here or cannot be written.
+        """
+        replay_frame(self, frame)
 
     def set_metrics(self, cells, int commit_seconds_index, int commit_messages_index):
         """Has the committer record into cells of runtime/metrics.py; `cells` stays referenced until the store closes."""

@@ -42,6 +42,7 @@ cdef struct Txn:
     int no_undo
     int fail_in  # writes until a unit's injected failure; 0: none
     int64_t now_ms
+    int64_t replayed_ms  # the time of a frame that is carried out again; 0: this is no replay
     int64_t reserve
     int64_t looked_reserve
     int64_t looked_ns

@@ -19,6 +19,7 @@ from fastmta.auth.passwords import hash_password
 from fastmta.config.load import load
 from fastmta.policy.limits import local_table
 from fastmta.runtime.board import Board
+from fastmta.runtime.launching import Launcher
 from fastmta.runtime.log import get_logger
 from fastmta.runtime.metrics import SharedCells
 from fastmta.supervisor.acceptor import Acceptor
@@ -65,7 +66,20 @@ async def _serving(site: Server, user: str) -> AsyncIterator[MailServer]:
     loop = asyncio.get_running_loop()
     shared = SharedCells.create(2)
     log = get_logger()
-    place = Place(load(str(site.config_path)), 0, 1, shared.range(1), shared.range(0), shared, local_table(), loop, log)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()  # no commands are started here
+    place = Place(
+        config=load(str(site.config_path)),
+        slot=0,
+        slots=1,
+        cells=shared.range(1),
+        board=shared.range(0),
+        shared=shared,
+        limits=local_table(),
+        launcher=Launcher(ours.detach()),
+        loop=loop,
+        log=log,
+    )
     place.board[Board.STORE_FAILED] = 0
     server = MailServer(place)
     acceptor = Acceptor(loop, log)
