@@ -127,6 +127,7 @@ cdef class Store(Engine):
     cdef uint64_t _environment  # the number that every identifier of this store begins with
     cdef object _metrics
     cdef int _lock_fd
+    cdef int _level_fd  # of the lock that says what levels are known to who has the store open
     cdef readonly object holds
     cdef uint64_t _next_id
     cdef uint64_t _end_id

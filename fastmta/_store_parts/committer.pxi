@@ -98,8 +98,9 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     begun = clock_ns(CLOCK_MONOTONIC)
     txn_reset(t)
     t.now_ms = t.replayed_ms if t.replayed_ms else wall_ms()
+    txn_level(t)
     for i in range(n):
-        if unit_run(t, units[i]) < 0:
+        if t.rc or unit_run(t, units[i]) < 0:
             break
         if t.replayed_ms and units[i].status != COMMITTED_:
             t.rc = MISFIT

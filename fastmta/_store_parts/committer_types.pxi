@@ -82,6 +82,9 @@ cdef struct StoreState:
     int gives_way  # a command beside a server: small transactions, and a pause after each for the others' writers
     int64_t others_ns  # when another process was last seen to have written
     int64_t spent_ns  # that the last transaction held the writers' lock
+    int knows  # the newest level that is read and written here
+    int level  # that records are written at: the one in `meta`
+    int level_stale  # `meta` was written since it was looked at
     int any_format  # an upgrade reads what other formats have left: nothing but plain records is read and written
     # figures
     uint64_t commits

@@ -1,16 +1,17 @@
 # Functions on a Store: its environment, opened and opened anew in place, and what becomes of damage that was met.
 
 
-cdef str other_level(str path, bytes found):
-    """What to say of a store that another program has written: `found` is a level, or two where an upgrade has begun."""
+cdef str other_level(str path, bytes found, int known):
+    """What to say of a store that another program has written: `found` is a level, or two where an upgrade has begun; `known` the
+    newest level that is known here."""
     words = found.split(b">")
     if len(words) == 2:
         return f"the upgrade of the store {path} has not ended: run fastmta store upgrade again"
     if not found.isdigit():
         return f"the store {path} has a format that this program does not know: {found!r}"
-    if int(found) > LEVEL:
-        return f"the store {path} was written by a later FastMTA: its format is {int(found)}, this program knows {LEVEL}"
-    return (f"the store {path} was written by an earlier FastMTA: its format is {int(found)}, this program's is {LEVEL}; stop the "
+    if int(found) > known:
+        return f"the store {path} was written by a later FastMTA: its format is {int(found)}, this program knows {known}"
+    return (f"the store {path} was written by an earlier FastMTA: its format is {int(found)}, this program's is {known}; stop the "
             "server and run fastmta store upgrade")
 
 
@@ -196,20 +197,60 @@ def environment_number():
     return (1 + int.from_bytes(os.urandom(4), "little") % 0x7FFF).to_bytes(2, "little")
 
 
+cdef bint lock_levels(Store self, int kind, int first, int count) except -1:
+    """Takes or drops a lock on levels, a byte each; False where somebody's is in the way. It ends with the process."""
+    cdef flock lock
+    memset(&lock, 0, sizeof(lock))
+    lock.l_type = <short>kind
+    lock.l_start = first
+    lock.l_len = count
+    return fcntl(self._level_fd, F_OFD_SETLK_, &lock) == 0
+
+
+cdef int hold_level(Store self) except -1:
+    """Says to others what this program knows, for as long as it has the store open."""
+    self._level_fd = os.open(os.path.join(self.path, "levels.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not lock_levels(self, F_RDLCK, self.s.knows, 1):
+        raise StorageFailure(f"the format of the store {self.path} is being raised to one that this program does not know")
+    return 0
+
+
+cdef bint level_raised(Store self) except -1:
+    """Raises the level in `meta` to what is known here; False where it was that."""
+    cdef Unit unit
+    if not lock_levels(self, F_WRLCK, 0, self.s.knows):
+        raise StorageFailure(f"a FastMTA that does not know the format {self.s.knows} has the store {self.path} open: stop it first")
+    try:
+        found = self.get(T_META, b"schema")
+        if found == b"%d" % self.s.knows:
+            return False
+        unit = self.new_unit()
+        unit.guard(T_META, b"schema", found)
+        unit.put(T_META, b"schema", b"%d" % self.s.knows)
+        self.commit_sync(unit)
+        if unit.failure:
+            raise StorageFailure(f"the format of the store {self.path} could not be raised: {unit.failure}")
+        return True
+    finally:
+        lock_levels(self, F_UNLCK, 0, self.s.knows)
+
+
 cdef int prepare(Store self) except -1:
     """The level and number of the store, this process's lock as a writer of pending chunks, and the chunks of writers that died."""
     cdef Unit unit
+    if not self.s.any_format:
+        hold_level(self)
     found = self.get(T_META, b"schema")
     if found is None:
         unit = self.new_unit()
-        unit.put_new(T_META, b"schema", SCHEMA)  # of two processes that make it, one is refused
+        unit.put_new(T_META, b"schema", b"%d" % self.s.knows)  # of two processes that make it, one is refused
         unit.put(T_META, b"environment", environment_number())
         self.commit_sync(unit)
         found = self.get(T_META, b"schema")
     if self.s.any_format:
         return 0
-    if found != SCHEMA:
-        raise StoreUnreadable(other_level(self.path, found))
+    if not found.isdigit() or not SHARED_FROM <= int(found) <= self.s.knows:
+        raise StoreUnreadable(other_level(self.path, found, self.s.knows))
     self._environment = int.from_bytes(self.get(T_META, b"environment") or b"", "little") & 0x7FFF
     self._lock_fd = os.open(os.path.join(self.path, "writers.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     self.s.volume_fd = self._lock_fd

@@ -197,23 +197,31 @@ cdef inline size_t rest_length(const BlobMeta* meta) noexcept nogil:
     return 8 * <size_t>meta.cuts + meta.head_length + meta.tail_length
 
 
-cdef int format_of(int table, size_t key_length) noexcept nogil:
-    """The format that this program writes; 0: the records of this table have no struct."""
+cdef int format_of(int table, size_t key_length, int level) noexcept nogil:
+    """The format of a level's records; 0: those of this table have no struct."""
+    if table == T_USAGE:
+        return TRIAL_USAGE_FORMAT if level >= TRIAL_LEVEL else FORMAT
     if table == T_MESSAGE:
         return MESSAGE_FORMAT
     if table == T_BLOB:
         return BLOB_FORMAT if key_length == 9 else 0
-    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_USAGE or table == T_HOP_STATE else 0
+    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_HOP_STATE else 0
 
 
-cdef int unfit(int table, size_t key_length, const void* data, size_t n) noexcept nogil:
+cdef bint is_known_format(int level, int table, size_t key_length, int found) noexcept nogil:
+    """Whether a record may have this format: that of its own level, or of one that is served beside it."""
+    return format_of(table, key_length, SHARED_FROM) <= found <= format_of(table, key_length, level)
+
+
+cdef int unfit(int level, int table, size_t key_length, const void* data, size_t n) noexcept nogil:
     """Why a record does not fit: its format is another one, or it is none."""
-    cdef int known = format_of(table, key_length)
-    return FM_FORMAT if known and n and (<const uint8_t*>data)[0] != known else FM_DISORDER
+    if format_of(table, key_length, level) and n and not is_known_format(level, table, key_length, (<const uint8_t*>data)[0]):
+        return FM_FORMAT
+    return FM_DISORDER
 
 
-cdef bint record_fits(int table, size_t key_length, const void* data, size_t n) noexcept nogil:
-    """Whether a value is long enough for the struct that its table keeps, of the known format, and holds its parts."""
+cdef bint record_fits(int level, int table, size_t key_length, const void* data, size_t n) noexcept nogil:
+    """Whether a value is long enough for the struct that its table keeps, of a format known at `level`, and holds its parts."""
     cdef const uint8_t* p = <const uint8_t*>data
     if table == T_MESSAGE:
         return (n >= sizeof(MessageRecord) and p[0] == MESSAGE_FORMAT and key_length == 13
@@ -233,7 +241,7 @@ cdef bint record_fits(int table, size_t key_length, const void* data, size_t n) 
         return (n >= sizeof(MailboxRecord) and p[0] == FORMAT
                 and sizeof(MailboxRecord) + (<MailboxRecord*>p).name_length + (<MailboxRecord*>p).special_length <= n)
     if table == T_USAGE:
-        return n == sizeof(UsageRecord) and p[0] == FORMAT
+        return n == sizeof(UsageRecord) and is_known_format(level, T_USAGE, key_length, p[0])
     if table == T_HOP_STATE:
         return n == sizeof(HopRecord) and p[0] == FORMAT
     if table == T_MAILBOX_NAME or table == T_ACCOUNT_NAME or table == T_COUNTER:

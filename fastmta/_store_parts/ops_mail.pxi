@@ -57,6 +57,7 @@ cdef int usage_get(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nog
 cdef int usage_put(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nogil:
     cdef Key k
     k_id(&k, T_USAGE, account_id)
+    usage.format = <uint8_t>format_of(T_USAGE, k.n, t.s.level)
     return t_put(t, &k, usage, sizeof(usage[0]), OLD_UNKNOWN, NULL, 0)
 
 

@@ -208,8 +208,8 @@ cdef int gather_uids(Txn* t, uint64_t mailbox_id, bint only_deleted, Buffer* out
     key.mv_data = k.b
     rc = fm_cursor_own(<void*>t.s.calls.cursor_get, cursor, &key, &value, MDB_SET_RANGE)
     while rc == 0 and key.mv_size == 13 and memcmp(key.mv_data, k.b, 9) == 0:
-        if not record_fits(T_MESSAGE, 13, value.mv_data, value.mv_size):
-            rc = unfit(T_MESSAGE, 13, value.mv_data, value.mv_size)
+        if not record_fits(t.s.knows, T_MESSAGE, 13, value.mv_data, value.mv_size):
+            rc = unfit(t.s.knows, T_MESSAGE, 13, value.mv_data, value.mv_size)
             break
         if not only_deleted or (<MessageRecord*>value.mv_data).flags & 8:
             uid = be32(<uint8_t*>key.mv_data + 9)

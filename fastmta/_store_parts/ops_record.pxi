@@ -96,6 +96,7 @@ cdef int op_put(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MDB_val value
     cdef int rc
     k_given(&k, op.table, parts, op.part[0])
+    t.s.level_stale |= op.table == T_META
     if op.code == OP_PUT_NEW:
         rc = t_get(t, &k, &value)
         if rc == DONE:

@@ -70,8 +70,8 @@ cdef class Reading:
         rc = fm_get(<void*>self.store.s.calls.get, self.map, self.txn_id, database_name[database_of(k.b[0])], self.txn,
                     self.store.s.dbi[database_of(k.b[0])], &key, value)
         if rc == 0:
-            if not record_fits(k.b[0], k.n, value.mv_data, value.mv_size) and not self.store.s.any_format:
-                self.failed(unfit(k.b[0], k.n, value.mv_data, value.mv_size), k)
+            if not record_fits(self.store.s.knows, k.b[0], k.n, value.mv_data, value.mv_size) and not self.store.s.any_format:
+                self.failed(unfit(self.store.s.knows, k.b[0], k.n, value.mv_data, value.mv_size), k)
             return True
         if rc == MDB_NOTFOUND:
             return False
@@ -88,8 +88,8 @@ cdef inline bint arrived(Reading reading, int rc, Key* k, size_t prefix, MDB_val
     at = <const uint8_t*>key.mv_data
     if key.mv_size < prefix or memcmp(at, k.b, prefix) != 0:
         return False
-    if not record_fits(at[0], key.mv_size, value.mv_data, value.mv_size) and not reading.store.s.any_format:
-        raise_damage(reading.store, unfit(at[0], key.mv_size, value.mv_data, value.mv_size), at[0], at + 1, key.mv_size - 1)
+    if not record_fits(reading.store.s.knows, at[0], key.mv_size, value.mv_data, value.mv_size) and not reading.store.s.any_format:
+        raise_damage(reading.store, unfit(reading.store.s.knows, at[0], key.mv_size, value.mv_data, value.mv_size), at[0], at + 1, key.mv_size - 1)
     return True
 
 

@@ -23,14 +23,14 @@ cdef class Store(Engine):
     `path` is a directory; it is made where it is missing. The records lie there in an LMDB file or, with `engine="memory"`, in this
     process's memory, from one opening to the next, for as long as the directory is there. All methods belong to one thread (the
     loop's), except that reads may come from others. `sync=False` gives durability away and is for tests. `gives_way`: other
-    processes write first.
+    processes write first. `level`: the newest one that is known, for tests of programs before and after this one.
     """
 
     def __cinit__(self, path, *, size_t map_size_bytes=0, bint sync=True, int slot=0, int64_t trash_delay_ms=60000,
-                  bint create=True, bint any_format=False, bint gives_way=False, str engine=None):
+                  bint create=True, bint any_format=False, bint gives_way=False, str engine=None, int level=LEVEL):
         cdef int rc
         self.event_fd = -1
-        self._lock_fd = -1
+        self._lock_fd = self._level_fd = -1
         self.damage = ""
         self.path = os.fspath(path)
         self.slot = slot
@@ -53,6 +53,8 @@ cdef class Store(Engine):
         self.s.journal_fd = -1
         self.s.trash_delay_ms = trash_delay_ms
         self.s.any_format = any_format
+        self.s.knows = self.s.level = level
+        self.s.level_stale = 1
         self.s.gives_way = gives_way
         self.s.trash_due_ms = 0
         self.s.reader_check_ms = wall_ms() + READER_CHECK_MS
@@ -166,6 +168,9 @@ cdef class Store(Engine):
                 self.holds.close()
             c_close(self.s.holds_fd)
             self._lock_fd = self.s.holds_fd = -1
+        if self._level_fd >= 0:
+            c_close(self._level_fd)
+            self._level_fd = -1
         return 0
 
     def __dealloc__(self):
@@ -487,6 +492,13 @@ cdef class Store(Engine):
         ValueError where it is damaged, StorageFailure where it does not fit what is here or cannot be written.
         """
         replay_frame(self, frame)
+
+    def raise_level(self):
+        """Has this and all other programs write records at this one's level from now on; True where they did not before.
+
+        StorageFailure while a program that does not know the level has the store open; it is kept from opening it meanwhile.
+        """
+        return level_raised(self)
 
     def set_metrics(self, cells, int commit_seconds_index, int commit_messages_index):
         """Has the committer record into cells of runtime/metrics.py; `cells` stays referenced until the store closes."""

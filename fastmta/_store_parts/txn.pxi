@@ -103,9 +103,9 @@ cdef inline int t_get(Txn* t, Key* k, MDB_val* value) noexcept nogil:
     key.mv_data = k.b
     rc = fm_get_own(<void*>t.s.calls.get, t.txn, t.s.dbi[database_of(k.b[0])], &key, value)
     if rc == 0:
-        if record_fits(k.b[0], k.n, value.mv_data, value.mv_size) or t.s.any_format:
+        if record_fits(t.s.knows, k.b[0], k.n, value.mv_data, value.mv_size) or t.s.any_format:
             return DONE
-        rc = unfit(k.b[0], k.n, value.mv_data, value.mv_size)
+        rc = unfit(t.s.knows, k.b[0], k.n, value.mv_data, value.mv_size)
     if rc == MDB_NOTFOUND:
         return REFUSE_MISSING
     return poison_at(t, rc, k)
@@ -211,8 +211,33 @@ cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value
         return poison_at(t, rc, start)
     if key.mv_size < prefix or memcmp(key.mv_data, start.b, prefix) != 0:
         return REFUSE_MISSING
-    if not record_fits(start.b[0], key.mv_size, value.mv_data, value.mv_size) and not t.s.any_format:
-        return poison_at(t, unfit(start.b[0], key.mv_size, value.mv_data, value.mv_size), start)
+    if not record_fits(t.s.knows, start.b[0], key.mv_size, value.mv_data, value.mv_size) and not t.s.any_format:
+        return poison_at(t, unfit(t.s.knows, start.b[0], key.mv_size, value.mv_data, value.mv_size), start)
+    return DONE
+
+
+cdef int txn_level(Txn* t) noexcept nogil:
+    """Learns at what level records are written now, where somebody may have raised it since our last transaction."""
+    cdef StoreState* s = t.s
+    cdef MDB_val value
+    cdef Key k
+    cdef size_t i
+    cdef int level = 0
+    cdef int rc
+    if s.any_format or (s.calls.txn_id(t.txn) == s.own_txn_id + 1 and not s.level_stale):
+        return DONE
+    k_start(&k, T_META)
+    k_bytes(&k, b"schema", 6)
+    rc = t_get(t, &k, &value)
+    if rc < 0:
+        return rc
+    if rc == DONE:
+        for i in range(value.mv_size if value.mv_size < 4 else 4):
+            level = level * 10 + (<uint8_t*>value.mv_data)[i] - 48
+        if not SHARED_FROM <= level <= s.knows:
+            return poison(t, MDB_VERSION_MISMATCH)  # it was raised without us, or an upgrade has begun
+        s.level = level
+    s.level_stale = 0
     return DONE
 
 

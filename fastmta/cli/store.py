@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, CommandFailed
+from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed
 from fastmta.cli.opened import acting_as_owner, run
 from fastmta.cli.output import config_option, json_option, plain, print_json, size
 from fastmta.config.load import load
@@ -150,16 +150,24 @@ def _make_target(target: Path, owner: os.stat_result) -> None:
 
 @store.command()
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and change nothing.")
+@click.option("--finish", is_flag=True, help="Have this program's format written from now on. The server may run.")
 @config_option
-def upgrade(dry_run: bool, config_path: str | None) -> None:
+def upgrade(dry_run: bool, finish: bool, config_path: str | None) -> None:
     """Bring a store that an earlier FastMTA wrote to this one's format. The server must not run.
 
     Killed in the middle, it goes on when it is called again. Make a backup before: the earlier program can't read the
     store afterwards.
+
+    Where this FastMTA serves the earlier format as it is, both may run on the store, and it stays in the earlier format
+    until --finish, which is refused while the earlier one runs.
     """
     from fastmta.runtime.lock import lock_directory
+    from fastmta.store.upgrade import finish as finish_upgrade
     from fastmta.store.upgrade import plan
     from fastmta.store.upgrade import upgrade as upgrade_store
+
+    if finish and dry_run:
+        raise CommandFailed("--finish and --dry-run exclude each other", EX_USAGE)
 
     directory = Path(load(config_path).data_directory)
     if not directory.is_dir():
@@ -167,12 +175,15 @@ def upgrade(dry_run: bool, config_path: str | None) -> None:
     with acting_as_owner(directory):
         if not (directory / "data.mdb").exists():
             raise CommandFailed(f"{directory} holds no store", EX_NOINPUT)
-        lock = lock_directory(directory)
-        try:
-            found = plan(directory) if dry_run else upgrade_store(directory, _told)
-        finally:
-            os.close(lock)
-    if not found.is_needed:
+        if finish:
+            found = finish_upgrade(directory, _told)
+        else:
+            lock = lock_directory(directory)
+            try:
+                found = plan(directory) if dry_run else upgrade_store(directory, _told)
+            finally:
+                os.close(lock)
+    if not found.is_needed and not any(found.records.values()):
         print(f"the store has this program's format, {found.target}; nothing to do")
         return
     what = ", ".join(f"{count} {name}" for name, count in found.records.items())

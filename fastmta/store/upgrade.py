@@ -1,6 +1,8 @@
 """`fastmta store upgrade`: a store as an earlier program wrote it becomes one of this program's, in place.
 
-There is one step for each level (docs/store.md). A step goes through the records in slices of a transaction each; every
+There is one step for each level (docs/store.md). One from a level that this program does not serve needs the store
+alone; one between levels that are served is done by `finish`, beside the server, when all programs that know only the
+level before have gone. A step goes through the records in slices of a transaction each; every
 record has a format byte, so what is done already is known by itself, and an upgrade that was killed goes on where it
 was. While it is under way `meta` holds both levels, and no program opens the store for anything else.
 """
@@ -15,6 +17,7 @@ import msgspec
 
 from fastmta._store import (
     CHUNK_BYTES,
+    OLDEST_SERVED_LEVEL,
     STORE_LEVEL,
     TABLE_BLOB,
     TABLE_MESSAGE,
@@ -49,15 +52,15 @@ class Plan(msgspec.Struct):
         return self.level != self.target
 
 
-def level_of(store: Store) -> int:
+def level_of(store: Store, known: int = STORE_LEVEL) -> int:
     """The level from which an upgrade starts, or has started. StoreUnreadable where no step leads from there."""
     found = store.get(TABLE_META, LEVEL_KEY) or b""
     first = found.split(b">")[0]
     if not first.isdigit():
         raise StoreUnreadable(f"the store has a format that this program does not know: {found!r}")
-    if int(first) > STORE_LEVEL:
+    if int(first) > known:
         raise StoreUnreadable(
-            f"the store was written by a later FastMTA: its format is {int(first)}, this program knows {STORE_LEVEL}"
+            f"the store was written by a later FastMTA: its format is {int(first)}, this program knows {known}"
         )
     return int(first)
 
@@ -78,6 +81,25 @@ def upgrade(path: Path, progress: Progress | None = None) -> Plan:
             STEPS[level](store).run(progress if progress is not None else _silent)
             _write_level(store, b"%d" % (level + 1))
         return found
+
+
+def finish(path: Path, progress: Progress | None = None, *, level: int = STORE_LEVEL) -> Plan:
+    """Has every program write the records of the store in `path` at `level` from now on, and rewrites the older ones.
+
+    Beside servers that have the store open, as long as all of them know the level; StorageFailure where one does not.
+    What was killed is taken up by the next call.
+    """
+    store = Store(str(path), create=False, gives_way=True, level=level)
+    try:
+        before = level_of(store, level)
+        store.raise_level()
+        records: dict[str, int] = {}
+        for step in range(OLDEST_SERVED_LEVEL, level):
+            for what, count in SHARED_STEPS[step](store).run(progress if progress is not None else _silent).items():
+                records[what] = records.get(what, 0) + count
+        return Plan(before, level, records)
+    finally:
+        store.close()
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -107,10 +129,10 @@ class _opened:
 def _plan(store: Store) -> Plan:
     level = level_of(store)
     records: dict[str, int] = {}
-    for step in range(level, STORE_LEVEL):
+    for step in range(level, OLDEST_SERVED_LEVEL):
         for what, count in STEPS[step](store).count().items():
             records[what] = records.get(what, 0) + count
-    return Plan(level, STORE_LEVEL, records)
+    return Plan(level, max(level, OLDEST_SERVED_LEVEL), records)
 
 
 def _write_level(store: Store, level: bytes) -> None:
@@ -121,7 +143,11 @@ def _write_level(store: Store, level: bytes) -> None:
 
 
 def _commit(store: Store, unit: Unit) -> None:
-    failure = store.commit_sync(unit).failure
+    _require(store.commit_sync(unit))
+
+
+def _require(unit: Unit) -> None:
+    failure = unit.failure
     if failure == "full":
         raise StorageFailure("the disk is full: make room and run fastmta store upgrade again")
     if failure:
@@ -300,3 +326,46 @@ class FromOne:
 
 
 STEPS: Final = {1: FromOne}
+
+
+# --- between levels that are served ---
+
+
+class SharedStep:
+    """Records of one table from a level to the next, while servers write others, and these too, at the next already."""
+
+    table: int
+    name: str
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def rewritten(self, value: bytes) -> bytes | None:
+        """The record at the next level; None where it is there already."""
+        raise NotImplementedError
+
+    def run(self, progress: Progress) -> dict[str, int]:
+        """Rewrites what is left; how many, by kind."""
+        done, start = 0, b""
+        while page := self.store.scan(self.table, b"", start, PAGE):
+            for key, value in page:
+                done += self._rewrite(key, value)
+            start = page[-1][0] + b"\0"
+            progress(self.name, done, done)
+        return {self.name: done}
+
+    def _rewrite(self, key: bytes, value: bytes | None) -> bool:
+        """One record, unless somebody changes it first: then it is looked at again."""
+        while value is not None and (after := self.rewritten(value)) is not None:
+            unit = self.store.new_unit()
+            unit.guard(self.table, key, value)
+            unit.put(self.table, key, after)
+            if self.store.commit_sync(unit).failure != "changed":
+                _require(unit)
+                return True
+            value = self.store.get(self.table, key)
+        return False
+
+
+#: By the level that they lead from: those from OLDEST_SERVED_LEVEL on.
+SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {}
