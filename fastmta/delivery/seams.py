@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
+from fastmta._store import Store as RawStore
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
 from fastmta.runtime.clock import Clock
@@ -73,7 +74,7 @@ class Store(Protocol):
     """store.MailStore; `raw` is the _store.Store, whose units are used as they are."""
 
     @property
-    def raw(self) -> Any: ...
+    def raw(self) -> RawStore: ...
     @property
     def queue(self) -> Queue: ...
     @property

@@ -46,16 +46,14 @@ async def change_flags(
     MailboxGone.
     """
     modified = array("I")
-    store = session.services.store
     await view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
         part = uids[begin : begin + SLICE]
-        unit = store.raw.new_unit()
-        unit.flags(view.mailbox_id, part.tobytes(), mode, flags, keywords, unchanged_since)
-        await store.commit(unit)
-        modseq, left = unit.results[0]
+        modseq, left = await session.mailboxes.change_flags(
+            view.mailbox_id, part, mode, flags, keywords, unchanged_since
+        )
         view.own_change(modseq, part)
-        modified.frombytes(left)
+        modified.extend(left)
     return modified
 
 

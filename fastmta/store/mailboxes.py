@@ -292,6 +292,23 @@ class Mailboxes(MailboxNames):
         results = (await self._store.commit(unit)).results[0 if replaced is None else 1 :]
         return results[0][0] if results else 0, array("I", [result[1] for result in results])
 
+    async def change_flags(
+        self,
+        mailbox_id: int,
+        uids: "array[int]",
+        mode: int,
+        flags: int,
+        keywords: bytes = b"",
+        unchanged_since: int = -1,
+    ) -> "tuple[int, array[int]]":
+        """What `set_flags` does, in one unit: the modseq of the change too. The caller bounds the number of uids."""
+        unit = self._raw.new_unit()
+        unit.flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)
+        modseq, left = (await self._store.commit(unit)).results[0]
+        failed = array("I")
+        failed.frombytes(left)
+        return modseq, failed
+
     async def set_flags(
         self,
         mailbox_id: int,
@@ -304,10 +321,8 @@ class Mailboxes(MailboxNames):
         """Sets (0), adds (1) or removes (2) flags and keywords; the uids that had changed after `unchanged_since`."""
         failed = array("I")
         for start in range(0, len(uids), SLICE):
-            unit = self._raw.new_unit()
-            part = uids[start : start + SLICE].tobytes()
-            unit.flags(mailbox_id, part, mode, flags, keywords, unchanged_since)
-            failed.frombytes((await self._store.commit(unit)).results[0][1])
+            part = uids[start : start + SLICE]
+            failed.extend((await self.change_flags(mailbox_id, part, mode, flags, keywords, unchanged_since))[1])
         return failed
 
     async def expunge(

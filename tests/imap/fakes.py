@@ -61,16 +61,6 @@ class FakeBlob:
         self.abandoned = True
 
 
-class FakeUnit:
-    def __init__(self) -> None:
-        self.operations: list[tuple[Any, ...]] = []
-        self.results: list[Any] = []
-
-    def flags(self, *arguments: Any) -> int:
-        self.operations.append(arguments)
-        return 0
-
-
 class FakeMailboxes:
     def __init__(self, store: "FakeStore") -> None:
         self._store = store
@@ -431,11 +421,17 @@ class FakeMailboxes:
             self._changed(box)
         return (box.highest_modseq if touched else 0), failed.tobytes()
 
-    async def set_flags(
+    async def change_flags(
         self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes, unchanged_since: int = -1
     ) -> Any:
         await asyncio.sleep(0)
-        return array("I", self.apply_flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)[1])
+        modseq, left = self.apply_flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)
+        return modseq, array("I", left)
+
+    async def set_flags(
+        self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes, unchanged_since: int = -1
+    ) -> Any:
+        return (await self.change_flags(mailbox_id, uids, mode, flags, keywords, unchanged_since))[1]
 
     async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
         await asyncio.sleep(0)
@@ -511,18 +507,11 @@ class FakeStore:
     def __init__(self) -> None:
         self.mailboxes = FakeMailboxes(self)
         self.annotations = FakeAnnotations()
-        self.raw = SimpleNamespace(new_unit=FakeUnit)
         self.observer: Any = None
 
     def changed(self, mailbox_id: int, modseq: int) -> None:
         if self.observer is not None:
             self.observer(mailbox_id)
-
-    async def commit(self, unit: FakeUnit) -> FakeUnit:
-        await asyncio.sleep(0)
-        for arguments in unit.operations:
-            unit.results.append(self.mailboxes.apply_flags(*arguments))
-        return unit
 
 
 class FakeAuthenticator:

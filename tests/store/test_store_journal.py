@@ -55,6 +55,8 @@ class Journalled(StoreMachine):
         size = chance.choices([0, 10, 4500, 70_000, 300_000], [20, 40, 40, 2, 1])[0]
         keyword = chance.choice([b"", b"a", b"d"])
         what = chance.choices(range(7), [20, 20, 14, 10, 12, 30, 3])[0]
+        if what == 4 and len(self.recipients) > 100:  # as many as the model reads at once are more
+            what = 5
         if what == 0:
             head = chance.choice([b"", b"A: b\r\n"])
             self.append(box, size, chance.randrange(32), keyword, head, [(0, 30), (40, 2)] if size > 100 else [])
