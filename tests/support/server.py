@@ -37,6 +37,7 @@ def command(*arguments: str) -> list[str]:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     out = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
     out.pop("FASTMTA_CONFIG", None)
+    out.pop("FASTMTA_TEST_ENGINE", None)  # a server is several processes: its store lies on disk
     out.update(extra or {})
     return out
 
