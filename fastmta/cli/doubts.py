@@ -22,6 +22,7 @@ from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
+from fastmta.policy.contents import Kind, problem_of
 from fastmta.tls.problems import certificate_doubts
 
 if TYPE_CHECKING:
@@ -80,10 +81,27 @@ def _map_contents(config: Config) -> Iterator[Problem]:
                 yield Problem(key, f"{table.problem}; until this is mended, mail for it gets a temporary failure")
     for problem in alias_tables(config.alias_maps).problems():
         yield Problem("alias_maps", f"{problem}; until this is mended, mail for it gets a temporary failure")
+    yield from _content_tables(config)
     for place, _, value in _entries(config, "alias_maps"):
         for target in parse_targets(value):
             if target.kind is TargetKind.COMMAND or (target.kind is TargetKind.FILE and target.text != "/dev/null"):
                 yield Problem("alias_maps", f"{place}: FastMTA does not deliver to {target.kind.value}s")
+
+
+def _content_tables(config: Config) -> Iterator[Problem]:
+    """Tables that look into messages, which answer 451 to all mail where they cannot be obeyed."""
+    told: set[tuple[str, str]] = set()
+    for kind in Kind:
+        for name in getattr(config, kind):
+            table = Table(name)
+            if table.problem:
+                yield Problem(str(kind), f"{table.problem}; until this is mended, all mail gets a temporary failure")
+                continue
+            for value in islice(table.values(), ENTRIES):
+                problem = problem_of(kind, value)
+                if problem and (name, problem) not in told:
+                    told.add((name, problem))
+                    yield Problem(str(kind), f"{name}: {problem}")
 
 
 def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:
@@ -153,6 +171,8 @@ def _entries(config: Config, key: str) -> Iterator[tuple[str, str, str]]:
     """(place, name, value) of the sources of a key's maps, as far as they can be read."""
     parser = parse_aliases if key == "alias_maps" else parse_map
     for name in getattr(config, key):
+        if name.partition(":")[0] not in ("hash", "texthash"):
+            continue  # what patterns may give is not known before they are asked
         path = Path(name.partition(":")[2])
         try:
             text = path.read_text("utf-8", "surrogateescape")

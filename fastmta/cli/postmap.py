@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastmta.cli.failures import EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed, guarded
+from fastmta.config.map_types import MAP_TYPES
 from fastmta.directory.maps import Parser, Table, compile_map, read_source
 from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAP_TYPES: Final = ("hash", "texthash")  # config/values.MAP_TYPES, which is not loaded here
+_COMPILED: Final = ("hash", "texthash")
 _NOT_FOUND: Final = 1  # Postfix's
 _IGNORED: Final = frozenset("Nfinopruvw")
 USAGE: Final = "usage: postmap [-q KEY] [-s] [TYPE:]FILE..."
@@ -127,7 +128,7 @@ def _query(files: list[str], query: str) -> int:
     found_any = False
     for key in keys:
         for table in tables:
-            value = table.get(key.lower())
+            value = table.get(key if table.is_of_patterns else key.lower())
             if value is not None:
                 found_any = True
                 print(f"{key}\t{value}" if query == "-" else value)
@@ -137,6 +138,8 @@ def _query(files: list[str], query: str) -> int:
 
 def _path(name: str) -> Path:
     kind, colon, path = name.partition(":")
+    if colon and kind in MAP_TYPES and kind not in _COMPILED:
+        raise CommandFailed(f"{name}: a {kind}: table is read as it is; only hash: is compiled", EX_USAGE)
     if colon and kind not in MAP_TYPES:
         raise CommandFailed(f"{name}: unknown map type {kind}; known: {', '.join(MAP_TYPES)}", EX_USAGE)
     found = Path(path if colon else name)

@@ -43,8 +43,9 @@ force.
 
 Lists may be written in Postfix's one-string form (`"a, b c"`), and `$name` stands for another key's value. A time is
 `"300s"`, `"4h"` or `"5d"`; a bare number counts in the unit given here. A size is a number of bytes, or `"50M"`. A map
-is `"hash:/path"` or `"texthash:/path"`, an endpoint `"host:port"`, `"unix:/path"` or
-`"unix:/path;mode=0660;user=NAME;group=NAME"`; relative paths are relative to the file.
+is `"hash:/path"` (or `texthash:`, `regexp:`, `pcre:`, `cidr:`), `"inline:{ key = value }"` or `"static:value"`, an
+endpoint `"host:port"`, `"unix:/path"` or `"unix:/path;mode=0660;user=NAME;group=NAME"`; relative paths are relative to
+the file.
 """
 _TRANSPORT: Final = f"""
 ## [transport]

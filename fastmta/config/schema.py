@@ -290,6 +290,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_recipient_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
     smtpd_end_of_data_restrictions: Annotated[_Texts, Key("restrictions")] = ()
+    header_checks: Annotated[_Texts, Key("maps", about="header_checks(5): fields of a message's header")] = ()
+    mime_header_checks: Annotated[_Texts, Key("maps", default="$header_checks", about="Content-Type and its like")] = ()
+    nested_header_checks: Annotated[
+        _Texts, Key("maps", default="$header_checks", about="fields of attached messages")
+    ] = ()
+    body_checks: Annotated[_Texts, Key("maps", about="lines of bodies")] = ()
+    body_checks_size_limit: Annotated[int, Key("size", about="of each body that body_checks look at")] = 51_200
     smtpd_milters: Annotated[
         _Texts, Key("milters", about='"inet:host:port", "unix:/path", or in braces with settings of its own')
     ] = ()

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fastmta.config.map_types import FILE_TYPES, MAP_TYPES, fixed_value, inline_entries, split_braced
+
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TIME: Final = re.compile(r"(\d{1,12})\s*([smhdw]?)", re.IGNORECASE)
@@ -16,7 +18,6 @@ _SIZE: Final = re.compile(r"(\d{1,18})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _SOCKET_SETTINGS: Final = {"mode": re.compile(r"0?[0-7]{3}"), "user": _USER, "group": _USER}
-MAP_TYPES: Final = ("hash", "texthash")
 
 
 class Endpoint(NamedTuple):
@@ -69,8 +70,8 @@ def parse_int(value: object, low: int, high: int) -> int:
 
 
 def split_list(text: str) -> list[str]:
-    """Postfix's one-string form: items apart by commas and white space."""
-    return [item for item in re.split(r"[,\s]+", text) if item]
+    """Postfix's one-string form: items apart by commas and white space; what stands in braces belongs together."""
+    return split_braced(text)
 
 
 def parse_domain(text: str) -> str:
@@ -171,11 +172,15 @@ def parse_server(text: str) -> str:
 
 
 def parse_map(text: str, base: Path) -> str:
-    """ "hash:/path" or "texthash:/path", the path made absolute."""
+    """ "hash:/path" and its like, the path made absolute; "inline:{...}" and "static:value" as they are."""
     kind, colon, path = text.partition(":")
     if not colon or kind not in MAP_TYPES or not path:
         raise ValueError(f"a map such as hash:/etc/fastmta/virtual (types: {', '.join(MAP_TYPES)})")
-    return f"{kind}:{base / path}"
+    if kind == "inline":
+        inline_entries(path)
+    elif kind == "static":
+        fixed_value(path)
+    return f"{kind}:{base / path}" if kind in FILE_TYPES else text
 
 
 def _require_address(text: str, version: int = 0) -> None:

@@ -63,7 +63,7 @@ class TlsPolicies:
         if not self._tables:
             return self._default
         for key in keys_of(next_hop):
-            value = self._tables.get(key)
+            value = self._tables.get(key, whole=not key.startswith("."))
             if value is not None:
                 try:
                     return parse_entry(self._settings, value)

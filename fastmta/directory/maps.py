@@ -1,7 +1,8 @@
-"""Look-up tables of the configuration, `hash:/path` and `texthash:/path`: read, kept, and read again when they change.
+"""Look-up tables of the configuration (config/map_types): read, kept, and read again when they change.
 
 `hash:` uses what postmap compiled while that still belongs to the source, else the source itself, so an edit counts
-with or without postmap. `texthash:` always reads the source.
+with or without postmap. `texthash:` always reads the source. `regexp:`, `pcre:` and `cidr:` are directory/patterns.
+`inline:` and `static:` have no file.
 
 Invariants: a table that was readable once keeps its last good contents while its file is gone or broken; one that
 never was answers every look-up with a temporary failure, since guessing would bounce mail. No long source holds the
@@ -16,7 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from fastmta.config.map_types import FILE_TYPES, PATTERN_TYPES, fixed_value, inline_entries
 from fastmta.directory.compiled import SUFFIX, CompiledMap, write_compiled
+from fastmta.directory.patterns import Patterns, read_patterns
 from fastmta.directory.source import Bad, Entry, Text, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_FILE_BYTES, MAP_PAUSE_S, MAP_PIECE
@@ -25,7 +28,24 @@ Parser = Callable[[Text, str, Bad | None], Iterator[Entry]]
 Pause = Callable[[], None]
 _Stamp = tuple[int, int, int] | None
 _Stamps = tuple[_Stamp, _Stamp]
-_Data = dict[str, str] | CompiledMap
+
+
+class _Fixed:
+    """What `static:` says of every key."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get(self, key: str) -> str | None:
+        return self._value
+
+    def __len__(self) -> int:
+        return 1
+
+
+_Data = dict[str, str] | CompiledMap | Patterns | _Fixed
 
 
 class _Reading:
@@ -50,10 +70,12 @@ class Contents:
         "__weakref__",
         "_bad",
         "_fresh",
+        "_kind",
         "_parser",
         "_path",
         "_reader",
         "_stamps",
+        "_text",
         "_use_compiled",
         "data",
         "problem",
@@ -62,6 +84,8 @@ class Contents:
 
     def __init__(self, name: str, parser: Parser = parse_map, bad: Bad | None = None) -> None:
         kind, _, path = name.partition(":")
+        self._kind = kind
+        self._text = path
         self._path = Path(path)
         self._parser = parser
         self._bad = bad
@@ -109,6 +133,8 @@ class Contents:
         _give_up(self.data)
 
     def _seen(self) -> _Stamps:
+        if self._kind not in FILE_TYPES:
+            return None, None
         return _stamp(self._path), _stamp(compiled_path(self._path)) if self._use_compiled else None
 
     def _is_long(self, stamps: _Stamps) -> bool:
@@ -117,10 +143,21 @@ class Contents:
     def _read(self, stamps: _Stamps, pause: Pause | None) -> _Reading:
         reading = _Reading(stamps)
         try:
-            reading.data = self._compiled(stamps) or read_source(self._path, self._parser, self._bad, pause)
+            reading.data = self._compiled(stamps) or self._from_source(pause)
         except (OSError, ValueError, ConfigError) as error:
             reading.problem = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
         return reading
+
+    def _from_source(self, pause: Pause | None) -> _Data:
+        match self._kind:
+            case "inline":
+                return inline_entries(self._text)
+            case "static":
+                return _Fixed(fixed_value(self._text))
+            case "regexp" | "pcre" | "cidr":
+                literal = self._parser is parse_aliases
+                return read_patterns(self._kind, _lines(self._path), str(self._path), literal=literal, bad=self._bad)
+        return read_source(self._path, self._parser, self._bad, pause)
 
     def _compiled(self, stamps: _Stamps) -> CompiledMap | None:
         """The compiled form, where it belongs to the source or stands for it."""
@@ -180,8 +217,22 @@ class Table:
         """Why the file cannot be used now; "" where it can."""
         return self._contents.problem
 
+    @property
+    def is_of_patterns(self) -> bool:
+        """Whether it is asked about whole keys only, in their own case."""
+        return self.name.partition(":")[0] in PATTERN_TYPES
+
+    def values(self) -> Iterable[str]:
+        """All values that the table has, as they are written; for a look at them before they are needed."""
+        data = self._contents.data
+        if isinstance(data, dict):
+            return data.values()
+        return data.values() if isinstance(data, Patterns) else ()
+
     def get(self, key: str) -> str | None:
-        """The value of a key, which is given in lower case. Raises TemporaryFailure where the table was never read."""
+        """The value of a key, which is given in lower case but to tables of patterns. Raises TemporaryFailure where the
+        table was never read.
+        """
         data = self._contents.data
         if data is None:
             from fastmta.model.reply import Reply  # late: postmap has no use for it
@@ -202,16 +253,21 @@ class Table:
 class TableSet:
     """The tables of one key of the configuration, asked in order."""
 
-    __slots__ = ("tables",)
+    __slots__ = ("_asked", "tables")
 
     def __init__(self, names: Iterable[str], parser: Parser = parse_map) -> None:
         self.tables = tuple(Table(name, parser) for name in names)
+        self._asked = tuple((table, table.is_of_patterns) for table in self.tables)
 
-    def get(self, key: str) -> str | None:
-        """The first value that a table has for the key, which is folded to lower case."""
+    def get(self, key: str, *, whole: bool = True) -> str | None:
+        """The first value that a table has for the key, which is folded to lower case. A key that is not `whole` but a
+        part of what is looked up, such as the domain of an address, is no question to a table of patterns.
+        """
         folded = key.lower()
-        for table in self.tables:
-            value = table.get(folded)
+        for table, of_patterns in self._asked:
+            if of_patterns and not whole:
+                continue
+            value = table.get(key if of_patterns else folded)
             if value is not None:
                 return value
         return None

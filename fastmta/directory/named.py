@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from fastmta.config.map_types import FILE_TYPES
 from fastmta.directory.maps import Contents, contents_of
 from fastmta.directory.source import parse_aliases, parse_map
 
@@ -14,7 +15,7 @@ def contents_named(config: msgspec.Struct) -> list[Contents]:
     out: dict[str, Contents] = {}
     for key, value in msgspec.structs.asdict(config).items():
         for text in _texts(value):
-            if text.partition(":")[0] in ("hash", "texthash"):
+            if text.partition(":")[0] in FILE_TYPES:
                 out.setdefault(text, contents_of(text, parse_aliases if key == "alias_maps" else parse_map))
     return list(out.values())
 

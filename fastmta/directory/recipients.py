@@ -206,7 +206,7 @@ class Directory:
             sender = self.qualify(reverse_path.decode("utf-8", "surrogateescape"))
             owners = self._logins.get(sender.key) if self._logins else None
             if owners is None and self._logins:
-                owners = self._logins.get(f"@{sender.domain}")
+                owners = self._logins.get(f"@{sender.domain}", whole=False)
             if owners is not None and login.lower() in (self.qualify(item).key for item in split_targets(owners)):
                 return True
             if self.class_of(sender.domain) in (DomainClass.OTHER, DomainClass.RELAY):
@@ -366,7 +366,7 @@ class Directory:
                 forms.append((user, extension))
         forms.append((f"@{address.domain}", extension))
         for form, unmatched in forms:
-            value = self._virtual.get(form)
+            value = self._virtual.get(form, whole=form is forms[0][0])
             if value is not None:
                 return value, unmatched
         return None
@@ -385,7 +385,7 @@ class Directory:
         user, extension = addresses.split_extension(address.local_part, self._delimiters)
         value = self._aliases.get(address.local_part)
         if value is None and extension:
-            value = self._aliases.get(user)
+            value = self._aliases.get(user, whole=False)
         if value is None:
             return None
         out: list[Address] = []

@@ -215,6 +215,12 @@ MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it 
 # --- policy: restriction lists ---
 RESTRICTIONS_ASKED: Final = 1000  # of one list with all its classes: tables may name classes that ask tables
 
+# --- policy: header_checks and its kin ---
+PATTERN_RULES: Final = 10_000  # of one table of expressions or networks, which are asked one after the other
+CONTENT_PIECE_BYTES: Final = 65_536  # of a message read at a time
+CONTENT_LINE_BYTES: Final = 2048  # of a line shown at a time; Postfix's line_length_limit
+CONTENT_FIELD_BYTES: Final = 102_400  # of a field that are shown; Postfix's header_size_limit
+
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
 MAP_AT_ONCE_BYTES: Final = 32_768  # what has changed is read on the loop up to this, about 1 ms; else beside it

@@ -33,7 +33,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     fields: tuple[bytes, ...] = ()  # whole header fields, each with its CRLF, for the top of the message
     cuts: tuple[tuple[int, int], ...] = ()  # (offset, octets) in what came, not to be shown
     results: tuple[str, ...] = ()  # parts of Authentication-Results
-    target: bytes = b""  # of REDIRECT
+    target: bytes = b""  # of REDIRECT, or of HOLD beside it
     reason: str = ""  # for the log
     is_late: bool = False  # a time-out or failure of ours, which is no error of the client's
     permits: bool = False  # beside another action: ACCEPT too

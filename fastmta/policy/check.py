@@ -18,6 +18,7 @@ from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
+from fastmta.runtime.turns import Turns
 
 
 class Message(Protocol):
@@ -105,6 +106,8 @@ class Parts(Protocol):
     def log(self) -> Log: ...
     @property
     def store(self) -> Store: ...
+    @property
+    def turns(self) -> Turns: ...
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 

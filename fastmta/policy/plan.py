@@ -12,10 +12,11 @@ import msgspec
 from fastmta.config.schema import Config
 from fastmta.model.stages import Stage, bit
 from fastmta.policy.check import Build, Check, Parts
-from fastmta.policy.checks import authentication, milters, restrictions, signing
+from fastmta.policy.checks import authentication, contents, milters, restrictions, signing
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
+    contents.build,
     authentication.build,
     signing.build,
     milters.build,

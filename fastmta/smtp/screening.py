@@ -193,7 +193,7 @@ class Screening:
         outcome.discard |= verdict.action is Action.DISCARD
         outcome.hold |= verdict.action is Action.HOLD
         outcome.quarantine |= verdict.action is Action.QUARANTINE
-        if verdict.action is Action.REDIRECT:
+        if verdict.target:
             outcome.redirect = verdict.target
         if verdict.fields:
             outcome.head = b"".join([outcome.head, *verdict.fields])

@@ -151,7 +151,7 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ('[auth]\nmechanisms = ["GSSAPI"]', 'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, not GSSAPI'),
         (
             'non_smtpd_milters = "inet:localhost:1"',
-            'f.toml:1: non_smtpd_milters: FastMTA does not have this feature, so "inet:localhost:1" would do nothing: remove it (there are no content filters and no header and body checks; of milters there is smtpd_milters)',
+            'f.toml:1: non_smtpd_milters: FastMTA does not have this feature, so "inet:localhost:1" would do nothing: remove it (there are no content filters, and nothing looks into mail that leaves; of milters there is smtpd_milters)',
         ),
         (
             '[listen]\nmanagesieve = ["127.0.0.1:4190"]',
@@ -179,7 +179,8 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ("workers = 1\nworkers = 2", "f.toml:2: not TOML: cannot overwrite a value"),
         (
             'virtual_alias_maps = "/etc/x"',
-            'f.toml:1: virtual_alias_maps: "/etc/x": expected a map such as hash:/etc/fastmta/virtual (types: hash, texthash)',
+            'f.toml:1: virtual_alias_maps: "/etc/x": expected a map such as hash:/etc/fastmta/virtual '
+            "(types: hash, texthash, regexp, pcre, cidr, inline, static)",
         ),
         (
             'mydestination = ["a b.org"]',

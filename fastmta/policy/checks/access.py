@@ -46,8 +46,9 @@ class AccessTables:
         """What a table says of a key, ("client", name, address), ("domain", name) or ("mail", address)."""
         table = self._table(name)
         try:
+            whole = key[1:]  # what else is looked up are parts of these
             for form in self._forms(key):
-                value = table.get(form)
+                value = table.get(form, whole=form in whole or form == "<>")
                 if value is not None:
                     return self.action(value.strip(), what, kind, f"{name}: {form}")
         except TemporaryFailure:

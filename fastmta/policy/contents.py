@@ -1,0 +1,259 @@
+"""header_checks(5): a message cut into what Postfix's four kinds of checks look at, and the actions of their tables.
+
+A field is shown whole, its lines joined by newlines; a line of a body without its end, and in pieces where it is long.
+Rules over octets: nothing here reads a table or waits. What a message may cost is bounded: nesting, fields, and the
+octets of each body that are shown (body_checks_size_limit).
+"""
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from fastmta.model.limits import CONTENT_FIELD_BYTES, CONTENT_LINE_BYTES, MIME_DEPTH
+from fastmta.model.reply import Reply
+
+_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_OF_MIME: Final = frozenset(
+    {
+        b"content-description",
+        b"content-disposition",
+        b"content-id",
+        b"content-transfer-encoding",
+        b"content-type",
+        b"mime-version",
+    }
+)
+_TYPE: Final = re.compile(rb"[^:]*:\s*([!-~]+?)\s*/\s*([!-~]+?)\s*(?:;|\Z)", re.DOTALL)
+_BOUNDARY: Final = re.compile(rb";\s*boundary\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE | re.DOTALL)
+_BOUNDARY_BYTES: Final = 2048  # Postfix's mime_boundary_length_limit, beyond which two are equal
+_ENHANCED: Final = re.compile(r"(5\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_PREPENDED: Final = re.compile(r"[!-9;-~]+:.*", re.DOTALL)
+_REJECTED: Final = "message content rejected"
+
+
+class Kind(StrEnum):
+    """What a piece is; the value is the key whose tables look at it."""
+
+    HEADER = "header_checks"
+    MIME = "mime_header_checks"
+    NESTED = "nested_header_checks"
+    BODY = "body_checks"
+
+
+class Piece(NamedTuple):
+    """A field or a line. `at` and `size`: where it lies in the message, with its CRLF; `can_change`: in its header."""
+
+    kind: Kind
+    text: bytes
+    at: int
+    size: int
+    can_change: bool
+
+
+class Action(NamedTuple):
+    """One result of a table."""
+
+    word: str
+    text: str
+
+
+CHANGES: Final = frozenset({"PREPEND", "REPLACE", "IGNORE", "STRIP"})
+_PLAIN: Final = frozenset({"DISCARD", "DUNNO", "HOLD", "INFO", "OK", "PASS", "WARN", "REJECT", "IGNORE", "STRIP"})
+_LACKING: Final = {
+    "FILTER": "content filters are not built; a milter can do it",
+    "BCC": "adding recipients is not built; virtual_alias_maps can do it",
+    "DELAY": "delaying is not built; HOLD keeps the message",
+}
+
+
+def parse_action(value: str) -> Action:
+    """ValueError says what is wrong with a table's result."""
+    word, _, text = value.strip().partition(" ")
+    word, text = word.upper(), text.strip()
+    if word in _LACKING:
+        raise ValueError(f"{word}: {_LACKING[word]}")
+    if word in ("PREPEND", "REPLACE"):
+        if not _PREPENDED.fullmatch(text) or "\n" in text or "\r" in text:
+            raise ValueError(f"{word}: expected a header field behind it, such as X-Name: text")
+    elif word == "REDIRECT":
+        if "@" not in text.strip("@"):
+            raise ValueError("REDIRECT: expected an address behind it")
+    elif word not in _PLAIN:
+        raise ValueError(f"{word[:40]}: no action of header_checks(5)")
+    return Action(word, text)
+
+
+def problem_of(kind: Kind, value: str) -> str:
+    """Why a result cannot be carried out for this kind; "" where it can."""
+    try:
+        action = parse_action(value)
+    except ValueError as error:
+        return str(error)
+    if action.word in CHANGES and kind in (Kind.NESTED, Kind.BODY):
+        return f"{action.word}: only fields of the message's own header can be changed, and a milter can change more"
+    return ""
+
+
+def rejection(text: str) -> Reply:
+    """The reply of REJECT with its text."""
+    enhanced = "5.7.1"
+    found = _ENHANCED.match(text)
+    if found is not None:
+        enhanced, text = found[1], text[found.end() :]
+    return Reply(550, enhanced, "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:400]) or _REJECTED)
+
+
+class Walk:
+    """One message, fed in pieces of any size, and what of it is to be looked at."""
+
+    def __init__(self, kinds: frozenset[Kind], body_bytes: int) -> None:
+        """`kinds` that anybody looks at; of each body the first `body_bytes`."""
+        self._kinds = kinds
+        self._limit = body_bytes if Kind.BODY in kinds else 0
+        self._rest = b""
+        self._at = 0  # of what is in `_rest`, in the message
+        self._in_line = False  # the rest continues a line of which a piece was shown
+        self._in_header = True
+        self._header = Kind.HEADER  # of the header that is read
+        self._field: list[bytes] = []
+        self._field_at = self._field_size = self._field_shown = 0
+        self._type = b""
+        self._left = self._limit  # of this body
+        self._boundaries: list[bytes] = []
+        self._depth = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing that comes will be looked at."""
+        return not self._in_header and not self._left and not self._boundaries
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """The pieces that are complete now."""
+        data = self._rest + data
+        start = 0
+        while not self.is_over:
+            if not self._in_header and not self._left:
+                start = self._skip(data, start)
+            end = data.find(b"\n", start)
+            if end < 0 and len(data) - start <= CONTENT_LINE_BYTES:
+                break
+            if end < 0 or end - start > CONTENT_LINE_BYTES:
+                yield from self._line(data[start : start + CONTENT_LINE_BYTES], CONTENT_LINE_BYTES)
+                self._in_line = True
+                start += CONTENT_LINE_BYTES
+                continue
+            yield from self._line(data[start:end].removesuffix(b"\r"), end + 1 - start)
+            self._in_line = False
+            start = end + 1
+        self._rest = data[start:]
+
+    def end(self) -> Iterator[Piece]:
+        """What is left when nothing more comes."""
+        if self._rest and not self.is_over:
+            yield from self._line(self._rest, len(self._rest))
+        yield from self._flush()
+
+    def _skip(self, data: bytes, start: int) -> int:
+        """Where the next line begins that may be a boundary, or the last octets that may become one."""
+        if not self._in_line and data.startswith(b"--", start):
+            return start
+        found = data.find(b"\n--", start)
+        if found >= 0:
+            self._in_line = False
+        to = found + 1 if found >= 0 else max(start, len(data) - 3)
+        self._in_line = self._in_line or (found < 0 and to > start)
+        self._at += to - start
+        return to
+
+    def _line(self, line: bytes, size: int) -> Iterator[Piece]:
+        at = self._at
+        self._at += size
+        if not self._in_line and self._boundaries and line.startswith(b"--"):
+            number = self._boundary(line)
+            if number >= 0:
+                yield from self._flush()
+                self._enter(number, line)
+                return
+        if not self._in_header:
+            yield from self._body_line(line, at, size)
+        elif self._in_line:
+            self._fold(line, size, joined=True)
+        elif not line:
+            yield from self._flush()
+            self._end_header()
+        elif line[:1] in (b" ", b"\t") and self._field:
+            self._fold(line, size)
+        elif _FIELD.match(line):
+            yield from self._flush()
+            self._field, self._field_at, self._field_size, self._field_shown = [line], at, size, len(line)
+        else:
+            yield from self._flush()  # no field: the body begins without an empty line
+            self._end_header()
+            if not self._in_header:
+                yield from self._body_line(line, at, size)
+
+    def _body_line(self, line: bytes, at: int, size: int) -> Iterator[Piece]:
+        if self._left:
+            self._left = max(0, self._left - size)
+            yield Piece(Kind.BODY, line, at, size, False)
+
+    def _fold(self, line: bytes, size: int, *, joined: bool = False) -> None:
+        self._field_size += size
+        if self._field and self._field_shown < CONTENT_FIELD_BYTES:
+            self._field_shown += len(line)
+            if joined:
+                self._field[-1] += line
+            else:
+                self._field.append(line)
+
+    def _flush(self) -> Iterator[Piece]:
+        """The field that is complete."""
+        if not self._field:
+            return
+        text = b"\n".join(self._field)
+        self._field = []
+        found = _FIELD.match(text)
+        name = found[1].lower() if found is not None else b""
+        if name == b"content-type":
+            self._type = text
+        kind = Kind.MIME if name in _OF_MIME else self._header
+        if kind in self._kinds:
+            yield Piece(kind, text, self._field_at, self._field_size, self._depth == 0)
+
+    def _end_header(self) -> None:
+        found = _TYPE.match(self._type)
+        major, minor = (found[1].lower(), found[2].lower()) if found is not None else (b"", b"")
+        boundary = _BOUNDARY.search(self._type)
+        self._type = b""
+        self._left = self._limit
+        self._in_header = False
+        if self._depth >= MIME_DEPTH:
+            return
+        if major == b"multipart" and boundary is not None:
+            name = boundary[1] if boundary[1] is not None else boundary[2]
+            name = re.sub(rb"\\(.)", rb"\1", name)[:_BOUNDARY_BYTES]
+            if name:
+                self._boundaries.append(b"--" + name)
+        elif (major, minor) in ((b"message", b"rfc822"), (b"message", b"global")):
+            self._in_header, self._header = True, Kind.NESTED
+            self._depth += 1
+
+    def _boundary(self, line: bytes) -> int:
+        """The open multipart of which a line begins or ends a part, the innermost one first; -1: none."""
+        for number in range(len(self._boundaries) - 1, -1, -1):
+            if line.startswith(self._boundaries[number]):
+                return number
+        return -1
+
+    def _enter(self, number: int, line: bytes) -> None:
+        """The next part of a multipart, or what follows its last."""
+        boundary = self._boundaries[number]
+        del self._boundaries[number + 1 :]
+        self._type = b""
+        self._left = self._limit
+        self._in_header = not line.startswith(b"--", len(boundary))
+        self._header = Kind.MIME
+        self._depth = max(1, len(self._boundaries))
+        if not self._in_header:
+            self._boundaries.pop()
