@@ -254,6 +254,10 @@ class _Reader:
             raise ValueError("a string of one line")
         if key.kind == "choice":
             return _choice(key, raw)
+        if key.kind == "peer":
+            if raw:
+                values.parse_peer(raw)
+            return raw
         if key.kind == "path":
             return str(self._base / raw) if raw else ""
         return _SINGLE[key.kind](raw) if key.kind in _SINGLE else raw

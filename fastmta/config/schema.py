@@ -25,6 +25,7 @@ Kind = Literal[
     "size",  # bytes
     "path",  # made absolute; "" stays
     "host",  # a domain name
+    "peer",  # a service that is asked: "inet:host:port", "unix:/path"
     "user",  # a login name of the system
     "domains",
     "networks",
@@ -58,6 +59,7 @@ class Key(NamedTuple):
 
 _Texts = tuple[str, ...]
 RELAY_RESTRICTIONS: Final = ("permit_mynetworks", "permit_sasl_authenticated", "reject_unauth_destination")
+SCANNER_ACTIONS: Final = ("accept", "tempfail", "quarantine")
 MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
@@ -297,6 +299,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     body_checks: Annotated[_Texts, Key("maps", about="lines of bodies")] = ()
     body_checks_size_limit: Annotated[int, Key("size", about="of each body that body_checks look at")] = 51_200
+    rspamd: Annotated[str, Key("peer", about='"inet:127.0.0.1:11333" or "unix:/path": its worker')] = ""
+    rspamd_timeout: Annotated[float, Key("time", low=1, high=200)] = 30.0
+    rspamd_default_action: Annotated[
+        str, Key("choice", choices=SCANNER_ACTIONS, about="where rspamd does not answer")
+    ] = "accept"
+    spamd: Annotated[str, Key("peer", about='"inet:127.0.0.1:783": SpamAssassin\'s spamd, for mail of strangers')] = ""
+    spamd_timeout: Annotated[float, Key("time", low=1, high=200)] = 60.0
+    spamd_default_action: Annotated[
+        str, Key("choice", choices=SCANNER_ACTIONS, about="where spamd does not answer")
+    ] = "accept"
+    spamd_reject_score: Annotated[int, Key("int", high=10_000, about="refuse from here on; 0: file into Junk only")] = 0
+    clamd: Annotated[str, Key("peer", about='"unix:/run/clamav/clamd.ctl": ClamAV\'s clamd, for all mail')] = ""
+    clamd_timeout: Annotated[float, Key("time", low=1, high=200)] = 60.0
+    clamd_default_action: Annotated[
+        str, Key("choice", choices=SCANNER_ACTIONS, about="where clamd does not answer; quarantine: held in the queue")
+    ] = "tempfail"
+    clamd_infected_action: Annotated[
+        str, Key("choice", choices=("reject", "quarantine"), about="quarantine: held in the queue")
+    ] = "reject"
     smtpd_milters: Annotated[
         _Texts, Key("milters", about='"inet:host:port", "unix:/path", or in braces with settings of its own')
     ] = ()

@@ -221,6 +221,10 @@ CONTENT_PIECE_BYTES: Final = 65_536  # of a message read at a time
 CONTENT_LINE_BYTES: Final = 2048  # of a line shown at a time; Postfix's line_length_limit
 CONTENT_FIELD_BYTES: Final = 102_400  # of a field that are shown; Postfix's header_size_limit
 
+# --- policy: programs that are shown whole messages ---
+SCANNED_PIECE_BYTES: Final = 65_536  # of a message written at a time, and of an answer read
+SCANNER_REPLY_BYTES: Final = 1 * 2**20  # of one answer; rspamd's has a line for each symbol
+
 # --- maps and aliases ---
 MAP_FILE_BYTES: Final = 256 * 2**20  # a map's source or compiled form
 MAP_AT_ONCE_BYTES: Final = 32_768  # what has changed is read on the loop up to this, about 1 ms; else beside it

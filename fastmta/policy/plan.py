@@ -12,13 +12,25 @@ import msgspec
 from fastmta.config.schema import Config
 from fastmta.model.stages import Stage, bit
 from fastmta.policy.check import Build, Check, Parts
-from fastmta.policy.checks import authentication, contents, milters, restrictions, signing
+from fastmta.policy.checks import (
+    authentication,
+    clamav,
+    contents,
+    milters,
+    restrictions,
+    rspamd,
+    signing,
+    spamassassin,
+)
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
     contents.build,
     authentication.build,
     signing.build,
+    clamav.build,
+    rspamd.build,
+    spamassassin.build,
     milters.build,
 )
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
