@@ -49,7 +49,6 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef object now
     cdef object log_line
     cdef bint is_told                 # events of level info are written, as JSON
-    cdef bytes delivered_opening
     cdef uint64_t[::1] cells
     cdef Py_ssize_t c_received
     cdef Py_ssize_t c_bytes
@@ -70,7 +69,8 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int observe(self, double seconds) except -1
     cdef bytes opening(self, str event)
     cdef int put_opening(self, double at, bytes fields) except -1
-    cdef int put_delivery(self, uint64_t queue_id, Target target, double now, double delay) except -1
+    cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
+                       bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1
     cdef int put_received(self, Posting posting, double at) except -1
 
 
@@ -117,3 +117,4 @@ cdef class Posting:            # one envelope over a body: from its recipients t
     cpdef int write(self, Unit unit) except -1
     cdef int _file(self, Unit unit, int n, Target target) except -1
     cpdef list committed(self, Unit unit)
+    cdef int _tell_rest(self) except -1

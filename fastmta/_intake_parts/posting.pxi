@@ -296,14 +296,16 @@ cdef class Posting:
                 teller.cells[teller.c_local] += 1
                 teller.observe(delay)
                 if teller.is_told:
-                    teller.put_delivery(self.queue_id, target, now, delay)
+                    teller.put_event(now, "delivery.delivered", self.queue_id, target.address, target.original,
+                                     target.mailbox, b'"local:"', b'"local"', delay, b'"2.0.0"',
+                                     b'"250 2.0.0 delivered to mailbox"')
                 else:
                     teller._tell_fields(self._event("delivered", target.address, target, delay, "2.0.0",
                                                     "250 2.0.0 delivered to mailbox"))
-        if teller.scratch.size:
-            teller.log_line(PyBytes_FromStringAndSize(teller.scratch.data, teller.scratch.size))
         if self.has_held or self.places > len(self.recipients):
             self._tell_rest()
+        if teller.scratch.size:
+            teller.log_line(PyBytes_FromStringAndSize(teller.scratch.data, teller.scratch.size))
         return out
 
     def _tell_received(self):
@@ -315,18 +317,33 @@ cdef class Posting:
             recipients=self.recipients_in_all or len(self.recipients), size=self.octets,
         )
 
-    def _tell_rest(self):
-        # Recipients that stand for several, and those that are kept for an administrator.
+    cdef int _tell_rest(self) except -1:
+        # Recipients that stand for several, and those that are kept for an administrator: nothing that is counted.
+        cdef Teller teller = self.teller
         cdef Recipient recipient
         cdef Target target
+        cdef double now
+        if teller.log.threshold > 20:
+            return 0
+        now = teller.now()
         for recipient in self.recipients:
             if len(recipient.targets) > 1:
-                target = recipient.targets[0]
-                self.teller.tell(self._event("expanded", recipient.forward_path, None, 0.0, "2.0.0",
-                                             f"stands for {len(recipient.targets)} recipients"))
+                stands = f"stands for {len(recipient.targets)} recipients"
+                if teller.is_told:
+                    teller.put_event(now, "delivery.expanded", self.queue_id, recipient.forward_path, None, None,
+                                     b'"local:"', b'"local"', 0.0, b'"2.0.0"', encode_json(stands))
+                else:
+                    teller._tell_fields(self._event("expanded", recipient.forward_path, None, 0.0, "2.0.0", stands))
             for target in recipient.targets:
-                if target.held:
-                    self.teller.tell(self._event("held", target.address, target, 0.0, "2.0.0", "held"))
+                if not target.held:
+                    continue
+                if teller.is_told:
+                    teller.put_event(now, "delivery.held", self.queue_id, target.address, target.original, target.mailbox,
+                                     encode_json(target.hop.decode("utf-8", "backslashreplace")),
+                                     b'"local"' if target.hop == LOCAL_HOP else b'"none"', 0.0, b'"2.0.0"', b'"held"')
+                else:
+                    teller._tell_fields(self._event("held", target.address, target, 0.0, "2.0.0", "held"))
+        return 0
 
     def _event(self, str happened, bytes recipient, Target target, double delay, str dsn, str reply):
         hop = LOCAL_HOP if target is None else target.hop

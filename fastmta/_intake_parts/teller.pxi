@@ -2,7 +2,6 @@
 
 cdef const char* DAYS = "SunMonTueWedThuFriSat"
 cdef const char* MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-cdef const char* TO_MAILBOX = "250 2.0.0 delivered to mailbox"
 
 
 @cython.final
@@ -18,7 +17,6 @@ cdef class Teller:
         self.log_line = log.line
         self.is_told = log.threshold <= 20 and log.is_json
         self.openings = {}
-        self.delivered_opening = self.opening("delivery.delivered")
         self.cells = cells
         self.c_received = places.messages_received
         self.c_bytes = places.received_bytes
@@ -41,9 +39,6 @@ cdef class Teller:
     def tell(self, object event not None):
         """One recipient's event (model.events.Event): its line in the log and its counters. After the commit."""
         cdef object place = self.deliveries.get((event.transport, event.happened))
-        cdef Text* text = &self.scratch
-        cdef char seconds[32]
-        cdef bytes piece
         if place is not None:
             self.cells[<Py_ssize_t>place] += 1
             if event.happened == "delivered":
@@ -53,33 +48,11 @@ cdef class Teller:
         if not self.is_told:
             self._tell_fields(event)
             return
-        text.size = 0
-        self.put_opening(self.now(), self.opening("delivery." + event.happened))
-        _put(text, b',"queue_id":"', 13)
-        _put_queue_id(text, event.queue_id)
-        _put(text, b'","recipient":"', 15)
-        piece = event.recipient
-        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-        piece = event.original
-        if piece:
-            _put(text, b'","original_recipient":"', 24)
-            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-        piece = event.mailbox
-        if piece:
-            _put(text, b'","mailbox":"', 13)
-            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-        _put(text, b'","next_hop":', 13)
-        _put_bytes(text, encode_json(event.next_hop))
-        _put(text, b',"relay":', 9)
-        _put_bytes(text, encode_json(event.relay))
-        snprintf(seconds, sizeof(seconds), ',"delay":%.3f', <double>event.delay_s)
-        _put(text, seconds, strlen(seconds))
-        _put(text, b',"dsn":', 7)
-        _put_bytes(text, encode_json(event.dsn))
-        _put(text, b',"reply":', 9)
-        _put_bytes(text, encode_json(event.reply))
-        _put(text, b"}\n", 2)
-        self.log_line(PyBytes_FromStringAndSize(text.data, text.size))
+        self.scratch.size = 0
+        self.put_event(self.now(), "delivery." + event.happened, event.queue_id, event.recipient, event.original,
+                       event.mailbox, encode_json(event.next_hop), encode_json(event.relay), event.delay_s,
+                       encode_json(event.dsn), encode_json(event.reply))
+        self.log_line(PyBytes_FromStringAndSize(self.scratch.data, self.scratch.size))
 
     def _tell_fields(self, event):
         self.log.info(
@@ -150,24 +123,33 @@ cdef class Teller:
         _put(text, b'","level":"info",', 17)
         return _put_bytes(text, fields)
 
-    cdef int put_delivery(self, uint64_t queue_id, Target target, double now, double delay) except -1:
-        # The line of an event of a recipient whose mailbox has the message, without the object: as `tell` writes it.
+    cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
+                       bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1:
+        # The line of one recipient's event; what comes behind the mailbox is JSON, apart from the delay.
         cdef Text* text = &self.scratch
         cdef char seconds[32]
-        self.put_opening(now, self.delivered_opening)
+        self.put_opening(at, self.opening(event))
         _put(text, b',"queue_id":"', 13)
         _put_queue_id(text, queue_id)
         _put(text, b'","recipient":"', 15)
-        _put_json(text, PyBytes_AS_STRING(target.address), PyBytes_GET_SIZE(target.address))
-        if target.address != target.original:
+        _put_json(text, PyBytes_AS_STRING(recipient), PyBytes_GET_SIZE(recipient))
+        if original and original != recipient:
             _put(text, b'","original_recipient":"', 24)
-            _put_json(text, PyBytes_AS_STRING(target.original), PyBytes_GET_SIZE(target.original))
-        _put(text, b'","mailbox":"', 13)
-        _put_json(text, PyBytes_AS_STRING(target.mailbox), PyBytes_GET_SIZE(target.mailbox))
-        _put(text, b'","next_hop":"local:","relay":"local","delay":', 46)
-        snprintf(seconds, sizeof(seconds), "%.3f", delay)
+            _put_json(text, PyBytes_AS_STRING(original), PyBytes_GET_SIZE(original))
+        if mailbox:
+            _put(text, b'","mailbox":"', 13)
+            _put_json(text, PyBytes_AS_STRING(mailbox), PyBytes_GET_SIZE(mailbox))
+        _put(text, b'","next_hop":', 13)
+        _put_bytes(text, next_hop)
+        _put(text, b',"relay":', 9)
+        _put_bytes(text, relay)
+        snprintf(seconds, sizeof(seconds), ',"delay":%.3f', delay)
         _put(text, seconds, strlen(seconds))
-        return _put(text, b',"dsn":"2.0.0","reply":"250 2.0.0 delivered to mailbox"}\n', 57)
+        _put(text, b',"dsn":', 7)
+        _put_bytes(text, dsn)
+        _put(text, b',"reply":', 9)
+        _put_bytes(text, reply)
+        return _put(text, b"}\n", 2)
 
     cdef int put_received(self, Posting posting, double at) except -1:
         # The one record that every accepted message has; recipients beyond a bound are only counted.

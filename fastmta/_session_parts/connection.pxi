@@ -28,11 +28,8 @@ cdef class Connection(Waiter):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
             self._tls_fields(tls)
-        sock = transport.get_extra_info("socket")  # each question to the transport makes a new one, with a system call
-        try:
-            peer = self.told_peer or sock.getpeername()
-        except (AttributeError, OSError):  # no socket, or its peer has left
-            peer = transport.get_extra_info("peername")
+        sock = transport.get_extra_info("socket")
+        peer = self.told_peer or transport.get_extra_info("peername")  # uvloop knows it; the socket would ask the kernel
         self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
         self.call_client("unknown" if name is None else name)
         service.host.attend(self)

@@ -18,6 +18,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         out.append(f"{self.code} {lead}{lines[-1]}\r\n")
         return "".join(out).encode("utf-8", "replace")
 
+    def prepared(self) -> "Reply":
+        """An equal reply that is encoded already: for one that is said often."""
+        return _Prepared(self.code, self.enhanced, self.text, self.encode())
+
     @property
     def is_positive(self) -> bool:
         return 200 <= self.code < 400
@@ -32,3 +36,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.code} {self.enhanced} {self.text}".replace("\n", " ").replace("  ", " ")
+
+
+class _Prepared(Reply, frozen=True, gc=False):
+    wire: bytes = b""
+
+    def encode(self) -> bytes:
+        return self.wire

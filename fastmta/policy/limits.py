@@ -129,6 +129,8 @@ class Limits:
             What.AUTH_RATE: config.smtpd_client_auth_rate_limit,
             What.TLS_RATE: config.smtpd_client_new_tls_session_rate_limit,
         }
+        # Whether MAIL or RCPT is limited: with neither, the fast path asks nobody.
+        self.counts_events = bool(self._rates[What.MESSAGE_RATE] or self._rates[What.RECIPIENT_RATE])
 
     def exempt(self, ip: str) -> bool:
         """Whether a client is left alone."""
@@ -176,11 +178,6 @@ class Limits:
             return True
         self.count(what)
         return False
-
-    @property
-    def counts_events(self) -> bool:
-        """Whether MAIL or RCPT is limited: with neither, the fast path asks nobody."""
-        return bool(self._rates[What.MESSAGE_RATE] or self._rates[What.RECIPIENT_RATE])
 
     # --- failed logins ---
 

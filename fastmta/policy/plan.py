@@ -52,7 +52,7 @@ class StageList(msgspec.Struct, frozen=True):
 class Plan:
     """The lists of one service. The same object serves all sessions that began with it."""
 
-    __slots__ = ("lists",)
+    __slots__ = ("_bits", "lists")
 
     def __init__(self, checks: Iterable[Check] = (), *, delay_reject: bool = True) -> None:
         by_stage: dict[Stage, list[Check]] = {}
@@ -61,9 +61,13 @@ class Plan:
         self.lists: tuple[StageList, ...] = tuple(
             _list(stage, by_stage[stage], delay_reject) for stage in sorted(by_stage)
         )
+        self._bits = (self._asked(trusted=False), self._asked(trusted=True))
 
     def stages(self, *, trusted: bool) -> int:
         """The bits of the stages at which a client is asked about."""
+        return self._bits[trusted]
+
+    def _asked(self, *, trusted: bool) -> int:
         bits = 0
         for each in self.lists:
             if not trusted or any(check.known_too for check in each.checks):

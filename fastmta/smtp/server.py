@@ -20,6 +20,7 @@ from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
+from fastmta.model.limits import CLIENT_NAMES
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login, speaking
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage
@@ -45,6 +46,7 @@ from fastmta.smtp.xclient import Attributes
 from fastmta.tls.upgrade import start_tls
 
 SERVICES: Final = speaking("smtp", "lmtp")
+_Admission = tuple[str, bool, bool, str | None, bool]  # IP, in mynetworks, loopback, name, may send bare newlines
 
 
 class Directory(Protocol):
@@ -182,6 +184,7 @@ class ServiceHost:
         self.service = Service(name, server.services.store.raw, self)
         self.draining = False
         self._logs_in = BY_NAME[name].login is Login.REQUIRED
+        self._clients: dict[str, _Admission] = {}
         self.plan = Plan()
         self.configure()
 
@@ -191,6 +194,8 @@ class ServiceHost:
             if session.state >= State.MAIL and session.screening is None:
                 session.screening = Screening(self, session)  # the open transaction goes on as it began
         self.plan = self._server.plan(self.name)
+        self._clients.clear()
+        self._speakers, self._forwarders = bool(self._server.xclient_hosts), bool(self._server.xforward_hosts)
         for session in self.service.sessions:
             if session.state < State.MAIL:
                 self.attend(session)
@@ -301,19 +306,32 @@ class ServiceHost:
     def share(self) -> Share:
         return self._server.services.turns.share()
 
-    def admit(self, session: Connection, peer: Any) -> tuple[str, bool, bool, str | None, bool]:
-        """(IP, in mynetworks, loopback, name, may send bare newlines) of a new connection; no name: `find_name`."""
+    def admit(self, session: Connection, peer: Any) -> _Admission:
+        """What a new connection's client is; no name: `find_name`."""
         if not isinstance(peer, tuple):  # a unix socket: whoever may open it is of this machine
             return "127.0.0.1", True, True, "localhost", False
-        ip: str = peer[0]
+        known = self._clients.get(peer[0])
+        if known is None:
+            if len(self._clients) >= CLIENT_NAMES:
+                self._clients.clear()
+            known = self._clients[peer[0]] = self._admission(peer[0])
+        ip, trusted, loopback, name, keeps_bare = known
+        if name is not None:
+            return known
+        found = self._server.names.known(ip)
+        return ip, trusted, loopback, found.name if found is not None else None, keeps_bare
+
+    def _admission(self, ip: str) -> _Admission:
+        # All that the configuration says of an address, so that it is asked once; a name from the DNS ages.
         if ip.startswith("::ffff:") and "." in ip:
             ip = ip[7:]
         services = self._server.services
+        loopback = is_loopback(ip)
         name: str | None = UNKNOWN_NAME
         if services.config.smtpd_peername_lookup and self.name != "lmtp":
-            found = self._server.names.known(ip)
+            found = self._server.names.known(ip) if loopback else None
             name = found.name if found is not None else None
-        return ip, ip in services.networks, is_loopback(ip), name, ip in self._server.bare_exclusions
+        return ip, ip in services.networks, loopback, name, ip in self._server.bare_exclusions
 
     def find_name(self, session: Connection) -> None:
         """Looks up the client's name; the session, which has not been greeted, goes on when that has ended."""
@@ -334,8 +352,8 @@ class ServiceHost:
 
     def may_speak_for(self, session: Connection, verb: int) -> bool:
         if verb == Verb.XFORWARD:
-            return session.peer_ip in self._server.xforward_hosts
-        return session.speaks_for or session.peer_ip in self._server.xclient_hosts
+            return self._forwarders and session.peer_ip in self._server.xforward_hosts
+        return session.speaks_for or (self._speakers and session.peer_ip in self._server.xclient_hosts)
 
     def speak_for(self, session: Connection, attributes: Attributes) -> Reply | None:
         services = self._server.services
@@ -375,20 +393,23 @@ class ServiceHost:
 
     def refuse(self, session: Connection) -> Reply | None:
         """The reply to a connection that is one too many, or None."""
-        name = self._server.services.config.myhostname
+        services = self._server.services
         if self.draining:
-            return Reply(421, "4.3.2", f"{name} Service is shutting down")
-        session.place = self._server.services.limits.connect(self.name, session.peer_ip)
+            return self._goodbye("4.3.2", "Service is shutting down")
+        session.place = services.limits.connect(self.name, session.peer_ip)
         if not session.place:
-            return Reply(421, "4.7.0", f"{name} Error: too many connections from {session.peer_ip}")
+            return self._goodbye("4.7.0", f"Error: too many connections from {session.peer_ip}")
         if self._logs_in and not session.login:
-            crowd = Reply(421, "4.7.0", f"{name} Error: too many connections that have not logged in")
-            seat = self._server.services.limits.seat(self.name, session.peer_ip)
+            crowd = self._goodbye("4.7.0", "Error: too many connections that have not logged in")
+            seat = services.limits.seat(self.name, session.peer_ip)
             if not self._server.guests.take(session, seat, lambda: session.shut_down(crowd)):
                 return crowd
         if session.tls and not self.may(session, What.TLS_RATE):
-            return Reply(421, "4.7.0", f"{name} Error: too many new TLS sessions from {session.peer_ip}")
+            return self._goodbye("4.7.0", f"Error: too many new TLS sessions from {session.peer_ip}")
         return None
+
+    def _goodbye(self, enhanced: str, text: str) -> Reply:
+        return Reply(421, enhanced, f"{self._server.services.config.myhostname} {text}")
 
     def may(self, session: Connection, what: What, n: int = 1) -> bool:
         """Whether the client may do this once more in Postfix's anvil_rate_time_unit."""
@@ -405,9 +426,11 @@ class ServiceHost:
         if session.screening is not None:
             session.screening.cancel()
             session.screening = None
-        self._server.guests.leave(session)
-        self._server.services.limits.release(session.place)
-        session.place = 0
+        if self._logs_in:
+            self._server.guests.leave(session)
+        if session.place > 0:
+            self._server.services.limits.release(session.place)
+            session.place = 0
 
     def start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
         self._server.services.tasks.spawn(f"{self.name}.tls.{session.number}", self._start_tls(session, transport))

@@ -163,6 +163,8 @@ class Rules:
     def __init__(self, settings: Settings, effects: Effects) -> None:
         self.settings = settings
         self.effects = effects
+        self._is_lmtp = settings.is_lmtp
+        self._welcomes: dict[tuple[bool, tuple[str, ...], bool, bool], Reply] = {}  # a few: what is offered decides
         self._handlers: dict[int, Any] = {
             Verb.EHLO: self.ehlo,
             Verb.HELO: self.helo,
@@ -197,17 +199,17 @@ class Rules:
     # --- greeting ---
 
     def ehlo(self, session: Session, raw: bytes) -> Reply | None:
-        if self.settings.is_lmtp:  # RFC 2033 §4.1
+        if self._is_lmtp:  # RFC 2033 §4.1
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=True)
 
     def lhlo(self, session: Session, raw: bytes) -> Reply | None:
-        if not self.settings.is_lmtp:
+        if not self._is_lmtp:
             return Reply(500, "5.5.1", "This is SMTP: send EHLO")
         return self._hello(session, raw, extended=True)
 
     def helo(self, session: Session, raw: bytes) -> Reply | None:
-        if self.settings.is_lmtp:
+        if self._is_lmtp:
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=False)
 
@@ -225,16 +227,25 @@ class Rules:
         if not extended:
             return Reply(250, "", self.settings.myhostname)
         effects = self.effects
-        lines = ehlo_lines(
-            size_limit_bytes=self.settings.message_size_limit,
-            starttls=not session.tls and effects.tls_offered(),
-            mechanisms=() if session.login else effects.mechanisms(session.tls, session.loopback),
+        offer = (
+            not session.tls and effects.tls_offered(),
+            () if session.login else effects.mechanisms(session.tls, session.loopback),
+            effects.may_speak_for(session, Verb.XCLIENT),
+            effects.may_speak_for(session, Verb.XFORWARD),
         )
-        if effects.may_speak_for(session, Verb.XCLIENT):
+        welcome = self._welcomes.get(offer)
+        if welcome is None:
+            welcome = self._welcomes[offer] = self._offering(*offer)
+        return welcome
+
+    def _offering(self, starttls: bool, mechanisms: tuple[str, ...], xclient: bool, xforward: bool) -> Reply:
+        limit = self.settings.message_size_limit
+        lines = ehlo_lines(size_limit_bytes=limit, starttls=starttls, mechanisms=mechanisms)
+        if xclient:
             lines.append("XCLIENT " + " ".join(XCLIENT_NAMES))
-        if effects.may_speak_for(session, Verb.XFORWARD):
+        if xforward:
             lines.append("XFORWARD " + " ".join(XFORWARD_NAMES))
-        return Reply(250, "", "\n".join([self.settings.myhostname, *lines]))
+        return Reply(250, "", "\n".join([self.settings.myhostname, *lines])).prepared()
 
     # --- the transaction ---
 
@@ -242,8 +253,8 @@ class Rules:
         """RFC 5321 §4.1.1.2."""
         if self.settings.is_submission and not session.login:
             return _AUTH_FIRST
-        if not session.helo and (self.settings.helo_required or self.settings.is_lmtp):
-            return Reply(503, "5.5.1", f"Error: send {'LHLO' if self.settings.is_lmtp else 'HELO/EHLO'} first")
+        if not session.helo and (self.settings.helo_required or self._is_lmtp):
+            return Reply(503, "5.5.1", f"Error: send {'LHLO' if self._is_lmtp else 'HELO/EHLO'} first")
         if not self.effects.may(session, What.MESSAGE_RATE):
             return Reply(450, "4.7.1", f"Error: too much mail from {session.peer_ip}")
         if raw[:5].upper() != b"FROM:":
@@ -338,7 +349,7 @@ class Rules:
         return Reply(502, "5.5.1", "EXPN is not supported")
 
     def help(self, session: Session, raw: bytes) -> Reply:
-        names = "LHLO" if self.settings.is_lmtp else "EHLO HELO"
+        names = "LHLO" if self._is_lmtp else "EHLO HELO"
         return Reply(214, "2.0.0", f"{names} MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
 
     def starttls(self, session: Session, raw: bytes) -> Reply:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastmta.dns.resolver import NotFound
+from fastmta.policy.networks import Networks
 from tests.support.smtp_rig import Client, FakeTasks, SmtpRig
 
 Make = Callable[..., SmtpRig]
@@ -123,3 +124,21 @@ async def test_nobody_is_asked_where_names_are_off(make_rig: Make, service: str,
     rig.server.names._resolver = SlowNames()
     client = rig.connect_silently(service, IP)
     assert client.take().startswith(b"220 ") and client.session.client == f"unknown[{IP}]"
+
+
+async def test_what_an_address_is_comes_anew_with_a_reload_and_beyond_the_bound(
+    make_rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastmta.smtp.server.CLIENT_NAMES", 2)
+    rig = make_rig()
+    first, again = (rig.connect_silently(ip=IP) for _ in range(2))
+    assert not first.session.trusted and not again.session.trusted
+    host = first.session.service.host
+    rig.networks = Networks([IP])
+    assert not rig.connect_silently(ip=IP).session.trusted
+    rig.server.reload(rig)  # type: ignore[arg-type]
+    assert rig.connect_silently(ip=IP).session.trusted
+    for last in range(1, 4):  # at the bound, and over it
+        other = rig.connect_silently(ip=f"198.51.100.{last}")
+        assert other.session.peer_ip == f"198.51.100.{last}" and len(host._clients) <= 2
+    assert rig.connect_silently(ip=IP).session.trusted
