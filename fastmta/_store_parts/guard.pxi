@@ -162,6 +162,8 @@ cdef extern from *:
     const int FM_TORN
     const int FM_FORMAT
     int fm_install() nogil
+    const char* fm_leaf_of(MapBounds*, const void*, unsigned int*) noexcept nogil
+    int fm_beside(MapBounds*, const char*, unsigned int*, void*, void*) noexcept nogil
     void fm_on_assert(void*, const char*) noexcept nogil
     int fm_get(void*, MapBounds*, size_t, const char*, void*, unsigned int, void*, void*) noexcept nogil
     int fm_cursor(void*, MapBounds*, size_t, const char*, void*, void*, void*, int) noexcept nogil

@@ -266,4 +266,40 @@ cdef extern from *:
     {
         return fm_seen(map, (size_t)((const char *)at - map->base) / map->page);
     }
+
+    /* The leaf on which a found key lies, and which of its records that is; NULL where it was not looked at. */
+    static const char *fm_leaf_of(const MapBounds *map, const void *key, unsigned *index)
+    {
+        size_t place = (size_t)((const char *)key - map->base), inside = place % map->page;
+        const char *page = map->base + place - inside;
+        unsigned i, count = (fm_u16(page + 12) - 16) / 2;
+        if (!fm_seen(map, place / map->page))
+            return NULL;
+        for (i = 0; i < count; i++)
+            if (fm_u16(page + 16 + 2 * i) + (size_t)8 == inside) {
+                *index = i;
+                return page;
+            }
+        return NULL;
+    }
+
+    /* The record behind that one on its leaf; 0 where there is none, or its value has pages of its own. */
+    static inline int fm_beside(const MapBounds *map, const char *page, unsigned *index, void *key, void *value)
+    {
+        fm_val *name = key, *data = value;
+        unsigned next = *index + 1, at;
+        const char *node;
+        if (next >= (fm_u16(page + 12) - 16) / 2)
+            return 0;
+        at = fm_u16(page + 16 + 2 * next);
+        node = page + at;
+        if (at + 8 > map->page || (fm_u16(node + 4) & 1) || (size_t)at + 8 + fm_u16(node + 6) + fm_u32(node) > map->page)
+            return 0;
+        name->mv_size = fm_u16(node + 6);
+        name->mv_data = (void *)(node + 8);
+        data->mv_size = fm_u32(node);
+        data->mv_data = (void *)(node + 8 + name->mv_size);
+        *index = next;
+        return 1;
+    }
     """

@@ -41,17 +41,23 @@ cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
     uint32_t uid
     void* reading  # the Reading, which outlives the walk
     int state  # 0 not placed, 1 on `uid`, 2 past the last
+    const char* leaf  # the page with this row, once it was looked at: its other rows are taken from it, without the cursor
+    unsigned int index  # of the row on it
+    bint ahead  # of the cursor, which is still where the leaf was found
 
 
 cdef int walk_start(Walk* walk, Reading reading, int table, uint64_t mailbox_id) except -1:
     walk.reading = <void*>reading
     walk.cursor = reading.cursor(table)
     walk.state = 0
+    walk.leaf = NULL
     k_id_n(&walk.key, table, mailbox_id, 0)
     return 0
 
 
 cdef inline bint walk_place(Walk* walk, bint found) noexcept:
+    walk.leaf = NULL
+    walk.ahead = False
     if found:
         walk.uid = be32(<uint8_t*>walk.found.mv_data + 9)
         walk.state = 1
@@ -60,12 +66,33 @@ cdef inline bint walk_place(Walk* walk, bint found) noexcept:
     return found
 
 
+cdef bint walk_seek(Walk* walk, uint32_t uid) except -1:
+    """To the first row from `uid` on."""
+    walk.key.n = 9
+    k_u32(&walk.key, uid)
+    return walk_place(walk, seek(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+
+
 cdef bint walk_next(Walk* walk) except -1:
     """To the first row, then to each following one."""
+    cdef uint32_t before
     if walk.state == 0:
         return walk_place(walk, seek(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
     if walk.state == 2:
         return False
+    if walk.leaf == NULL:
+        walk.leaf = fm_leaf_of((<Reading>walk.reading).map, walk.found.mv_data, &walk.index)
+    if walk.leaf != NULL and fm_beside((<Reading>walk.reading).map, walk.leaf, &walk.index, &walk.found, &walk.value):
+        before = walk.uid
+        if not arrived(<Reading>walk.reading, 0, &walk.key, 9, &walk.found, &walk.value):
+            return walk_place(walk, False)
+        walk.uid = be32(<uint8_t*>walk.found.mv_data + 9)
+        if walk.uid <= before:
+            (<Reading>walk.reading).failed(FM_DISORDER, &walk.key)
+        walk.ahead = True
+        return True
+    if walk.ahead:
+        return walk_place(walk, False) if walk.uid == 0xFFFFFFFFu else walk_seek(walk, walk.uid + 1)
     return walk_place(walk, following(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
 
 
@@ -76,9 +103,7 @@ cdef bint walk_to(Walk* walk, uint32_t uid) except -1:
     if walk.state == 1 and walk.uid == uid:
         return True
     if walk.state == 0 or (walk.state == 1 and walk.uid < uid) or (walk.state >= 1 and walk.uid > uid) or walk.state == 2:
-        walk.key.n = 9
-        k_u32(&walk.key, uid)
-        walk_place(walk, seek(<Reading>walk.reading, walk.cursor, &walk.key, 9, &walk.found, &walk.value))
+        walk_seek(walk, uid)
     return walk.state == 1 and walk.uid == uid
 
 

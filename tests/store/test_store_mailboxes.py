@@ -390,6 +390,34 @@ def test_a_whole_message_larger_than_the_bound_ends_the_lines(store: Store) -> N
     )
 
 
+def test_rows_of_many_pages_are_found_from_every_side(store: Store) -> None:
+    boxes = [new_mailbox(store, name=name) for name in (b"before", b"INBOX", b"behind")]
+    box = boxes[1]
+    blob = blob_of(store, b"body")
+    unit = store.new_unit()
+    unit.blob(blob)
+    said: dict[int, bytes] = {}
+    for uid in range(1, 301):  # some envelopes have pages of their own
+        said[uid] = b"(%d %b)" % (uid, b"e" * (6000 if uid % 7 == 0 else uid % 90))
+        structure = len(said[uid]).to_bytes(4, "little") + bytes(12) + said[uid]
+        for each in boxes:
+            unit.append(each, blob.blob_id, b"", uid % 2, b"", 1, 0, structure if each == box else STRUCTURE)
+    assert run(store, unit) == ""
+    gone = [1, 2, 35, *range(100, 141), 300]
+    unit = store.new_unit()
+    unit.expunge(box, uids(*gone), False)
+    assert run(store, unit) == ""
+    here = [uid for uid in said if uid not in gone]
+    mailboxes = MailStore(store).mailboxes
+    assert list(mailboxes.uids(box)) == list(mailboxes.summary(box)[0]) == here
+    assert list(mailboxes.summary(box)[1]) == [uid % 2 for uid in here]
+    for after in (1, 34, 99, 120, 140, 298, 299, 300):
+        assert list(mailboxes.uids(box, after)) == [uid for uid in here if uid > after]
+    for numbers in (range(1, 302), range(301, 0, -1), range(1, 302, 3), range(40, 301, 50), [5, 5, 4, 6, 299, 7]):
+        expected = b"".join(b"* %d FETCH (ENVELOPE %b)\r\n" % (uid, said[uid]) for uid in numbers if uid in here)
+        assert lines(store, box, 16, *numbers)[0] == expected
+
+
 def test_summary_is_one_pass_over_all(store: Store) -> None:
     box = new_mailbox(store)
     file(store, box, b"1", flags=1, keywords=b"a b")
