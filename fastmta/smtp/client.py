@@ -64,7 +64,7 @@ class Event(IntEnum):
 
 # For the hot path: module constants are cheaper than attributes of an enum.
 _READY, _ENVELOPE, _BODY, _FINAL, _RESET = State.READY, State.ENVELOPE, State.BODY, State.FINAL, State.RESET
-_NOTHING, _DONE = Event.NOTHING, Event.DONE
+_NOTHING, _DONE, _HANDSHAKE, _CLOSED = Event.NOTHING, Event.DONE, Event.HANDSHAKE, State.CLOSED
 
 STAGES: Final = {
     State.GREETING: "receiving the initial server greeting",
@@ -191,7 +191,7 @@ class Client:
                 event = self._reset_reply(reply, code)
             else:
                 event = self._handshake_reply(reply, code)
-            if self.state is State.CLOSED or event is Event.HANDSHAKE:
+            if self.state is _CLOSED or event is _HANDSHAKE:
                 break  # behind 220 to STARTTLS nothing in plain text counts
         return event
 
@@ -211,7 +211,7 @@ class Client:
 
     def body_sent(self) -> None:
         """The owner has written the whole message and its final dot."""
-        self.state = State.FINAL
+        self.state = _FINAL
         self._answered = 0
 
     def tls_started(self) -> None:

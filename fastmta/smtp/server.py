@@ -151,6 +151,7 @@ _REASONS: Final = {
     "4.3.1": "storage",
     "5.4.6": "loop",
 }
+_XFORWARD: Final = Verb.XFORWARD
 _TRANSACTION: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
 
 
@@ -351,7 +352,7 @@ class ServiceHost:
         session.resume(generation, greet)
 
     def may_speak_for(self, session: Connection, verb: int) -> bool:
-        if verb == Verb.XFORWARD:
+        if verb == _XFORWARD:
             return self._forwarders and session.peer_ip in self._server.xforward_hosts
         return session.speaks_for or (self._speakers and session.peer_ip in self._server.xclient_hosts)
 

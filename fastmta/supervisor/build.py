@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
 SIGNATURE_THREADS: Final = 2  # an RSA verification takes 40 µs, a signature 1 ms: they release the interpreter
+_STORE_FAILED: Final = int(Board.STORE_FAILED)  # asked for each message: cheaper than an attribute of an enum
 
 
 class MailServer:
@@ -191,7 +192,7 @@ class MailServer:
             return 0
 
     def _storage_ok(self) -> bool:
-        return self._watch.ok() and not self._place.board[Board.STORE_FAILED] and not self._store.raw.failed
+        return self._watch.ok() and not self._place.board[_STORE_FAILED] and not self._store.raw.failed
 
     def _trouble(self) -> str:
         return self.failure or self._watch.trouble
