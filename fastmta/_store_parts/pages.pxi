@@ -270,11 +270,14 @@ cdef extern from *:
     /* The leaf on which a found key lies, and which of its records that is; NULL where it was not looked at. */
     static const char *fm_leaf_of(const MapBounds *map, const void *key, unsigned *index)
     {
-        size_t place = (size_t)((const char *)key - map->base), inside = place % map->page;
-        const char *page = map->base + place - inside;
-        unsigned i, count = (fm_u16(page + 12) - 16) / 2;
-        if (!fm_seen(map, place / map->page))
+        size_t place = (size_t)((const char *)key - map->base), inside;
+        const char *page;
+        unsigned i, count;
+        if (map->pages == 0 || !fm_seen(map, place / map->page)) /* a store in memory has no pages */
             return NULL;
+        inside = place % map->page;
+        page = map->base + place - inside;
+        count = (fm_u16(page + 12) - 16) / 2;
         for (i = 0; i < count; i++)
             if (fm_u16(page + 16 + 2 * i) + (size_t)8 == inside) {
                 *index = i;
