@@ -103,6 +103,7 @@ async def drain(options: argparse.Namespace, directory: Path, port: int) -> None
         slot=0,
         slots=1,
         loop=loop,
+        resolver=None,
     )
     service = DeliveryService(services)
     store.raw.observer = lambda mailboxes, hops: service.hops_changed(hops)

@@ -30,6 +30,7 @@ cdef class Target:             # one place that a recipient's mail goes to
     cdef readonly bint reported       # its sender wants to hear of success: the hop `local:` delivers it, and says so
     cdef readonly uint32_t flags      # of the message in the mailbox
     cdef readonly bytes keywords
+    cdef readonly bytes prefix        # in place of the one that comes from the envelope; None: that
 
     cdef Target moved(self, bytes hop, bint held, uint64_t mailbox_id)
 

@@ -16,11 +16,12 @@ cdef class Target:
         self.keywords = b""
 
     @staticmethod
-    def filed(uint64_t mailbox_id, uint32_t flags, bytes keywords not None) -> Target:
-        """A mailbox that somebody has named himself, as APPEND does: without an address, so without a prefix."""
+    def filed(uint64_t mailbox_id, uint32_t flags, bytes keywords not None, bytes prefix not None=b"") -> Target:
+        """A mailbox that somebody has named himself, as APPEND does; without an address."""
         cdef Target made = Target(None, b"", b"", b"", b"", mailbox_id, False)
         made.flags = flags
         made.keywords = keywords
+        made.prefix = prefix
         return made
 
     cdef Target moved(self, bytes hop, bint held, uint64_t mailbox_id):
@@ -233,8 +234,8 @@ cdef class Posting:
         return 0
 
     cdef int _file(self, Unit unit, int n, Target target) except -1:
-        cdef bytes prefix = b""
-        if target.address:
+        cdef bytes prefix = target.prefix
+        if prefix is None:
             prefix = (b"Return-Path: <" + <bytes>self.envelope.reverse_path + b">\r\nDelivered-To: " + target.address
                       + b"\r\n")
         if self.refusal == REFUSE_UNIT:

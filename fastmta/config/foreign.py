@@ -23,7 +23,8 @@ _POSTFIX: Final = (
         "local_recipient_maps relay_recipient_maps virtual_mailbox_maps",
     ),
     (
-        "there are no content filters, and nothing looks into mail that leaves; of milters there is smtpd_milters",
+        "there are no content filters, and nothing looks into mail that leaves; of milters there are "
+        "smtpd_milters and non_smtpd_milters",
         "header_(address_token_limit from_format size_limit) lmtp_(body_checks delivery_status_filter "
         "header_checks mime_header_checks nested_header_checks) milter_(connect_macros "
         "data_macros end_of_data_macros end_of_header_macros "
@@ -32,7 +33,7 @@ _POSTFIX: Final = (
         "smtpd_(command_filter dns_reply_filter milter_maps proxy_ehlo proxy_filter proxy_options "
         "proxy_timeout) content_filter default_delivery_status_filter "
         "local_delivery_status_filter local_header_rewrite_clients message_drop_headers message_strip_characters "
-        "non_smtpd_milters pipe_delivery_status_filter "
+        "pipe_delivery_status_filter "
         "receive_override_options remote_header_rewrite_domain undisclosed_recipients_header "
         "virtual_delivery_status_filter",
     ),

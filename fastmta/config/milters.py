@@ -1,4 +1,6 @@
-"""The notation of smtpd_milters: "inet:host:port", "unix:/path", or "{ unix:/path, default_action = accept, ... }"."""
+"""The notation of smtpd_milters and non_smtpd_milters: "inet:host:port", "unix:/path", or in braces with settings, as
+in "{ unix:/path, default_action = accept, ... }".
+"""
 
 import re
 from typing import Final
@@ -59,10 +61,10 @@ def _settings(item: str) -> tuple[str, dict[str, str]]:
     return address, settings
 
 
-def milters(config: Config) -> list[Milter]:
-    """The filters of a configuration, with the settings in force."""
+def milters(config: Config, key: str = "smtpd_milters") -> list[Milter]:
+    """The filters of one of the lists of a configuration, with the settings in force."""
     out = []
-    for text in config.smtpd_milters:
+    for text in getattr(config, key):
         address, settings = _settings(text.strip("{} "))
         times = [
             parse_time(settings[name]) if name in settings else getattr(config, f"milter_{name}") for name in _TIMES

@@ -25,7 +25,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "mailbox_command": "",
     "mailbox_transport": "",
     "masquerade_domains": "",
-    "non_smtpd_milters": "",
     "postscreen_greet_action": "ignore",
     "recipient_bcc_maps": "",
     "recipient_canonical_maps": "",

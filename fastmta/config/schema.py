@@ -321,6 +321,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_milters: Annotated[
         _Texts, Key("milters", about='"inet:host:port", "unix:/path", or in braces with settings of its own')
     ] = ()
+    non_smtpd_milters: Annotated[_Texts, Key("milters", about="the same, for mail of local programs")] = ()
     milter_default_action: Annotated[
         str, Key("choice", choices=MILTER_ACTIONS, about="where a milter does not answer as it should")
     ] = "tempfail"

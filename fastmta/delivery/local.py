@@ -83,7 +83,11 @@ class LocalHop(TaskHop):
         # Who is forwarded keeps his NOTIFY, so the next server, or we, report his success then (RFC 3461 §5.2.7).
         local = recipient.has_local and not posting.is_loop
         if local and row.tail.notify & NOTIFY_SUCCESS and owes("delivered", job.envelope, row.tail):
-            recorder.notify(unit, job, "delivered", [Outcome(row.tail, DELIVERED)])
+            report = recorder.reports.compose(job, "delivered", [Outcome(row.tail, DELIVERED)])
+            if report is not None:
+                if recorder.reports.are_judged:
+                    await recorder.reports.judge([report])
+                recorder.reports.put(unit, job, report)
         committed: asyncio.Future[Any] = self.service.loop.create_future()
         raw.submit(unit, committed.set_result)
         await asyncio.shield(committed)

@@ -9,32 +9,22 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta._intake import Body, Posting, Recipient
-from fastmta._mime import Structure
 from fastmta.delivery.answers import Answers, Note
 from fastmta.delivery.job import Job
+from fastmta.delivery.reports import Composed, Reports, at_origin
 from fastmta.delivery.seams import QueuedRecipient, Services
 from fastmta.model.envelope import (
-    HAS_8BIT,
-    HAS_BARE_NEWLINE,
-    HAS_DOT_LINE,
-    HAS_LONG_LINE,
     NOTIFY_SUCCESS,
-    Envelope,
-    LocalTarget,
     RecipientState,
 )
-from fastmta.model.errors import StorageFailure
 from fastmta.model.events import Event, Happening
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import LINE_BYTES
 from fastmta.model.reply import Reply
-from fastmta.queue.dsn import HEADER_BYTES, Kind, Notice, Outcome, Report, build, owes, status_of
+from fastmta.queue.dsn import Kind, Notice, Outcome, owes, status_of
 from fastmta.queue.retry import DELAY_NOTED, RetryPolicy, asked_delay_s
 from fastmta.runtime import crash
 from fastmta.runtime.events import teller
 from fastmta.runtime.metrics import METRICS
-from fastmta.smtp.transaction import ascii_path
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -62,6 +52,7 @@ class Recorder:
     def __init__(self, services: Services, service: "DeliveryService") -> None:
         self._services = services
         self._service = service
+        self.reports = Reports(services)
         self.configure()
 
     def configure(self) -> None:
@@ -69,9 +60,10 @@ class Recorder:
         self.policy = RetryPolicy.of(self._services.config.delivery)
         config = self._services.config
         classes = config.notify_classes
-        self._double_bounce_sender = _at_origin(config.double_bounce_sender, config.myorigin)
+        self._double_bounce_sender = at_origin(config.double_bounce_sender, config.myorigin)
         self._copies = {word for word, name in _CLASSES if name in classes}
         self.teller = teller(self._services.log, self._services.clock, self._services.cells)
+        self.reports.configure(self.policy, self.teller, "2bounce" in self._copies, self._double_bounce_sender)
 
     # --- results ---
 
@@ -232,6 +224,20 @@ class Recorder:
 
     def submit(self, job: Job) -> None:
         """Hands the job's moves and notifications to the store as one unit; `job.committed` hears of it."""
+        made = [self.reports.compose(job, kind, outcomes) for kind, outcomes in (job.reports or {}).items()]
+        reports = [each for each in made if each is not None]
+        job.recordings += 1
+        self._service.submitted(len(job.moves))
+        if reports and self.reports.are_judged:
+            self._services.tasks.spawn("delivery report", self._judge(job, reports))
+        else:
+            self._write(job, reports)
+
+    async def _judge(self, job: Job, reports: list[Composed]) -> None:
+        await self.reports.judge(reports)
+        self._write(job, reports)
+
+    def _write(self, job: Job, reports: list[Composed]) -> None:
         raw = self._services.store.raw
         queue_id = job.message.queue_id
         unit = raw.new_unit()
@@ -239,13 +245,10 @@ class Recorder:
         # From any live state: a requeue in the meantime must not make a second delivery of this one.
         for n, state, attempts, due_ms, reply in job.moves:
             unit.move_recipient(queue_id, n, 0, state, attempts, due_ms, reply)
-        if job.reports:
-            for notice, outcomes in job.reports.items():
-                self.notify(unit, job, notice, outcomes)
+        for each in reports:
+            self.reports.put(unit, job, each)
         if crash.NAME:
             crash.crash_point("before_done")
-        job.recordings += 1
-        self._service.submitted(len(job.moves))
         raw.submit(unit, job.committed)
 
     def still_wanted(self, job: Job) -> bool:
@@ -279,120 +282,8 @@ class Recorder:
 
     # --- notifications ---
 
-    def notify(self, unit: Any, job: Job, notice: Notice, outcomes: list[Outcome]) -> None:
-        """Adds a notification to the unit: into the reader's mailbox where it is ours, else into the queue."""
-        services = self._services
-        envelope = job.envelope
-        now = services.clock.now()
-        kind, postmaster = self._addressed(notice)
-        reader = postmaster or envelope.reverse_path
-        resolution = services.directory.resolve(reader, may_relay=True)
-        if resolution.refusal is not None or not resolution.targets:
-            if notice == "failed" and "2bounce" in self._copies:
-                self.notify(unit, job, "2bounce", outcomes)
-                return
-            services.cells[METRICS.bounces_dropped_total["sender_refused"]] += 1
-            services.log.warning(
-                "delivery.bounce_dropped",
-                queue_id=queue_id_text(job.message.queue_id),
-                sender=reader,
-                kind=notice,
-                recipients=[outcome.recipient.forward_path for outcome in outcomes[:10]],
-                reply=str(resolution.refusal),
-            )
-            return
-        raw = services.store.raw
-        report_id = int(raw.new_id())
-        config = services.config
-        report = Report(
-            kind=kind,
-            hostname=config.myhostname,
-            queue_id=queue_id_text(job.message.queue_id),
-            report_id=queue_id_text(report_id),
-            envelope=envelope,
-            outcomes=outcomes,
-            original=self._original(job, kind, config.delivery.bounce_size_limit),
-            now_s=now,
-            retry_until_s=envelope.received_at_ms / 1000 + self.policy.lifetime_s(envelope.reverse_path),
-            size_limit=config.delivery.bounce_size_limit,
-            eight_bit=all(isinstance(target, LocalTarget) for target in resolution.targets),
-            postmaster=postmaster,
-        )
-        message = build(report)
-        blob = raw.new_blob()
-        blob.feed(message)
-        own = Envelope(
-            self._double_bounce_sender if postmaster else b"",
-            int(now * 1000),
-            len(message),
-            bits_of(message),
-            client="local",
-            smtputf8=ascii_path(reader) is None,
-            protocol="local",
-        )
-        to = Recipient(reader, resolution)
-        posting = Posting(self.teller, report_id, own, Body(blob, _structure(message) if to.has_local else b""))
-        posting.to([to]).write(unit)
-        job.postings.append(posting)
-        services.log.info(
-            "delivery.notified",
-            queue_id=queue_id_text(job.message.queue_id),
-            report=queue_id_text(report_id),
-            kind=notice,
-            recipient=reader,
-        )
-
-    def _addressed(self, notice: Notice) -> tuple[Kind, bytes]:
-        """The kind of a notification, and the postmaster who gets it; b"": the sender does."""
-        config = self._services.config
-        if notice == "copy":
-            return "failed", _at_origin(config.bounce_notice_recipient, config.myorigin)
-        if notice == "2bounce":
-            return "failed", _at_origin(config._2bounce_notice_recipient, config.myorigin)
-        if notice == "delayed copy":
-            return "delayed", _at_origin(config.delay_notice_recipient, config.myorigin)
-        return notice, b""
-
     def notifications_committed(self, job: Job, unit: Any) -> None:
         """Tells and counts the reports that this unit has put into mailboxes."""
         postings, job.postings = job.postings, []
         for posting in postings:
             posting.committed(unit)
-
-    def _original(self, job: Job, kind: Kind, limit: int) -> bytes:
-        """As much of the message as the notification needs; b"" where it has gone."""
-        size = job.envelope.size_bytes
-        wanted = size if kind == "failed" and size <= limit else min(size, HEADER_BYTES)
-        raw = b""
-        while len(raw) < wanted:
-            try:
-                piece = self._services.store.queue.read(job.message.blob_id, len(raw), min(wanted - len(raw), 262_144))
-            except StorageFailure:  # the report goes out without what cannot be read
-                break
-            if not piece:
-                break
-            raw += piece
-        return raw
-
-
-def _at_origin(address: str, origin: str) -> bytes:
-    """An address of the configuration, with our domain where it has none."""
-    return (address if "@" in address else f"{address}@{origin}").encode()
-
-
-def _structure(message: bytes) -> bytes:
-    parser = Structure()
-    parser.feed(message)
-    return parser.finish()
-
-
-def bits_of(message: bytes) -> int:
-    """The arrival bits of a message of our own making."""
-    bits = 0 if message.isascii() else HAS_8BIT
-    if b"\n." in message:
-        bits |= HAS_DOT_LINE
-    if any(len(line) > LINE_BYTES for line in message.split(b"\r\n")):
-        bits |= HAS_LONG_LINE
-    if message.count(b"\n") != message.count(b"\r\n") or message.count(b"\r") != message.count(b"\r\n"):
-        bits |= HAS_BARE_NEWLINE
-    return bits

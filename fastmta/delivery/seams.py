@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from fastmta._store import Store as RawStore
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
+from fastmta.policy import judge
+from fastmta.policy.check import SigningKeys
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Ended, Request
 from fastmta.runtime.log import Log
@@ -79,6 +81,10 @@ class Store(Protocol):
     def queue(self) -> Queue: ...
     @property
     def accounts(self) -> Accounts: ...
+    @property
+    def directory_version(self) -> int: ...
+    @property
+    def dkim_keys(self) -> SigningKeys: ...
 
 
 class Directory(Protocol):
@@ -105,7 +111,7 @@ class Launcher(Protocol):
     async def run(self, request: Request, mail_fd: int, /) -> Ended: ...
 
 
-class Services(Protocol):
+class Services(judge.Services, Protocol):
     """The part of supervisor.services.Services that delivery uses."""
 
     @property

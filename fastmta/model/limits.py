@@ -264,6 +264,9 @@ SENDMAIL_HEADER_BYTES: Final = 2 * 2**20  # Postfix's header_size_limit is 100 k
 SENDMAIL_RECIPIENTS: Final = 50_000  # of one call, command line and -t together
 
 # --- the spool of local mail ---
+POSTED_AT_ONCE: Final = (
+    1000  # recipients of one unit of a message with more: a megabyte, some milliseconds of the committer
+)
 SPOOL_NAME_DIGITS: Final = 32  # of a file's name: 128 bits of chance, so that no other user finds it
 SPOOL_LINE_BYTES: Final = 65_536  # of one line of the envelope; an address of -t may be as long as its field
 SPOOL_ENTRIES_A_TURN: Final = 1000  # names of the directory looked at before others get their turn, about 1 ms

@@ -14,13 +14,16 @@ from fastmta._intake import Body, Posting, Recipient
 from fastmta._mime import Structure
 from fastmta._parser import DataReceiver
 from fastmta.config.schema import Config
-from fastmta.model.envelope import Envelope, LocalTarget, QueuedTarget, Resolution
+from fastmta.model.envelope import NOTIFY_SUCCESS, Envelope, LocalTarget, QueuedTarget, Resolution
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import SMTP_PATH_BYTES
+from fastmta.model.limits import POSTED_AT_ONCE, SMTP_PATH_BYTES
 from fastmta.model.reply import Reply
+from fastmta.model.verdict import Outcome
+from fastmta.pickup import long_posting
 from fastmta.pickup.letter import Letter
 from fastmta.pickup.seams import Services
 from fastmta.pickup.spool import Drop
+from fastmta.policy.judge import Judge
 from fastmta.runtime.events import teller
 
 if TYPE_CHECKING:
@@ -47,43 +50,115 @@ class Handed(NamedTuple):
     ret: str = ""
 
 
-async def post(services: Services, handed: Handed, letter: Letter) -> int:
-    """Commits the message and gives its queue id; it is in the log and in the counters then.
+async def post(services: Services, judge: Judge, handed: Handed, letter: Letter, name: str = "") -> int:
+    """Commits the message and gives its queue id; it is in the log and in the counters then. 0: checks have dropped it.
 
-    Reads the letter in the loop's default threads. StorageFailure or Refused leave nothing behind: try again later.
+    Reads the letter in the loop's default threads. StorageFailure, Refused or TemporaryFailure: try again later. A
+    message of many recipients is several units; after a failure between two of them the next call with the same `name`
+    goes on where this one has ended (long_posting.py), and before the first nothing is left behind.
     """
     config, raw = services.config, services.store.raw
     refusal = _TOO_MANY_HOPS if letter.count(b"received") > config.hopcount_limit else None
     recipients = await resolve(services, handed.recipients, refusal)
+    known = long_posting.find(services, name) if len(recipients) > POSTED_AT_ONCE else None
+    if known is not None:
+        recipients = _judged(services, handed.recipients, recipients, known.outcome)
+        await long_posting.go_on(services, name, known, recipients)
+        return known.queue_id
     queue_id = raw.new_id()
     now = services.clock.now()
     receiver = DataReceiver(False, False)
-    structure = Structure() if any(each.has_local for each in recipients) else None
     blob = raw.new_blob()
     try:
-        blob.head = trace = _trace(config, handed, queue_id, now)
+        trace = _trace(config, handed, queue_id, now)
         receiver.feed(trace)
         header = _header(config, handed, letter, queue_id, now)
-        if not await _fill(services, blob, receiver, structure, header, letter):
-            recipients = await resolve(services, handed.recipients, _TOO_BIG)
+        structure = Structure()
+        if await _fill(services, blob, receiver, structure, header, letter):
+            paths = [each.forward_path for each in recipients]
+            outcome = await judge.judge(Message(blob), queue_id, handed.client, handed.reverse_path, paths)
+        else:
+            outcome = Outcome(_TOO_BIG)
+        recipients = _judged(services, handed.recipients, recipients, outcome)
+        blob.head = head = outcome.head + trace
+        for start, octets in outcome.cuts:
+            blob.cut(start, start + octets)
         blob.bits = receiver.bits
-        body = Body(blob, structure.finish(head=blob.head) if structure is not None else b"", _delivered_to(letter))
-        posting = Posting(
-            teller(services.log, services.clock, services.cells),
-            queue_id,
-            _envelope(handed, recipients, blob, now),
-            body,
-        )
-        posting.to(recipients)
+        if outcome.discard:
+            blob.abandon()
+            return 0
+        local = any(each.has_local for each in recipients)
+        parts = _structure(structure, head, header, outcome.cuts) if local else b""
+        body = Body(blob, parts, _delivered_to(letter))
+        envelope = _envelope(handed, recipients, blob, now)
+        posting = Posting(teller(services.log, services.clock, services.cells), queue_id, envelope, body)
         posting.event = "pickup.received"
+        if len(recipients) > POSTED_AT_ONCE:
+            await long_posting.begin(services, name, posting, recipients, outcome)
+            return queue_id
         unit = raw.new_unit()
-        posting.write(unit)
+        posting.to(recipients).write(unit)
         await services.store.commit(unit)
     except BaseException:
         blob.abandon()
         raise
     posting.committed(unit)
     return queue_id
+
+
+class Message:
+    """The message as checks read it: completed, without our trace field."""
+
+    def __init__(self, blob: "Blob") -> None:
+        self._blob = blob
+        self.size = int(blob.body_size)
+
+    async def read(self, offset: int, octets: int) -> bytes:
+        return self._blob.read(offset, octets)
+
+
+def _structure(parser: Structure, head: bytes, header: bytes, cuts: tuple[tuple[int, int], ...]) -> bytes:
+    if not cuts:
+        return parser.finish(head=head)
+    shown, at = [head], 0
+    for start, octets in sorted(cuts):
+        shown.append(header[at:start])
+        at = start + octets
+    shown.append(header[at:-2])
+    return parser.finish(head=head, cut=sum(octets for _, octets in cuts), header=b"".join(shown))
+
+
+def _judged(services: Services, drops: list[Drop], recipients: list[Recipient], outcome: Outcome) -> list[Recipient]:
+    """Where the message goes after its checks. Whom they refuse, its sender gets a report of."""
+    if outcome.redirect:
+        to = outcome.redirect
+        resolution = services.directory.resolve(to, may_relay=True)
+        return [Recipient(to, resolution if resolution.refusal is None else _refused(to, resolution.refusal))]
+    if outcome.reply is None and not (outcome.refused or outcome.hold or outcome.quarantine):
+        return recipients
+    out = []
+    for number, (drop, each) in enumerate(zip(drops, recipients, strict=True)):
+        reply = outcome.reply or outcome.refused.get(number)
+        path, resolution, notify = each.forward_path, each.resolution, drop.notify
+        if reply is not None:
+            resolution = _refused(path, reply)
+        elif outcome.hold:
+            resolution = Resolution(targets=tuple(QueuedTarget(to.address, to.hop, True) for to in each.targets))
+        elif outcome.quarantine:  # without a report of success: it would tell whoever is suspected
+            notify &= ~NOTIFY_SUCCESS
+            resolution = Resolution(targets=tuple(_suspected(services, to) for to in resolution.targets))
+        else:  # refused are others
+            out.append(each)
+            continue
+        out.append(Recipient(path, resolution, notify, drop.orcpt.encode("utf-8", "surrogateescape")))
+    return out
+
+
+def _suspected(services: Services, target: Target) -> Target:
+    if isinstance(target, QueuedTarget):
+        return target
+    junk = services.store.mailboxes.junk_of(target.account_id)
+    return LocalTarget(target.account_id, junk or target.mailbox_id, target.address, target.mailbox)
 
 
 def _delivered_to(letter: Letter) -> frozenset[bytes] | None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
+from fastmta.policy import judge
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells
@@ -23,7 +24,7 @@ class Directory(Protocol):
     def qualify(self, text: str) -> Named: ...
 
 
-class Services(Protocol):
+class Services(judge.Services, Protocol):
     @property
     def config(self) -> Config: ...
     @property

@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from typing import BinaryIO, Final, NamedTuple
 
 from fastmta.model.envelope import NOTIFY_NEVER
-from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.errors import Refused, StorageFailure, TemporaryFailure
 from fastmta.model.limits import (
+    POSTED_AT_ONCE,
     SMTP_RECIPIENTS,
     SPOOL_ABANDONED_S,
     SPOOL_AT_ONCE,
@@ -29,7 +30,7 @@ from fastmta.model.limits import (
     SPOOL_RETRY_S,
     SPOOL_WAKE_S,
 )
-from fastmta.pickup import report
+from fastmta.pickup import long_posting, report
 from fastmta.pickup.intake import Handed, post, resolve
 from fastmta.pickup.letter import READ_BYTES, BadLetter, Letter
 from fastmta.pickup.queue_socket import QueueSocket
@@ -47,6 +48,7 @@ from fastmta.pickup.spool import (
     open_file,
     read_ticket,
 )
+from fastmta.policy.judge import Judge
 from fastmta.runtime import crash
 from fastmta.runtime.metrics import METRICS
 
@@ -67,6 +69,7 @@ class Pickup:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._judge = Judge("pickup", services)
         self._maildrop = -1
         self._locked = False
         self._trouble = ""
@@ -75,6 +78,7 @@ class Pickup:
         self._running: asyncio.Task[None] | None = None
         self._asked = False
         self._active = False
+        self._tidied = False  # notes of files that are gone have been given up
         self._failed: dict[str, float] = {}  # name -> when it may be tried again
         self._bad = 0
         self._bulk = asyncio.Lock()
@@ -102,6 +106,7 @@ class Pickup:
 
     def reload(self, services: Services) -> None:
         self._services = services
+        self._judge.configure(services)
         self._queue.reload(services)
 
     def tick(self) -> None:
@@ -176,6 +181,9 @@ class Pickup:
 
     async def _pass(self) -> None:
         self._bad = 0
+        if not self._tidied:
+            self._tidied = True
+            await long_posting.tidy(self._services, self._is_there)
         names: list[str] = []
         taken = 0
         with os.scandir(self._maildrop) as entries:
@@ -195,6 +203,13 @@ class Pickup:
             await self._services.loop.run_in_executor(None, os.fsync, self._maildrop)
         if self._bad > _LOGGED_A_LOOK:
             self._services.log.warning("pickup.dropped", more=self._bad - _LOGGED_A_LOOK)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            os.lstat(name, dir_fd=self._maildrop)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _is_due(self, name: str) -> bool:
         """Whether a name is a message to be taken now; what can be none is removed."""
@@ -229,7 +244,7 @@ class Pickup:
     async def _take(self, name: str) -> bool:
         log = self._services.log
         try:
-            await self._hand_in(name)
+            in_units = await self._hand_in(name)
         except (BadSpoolFile, BadLetter) as error:
             self._drop(name, str(error))
             return False
@@ -238,32 +253,46 @@ class Pickup:
         except (StorageFailure, Refused) as error:
             log.warning("pickup.delayed", file=name, error=str(error))
             return False
+        except TemporaryFailure as error:  # a check's
+            log.warning("pickup.delayed", file=name, error=str(error))
+            self._try_later(name)
+            return False
         except Exception as error:
             self._services.cells[METRICS.internal_errors_total["worker"]] += 1
             log.exception("pickup.failed", error, file=name)
-            if len(self._failed) >= SPOOL_FAILED:
-                self._failed.clear()
-            self._failed[name] = self._services.loop.time() + SPOOL_RETRY_S
+            self._try_later(name)
             return False
         self._failed.pop(name, None)
         if crash.NAME:
             crash.crash_point("before_spool_unlink")
         self._remove(name)
+        if in_units:
+            await long_posting.forget(self._services, name)
         return True
 
-    async def _hand_in(self, name: str) -> None:
-        """Posts a file. Of those with many recipients, each a kilobyte of memory, one at a time is read and posted."""
+    def _try_later(self, name: str) -> None:
+        if len(self._failed) >= SPOOL_FAILED:
+            self._failed.clear()
+        self._failed[name] = self._services.loop.time() + SPOOL_RETRY_S
+
+    async def _hand_in(self, name: str) -> bool:
+        """Posts a file. Of those with many recipients, each a kilobyte of memory, one at a time is read and posted.
+
+        Whether it went in several units: what is remembered of them has to be forgotten.
+        """
         loop = self._services.loop
         if os.stat(name, dir_fd=self._maildrop, follow_symlinks=False).st_size <= SPOOL_LINE_BYTES:
-            await self._post(await loop.run_in_executor(None, self._open, name))
-            return
+            found = await loop.run_in_executor(None, self._open, name)
+            await self._post(name, found)
+            return len(found.ticket.recipients) > POSTED_AT_ONCE
         async with self._bulk:
             found = await loop.run_in_executor(None, self._open, name)
             many = len(found.ticket.recipients) > SMTP_RECIPIENTS
             if many:
-                await self._post(found)
+                await self._post(name, found)
         if not many:
-            await self._post(found)
+            await self._post(name, found)
+        return len(found.ticket.recipients) > POSTED_AT_ONCE
 
     def _drop(self, name: str, reason: str) -> None:
         """Removes what our sendmail has not written."""
@@ -289,23 +318,23 @@ class Pickup:
             stack.close()
             raise
 
-    async def _post(self, found: Found) -> None:
+    async def _post(self, name: str, found: Found) -> None:
         with found.opened:
-            await self._post_opened(found)
+            await self._post_opened(name, found)
 
-    async def _post_opened(self, found: Found) -> None:
+    async def _post_opened(self, name: str, found: Found) -> None:
         services, ticket = self._services, found.ticket
         sender = self._reverse_path(ticket.sender, found.uid)
         client = f"from userid {found.uid}"
         if not ticket.verify:
             envid = ticket.envid.encode("utf-8", "surrogateescape")
             handed = Handed(sender, ticket.recipients, client, ticket.full_name, envid, ticket.ret)
-            await post(services, handed, found.letter)
+            await post(services, self._judge, handed, found.letter, name)
             return
         recipients = await resolve(services, ticket.recipients)
         text = report.build(services.config.myhostname, sender, recipients)
         back = Drop(sender.decode("utf-8", "surrogateescape"), NOTIFY_NEVER)
-        await post(services, Handed(b"", [back], client), Letter(iter(text.splitlines(keepends=True))))
+        await post(services, self._judge, Handed(b"", [back], client), Letter(iter(text.splitlines(keepends=True))))
 
     def _reverse_path(self, text: str, uid: int) -> bytes:
         """The sender as a path; what is no address becomes the owner's own, so that a report finds somebody."""

@@ -1,7 +1,7 @@
 """Crash points: FASTMTA_CRASH_AT="name:n" kills this process with SIGKILL at the n-th passage of the named point.
 
 Names: append, commit (inside the store's committer), before_250, after_250, after_remote_250, before_done,
-before_spool_unlink.
+before_spool_unlink, between_units (of a local message of very many recipients).
 Used by tests/faults; costs one comparison of a module constant where the variable is not set.
 """
 

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from fastmta.authentication.results import authentication_results
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME
 from fastmta.model.stages import RELAYS, RELAYS_NOT, Stage, bit
@@ -19,15 +17,13 @@ from fastmta.model.verdict import PASS, Action, Outcome, Verdict
 from fastmta.policy.check import Check, Context, deadline_s
 from fastmta.policy.plan import Plan, StageList
 from fastmta.policy.run import Run
+from fastmta.policy.summing import DECLINED, close, note, refusal_of, sum_up, tell
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
 _OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transaction
 _NO_CIPHER: Final = ("", "", 0)
-_DENIED: Final = Reply(554, "5.7.1", "Access denied")
-_NOT_NOW: Final = Reply(450, "4.7.1", "Try again later")
 _LETS_IN: Final = frozenset({Action.ACCEPT, Action.DISCARD})
-_DECLINED: Final = frozenset({Action.REJECT, Action.DEFER})
 
 
 class Desk(Protocol):
@@ -169,36 +165,28 @@ class Screening:
     def _take(self, run: Run) -> Reply | None:
         """What a run that is done has said: the reply that refuses, or None, its notes kept for the end."""
         self._tell(run)
-        check, verdict = run.verdicts[-1]
-        if verdict.action in _DECLINED:
+        _, verdict = run.verdicts[-1]
+        if verdict.action in DECLINED:
             return self._refusal(verdict)
         for check, verdict in run.verdicts:
             if check.grants_relay:
                 self._session.relays = RELAYS if verdict.permits or verdict.action in _LETS_IN else RELAYS_NOT
         if run not in self._taken:
             self._taken.append(run)
-            for check, verdict in run.verdicts:
-                self._note(check, verdict)
+            for _, verdict in run.verdicts:
+                self._note(verdict)
         return None
 
     def _refusal(self, verdict: Verdict, *, of_all: bool = True) -> Reply:
-        reply = verdict.reply or (_DENIED if verdict.action is Action.REJECT else _NOT_NOW)
+        reply = refusal_of(verdict)
         if verdict.is_late and of_all:
             self._session.forgive()
         self.refused = reply
         return reply
 
-    def _note(self, check: Check, verdict: Verdict) -> None:
+    def _note(self, verdict: Verdict) -> None:
         outcome = self._outcome
-        outcome.discard |= verdict.action is Action.DISCARD
-        outcome.hold |= verdict.action is Action.HOLD
-        outcome.quarantine |= verdict.action is Action.QUARANTINE
-        if verdict.target:
-            outcome.redirect = verdict.target
-        if verdict.fields:
-            outcome.head = b"".join([outcome.head, *verdict.fields])
-        if verdict.cuts:
-            outcome.cuts += tuple(cut for cut in verdict.cuts if cut not in outcome.cuts)
+        note(outcome, verdict)
         if outcome.discard or outcome.hold or outcome.quarantine or outcome.redirect or outcome.head or outcome.cuts:
             self._session.stages |= bit(Stage.END)  # where it is carried out
 
@@ -206,40 +194,20 @@ class Screening:
 
     def _finished(self, runs: list[Run]) -> Outcome:
         outcome = self._outcome
-        results: list[str] = []
-        everybody = range(len(self._session.recipients))
-        refused: dict[int, Verdict] = {}
+        everybody = len(self._session.recipients)
         for run in runs:
             self._tell(run)
-            for check, verdict in run.verdicts:
-                results += verdict.results
-                if verdict.action in _DECLINED:
-                    for number in verdict.recipients or everybody:
-                        if number in everybody:
-                            refused.setdefault(number, verdict)
-                    if not verdict.recipients:
-                        continue
-                self._note(check, verdict)
-        if refused and not self._may_split(refused, len(everybody)):
+        refused, results = sum_up(outcome, (verdict for run in runs for _, verdict in run.verdicts), everybody)
+        if refused and not self._may_split(refused, everybody):
             first = next((each for each in refused.values() if each.action is Action.DEFER), None)
             return Outcome(self._refusal(first or next(iter(refused.values()))), (first or PASS).is_late)
         outcome.refused = {number: self._refusal(verdict, of_all=False) for number, verdict in refused.items()}
-        if results:
-            outcome.head = self._results_field(results, CHECK_HEAD_BYTES - len(outcome.head)) + outcome.head
-        if len(outcome.head) > CHECK_HEAD_BYTES or len(outcome.cuts) > MESSAGE_CUTS:
+        if not close(outcome, results, self._desk.authserv_id):
             self._desk.log.warning(
                 "policy.too_much", session=self._session.number, octets=len(outcome.head), cuts=len(outcome.cuts)
             )
             return Outcome(Reply(451, "4.3.0", "The message cannot be taken now"), True)
         return outcome
-
-    def _results_field(self, results: list[str], room: int) -> bytes:
-        """One Authentication-Results; of too many results those that came first."""
-        field = authentication_results(self._desk.authserv_id, results)
-        while len(field) > room and results:
-            results.pop()
-            field = authentication_results(self._desk.authserv_id, results)
-        return field
 
     def _may_split(self, refused: dict[int, Verdict], recipients: int) -> bool:
         """Whether some are refused and others not: LMTP can say so; SMTP says one thing of all, and whom a check
@@ -282,23 +250,11 @@ class Screening:
         if run.is_told:
             return
         run.is_told = True
+        session = self._session
         for check, verdict in run.verdicts:
-            word = "late" if verdict.is_late else verdict.action.name.lower()
-            stage = check.stage.name.lower()
-            self._desk.cells[METRICS.check_verdicts_total[stage, word]] += 1
-            if verdict.action is Action.NONE and not verdict.reason:
-                continue
-            self._desk.log.info(
-                "policy.verdict",
-                session=self._session.number,
-                queue_id=queue_id_text(self._session.queue_id) if check.stage is Stage.END else None,
-                client=self._session.client,
-                check=check.name,
-                stage=stage,
-                verdict=word,
-                reply=str(verdict.reply) if verdict.reply is not None else None,
-                reason=verdict.reason or None,
-            )
+            queue_id = queue_id_text(session.queue_id) if check.stage is Stage.END else None
+            who = {"session": session.number, "queue_id": queue_id, "client": session.client}
+            tell(self._desk.log, self._desk.cells, check, verdict, **who)
 
     def _failed(self, check: Check, error: BaseException) -> None:
         self._desk.cells[METRICS.internal_errors_total[self._desk.name]] += 1

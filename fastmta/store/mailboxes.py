@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from fastmta._intake import REFUSE, Body, Posting, Recipient, Target
 from fastmta._store import (
     TABLE_ENVELOPE,
     TABLE_MESSAGE,
@@ -277,20 +278,17 @@ class Mailboxes(MailboxNames):
         unit = self._raw.new_unit()
         if replaced is not None:  # first, so that what it took of the quota is free
             unit.expunge(replaced[0], array("I", replaced[1:]).tobytes(), False, True)
+        postings = []
         for each in messages:
-            unit.blob(each.blob)
-            unit.append(
-                mailbox_id,
-                each.blob.blob_id,
-                each.prefix,
-                each.flags,
-                each.keywords,
-                each.internal_date_s,
-                each.tz_minutes,
-                each.structure,
-            )
-        results = (await self._store.commit(unit)).results[0 if replaced is None else 1 :]
-        return results[0][0] if results else 0, array("I", [result[1] for result in results])
+            to = Recipient.of(b"", [Target.filed(mailbox_id, each.flags, each.keywords, each.prefix)])
+            posting = Posting(None, 0, None, Body(each.blob, each.structure), REFUSE).to([to])
+            posting.date_s, posting.tz_minutes = each.internal_date_s, each.tz_minutes
+            posting.write(unit)
+            postings.append(posting)
+        await self._store.commit(unit)
+        filed = [result for posting in postings for _, _, result in posting.committed(unit)]
+        places = [result for result in filed if not isinstance(result, str)]
+        return places[0][0] if places else 0, array("I", [uid for _, uid, _ in places])
 
     async def change_flags(
         self,

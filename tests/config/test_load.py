@@ -150,8 +150,8 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ),
         ('[auth]\nmechanisms = ["GSSAPI"]', 'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, not GSSAPI'),
         (
-            'non_smtpd_milters = "inet:localhost:1"',
-            'f.toml:1: non_smtpd_milters: FastMTA does not have this feature, so "inet:localhost:1" would do nothing: remove it (there are no content filters, and nothing looks into mail that leaves; of milters there is smtpd_milters)',
+            'content_filter = "smtp:localhost:1"',
+            'f.toml:1: content_filter: FastMTA does not have this feature, so "smtp:localhost:1" would do nothing: remove it (there are no content filters, and nothing looks into mail that leaves; of milters there are smtpd_milters and non_smtpd_milters)',
         ),
         (
             '[listen]\nmanagesieve = ["127.0.0.1:4190"]',

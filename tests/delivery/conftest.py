@@ -11,6 +11,7 @@ import pytest
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
+from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import Envelope, Lane, QueuedTarget, RecipientState, RecipientTail, Resolution
 from fastmta.model.reply import Reply
 from fastmta.runtime.clock import ManualClock
@@ -36,6 +37,11 @@ class Directory:
         if forward_path.endswith(b"@a.test"):
             return Resolution(targets=(QueuedTarget(forward_path, b"smtp:[127.0.0.1]:1", held=True),))
         return Resolution(refusal=Reply(550, "5.1.1", "unknown"))
+
+
+async def offload(operation, *arguments):
+    await asyncio.sleep(0)
+    return operation(*arguments)
 
 
 class Rig:
@@ -75,6 +81,8 @@ class Rig:
             slot=0,
             slots=1,
             loop=loop,
+            resolver=Resolver((), monotonic=self.clock.monotonic),
+            offload=offload,
         )
         self.service = DeliveryService(self.services)
         self.store.raw.observer = lambda mailboxes, hops: self.service.hops_changed(hops)

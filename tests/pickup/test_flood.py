@@ -110,11 +110,11 @@ def test_very_many_messages_are_each_taken_once_and_few_at_a_time(
         deposit(directory, ticket, iter([b"Subject: x\n\nbody\n"]), 0)
     at_once, most = 0, 0
 
-    async def counted(services: Any, posting: Any, letter: Any) -> int:
+    async def counted(*handed: Any) -> int:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
-        done = await post(services, posting, letter)
+        done = await post(*handed)
         at_once -= 1
         return done
 

@@ -129,12 +129,12 @@ def test_of_messages_to_many_one_at_a_time_is_in_memory(config_path: Path, monke
     leave(config_path, TO_BILL)
     reading, most = 0, 0
 
-    async def counted(services: Any, posting: Any, letter: Any) -> int:
+    async def counted(services: Any, judge: Any, handed: Any, letter: Any, name: str) -> int:
         nonlocal reading, most
-        reading += len(posting.recipients) > 1
+        reading += len(handed.recipients) > 1
         most = max(most, reading)
-        done = await post(services, posting, letter)
-        reading -= len(posting.recipients) > 1
+        done = await post(services, judge, handed, letter, name)
+        reading -= len(handed.recipients) > 1
         return done
 
     monkeypatch.setattr("fastmta.pickup.service.post", counted)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory.recipients import Directory
+from fastmta.dns.resolver import Resolver
 from fastmta.pickup.service import Pickup
 from fastmta.runtime.clock import SystemClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells, local_cells
 from fastmta.runtime.tasks import Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.store import MailStore
 
 
@@ -51,8 +55,14 @@ class Services:
     def __post_init__(self) -> None:
         self.tasks = Tasks(self.log)
 
+        self.resolver = Resolver((), monotonic=time.monotonic)
+        self.turns = Turns(self.loop)
+
     def storage_ok(self) -> bool:
         return self.has_room
+
+    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.loop.run_in_executor(None, operation, *arguments)
 
 
 async def open_services(config: Config) -> Services:
@@ -64,6 +74,7 @@ async def open_services(config: Config) -> Services:
 
 async def close_services(services: Services) -> None:
     await services.tasks.close()
+    await services.resolver.close()
     services.store.detach()
     services.store.close()
 

@@ -1,4 +1,5 @@
-"""smtpd_milters: filters that speak the milter protocol, one after the other, each shown what those before it made.
+"""smtpd_milters and non_smtpd_milters: filters that speak the milter protocol, one after the other, each shown what
+those before it made.
 
 All is told when the message has come: connect, HELO, MAIL, the recipients, DATA, header and body. So what a filter says
 of the client or of MAIL refuses the message, and what it says of one recipient refuses that one. What cannot be carried
@@ -28,18 +29,21 @@ _TOO_LONG: Final = Verdict(Action.REJECT, Reply(552, "5.3.4", "The header is too
 
 
 def build(config: Config, parts: Parts) -> Sequence[Check]:
-    found = milters(config)
-    return [Milters(found, config, parts)] if found else []
+    names = {"smtpd_milters": speaking("smtp"), "non_smtpd_milters": ("pickup",)}
+    found = {name: milters(config, name) for name in names}
+    return [Milters(name, names[name], listed, config, parts) for name, listed in found.items() if listed]
 
 
 class Milters(Check):
     """All filters, since each sees the header as those before it have left it."""
 
-    name = "smtpd_milters"
     has_effects = True
-    services = speaking("smtp")
 
-    def __init__(self, found: Sequence[Milter], config: Config, parts: Parts) -> None:
+    def __init__(
+        self, name: str, services: tuple[str, ...], found: Sequence[Milter], config: Config, parts: Parts
+    ) -> None:
+        self.name = name
+        self.services = services
         self._milters = tuple(found)
         self._hostname = config.myhostname
         self._log = parts.log

@@ -1,4 +1,5 @@
-"""DKIM signatures on the mail of our own people, clients in mynetworks and logins, wherever their domain has a key.
+"""DKIM signatures on the mail of our own people, wherever their domain has a key: clients in mynetworks, logins, local
+programs, and our own reports.
 
 The domain is that of From, or the nearest one above it that has an active key (RFC 6376 §3.2 and relaxed alignment).
 Every active key of it signs: one RSA and one Ed25519 key make two signatures. What is signed is what goes out: the
@@ -32,7 +33,7 @@ class Signing(Check):
     """Adds the signatures; whatever goes wrong lets the message go unsigned, with a line in the log."""
 
     name = "dkim_signing"
-    services = speaking("smtp")
+    services = (*speaking("smtp"), "pickup", "bounce")
     late = Verdict(is_late=True, reason="not signed in time")
 
     def __init__(self, parts: Parts) -> None:

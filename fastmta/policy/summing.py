@@ -1,0 +1,79 @@
+"""What the verdicts of several checks come to: one Outcome. For messages that a session brings, and for others."""
+
+from collections.abc import Iterable
+
+from fastmta.authentication.results import authentication_results
+from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
+from fastmta.model.reply import Reply
+from fastmta.model.verdict import Action, Outcome, Verdict
+from fastmta.policy.check import Check
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import METRICS, Cells
+
+DECLINED = frozenset({Action.REJECT, Action.DEFER})
+_DENIED = Reply(554, "5.7.1", "Access denied")
+_NOT_NOW = Reply(450, "4.7.1", "Try again later")
+
+
+def refusal_of(verdict: Verdict) -> Reply:
+    """What is said for a verdict that refuses."""
+    return verdict.reply or (_DENIED if verdict.action is Action.REJECT else _NOT_NOW)
+
+
+def note(outcome: Outcome, verdict: Verdict) -> None:
+    """Adds what a verdict that lets pass wants."""
+    outcome.discard |= verdict.action is Action.DISCARD
+    outcome.hold |= verdict.action is Action.HOLD
+    outcome.quarantine |= verdict.action is Action.QUARANTINE
+    if verdict.target:
+        outcome.redirect = verdict.target
+    if verdict.fields:
+        outcome.head = b"".join([outcome.head, *verdict.fields])
+    if verdict.cuts:
+        outcome.cuts += tuple(cut for cut in verdict.cuts if cut not in outcome.cuts)
+
+
+def sum_up(outcome: Outcome, verdicts: Iterable[Verdict], recipients: int) -> tuple[dict[int, Verdict], list[str]]:
+    """Notes the verdicts of a message's end; (number of a recipient -> what refuses it, authentication results)."""
+    everybody = range(recipients)
+    refused: dict[int, Verdict] = {}
+    results: list[str] = []
+    for verdict in verdicts:
+        results += verdict.results
+        if verdict.action in DECLINED:
+            for number in verdict.recipients or everybody:
+                if number in everybody:
+                    refused.setdefault(number, verdict)
+            if not verdict.recipients:
+                continue
+        note(outcome, verdict)
+    return refused, results
+
+
+def close(outcome: Outcome, results: list[str], authserv_id: str) -> bool:
+    """Puts Authentication-Results on top, of too many those that came first; whether a message can hold all of it."""
+    if results:
+        field = authentication_results(authserv_id, results)
+        while len(field) > CHECK_HEAD_BYTES - len(outcome.head) and results:
+            results.pop()
+            field = authentication_results(authserv_id, results)
+        outcome.head = field + outcome.head
+    return len(outcome.head) <= CHECK_HEAD_BYTES and len(outcome.cuts) <= MESSAGE_CUTS
+
+
+def tell(log: Log, cells: Cells, check: Check, verdict: Verdict, **who: str | int | None) -> None:
+    """Counts a verdict and, unless it has nothing to say, logs it."""
+    word = "late" if verdict.is_late else verdict.action.name.lower()
+    stage = check.stage.name.lower()
+    cells[METRICS.check_verdicts_total[stage, word]] += 1
+    if verdict.action is Action.NONE and not verdict.reason:
+        return
+    log.info(
+        "policy.verdict",
+        **who,
+        check=check.name,
+        stage=stage,
+        verdict=word,
+        reply=str(verdict.reply) if verdict.reply is not None else None,
+        reason=verdict.reason or None,
+    )
