@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "user": ("fastmta.cli.user", "user", "Accounts: add, list, passwd, rename, disable, enable, delete, quota."),
     "alias": ("fastmta.cli.alias", "alias", "Aliases kept in the store: add, list, delete."),
     "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),
-    "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, release, requeue, delete, stats."),
+    "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, stats, shape, top, suspend and more."),
     "store": ("fastmta.cli.store", "store", "The store: check, backup, compact, salvage, upgrade."),
     "sendmail": ("fastmta.cli.classic", "sendmail", "Submit a message, as sendmail(1) does."),
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),

@@ -17,8 +17,11 @@ import click
 from fastmta.cli.acts import Told, tell, tell_recipients
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
+from fastmta.cli.hops import suspension_of, suspensions
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import age, config_option, json_option, plain, print_json, print_table, size, stamp
+from fastmta.cli.queue_hops import resume, suspend, top
+from fastmta.cli.queue_shape import shape
 from fastmta.cli.selection import Selector, queue_id, selected, selector_options
 from fastmta.config.schema import Config
 from fastmta.model.envelope import RecipientState
@@ -28,6 +31,7 @@ from fastmta.model.ids import queue_id_text
 if TYPE_CHECKING:
     from fastmta.store import MailStore
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
+    from fastmta.store.suspensions import Suspension
 
 AT_ONCE: Final = 256  # moves on their way together, so that they share commits
 READ_BYTES: Final = 262_144
@@ -41,10 +45,15 @@ _MOVED: Final = {  # act -> the states that it ends
 
 @click.group(
     epilog="\b\nExamples:\n  fastmta queue list --domain example.net --older 4h\n  fastmta queue show 0000000BCDFG\n"
-    "  fastmta queue hold --sender bulk@example.org\n  fastmta queue delete --id 0000000BCDFG\n  fastmta queue flush"
+    "  fastmta queue hold --sender bulk@example.org\n  fastmta queue delete --id 0000000BCDFG\n  fastmta queue flush\n"
+    "  fastmta queue shape --state deferred\n  fastmta queue suspend example.net"
 )
 def queue() -> None:
     """The queue. A command means what all its selectors mean together."""
+
+
+for _command in (shape, top, suspend, resume):
+    queue.add_command(_command)
 
 
 @queue.command("list")
@@ -57,21 +66,22 @@ def list_(selector: Selector, limit: int | None, as_json: bool, config_path: str
 
     async def work(_: Config, store: "MailStore") -> None:
         found = _limited(selected(store, selector), limit)
+        stopped = suspensions(store)
         if as_json:
             separator = "["
             for message, recipient in found:
-                sys.stdout.write(separator + json.dumps(record(message, recipient), ensure_ascii=False))
+                sys.stdout.write(separator + json.dumps(record(message, recipient, stopped), ensure_ascii=False))
                 separator = ",\n"
             sys.stdout.write("]\n" if separator != "[" else "[]\n")
             return
         now = time.time()
         rows = []
         for message, recipient in found:
-            known = record(message, recipient)
+            known = record(message, recipient, stopped)
             rows.append(
                 (
                     known["queue_id"],
-                    known["state"],
+                    "suspended" if known["suspended"] and known["state"] != "held" else known["state"],
                     age(now - message.envelope.received_at_ms / 1000),
                     size(message.envelope.size_bytes),
                     known["attempts"],
@@ -109,7 +119,8 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
         message = store.queue.message(number)
         if message is None:
             raise CommandFailed(f"no message {id_text} in the queue", EX_DATAERR)
-        recipients = [record(message, each) for each in store.queue.recipients(number)]
+        stopped = suspensions(store)
+        recipients = [record(message, each, stopped) for each in store.queue.recipients(number)]
         envelope = message.envelope
         head = {
             "queue_id": queue_id_text(number),
@@ -128,7 +139,16 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
                 print(f"{name:17} {plain(str(value)) or '-'}")
             for each in recipients:
                 print(f"{'recipient':17} {plain(each['recipient'])}")
-                for name in ("state", "next_hop", "attempts", "due_at", "original_recipient", "last_reply"):
+                for name in (
+                    "state",
+                    "next_hop",
+                    "suspended_since",
+                    "suspended_by",
+                    "attempts",
+                    "due_at",
+                    "original_recipient",
+                    "last_reply",
+                ):
                     if each[name] not in ("", None):
                         print(f"  {name:15} {plain(str(each[name]))}")
         if content:
@@ -269,8 +289,11 @@ def _told(message: "QueuedMessage", recipient: "QueuedRecipient") -> Told:
     return queue_id_text(message.queue_id), _text(recipient.tail.forward_path)
 
 
-def record(message: "QueuedMessage", recipient: "QueuedRecipient") -> dict[str, Any]:
-    """A queued recipient as `--json` gives it."""
+def record(
+    message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "dict[bytes, Suspension]"
+) -> dict[str, Any]:
+    """A queued recipient as `--json` gives it. `stopped`: what is suspended."""
+    suspension = suspension_of(stopped, recipient.hop)
     return {
         "queue_id": queue_id_text(message.queue_id),
         "n": recipient.n,
@@ -279,6 +302,9 @@ def record(message: "QueuedMessage", recipient: "QueuedRecipient") -> dict[str, 
         "recipient": _text(recipient.tail.forward_path),
         "original_recipient": _text(recipient.tail.original),
         "next_hop": _text(recipient.hop),
+        "suspended": suspension is not None,
+        "suspended_since": None if suspension is None else stamp(suspension.since_ms / 1000),
+        "suspended_by": None if suspension is None else suspension.by,
         "attempts": recipient.attempts,
         "due_at": None if recipient.state == RecipientState.HELD else stamp(recipient.due_ms / 1000),
         "received_at": stamp(message.envelope.received_at_ms / 1000),

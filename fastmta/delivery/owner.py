@@ -31,7 +31,7 @@ REFUSED: Final = 2
 class HopOwner:
     """One hop in the hands of this slot. `transport` is the name of its line in model/routes.py."""
 
-    __slots__ = ("book", "hop", "hop_text", "label", "ready", "service", "transport")
+    __slots__ = ("book", "hop", "hop_text", "is_suspended", "label", "ready", "service", "transport")
 
     is_remote = False  # another server answers: its 250 is noted until it is committed
     is_final = False  # what is delivered goes no further (RFC 3461: "delivered" instead of "relayed")
@@ -43,6 +43,7 @@ class HopOwner:
         self.hop_text = hop.decode("utf-8", "backslashreplace")
         self.transport = transport
         self.label = BY_NAME[transport].label  # in metrics
+        self.is_suspended = False  # by command: nothing is begun, whatever is wished
         self.book = HopBook()
         self.ready: deque[Job] = deque()
 
@@ -67,9 +68,26 @@ class HopOwner:
 
     def close(self) -> None:
         """Lets go of what is not under way."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Gives back the jobs that have not begun."""
         for job in self.ready:
             self.give_back(job)
         self.ready.clear()
+
+    def state(self) -> dict[str, object]:
+        """For an administrator: what this hop has in hand, in plain values."""
+        ready = sum(len(job.rows) for job in self.ready)
+        return {
+            "next_hop": self.hop_text,
+            "suspended": self.is_suspended,
+            "in_flight": len(self.book.in_flight) - ready,
+            "connections": 0,
+            "concurrency": 0,
+            "dead_seconds": 0,
+            "reason": "",
+        }
 
     def withdraw(self, keys: frozenset[tuple[int, int]]) -> None:
         """Gives back the jobs that have not begun and hold one of these recipients."""

@@ -6,6 +6,7 @@ task exists only while a connection is being made.
 
 import asyncio
 import errno
+import math
 import os
 import ssl
 from collections.abc import Coroutine
@@ -22,7 +23,7 @@ from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import REVIVAL_PAUSE_S
+from fastmta.model.limits import HOP_REASON_BYTES, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
@@ -116,6 +117,15 @@ class RemoteHop(HopOwner):
         return (
             super().is_idle and not self._open and not self.busy and self._dead_reason is None and self.window.is_fresh
         )
+
+    def state(self) -> dict[str, object]:
+        state = super().state()
+        state["connections"] = len(self._open)
+        state["concurrency"] = self.window.size
+        if self._dead_reason is not None:
+            state["dead_seconds"] = max(0, math.ceil(self._dead_until - self.service.clock.monotonic()))
+            state["reason"] = str(self._dead_reason)[:HOP_REASON_BYTES]
+        return state
 
     def clock_set_back(self, seconds: float) -> None:
         self._died_ms -= int(seconds * 1000)

@@ -22,11 +22,12 @@ from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
+from fastmta.delivery.suspended import SuspendedHops
 from fastmta.delivery.tls_policies import TlsPolicies
 from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
-from fastmta.model.limits import RESULTS_A_PASS
+from fastmta.model.limits import HOPS_TOLD, RESULTS_A_PASS
 from fastmta.model.routes import BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
@@ -76,6 +77,7 @@ class DeliveryService:
         self.unwritten: list[Job] = []
         self._owners: dict[bytes, HopOwner] = {}
         self._partitions: frozenset[int] = frozenset()
+        self._suspended = SuspendedHops(services.store.suspensions)
         self._stalled: dict[HopOwner, None] = {}
         self._waiting: dict[HopOwner, None] = {}
         self._withheld: dict[tuple[int, int], float] = {}
@@ -100,6 +102,7 @@ class DeliveryService:
         self._running = True
         self._partitions = partitions_of(self.services.slot, self.services.slots)
         self._redating.begin(self._partitions)
+        self._suspended.refresh()
         self._tick()
 
     def hops_changed(self, hops: Iterable[bytes] | None) -> None:
@@ -140,6 +143,15 @@ class DeliveryService:
     @property
     def withholds(self) -> bool:
         return bool(self._withheld)
+
+    def hops(self, wanted: Sequence[bytes]) -> list[dict[str, object]]:
+        """What is known of these hops of ours, or of the busiest where none is named; suspensions are read anew."""
+        self._look_suspended()
+        if wanted:
+            owners = [self._owners[hop] for hop in wanted if hop in self._owners]
+        else:
+            owners = sorted(self._owners.values(), key=lambda owner: -len(owner.book.in_flight))
+        return [owner.state() for owner in owners[:HOPS_TOLD]]
 
     def reload(self) -> None:
         """Takes over changed settings; deliveries under way end as they began."""
@@ -215,9 +227,12 @@ class DeliveryService:
         return int(now * 1000)
 
     def is_stalled(self, owner: "HopOwner") -> bool:
-        """Whether too many results wait for their commit or came in this pass; the owner is pumped when it may."""
+        """Whether too many results wait for their commit or came in this pass; the owner is pumped when it may.
+
+        Or its hop is suspended by command: then it is pumped when it is resumed.
+        """
         if self._has_room:
-            return not self._running
+            return owner.is_suspended or not self._running
         self._stalled[owner] = None
         return True
 
@@ -318,6 +333,7 @@ class DeliveryService:
 
     def _own(self, hop: bytes) -> "HopOwner":
         owner = self._owners[hop] = self._make(hop)
+        owner.is_suspended = hop in self._suspended
         return owner
 
     def _make(self, hop: bytes) -> "HopOwner":
@@ -335,6 +351,7 @@ class DeliveryService:
             self.logins.refresh()
         if self.config.delivery.smtp_tls_policy_maps:
             self.tls.refresh()
+        self._look_suspended()
         set_back_s = self._redating.look(self._partitions)
         if self._withheld:
             self._withheld = {key: until for key, until in self._withheld.items() if until > now}
@@ -348,18 +365,31 @@ class DeliveryService:
 
     def _look(self) -> None:
         for _, hop in self._hops():
+            if hop in self._suspended:
+                continue
             owner = self._owners.get(hop) or self._own(hop)
             owner.kick()
+
+    def _look_suspended(self) -> None:
+        """Stops and resumes the hops that an administrator has said so of."""
+        if not self._suspended.refresh():
+            return
+        for hop, owner in list(self._owners.items()):
+            before, owner.is_suspended = owner.is_suspended, hop in self._suspended
+            if owner.is_suspended and not before:
+                owner.let_go()
+            elif before and not owner.is_suspended:
+                owner.kick()
 
     def _hops(self) -> Sequence[tuple[int, bytes]]:
         """The hops with work; where the index is damaged, those of the partitions that can be read."""
         try:
-            return self.queue.hops(self._partitions, self.now_ms(), HOPS_A_LOOK)
+            return self.queue.hops(self._partitions, self.now_ms(), HOPS_A_LOOK + len(self._suspended))
         except StorageFailure:
             hops: list[tuple[int, bytes]] = []
             for partition in self._partitions:
                 try:
-                    hops += self.queue.hops((partition,), self.now_ms(), HOPS_A_LOOK)
+                    hops += self.queue.hops((partition,), self.now_ms(), HOPS_A_LOOK + len(self._suspended))
                 except StorageFailure:
                     continue
             return hops

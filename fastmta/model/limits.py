@@ -241,6 +241,11 @@ PIPE_OUTPUT_BYTES: Final = 4096  # of what a command says that are kept for the 
 PIPE_REQUEST_BYTES: Final = 131_072  # of the macros' values for one command: under the kernel's limit of a datagram
 PIPE_START_S: Final = 10.0  # for the launcher to take a request
 
+# --- delivery, told and controlled by command ---
+SUSPENDED_HOPS: Final = 10_000  # by command, in all: each worker keeps their names, about 1 MB
+HOPS_TOLD: Final = 50  # of one worker's answer, so that it fits into a message of its channel
+HOP_REASON_BYTES: Final = 200  # of a hop's last trouble in such an answer
+
 # --- POP3 ---
 POP3_COMMAND_BYTES: Final = 1024  # a command line with CRLF; RFC 2449 §4 allows 255, passwords may be longer
 POP3_SASL_LINE_BYTES: Final = 12_290  # a base64 line of AUTH; RFC 4954 §4

@@ -15,6 +15,7 @@ from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.queue import Queue
+from fastmta.store.suspensions import Suspensions
 
 
 class MailStore:
@@ -35,6 +36,7 @@ class MailStore:
         self.aliases = Aliases(self)
         self.dkim_keys = DkimKeys(self)
         self.annotations = Annotations(self)
+        self.suspensions = Suspensions(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod

@@ -250,6 +250,9 @@ class MailServer:
     def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return self._delivery.withdraw(keys)
 
+    def hops(self, wanted: list[str]) -> list[dict[str, object]]:
+        return self._delivery.hops([hop.encode("utf-8", "surrogateescape") for hop in wanted])
+
     # --- a worker's life ---
 
     @property

@@ -1,9 +1,9 @@
 """The wire between the supervisor and one worker: small JSON messages, with descriptors where needed, over
 SOCK_SEQPACKET.
 
-From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`. From the worker:
-`ready`, `reloaded`, `released`, `status`, `withdrawn`, `store_failed`, `store_unreadable`, `leaving`. End of file tells
-each that the other has died.
+From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`, `hops`. From the
+worker: `ready`, `reloaded`, `released`, `status`, `answer`, `store_failed`, `store_unreadable`, `leaving`. End of file
+tells each that the other has died.
 """
 
 import socket

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from fastmta.cli.startable import start_problems
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError
+from fastmta.model.limits import HOPS_TOLD
 from fastmta.runtime import descriptors
 from fastmta.runtime.giving import give, lies_with
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
@@ -74,12 +75,17 @@ class Together:
 class Asked:
     """A control client that waits for workers; answered when all have spoken, died, or taken too long."""
 
-    def __init__(self, client: Answerable | None, workers: list[Worker], deadline: float) -> None:
+    def __init__(
+        self, client: Answerable | None, workers: list[Worker], deadline: float, field: str = "", problem: str = ""
+    ) -> None:
+        """`field`: of the answer that has what the workers found; `problem`: the error where one does not say it."""
         self.client = client
         self.waiting = {w.pid for w in workers}
         self.deadline = deadline
         self.errors: list[str] = []
-        self.busy: list[Any] = []
+        self.field = field
+        self.problem = problem
+        self.found: list[Any] = []
 
 
 class Supervisor:
@@ -112,8 +118,8 @@ class Supervisor:
         self.signals: list[int] = []
         self.reloads: list[Asked] = []
         self.status_asked: list[Asked] = []
-        self.withdrawals: dict[int, Asked] = {}
-        self.withdrawals_made = 0
+        self.questions: dict[int, Asked] = {}
+        self.questions_made = 0
         self.reload_wanted = False
         self.reload_clients: list[Client] = []
         self.reloaded_at = 0.0
@@ -201,7 +207,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        deadlines = [asked.deadline for asked in (*self.reloads, *self.status_asked, *self.withdrawals.values())]
+        deadlines = [asked.deadline for asked in (*self.reloads, *self.status_asked, *self.questions.values())]
         due = self.pool.next_deadline()
         if due is not None:
             deadlines.append(due)
@@ -312,10 +318,10 @@ class Supervisor:
             worker.status = message
             for asked in self.status_asked:
                 asked.waiting.discard(worker.pid)
-        elif message.get("do") == "withdrawn" and message["number"] in self.withdrawals:
-            asked = self.withdrawals[message["number"]]
+        elif message.get("do") == "answer" and message["number"] in self.questions:
+            asked = self.questions[message["number"]]
             asked.waiting.discard(worker.pid)
-            asked.busy += message["busy"]
+            asked.found += message["found"]
 
     def _answer(self, now: float) -> None:
         """Answers the commands whose workers have all spoken."""
@@ -337,14 +343,14 @@ class Supervisor:
             self.status_asked.remove(asked)
             if asked.client:
                 asked.client.answer(ok=True, **describe(self.pool, self.listeners, self.config_path))
-        for number, asked in list(self.withdrawals.items()):
+        for number, asked in list(self.questions.items()):
             if asked.client and not asked.waiting & alive:
-                asked.client.answer(ok=True, busy=asked.busy)
+                asked.client.answer(ok=True, **{asked.field: asked.found})
             elif asked.client and asked.deadline <= now:
-                asked.client.answer(ok=False, error="a worker did not say what it is sending")
+                asked.client.answer(ok=False, error=asked.problem)
             else:
                 continue
-            del self.withdrawals[number]
+            del self.questions[number]
 
     # --- control socket ---
 
@@ -369,8 +375,10 @@ class Supervisor:
                 self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
             case "withdraw":
                 self._withdraw(client, request.get("recipients"))
+            case "hops":
+                self._hops(client, request.get("hops"))
             case other:
-                known = "ping, note, reload, status, stop, withdraw"
+                known = "hops, ping, note, reload, status, stop, withdraw"
                 client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
 
     def _withdraw(self, client: Client, recipients: object) -> None:
@@ -380,9 +388,24 @@ class Supervisor:
         except msgspec.ValidationError:
             client.answer(ok=False, error="recipients: a list of [queue id, n] is needed")
             return
-        self.withdrawals_made = number = self.withdrawals_made + 1
-        workers = [w for w in self.pool.workers if w.channel.send("withdraw", number=number, recipients=keys)]
-        self.withdrawals[number] = Asked(client, workers, time.monotonic() + WITHDRAW_S)
+        self._ask(client, "withdraw", "busy", "a worker did not say what it is sending", recipients=keys)
+
+    def _hops(self, client: Client, hops: object) -> None:
+        """Asks every worker for the state of next hops, of the busiest where none is named."""
+        try:
+            named = msgspec.convert(
+                [] if hops is None else hops, Annotated[list[str], msgspec.Meta(max_length=HOPS_TOLD)]
+            )
+        except msgspec.ValidationError:
+            client.answer(ok=False, error=f"hops: a list of at most {HOPS_TOLD} next hops is needed")
+            return
+        self._ask(client, "hops", "hops", "a worker did not say what it is sending", hops=named)
+
+    def _ask(self, client: Client, do: str, field: str, problem: str, **given: Any) -> None:
+        """Has every worker, those of older generations too, answer one question."""
+        self.questions_made = number = self.questions_made + 1
+        workers = [w for w in self.pool.workers if w.channel.send(do, number=number, **given)]
+        self.questions[number] = Asked(client, workers, time.monotonic() + WITHDRAW_S, field, problem)
 
 
 def raise_descriptor_limit() -> None:

@@ -118,6 +118,10 @@ class Program(Protocol):
         """Which of these queued recipients (queue id, n) are being delivered now; the others wait a while."""
         ...
 
+    def hops(self, wanted: list[str]) -> list[dict[str, object]]:
+        """The state of these next hops, or of the busiest."""
+        ...
+
     def tick(self) -> None:
         """Once a second."""
         ...
@@ -273,7 +277,9 @@ class WorkerLife:
                 self._channel.send("status", **self._program.status())
             case "withdraw":
                 busy = self._program.withdraw([(q, n) for q, n in message["recipients"]])
-                self._channel.send("withdrawn", number=message["number"], busy=busy)
+                self._channel.send("answer", number=message["number"], found=busy)
+            case "hops":
+                self._channel.send("answer", number=message["number"], found=self._program.hops(message["hops"]))
 
     def _hang_up(self) -> None:
         """SIGHUP sent to this process itself: once a second at the most, and the last one counts."""
