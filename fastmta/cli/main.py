@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "alias": ("fastmta.cli.alias", "alias", "Aliases kept in the store: add, list, delete."),
     "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),
     "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, stats, shape, top, suspend and more."),
+    "explain": ("fastmta.cli.explain", "explain", "Say each step of a message's way, or why a queued one waits."),
     "store": ("fastmta.cli.store", "store", "The store: check, backup, compact, salvage, upgrade."),
     "sendmail": ("fastmta.cli.classic", "sendmail", "Submit a message, as sendmail(1) does."),
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),

@@ -171,36 +171,53 @@ class Router:
             return ""
         return "transport"
 
+    def line_for(self, forward_path: bytes) -> tuple[str, str] | None:
+        """The line of [transport] that decides about an address, as it is kept; None: no line does."""
+        try:
+            _, key = self._key_of(forward_path)
+        except ValueError:
+            return None
+        return None if key is None else (key, self._table[key])
+
     def _lookup(self, forward_path: bytes) -> tuple[str, str | None]:
-        """(domain, entry or None): user+extension@domain, then user@domain, then the domain, as transport(5) says."""
+        """(domain, entry or None) of an address."""
+        name, key = self._key_of(forward_path)
+        return name, None if key is None else self._table[key]
+
+    def _key_of(self, forward_path: bytes) -> tuple[str, str | None]:
+        """(domain, key or None): user+extension@domain, then user@domain, then the domain, as transport(5) says."""
         raw_local_part, _, domain = forward_path.rpartition(b"@")
         name = canonical_domain(domain)
         local_part = unquote(raw_local_part.decode("utf-8", "surrogateescape")).lower()
-        entry = self._table.get(f"{local_part}@{name}")
-        if entry is None:
-            user, extension = split_extension(local_part, self._delimiters)
-            if extension:
-                entry = self._table.get(f"{user}@{name}")
-        return name, entry if entry is not None else self._entry(name)
+        key = f"{local_part}@{name}"
+        if key in self._table:
+            return name, key
+        user, extension = split_extension(local_part, self._delimiters)
+        if extension and f"{user}@{name}" in self._table:
+            return name, f"{user}@{name}"
+        return name, self._key(name)
 
     def is_local(self, domain: str) -> bool:
         """Whether a canonical domain has its mailboxes here."""
         return domain in self._local
 
     def _entry(self, name: str) -> str | None:
+        key = self._key(name)
+        return None if key is None else self._table[key]
+
+    def _key(self, name: str) -> str | None:
+        """The key that decides about a domain: itself, its nearest parent after a dot, or "*"."""
         table = self._table
         if not table:
             return None
-        entry = table.get(name)
-        if entry is not None or name.startswith("["):
-            return entry if entry is not None else table.get("*")
-        dot = name.find(".")
+        if name in table:
+            return name
+        dot = -1 if name.startswith("[") else name.find(".")
         while dot >= 0:
-            entry = table.get(name[dot:])
-            if entry is not None:
-                return entry
+            if name[dot:] in table:
+                return name[dot:]
             dot = name.find(".", dot + 1)
-        return table.get("*")
+        return "*" if "*" in table else None
 
     def _text(self, name: str, entry: str | None) -> str:
         """The route's text; `transport:` alone means the domain itself, `:` alone the default transport."""

@@ -11,7 +11,7 @@ every expansion ends (depth, size and loops are bounded); an answer is stale onl
 Left to others: which hop a foreign domain has (the router), and counting what is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -30,10 +30,13 @@ from fastmta.runtime.clock import Clock, SystemClock
 REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
 _ROLES: Final = ("postmaster", "abuse")  # RFC 5321 §4.5.1, RFC 2142
 _HOMELESS_TOLD: Final = 1000  # addresses that are warned of before they are forgotten
+_STORED: Final = "an alias of the store"
 _LOCAL_HOP: Final = b"local:"
 _UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
 _NOBODY_YET: Final = Reply(451, "4.3.5", "This server has no account yet")
 _NOT_BUILT: Final = Reply(451, "4.3.5", "Mail system configuration error")
+
+Rewriting = tuple[str, str, tuple[str, ...]]  # address, what rewrote it, what it became
 
 
 class DomainClass(Enum):
@@ -66,6 +69,7 @@ class Directory:
         "_router",
         "_store",
         "_store_version",
+        "_told",
         "_version",
         "_virtual",
     )
@@ -90,6 +94,7 @@ class Directory:
         self._log_problem = log_problem
         self._log_homeless = log_homeless
         self._homeless: set[str] = set()  # told already
+        self._told: list[Rewriting] | None = None  # while somebody wants each step explained
         self._delimiters = config.recipient_delimiter
         self._account_domains = config.mydestination
         self._classes: dict[str, DomainClass] = {}
@@ -150,6 +155,19 @@ class Directory:
         except StorageFailure:  # damage is no absence: whoever it is may be there
             return Resolution(_UNREADABLE)
 
+    def explain(self, forward_path: bytes, *, may_relay: bool) -> tuple[Resolution, Sequence[Rewriting]]:
+        """As `resolve`, with each step of it: (address, the table that rewrote it, what it became)."""
+        told: list[Rewriting] = []
+        self._told = told
+        try:
+            return self.resolve(forward_path, may_relay=may_relay), told
+        finally:
+            self._told = None
+
+    def _tell(self, address: Address, table: str, targets: Iterable[str]) -> None:
+        if self._told is not None:
+            self._told.append((_shown_address(address), table, tuple(map(_shown, targets))))
+
     def _with_home(self, address: Address) -> Resolution:
         """As `_expanded`, but never refused for good: an alias may be dead or loop, and an account be disabled."""
         try:
@@ -170,6 +188,7 @@ class Directory:
     def _home(self, address: Address) -> LocalTarget | None:
         """Who gets the mail of a role that nobody has; None: there is no account at all."""
         account = self._store.accounts.oldest()
+        self._tell(address, "the oldest account, since nobody has this role", [account.address] if account else [])
         if self._log_homeless is not None and address.key not in self._homeless:
             if len(self._homeless) >= _HOMELESS_TOLD:
                 self._homeless.clear()
@@ -344,16 +363,21 @@ class Directory:
             found = self._find_virtual(address, user, extension)
             if found is not None:
                 value, unmatched = found
+                self._tell(address, "virtual_alias_maps", split_targets(value))
                 return [self._rewritten(item, address, unmatched) for item in split_targets(value)]
         lookup = self._store.aliases.lookup
         stored = lookup(address.key)
         if stored is None and extension:
             stored = lookup(f"{user.lower()}@{address.domain}")
             if stored is not None:
+                self._tell(address, _STORED, stored)
                 return [self._rewritten(item, address, extension) for item in stored]
         if stored is None and self._account_of(address) is None:  # a catch-all takes what nobody else has
             stored = lookup(f"@{address.domain}")
-        return None if stored is None else [self._rewritten(item, address, "") for item in stored]
+        if stored is None:
+            return None
+        self._tell(address, _STORED, stored)
+        return [self._rewritten(item, address, "") for item in stored]
 
     def _find_virtual(self, address: Address, user: str, extension: str) -> tuple[str, str] | None:
         """(value, extension that no key matched), in the order of virtual(5)."""
@@ -388,6 +412,7 @@ class Directory:
             value = self._aliases.get(user, whole=False)
         if value is None:
             return None
+        self._tell(address, "alias_maps", [target.text for target in parse_targets(value)])
         out: list[Address] = []
         pending = parse_targets(value)
         included = 0

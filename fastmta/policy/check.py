@@ -118,6 +118,7 @@ class Check:
     """One check. `stage` is whose list it stands in, `reads` where the last of what it reads is known."""
 
     name: str = "check"
+    words: str = ""  # what the configuration wrote, for whoever asks what would be asked
     stage: Stage = Stage.END
     reads: Stage = Stage.CONNECT
     at_once: bool = False  # it never waits and never refuses: nobody has to wait for it either

@@ -167,3 +167,25 @@ def test_who_named_a_hop_is_known():
 def test_no_address_names_a_transport(domain):
     route = router().hop_for(domain)
     assert route.refusal is not None or route.hop == b"smtp:" + domain
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (b"Bill+x@example.org", "bill+x@example.org"),
+        (b"bill+y@example.org", "bill@example.org"),
+        (b"ann@example.org", "example.org"),
+        (b"ann@a.b.example.org", ".example.org"),
+        (b"ann@[192.0.2.1]", "*"),
+        (b"ann@else.test", "*"),
+    ],
+)
+def test_the_line_that_decides_is_named_and_is_the_one_that_routes(path, key):
+    keys = ("bill+x@example.org", "bill@example.org", "example.org", ".example.org", "*")
+    made = router({each: f"smtp:[127.0.0.{n}]" for n, each in enumerate(keys, 1)})
+    assert made.line_for(path) == (key, made.route(path).hop.decode())
+
+
+def test_no_line_decides_where_none_is_like_that():
+    assert router().line_for(b"a@example.org") is None
+    assert router({"b.test": "smtp:x.test"}).line_for(b"a@example.org") is None

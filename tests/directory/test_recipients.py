@@ -526,3 +526,16 @@ def test_an_address_without_brackets_is_none_but_with_resolve_numeric_domain(tmp
     world = World(tmp_path, listen=LISTENING, resolve_numeric_domain=True)
     assert world.targets("user@127.0.0.1", may_relay) == [1]
     assert world.targets("user@192.0.2.9", True) == ["smtp:[192.0.2.9] user@[192.0.2.9]"]
+
+
+def test_each_rewriting_is_told_in_order_to_whoever_asks(make):
+    world = make("info@example.test team, far@elsewhere.test\n", "team: user, other\n")
+    world.store.aliases.known["old@example.test"] = ("info@example.test",)
+    resolution, told = world.directory.explain(b"old@example.test", may_relay=False)
+    assert told == [
+        ("old@example.test", "an alias of the store", ("info@example.test",)),
+        ("info@example.test", "virtual_alias_maps", ("team", "far@elsewhere.test")),
+        ("team@example.test", "alias_maps", ("user", "other")),
+    ]
+    assert resolution == world.resolve("old@example.test")
+    assert world.directory.explain(b"far@elsewhere.test", may_relay=False)[0].refusal is not None

@@ -42,6 +42,11 @@ def test_a_suspended_domain_waits_over_flush_and_restart_until_it_is_resumed(tmp
                 await other.until(lambda: len(other.messages) == 2)
                 (row,) = json.loads(await asyncio.to_thread(cli, "queue", "top", "--json"))
                 assert (row["next_hop"], row["state"], row["waiting"], row["in_flight"]) == (hop, "suspended", 1, 0)
+                (queued,) = await asyncio.to_thread(server.queue)
+                told = json.loads(await asyncio.to_thread(cli, "explain", "--id", queued["queue_id"], "--json"))
+                assert "fastmta queue resume stopped.example" in told["recipients"][0]["why"]
+                now = json.loads(await asyncio.to_thread(cli, "explain", SENDER, OPEN, "--json"))["steps"][-1]
+                assert now["step"] == "state" and now["running"] is True
                 assert not stopped.connections
                 assert await asyncio.to_thread(cli, "queue", "resume", "--all") == f"{hop} resumed\n"
                 await stopped.until(lambda: len(stopped.messages) == 1)

@@ -68,6 +68,7 @@ class RestrictionList(Check):
         grants_relay: bool = False,
     ) -> None:
         self.name = name
+        self.words = ", ".join(f"{each.name} {each.argument}".rstrip() for each in restrictions)
         self.stage = stage
         self.grants_relay = grants_relay
         named = words.named(restrictions)

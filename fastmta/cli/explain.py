@@ -1,0 +1,114 @@
+"""`fastmta explain`: what would become of a message, step by step, or why a queued one waits. Nothing is sent."""
+
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastmta.cli.failures import EX_USAGE, CommandFailed
+from fastmta.cli.opened import acting_as_owner, open_store, run
+from fastmta.cli.output import config_option, json_option, plain, print_json
+from fastmta.cli.selection import queue_id
+from fastmta.config.load import load
+from fastmta.config.schema import Config
+
+if TYPE_CHECKING:
+    from fastmta.store import MailStore
+
+
+@click.command(
+    epilog="\b\nExamples:\n  fastmta explain ann@example.org bill@example.net\n"
+    "  fastmta explain '<>' bill@example.org --client 192.0.2.1\n  fastmta explain --id 0000000BCDFG"
+)
+@click.argument("sender", metavar="FROM", required=False)
+@click.argument("recipient", metavar="TO", required=False)
+@click.option("--client", metavar="ADDRESS", help="The client's IP address; without it one that may relay.")
+@click.option("--id", "id_text", metavar="QUEUE_ID", help="Explain a message in the queue instead.")
+@json_option
+@config_option
+def explain(
+    sender: str | None,
+    recipient: str | None,
+    client: str | None,
+    id_text: str | None,
+    as_json: bool,
+    config_path: str | None,
+) -> None:
+    """Say each step of a message's way: policy, aliases, route, addresses, TLS and limits. Nothing is sent.
+
+    With --id: why each recipient of a queued message waits, and until when.
+    """
+    if id_text is not None:
+        if sender is not None or client is not None:
+            raise CommandFailed("--id stands alone: a queued message has its sender and recipients", EX_USAGE)
+        _explain_queued(config_path, queue_id(id_text), as_json)
+        return
+    if sender is None or recipient is None:
+        raise CommandFailed("which? give FROM and TO, or --id QUEUE_ID", EX_USAGE)
+    if client is not None:
+        try:
+            client = str(ipaddress.ip_address(client.strip("[]").removeprefix("IPv6:")))
+        except ValueError:
+            raise CommandFailed(f"--client {client}: not an IP address", EX_USAGE) from None
+    _explain_new(load(config_path), sender, recipient, client, as_json)
+
+
+def _explain_new(config: Config, sender: str, recipient: str, client: str | None, as_json: bool) -> None:
+    from fastmta.cli.explaining import Explanation, Parts
+    from fastmta.runtime.log import Log
+
+    async def work(store: "MailStore") -> None:
+        store.attach(asyncio.get_running_loop())
+        parts = Parts.of(config, store, Log(level="error"))
+        explanation = Explanation(parts, sender, recipient, client)
+        found = []
+        try:
+            async for step in explanation.steps():
+                found.append({"step": step.kind, "text": step.text, **step.values})
+                if not as_json:
+                    print(f"{step.kind:10} {plain(step.text)}")
+        finally:
+            await parts.close()
+            store.detach()
+        if as_json:
+            outcome = {"outcome": explanation.outcome, "reply": explanation.reply}
+            print_json({"from": sender, "to": recipient, "client": client, **outcome, "steps": found})
+
+    store = open_store(config)
+    try:
+        with acting_as_owner(Path(config.data_directory)):  # a policy that is fetched is the server's to keep
+            asyncio.run(work(store))
+    finally:
+        store.close()
+
+
+def _explain_queued(config_path: str | None, number: int, as_json: bool) -> None:
+    from fastmta.cli.explaining import queued
+    from fastmta.delivery.routing import Router
+
+    async def work(config: Config, store: "MailStore") -> dict[str, Any]:
+        return queued(config, store, Router(config), number)
+
+    found = run(config_path, work)
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found['queue_id']} from <{plain(found['sender'])}>, received {found['received_at']}")
+    for each in found["recipients"]:
+        print(f"\n{plain(each['recipient'])}: {each['state']}")
+        print(f"  why         {plain(each['why'])}")
+        if each["until"]:
+            print(f"  until       {each['until']}")
+        if each["last_reply"]:
+            print(f"  last answer {plain(each['last_reply'])} (after {each['attempts']} attempts)")
+        print(f"  next hop    {plain(each['next_hop'])}")
+        if each["route_today"]:
+            print(
+                f"  route today {plain(each['route_today'])}: fastmta queue requeue --id {found['queue_id']} takes it"
+            )
+        hop = each["hop"]
+        if hop:
+            print(f"  the hop     {hop['in_flight']} in flight, {hop['connections']} connections")
+        print(f"  given up    {found['given_up_at']}")

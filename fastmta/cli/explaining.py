@@ -1,0 +1,309 @@
+"""What `fastmta explain` finds out: the way of a new message through reception, directory and delivery, and why one in
+the queue still waits. Nothing is sent, queued or asked of the policy's servers.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastmta.cli.failures import EX_DATAERR, CommandFailed
+from fastmta.cli.hops import shown, states, suspension_of, suspensions
+from fastmta.cli.output import stamp
+from fastmta.config.schema import Config
+from fastmta.delivery.explanation import Step, delivery_steps, route_step
+from fastmta.delivery.routing import Router
+from fastmta.delivery.service import DeliveryService
+from fastmta.directory.recipients import Directory
+from fastmta.dns.resolver import Resolver
+from fastmta.model.envelope import LocalTarget, QueuedTarget, RecipientState
+from fastmta.model.ids import queue_id_text
+from fastmta.policy.networks import Networks
+from fastmta.policy.plan import plan_for
+from fastmta.queue.retry import RetryPolicy
+from fastmta.runtime.clock import Clock, SystemClock
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import Cells, local_cells
+from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.tls.contexts import Contexts
+
+if TYPE_CHECKING:
+    from fastmta.store import MailStore
+    from fastmta.store.queue import QueuedMessage, QueuedRecipient
+    from fastmta.store.suspensions import Suspension
+
+REFUSED, ACCEPTED = "refused", "accepted"
+
+
+@dataclass(slots=True)
+class Parts:
+    """What router, directory, policy and delivery are built from in a worker, here for one question."""
+
+    config: Config
+    store: "MailStore"
+    loop: asyncio.AbstractEventLoop
+    log: Log
+    router: Router
+    directory: Directory
+    contexts: Contexts
+    resolver: Resolver
+    tasks: Tasks
+    sweep: Sweep
+    clock: Clock = field(default_factory=SystemClock)
+    cells: Cells = field(default_factory=local_cells)
+    slot: int = 0
+    slots: int = 1
+    launcher: Any = None  # nothing is started
+
+    @classmethod
+    def of(cls, config: Config, store: "MailStore", log: Log) -> "Parts":
+        router = Router(config)
+        loop = asyncio.get_running_loop()
+        return cls(
+            config,
+            store,
+            loop,
+            log,
+            router,
+            Directory(config, store, router),
+            Contexts(config.tls),
+            Resolver(config.dns.nameservers, monotonic=time.monotonic),
+            Tasks(log),
+            Sweep(loop),
+        )
+
+    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
+        return operation(*arguments)
+
+    async def close(self) -> None:
+        await self.tasks.close()
+        self.sweep.close()
+        await self.resolver.close()
+
+
+class Explanation:
+    """The steps of one message; `outcome` is what its sender would be told at RCPT."""
+
+    def __init__(self, parts: Parts, sender: str, recipient: str, client: str | None) -> None:
+        self._parts = parts
+        self._sender = sender.strip().removeprefix("<").removesuffix(">")
+        self._recipient = recipient.strip().removeprefix("<").removesuffix(">")
+        self._client = client
+        self.outcome = ACCEPTED
+        self.reply = ""
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """In the order of a message's way. It ends where the message would be refused."""
+        trusted = self._client is None or self._client in Networks(self._parts.config.mynetworks)
+        yield self._client_step(trusted)
+        for step in self._limit_steps():
+            yield step
+        sender = self._sender_step()
+        yield sender
+        for step in self._policy_steps(trusted):
+            yield step
+        if self.outcome == REFUSED:
+            return
+        for problem in self._parts.directory.problems():
+            yield Step("problem", problem, {"problem": problem})
+        raw = self._recipient.encode("utf-8", "surrogateescape")
+        resolution, told = self._parts.directory.explain(raw, may_relay=trusted)
+        for address, by, targets in told:
+            yield Step(
+                "alias", f"{address} by {by}: {', '.join(targets)}", {"address": address, "by": by, "targets": targets}
+            )
+        if resolution.refusal is not None:
+            yield self._refused("recipient", str(resolution.refusal))
+            return
+        service = DeliveryService(self._parts)
+        try:
+            for target in resolution.targets:
+                if isinstance(target, LocalTarget):
+                    yield self._mailbox_step(target)
+                else:
+                    async for step in self._queued_steps(service, target):
+                        yield step
+        finally:
+            await service.stop(0.0)
+
+    def _refused(self, kind: str, reply: str) -> Step:
+        self.outcome, self.reply = REFUSED, reply
+        return Step(kind, f"refused: {reply}", {"reply": reply})
+
+    def _client_step(self, trusted: bool) -> Step:
+        values: dict[str, object] = {"client": self._client, "may_relay": trusted}
+        if self._client is None:
+            return Step("client", "a login or a program on this machine (no --client given): it may relay", values)
+        if trusted:
+            return Step("client", f"{self._client} is in mynetworks: it may relay", values)
+        text = f"{self._client} is not in mynetworks: without a login it may send to our own domains only"
+        return Step("client", text, values)
+
+    def _limit_steps(self) -> list[Step]:
+        """The limits by address that this client is under."""
+        config = self._parts.config
+        if self._client is None or self._client in Networks(config.smtpd_client_event_limit_exceptions):
+            return []
+        keys = (
+            "smtpd_client_connection_count_limit",
+            "smtpd_client_connection_rate_limit",
+            "smtpd_client_message_rate_limit",
+            "smtpd_client_recipient_rate_limit",
+        )
+        values: dict[str, object] = {key: getattr(config, key) for key in keys if getattr(config, key)}
+        text = ", ".join(f"{key} = {value}" for key, value in values.items()) or "none"
+        return [Step("limits", f"of this client: {text}", values)]
+
+    def _sender_step(self) -> Step:
+        if not self._sender:
+            return Step("sender", "the null sender: a report, which is never answered with a report", {"sender": ""})
+        directory = self._parts.directory
+        try:
+            address = directory.qualify(self._sender)
+        except ValueError as error:
+            return self._refused("sender", f"501 5.1.7 {self._sender!a}: {error}")
+        found = directory.class_of(address.domain)
+        values: dict[str, object] = {"sender": address.key, "class": found.value}
+        return Step(
+            "sender",
+            f"{address.key}: its domain is in {found.value}"
+            if found.value != "other"
+            else f"{address.key}: its domain is not ours",
+            values,
+        )
+
+    def _policy_steps(self, trusted: bool) -> list[Step]:
+        """Which lists are asked of this client, and where; they are not asked now."""
+        config = self._parts.config
+        steps = []
+        for each in plan_for("smtp", config, self._parts).lists:
+            for check in each.checks:
+                asked = check.known_too or not trusted
+                said = f" (at {each.due.name})" if each.due is not each.stage else ""
+                who = "" if asked else "; not asked: the client is known"
+                text = f"{each.stage.name}{said}: {check.name}" + (f" = {check.words}" if check.words else "") + who
+                values = {"stage": each.stage.name, "due": each.due.name, "check": check.name, "asked": asked}
+                steps.append(Step("policy", text, {**values, "words": check.words}))
+        return steps
+
+    def _mailbox_step(self, target: LocalTarget) -> Step:
+        store = self._parts.store
+        owner = target.mailbox.decode("utf-8", "surrogateescape")
+        account = store.accounts.lookup(owner)
+        quota = account.quota_bytes if account is not None else 0
+        used = store.accounts.usage(target.account_id)[0]
+        room = f"{used} of {quota} bytes are used" if quota else f"{used} bytes are used, no quota"
+        values = {"mailbox": owner, "used_bytes": used, "quota_bytes": quota}
+        return Step("mailbox", f"delivered to the mailbox of {owner} as it is accepted ({room})", values)
+
+    async def _queued_steps(self, service: DeliveryService, target: QueuedTarget) -> AsyncIterator[Step]:
+        path = target.forward_path
+        yield Step("queue", f"{path.decode('utf-8', 'backslashreplace')} is queued", {"recipient": shown(path)})
+        yield route_step(service, target.hop, path, held=target.held)
+        stopped = suspension_of(suspensions(self._parts.store), target.hop)
+        if stopped is not None:
+            yield Step(
+                "suspended", suspended_text(stopped), {"since": stamp(stopped.since_ms / 1000), "by": stopped.by}
+            )
+        sender = self._sender.encode("utf-8", "surrogateescape")
+        async for step in delivery_steps(service, target.hop, path, sender):
+            yield step
+        now = states(self._parts.config, [target.hop])
+        yield state_step(now)
+
+
+def suspended_text(stopped: "Suspension") -> str:
+    remedy = "--all" if stopped.name == "*" else stopped.name
+    since = stamp(stopped.since_ms / 1000)
+    return f"the hop is suspended since {since} by {stopped.by}: fastmta queue resume {remedy}"
+
+
+def state_step(now: list[dict[str, Any]] | None) -> Step:
+    """What the running server says of a hop."""
+    if now is None:
+        return Step("state", "no server is running: nothing is delivered now", {"running": False})
+    if not now:
+        return Step("state", "the hop is at rest", {"running": True})
+    hop = now[0]
+    text = f"{hop['in_flight']} recipients in flight over {hop['connections']} connections"
+    if hop["concurrency"]:
+        text += f", of at most {hop['concurrency']} now"
+    if hop["dead_seconds"]:
+        text += f"; dead for {hop['dead_seconds']} s more: {hop['reason']}"
+    return Step("state", text, {"running": True, **hop})
+
+
+# --- a message in the queue ---
+
+
+def queued(config: Config, store: "MailStore", router: Router, number: int) -> dict[str, Any]:
+    """Why each recipient of a message waits, and until when. CommandFailed where there is no such message."""
+    message = store.queue.message(number)
+    if message is None:
+        raise CommandFailed(f"no message {queue_id_text(number)} in the queue", EX_DATAERR)
+    recipients = store.queue.recipients(number)
+    policy = RetryPolicy.of(config.delivery)
+    stopped = suspensions(store)
+    known: dict[bytes, list[dict[str, Any]] | None] = {}
+    for each in recipients:
+        if each.hop not in known:
+            known[each.hop] = states(config, [each.hop])
+    sender = message.envelope.reverse_path
+    gives_up_s = message.envelope.received_at_ms / 1000 + policy.lifetime_s(sender)
+    return {
+        "queue_id": queue_id_text(number),
+        "sender": sender.decode("utf-8", "backslashreplace"),
+        "received_at": stamp(message.envelope.received_at_ms / 1000),
+        "given_up_at": stamp(gives_up_s),
+        "recipients": [_waiting(router, message, each, stopped, known[each.hop]) for each in recipients],
+    }
+
+
+def _waiting(
+    router: Router,
+    message: "QueuedMessage",
+    recipient: "QueuedRecipient",
+    stopped: "dict[bytes, Suspension]",
+    now: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    why, until_s = _why(recipient, suspension_of(stopped, recipient.hop), now)
+    path = recipient.tail.forward_path
+    route = router.route(path)
+    moved = bool(route.hop) and route.hop != recipient.hop and not recipient.hop.startswith((b"local:", b"error:"))
+    return {
+        "recipient": path.decode("utf-8", "backslashreplace"),
+        "state": RecipientState(recipient.state).name.lower(),
+        "why": why,
+        "until": None if until_s is None else stamp(until_s),
+        "attempts": recipient.attempts,
+        "last_reply": recipient.last_reply.decode("utf-8", "backslashreplace"),
+        "next_hop": shown(recipient.hop),
+        "route_today": shown(route.hop) if moved else None,
+        "hop": None if not now else now[0],
+    }
+
+
+def _why(
+    recipient: "QueuedRecipient", stopped: "Suspension | None", now: list[dict[str, Any]] | None
+) -> tuple[str, float | None]:
+    """(why it waits, until when in seconds of the wall clock; None: until somebody acts, or for no set time)."""
+    if recipient.state == RecipientState.HELD:
+        return f"held until it is released: fastmta queue release --id {queue_id_text(recipient.queue_id)}", None
+    if stopped is not None:
+        return suspended_text(stopped), None
+    due_s = recipient.due_ms / 1000
+    is_due = due_s <= time.time()
+    hop = now[0] if now else None
+    if hop is not None and hop["dead_seconds"]:
+        until_s = time.time() + hop["dead_seconds"]
+        return f"the next hop cannot be reached, and is left alone for a while: {hop['reason']}", max(due_s, until_s)
+    if not is_due:
+        return "deferred by the last answer, and tried again when its time has come", due_s
+    if now is None:
+        return "due, but no server is running", None
+    if hop is None:
+        return "due: it is taken up within a second", None
+    if hop["concurrency"] and hop["connections"] >= hop["concurrency"]:
+        return f"due: it is being sent, or waits for one of {hop['concurrency']} connections", None
+    return "due: it is being sent, or about to be", None
