@@ -41,6 +41,8 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     for text in config.proxy_interfaces:
         if not _is_address(text):
             yield "proxy_interfaces", f'"{text}" is not an address'
+    if not config.delivery.smtp_host_lookup:
+        yield "delivery.smtp_host_lookup", "is empty; use dns, native, or both"
     if config.delivery.smtp_line_length_limit == 1:
         yield "delivery.smtp_line_length_limit", "a line of 1 octet cannot be folded; 0 is no limit"
     if config.tls.key_file and not config.tls.cert_file:

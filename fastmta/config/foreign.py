@@ -81,7 +81,7 @@ _POSTFIX: Final = (
         "connection_cache_time_limit connection_reuse_count_limit connection_reuse_time_limit "
         "defer_if_no_mx_address_found delivery_status_filter discard_ehlo_keyword_address_maps "
         "discard_ehlo_keywords dns_reply_filter dns_resolver_options dns_support_level enforce_tls "
-        "generic_maps host_lookup min_data_rate never_send_ehlo pix_workaround_delay_time "
+        "generic_maps min_data_rate never_send_ehlo pix_workaround_delay_time "
         "pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout quote_rfc821_envelope "
         "randomize_addresses reply_filter send_dummy_mail_auth send_xforward_command "
         "skip_5xx_greeting skip_quit_response use_tls xforward_timeout) "
@@ -222,7 +222,7 @@ _POSTFIX: Final = (
         "every destination has the limits of [delivery], such as default_destination_concurrency_limit",
         "connection_(cache_protocol_timeout cache_status_update_time cache_ttl_limit) fast_(flush_domains "
         "flush_purge_time flush_refresh_time) qmgr_(clog_warn_time daemon_timeout fudge_factor ipc_timeout "
-        "message_active_limit message_recipient_limit message_recipient_minimum) defer_transports "
+        "message_active_limit message_recipient_limit message_recipient_minimum) "
         "destination_concurrency_feedback_debug error_notice_recipient relay_clientcerts",
     ),
     (

@@ -14,6 +14,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from fastmta.config.tls_words import GRADES
+from fastmta.model.routes import ALIASES
+from fastmta.model.routes import BY_NAME as ROUTES
 from fastmta.model.services import NAMES
 
 Kind = Literal[
@@ -63,6 +65,9 @@ SCANNER_ACTIONS: Final = ("accept", "tempfail", "quarantine")
 MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
+
+
+_DEFERRABLE: Final = tuple(sorted((*ROUTES, *ALIASES)))
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +177,13 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = 998
     smtp_fallback_relay: Annotated[
         _Texts, Key("list", about='"host", "[host]:port": where mail goes whose destination is not found or reached')
+    ] = ()
+    smtp_host_lookup: Annotated[
+        _Texts,
+        Key("options", choices=("dns", "native"), about="where a host's addresses come from; native: /etc/hosts too"),
+    ] = ("dns",)
+    defer_transports: Annotated[
+        _Texts, Key("options", choices=_DEFERRABLE, about="whose mail waits until somebody flushes it")
     ] = ()
     disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
     smtp_sasl_auth_enable: Annotated[bool, Key("bool", about="log in where smtp_sasl_password_maps knows how")] = False

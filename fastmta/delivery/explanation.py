@@ -56,6 +56,9 @@ async def delivery_steps(
     except ValueError as error:
         yield Step("route", f"the route cannot be used, so the mail is deferred: {error}", {"error": str(error)})
         return
+    if service.defers(next_hop.transport):
+        text = f"mail of {next_hop.transport}: waits until somebody flushes it (defer_transports)"
+        yield Step("deferred", text, {"transport": next_hop.transport})
     if next_hop.reply is not None:
         what = "delivered" if next_hop.reply.code < 300 else "deferred" if next_hop.reply.is_temporary else "bounced"
         yield Step(

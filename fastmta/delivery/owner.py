@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.job import Job
+from fastmta.model.envelope import RecipientState
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.model.routes import BY_NAME
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 COMMITTED: Final = 1  # Unit.status
 REFUSED: Final = 2
+DEFERRED_TRANSPORT: Final = Reply(450, "4.3.2", "deferred transport")
 
 
 class HopOwner:
@@ -112,7 +114,31 @@ class HopOwner:
         """Once a second; `now` is monotonic."""
 
     def refill(self) -> bool:
-        """Takes the next page of the schedule; whether anything is ready."""
+        """Takes the next pages of the schedule, until something is ready; whether anything is."""
+        if not self.service.defers(self.transport):
+            return self._take_page()
+        while self.book.more and not self.service.is_stalled(self):
+            ready, self.ready = self.ready, deque()
+            self._take_page()
+            taken, self.ready = self.ready, ready
+            for job in taken:
+                self._defer_unwished(job)
+            if ready:
+                break
+        return bool(self.ready)
+
+    def _defer_unwished(self, job: Job) -> None:
+        """Postfix's defer_transports: only who was tried or put off before and made due by a command goes on."""
+        wished = [row for row in job.rows if row.state == RecipientState.ACTIVE and row.last_reply]
+        others = [row for row in job.rows if row not in wished]
+        if wished:
+            self.ready.append(Job(self, job.message, wished))
+        if others:
+            rest = Job(self, job.message, others)
+            rest.decide(DEFERRED_TRANSPORT)
+            self.service.recorder.finish(rest, counts=False)
+
+    def _take_page(self) -> bool:
         book = self.book
         if not book.more:
             return bool(self.ready)

@@ -28,7 +28,7 @@ from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import HOPS_TOLD, RESULTS_A_PASS
-from fastmta.model.routes import BY_NAME, Transport
+from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.mta_sts import MtaSts
@@ -139,6 +139,11 @@ class DeliveryService:
     def is_withheld(self, key: tuple[int, int]) -> bool:
         """Whether somebody is about to decide about this recipient."""
         return key in self._withheld
+
+    def defers(self, transport: str) -> bool:
+        """Whether mail of a transport waits until somebody wants it tried (defer_transports)."""
+        deferred = self.config.delivery.defer_transports
+        return bool(deferred) and transport in (ALIASES.get(name, name) for name in deferred)
 
     @property
     def withholds(self) -> bool:
@@ -307,6 +312,7 @@ class DeliveryService:
             ourselves(config),
             allow_loopback_mx=config.delivery.allow_loopback_mx,
             address_limit=config.delivery.smtp_mx_address_limit,
+            host_lookup=config.delivery.smtp_host_lookup,
         )
         relays = ",".join(delivery.smtp_fallback_relay)
         self.fallback = parse_hop(f"smtp:{relays}".encode(), delivery.smtp_tcp_port).hosts if relays else ()

@@ -6,10 +6,11 @@ be tried is left out here: an MX on loopback, one in a private network for mail 
 domain's DNS must not make our reports knock at hosts behind our firewall), and ourselves, with all that is not better.
 """
 
+import asyncio
 import ipaddress
 import random
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -123,9 +124,12 @@ class MxLookup:
         *,
         allow_loopback_mx: bool = False,
         address_limit: int = ADDRESS_LIMIT,
+        host_lookup: Sequence[str] = ("dns",),
         shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
     ) -> None:
+        """`host_lookup`: where a host's addresses are sought, in turn: "dns", "native" (with /etc/hosts)."""
         self._resolver = resolver
+        self._host_lookup = tuple(host_lookup)
         self._ourselves = ourselves
         self._allow_loopback_mx = allow_loopback_mx
         self._address_limit = address_limit
@@ -143,7 +147,7 @@ class MxLookup:
             if len(found) >= self._address_limit and len(families) == 2:
                 break
             try:
-                for ip in await self._resolver.addresses(host):
+                for ip in await self._addresses(host):
                     private = not self._allow_loopback_mx and is_private(ip)
                     found.append(Address(host, ip, port, preference, domain, private))
             except NotFound:
@@ -168,13 +172,24 @@ class MxLookup:
             ips: tuple[str, ...] = (str(ipaddress.ip_address(host)),)
         except ValueError:
             try:
-                ips = ("::1", "127.0.0.1") if host == "localhost" else await self._resolver.addresses(host)
+                ips = ("::1", "127.0.0.1") if host == "localhost" else await self._addresses(host)
             except NotFound as error:
                 raise PermanentFailure(Reply(550, "5.4.4", f"Host not found: {error}")) from error
             except LookupTrouble as error:
                 raise TemporaryFailure(Reply(450, "4.4.3", f"Host not found: {error}")) from error
         found = self._without_ourselves(host, [Address(host, ip, port) for ip in ips])
         return _balance(found, self._address_limit)
+
+    async def _addresses(self, host: str) -> tuple[str, ...]:
+        """As Resolver.addresses, by the first of smtp_host_lookup that knows the host; trouble ends the search."""
+        missing: NotFound | None = None
+        for where in self._host_lookup:
+            try:
+                return await (native_addresses(host) if where == "native" else self._resolver.addresses(host))
+            except NotFound as error:
+                missing = error
+        assert missing is not None
+        raise missing
 
     async def _exchangers(self, domain: str) -> list[tuple[int, str]]:
         try:
@@ -201,6 +216,19 @@ class MxLookup:
         if not better:
             raise PermanentFailure(Reply(554, "5.4.6", f"Mail for {name} loops back to myself"))
         return better
+
+
+async def native_addresses(host: str) -> tuple[str, ...]:
+    """A host's addresses as this system finds them (nsswitch.conf). Raises NotFound and LookupTrouble."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            raise NotFound(host, "A", name_exists=False) from error
+        raise LookupTrouble(f"{host}: {error.strerror}") from error
+    except UnicodeError as error:  # a label that is too long for the codec
+        raise NotFound(host, "A", name_exists=False) from error
+    return tuple(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 def _reached(ip: str) -> str:

@@ -1,11 +1,12 @@
 """From a domain to addresses: preference, families, the null MX, loops, and every kind of broken name server."""
 
 import asyncio
+import socket
 
 import pytest
 
 from fastmta.dns.cache import TtlCache
-from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_private
+from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_private, native_addresses
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver, _endpoint
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.runtime.clock import ManualClock
@@ -220,3 +221,31 @@ def test_every_spelling_of_a_listener_on_loopback_is_ourselves(ip: str) -> None:
 
 def test_other_addresses_of_loopback_are_not_ourselves() -> None:
     assert ("127.0.0.2", 25) not in Ourselves(["127.0.0.1:25"])
+
+
+async def test_the_system_knows_hosts_that_the_dns_does_not(resolver, monkeypatch):
+    async def system(host, port, **_):
+        if host == "broken.test":
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        if host not in ("listed.test", "missing.test"):
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return [(0, 0, 0, "", ("198.51.100.7", 0)), (0, 0, 0, "", ("198.51.100.7", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", system)
+    both = lookup(resolver, host_lookup=("dns", "native"))
+    assert [a.ip for a in await both.by_name("listed.test", 25)] == ["198.51.100.7"]
+    assert [a.ip for a in await both.by_name("b.good.test", 25)] == ["192.0.2.2"]
+    assert [a.ip for a in await both.by_mx("nohost.test", 25)] == ["198.51.100.7"]  # the MX is the DNS's
+    native = lookup(resolver, host_lookup=("native",))
+    with pytest.raises(PermanentFailure):
+        await native.by_name("b.good.test", 25)
+    with pytest.raises(TemporaryFailure):
+        await native.by_name("broken.test", 25)
+    with pytest.raises(TemporaryFailure):  # trouble of the DNS ends the search
+        await both.by_name("servfail.test", 25)
+    with pytest.raises(PermanentFailure):
+        await lookup(resolver).by_name("listed.test", 25)
+
+
+async def test_the_system_is_asked_for_real():
+    assert "127.0.0.1" in await native_addresses("localhost")
