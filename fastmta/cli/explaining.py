@@ -4,7 +4,7 @@ the queue still waits. Nothing is sent, queued or asked of the policy's servers.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import LocalTarget, QueuedTarget, RecipientState
 from fastmta.model.ids import queue_id_text
 from fastmta.policy.networks import Networks
-from fastmta.policy.plan import plan_for
+from fastmta.policy.plan import StageList, plan_for
 from fastmta.queue.retry import RetryPolicy
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.runtime.log import Log
@@ -96,19 +96,21 @@ class Explanation:
     async def steps(self) -> AsyncIterator[Step]:
         """In the order of a message's way. It ends where the message would be refused."""
         trusted = self._client is None or self._client in Networks(self._parts.config.mynetworks)
-        yield self._client_step(trusted)
+        lists = plan_for("smtp", self._parts.config, self._parts).lists
+        granting = next((check.name for each in lists for check in each.checks if check.grants_relay), "")
+        yield self._client_step(trusted, granting)
         for step in self._limit_steps():
             yield step
         sender = self._sender_step()
         yield sender
-        for step in self._policy_steps(trusted):
+        for step in _policy_steps(lists, trusted):
             yield step
         if self.outcome == REFUSED:
             return
         for problem in self._parts.directory.problems():
             yield Step("problem", problem, {"problem": problem})
         raw = self._recipient.encode("utf-8", "surrogateescape")
-        resolution, told = self._parts.directory.explain(raw, may_relay=trusted)
+        resolution, told = self._parts.directory.explain(raw, may_relay=trusted or bool(granting))
         for address, by, targets in told:
             yield Step(
                 "alias", f"{address} by {by}: {', '.join(targets)}", {"address": address, "by": by, "targets": targets}
@@ -131,8 +133,13 @@ class Explanation:
         self.outcome, self.reply = REFUSED, reply
         return Step(kind, f"refused: {reply}", {"reply": reply})
 
-    def _client_step(self, trusted: bool) -> Step:
-        values: dict[str, object] = {"client": self._client, "may_relay": trusted}
+    def _client_step(self, trusted: bool, granting: str) -> Step:
+        """`granting`: the list that says who may relay, "" where mynetworks and logins alone do."""
+        values: dict[str, object] = {"client": self._client, "may_relay": None if granting else trusted}
+        if granting:
+            whose = self._client or "a login or a program on this machine (no --client given)"
+            text = f"{whose}: {granting} says whether it may relay, and is not asked now; the rest assumes that it may"
+            return Step("client", text, {**values, "relay_list": granting})
         if self._client is None:
             return Step("client", "a login or a program on this machine (no --client given): it may relay", values)
         if trusted:
@@ -173,20 +180,6 @@ class Explanation:
             values,
         )
 
-    def _policy_steps(self, trusted: bool) -> list[Step]:
-        """Which lists are asked of this client, and where; they are not asked now."""
-        config = self._parts.config
-        steps = []
-        for each in plan_for("smtp", config, self._parts).lists:
-            for check in each.checks:
-                asked = check.known_too or not trusted
-                said = f" (at {each.due.name})" if each.due is not each.stage else ""
-                who = "" if asked else "; not asked: the client is known"
-                text = f"{each.stage.name}{said}: {check.name}" + (f" = {check.words}" if check.words else "") + who
-                values = {"stage": each.stage.name, "due": each.due.name, "check": check.name, "asked": asked}
-                steps.append(Step("policy", text, {**values, "words": check.words}))
-        return steps
-
     def _mailbox_step(self, target: LocalTarget) -> Step:
         store = self._parts.store
         owner = target.mailbox.decode("utf-8", "surrogateescape")
@@ -211,6 +204,19 @@ class Explanation:
             yield step
         now = states(self._parts.config, [target.hop])
         yield state_step(now)
+
+
+def _policy_steps(lists: Iterable[StageList], trusted: bool) -> Iterator[Step]:
+    """Which lists are asked of this client, and where; they are not asked now."""
+    for each in lists:
+        due = f" (at {each.due.name})" if each.due is not each.stage else ""
+        for check in each.checks:
+            asked = check.known_too or not trusted
+            text = f"{each.stage.name}{due}: {check.name}" + (f" = {check.words}" if check.words else "")
+            values = {"stage": each.stage.name, "due": each.due.name, "check": check.name, "words": check.words}
+            yield Step(
+                "policy", text + ("" if asked else "; not asked: the client is known"), {**values, "asked": asked}
+            )
 
 
 def suspended_text(stopped: "Suspension") -> str:

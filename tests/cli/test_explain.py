@@ -105,7 +105,8 @@ def test_lists_tls_policy_and_login_are_shown_without_the_password(site, tmp_pat
     found = steps(done)
     words = {each["check"]: each["words"] for each in found["policy"]}
     assert words["smtpd_recipient_restrictions"] == "permit_mynetworks, reject_rbl_client bl.test"
-    assert words["relay"] == "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
+    assert words["smtpd_relay_restrictions"].endswith("reject_unauth_destination")
+    assert found["client"][0]["relay_list"] == "smtpd_relay_restrictions" and found["client"][0]["may_relay"] is None
     assert found["tls"][0]["level"] == "secure" and "relay.test" in found["tls"][0]["text"]
     assert found["login"][0]["user"] == "mark" and "sesame" not in done.out
 
