@@ -205,6 +205,8 @@ cdef int _conclude(Connection self, object reply) except -1:
         for i in range(answers):
             if self.outcome is not None and self.service.lmtp and i in self.outcome.refused:
                 refusal = self.outcome.refused[i]
+                if self.service.settings.softens:
+                    refusal = refusal.softened()
                 _put_bytes(out, refusal.encode())
                 self.service.host.refused(self, VERB_DATA, refusal)
                 if self.refusals:
@@ -217,6 +219,8 @@ cdef int _conclude(Connection self, object reply) except -1:
                     refusal = refusal or self.refusals.get(n)
                     n += 1
                 if refusal is not None:  # no error of the client's, so it does not count towards its limits
+                    if self.service.settings.softens:
+                        refusal = refusal.softened()
                     _put_bytes(out, refusal.encode())
                     self.service.host.refused(self, VERB_DATA, refusal)
                     continue
@@ -224,6 +228,8 @@ cdef int _conclude(Connection self, object reply) except -1:
             _put_queue_id(out, self.queue_id)
             _put(out, b"\r\n", 2)
     else:
+        if self.service.settings.softens:
+            reply = reply.softened()
         for i in range(answers - 1):
             _put_bytes(out, reply.encode())
         _answer(self, reply, VERB_DATA)

@@ -280,6 +280,8 @@ cdef int _say(Connection self, const char* text, Py_ssize_t n) except -1:
 
 cdef int _answer(Connection self, object reply, int verb) except -1:
     cdef int code = reply.code
+    if code >= 500 and self.service.settings.softens:
+        reply = reply.softened()
     _put_bytes(&self.service.out, reply.encode())
     if code >= 400:
         self.service.host.refused(self, verb, reply)

@@ -236,7 +236,7 @@ _POSTFIX: Final = (
     ),
     (
         "bounces and delay reports have one form",
-        "backwards_bounce_logfile_compatibility bounce_template_file duplicate_filter_limit soft_bounce",
+        "backwards_bounce_logfile_compatibility bounce_template_file duplicate_filter_limit",
     ),
 )
 

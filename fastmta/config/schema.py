@@ -252,6 +252,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     alias_database: Annotated[_Texts, Key("maps", default="$alias_maps", about="what newaliases compiles")] = ()
     smtpd_sender_login_maps: Annotated[_Texts, Key("maps", about="beside each login's own addresses")] = ()
     recipient_delimiter: Annotated[str, Key("text")] = ""
+    soft_bounce: Annotated[
+        bool,
+        Key("bool", about="nothing is refused or bounced for good: each 5xx of ours or of a next hop becomes a 4xx"),
+    ] = False
     hopcount_limit: Annotated[int, Key("int", low=1, high=1000)] = 50
 
     message_size_limit: Annotated[int, Key("size")] = 10_240_000

@@ -62,6 +62,7 @@ class Recorder:
         classes = config.notify_classes
         self._double_bounce_sender = at_origin(config.double_bounce_sender, config.myorigin)
         self._copies = {word for word, name in _CLASSES if name in classes}
+        self._soft_bounce = config.soft_bounce
         self.teller = teller(self._services.log, self._services.clock, self._services.cells)
         self.reports.configure(self.policy, self.teller, "2bounce" in self._copies, self._double_bounce_sender)
 
@@ -80,6 +81,8 @@ class Recorder:
         for row, reply in zip(job.rows, job.results, strict=True):
             if reply is None:
                 continue
+            if self._soft_bounce:
+                reply = reply.softened()
             attempts = row.attempts + counts
             status: Happening
             if reply.code < 300:
@@ -90,7 +93,7 @@ class Recorder:
                 status = "expanded" if reply is FORWARDED else "delivered"
                 if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on and row.n not in job.done:
                     self._report(job, "delivered" if job.owner.is_final else "relayed", row, reply)
-            elif reply.code >= 500 or self.policy.is_expired(age_s, envelope.reverse_path):
+            elif reply.code >= 500 or (not self._soft_bounce and self.policy.is_expired(age_s, envelope.reverse_path)):
                 moves.append((row.n, _BOUNCED, attempts, 0, b""))
                 status = "bounced"
                 self._report(job, "failed", row, reply)

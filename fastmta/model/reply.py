@@ -34,6 +34,13 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     def is_permanent(self) -> bool:
         return 500 <= self.code < 600
 
+    def softened(self) -> "Reply":
+        """The same as a temporary failure, where it is a permanent one (RFC 5321 §4.2.1)."""
+        if not self.is_permanent:
+            return self
+        enhanced = f"4{self.enhanced[1:]}" if self.enhanced.startswith("5") else self.enhanced
+        return Reply(self.code - 100, enhanced, self.text)
+
     def __str__(self) -> str:
         return f"{self.code} {self.enhanced} {self.text}".replace("\n", " ").replace("  ", " ")
 

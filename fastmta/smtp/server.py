@@ -167,6 +167,7 @@ def settings_of(config: Config, service: str) -> Settings:
         recipient_limit=config.smtpd_recipient_limit,
         recipient_overshoot_limit=config.smtpd_recipient_overshoot_limit,
         soft_error_limit=config.smtpd_soft_error_limit,
+        softens=config.soft_bounce,
         hard_error_limit=config.smtpd_hard_error_limit,
         junk_command_limit=config.smtpd_junk_command_limit,
         timeout_s=config.smtpd_timeout,
