@@ -26,6 +26,7 @@ from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells, local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.turns import Turns
 from fastmta.tls.contexts import Contexts
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Parts:
     resolver: Resolver
     tasks: Tasks
     sweep: Sweep
+    turns: Turns
     clock: Clock = field(default_factory=SystemClock)
     cells: Cells = field(default_factory=local_cells)
     slot: int = 0
@@ -71,6 +73,7 @@ class Parts:
             Resolver(config.dns.nameservers, monotonic=time.monotonic),
             Tasks(log),
             Sweep(loop),
+            Turns(loop),
         )
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
