@@ -92,7 +92,10 @@ def _content_tables(config: Config) -> Iterator[Problem]:
     """Tables that look into messages, which answer 451 to all mail where they cannot be obeyed."""
     told: set[tuple[str, str]] = set()
     for kind in Kind:
+        inherited = config.header_checks if kind is not Kind.HEADER else ()
         for name in getattr(config, kind):
+            if name in inherited:
+                continue  # named already; what it cannot change in attached messages is in the log
             table = Table(name)
             if table.problem:
                 yield Problem(str(kind), f"{table.problem}; until this is mended, all mail gets a temporary failure")

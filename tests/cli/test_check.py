@@ -245,6 +245,21 @@ def test_a_map_with_a_bad_line_is_a_warning_since_the_server_starts_with_it(quie
     assert "temporary failure" in done.err
 
 
+def test_a_table_that_looks_into_messages_and_cannot_be_obeyed_is_a_warning(quiet, tmp_path):
+    table = tmp_path / "checks"
+    text = quiet.config.read_text()
+    quiet.config.write_text(f'header_checks = "pcre:{table}"\n' + text)
+    table.write_text("/^X-Internal:/ IGNORE\n/^Subject: (.*)/ REPLACE Subject: [ad] $1\n")
+    assert quiet("check").err == ""
+    table.write_text("/a/ FILTER smtp:x\n")
+    assert f"header_checks: pcre:{table}: FILTER: content filters are not built" in quiet("check").err
+    table.write_text("/ok/ REJECT\n/a(?=b)/ REJECT\n")
+    assert f"header_checks: {table}:2: /a(?=b)/: RE2 cannot do this" in quiet("check").err
+    table.write_text("/a/ IGNORE\n")
+    quiet.config.write_text(f'body_checks = "pcre:{table}"\n' + text)
+    assert "body_checks: " in quiet("check").err
+
+
 def test_what_keeps_outgoing_mail_waiting_is_a_warning(quiet, tmp_path):
     (tmp_path / "passwords").write_text("[relay.test]:587 bill:secret\nother.test justauser\n")
     (tmp_path / "passwords").chmod(0o644)
