@@ -215,7 +215,7 @@ MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it 
 # --- policy: restriction lists ---
 RESTRICTIONS_ASKED: Final = 1000  # of one list with all its classes: tables may name classes that ask tables
 
-# --- policy: the rules for headers and its kin ---
+# --- policy: rules for headers and bodies ---
 PATTERN_RULES: Final = 10_000  # of one table of expressions or networks, which are asked one after the other
 CONTENT_PIECE_BYTES: Final = 65_536  # of a message read at a time
 CONTENT_LINE_BYTES: Final = 2048  # of a line shown at a time; Postfix's line_length_limit
