@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastmta.cli.failures import EX_DATAERR, CommandFailed
-from fastmta.cli.hops import shown, states, suspension_of, suspensions
+from fastmta.cli.hops import shown, states
 from fastmta.cli.output import stamp
 from fastmta.config.schema import Config
 from fastmta.delivery.explanation import Step, delivery_steps, route_step
@@ -32,7 +32,7 @@ from fastmta.tls.contexts import Contexts
 if TYPE_CHECKING:
     from fastmta.store import MailStore
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
-    from fastmta.store.suspensions import Suspension
+    from fastmta.store.suspensions import ByHop, Suspension
 
 REFUSED, ACCEPTED = "refused", "accepted"
 
@@ -197,7 +197,7 @@ class Explanation:
         path = target.forward_path
         yield Step("queue", f"{path.decode('utf-8', 'backslashreplace')} is queued", {"recipient": shown(path)})
         yield route_step(service, target.hop, path, held=target.held)
-        stopped = suspension_of(suspensions(self._parts.store), target.hop)
+        stopped = self._parts.store.suspensions.by_hop().of(target.hop)
         if stopped is not None:
             yield Step(
                 "suspended", suspended_text(stopped), {"since": stamp(stopped.since_ms / 1000), "by": stopped.by}
@@ -253,7 +253,7 @@ def queued(config: Config, store: "MailStore", router: Router, number: int) -> d
         raise CommandFailed(f"no message {queue_id_text(number)} in the queue", EX_DATAERR)
     recipients = store.queue.recipients(number)
     policy = RetryPolicy.of(config.delivery)
-    stopped = suspensions(store)
+    stopped = store.suspensions.by_hop()
     known: dict[bytes, list[dict[str, Any]] | None] = {}
     for each in recipients:
         if each.hop not in known:
@@ -273,10 +273,10 @@ def _waiting(
     router: Router,
     message: "QueuedMessage",
     recipient: "QueuedRecipient",
-    stopped: "dict[bytes, Suspension]",
+    stopped: "ByHop",
     now: list[dict[str, Any]] | None,
 ) -> dict[str, Any]:
-    why, until_s = _why(recipient, suspension_of(stopped, recipient.hop), now)
+    why, until_s = _why(recipient, stopped.of(recipient.hop), now)
     path = recipient.tail.forward_path
     route = router.route(path)
     moved = bool(route.hop) and route.hop != recipient.hop and not recipient.hop.startswith((b"local:", b"error:"))

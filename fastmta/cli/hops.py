@@ -7,8 +7,7 @@ from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, CommandFailed
 from fastmta.config.schema import Config
 
 if TYPE_CHECKING:
-    from fastmta.store import MailStore
-    from fastmta.store.suspensions import Suspension
+    pass
 
 
 def shown(hop: bytes) -> str:
@@ -42,15 +41,6 @@ def hop_of(config: Config, name: str) -> bytes:
             EX_DATAERR,
         )
     return route.hop
-
-
-def suspensions(store: "MailStore") -> "dict[bytes, Suspension]":
-    """What is suspended, by hop; b"*" stands for all hops."""
-    return {each.hop: each for each in store.suspensions.all()}
-
-
-def suspension_of(found: "dict[bytes, Suspension]", hop: bytes) -> "Suspension | None":
-    return found.get(b"*") or found.get(hop)
 
 
 def states(config: Config, hops: Iterable[bytes] = ()) -> list[dict[str, Any]] | None:

@@ -17,7 +17,6 @@ import click
 from fastmta.cli.acts import Told, tell, tell_recipients
 from fastmta.cli.confirm import confirm, yes_option
 from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, EX_USAGE, CommandFailed
-from fastmta.cli.hops import suspension_of, suspensions
 from fastmta.cli.opened import run, run_with
 from fastmta.cli.output import age, config_option, json_option, plain, print_json, print_table, size, stamp
 from fastmta.cli.queue_hops import resume, suspend, top
@@ -31,7 +30,7 @@ from fastmta.model.ids import queue_id_text
 if TYPE_CHECKING:
     from fastmta.store import MailStore
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
-    from fastmta.store.suspensions import Suspension
+    from fastmta.store.suspensions import ByHop
 
 AT_ONCE: Final = 256  # moves on their way together, so that they share commits
 READ_BYTES: Final = 262_144
@@ -66,7 +65,7 @@ def list_(selector: Selector, limit: int | None, as_json: bool, config_path: str
 
     async def work(_: Config, store: "MailStore") -> None:
         found = _limited(selected(store, selector), limit)
-        stopped = suspensions(store)
+        stopped = store.suspensions.by_hop()
         if as_json:
             separator = "["
             for message, recipient in found:
@@ -119,7 +118,7 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
         message = store.queue.message(number)
         if message is None:
             raise CommandFailed(f"no message {id_text} in the queue", EX_DATAERR)
-        stopped = suspensions(store)
+        stopped = store.suspensions.by_hop()
         recipients = [record(message, each, stopped) for each in store.queue.recipients(number)]
         envelope = message.envelope
         head = {
@@ -289,11 +288,9 @@ def _told(message: "QueuedMessage", recipient: "QueuedRecipient") -> Told:
     return queue_id_text(message.queue_id), _text(recipient.tail.forward_path)
 
 
-def record(
-    message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "dict[bytes, Suspension]"
-) -> dict[str, Any]:
+def record(message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "ByHop") -> dict[str, Any]:
     """A queued recipient as `--json` gives it. `stopped`: what is suspended."""
-    suspension = suspension_of(stopped, recipient.hop)
+    suspension = stopped.of(recipient.hop)
     return {
         "queue_id": queue_id_text(message.queue_id),
         "n": recipient.n,

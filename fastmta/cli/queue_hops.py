@@ -8,7 +8,7 @@ import click
 
 from fastmta.cli.acts import tell
 from fastmta.cli.failures import EX_DATAERR, EX_USAGE, CommandFailed
-from fastmta.cli.hops import hop_of, shown, states, suspension_of, suspensions
+from fastmta.cli.hops import hop_of, shown, states
 from fastmta.cli.opened import run
 from fastmta.cli.output import age, config_option, json_option, print_json, print_table
 from fastmta.config.schema import Config
@@ -68,7 +68,7 @@ def resume(names: tuple[str, ...], everything: bool, as_json: bool, config_path:
     _require_names(names, everything)
 
     async def work(config: Config, store: "MailStore") -> list[dict[str, str]]:
-        found = suspensions(store)
+        found = store.suspensions.by_hop()
         chosen = dict(found) if everything else {}
         for name in names:
             # By the name that was given then, since routes may have changed; else by today's hop.
@@ -138,7 +138,7 @@ def busiest(config: Config, store: "MailStore", limit: int) -> list[dict[str, An
 
     `in_flight`, `connections` and `concurrency` are None while no server runs.
     """
-    stopped = suspensions(store)
+    stopped = store.suspensions.by_hop()
     counts = {hop: (active, deferred, held) for hop, active, deferred, held in store.queue.hop_counts()}
     for hop in stopped:
         if hop != b"*":
@@ -155,7 +155,7 @@ def busiest(config: Config, store: "MailStore", limit: int) -> list[dict[str, An
     for hop in order:
         active, deferred, held = counts[hop]
         now = {} if known is None else known.get(shown(hop), {})
-        suspended = suspension_of(stopped, hop)
+        suspended = stopped.of(hop)
         last, oldest_ms = _last_error(store, hop)
         out.append(
             {

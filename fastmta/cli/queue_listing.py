@@ -119,10 +119,11 @@ def _from_store(brief: Brief, visit: Callable[[Row], None]) -> None:
 
     async def work(_: Config, store: MailStore) -> None:
         after = b""
+        suspended = store.suspensions.by_hop()
         while True:
             page, after = store.queue.walk(Selection(), after)
             for message, recipient in page:
-                visit(msgspec.structs.asdict(row(message, recipient)))
+                visit(msgspec.structs.asdict(row(message, recipient, suspended)))
             if not after:
                 return
 
@@ -158,6 +159,8 @@ def _spooled(brief: Brief) -> Iterator[Row]:
                     "received_ms": int(status.st_mtime * 1000),
                     "size": status.st_size,
                     "reply": "",
+                    "suspended_ms": None,
+                    "suspended_by": None,
                 }
     finally:
         os.close(maildrop)

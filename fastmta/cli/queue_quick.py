@@ -97,7 +97,7 @@ def _print(rows: list[Row], asked: _Asked) -> None:
     table = [
         (
             row["id"],
-            row["state"],
+            "suspended" if row["suspended_ms"] is not None and row["state"] != "held" else row["state"],
             age(now - row["received_ms"] / 1000),
             size(row["size"]),
             row["attempts"],
@@ -124,6 +124,9 @@ def record(row: Row) -> dict[str, Any]:
         "recipient": row["recipient"],
         "original_recipient": row["original"],
         "next_hop": row["hop"],
+        "suspended": row["suspended_ms"] is not None,
+        "suspended_since": None if row["suspended_ms"] is None else stamp(row["suspended_ms"] / 1000),
+        "suspended_by": row["suspended_by"],
         "attempts": row["attempts"],
         "due_at": None if row["state"] == "held" else stamp(row["due_ms"] / 1000),
         "received_at": stamp(row["received_ms"] / 1000),

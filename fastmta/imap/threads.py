@@ -116,18 +116,21 @@ class Threads:
             yield from self._by_date()
 
     def _by_date(self) -> Generator[None, None, None]:
-        """Step 6: by date, at every level."""
-        self.roots = yield from _sorted(self.roots)
+        """Step 6: by date, at every level; children first, since a place without a message has its first child's."""
+        order: list[Node] = []
         stack = list(self.roots)
-        count = 0
         while stack:
             node = stack.pop()
             if len(node.children) > 1:
-                node.children = yield from _sorted(node.children)
+                order.append(node)
             stack.extend(node.children)
-            count += 1
+            if len(stack) % STEP == 0:
+                yield
+        for count, node in enumerate(reversed(order)):
+            node.children = yield from _sorted(node.children)
             if count % STEP == 0:
                 yield
+        self.roots = yield from _sorted(self.roots)
 
     def _merge(self) -> Generator[None, None, None]:
         """Step 5: threads of one subject become one."""

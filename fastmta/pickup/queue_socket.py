@@ -26,6 +26,7 @@ from fastmta.pickup.sockets import bind
 from fastmta.pickup.spool import QUEUE_SOCKET
 from fastmta.runtime.identity import user_name
 from fastmta.store.queue import QueuedMessage, QueuedRecipient, Selection
+from fastmta.store.suspensions import ByHop
 
 _END: Final = b'{"end":true}\n'
 REQUEST_BYTES: Final = 4096
@@ -48,10 +49,14 @@ class Row(msgspec.Struct, gc=False):
     received_ms: int
     size: int
     reply: str
+    suspended_ms: int | None = None  # since when its hop is suspended
+    suspended_by: str | None = None
 
 
-def row(message: QueuedMessage, recipient: QueuedRecipient) -> Row:
+def row(message: QueuedMessage, recipient: QueuedRecipient, suspended: ByHop) -> Row:
+    """`suspended`: as store.suspensions.by_hop() gives it."""
     envelope, tail = message.envelope, recipient.tail
+    suspension = suspended.of(recipient.hop)
     return Row(
         queue_id_text(message.queue_id),
         recipient.n,
@@ -65,6 +70,8 @@ def row(message: QueuedMessage, recipient: QueuedRecipient) -> Row:
         envelope.received_at_ms,
         envelope.size_bytes,
         _text(recipient.last_reply),
+        None if suspension is None else suspension.since_ms,
+        None if suspension is None else suspension.by,
     )
 
 
@@ -174,12 +181,13 @@ class QueueSocket:
         after = b""
         left = wanted.limit
         selection = wanted.selection()
+        suspended = self._services.store.suspensions.by_hop()
         while True:
             page, after = self._services.store.queue.walk(selection, after, min(left, QUEUE_LISTED_AT_ONCE))
             left -= len(page)
             if left <= 0:
                 after = b""
-            lines = b"".join(_encode(row(message, recipient)) + b"\n" for message, recipient in page)
+            lines = b"".join(_encode(row(message, recipient, suspended)) + b"\n" for message, recipient in page)
             await self._send(sock, lines if after else lines + _END)
             if not after:
                 return

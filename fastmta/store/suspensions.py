@@ -29,6 +29,14 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Suspension)
 
 
+class ByHop(dict[bytes, Suspension]):
+    """What is suspended, by hop; EVERY stands for all hops."""
+
+    def of(self, hop: bytes) -> Suspension | None:
+        """What keeps a hop from delivering."""
+        return self.get(EVERY) or self.get(hop)
+
+
 class Suspensions:
     """The suspended hops of the whole store."""
 
@@ -51,6 +59,10 @@ class Suspensions:
             if len(page) < PAGE:
                 return found
             start = page[-1][0] + b"\0"
+
+    def by_hop(self) -> ByHop:
+        """The same by hop."""
+        return ByHop((each.hop, each) for each in self.all())
 
     async def add(self, hops: Iterable[bytes], name: str, by: str) -> list[bytes]:
         """Suspends hops; those that were not yet. Refused("limit") where that would be more than SUSPENDED_HOPS."""

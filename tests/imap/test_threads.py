@@ -82,3 +82,13 @@ def test_one_long_thread_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     pieces = list(threads.lines(built.roots, range(1, 5001)))
     assert b"".join(pieces) == whole
     assert max(map(len, pieces)) < 800
+
+
+def test_a_thread_has_the_date_of_its_earliest_message_whatever_joined_it_last() -> None:
+    """The oldest message joins two answers of its subject, whose parent is not here: all come before the other."""
+    built = threads.Threads()
+    for at, (name, references, date, subject) in enumerate(
+        [("old", [], 10, "s"), ("between", [], 20, ""), ("late", ["gone"], 30, "s"), ("later", ["gone"], 40, "s")]
+    ):
+        built.add(at, name.encode(), [each.encode() for each in references], date, subject)
+    assert text_of(built, 4) == b"((1)(3)(4))(2)"

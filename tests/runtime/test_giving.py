@@ -9,6 +9,7 @@ import pytest
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.giving import give, lies_with, open_directory
 from fastmta.runtime.identity import WorkersUser, acting_as_workers
+from fastmta.store import MailStore
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 NOBODY = pwd.getpwnam("nobody")
@@ -40,6 +41,15 @@ def test_the_files_that_fastmta_makes_are_given(tmp_path: Path) -> None:
     folders = (data, data / "running", data / "public", data / "public" / "maildrop")
     assert {path.stat().st_uid for path in (*folders, *ours)} == {WHO.uid}
     assert handed_in.stat().st_uid == OTHER_UID
+
+
+@needs_root
+def test_every_file_of_a_store_that_root_made_is_given(tmp_path: Path) -> None:
+    """What `init` leaves behind, the workers have to open."""
+    data = tmp_path / "data"
+    MailStore.open(data).close()
+    assert give(data, WHO) == []
+    assert {path.name for path in data.rglob("*") if path.stat().st_uid != WHO.uid} == set()
 
 
 @needs_root
