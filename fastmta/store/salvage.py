@@ -30,10 +30,12 @@ from fastmta._store import (
     TABLE_BLOB,
     TABLE_CHANGE,
     TABLE_COUNTER,
+    TABLE_DKIM_KEY,
     TABLE_ENVELOPE,
     TABLE_MAILBOX,
     TABLE_MAILBOX_NAME,
     TABLE_MESSAGE,
+    TABLE_META,
     TABLE_PENDING,
     TABLE_QUEUE,
     TABLE_SUBSCRIPTION,
@@ -57,11 +59,12 @@ from fastmta.store.accounts import Account, id_key
 from fastmta.store.check import check_store
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
+from fastmta.store.suspensions import PREFIX as SUSPENSIONS
 from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_one, message_from_one
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
-_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION)
+_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION, TABLE_DKIM_KEY)
 _BLOB: Final = struct.Struct("<BBBBIIIQQQHHI")  # BlobMeta of _store.pxd
 _REFS: Final = 5  # which of its fields
 _DIGEST: Final = struct.Struct("<Q")
@@ -295,6 +298,9 @@ class _Salvage:
         for table in _KEPT_TABLES:
             for key, value in self.rows(table):
                 self.put(table, key, value)
+        for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
+            if key.startswith(SUSPENSIONS):
+                self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):
             if len(value) == 8 and len(key) > 8:

@@ -11,7 +11,7 @@ from fastmta.model.limits import SUSPENDED_HOPS
 from fastmta.store.committing import Committer
 
 EVERY: Final = b"*"  # stands for every hop
-_PREFIX: Final = b"suspended\0"
+PREFIX: Final = b"suspended\0"
 _COUNTER: Final = b"suspensions"
 PAGE: Final = 1000
 
@@ -54,7 +54,7 @@ class Suspensions:
         found: list[Suspension] = []
         start = b""
         while True:
-            page = self._store.raw.scan(TABLE_META, _PREFIX, start, PAGE)
+            page = self._store.raw.scan(TABLE_META, PREFIX, start, PAGE)
             found += [_decoder.decode(value) for _, value in page]
             if len(page) < PAGE:
                 return found
@@ -73,7 +73,7 @@ class Suspensions:
             raise Refused("limit")
         unit = self._store.raw.new_unit()
         for hop in added:
-            unit.put(TABLE_META, _PREFIX + hop, _encoder.encode(Suspension(hop, name, now_ms, by)))
+            unit.put(TABLE_META, PREFIX + hop, _encoder.encode(Suspension(hop, name, now_ms, by)))
         unit.count(_COUNTER, 1, -1)
         await self._store.commit(unit)
         return added
@@ -82,6 +82,6 @@ class Suspensions:
         """Resumes hops; one that is not suspended is no failure."""
         unit = self._store.raw.new_unit()
         for hop in hops:
-            unit.delete(TABLE_META, _PREFIX + hop)
+            unit.delete(TABLE_META, PREFIX + hop)
         unit.count(_COUNTER, 1, -1)
         await self._store.commit(unit)

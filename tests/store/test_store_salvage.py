@@ -9,12 +9,14 @@ import pytest
 from fastmta._store import TABLE_MESSAGE, Store
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.check import check_pages, check_path
+from fastmta.store.dkim_keys import DkimKey
 from fastmta.store.mailstore import MailStore
 from fastmta.store.salvage import salvage
 from tests.store.composing import HOP, blob_of, envelope, tail
 
 PAGE = 4096
 MESSAGES = 400
+DKIM_KEY = DkimKey("example.test", "s1", "ed25519", "active", b"a key", 1_700_000_000, 1_700_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = _until_done
     account = run(mail.accounts.add("user@example.test", "hash", quota_bytes=10**9))
     run(mail.aliases.add("alias@example.test", ("user@example.test",)))
+    run(mail.dkim_keys.add(DKIM_KEY))
+    run(mail.suspensions.add([HOP], "example.net", "root"))
     inbox, archive = (mail.mailboxes.get(account.id, name) for name in ("INBOX", "Archive"))
     assert inbox is not None and archive is not None
     for number in range(MESSAGES):
@@ -123,6 +127,8 @@ def test_a_sound_store_is_saved_whole(sound: Path, tmp_path: Path) -> None:
     mail = MailStore.open(tmp_path / "saved", sync=False)
     assert mail.queue.counts() == {"active": 60, "deferred": 60, "held": 60}
     assert mail.aliases.lookup("alias@example.test") == ("user@example.test",)
+    assert list(mail.dkim_keys.list("example.test")) == [DKIM_KEY]
+    assert [each.hop for each in mail.suspensions.all()] == [HOP]
     mail.close()
 
 
