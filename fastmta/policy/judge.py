@@ -5,50 +5,33 @@ client is this machine, as Postfix has it for its non_smtpd_milters.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from fastmta.config.schema import Config
-from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Outcome
-from fastmta.policy.check import Check, Context, Directory, Message, Store, deadline_s
+from fastmta.policy.check import Check, Context, Message, Parts, deadline_s
 from fastmta.policy.plan import Plan, plan_for
 from fastmta.policy.run import Run
 from fastmta.policy.summing import close, refusal_of, sum_up, tell
-from fastmta.runtime.clock import Clock
-from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
-from fastmta.runtime.turns import Turns
 
 _TOO_MUCH: Final = Reply(451, "4.3.0", "The checks add more than a message can hold")
 
 
-class Services(Protocol):
-    """What of a worker this needs: check.Parts, and where it counts."""
+class Services(Parts, Protocol):
+    """What of a worker this needs: what checks are built from, the configuration, and where it counts."""
 
     @property
     def config(self) -> Config: ...
     @property
-    def resolver(self) -> Resolver: ...
-    @property
-    def directory(self) -> Directory: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def store(self) -> Store: ...
-    @property
     def cells(self) -> Cells: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def turns(self) -> Turns: ...
-    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 class Judge:
