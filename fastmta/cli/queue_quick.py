@@ -17,7 +17,7 @@ from fastmta.config.brief import read_brief
 from fastmta.model.errors import ConfigError
 
 _STATES: Final = ("active", "deferred", "held")
-_SELECTORS: Final = ("--sender", "--recipient", "--domain")
+_SELECTORS: Final = ("--sender", "--recipient", "--domain", "--hop", "--error")
 
 
 class _Asked:
@@ -79,8 +79,11 @@ def _take(asked: _Asked, name: str, value: str) -> bool:
             return False
         asked.selection["limit"] = int(value)
     else:
-        text = value.strip().lower()
-        text = text.removeprefix("@") if name == "--domain" else text.removeprefix("<").removesuffix(">")
+        text = value.strip() if name == "--hop" else value.strip().lower()
+        if name == "--domain":
+            text = text.removeprefix("@")
+        elif name in ("--sender", "--recipient"):
+            text = text.removeprefix("<").removesuffix(">")
         if not text.isprintable() or len(text) > 500 or not text.isascii():
             return False
         asked.selection[name.removeprefix("--")] = text

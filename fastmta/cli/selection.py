@@ -1,4 +1,4 @@
-"""Which queued recipients a queue command means: --id --sender --recipient --domain --older --state --all."""
+"""Which queued recipients a queue command means: --id --sender --recipient --domain --hop --error --older --state."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from fastmta.cli.failures import EX_USAGE, CommandFailed
 from fastmta.config.values import parse_time
 from fastmta.model.envelope import RecipientState
 from fastmta.model.ids import parse_queue_id
+from fastmta.model.routes import hop_named
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -27,6 +28,8 @@ class Selector(msgspec.Struct, frozen=True):
     sender: bytes | None = None
     recipient: bytes | None = None
     domain: bytes | None = None
+    hop: bytes | None = None
+    error: bytes | None = None
     before_ms: int | None = None
     state: int | None = None
     everything: bool = False
@@ -36,25 +39,10 @@ class Selector(msgspec.Struct, frozen=True):
         return self == Selector()
 
     @property
-    def names_recipients(self) -> bool:
-        """Whether it may mean some recipients of a message and not others."""
-        return self.recipient is not None or self.domain is not None or self.state is not None
-
-    @property
     def shown(self) -> str:
         """The options that were given, for the log."""
         given = [f"{name}={value!a}" for name, value in msgspec.structs.asdict(self).items() if value not in (None, ())]
         return " ".join(item for item in given if item != "everything=False")[:500]
-
-    def takes(self, message: "QueuedMessage", recipient: "QueuedRecipient") -> bool:
-        path = recipient.tail.forward_path.lower()
-        return (
-            (self.state is None or recipient.state == self.state)
-            and (self.sender is None or message.envelope.reverse_path.lower() == self.sender)
-            and (self.recipient is None or path == self.recipient)
-            and (self.domain is None or path.rpartition(b"@")[2] == self.domain)
-            and (self.before_ms is None or message.envelope.received_at_ms < self.before_ms)
-        )
 
 
 def selector_options(function: F) -> F:
@@ -64,13 +52,15 @@ def selector_options(function: F) -> F:
         click.option("--sender", help='The envelope sender; "" is the null sender.'),
         click.option("--recipient", help="A recipient's address."),
         click.option("--domain", help="The domain of recipients."),
+        click.option("--hop", help="A next hop, as queue list --json shows it."),
+        click.option("--error", help="What the last reply has in it, in letters of either case."),
         click.option("--older", help='Received longer ago than this, such as "4h".'),
         click.option("--state", type=click.Choice(list(STATES), case_sensitive=False), help="State of recipients."),
         click.option("--all", "everything", is_flag=True, help="Everything in the queue."),
     )
 
     def wrapped(*args: Any, **given: Any) -> Any:
-        names = ("ids", "sender", "recipient", "domain", "older", "state", "everything")
+        names = ("ids", "sender", "recipient", "domain", "hop", "error", "older", "state", "everything")
         return function(*args, selector=_selector(*(given.pop(name) for name in names)), **given)
 
     wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
@@ -87,6 +77,8 @@ def _selector(
     sender: str | None,
     recipient: str | None,
     domain: str | None,
+    hop: str | None,
+    error: str | None,
     older: str | None,
     state: str | None,
     everything: bool,
@@ -95,13 +87,15 @@ def _selector(
     if older is not None:
         try:
             before_ms = int((time.time() - parse_time(older)) * 1000)
-        except ValueError as error:
-            raise CommandFailed(f"--older {older}: expected {error}", EX_USAGE) from error
+        except ValueError as wrong:
+            raise CommandFailed(f"--older {older}: expected {wrong}", EX_USAGE) from wrong
     return Selector(
         tuple(queue_id(text) for text in ids),
         None if sender is None else _folded(sender.strip().removeprefix("<").removesuffix(">")),
         None if recipient is None else _folded(recipient),
         None if domain is None else _folded(domain.removeprefix("@")),
+        None if hop is None else hop_named(hop.strip()),
+        None if error is None else _folded(error),
         before_ms,
         None if state is None else STATES[state.lower()],
         everything,
@@ -121,16 +115,24 @@ def queue_id(text: str) -> int:
 
 def selected(store: "MailStore", selector: Selector) -> "Iterator[tuple[QueuedMessage, QueuedRecipient]]":
     """The recipients that it means, in the order of the queue or of an index; read page by page."""
+    from fastmta.store.queue import Selection, selects
+
+    selection = Selection(
+        selector.state,
+        selector.sender,
+        selector.recipient,
+        selector.domain,
+        selector.before_ms,
+        selector.hop,
+        selector.error,
+    )
     if selector.ids:
         for number in selector.ids:
             message = store.queue.message(number)
             for recipient in store.queue.recipients(number) if message is not None else ():
-                if message is not None and selector.takes(message, recipient):
+                if message is not None and selects(selection, message, recipient):
                     yield message, recipient
         return
-    from fastmta.store.queue import Selection
-
-    selection = Selection(selector.state, selector.sender, selector.recipient, selector.domain, selector.before_ms)
     after = b""
     while True:
         page, after = store.queue.walk(selection, after)

@@ -50,6 +50,12 @@ class NextHop(msgspec.Struct, frozen=True):
     next_hop: str = ""
 
 
+def hop_named(text: str) -> bytes:
+    """The hop that an administrator names: as listings show it ("smtp:[host]:25"), or a domain or host of smtp's."""
+    written_out = ":" in text and not text.startswith("[")
+    return (text if written_out else f"smtp:{text.removeprefix('@').lower()}").encode("utf-8", "surrogateescape")
+
+
 class Transport(NamedTuple):
     """One way to deliver. `parse(argument, port)` gives the next hop, or raises ValueError with what is wrong."""
 

@@ -21,6 +21,7 @@ from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import Refused
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import QUEUE_CLIENT_S, QUEUE_CLIENTS, QUEUE_CLIENTS_OF_USER, QUEUE_LISTED_AT_ONCE
+from fastmta.model.routes import hop_named
 from fastmta.pickup.seams import Services
 from fastmta.pickup.sockets import bind
 from fastmta.pickup.spool import QUEUE_SOCKET
@@ -82,10 +83,19 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     sender: str | None = None
     recipient: str | None = None
     domain: str | None = None
+    hop: str | None = None
+    error: str | None = None
     limit: int = 2**62
 
     def selection(self) -> Selection:
-        return Selection(self.state, _raw(self.sender), _raw(self.recipient), _raw(self.domain))
+        return Selection(
+            self.state,
+            _raw(self.sender),
+            _raw(self.recipient),
+            _raw(self.domain),
+            hop=None if self.hop is None else hop_named(self.hop),
+            error=_raw(self.error),
+        )
 
 
 _decode: Final = msgspec.json.Decoder(Wanted).decode

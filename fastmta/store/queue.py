@@ -83,13 +83,18 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 class Selection(msgspec.Struct, frozen=True, gc=False):
-    """Which recipients `walk` gives; what is None does not select."""
+    """Which recipients `walk` gives; what is None does not select. `error`: what their last reply has in it.
+
+    Letters of either case are the same, but for those of a hop.
+    """
 
     state: int | None = None
     sender: bytes | None = None
     recipient: bytes | None = None
     domain: bytes | None = None
     received_before_ms: int | None = None
+    hop: bytes | None = None
+    error: bytes | None = None
 
     @property
     def in_domain(self) -> bytes | None:
@@ -453,7 +458,7 @@ class Queue:
     ) -> list[tuple[QueuedMessage, QueuedRecipient]]:
         out: list[tuple[QueuedMessage, QueuedRecipient]] = []
         for message, recipients in self.load(pairs):
-            out += [(message, each) for each in recipients if _selects(selection, message, each)]
+            out += [(message, each) for each in recipients if selects(selection, message, each)]
         return out
 
     def _walk_queue(
@@ -478,7 +483,7 @@ class Queue:
                     if message is None:
                         continue
                 recipient = self._read_recipient(key, value)
-                if _selects(selection, message, recipient):
+                if selects(selection, message, recipient):
                     out.append((message, recipient))
             scanned += len(page)
             after = page[-1][0] + b"\0"
@@ -495,8 +500,11 @@ def _index_of(selection: Selection) -> tuple[int, bytes, bytes]:
     return TABLE_QUEUE_BY_AGE, b"", b""
 
 
-def _selects(selection: Selection, message: QueuedMessage, recipient: QueuedRecipient) -> bool:
+def selects(selection: Selection, message: QueuedMessage, recipient: QueuedRecipient) -> bool:
+    """Whether a selection means this recipient."""
     if selection.state is not None and recipient.state != selection.state:
+        return False
+    if selection.hop is not None and recipient.hop != selection.hop:
         return False
     if selection.sender is not None and message.envelope.reverse_path.lower() != selection.sender.lower():
         return False
@@ -504,6 +512,8 @@ def _selects(selection: Selection, message: QueuedMessage, recipient: QueuedReci
     if selection.recipient is not None and path != selection.recipient.lower():
         return False
     if selection.domain is not None and path.rpartition(b"@")[2] != selection.domain.lower():
+        return False
+    if selection.error is not None and selection.error.lower() not in recipient.last_reply.lower():
         return False
     bound = selection.received_before_ms
     return bound is None or message.envelope.received_at_ms < bound

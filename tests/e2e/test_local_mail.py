@@ -105,6 +105,9 @@ def test_everybody_may_read_the_queue_and_have_it_flushed(server: Server) -> Non
         ["--recipient=nobody@parked.test"],
         ["--sender", f"<{BOSS}>", "--limit", "2", "--json"],
         ["--all", "--limit=1"],
+        ["--hop", "parked.test", "--json"],
+        ["--hop=hold:", "--error", "Nothing"],
+        ["--error=", "--json"],
     ],
     ids=" ".join,
 )

@@ -321,6 +321,37 @@ async def test_walk_selects_by_every_index(mail: MailStore) -> None:
     assert paths(state=3) == [b"b@two.example"]
 
 
+async def test_walk_selects_by_hop_and_by_what_the_last_reply_has_in_it(mail: MailStore) -> None:
+    first = await add(mail, b"s@x", recipient(b"a@x", 2), (b"smtp:[192.0.2.1]", 0, 1, NOW_MS, RecipientTail(b"b@x")))
+    second = await add(mail, b"s@x", recipient(b"c@x", 3), recipient(b"d@x"))
+    await mail.queue.finish(
+        [
+            Outcome(first, 0, 0, 2, 1, NOW_MS, b"452 4.2.2 Mailbox FULL"),
+            Outcome(first, 1, 0, 2, 1, NOW_MS, b"connection refused"),
+        ]
+    )
+    hop = recipient(b"a@x")[0]
+
+    def paths(**selection: object) -> list[bytes]:
+        found, after = [], b""
+        while True:
+            page, after = mail.queue.walk(Selection(**selection), after, 1)  # type: ignore[arg-type]
+            found += [each.tail.forward_path for _, each in page]
+            if not after:
+                return sorted(found)
+
+    assert paths(hop=hop) == [b"a@x", b"c@x", b"d@x"]
+    assert paths(hop=b"smtp:[192.0.2.1]") == [b"b@x"]
+    assert paths(hop=hop, state=3) == [b"c@x"]
+    assert paths(hop=hop, state=1) == [b"d@x"]
+    assert paths(hop=b"smtp:absent") == []
+    assert paths(error=b"mailbox full") == paths(error=b"4.2.2") == [b"a@x"]
+    assert paths(error=b"full", hop=b"smtp:[192.0.2.1]") == []
+    assert paths(error=b"refused", sender=b"s@x") == [b"b@x"]
+    assert paths(error=b"") == [b"a@x", b"b@x", b"c@x", b"d@x"]
+    await mail.queue.delete(second)
+
+
 @pytest.mark.parametrize(("seek_costs", "looked"), [(0, 2000), (0, 3), (1000, 20_000), (1000, 1), (1000, 5)])
 async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(
     mail: MailStore, monkeypatch: pytest.MonkeyPatch, seek_costs: int, looked: int
