@@ -3,8 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastmta._intake cimport Posting, Recipient, Teller, Text
 from fastmta._mime cimport Structure
 from fastmta._parser cimport DataState, HeaderScan
-from fastmta._store cimport Store
-from fastmta._unit cimport Blob, Unit, Waiter
+from fastmta._unit cimport Blob, Engine, Unit, Waiter
 
 
 cdef enum:
@@ -19,7 +18,7 @@ cdef class Service:
     cdef readonly set sessions
     cdef readonly int64_t tick        # seconds, moved by sweep()
     cdef int64_t last_sweep
-    cdef readonly Store store
+    cdef readonly Engine engine
     cdef object directory
     cdef object version
     cdef dict relay_memo

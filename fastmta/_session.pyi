@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastmta._intake import Recipient, Teller
+from fastmta._unit import Engine
 from fastmta.auth.sasl import Sasl
 from fastmta.model.reply import Reply
 from fastmta.model.verdict import Outcome
@@ -17,7 +18,7 @@ class Service:
     def sessions(self) -> set[Connection]: ...
     @property
     def tick(self) -> int: ...
-    def __init__(self, name: str, store: Any, host: Any) -> None: ...
+    def __init__(self, name: str, engine: Engine, host: Any) -> None: ...
     def configure(
         self,
         settings: Any,

@@ -8,7 +8,7 @@ Invariants: all replies of one event leave in one `transport.write`, in the orde
 set nothing is parsed, so a command behind a dot is not seen before the commit has been answered; a 250 for a message
 is written only by `unit_done` of a unit that is COMMITTED; no pointer outlives the call that was given its bytes.
 
-Left to others: the store's units and threads (_store), MIME structure (_mime), tasks and TLS (smtp/server.py).
+Left to others: units and who carries them out (_unit), MIME structure (_mime), tasks and TLS (smtp/server.py).
 The parts lie in `_session_parts/`: service.pxi, connection.pxi (the socket's side), command.pxi (commands),
 message.pxi (the message's bytes), blind.pxi (Bcc), accept.pxi (its posting and the answer).
 """
@@ -57,8 +57,7 @@ from fastmta._parser cimport (
     parse_path,
     parse_verb,
 )
-from fastmta._store cimport Store
-from fastmta._unit cimport Unit, Waiter
+from fastmta._unit cimport Engine, Unit, Waiter
 
 from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,

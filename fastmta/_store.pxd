@@ -145,5 +145,3 @@ cdef class Store(Engine):
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1
     cdef void* _begin_read(self) except NULL
     cdef void _end_read(self, void* txn) noexcept
-    cpdef uint64_t new_id(self) except 0
-    cpdef Blob new_blob(self)

@@ -296,6 +296,8 @@ cdef class Engine:
     cdef int chunk_done(self, Blob blob, size_t n, bint ok) except -1
     cdef int let_go(self, Unit unit, bint stopping) except -1
     cpdef Unit new_unit(self)
+    cpdef uint64_t new_id(self) except 0
+    cpdef Blob new_blob(self)
     cpdef Unit unpack(self, const unsigned char[::1] packed)
     cdef int submit_c(self, Unit unit, Waiter waiter) except -1
     cdef Py_ssize_t read_pending(self, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2

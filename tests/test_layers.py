@@ -121,7 +121,7 @@ EXTENSIONS: dict[str, set[str]] = {
     "_unit": {"model"},
     "_store": {"model", "_unit", "_imap", "_mime", "_parser"},
     "_intake": {"model", "_unit", "_mime", "_parser"},
-    "_session": {"model", "_unit", "_store", "_intake", "_mime", "_parser"},
+    "_session": {"model", "_unit", "_intake", "_mime", "_parser"},
 }
 _CIMPORT = re.compile(
     r"^\s*(?:from\s+fastmta(?:\.([\w.]+))?\s+c?import\s+\(?([\w]+)|c?import\s+fastmta\.([\w.]+))", re.MULTILINE

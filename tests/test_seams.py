@@ -43,12 +43,14 @@ async def from_pop3(services: pop3.Services) -> None:
 
 
 def from_delivery(services: delivery.Services) -> None:
-    unit = services.store.raw.new_unit()
+    unit = services.store.new_unit()
     unit.move_recipient(1, 0, 0, 2, 1, 0, b"")
     unit.move_recipient(1, 0, 0, 2, 1, 0, "later")  # wrong
     unit.deliver_all(1)  # wrong
-    services.store.raw.submit(unit, None)
-    services.store.raw.submit(unit)  # wrong
+    services.store.submit(unit, None)
+    services.store.submit(unit)  # wrong
+    services.store.raw  # wrong
+    services.store.new_blob().feed("text")  # wrong
     services.store.queue.no_such_thing()  # wrong
 
 
@@ -154,12 +156,32 @@ def test_a_circle_would_be_found() -> None:
     assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
-def test_rooms_that_speak_through_a_port_do_not_reach_behind_it() -> None:
-    """`raw`, the store below the store, is for store/, for who puts units together, and for who builds the server."""
-    allowed = ("store", "supervisor", "delivery", "directory", "pickup", "cli", "smtp.server")
-    reaching = [
+def reaches_behind(tree: ast.AST) -> bool:
+    """Whether a module names `_store`, or the attribute `raw` of something called a store."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            if any(f"{module}{each.name}.".startswith("fastmta._store.") for each in node.names):
+                return True
+        if isinstance(node, ast.Attribute) and node.attr == "raw":
+            owner = ast.unparse(node.value).partition("(")[0]
+            if owner.rpartition(".")[2].endswith("store"):
+                return True
+    return False
+
+
+def test_nobody_outside_the_store_reaches_behind_it() -> None:
+    """`raw`, the store below the store, and `_store` itself are known to store/ alone."""
+    assert [
         name
         for name, path in modules()
-        if not name.startswith(allowed) and re.search(r"\bstore\.raw\b|\b_raw\.new_unit\b", path.read_text())
-    ]
-    assert reaching == []
+        if name.split(".")[0] != "store" and reaches_behind(ast.parse(path.read_text()))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["services.store.raw.new_unit()", "x = self._store.raw", "open_store(path).raw", "import fastmta._store"]
+)
+def test_who_reaches_behind_the_store_would_be_found(line: str) -> None:
+    assert reaches_behind(ast.parse(line))
+    assert not reaches_behind(ast.parse(line.replace("raw", "queue").replace("_store", "_unit")))

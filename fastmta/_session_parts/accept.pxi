@@ -154,13 +154,13 @@ cdef int _submit(Connection self) except -1:
     posting.began_at = self.accepted_at
     if body.loops is not None and posting.is_loop:
         return _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))
-    unit = service.store.new_unit()
+    unit = service.engine.new_unit()
     posting.write(unit)
     self.posting = posting
     self.refusals = None
     self.waiting |= WAIT_COMMIT
     try:
-        service.store.submit_c(unit, self)
+        service.engine.submit_c(unit, self)
     except BaseException:
         self.waiting &= ~WAIT_COMMIT
         raise

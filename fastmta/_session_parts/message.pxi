@@ -21,8 +21,8 @@ cdef int _begin_message(Connection self) except -1:
     if not service.storage_ok():
         return 0
     try:
-        self.queue_id = service.store.new_id()
-        self.blob = service.store.new_blob()
+        self.queue_id = service.engine.new_id()
+        self.blob = service.engine.new_blob()
         self.accepted_at = service.now()
         if self.scan is None:
             self.scan = HeaderScan()

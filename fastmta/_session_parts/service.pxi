@@ -4,9 +4,9 @@
 cdef class Service:
     """One of smtp, submission, submissions, lmtp as a worker serves it. `configure` may be called again at any time."""
 
-    def __init__(self, str name not None, Store store not None, object host):
+    def __init__(self, str name not None, Engine engine not None, object host):
         self.name = name
-        self.store = store
+        self.engine = engine
         self.host = host
         self.sessions = set()
         self.relay_memo = {}

@@ -42,6 +42,17 @@ cdef class Engine:
     cpdef Unit new_unit(self):
         return Unit.__new__(Unit, self)
 
+    cpdef uint64_t new_id(self) except 0:
+        """A number that no other message, blob or mailbox has, in this store or another."""
+        raise NotImplementedError
+
+    cpdef Blob new_blob(self):
+        raise NotImplementedError
+
+    def submit(self, Unit unit not None, callback):
+        """Hands the unit over; `callback(unit)` is called later, never from here. None: nobody wants to know."""
+        raise NotImplementedError
+
     cpdef Unit unpack(self, const unsigned char[::1] packed):
         """The unit that `Unit.pack` wrote down, not submitted yet. ValueError where these are no such octets."""
         cdef Unit unit = self.new_unit()

@@ -33,7 +33,7 @@ async def export_mailboxes(
         boxes = [one]
     from fastmta.store.pace import Pace
 
-    pace = Pace(store.raw.path)
+    pace = Pace(store.path)
     directory = _is_directory(path)
     if format == "maildir" or (format == "auto" and directory):
         return export_maildir(store.mailboxes, boxes, path, pace, flat=mailbox is not None)

@@ -69,13 +69,13 @@ class LocalHop(TaskHop):
         """One unit: into each mailbox that has not got the message, into the queue for whoever else the address stands
         for now, the report that the sender wants, and done.
         """
-        raw = self.service.services.store.raw
+        store = self.service.services.store
         message, recorder = job.message, self.service.recorder
         now = self.service.clock.now()
-        unit = raw.new_unit()
+        unit = store.new_unit()
         job.postings.clear()
         recipient = Recipient.onward(row.tail, resolution)
-        posting = Posting(recorder.teller, raw.new_id(), message.envelope, body, REFUSE).to([recipient])
+        posting = Posting(recorder.teller, store.new_id(), message.envelope, body, REFUSE).to([recipient])
         posting.date_s = int(now)
         posting.due_ms = int(now * 1000)
         posting.write(unit)
@@ -89,7 +89,7 @@ class LocalHop(TaskHop):
                     await recorder.reports.judge([report])
                 recorder.reports.put(unit, job, report)
         committed: asyncio.Future[Any] = self.service.loop.create_future()
-        raw.submit(unit, committed.set_result)
+        store.submit(unit, committed.set_result)
         await asyncio.shield(committed)
         posting.committed(unit)
         if unit.status == COMMITTED:

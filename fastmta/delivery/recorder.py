@@ -128,7 +128,7 @@ class Recorder:
         """Records recipients that a dead process had delivered; what the store knows already is passed over."""
         services = self._services
         queue = services.store.queue
-        unit = services.store.raw.new_unit()
+        unit = services.store.new_unit()
         found = 0
         for queue_id, received_at_ms, n in dict.fromkeys(notes):
             row = queue.recipient(queue_id, n)
@@ -150,7 +150,7 @@ class Recorder:
             )
         if found:
             recorded: asyncio.Future[Any] = services.loop.create_future()
-            services.store.raw.submit(unit, recorded.set_result)
+            services.store.submit(unit, recorded.set_result)
             await asyncio.shield(recorded)
 
     def _event(self, status: Happening, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> Event:
@@ -241,9 +241,9 @@ class Recorder:
         self._write(job, reports)
 
     def _write(self, job: Job, reports: list[Composed]) -> None:
-        raw = self._services.store.raw
+        store = self._services.store
         queue_id = job.message.queue_id
-        unit = raw.new_unit()
+        unit = store.new_unit()
         job.postings.clear()  # of a unit that was refused
         # From any live state: a requeue in the meantime must not make a second delivery of this one.
         for n, state, attempts, due_ms, reply in job.moves:
@@ -252,7 +252,7 @@ class Recorder:
             self.reports.put(unit, job, each)
         if crash.NAME:
             crash.crash_point("before_done")
-        raw.submit(unit, job.committed)
+        store.submit(unit, job.committed)
 
     def still_wanted(self, job: Job) -> bool:
         """After a refusal: leaves only the moves of recipients that may still be moved; whether any is left."""

@@ -12,7 +12,7 @@ A clock that jumps forward needs nothing: what becomes due early is tried early.
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
 from fastmta.model.envelope import RecipientState
@@ -88,7 +88,7 @@ class Redating:
                     yield [(queue_id, n) for due_ms, _, queue_id, n in rows if due_ms > soon_ms]
 
     def _page(self, pairs: list[tuple[int, int]]) -> None:
-        raw = self._service.services.store.raw
+        store = self._service.services.store
         for message, rows in self._service.queue.load(pairs):
             unit = None
             for row in rows:
@@ -96,15 +96,13 @@ class Redating:
                 if due_ms is None:
                     continue
                 if unit is None:
-                    unit = raw.new_unit()
+                    unit = store.new_unit()
                 # What was never tried counts as deferred until it is, in a moment: a move to where it is is none.
                 to_state = int(RecipientState.DEFERRED)
                 unit.move_recipient(row.queue_id, row.n, row.state, to_state, row.attempts, due_ms, row.last_reply)
                 self._redated += 1
             if unit is not None:
-                raw.submit(
-                    unit, _settled
-                )  # refused where somebody else has moved one meanwhile: then it has a new time
+                store.submit(unit, None)  # refused where somebody has moved one meanwhile: then it has a new time
 
     def _right_due_ms(self, message: QueuedMessage, row: QueuedRecipient) -> int | None:
         """When the recipient ought to be due; None where it is due early enough."""
@@ -117,7 +115,3 @@ class Redating:
         if row.due_ms <= now_ms + int(delay_s * (1 + JITTER) * 1000) + SLACK_MS:
             return None
         return now_ms + int(delay_s * (1 + JITTER * random.random()) * 1000)
-
-
-def _settled(_: Any) -> None:
-    """Nobody waits for these."""

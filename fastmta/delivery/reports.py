@@ -88,7 +88,7 @@ class Reports:
                 reply=str(resolution.refusal),
             )
             return None
-        report_id = int(services.store.raw.new_id())
+        report_id = services.store.new_id()
         config = services.config
         report = Report(
             kind=kind,
@@ -129,7 +129,7 @@ class Reports:
 
     def put(self, unit: Any, job: Job, composed: Composed) -> None:
         """Adds a report to the unit: into the sender's mailbox where it is ours, else into the queue."""
-        blob = self._services.store.raw.new_blob()
+        blob = self._services.store.new_blob()
         blob.feed(composed.message)
         blob.head = composed.head
         blob.bits = composed.envelope.bits

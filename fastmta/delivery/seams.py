@@ -2,10 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-from fastmta._store import Store as RawStore
+from fastmta._unit import Blob, Unit
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
 from fastmta.policy import judge
@@ -84,10 +84,12 @@ class Accounts(Protocol):
 
 
 class Store(Protocol):
-    """store.MailStore; `raw` is the _store.Store, whose units are used as they are."""
+    """store.MailStore, as far as delivery uses it."""
 
-    @property
-    def raw(self) -> RawStore: ...
+    def new_unit(self) -> Unit: ...
+    def new_id(self) -> int: ...
+    def new_blob(self) -> Blob: ...
+    def submit(self, unit: Unit, told: Callable[[Unit], object] | None, /) -> None: ...
     @property
     def queue(self) -> Queue: ...
     @property

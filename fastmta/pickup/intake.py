@@ -57,18 +57,18 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
     message of many recipients is several units; after a failure between two of them the next call with the same `name`
     goes on where this one has ended (long_posting.py), and before the first nothing is left behind.
     """
-    config, raw = services.config, services.store.raw
+    config, store = services.config, services.store
     refusal = _TOO_MANY_HOPS if letter.count(b"received") > config.hopcount_limit else None
     recipients = await resolve(services, handed.recipients, refusal)
-    known = long_posting.find(services, name) if len(recipients) > POSTED_AT_ONCE else None
+    known = store.posting_notes.find(name) if len(recipients) > POSTED_AT_ONCE else None
     if known is not None:
         recipients = _judged(services, handed.recipients, recipients, known.outcome)
         await long_posting.go_on(services, name, known, recipients)
         return known.queue_id
-    queue_id = raw.new_id()
+    queue_id = store.new_id()
     now = services.clock.now()
     receiver = DataReceiver(False, False)
-    blob = raw.new_blob()
+    blob = store.new_blob()
     try:
         trace = _trace(config, handed, queue_id, now)
         receiver.feed(trace)
@@ -96,9 +96,9 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
         if len(recipients) > POSTED_AT_ONCE:
             await long_posting.begin(services, name, posting, recipients, outcome)
             return queue_id
-        unit = raw.new_unit()
+        unit = store.new_unit()
         posting.to(recipients).write(unit)
-        await services.store.commit(unit)
+        await store.commit(unit)
     except BaseException:
         blob.abandon()
         raise

@@ -18,54 +18,24 @@ import msgspec
 from fastmta._intake import Body, Posting, Recipient, Target
 from fastmta._mime import Structure
 from fastmta._parser import HeaderScan
-from fastmta._store import TABLE_META
-from fastmta.model.envelope import Envelope
 from fastmta.model.limits import POSTED_AT_ONCE
 from fastmta.model.verdict import Outcome
 from fastmta.pickup.seams import Services
 from fastmta.runtime import crash
 from fastmta.runtime.events import teller
+from fastmta.store.posting_notes import PostingNote
 
 _PIECE: Final = 262_144
-_PREFIX: Final = b"posting:"
-_NOTES: Final = 1000  # looked at when a worker begins to pick up
-_encode: Final = msgspec.msgpack.Encoder().encode
-
-
-class Note(msgspec.Struct, array_like=True):
-    """How far a message went: its first `done` recipients and `number` targets are in the store."""
-
-    queue_id: int
-    blob_id: int
-    size_bytes: int
-    envelope: Envelope
-    done: int
-    number: int
-    is_whole: bool = False
-    outcome: Outcome = msgspec.field(default_factory=Outcome)  # of its checks, which are not asked again
-
-
-_decode: Final = msgspec.msgpack.Decoder(Note).decode
-
-
-def _key(name: str) -> bytes:
-    return _PREFIX + name.encode()
-
-
-def find(services: Services, name: str) -> Note | None:
-    """The note of a file of which some units are committed."""
-    found = services.store.raw.get(TABLE_META, _key(name)) if name else None
-    return _decode(found) if found is not None else None
 
 
 async def begin(services: Services, name: str, posting: Posting, recipients: list[Recipient], outcome: Outcome) -> None:
     """Commits all units; `posting` has the message, and no recipients so far."""
-    note = Note(posting.queue_id, posting.body.blob_id, posting.body.size, posting.envelope, 0, 0)
+    note = PostingNote(posting.queue_id, posting.body.blob_id, posting.body.size, posting.envelope, 0, 0)
     note.outcome = msgspec.structs.replace(outcome, head=b"", cuts=())
     await _units(services, name, note, recipients, posting)
 
 
-async def go_on(services: Services, name: str, note: Note, recipients: list[Recipient]) -> None:
+async def go_on(services: Services, name: str, note: PostingNote, recipients: list[Recipient]) -> None:
     """Commits the units that are missing."""
     if not note.is_whole:
         local = any(each.has_local for each in recipients[note.done :])
@@ -76,32 +46,33 @@ async def go_on(services: Services, name: str, note: Note, recipients: list[Reci
 
 async def forget(services: Services, name: str) -> None:
     """The file is gone."""
-    if services.store.raw.get(TABLE_META, _key(name)) is not None:
-        unit = services.store.raw.new_unit()
-        unit.delete(TABLE_META, _key(name))
+    if services.store.posting_notes.find(name) is not None:
+        unit = services.store.new_unit()
+        services.store.posting_notes.drop(unit, name)
         await services.store.commit(unit)
 
 
 async def tidy(services: Services, is_there: Callable[[str], bool]) -> None:
     """Gives up the notes of files that are gone: their last act was cut off, or their owner has taken them back."""
-    for key, value in services.store.raw.scan(TABLE_META, _PREFIX, b"", _NOTES):
-        if not is_there(key.removeprefix(_PREFIX).decode()):
-            note = _decode(value)
-            unit = services.store.raw.new_unit()
+    for name, note in services.store.posting_notes.some():
+        if not is_there(name):
+            unit = services.store.new_unit()
             if not note.is_whole:
                 unit.ref(note.blob_id, -1)
-            unit.delete(TABLE_META, key)
+            services.store.posting_notes.drop(unit, name)
             await services.store.commit(unit)
 
 
-def _posting(services: Services, note: Note, body: Body) -> Posting:
+def _posting(services: Services, note: PostingNote, body: Body) -> Posting:
     made = Posting(teller(services.log, services.clock, services.cells), note.queue_id, note.envelope, body)
     made.number = note.number
     return made
 
 
-async def _units(services: Services, name: str, note: Note, recipients: list[Recipient], posting: Posting) -> None:
-    raw = services.store.raw
+async def _units(
+    services: Services, name: str, note: PostingNote, recipients: list[Recipient], posting: Posting
+) -> None:
+    store = services.store
     once = _distinct(recipients)
     for start in range(0, note.done, POSTED_AT_ONCE):
         deque(islice(once, min(POSTED_AT_ONCE, note.done - start)), 0)
@@ -111,7 +82,7 @@ async def _units(services: Services, name: str, note: Note, recipients: list[Rec
         part = list(islice(once, POSTED_AT_ONCE))
         posting.in_all = in_all
         posting.recipients_in_all = len(recipients)
-        unit = raw.new_unit()
+        unit = store.new_unit()
         posting.to(part).write(unit)
         if note.done == 0:
             unit.ref(note.blob_id, 1)
@@ -120,8 +91,8 @@ async def _units(services: Services, name: str, note: Note, recipients: list[Rec
         note.is_whole = note.done >= len(recipients)
         if note.is_whole:
             unit.ref(note.blob_id, -1)
-        unit.put(TABLE_META, _key(name), _encode(note))
-        await services.store.commit(unit)
+        store.posting_notes.put(unit, name, note)
+        await store.commit(unit)
         posting.committed(unit)
         if crash.NAME:
             crash.crash_point("between_units")
@@ -143,7 +114,7 @@ def _distinct(recipients: list[Recipient]) -> Iterator[Recipient]:
         yield each if len(kept) == len(each.targets) else Recipient.of(each.forward_path, kept)
 
 
-def _read(services: Services, note: Note) -> tuple[bytes, list[bytes] | None]:
+def _read(services: Services, note: PostingNote) -> tuple[bytes, list[bytes] | None]:
     """The structure of a stored message, and where it has been before."""
     parser, scan = Structure(), HeaderScan()
     at = 0

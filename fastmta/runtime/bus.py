@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -29,13 +29,15 @@ RECEIVE_BURST: Final = 64  # datagrams read in one turn of the loop
 CHECK_INTERVAL_S: Final = 1.0
 CHECK_SLICE: Final = 500  # watched mailboxes compared in one turn of the loop
 
+#: Told of mailboxes that are at these modseqs now, and of hops that have new work.
+Observer = Callable[[list[tuple[int, int]], list[bytes]], None]
 HopsCallback = Callable[[list[bytes] | None], None]  # None: reread all that this slot owns
 
 
 class WatchedStore(Protocol):
-    """What the bus uses of the raw store."""
+    """What the bus uses of the store."""
 
-    observer: Any
+    observer: Observer | None
 
     @property
     def own_commits(self) -> int:

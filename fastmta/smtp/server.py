@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from fastmta._session import Connection, Service
+from fastmta._unit import Engine
 from fastmta.auth.sasl import Credentials
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
@@ -79,7 +80,7 @@ class Mailboxes(Protocol):
 
 class MailStore(Protocol):
     @property
-    def raw(self) -> Any: ...
+    def engine(self) -> Engine: ...
     @property
     def mailboxes(self) -> Mailboxes: ...
     @property
@@ -183,7 +184,7 @@ class ServiceHost:
     def __init__(self, name: str, server: "SmtpServer") -> None:
         self.name = name
         self._server = server
-        self.service = Service(name, server.services.store.raw, self)
+        self.service = Service(name, server.services.store.engine, self)
         self.draining = False
         self._logs_in = BY_NAME[name].login is Login.REQUIRED
         self._clients: dict[str, _Admission] = {}

@@ -1,5 +1,6 @@
 """What the server keeps, as messages, mailboxes, accounts and a queue: the only room that knows `_store`'s records."""
 
+from fastmta._store import MINFREE_FLOOR
 from fastmta.store.accounts import Account, Accounts
 from fastmta.store.aliases import Aliases
 from fastmta.store.mailbox_names import Mailbox
@@ -8,6 +9,7 @@ from fastmta.store.mailstore import MailStore
 from fastmta.store.queue import Outcome, Queue, QueuedMessage, QueuedRecipient, Selection
 
 __all__ = [
+    "MINFREE_FLOOR",
     "Account",
     "Accounts",
     "Aliases",

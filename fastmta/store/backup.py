@@ -63,7 +63,8 @@ def compact(path: Path, progress: Progress | None = None) -> tuple[int, int]:
 
 def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "data.mdb") -> int:
     part = folder / (name + ".part")
-    total = store.stats()["map_used_bytes"] - store.stats()["free_bytes"]
+    stats = store.stats()
+    total = int(stats["map_used_bytes"] - stats["free_bytes"])
     if shutil.disk_usage(folder).free < total:
         raise StorageFailure(f"{folder} has less than the {total} bytes that the copy needs")
     part.unlink(missing_ok=True)  # of a copy that was killed; what is laid there instead is never written to

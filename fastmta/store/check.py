@@ -133,12 +133,12 @@ def check_store(store: Store, *, read_bytes: bool = True) -> Report:
         return _Check(snapshot, read_bytes).run()
 
 
-def quick(store: Store, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic) -> Report:
+def quick(store: "MailStore", seconds: float = 10.0, clock: Callable[[], float] = time.monotonic) -> Report:
     """What a worker looks at after one before it ended badly: the small tables, and the digests of the newest messages.
 
     It takes `seconds` at most, and is no proof: `check_store` reads everything. What can't be read is a finding.
     """
-    with Snapshot(store) as snapshot:
+    with Snapshot(store.raw) as snapshot:
         check = _Quick(snapshot, clock, clock() + seconds)
         try:
             return check.run()

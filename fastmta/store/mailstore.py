@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastmta._store import TABLE_COUNTER, Store
-from fastmta._unit import COMMITTED, REFUSED, Unit
-from fastmta.model.errors import Refused, StorageFailure
+from fastmta._unit import COMMITTED, REFUSED, Blob, Engine, Unit
+from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
@@ -14,8 +16,13 @@ from fastmta.store.annotations import Annotations
 from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
+from fastmta.store.posting_notes import PostingNotes
 from fastmta.store.queue import Queue
 from fastmta.store.suspensions import Suspensions
+
+if TYPE_CHECKING:
+    from fastmta.runtime.bus import Observer
+    from fastmta.runtime.metrics import Cells
 
 
 class MailStore:
@@ -37,6 +44,7 @@ class MailStore:
         self.dkim_keys = DkimKeys(self)
         self.annotations = Annotations(self)
         self.suspensions = Suspensions(self)
+        self.posting_notes = PostingNotes(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -111,6 +119,89 @@ class MailStore:
     def commit_sync(self, unit: Unit) -> Unit:
         """The same, blocking the thread."""
         return require_committed(self.raw.commit_sync(unit))
+
+    # --- units that their maker fills himself ---
+
+    @property
+    def engine(self) -> Engine:
+        """What carries units out: for the compiled path of SMTP, which submits to it without a call into Python."""
+        return self.raw
+
+    def new_unit(self) -> Unit:
+        """An empty unit of this store."""
+        return self.raw.new_unit()
+
+    def new_id(self) -> int:
+        """A number that nothing else has: of a queue entry, a mailbox or an account."""
+        return self.raw.new_id()
+
+    def new_blob(self) -> Blob:
+        """A body to be filled, which becomes part of the store with the unit that names it."""
+        return self.raw.new_blob()
+
+    def submit(self, unit: Unit, told: Callable[[Unit], object] | None, /) -> None:
+        """Hands a unit over; `told(unit)` is called on the loop, later, whatever became of it. None: nobody asks."""
+        self.raw.submit(unit, told)
+
+    # --- the state of the store, and who is told of what happens in it ---
+
+    @property
+    def path(self) -> str:
+        """The directory that it is in."""
+        return self.raw.path
+
+    @property
+    def failed(self) -> bool:
+        """It takes no more writes, for ever: an EIO. What is read is as it was."""
+        return self.raw.failed
+
+    @property
+    def damage(self) -> str:
+        """The first damage that this process met; "" where there was none."""
+        return self.raw.damage
+
+    @property
+    def heals(self) -> int:
+        """How often this process has opened the environment anew, after a full disk or a damaged page."""
+        return self.raw.heals
+
+    @property
+    def own_commits(self) -> int:
+        """Transactions that this process has committed since it opened the store."""
+        return self.raw.own_commits
+
+    def last_txn_id(self) -> int:
+        """The last transaction of any process."""
+        return self.raw.last_txn_id()
+
+    def stats(self) -> dict[str, float]:
+        """Figures of this process and of the environment, by name; StorageFailure where it is closed."""
+        return self.raw.stats()
+
+    @property
+    def observer(self) -> "Observer | None":
+        """Who is told, on the loop, of what this process commits: mailboxes with their modseqs, hops with new work."""
+        return self.raw.observer
+
+    @observer.setter
+    def observer(self, observer: "Observer | None") -> None:
+        self.raw.observer = observer
+
+    def on_damage(self, told: Callable[[StoreDamaged], None] | None) -> None:
+        """Has `told` called with each damage before it is raised; it must not raise itself."""
+        self.raw.on_damage = told
+
+    def set_metrics(self, cells: "Cells", commit_seconds_index: int, commit_messages_index: int) -> None:
+        """Has the committer count its transactions in `cells`, from these indexes on."""
+        self.raw.set_metrics(cells, commit_seconds_index, commit_messages_index)
+
+    def set_reserve(self, reserve_bytes: int) -> None:
+        """From now on, what brings new mail and would leave less of the disk free fails as full; 0: no reserve."""
+        self.raw.set_reserve(reserve_bytes)
+
+    def reap_soon(self) -> None:
+        """Has the committer empty the trash at once."""
+        self.raw.reap_soon()
 
     @property
     def directory_version(self) -> int:

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from fastmta._store import Store
 from fastmta.runtime.log import Log
 from fastmta.store.check import Report, quick
+from fastmta.store.mailstore import MailStore
 from fastmta.store.marks import LeftMarks
 
 CHECK_S: Final = 60.0  # at the most, pauses included
@@ -24,7 +24,7 @@ CHECK_LINES: Final = 10  # problems that are logged one by one; the rest is coun
 class BadEndCheck:
     """One check, where a mark of a dead worker asks for it."""
 
-    def __init__(self, directory: Path, store: Store, loop: asyncio.AbstractEventLoop, log: Log) -> None:
+    def __init__(self, directory: Path, store: MailStore, loop: asyncio.AbstractEventLoop, log: Log) -> None:
         self._store = store
         self._loop = loop
         self._log = log

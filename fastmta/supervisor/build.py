@@ -63,7 +63,7 @@ class MailServer:
         config = place.config
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
-        self._store.raw.on_damage = DamageWatch(place.cells, place.board, place.log)
+        self._store.on_damage(DamageWatch(place.cells, place.board, place.log))
         self._maps = contents_named(config)  # read by whoever asks first, and kept for all
         for each in self._maps:
             each.look()
@@ -87,10 +87,10 @@ class MailServer:
         services.bus.on_hops(self._hops_changed)
         services.bus.own(False)
         self._store.attach(place.loop)
-        services.bus.start(self._store.raw)
+        services.bus.start(self._store)
         hosts = _allowed_hosts(config)
         self._http = HttpServer(self._pages(), place.cells, place.log, services.turns, services.limits, hosts)
-        self._bad_end = BadEndCheck(Path(config.data_directory), self._store.raw, place.loop, place.log)
+        self._bad_end = BadEndCheck(Path(config.data_directory), self._store, place.loop, place.log)
         self._mark: Mark | None = None
         try:
             self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")
@@ -99,15 +99,15 @@ class MailServer:
 
     def _wire(self, config: Config) -> Services:
         place, store = self._place, self._store
-        store.raw.set_metrics(place.cells, METRICS.commit_seconds.index, METRICS.commit_messages.index)
+        store.set_metrics(place.cells, METRICS.commit_seconds.index, METRICS.commit_messages.index)
         self._watch = StorageWatch(
             config.data_directory,
             config.queue_minfree,
             config.message_size_limit,
             place.log,
             self._reusable_bytes,
-            store.raw.set_reserve,
-            store.raw.reap_soon,
+            store.set_reserve,
+            store.reap_soon,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
         self._crypto = ThreadPoolExecutor(SIGNATURE_THREADS, thread_name_prefix="signature")
@@ -187,19 +187,19 @@ class MailServer:
 
     def _reusable_bytes(self) -> int:
         try:
-            return int(self._store.raw.stats().get("free_bytes", 0))
+            return int(self._store.stats().get("free_bytes", 0))
         except StorageFailure:
             return 0
 
     def _storage_ok(self) -> bool:
-        return self._watch.ok() and not self._place.board[_STORE_FAILED] and not self._store.raw.failed
+        return self._watch.ok() and not self._place.board[_STORE_FAILED] and not self._store.failed
 
     def _trouble(self) -> str:
         return self.failure or self._watch.trouble
 
     @property
     def failure(self) -> str:
-        return "the store failed to commit" if self._store.raw.failed else ""
+        return "the store failed to commit" if self._store.failed else ""
 
     def _oldest_age_s(self) -> float:
         oldest = self._store.queue.oldest_waiting_ms()
@@ -214,10 +214,9 @@ class MailServer:
     def _read_figures(self) -> "StoreFigures | None":
         from fastmta.admin.collector import StoreFigures
 
-        if self._store.raw.failed:
+        if self._store.failed:
             return None
-        stats = {name: float(value) for name, value in self._stats().items()}
-        return StoreFigures(self._store.queue.counts(), self._oldest_age_s(), stats, self._host_figures())
+        return StoreFigures(self._store.queue.counts(), self._oldest_age_s(), self._store.stats(), self._host_figures())
 
     def _host_figures(self) -> dict[str, float]:
         out: dict[str, float] = {"disk_reserve_bytes": self._watch.minfree_bytes}
@@ -232,17 +231,14 @@ class MailServer:
             out["tls_certificate_expiry_timestamp_seconds"] = expires_at
         return out
 
-    def _stats(self) -> dict[str, int | float]:
-        return {name: value for name, value in self._store.raw.stats().items() if isinstance(value, int | float)}
-
     def status(self) -> dict[str, Any]:
         delivery = self._delivery.status() if self._delivering else {}
         queue: dict[str, int] = {}
-        stats: dict[str, int | float] = {}
-        trouble = self._trouble() or self._store.raw.damage
+        stats: dict[str, float] = {}
+        trouble = self._trouble() or self._store.damage
         try:
             queue = {**self._store.queue.counts(), "oldest_s": round(self._oldest_age_s())}
-            stats = self._stats()
+            stats = self._store.stats()
         except StorageFailure as error:
             trouble = trouble or str(error)
         return {"queue": queue, "store": stats, "delivery": delivery, "trouble": trouble}
@@ -321,7 +317,7 @@ class MailServer:
         self._pickup.reload(services)
 
     def tick(self) -> None:
-        self._place.cells[METRICS.store_reopened_total] = self._reopened + self._store.raw.heals
+        self._place.cells[METRICS.store_reopened_total] = self._reopened + self._store.heals
         if not self._loaded:  # on a thread of its own, so that neither the start nor the first reader waits
             self._loaded = True
             self._place.loop.run_in_executor(None, importlib.import_module, "fastmta.admin.collector")

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from fastmta._store import MINFREE_FLOOR
 from fastmta.runtime.log import Log
+from fastmta.store import MINFREE_FLOOR
 
 MESSAGE_SHARE: Final = 1.5  # of message_size_limit: Postfix's own advice for queue_minfree
 DISK_SHARE: Final = 0.01
