@@ -6,7 +6,12 @@
 
 One worker serves both. The quiet user sends one command at a time, over IMAP, POP3 and SMTP in turn, and a small
 message each round. The table has the delay of its commands and of the 250 after its messages, and by how much the
-busy user let the worker's memory grow. "alone" is the quiet user by itself: what the machine makes of it today.
+busy user let the worker's memory grow. "alone" is the quiet user by itself: what the machine makes of it today; on a
+machine that others use too, `--control` measures that again before each row.
+
+"CPU" is what the worker's threads, but for the one that commits beside them, worked while a command waited: the delay
+that is the worker's own, whatever else the machine does. What an administrator's command does in its own process is not
+in it.
 """
 
 import argparse
@@ -345,10 +350,11 @@ ROWS |= administration.ROWS
 
 
 class Figures(NamedTuple):
-    """Delays in milliseconds."""
+    """Delays in milliseconds; `worked`: of the worker's CPU while a command waited."""
 
     commands: list[float]
     acceptances: list[float]
+    worked: list[float]
 
     @staticmethod
     def place(values: list[float], part: float) -> float:
@@ -356,16 +362,34 @@ class Figures(NamedTuple):
         return values[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 
 
+class Work:
+    """What a worker has worked, in milliseconds, but for the thread that commits."""
+
+    def __init__(self, pid: int) -> None:
+        self._clock = ~pid << 3 | 2  # clock_getcpuclockid(3)
+        names = {path.parent: path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/comm")}
+        self._beside = [thread / "schedstat" for thread, name in names.items() if name == "fastmta-commits"]
+
+    def now(self) -> float:
+        beside = sum(int(path.read_text().split()[0]) for path in self._beside)
+        return (time.clock_gettime_ns(self._clock) - beside) / 1e6
+
+
 def quiet_user(server: Server, seconds: float) -> Figures:
     """One command after the other for so long, ten milliseconds apart."""
     reader, drop, sender = imap(server, QUIET), pop3(server, QUIET), smtp(server)
     commands: list[float] = []
     acceptances: list[float] = []
+    worked: list[float] = []
+    work = Work(server.workers()[0])
 
     def timed(into: list[float], peer: Peer, data: bytes, end: bytes) -> None:
+        before = work.now()
         started = time.perf_counter()
         peer.ask(data, end)
         into.append((time.perf_counter() - started) * 1000)
+        if into is commands:
+            worked.append(work.now() - before)
 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -378,7 +402,7 @@ def quiet_user(server: Server, seconds: float) -> Figures:
         time.sleep(0.01)
     for peer in (reader, drop, sender):
         peer.close()
-    return Figures(commands, acceptances)
+    return Figures(commands, acceptances, worked)
 
 
 # --- measuring ---
@@ -422,10 +446,11 @@ def measure(server: Server, name: str, act: Act | None, seconds: float) -> str:
             busy.join()
         stop.set()
         watcher.join()
-    commands, acceptances = figures
+    commands, acceptances, worked = figures
     place = Figures.place
     return (
         f"{name:38} {place(commands, 0.5):7.1f} {place(commands, 0.99):7.1f} {max(commands):7.1f}"
+        f" {place(worked, 0.99):7.1f} {max(worked):7.1f}"
         f" {place(acceptances, 0.5):8.1f} {place(acceptances, 0.99):7.1f} {peak.value - before:8.1f}"
         + ("  (the busy user ended)" if died else "")
     )
@@ -443,6 +468,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--messages", type=int, default=500_000)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--control", action="store_true", help="measure the quiet user alone before each row")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="two-users-") as directory:
         server = Server(
@@ -463,9 +489,15 @@ def main() -> None:
         fill(server, arguments.messages)
         print(f"{arguments.messages} messages filed in {time.monotonic() - started:.0f} s", flush=True)
         with server:
-            print(f"{'milliseconds':38} {'command':>23} {'250 after a message':>24} {'memory':>8}")
-            print(f"{'':38} {'median':>7} {'p99':>7} {'most':>7} {'median':>8} {'p99':>7} {'MB':>8}", flush=True)
+            print(f"{'milliseconds':38} {'command':>23} {'CPU':>15} {'250 after a message':>16} {'memory':>8}")
+            print(
+                f"{'':38} {'median':>7} {'p99':>7} {'most':>7} {'p99':>7} {'most':>7}"
+                f" {'median':>8} {'p99':>7} {'MB':>8}",
+                flush=True,
+            )
             for name, act in rows_of(arguments.words):
+                if arguments.control and act is not None:
+                    print(measure(server, "alone", None, min(2.0, arguments.seconds)), flush=True)
                 print(measure(server, name, act, arguments.seconds), flush=True)
 
 

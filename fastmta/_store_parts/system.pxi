@@ -11,6 +11,7 @@ cdef extern from "<pthread.h>" nogil:
         pass
     int pthread_create(pthread_t*, void*, void* (*)(void*) noexcept nogil, void*)
     int pthread_join(pthread_t, void**)
+    int pthread_setname_np(pthread_t, const char*)  # GNU's; up to 15 characters
     int pthread_mutex_init(pthread_mutex_t*, void*)
     int pthread_mutex_lock(pthread_mutex_t*)
     int pthread_mutex_unlock(pthread_mutex_t*)

@@ -68,6 +68,11 @@ class Job(Transaction):
         self.mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
         self.recordings = 0
 
+    @property
+    def results_recorded(self) -> int:
+        """What a unit of this job counts for among those that are on their way into the store."""
+        return max(1, len(self.moves))
+
     def rest(self) -> "Job":
         """A new job for the recipients of `again`."""
         return Job(self.owner, self.message, [self.rows[n] for n in self.again])

@@ -10,6 +10,7 @@ Both are bounded, so a backlog of a million costs this process nothing.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.job import Job
@@ -180,7 +181,7 @@ class HopOwner:
     def recorded(self, job: Job, unit: "Any") -> None:
         """The store has committed the job's unit, or has not."""
         service = self.service
-        service.unrecorded -= 1
+        service.unrecorded -= job.results_recorded
         status = unit.status
         if status == COMMITTED:
             service.recorder.notifications_committed(job, unit)
@@ -262,4 +263,4 @@ class TaskHop(HopOwner):
         else:
             for n, reply in enumerate(replies):
                 job.results[n] = reply
-        service.recorder.finish(job)
+        service.pace.later(partial(service.recorder.finish, job))

@@ -177,8 +177,12 @@ class RemoteHop(HopOwner):
             self._start(connection, job)
 
     def transaction_done(self, connection: Connection) -> None:
+        self.service.pace.later(partial(self._transaction_done, connection))
+
+    def _transaction_done(self, connection: Connection) -> None:
         job = connection.transaction
-        assert isinstance(job, Job)
+        if not isinstance(job, Job):
+            return  # the connection ended before its turn came, and `session_over` saw to the job
         service = self.service
         self.window.succeeded(self.busy)
         job.relay = connection.client.peer
@@ -214,8 +218,9 @@ class RemoteHop(HopOwner):
         job = waiting if waiting is not None else connection.transaction
         connection.transaction = None
         if isinstance(job, Job):
-            self._session_failed(connection, job)
-        self.pump()
+            self.service.pace.later(partial(self._session_failed, connection, job))
+        else:
+            self.pump()
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         assert isinstance(transaction, Job)
@@ -325,6 +330,10 @@ class RemoteHop(HopOwner):
 
     def _session_failed(self, connection: Connection, job: Job) -> None:
         """A connection ended with a job on it."""
+        self._job_failed(connection, job)
+        self.pump()
+
+    def _job_failed(self, connection: Connection, job: Job) -> None:
         client = connection.client
         failure = client.failure or Reply(450, "4.4.2", f"lost connection with {client.peer}")
         self.busy -= 1
@@ -435,6 +444,7 @@ class RemoteHop(HopOwner):
     def _connect_for(self, job: Job) -> None:
         self.busy += 1
         self.service.connections += 1
+        self.service.pace.spawned()
         self.spawn("delivery connects", self._connect(job))
 
     async def _connect(self, job: Job) -> None:
@@ -448,8 +458,10 @@ class RemoteHop(HopOwner):
             self.service.log.exception("delivery.failed", error, queue_id=queue_id_text(job.message.queue_id))
             self.service.cells[METRICS.internal_errors_total["delivery"]] += 1
             connected, failure = False, Reply(451, "4.3.0", "internal error")
-        if connected:
-            return
+        if not connected:
+            self.service.pace.later(partial(self._not_connected, job, failure))
+
+    def _not_connected(self, job: Job, failure: Reply) -> None:
         self.busy -= 1
         self.service.connection_over(None)
         if self._closing:

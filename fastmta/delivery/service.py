@@ -10,7 +10,7 @@ delivered twice; hops that wait for a connection, in a ring.
 import asyncio
 import os
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
+from fastmta.delivery.pace import Pace
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.routing import parse_hop
@@ -27,7 +28,7 @@ from fastmta.delivery.tls_policies import TlsPolicies
 from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
-from fastmta.model.limits import HOPS_TOLD, RESULTS_A_PASS
+from fastmta.model.limits import HOPS_TOLD
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from fastmta.smtp.client_connection import Connection
 
 CONNECTIONS: Final = 1000  # of one worker; less where descriptors are few
-UNRECORDED: Final = 256  # results on their way into the store: what a crash at this instant would deliver twice
+UNRECORDED: Final = (
+    256  # recipients whose results are on their way into the store: what a crash at this instant would deliver twice
+)
 HOPS_A_LOOK: Final = 1000  # hops that one look at the store begins with; the next look finds the others
 TICK_S: Final = 1.0
 STS_PORT: Final = 443  # of hosts that publish MTA-STS policies
@@ -73,12 +76,14 @@ class DeliveryService:
         self.answers = answers
         self.connections = 0
         self.unrecorded = 0
-        self._decided = 0  # recipients, in this pass of the loop
+        self.pace = Pace(services.loop, self._next_pass)
         self.unwritten: list[Job] = []
         self._owners: dict[bytes, HopOwner] = {}
         self._partitions: frozenset[int] = frozenset()
         self._suspended = SuspendedHops(services.store.suspensions)
         self._stalled: dict[HopOwner, None] = {}
+        self._looking: Iterator[bytes] | None = None  # hops with work that were found and not kicked yet
+        self._look_again = False
         self._waiting: dict[HopOwner, None] = {}
         self._withheld: dict[tuple[int, int], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -194,6 +199,7 @@ class DeliveryService:
         if self.answers is not None and not self.unrecorded and not self.unwritten:
             self.answers.close()  # else the file stays for whoever comes next
         self._owners.clear()
+        self._looking = None
         self._stalled.clear()
         self._waiting.clear()
 
@@ -210,7 +216,7 @@ class DeliveryService:
             self._quiet = None
 
     def _look_quiet(self) -> None:
-        if self._quiet is not None and not self.connections and not self.unrecorded:
+        if self._quiet is not None and not self.connections and not self.unrecorded and not self.pace.is_waited_for:
             self._quiet.set()
 
     def status(self) -> dict[str, int]:
@@ -232,7 +238,7 @@ class DeliveryService:
         return int(now * 1000)
 
     def is_stalled(self, owner: "HopOwner") -> bool:
-        """Whether too many results wait for their commit or came in this pass; the owner is pumped when it may.
+        """Whether too many results wait for their commit or this pass is over; the owner is pumped when it may.
 
         Or its hop is suspended by command: then it is pumped when it is resumed.
         """
@@ -243,23 +249,19 @@ class DeliveryService:
 
     @property
     def _has_room(self) -> bool:
-        return self.unrecorded < UNRECORDED and self._decided < RESULTS_A_PASS and not self.unwritten
+        return self.unrecorded < UNRECORDED and not self.unwritten and not self.pace.is_over
 
     def submitted(self, results: int) -> None:
-        """A unit with the results of so many recipients is on its way into the store.
-
-        A dead destination with a long queue, and hops that need no connection, decide without ever waiting: what they
-        may do in one pass of the loop is bounded here.
-        """
-        self.unrecorded += 1
-        if not self._decided:
-            self.loop.call_soon(self._next_pass)
-        self._decided += results
+        """A unit with the results of so many recipients is on its way into the store."""
+        self.unrecorded += results
+        self.pace.decided(results)
 
     def _next_pass(self) -> None:
-        self._decided = 0
-        if self.unrecorded < UNRECORDED:
-            self._pump_stalled()
+        if self._looking is not None:
+            self._look_on()
+        self._pump_stalled()
+        if self._quiet is not None:
+            self._look_quiet()
 
     def _pump_stalled(self) -> None:
         while self._stalled and self._has_room:
@@ -370,11 +372,24 @@ class DeliveryService:
         self._look()
 
     def _look(self) -> None:
-        for _, hop in self._hops():
-            if hop in self._suspended:
-                continue
-            owner = self._owners.get(hop) or self._own(hop)
-            owner.kick()
+        """Has every hop with work go on; where many have, in several passes of the loop."""
+        if self._looking is not None:
+            self._look_again = True
+            return
+        self._looking = (hop for _, hop in self._hops())
+        self._look_on()
+
+    def _look_on(self) -> None:
+        while self._looking is not None and self._running and not self.pace.is_over:
+            hop = next(self._looking, None)
+            if hop is None:
+                self._looking = None
+                if self._look_again:
+                    self._look_again = False
+                    self._look()
+            elif hop not in self._suspended:
+                owner = self._owners.get(hop) or self._own(hop)
+                owner.kick()
 
     def _look_suspended(self) -> None:
         """Stops and resumes the hops that an administrator has said so of."""

@@ -74,8 +74,10 @@ REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 
 REDATED_HOPS: Final = 10_000  # of one of 256 partitions
 REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for: one long flush is one wish
 
+DELIVERY_PASS_S: Final = 0.002  # of one pass of the loop for all deliveries of a worker, beside its sessions' TURN_S
+DELIVERY_TASK_S: Final = 0.0004  # of it for a task that connects: a look into caches, a socket, an address
 RESULTS_A_PASS: Final = 32  # recipients whose results are recorded in one pass of the loop, their log lines included
-ANSWERS_KEPT: Final = 8192  # notes of a process; at most UNRECORDED results of 50 recipients wait for their commit
+ANSWERS_KEPT: Final = 8192  # notes of a process; a few hundred wait for their commit
 ANSWERS_LOCK_S: Final = 1.0  # for another process that records what the dead left: milliseconds
 ANSWERS_LOOK_S: Final = 0.005  # between two looks whether it has ended
 ANSWERS_A_UNIT: Final = 200  # of them recorded in one unit

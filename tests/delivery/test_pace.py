@@ -1,0 +1,139 @@
+"""The part of a pass that deliveries may take: what fits is done at once, the rest in later passes and in its order."""
+
+import asyncio
+
+from fastmta.delivery.pace import Pace
+from fastmta.delivery.service import UNRECORDED
+from fastmta.model.envelope import RecipientState
+from fastmta.model.limits import DELIVERY_PASS_S, DELIVERY_TASK_S, RESULTS_A_PASS
+
+PASS, TASK = int(DELIVERY_PASS_S * 1e9), int(DELIVERY_TASK_S * 1e9)
+
+
+class World:
+    """A loop whose passes the test makes, and a clock that moves only by work."""
+
+    def __init__(self):
+        self.now = 1
+        self.ready = []
+        self.resumed = 0
+        self.pace = Pace(self, self.resume, lambda: self.now)
+        self.done = []
+
+    def call_soon(self, callback):
+        self.ready.append(callback)
+
+    def resume(self):
+        self.resumed += 1
+
+    def one_pass(self):
+        due, self.ready = self.ready, []
+        for callback in due:
+            callback()
+
+    def act(self, name, cost):
+        def work():
+            self.now += cost
+            self.done.append(name)
+
+        return work
+
+
+def test_what_fits_is_done_at_once():
+    world = World()
+    world.pace.later(world.act("a", PASS // 2))
+    world.pace.later(world.act("b", PASS // 4))
+    assert world.done == ["a", "b"]
+    assert not world.pace.is_waited_for
+
+
+def test_what_does_not_fit_is_done_in_later_passes_in_its_order():
+    world = World()
+    for n in range(6):
+        world.pace.later(world.act(n, PASS // 2))
+    assert world.done == [0, 1]
+    assert world.pace.is_waited_for
+    world.one_pass()
+    assert world.done == [0, 1, 2, 3]
+    world.one_pass()
+    assert world.done == [0, 1, 2, 3, 4, 5]
+    assert not world.pace.is_waited_for
+
+
+def test_something_is_done_in_every_pass_however_long_it_takes():
+    world = World()
+    for n in range(3):
+        world.pace.later(world.act(n, 100 * PASS))
+    world.one_pass()
+    world.one_pass()
+    assert world.done == [0, 1, 2]
+
+
+def test_who_asked_is_resumed_in_the_next_pass():
+    world = World()
+    assert not world.pace.is_over
+    world.now += PASS
+    assert world.pace.is_over
+    world.one_pass()
+    assert world.resumed == 1
+    assert not world.pace.is_over
+
+
+def test_a_pass_is_over_by_the_number_of_results_too():
+    world = World()
+    assert not world.pace.is_over
+    world.pace.decided(RESULTS_A_PASS)
+    assert world.pace.is_over
+
+
+def test_a_task_is_counted_before_it_works():
+    world = World()
+    world.pace.spawned()  # nothing is under way: nothing to count it in
+    started = 0
+    while not world.pace.is_over:
+        world.pace.spawned()
+        started += 1
+    assert started == PASS // TASK
+
+
+async def counted(rig, hops, recipients):
+    """The most results decided in one pass, and on their way at once, with a message for each of these hops."""
+    decided, most = [0], 0
+    submitted = rig.service.submitted
+    ended = False
+
+    def passing():
+        decided.append(0)
+        if not ended:
+            asyncio.get_running_loop().call_soon(passing)
+
+    def counting(results):
+        nonlocal most
+        decided[-1] += results
+        submitted(results)
+        most = max(most, rig.service.unrecorded)
+
+    rig.service.submitted = counting
+    rig.service._running = False  # until all is queued
+    ids = [await rig.queue(hop, *(b"r%d@b.test" % n for n in range(recipients))) for hop in hops]
+    rig.service._running = True
+    passing()
+    rig.service.hops_changed(None)
+    await rig.until(lambda: all(row.state == RecipientState.DEFERRED for each in ids for row in rig.rows(each)))
+    await rig.settled()
+    ended = True
+    assert sum(decided) == len(ids) * recipients
+    return max(decided), most
+
+
+async def test_destinations_that_fail_together_decide_a_bounded_number_in_one_pass(make_rig):
+    rig = make_rig(nameservers=("127.0.0.1:1",), smtp_mx_session_limit=1)
+    decided, _ = await counted(rig, [b"smtp:[127.0.0.1]:%d" % n for n in range(1, 121)], 1)
+    assert decided <= RESULTS_A_PASS
+
+
+async def test_what_a_crash_would_repeat_is_counted_in_recipients(make_rig):
+    rig = make_rig()
+    _, unrecorded = await counted(rig, [b"retry:later %d" % n for n in range(20)], 60)
+    job = rig.config.delivery.default_destination_recipient_limit
+    assert job <= unrecorded < UNRECORDED + job
