@@ -58,6 +58,7 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int64_t seconds_bounds[SECONDS_BOUNDS]
     cdef int seconds_count
     cdef dict deliveries
+    cdef dict admin_recipients  # result -> cell
     cdef dict openings
     cdef Text scratch
     cdef int64_t date_second

@@ -53,9 +53,10 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("pop3", SOCKETS),
     ("delivery", SOCKETS),
     ("pickup", SOCKETS),
-    ("admin", 5),
-    ("cli", 6),
-    ("supervisor", 7),
+    ("operations", 5),
+    ("admin", 6),
+    ("cli", 7),
+    ("supervisor", 8),
 )
 
 #: What the rules of a protocol may not know.

@@ -21,6 +21,7 @@ cdef class Teller:
         self.c_received = places.messages_received
         self.c_bytes = places.received_bytes
         self.deliveries = places.deliveries
+        self.admin_recipients = places.admin_recipients
         self.c_local = self.deliveries["local", "delivered"]
         self.c_seconds, bounds = places.delivery_seconds
         self.seconds_count = len(bounds)
@@ -28,7 +29,7 @@ cdef class Teller:
             raise ValueError("too many buckets")
         for n, bound in enumerate(bounds):
             self.seconds_bounds[n] = bound
-        for place in (self.c_received, self.c_bytes, self.c_seconds, self.c_seconds + self.seconds_count + 1,
+        for place in (self.c_received, self.c_bytes, *self.admin_recipients.values(), self.c_seconds, self.c_seconds + self.seconds_count + 1,
                       *self.deliveries.values()):
             if not 0 <= place < self.cells.shape[0]:
                 raise IndexError(f"no metric cell {place}")
@@ -38,7 +39,11 @@ cdef class Teller:
 
     def tell(self, object event not None):
         """One recipient's event (model.events.Event): its line in the log and its counters. After the commit."""
-        cdef object place = self.deliveries.get((event.transport, event.happened))
+        cdef object place
+        if event.by is not None:
+            self._tell_act(event)
+            return
+        place = self.deliveries.get((event.transport, event.happened))
         if place is not None:
             self.cells[<Py_ssize_t>place] += 1
             if event.happened == "delivered":
@@ -53,6 +58,13 @@ cdef class Teller:
                        event.mailbox, encode_json(event.next_hop), encode_json(event.relay), event.delay_s,
                        encode_json(event.dsn), encode_json(event.reply))
         self.log_line(PyBytes_FromStringAndSize(self.scratch.data, self.scratch.size))
+
+    def _tell_act(self, event):
+        # What an administrator has done to a recipient, and who.
+        self.cells[<Py_ssize_t>self.admin_recipients[event.happened]] += 1
+        if self.log.threshold <= 20:
+            self.log.info("admin." + event.act, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
+                          uid=event.by.uid, user=event.by.user, sudo_user=event.by.sudo_user)
 
     def _tell_fields(self, event):
         self.log.info(

@@ -1,13 +1,14 @@
 """The client of the control socket: how commands talk to a server that is up.
 
 A request and its answer are one line of JSON each, {"do": "status"} and {"ok": true, ...} or {"ok": false, "error":
-"..."}. The server checks who asks by the kernel's word (SO_PEERCRED): root, or whoever runs it.
+"..."}; an act (operations/serving.py) gives lines of rows and of progress before. The server checks who asks by the
+kernel's word (SO_PEERCRED): root, or whoever runs it.
 """
 
 import json
 import os
 import socket
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from fastmta.model.errors import FastMTAError, NotPermitted
@@ -33,7 +34,14 @@ def request(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
 
     NotRunning where no server listens; FastMTAError where it refuses us or its answer makes no sense.
     """
-    directory = Path(config.data_directory)
+    return [*answers(config, command, timeout_s=timeout_s)][-1]
+
+
+def answers(config: ControlConfig, command: dict[str, Any], *, timeout_s: float = 60.0) -> Iterator[dict[str, Any]]:
+    """The same for a command that is answered by several lines; the last of them has "ok". Blocks up to `timeout_s` for
+    each.
+    """
+    directory = config.data_directory
     try:
         directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
@@ -48,20 +56,18 @@ def request(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
             except PermissionError:
                 raise NotPermitted(f"not allowed to talk to the server on {directory}; try as root") from None
             sock.sendall(json.dumps(command).encode() + b"\n")
-            data = bytearray()
-            while not data.endswith(b"\n"):
-                part = sock.recv(65536)
-                if not part or len(data) > ANSWER_BYTES:
-                    break
-                data += part
+            with sock.makefile("rb") as lines:
+                while line := lines.readline(ANSWER_BYTES):
+                    answer = json.loads(line)
+                    yield answer
+                    if "ok" in answer:
+                        return
     except TimeoutError:
         raise FastMTAError(f"the server did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise FastMTAError(f"talking to the server failed: {error.strerror}") from error
+    except ValueError:
+        raise FastMTAError("the server's answer makes no sense") from None
     finally:
         os.close(directory_fd)
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        raise FastMTAError("the server closed the connection without an answer") from None
-    return dict(answer)
+    raise FastMTAError("the server closed the connection without an answer")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from fastmta.model.errors import ConfigError, FastMTAError, NotPermitted, StorageFailure, StoreDamaged, StoreUnreadable
+from fastmta.model.errors import FailureKind, FastMTAError, classified
 
 EX_USAGE: Final = 64
 EX_DATAERR: Final = 65
@@ -20,6 +20,20 @@ EX_IOERR: Final = 74
 EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 EX_CONFIG: Final = 78
+CODES: Final[dict[FailureKind, int]] = {
+    "usage": EX_USAGE,
+    "invalid": EX_DATAERR,
+    "no_input": EX_NOINPUT,
+    "no_user": EX_NOUSER,
+    "cannot_create": EX_CANTCREAT,
+    "busy": EX_TEMPFAIL,
+    "unavailable": EX_UNAVAILABLE,
+    "not_permitted": EX_NOPERM,
+    "config": EX_CONFIG,
+    "damaged": EX_IOERR,
+    "storage": EX_TEMPFAIL,
+    "bug": EX_SOFTWARE,
+}
 
 
 class CommandFailed(FastMTAError):
@@ -61,25 +75,10 @@ def report(name: str, error: Exception) -> int:
 
 
 def describe(error: Exception) -> tuple[str, int]:
+    """The line and the exit code of an error."""
     if isinstance(error, CommandFailed):
         return str(error), error.code
-    if isinstance(error, ConfigError):
-        return str(error), EX_CONFIG
-    if isinstance(error, StoreDamaged | StoreUnreadable):
-        return str(error), EX_IOERR
-    if isinstance(error, StorageFailure):
-        return f"the store could not keep it: {error}", EX_TEMPFAIL
     if type(error).__name__ == "DirectoryBusy":  # runtime/lock.py, which most commands never import
         return str(error), EX_TEMPFAIL
-    if isinstance(error, NotPermitted):
-        return str(error), EX_NOPERM
-    if isinstance(error, FastMTAError):
-        return str(error), EX_UNAVAILABLE
-    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
-        # Only the caller's octets become surrogates: an argument, or a name in a directory.
-        return f"{error.object!a}: not UTF-8", EX_DATAERR
-    if isinstance(error, PermissionError):
-        return f"{error.filename or 'not permitted'}: {error.strerror}", EX_NOPERM
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}", EX_IOERR
-    return f"internal error: {type(error).__name__}: {error}", EX_SOFTWARE
+    message, kind = classified(error)
+    return message, CODES[kind]

@@ -1,6 +1,6 @@
 """The families of failure. What may reach a peer carries a Reply; the private cause stays in its cause and the log."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # the small commands raise these errors and never load a reply
     from fastmta.model.reply import Reply
@@ -16,6 +16,30 @@ class ConfigError(FastMTAError):
 
 class NotPermitted(FastMTAError):
     """This user of this machine may not do that."""
+
+
+FailureKind = Literal[
+    "usage",  # what was asked for makes no sense
+    "invalid",  # a value that may not be, or that collides with what is there
+    "no_input",
+    "no_user",
+    "cannot_create",
+    "busy",  # worth another try later
+    "unavailable",
+    "not_permitted",
+    "config",
+    "damaged",
+    "storage",
+    "bug",
+]
+
+
+class ActFailed(FastMTAError):
+    """What an administrator asked for cannot be done; `kind` decides a command's exit code."""
+
+    def __init__(self, message: str, kind: FailureKind) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
 
 
 class ProtocolViolation(FastMTAError):
@@ -80,3 +104,29 @@ class Refused(FastMTAError):
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
         self.code = code
+
+
+def classified(error: Exception) -> tuple[str, FailureKind]:
+    """(a line for whoever asked, its kind): what of an act's failure goes over a socket or to a terminal."""
+    match error:
+        case ActFailed():
+            return str(error), error.kind
+        case ConfigError():
+            return str(error), "config"
+        case StoreDamaged() | StoreUnreadable():
+            return str(error), "damaged"
+        case StorageFailure():
+            return f"the store could not keep it: {error}", "storage"
+        case NotPermitted():
+            return str(error), "not_permitted"
+        case FastMTAError():
+            return str(error), "unavailable"
+        case UnicodeEncodeError() if error.reason == "surrogates not allowed":
+            # Only the caller's octets become surrogates: an argument, or a name in a directory.
+            return f"{error.object!a}: not UTF-8", "invalid"
+        case PermissionError():
+            return f"{error.filename or 'not permitted'}: {error.strerror}", "not_permitted"
+        case OSError():
+            return f"{error.filename or 'input or output'}: {error.strerror or error}", "damaged"
+        case _:
+            return f"internal error: {type(error).__name__}: {error}", "bug"

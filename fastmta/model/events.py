@@ -4,7 +4,17 @@ from typing import Literal
 
 import msgspec
 
-Happening = Literal["delivered", "deferred", "bounced", "held", "deleted", "expanded"]
+Happening = Literal[
+    "delivered", "deferred", "bounced", "held", "deleted", "expanded", "released", "flushed", "requeued"
+]
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who does what an administrator may do, by the kernel's word; `sudo_user` by root's."""
+
+    uid: int
+    user: str
+    sudo_user: str | None = None
 
 
 class Event(msgspec.Struct, gc=False):
@@ -21,3 +31,5 @@ class Event(msgspec.Struct, gc=False):
     reply: str = ""
     original: bytes = b""  # where an alias made another of it
     mailbox: bytes = b""  # whose, of a local delivery
+    act: str = ""  # the administrator's act that did it, such as "queue.hold"
+    by: Actor | None = None  # who asked for that

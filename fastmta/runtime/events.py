@@ -8,7 +8,7 @@ import msgspec
 from fastmta._intake import Teller
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
-from fastmta.runtime.metrics import DELIVERY_RESULTS, METRICS, TRANSPORT_LABELS, Cells
+from fastmta.runtime.metrics import ADMIN_RESULTS, DELIVERY_RESULTS, METRICS, TRANSPORT_LABELS, Cells
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -18,6 +18,7 @@ class Places(msgspec.Struct, frozen=True):
     received_bytes: int
     deliveries: Mapping[tuple[str, str], int]
     delivery_seconds: tuple[int, tuple[int, ...]]
+    admin_recipients: Mapping[str, int]
 
 
 PLACES: Final = Places(
@@ -28,6 +29,7 @@ PLACES: Final = Places(
         for transport in TRANSPORT_LABELS
         for result in DELIVERY_RESULTS
     },
+    admin_recipients={result: METRICS.admin_recipients_total[result] for result in ADMIN_RESULTS},
     delivery_seconds=(METRICS.delivery_seconds.index, METRICS.delivery_seconds.bounds),
 )
 

@@ -79,6 +79,8 @@ CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")
 VERDICTS: Final = ("none", "accept", "reject", "defer", "discard", "hold", "quarantine", "redirect", "late")
 TRANSPORT_LABELS: Final = tuple(dict.fromkeys(transport.label for transport in TRANSPORTS))
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
+ACT_FAMILIES: Final = ("user", "alias", "mailbox", "queue", "dkim", "store", "other")
+ADMIN_RESULTS: Final = ("held", "released", "flushed", "requeued", "deleted")
 MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 LOGIN_MECHANISMS: Final = (
     "PLAIN",
@@ -202,6 +204,12 @@ class Metrics:
             "bounces_dropped_total",
             "Notifications that nobody could be sent: of a notification itself, or to a sender that does not exist",
             reason=("double_bounce", "sender_refused"),
+        )
+        self.admin_acts_total = self._family(
+            "admin_acts_total", "Acts of administrators that changed something", family=ACT_FAMILIES
+        )
+        self.admin_recipients_total = self._family(
+            "admin_recipients_total", "Queued recipients that an administrator changed", result=ADMIN_RESULTS
         )
         self.internal_errors_total = self._family(
             "internal_errors_total",

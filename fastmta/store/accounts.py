@@ -90,19 +90,22 @@ class Accounts:
         except (ValueError, RecursionError) as error:
             raise self._store.raw.damaged("account", key, "the record cannot be decoded") from error
 
+    def page(self, after: bytes = b"", limit: int = PAGE) -> tuple[list[Account], bytes]:
+        """Some accounts in order of address, and the token of the next page (b"": that was the last)."""
+        rows = self._store.raw.scan(TABLE_ACCOUNT_NAME, b"", after, limit)
+        found = [self.by_id(int.from_bytes(value, "big")) for _, value in rows]
+        following = rows[-1][0] + b"\0" if len(rows) == limit else b""
+        return [each for each in found if each is not None], following
+
     def list(self) -> list[Account]:
         """Every account, in order of address."""
         out: list[Account] = []
-        start = b""
+        after = b""
         while True:
-            page = self._store.raw.scan(TABLE_ACCOUNT_NAME, b"", start, PAGE)
-            for _, value in page:
-                account = self.by_id(int.from_bytes(value, "big"))
-                if account is not None:
-                    out.append(account)
-            if len(page) < PAGE:
+            page, after = self.page(after)
+            out += page
+            if not after:
                 return out
-            start = page[-1][0] + b"\0"
 
     def oldest(self) -> Account | None:
         """The enabled account that was made first (ids grow), or None; looks at OLDEST accounts at most."""

@@ -35,16 +35,21 @@ class Aliases:
         except (ValueError, RecursionError) as error:
             raise self._store.raw.damaged("alias", key, "the record cannot be decoded") from error
 
+    def page(self, after: bytes = b"", limit: int = PAGE) -> tuple[list[tuple[str, tuple[str, ...]]], bytes]:
+        """Some aliases in order of address, and the token of the next page (b"": that was the last)."""
+        rows = self._store.raw.scan(TABLE_ALIAS, b"", after, limit)
+        found = [(key.decode(errors="replace"), self._decoded(key, value)) for key, value in rows]
+        return found, rows[-1][0] + b"\0" if len(rows) == limit else b""
+
     def list(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every alias with its targets, in order of address."""
-        out = []
-        start = b""
+        out: list[tuple[str, tuple[str, ...]]] = []
+        after = b""
         while True:
-            page = self._store.raw.scan(TABLE_ALIAS, b"", start, PAGE)
-            out += [(key.decode(errors="replace"), self._decoded(key, value)) for key, value in page]
-            if len(page) < PAGE:
+            page, after = self.page(after)
+            out += page
+            if not after:
                 return out
-            start = page[-1][0] + b"\0"
 
     async def add(self, address: str, targets: tuple[str, ...]) -> None:
         """Makes an alias, or gives one that exists these targets instead."""

@@ -23,7 +23,9 @@ from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
+from fastmta.model.events import Actor
 from fastmta.model.services import BY_NAME
+from fastmta.operations.serving import Serving
 from fastmta.pickup.service import Pickup
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
@@ -74,6 +76,8 @@ class MailServer:
             self._pop3 = Pop3Server(services)
             self._delivery = DeliveryService(services, Answers(Path(config.data_directory)))
             self._pickup = Pickup(services)
+            assert place.ask is not None
+            self._acts = Serving(services, place.ask)
         except BaseException:
             self._store.close()
             raise
@@ -249,11 +253,14 @@ class MailServer:
     def hops(self, wanted: list[str]) -> list[dict[str, object]]:
         return self._delivery.hops([hop.encode("utf-8", "surrogateescape") for hop in wanted])
 
+    def act(self, fd: int, actor: Actor, name: str, request: dict[str, Any]) -> None:
+        self._acts.take(fd, actor, name, request)
+
     # --- a worker's life ---
 
     @property
     def sessions(self) -> int:
-        return self._smtp.sessions + self._imap.sessions + self._pop3.sessions
+        return self._smtp.sessions + self._imap.sessions + self._pop3.sessions + len(self._acts)
 
     def factory(self, service: str) -> Factory:
         match BY_NAME[service].protocol:
@@ -315,6 +322,7 @@ class MailServer:
             server.reload(services)
         self._delivery.reload()
         self._pickup.reload(services)
+        self._acts.reload()
 
     def tick(self) -> None:
         self._place.cells[METRICS.store_reopened_total] = self._reopened + self._store.heals
@@ -335,6 +343,7 @@ class MailServer:
     def close_all(self, reason: str) -> None:
         for server in (self._smtp, self._imap, self._pop3):
             server.close_all(reason)
+        self._acts.interrupt(f"the server is {reason}")
         self._http.close_all()
 
     async def close(self) -> None:

@@ -1,8 +1,9 @@
 """The wire between the supervisor and one worker: small JSON messages, with descriptors where needed, over
 SOCK_SEQPACKET.
 
-From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`, `hops`. From the
-worker: `ready`, `reloaded`, `released`, `status`, `answer`, `store_failed`, `store_unreadable`, `leaving`. End of file
+From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`, `hops`,
+`act`, `answered`. From the worker: `ready`, `reloaded`, `released`, `status`, `answer`, `ask`, `store_failed`,
+`store_unreadable`, `leaving`. End of file
 tells each that the other has died.
 """
 
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-MESSAGE_BYTES: Final = 1 << 16
+MESSAGE_BYTES: Final = (1 << 16) + 4096  # a request of the control socket, and who asks
 MESSAGE_FDS: Final = 250  # the kernel's own bound is 253
 
 

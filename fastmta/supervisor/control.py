@@ -33,6 +33,12 @@ class Client:
         """Who asks, as the log has it."""
         return {"uid": self.uid, "user": user_name(self.uid)}
 
+    def release(self) -> int:
+        """The descriptor, for somebody else to answer; it is the caller's to close."""
+        self.answered = True
+        self.socket.setblocking(False)
+        return self.socket.detach()
+
     def answer(self, **fields: Any) -> None:
         """Sends the answer and hangs up; an answer fits the socket's buffer or the asker has gone."""
         self.answered = True

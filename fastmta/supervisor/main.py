@@ -54,6 +54,8 @@ TAKE_OVER_S: Final = 0.8  # for workers of a server that was killed to give thei
 ORPHANS_LOOK_S: Final = 0.01
 ORPHANS_S: Final = 0.3  # of it before those that are left are killed
 
+Value = str | int | float | bool | None
+
 
 class Answerable(Protocol):
     """Whoever waits for an answer."""
@@ -70,6 +72,25 @@ class Together:
     def answer(self, **fields: Any) -> None:
         for client in self._clients:
             client.answer(**fields)
+
+
+class Back:
+    """An act in a worker, which waits for what all workers say."""
+
+    def __init__(self, worker: Worker, number: int) -> None:
+        self._worker = worker
+        self._number = number
+
+    def answer(self, **fields: Any) -> None:
+        self._worker.channel.send("answered", number=self._number, answer=fields)
+
+
+class Wanted(msgspec.Struct):
+    """The request of an act: flat, so that nothing in it can be deeper than whoever reads it next can go."""
+
+    act: str
+    request: dict[str, Value | list[Value]] = {}
+    sudo_user: Annotated[str, msgspec.Meta(max_length=100)] | None = None
 
 
 class Asked:
@@ -120,6 +141,7 @@ class Supervisor:
         self.status_asked: list[Asked] = []
         self.questions: dict[int, Asked] = {}
         self.questions_made = 0
+        self.acts = 0
         self.reload_wanted = False
         self.reload_clients: list[Client] = []
         self.reloaded_at = 0.0
@@ -318,6 +340,8 @@ class Supervisor:
             worker.status = message
             for asked in self.status_asked:
                 asked.waiting.discard(worker.pid)
+        elif message.get("do") == "ask":
+            self._command_of(worker, message)
         elif message.get("do") == "answer" and message["number"] in self.questions:
             asked = self.questions[message["number"]]
             asked.waiting.discard(worker.pid)
@@ -373,15 +397,25 @@ class Supervisor:
                     worker.status = None  # an answer to an earlier question tells of an earlier queue
                 workers = self.pool.broadcast("status")[:1]  # the queue is one: any worker can count it
                 self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
+            case "act":
+                self._hand_over(client, request)
             case "withdraw":
                 self._withdraw(client, request.get("recipients"))
             case "hops":
                 self._hops(client, request.get("hops"))
             case other:
-                known = "hops, ping, note, reload, status, stop, withdraw"
+                known = "act, hops, ping, note, reload, status, stop, withdraw"
                 client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
 
-    def _withdraw(self, client: Client, recipients: object) -> None:
+    def _command_of(self, worker: Worker, message: dict[str, Any]) -> None:
+        """What an act in a worker asks of all workers."""
+        back = Back(worker, message["number"])
+        if message["question"] == "withdraw":
+            self._withdraw(back, message["recipients"])
+        else:
+            self._hops(back, message["hops"])
+
+    def _withdraw(self, client: Answerable, recipients: object) -> None:
         """Asks every worker, those of older generations too, which of these recipients it is delivering."""
         try:
             keys = msgspec.convert(recipients, list[tuple[int, int]])
@@ -390,7 +424,7 @@ class Supervisor:
             return
         self._ask(client, "withdraw", "busy", "a worker did not say what it is sending", recipients=keys)
 
-    def _hops(self, client: Client, hops: object) -> None:
+    def _hops(self, client: Answerable, hops: object) -> None:
         """Asks every worker for the state of next hops, of the busiest where none is named."""
         try:
             named = msgspec.convert(
@@ -401,7 +435,24 @@ class Supervisor:
             return
         self._ask(client, "hops", "hops", "a worker did not say what it is sending", hops=named)
 
-    def _ask(self, client: Client, do: str, field: str, problem: str, **given: Any) -> None:
+    def _hand_over(self, client: Client, request: dict[str, Any]) -> None:
+        """Has a worker do what an administrator asks for, and answer; where none can, whoever asks does it himself."""
+        try:
+            asked = msgspec.convert(request, Wanted)
+        except msgspec.ValidationError as error:
+            client.answer(ok=False, error=f"act: {error}", kind="usage")
+            return
+        ready = [w for w in self.pool.current if w.serves] if not self.pool.stopping else []
+        who = {**client.who, "sudo_user": asked.sudo_user if client.uid == 0 else None}
+        self.acts += 1
+        for n in range(len(ready)):
+            worker = ready[(self.acts + n) % len(ready)]
+            if worker.channel.send("act", [client.socket.fileno()], who=who, act=asked.act, request=asked.request):
+                os.close(client.release())
+                return
+        client.answer(ok=False, error="no worker is ready", alone=True)
+
+    def _ask(self, client: Answerable, do: str, field: str, problem: str, **given: Any) -> None:
         """Has every worker, those of older generations too, answer one question."""
         self.questions_made = number = self.questions_made + 1
         workers = [w for w in self.pool.workers if w.channel.send(do, number=number, **given)]

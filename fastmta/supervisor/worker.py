@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -24,6 +24,7 @@ from fastmta._limits import Table
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError, FastMTAError, StoreUnreadable
+from fastmta.model.events import Actor
 from fastmta.policy.networks import Networks
 from fastmta.runtime.board import Board
 from fastmta.runtime.launching import Launcher
@@ -73,6 +74,7 @@ class Place:
     log: Log
     launcher: Launcher  # who starts commands
     accepting: Callable[[], bool] = lambda: False
+    ask: Callable[..., Awaitable[dict[str, Any]]] | None = None  # a question to all workers, through the supervisor
 
 
 class Program(Protocol):
@@ -122,6 +124,10 @@ class Program(Protocol):
         """The state of these next hops, or of the busiest."""
         ...
 
+    def act(self, fd: int, actor: Actor, name: str, request: dict[str, Any]) -> None:
+        """Does what an administrator asks for and answers on the descriptor, which is the program's to close."""
+        ...
+
     def tick(self) -> None:
         """Once a second."""
         ...
@@ -153,6 +159,8 @@ class WorkerLife:
         self._reread_at = 0.0
         self._messages: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._questions = 0
 
     async def run(self) -> int:
         started = time.monotonic()
@@ -177,6 +185,7 @@ class WorkerLife:
                 loop=loop,
                 log=self._log,
                 launcher=Launcher(spec.launcher),
+                ask=self._ask,
             )
             self._program = self._build(place)
         except ConfigError as error:
@@ -278,8 +287,27 @@ class WorkerLife:
             case "withdraw":
                 busy = self._program.withdraw([(q, n) for q, n in message["recipients"]])
                 self._channel.send("answer", number=message["number"], found=busy)
+            case "act":
+                who = msgspec.convert(message["who"], Actor)
+                self._program.act(fds[0], who, message["act"], message["request"])
+            case "answered":
+                asked = self._asked.pop(message["number"], None)
+                if asked is not None and not asked.done():
+                    asked.set_result(message["answer"])
             case "hops":
                 self._channel.send("answer", number=message["number"], found=self._program.hops(message["hops"]))
+
+    async def _ask(self, question: str, **given: Any) -> dict[str, Any]:
+        """What all workers say to a question; {"ok": False, ...} where the supervisor does not take it."""
+        self._questions = number = self._questions + 1
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        try:
+            if not self._channel.send("ask", number=number, question=question, **given):
+                return {"ok": False, "error": "the supervisor does not answer; try again"}
+            return await answer
+        finally:
+            self._asked.pop(number, None)
 
     def _hang_up(self) -> None:
         """SIGHUP sent to this process itself: once a second at the most, and the last one counts."""

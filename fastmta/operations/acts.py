@@ -1,0 +1,109 @@
+"""The table of acts: what an administrator can do, each one typed function in one of this room's files.
+
+    @act("user.show")
+    async def show(desk: Desk, asked: Address) -> Account:
+        \"\"\"Show one account.\"\"\"
+
+The decorator makes a row of the table of it: the name, the request's type (what comes in, and what the command line
+and the control socket take), the result's, whether it changes anything (then a line `admin.NAME` of the log tells of
+it, with who did it), and who may ask. An async generator gives its rows one by one. A further act in a file that is
+named in FAMILIES needs no line anywhere else; a further file needs one there.
+
+Nothing here is loaded before it is asked for: a command loads the family it needs, a worker the same.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from importlib import import_module
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
+
+import msgspec
+
+from fastmta.operations.desk import Desk
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+R = TypeVar("R")
+
+Who = Literal["owner", "everybody"]  # owner: root and the server's own user
+
+FAMILIES: Final = {  # the part of an act's name before the point -> its file
+    "user": "fastmta.operations.users",
+}
+
+
+class Act(Generic[Q, R]):
+    """One row of the table. Called with a desk and a request it does the act."""
+
+    def __init__(
+        self, name: str, function: Callable[[Desk, Q], Any], request: type[Q], result: Any, changes: bool, who: Who
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.request = request
+        self.result = result  # of one row where it gives rows
+        self.changes = changes
+        self.who: Who = who
+        self.file = function.__module__
+        self.__doc__ = function.__doc__
+
+    def __call__(self, desk: Desk, asked: Q) -> Awaitable[R]:
+        found: Awaitable[R] = self.function(desk, asked)
+        return found
+
+    @property
+    def gives_rows(self) -> bool:
+        return False
+
+
+class Rows(Act[Q, R]):
+    """An act that gives its rows one by one, however many there are."""
+
+    def rows(self, desk: Desk, asked: Q) -> AsyncIterator[R]:
+        found: AsyncIterator[R] = self.function(desk, asked)
+        return found
+
+    @property
+    def gives_rows(self) -> bool:
+        return True
+
+
+def act(
+    name: str, *, changes: bool = False, who: Who = "owner"
+) -> Callable[[Callable[[Desk, Q], Awaitable[R]]], Act[Q, R]]:
+    """Makes a function a row of the table; its annotations are the types of request and result."""
+
+    def made(function: Callable[[Desk, Q], Awaitable[R]]) -> Act[Q, R]:
+        request, result = _types(function)
+        return Act(name, function, request, result, changes, who)
+
+    return made
+
+
+def rows(name: str, *, who: Who = "owner") -> Callable[[Callable[[Desk, Q], AsyncIterator[R]]], Rows[Q, R]]:
+    """The same for an async generator, which changes nothing."""
+
+    def made(function: Callable[[Desk, Q], AsyncIterator[R]]) -> Rows[Q, R]:
+        request, result = _types(function)
+        return Rows(name, function, request, get_args(result)[0], False, who)
+
+    return made
+
+
+def _types(function: Callable[..., Any]) -> tuple[Any, Any]:
+    request = next(kind for name, kind in function.__annotations__.items() if name not in ("desk", "return"))
+    return request, function.__annotations__["return"]
+
+
+def find(name: str) -> Act[Any, Any] | None:
+    """The act of that name, or None."""
+    family = FAMILIES.get(name.partition(".")[0])
+    return next((each for each in in_family(family) if each.name == name), None) if family else None
+
+
+def in_family(module: str) -> Iterator[Act[Any, Any]]:
+    """The acts of one file, in its order."""
+    return (each for each in vars(import_module(module)).values() if isinstance(each, Act) and each.file == module)
+
+
+def every() -> list[Act[Any, Any]]:
+    """All acts. Loads all of their files."""
+    return [each for module in dict.fromkeys(FAMILIES.values()) for each in in_family(module)]

@@ -1,0 +1,41 @@
+"""An act carried out at a desk, and told when it has ended: the one way in which both faces of a process do it."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fastmta.operations.acts import Act, Rows
+
+if TYPE_CHECKING:
+    from fastmta.operations.desk import Desk
+
+ROWS_AT_ONCE = 100
+
+
+async def carry_out(
+    act: Act[Any, Any], desk: "Desk", asked: msgspec.Struct, visit: Callable[[list[Any]], Awaitable[None]]
+) -> Any:
+    """The result of an act; None of one that gives rows, which `visit` gets, some at a time.
+
+    What has changed is told in any case, with the reason where the act has failed half way.
+    """
+    try:
+        if isinstance(act, Rows):
+            page: list[Any] = []
+            async for row in act.rows(desk, asked):
+                page.append(row)
+                if len(page) >= ROWS_AT_ONCE:
+                    await visit(page)
+                    page = []
+            if page:
+                await visit(page)
+            return None
+        return await act(desk, asked)
+    except BaseException as error:
+        if desk.noted is not None:
+            desk.note(failed=str(error) or type(error).__name__)
+        raise
+    finally:
+        if desk.noted is not None:
+            desk.telling.act(act.name, desk.noted, desk.actor)

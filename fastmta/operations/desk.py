@@ -1,0 +1,117 @@
+"""What an act is given: the configuration, the store, who asks, and the ways to tell and to pause.
+
+The same acts run in a worker (operations/serving.py) and, where no server runs, in the command's own process
+(cli/performing.py); what differs between the two stands here as a method of the desk or of its owners.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from fastmta.model.errors import ActFailed
+from fastmta.model.events import Actor, Event
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+    from fastmta.runtime.clock import Clock
+    from fastmta.store import MailStore
+
+T = TypeVar("T")
+Key = tuple[int, int]  # a queued recipient: queue id, n
+LONGEST_REST_S: Final = 0.02
+
+
+class Owners(Protocol):
+    """Who delivers at this moment: the workers of the server that runs, or nobody."""
+
+    async def withdraw(self, keys: list[Key]) -> set[Key]:
+        """Which of these recipients are being sent now; the others are not begun for some seconds."""
+        ...
+
+    async def hops(self, names: list[str]) -> list[dict[str, Any]] | None:
+        """What they have in hand for these next hops, having read what is suspended; None where no server runs."""
+        ...
+
+
+class NoOwners:
+    """No server runs: the store decides."""
+
+    async def withdraw(self, keys: list[Key]) -> set[Key]:
+        return set()
+
+    async def hops(self, names: list[str]) -> list[dict[str, Any]] | None:
+        return None
+
+
+class Telling(Protocol):
+    """Where acts are told: log and metrics of the server, or syslog."""
+
+    def act(self, name: str, fields: dict[str, Any], actor: Actor) -> None:
+        """An act that changed something, when it has ended."""
+        ...
+
+    def recipients(self, events: Iterable[Event]) -> None:
+        """What it did to queued recipients, after the commit."""
+        ...
+
+
+async def _go_on() -> None:
+    return
+
+
+class Desk:
+    """One act's surroundings."""
+
+    def __init__(
+        self,
+        config: "Config",
+        store: "MailStore",
+        clock: "Clock",
+        actor: Actor,
+        telling: Telling,
+        owners: Owners,
+        *,
+        pause: Callable[[], Awaitable[None]] = _go_on,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        gives_way: bool = False,
+    ) -> None:
+        """`pause` lets others have the loop; `gives_way`: the store does so by itself (adr/0052)."""
+        self.config = config
+        self.store = store
+        self.clock = clock
+        self.actor = actor
+        self.telling = telling
+        self.owners = owners
+        self.progress = progress  # (done, total); a total of 0 is not known
+        self.interrupted = ""  # why the act shall end at its next pause
+        self.noted: dict[str, Any] | None = None
+        self._pause = pause
+        self._gives_way = gives_way
+
+    def note(self, **fields: Any) -> None:
+        """Something has changed: what the log's line says of it. Called after the commit; later fields win."""
+        known = self.noted if self.noted is not None else {}
+        self.noted = {**known, **{name: value for name, value in fields.items() if value is not None}}
+
+    async def pause(self) -> None:
+        """Asked between two pieces of long work: others come first, and whoever asked may have gone."""
+        await self._pause()
+        if self.interrupted:
+            raise ActFailed(self.interrupted, "busy")
+
+    async def committed(self, moves: list[Awaitable[T]]) -> list[T]:
+        """What these small writes give, all at once; then a rest as long as they took, for the server's own writes."""
+        import asyncio
+
+        began = time.perf_counter()
+        found = await asyncio.gather(*moves)
+        if not self._gives_way:
+            await asyncio.sleep(min(time.perf_counter() - began, LONGEST_REST_S))
+        await self.pause()
+        return found
+
+    async def offload(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What would hold the loop (a password hash, a key pair), on a thread."""
+        import asyncio
+
+        return await asyncio.to_thread(work, *arguments)

@@ -1,0 +1,236 @@
+"""Acts in a worker. The supervisor hands over who asks, by the kernel's word, with the socket on which he waits; what
+the act gives goes there directly: rows and progress as they come, and at last its result or why there is none.
+
+A request is a line of JSON, {"do": "act", "act": "user.list", "request": {}}. Lines of the answer:
+
+    {"rows": [...]}                  of an act that gives rows
+    {"done": 100, "total": 1000}     progress; 0 is not known
+    {"ok": true, "result": ...}      the last one
+    {"ok": false, "error": "...", "kind": "no_user"}     the last one
+
+Whoever asked and goes away ends the act at its next pause; a write that is under way is committed and told.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from fastmta._intake import Teller
+from fastmta.model.errors import ActFailed, classified
+from fastmta.model.events import Actor, Event
+from fastmta.model.limits import ACTS_AT_ONCE
+from fastmta.operations.acts import Act, find
+from fastmta.operations.carrying import carry_out
+from fastmta.operations.desk import Desk, Key
+from fastmta.runtime.events import teller
+from fastmta.runtime.metrics import METRICS
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+    from fastmta.runtime.clock import Clock
+    from fastmta.runtime.log import Log
+    from fastmta.runtime.metrics import Cells
+    from fastmta.runtime.tasks import Tasks
+    from fastmta.runtime.turns import Turns
+    from fastmta.store import MailStore
+
+CLIENT_S: Final = 60.0  # for whoever asked to take what we have for him
+PROGRESS_S: Final = 0.2  # between two lines of progress
+ALIVE_S: Final = 10.0  # without any line
+_encode: Final = msgspec.json.Encoder().encode
+
+Ask = Callable[..., Awaitable[dict[str, Any]]]  # a question to all workers, by the supervisor
+
+
+class Services(Protocol):
+    """What of a worker's parts acts get at."""
+
+    @property
+    def config(self) -> "Config": ...
+    @property
+    def store(self) -> "MailStore": ...
+    @property
+    def clock(self) -> "Clock": ...
+    @property
+    def log(self) -> "Log": ...
+    @property
+    def cells(self) -> "Cells": ...
+    @property
+    def tasks(self) -> "Tasks": ...
+    @property
+    def turns(self) -> "Turns": ...
+
+
+class Owners:
+    """The workers of this server, asked through the supervisor."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def withdraw(self, keys: list[Key]) -> set[Key]:
+        if not keys:
+            return set()
+        return {(queue_id, n) for queue_id, n in (await self._answer("withdraw", recipients=keys))["busy"]}
+
+    async def hops(self, names: list[str]) -> list[dict[str, Any]] | None:
+        found: list[dict[str, Any]] = (await self._answer("hops", hops=names))["hops"]
+        return found
+
+    async def _answer(self, question: str, **given: Any) -> dict[str, Any]:
+        answer = await self._ask(question, **given)
+        if not answer.get("ok"):
+            raise ActFailed(str(answer.get("error", "the server refused")), "busy")
+        return answer
+
+
+class Told:
+    """Tells in the server's log and counts."""
+
+    def __init__(self, services: Services) -> None:
+        self._log = services.log
+        self._cells = services.cells
+        self._teller: Teller = teller(services.log, services.clock, services.cells)
+
+    def act(self, name: str, fields: dict[str, Any], actor: Actor) -> None:
+        self._cells[METRICS.admin_acts_total[name.partition(".")[0]]] += 1
+        self._log.info(f"admin.{name}", **{**shown(fields), **shown(msgspec.structs.asdict(actor))})
+
+    def recipients(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._teller.tell(event)
+
+
+def shown(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of an act as the log takes them: octets of a command line that are no UTF-8 were made surrogates."""
+    return {
+        name: value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+
+
+class Serving:
+    """The acts under way in this worker."""
+
+    def __init__(self, services: Services, ask: Ask) -> None:
+        self._services = services
+        self._owners = Owners(ask)
+        self._told = Told(services)
+        self._desks: set[Desk] = set()
+
+    def __len__(self) -> int:
+        """How many acts are under way."""
+        return len(self._desks)
+
+    def reload(self) -> None:
+        """Takes over the log's level."""
+        self._told = Told(self._services)
+
+    def interrupt(self, reason: str) -> None:
+        """Ends every act at its next pause."""
+        for desk in self._desks:
+            desk.interrupted = reason
+
+    def take(self, fd: int, actor: Actor, name: str, request: dict[str, Any]) -> None:
+        """Carries out what was asked for; the descriptor is ours."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        self._services.tasks.spawn("operation", self._serve(_Client(sock), actor, name, request))
+
+    async def _serve(self, client: "_Client", actor: Actor, name: str, request: dict[str, Any]) -> None:
+        try:
+            await client.send(await self._answer(client, actor, name, request))
+        except (OSError, TimeoutError):
+            pass  # he has gone
+        finally:
+            client.close()
+
+    async def _answer(self, client: "_Client", actor: Actor, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        services = self._services
+        act = find(name)
+        if act is None:
+            return refusal(f"no such act: {name!a}", "usage")
+        if len(self._desks) >= ACTS_AT_ONCE:
+            return refusal("too many acts are under way; try again", "busy")
+        try:
+            asked = msgspec.convert(request, act.request)
+        except msgspec.ValidationError as error:
+            return refusal(f"{act.name}: {error}", "usage")
+        share = services.turns.share()
+        share.begin()
+        desk = Desk(
+            services.config,
+            services.store,
+            services.clock,
+            actor,
+            self._told,
+            self._owners,
+            pause=share.pause,
+            progress=client.progress,
+        )
+        self._desks.add(desk)
+        watching = asyncio.get_running_loop().create_task(client.watch(desk), name="operation watched")
+        try:
+            return {"ok": True, "result": await carry_out(act, desk, asked, client.rows)}
+        except Exception as error:
+            self._failed(act, error)
+            return refusal(*classified(error))
+        finally:
+            watching.cancel()
+            if desk.noted is not None:
+                services.log.flush()  # whoever is answered finds the line
+            self._desks.discard(desk)
+            share.leave()
+
+    def _failed(self, act: Act[Any, Any], error: Exception) -> None:
+        if classified(error)[1] == "bug" and not isinstance(error, TimeoutError):
+            self._services.cells[METRICS.internal_errors_total["worker"]] += 1
+            self._services.log.exception("admin.failed", error, act=act.name)
+
+
+def refusal(error: str, kind: str) -> dict[str, Any]:
+    return {"ok": False, "error": error, "kind": kind}
+
+
+class _Client:
+    """Whoever asked, at the other end of a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._sending = asyncio.Lock()
+        self._progress: tuple[int, int] | None = None
+
+    async def send(self, line: dict[str, Any]) -> None:
+        async with self._sending, asyncio.timeout(CLIENT_S):
+            await self._loop.sock_sendall(self._socket, _encode(line) + b"\n")
+
+    async def rows(self, page: list[Any]) -> None:
+        await self.send({"rows": page})
+
+    def progress(self, done: int, total: int) -> None:
+        self._progress = (done, total)
+
+    async def watch(self, desk: Desk) -> None:
+        """Tells of progress, and that we are alive; notices when nobody listens any more."""
+        silent_s = 0.0
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(PROGRESS_S):
+                        if not await self._loop.sock_recv(self._socket, 4096):
+                            desk.interrupted = "whoever asked has gone"
+                            return
+                except TimeoutError:
+                    silent_s += PROGRESS_S
+                if self._progress is not None or silent_s >= ALIVE_S:
+                    done, total = self._progress or (0, 0)
+                    self._progress, silent_s = None, 0.0
+                    await self.send({"done": done, "total": total})
+        except (OSError, TimeoutError):
+            desk.interrupted = "whoever asked has gone"
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,199 @@
+"""Accounts: the acts `user.*`. A running server sees a change within a second."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from fastmta.model.errors import ActFailed, Refused
+from fastmta.model.limits import PASSWORD_BYTES
+from fastmta.operations.acts import act, rows
+from fastmta.operations.desk import Desk
+from fastmta.operations.values import Nothing, Secret, Subject, account_address, is_local_domain, parsed_size, stamp
+
+if TYPE_CHECKING:
+    from fastmta.store import Account
+
+ACCOUNTS_AT_ONCE = 100  # read before others get their turn
+
+
+class Listed(msgspec.Struct):
+    """An account as it is listed."""
+
+    address: str
+    enabled: bool
+    quota_bytes: int
+    used_bytes: int
+    messages: int
+    created_at: str
+
+
+class Known(msgspec.Struct):
+    """An account that was made or renamed. `is_local`: mail for its domain comes to this server's mailboxes."""
+
+    address: str
+    is_local: bool
+
+
+class AddUser(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    password: Secret
+    quota: Annotated[str | None, msgspec.Meta(description='What the mailboxes may hold, such as "2G".')] = None
+
+
+class SetPassword(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    password: Secret
+
+
+class Rename(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    new_address: str
+
+
+class SetQuota(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    size: str
+
+
+class Quota(msgspec.Struct):
+    address: str
+    used_bytes: int
+    quota_bytes: int
+
+
+@act("user.add", changes=True)
+async def add(desk: Desk, asked: AddUser) -> Known:
+    """Add an account with the usual mailboxes."""
+    name = account_address(asked.address, desk.config)
+    quota_bytes = parsed_size(asked.quota) if asked.quota else 0
+    password_hash = await _hashed(desk, asked.password)
+    try:
+        await desk.store.accounts.add(name, password_hash, quota_bytes=quota_bytes)
+    except Refused as refused:
+        if refused.code != "exists":
+            raise
+        raise ActFailed(f"{name} exists already", "invalid") from refused
+    desk.note(address=name, quota=quota_bytes or None)
+    return Known(name, is_local_domain(name, desk.config))
+
+
+@rows("user.list")
+async def list_(desk: Desk, asked: Nothing) -> AsyncIterator[Listed]:
+    """List the accounts, in order of address."""
+    after = b""
+    while True:
+        page, after = desk.store.accounts.page(after, ACCOUNTS_AT_ONCE)
+        for account in page:
+            yield _listed(desk, account)
+        if not after:
+            return
+        await desk.pause()
+
+
+@act("user.show")
+async def show(desk: Desk, asked: Subject) -> Listed:
+    """Show one account."""
+    return _listed(desk, required(desk, account_address(asked.address, desk.config)))
+
+
+@act("user.passwd", changes=True)
+async def passwd(desk: Desk, asked: SetPassword) -> None:
+    """Change the password of an account."""
+    name = account_address(asked.address, desk.config)
+    password_hash = await _hashed(desk, asked.password)
+    required(desk, name)
+    await desk.store.accounts.set_password(name, password_hash)
+    desk.note(address=name)
+
+
+@act("user.rename", changes=True)
+async def rename(desk: Desk, asked: Rename) -> Known:
+    """Give an account another address; its mail, password and the aliases for it stay.
+
+    Mail for the old address is refused from now on, unless an alias is made for it.
+    """
+    name = account_address(asked.address, desk.config)
+    new_name = account_address(asked.new_address, desk.config)
+    known = Known(new_name, is_local_domain(new_name, desk.config))
+    if name == new_name:
+        return known
+    required(desk, name)
+    aliases = desk.store.aliases
+    if aliases.lookup(new_name) is not None:
+        raise ActFailed(f"{new_name} is an alias already", "invalid")
+    try:
+        await desk.store.accounts.rename(name, new_name, together=lambda unit: aliases.retarget(unit, name, new_name))
+    except Refused as refused:
+        if refused.code != "exists":
+            raise
+        raise ActFailed(f"{new_name} exists already", "invalid") from refused
+    desk.note(address=name, new_address=new_name)
+    return known
+
+
+@act("user.disable", changes=True)
+async def disable(desk: Desk, asked: Subject) -> None:
+    """Lock an account: no login, its sessions end, its mail is refused. What it holds stays."""
+    await _set_enabled(desk, asked.address, False)
+
+
+@act("user.enable", changes=True)
+async def enable(desk: Desk, asked: Subject) -> None:
+    """Open an account that was disabled."""
+    await _set_enabled(desk, asked.address, True)
+
+
+async def _set_enabled(desk: Desk, address: str, enabled: bool) -> None:
+    name = account_address(address, desk.config)
+    required(desk, name)
+    await desk.store.accounts.set_enabled(name, enabled)
+    desk.note(address=name)
+
+
+@act("user.delete", changes=True)
+async def delete(desk: Desk, asked: Subject) -> None:
+    """Delete an account with all its mail."""
+    name = account_address(asked.address, desk.config)
+    required(desk, name)
+    await desk.store.accounts.delete(name)
+    desk.note(address=name)
+
+
+@act("user.quota", changes=True)
+async def quota(desk: Desk, asked: SetQuota) -> Quota:
+    """Set what an account may hold ("2G"; 0 is no limit)."""
+    name = account_address(asked.address, desk.config)
+    wanted = parsed_size(asked.size)
+    account = required(desk, name)
+    await desk.store.accounts.set_quota(name, wanted)
+    desk.note(address=name, quota=wanted)
+    return Quota(name, desk.store.accounts.usage(account.id)[0], wanted)
+
+
+def required(desk: Desk, name: str) -> "Account":
+    """The account of a canonical address; ActFailed where there is none."""
+    account = desk.store.accounts.lookup(name)
+    if account is None:
+        raise ActFailed(f"no such user: {name}", "no_user")
+    return account
+
+
+def _listed(desk: Desk, account: "Account") -> Listed:
+    used, messages = desk.store.accounts.usage(account.id)
+    return Listed(account.address, account.enabled, account.quota_bytes, used, messages, stamp(account.created_at_s))
+
+
+async def _hashed(desk: Desk, password: str) -> str:
+    """The hash of a password that may be one."""
+    if not password or "\0" in password:
+        raise ActFailed("the password is empty" if not password else "a password holds no NUL", "invalid")
+    try:
+        length = len(password.encode())
+    except UnicodeEncodeError:
+        raise ActFailed("the password is not UTF-8", "invalid") from None
+    if length > PASSWORD_BYTES:
+        raise ActFailed(f"the password is longer than {PASSWORD_BYTES} bytes", "invalid")
+    from fastmta.auth.passwords import hash_password
+
+    return await desk.offload(hash_password, password)

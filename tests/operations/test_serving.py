@@ -1,0 +1,103 @@
+"""Acts in a worker, asked over the control socket."""
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from fastmta.admin.control import answers
+from fastmta.operations.acts import every
+from tests.support.server import Server, environment
+
+BILL = "bill@example.test"
+
+
+class Where:
+    def __init__(self, server: Server) -> None:
+        self.data_directory = str(server.data_directory)
+
+
+def ask(server: Server, act: str, **request: Any) -> list[dict[str, Any]]:
+    return list(answers(Where(server), {"do": "act", "act": act, "request": request}))
+
+
+def log(server: Server, event: str) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in server.log_path.read_text().splitlines() if line.startswith("{"))
+    return [line for line in lines if line["event"] == event]
+
+
+def test_an_act_is_done_by_a_worker_and_told_by_it(server: Server) -> None:
+    (done,) = ask(server, "user.quota", address=BILL, size="2G")
+    assert done == {"ok": True, "result": {"address": BILL, "used_bytes": 0, "quota_bytes": 2 * 2**30}}
+    line = log(server, "admin.user.quota")[-1]
+    assert (line["address"], line["quota"], line["uid"]) == (BILL, 2 * 2**30, os.getuid())
+    assert line["user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert line["pid"] != server.process.pid  # type: ignore[union-attr]
+    rows, end = ask(server, "user.list")
+    assert [each["address"] for each in rows["rows"]] == [BILL]
+    assert end == {"ok": True, "result": None}
+
+
+def test_the_command_opens_no_store_where_a_server_runs(server: Server) -> None:
+    program = (
+        "import sys; from fastmta.cli.main import main; code = main(['user', 'list', '--json']);"
+        "assert not {'fastmta.store', 'asyncio', 'fastmta.config.schema'} & set(sys.modules); sys.exit(code)"
+    )
+    environ = environment({"FASTMTA_CONFIG": str(server.config_path)})
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environ, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["address"] == BILL
+
+
+def test_passwords_are_in_no_log(server: Server) -> None:
+    ask(server, "user.add", address="ann@example.test", password="un-sagbar")
+    ask(server, "user.passwd", address="ann@example.test", password="un-sagbar")
+    ask(server, "user.add", address="ann@example.test", password="un-sagbar")
+    assert log(server, "admin.user.passwd")[-1]["address"] == "ann@example.test"
+    assert "un-sagbar" not in server.log_path.read_text()
+    ask(server, "user.delete", address="ann@example.test")
+
+
+@pytest.mark.parametrize(
+    ("act", "request_", "kind", "error"),
+    [
+        ("user.nothing", {}, "usage", "no such act"),
+        ("", {}, "usage", "no such act"),
+        ("user.show", {}, "usage", "address"),
+        ("user.show", {"address": 1}, "usage", "str"),
+        ("user.show", {"address": BILL, "more": 1}, "usage", "more"),
+        ("user.show", {"address": "nobody"}, "no_user", "no such user: nobody@"),
+        ("user.show", {"address": "a b"}, "invalid", "not an address"),
+        ("user.quota", {"address": BILL, "size": "huge"}, "usage", "a size"),
+        ("user.list", {"x": {}}, "usage", "act:"),
+        ("user.list", {"x": [[1]]}, "usage", "act:"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_kind(
+    server: Server, act: str, request_: dict[str, Any], kind: str, error: str
+) -> None:
+    (answer,) = ask(server, act, **request_)
+    assert (answer["ok"], answer["kind"]) == (False, kind)
+    assert error in answer["error"]
+
+
+def test_a_request_that_is_a_tower_of_brackets_harms_nobody(server: Server) -> None:
+    depth = 20_000
+    line = b'{"do":"act","act":"user.list","request":{"x":' + b"[" * depth + b"]" * depth + b"}}\n"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(server.data_directory / "control.sock"))
+        sock.sendall(line)
+        assert b'"ok":false' in sock.makefile("rb").readline()
+    assert ask(server, "user.list")[-1]["ok"]
+
+
+def test_every_act_refuses_what_it_does_not_know(server: Server) -> None:
+    """No act of the table is done by an empty question with a field that nobody has."""
+    for act in every():
+        (answer,) = ask(server, act.name, no_such_field=1)
+        assert (answer["ok"], answer["kind"]) == (False, "usage"), act.name
