@@ -49,6 +49,15 @@ def consolidated(fields: Sequence[Field], authserv_id: str) -> str:
     return ";\r\n  ".join([authserv_id, *parts]) if parts else f"{authserv_id}; none"
 
 
+def passed_dmarc(results: str, author_domain: str) -> bool:
+    """Whether a text of results ("ID; result; result") has a pass of DMARC for this domain in From."""
+    for part in _split(_FOLDS.sub("", results)):
+        words = _without_comments(part).lower().replace('"', "").split()
+        if words[:1] == ["dmarc=pass"] and f"header.from={author_domain}" in words:
+            return True
+    return False
+
+
 def _split(text: str) -> list[str]:
     """At semicolons outside of comments and quoted strings."""
     parts, start, depth, quoted, at = [], 0, 0, False, 0

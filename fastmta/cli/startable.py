@@ -16,9 +16,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from fastmta.config.map_types import FILE_TYPES
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_endpoint
 from fastmta.directory.maps import compiled_path
+from fastmta.directory.srs import require_secrets
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
 from fastmta.runtime import descriptors
@@ -56,9 +58,18 @@ def start_problems(config: Config) -> list[Problem]:
     out += _tls_problems(config)
     out += _directory_problems(Path(config.data_directory), user)
     out += _map_problems(config, user)
+    out += _secrets_problems(config, user)
     out += _program_problems(config, user)
     out += _pipe_problems(config, user)
     return out
+
+
+def _secrets_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
+    try:
+        with acting_as_workers(user):
+            require_secrets(config)
+    except ConfigError as error:
+        yield _split(error)
 
 
 def _pipe_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
@@ -146,6 +157,8 @@ def _map_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]
     with acting_as_workers(user):
         for key in _MAPS:
             for name in attrgetter(key)(config):
+                if name.partition(":")[0] not in FILE_TYPES:
+                    continue  # its contents stand in its name
                 path = Path(name.partition(":")[2])
                 if name.startswith("hash:") and _may(compiled_path(path), os.R_OK) and not path.exists():
                     continue  # the compiled form alone serves

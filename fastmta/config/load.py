@@ -26,6 +26,7 @@ from fastmta.model.routes import is_pipe_name
 
 _SINGLE: Final[dict[str, Callable[[str], str]]] = {
     "host": values.parse_domain,
+    "domain": values.parse_domain_or_none,
     "user": values.parse_user,
     "domains": values.parse_domain,
     "networks": values.parse_network,

@@ -20,6 +20,7 @@ _KINDS: Final[dict[str, str]] = {
     "size": "size",
     "path": "path",
     "host": "domain name",
+    "domain": "domain name, or empty",
     "peer": "service",
     "user": "login name",
     "domains": "list of domains",

@@ -27,6 +27,7 @@ Kind = Literal[
     "size",  # bytes
     "path",  # made absolute; "" stays
     "host",  # a domain name
+    "domain",  # the same, or empty
     "peer",  # a service that is asked: "inet:host:port", "unix:/path"
     "user",  # a login name of the system
     "domains",
@@ -252,6 +253,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     alias_database: Annotated[_Texts, Key("maps", default="$alias_maps", about="what newaliases compiles")] = ()
     smtpd_sender_login_maps: Annotated[_Texts, Key("maps", about="beside each login's own addresses")] = ()
     recipient_delimiter: Annotated[str, Key("text")] = ""
+    srs_domain: Annotated[
+        str,
+        Key("domain", about="SRS: senders of mail that aliases pass on off-site become addresses of this domain"),
+    ] = ""
+    srs_secrets: Annotated[
+        str,
+        Key("path", about="a file, one secret a line, the newest first; empty: one in data_directory, made at start"),
+    ] = ""
+    srs_max_age: Annotated[float, Key("time", unit="d", default="21d", low=86_400, about="of a rewritten sender")] = (
+        1_814_400.0
+    )
+    srs_exclude_domains: Annotated[
+        _Texts, Key("list", about='senders that keep their address: "domain", or ".domain" for those below')
+    ] = ()
+    arc_sealing: Annotated[
+        bool,
+        Key("bool", about="seal mail that aliases pass on off-site, by the key of srs_domain, else of mydomain"),
+    ] = False
+    arc_trusted_sealers: Annotated[
+        _Texts,
+        Key("domains", about="whose ARC seals are believed: DMARC failures that they saw pass are let in"),
+    ] = ()
     soft_bounce: Annotated[
         bool,
         Key("bool", about="nothing is refused or bounced for good: each 5xx of ours or of a next hop becomes a 4xx"),

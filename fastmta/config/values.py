@@ -82,6 +82,11 @@ def parse_domain(text: str) -> str:
     return name
 
 
+def parse_domain_or_none(text: str) -> str:
+    """As parse_domain; "" is none."""
+    return parse_domain(text) if text.strip() else ""
+
+
 def parse_match(text: str) -> str:
     """One of Postfix's strategies for matching a certificate's names, or a domain; ".domain" means those below."""
     word = text.strip().lower()

@@ -44,6 +44,7 @@ class Job(Transaction):
         "sessions",
         "site",
         "unreadable",
+        "wants_front",
     )
 
     def __init__(self, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> None:
@@ -67,6 +68,10 @@ class Job(Transaction):
         self.postings: list[Posting] = []  # reports of the unit that is on its way
         self.mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
         self.recordings = 0
+        self.wants_front = False  # it is passed on, and is to be sealed or signed before it leaves
+        forwarding = owner.service.forwarding
+        if forwarding is not None:
+            forwarding.prepare(owner, self)
 
     @property
     def results_recorded(self) -> int:

@@ -155,14 +155,16 @@ class HopOwner:
             loaded, damaged = queue.load_readable(keys)
             ready = self.ready
             most = self.recipient_limit
+            forwarding = service.forwarding
             found = len(damaged)  # they stay in flight: nobody can deliver them, nor may they be asked for all the time
             for message, rows in loaded:
                 found += len(rows)
-                if len(rows) <= most:
-                    ready.append(Job(self, message, rows))
-                else:
-                    for start in range(0, len(rows), most):
-                        ready.append(Job(self, message, rows[start : start + most]))
+                for group in (rows,) if forwarding is None else forwarding.groups(self, rows):
+                    if len(group) <= most:
+                        ready.append(Job(self, message, group))
+                    else:
+                        for start in range(0, len(group), most):
+                            ready.append(Job(self, message, group[start : start + most]))
             if found != len(keys):  # deleted between the two reads
                 known = {(row.queue_id, row.n) for _, rows in loaded for row in rows} | set(damaged)
                 book.in_flight.difference_update(key for key in keys if key not in known)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.auth.sasl_client import Credentials
 from fastmta.delivery.finding import Finder
+from fastmta.delivery.forwarding import Gone as NotReadable
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.owner import HopOwner
@@ -224,6 +225,16 @@ class RemoteHop(HopOwner):
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         assert isinstance(transaction, Job)
+        front = transaction.front
+        if front:
+            if offset < len(front):
+                before = front[offset : offset + length]
+                rest = self._read_stored(transaction, 0, length - len(before))
+                return None if rest is None else before + rest
+            offset -= len(front)
+        return self._read_stored(transaction, offset, length)
+
+    def _read_stored(self, transaction: Job, offset: int, length: int) -> bytes | None:
         try:
             piece = self.service.queue.read(transaction.message.blob_id, offset, length) if length else b""
         except StorageFailure:
@@ -264,6 +275,10 @@ class RemoteHop(HopOwner):
             self._rest(connection)
             self._unreachable(job, unusable(address.domain, address.ip))
             return
+        if job.wants_front:
+            connection.reserve(job)
+            self.spawn("delivery seals a message", self._seal(connection, job))
+            return
         client = connection.client
         if client.lacks_smtputf8(job):
             job.utf8_header = self._has_utf8_header(job)
@@ -275,10 +290,24 @@ class RemoteHop(HopOwner):
             job.unconverted = True
         connection.start(job)
 
+    async def _seal(self, connection: Connection, job: Job) -> None:
+        """Makes what a message that is passed on gets in front, and starts it then."""
+        forwarding = self.service.forwarding
+        job.wants_front = False
+        try:
+            if forwarding is not None:
+                job.front = await forwarding.front(job, partial(self._read_stored, job))
+        except NotReadable:
+            connection.abort()
+            return
+        if connection.transaction is not job:  # the connection ended meanwhile, and the job went its way
+            return
+        self._start(connection, job)
+
     async def _convert(self, connection: Connection, job: Job) -> None:
         """Plans how the message becomes 7-bit, a little at a time, and starts it then."""
         try:
-            for step in plan(partial(self.read_body, job), job.envelope.size_bytes):
+            for step in plan(partial(self.read_body, job), job.size_bytes):
                 job.conversion = step
                 await asyncio.sleep(0)
         except Unconvertible as error:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from fastmta._unit import Blob, Unit
 from fastmta.config.schema import Config
+from fastmta.directory.srs import Srs
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
 from fastmta.policy import judge
 from fastmta.policy.check import SigningKeys
@@ -104,6 +105,9 @@ class Store(Protocol):
 
 class Directory(Protocol):
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
+    def is_ours(self, domain: str) -> bool: ...
+    @property
+    def srs(self) -> Srs | None: ...
 
 
 class Router(Protocol):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
+from fastmta.delivery.forwarding import Forwarding
 from fastmta.delivery.pace import Pace
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
@@ -303,6 +304,7 @@ class DeliveryService:
     def _configure(self) -> None:
         config = self.config
         delivery = config.delivery
+        self.forwarding = Forwarding.of(self.services)
         self._resolver = Resolver(
             config.dns.nameservers,
             monotonic=self.clock.monotonic,

@@ -20,6 +20,7 @@ from fastmta.directory.addresses import Address
 from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.seams import Account, DirectoryConfig, Router, Store
+from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
 from fastmta.dns.mx import ourselves
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
@@ -67,11 +68,13 @@ class Directory:
         "_ourselves",
         "_relay",
         "_router",
+        "_srs_problem",
         "_store",
         "_store_version",
         "_told",
         "_version",
         "_virtual",
+        "srs",
     )
 
     def __init__(
@@ -100,7 +103,15 @@ class Directory:
         self._classes: dict[str, DomainClass] = {}
         for found in (DomainClass.RELAY, DomainClass.ALIAS, DomainClass.MAILBOX, DomainClass.LOCAL):
             self._classes.update(dict.fromkeys(getattr(config, found.value), found))
+        if config.srs_domain:
+            self._classes.setdefault(config.srs_domain, DomainClass.ALIAS)
         self._relay = frozenset(config.relay_domains)
+        self._srs_problem = ""
+        try:
+            self.srs: Srs | None = own_srs(config, self._clock.now)
+        except ConfigError as error:  # mail for such addresses is put off until it is mended
+            self.srs = None
+            self._srs_problem = str(error)
         self._ourselves = ourselves(config)
         self._virtual = TableSet(config.virtual_alias_maps)
         self._aliases = alias_tables(config.alias_maps)
@@ -143,7 +154,10 @@ class Directory:
         text = forward_path.decode("utf-8", "surrogateescape")
         try:
             address = self.qualify(self._postmaster() if text.lower() == "postmaster" else text)
-            self._require_ours(address, may_relay)
+            if address.domain == self._config.srs_domain and is_srs(address.local_part):
+                address = self._original_sender(address)
+            else:
+                self._require_ours(address, may_relay)
             resolution = self._with_home(address) if address.local_part.lower() in _ROLES else self._expanded(address)
             if not may_relay and address.is_source_routed:
                 self._require_no_relay(address, resolution)
@@ -154,6 +168,18 @@ class Directory:
             return Resolution(failure.reply)
         except StorageFailure:  # damage is no absence: whoever it is may be there
             return Resolution(_UNREADABLE)
+
+    def _original_sender(self, address: Address) -> Address:
+        """Whom an address of SRS's stands for. Whoever knows one may write there, as to the sender himself."""
+        if self.srs is None:
+            raise TemporaryFailure(_NOT_BUILT)
+        try:
+            sender = self.srs.reverse(address.local_part)
+        except SrsRefused as error:
+            text = f"<{_shown_address(address)}>: Recipient address rejected: {error}"
+            raise PermanentFailure(Reply(550, "5.1.1", text)) from error
+        self._tell(address, "SRS", [_shown_address(sender)])
+        return sender
 
     def explain(self, forward_path: bytes, *, may_relay: bool) -> tuple[Resolution, Sequence[Rewriting]]:
         """As `resolve`, with each step of it: (address, the table that rewrote it, what it became)."""
@@ -235,6 +261,10 @@ class Directory:
             return False
         return any(isinstance(target, LocalTarget) and target.account_id == account.id for target in targets)
 
+    def is_ours(self, domain: str) -> bool:
+        """Whether mail of a domain is delivered here, or by hosts that we relay to."""
+        return self.class_of(domain) is not DomainClass.OTHER
+
     def class_of(self, domain: str) -> DomainClass:
         """The class of a canonical domain; relay_domains hold their subdomains too, as in Postfix."""
         found = self._classes.get(domain)
@@ -272,7 +302,8 @@ class Directory:
 
     def problems(self) -> list[str]:
         """Why maps cannot be used, one line each."""
-        return [problem for tables in (self._virtual, self._aliases, self._logins) for problem in tables.problems()]
+        found = [problem for tables in (self._virtual, self._aliases, self._logins) for problem in tables.problems()]
+        return [self._srs_problem, *found] if self._srs_problem else found
 
     def _tell_problems(self) -> None:
         for problem in self.problems() if self._log_problem else ():

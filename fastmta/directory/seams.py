@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from fastmta.directory.srs import SrsConfig
 from fastmta.dns.mx import OwnConfig
 from fastmta.model.reply import Reply
 
@@ -51,7 +52,7 @@ class Router(Protocol):
     def route(self, forward_path: bytes) -> Route: ...
 
 
-class DirectoryConfig(OwnConfig, Protocol):
+class DirectoryConfig(OwnConfig, SrsConfig, Protocol):
     @property
     def resolve_numeric_domain(self) -> bool: ...
     @property

@@ -404,12 +404,11 @@ class Client:
 
     def _check(self, transaction: Transaction) -> None:
         """Decides what needs no server: sizes, and addresses that this server cannot be told (RFC 1870, RFC 6531)."""
-        envelope = transaction.envelope
-        if 0 < self._size_limit < envelope.size_bytes:
-            text = f"message size {envelope.size_bytes} exceeds size limit {self._size_limit} of server {self.peer}"
+        if 0 < self._size_limit < transaction.size_bytes:
+            text = f"message size {transaction.size_bytes} exceeds size limit {self._size_limit} of server {self.peer}"
             transaction.decide(Reply(552, "5.3.4", text))
         if not self._smtputf8:
-            if transaction.utf8_header or ascii_path(envelope.reverse_path) is None:
+            if transaction.utf8_header or ascii_path(transaction.sender) is None:
                 text = f"SMTPUTF8 is required, but was not offered by server {self.peer}"
                 transaction.decide(Reply(550, "5.6.7", text))
             for n, recipient in enumerate(transaction.recipients):
@@ -445,10 +444,10 @@ class Client:
         transaction = self.transaction
         assert transaction is not None
         envelope = transaction.envelope
-        path = envelope.reverse_path
+        path = transaction.sender
         parameters = b""
         if self._size:
-            parameters = b" SIZE=%d" % envelope.size_bytes
+            parameters = b" SIZE=%d" % transaction.size_bytes
         if envelope.bits & HAS_8BIT and self._eight_bit:
             parameters += b" BODY=8BITMIME"
         if self._smtputf8:

@@ -99,7 +99,7 @@ class ConnectionOwner(Protocol):
         ...
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
-        """The message's bytes as stored; None: it has been deleted meanwhile."""
+        """The message's bytes, the transaction's front before what is stored; None: it has been deleted meanwhile."""
         ...
 
     def folded(self, connection: "Connection", lines: int) -> None:
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         transaction = self.transaction
         assert transaction is not None
         envelope = transaction.envelope
-        size = envelope.size_bytes
+        size = transaction.size_bytes
         self._pieces = None
         bits = (envelope.bits | self._assumed) & self._unusual
         self._folder = Folder(self._timeouts.smtp_line_length_limit) if bits & HAS_LONG_LINE else None

@@ -12,8 +12,9 @@ class Transaction:
 
     `results` has a reply for each recipient that is decided, else None; recipients in `again` have none, since the
     server took only a part of them. `utf8_header`: the header itself has 8-bit bytes, so that a server without SMTPUTF8
-    must not get it. `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a
-    server gets it as it is (disable_mime_output_conversion).
+    must not get it. `sender` is the reverse path on this wire, `front` what stands before the stored octets.
+    `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a server gets it as
+    it is (disable_mime_output_conversion).
     """
 
     __slots__ = (
@@ -22,14 +23,18 @@ class Transaction:
         "conversion",
         "dsn_passed_on",
         "envelope",
+        "front",
         "recipients",
         "results",
+        "sender",
         "unconverted",
         "utf8_header",
     )
 
     def __init__(self, envelope: Envelope, recipients: list[RecipientTail]) -> None:
         self.envelope = envelope
+        self.sender = envelope.reverse_path
+        self.front = b""
         self.recipients = recipients
         self.results: list[Reply | None] = [None] * len(recipients)
         self.accepted: list[int] = []
@@ -38,6 +43,11 @@ class Transaction:
         self.conversion: Conversion | None = None
         self.unconverted = False
         self.dsn_passed_on = False  # the server knows DSN (RFC 3461), so it reports success itself
+
+    @property
+    def size_bytes(self) -> int:
+        """Octets that leave, before stuffing."""
+        return self.envelope.size_bytes + len(self.front)
 
     def undecided(self) -> list[int]:
         """The recipients that have neither a result nor are to be sent again."""

@@ -20,6 +20,7 @@ from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.named import contents_named
 from fastmta.directory.recipients import Directory
+from fastmta.directory.srs import make_secrets
 from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
@@ -159,6 +160,7 @@ class MailServer:
 
     def _directory(self, config: Config, router: Router) -> Directory:
         log = self._place.log
+        make_secrets(config)
         return Directory(
             config,
             self._store,

@@ -26,9 +26,14 @@ from fastmta.tls.contexts import Contexts
 class Directory:
     """Senders at a.test have a mailbox, or go on to `hop`; nobody else is known."""
 
+    srs = None
+
     def __init__(self, router):
         self.router = router
         self.mailboxes = {}
+
+    def is_ours(self, domain):
+        return domain in ("mx.test", "a.test")
 
     def resolve(self, forward_path, *, may_relay):
         target = self.mailboxes.get(forward_path)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from fastmta.authentication.arc_trust import vouching_sealer
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
 from fastmta.authentication.results import is_forged
@@ -137,6 +138,7 @@ class Authentication(OfStrangers):
     def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
         self._receiver = config.myhostname
+        self._trusted = frozenset(config.arc_trusted_sealers)
         self._actions = {
             "reject": _ACTIONS[config.dmarc_reject_action],
             "quarantine": _ACTIONS[config.dmarc_quarantine_action],
@@ -160,25 +162,30 @@ class Authentication(OfStrangers):
         verdicts = await verify_message(
             fields, bodies, who, parts.resolver, parts.offload, parts.clock.now(), receiver=self._receiver
         )
-        return self._verdict(verdicts, who)
+        sealer = ""
+        if verdicts.dmarc.disposition != "none":
+            sealer = vouching_sealer(fields, verdicts.arc, self._trusted, verdicts.dmarc.author_domain)
+        return self._verdict(verdicts, who, sealer)
 
-    def _verdict(self, verdicts: Verdicts, who: Client) -> Verdict:
+    def _verdict(self, verdicts: Verdicts, who: Client, sealer: str) -> Verdict:
+        """`sealer`: the trusted one whose seal says that DMARC passed, so that its failure here is nobody's fault."""
         dmarc = verdicts.dmarc
-        action = self._actions.get(dmarc.disposition, Action.NONE)
+        action = Action.NONE if sealer else self._actions.get(dmarc.disposition, Action.NONE)
         reply = None
         if action is Action.REJECT:
             text = f"Message rejected by the DMARC policy of {dmarc.author_domain}"
             reply = Reply(550, "5.7.1", "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:400]))
-        return Verdict(action, reply, results=tuple(verdicts.parts(who.sender)), reason=_told(verdicts))
+        return Verdict(action, reply, results=tuple(verdicts.parts(who.sender)), reason=_told(verdicts, sealer))
 
 
 def _client(context: Context) -> Client:
     return Client(context.client_ip, context.helo, (context.sender or b"").decode("utf-8", "replace"))
 
 
-def _told(verdicts: Verdicts) -> str:
+def _told(verdicts: Verdicts, sealer: str) -> str:
     """All four in one line, for the log."""
     dkim = ",".join(f"{one.result}:{one.domain}" for one in verdicts.dkim[:5]) or "none"
     spf = verdicts.spf.result if verdicts.spf is not None else "none"
     dmarc = verdicts.dmarc
-    return f"spf={spf} dkim={dkim} arc={verdicts.arc.result} dmarc={dmarc.result}:{dmarc.author_domain}"[:300]
+    trust = f" vouched={sealer}" if sealer else ""
+    return f"spf={spf} dkim={dkim} arc={verdicts.arc.result} dmarc={dmarc.result}:{dmarc.author_domain}{trust}"[:300]
