@@ -6,7 +6,8 @@ A bound that an administrator may set lives in the configuration; these are the 
 from typing import Final
 
 # --- the loop's time (runtime/turns.py) ---
-TURN_S: Final = 0.004  # all sessions of a worker in one pass of its loop; a command waits for two of them at most
+TURN_S: Final = 0.004  # all sessions of a worker in one pass of its loop, on what has just arrived
+WAITED_S: Final = 0.002  # and on what waited: a command that comes meanwhile waits for all of it
 SLICE_S: Final = 0.0001  # one session at a stretch, while others wait: two hundred are through in 20 ms
 FIRST_S: Final = 0.0005  # one session on what has just arrived: an ordinary client's pipeline is answered in one write
 PIECE_S: Final = 0.002  # the longest piece of work that nothing interrupts; the counts below stay under it

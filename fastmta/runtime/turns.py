@@ -1,7 +1,7 @@
 """The one budget of work: how the sessions of a worker share its loop, so that no input of one delays the others.
 
 Time on the loop is drawn in pieces. A *turn* is one pass of the loop; all sessions together may work TURN_S of it on
-what has just arrived, and TURN_S on what waited. A session may work SLICE_S at a stretch, then the others come. What
+what has just arrived, and WAITED_S on what waited. A session may work SLICE_S at a stretch, then the others come. What
 does not fit waits here, and the session that has used least goes first: one that sends a command now and then is
 always ahead of two hundred that send without a pause.
 
@@ -24,13 +24,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S
+from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
 
 _TURN_NS: Final = int(TURN_S * 1e9)
+_WAITED_NS: Final = int(WAITED_S * 1e9)
 _SLICE_NS: Final = int(SLICE_S * 1e9)
 _PIECE_NS: Final = int(PIECE_S * 1e9)
 _FIRST_NS: Final = int(FIRST_S * 1e9)
 _FREE_NS: Final = int(FREE_S * 1e9)
+_NEWCOMER: Final = 1 << 62  # behind all others who have used as little: a crowd that connects keeps nobody waiting
 
 Resume = Callable[[], None]
 
@@ -75,16 +77,16 @@ class Turns:
 
     def _wait(self, share: Share, resume: Resume) -> None:
         self._serial += 1
-        share._place = self._serial
+        share._place = self._serial + _NEWCOMER if share._new else self._serial
         share._resume = resume
         share._used = max(share._used, self._level)
-        heapq.heappush(self._waiting, (share._used, self._serial, share))
+        heapq.heappush(self._waiting, (share._used, share._place, share))
         self._call()
 
     def _pass(self) -> None:
         """Once a pass of the loop while anybody works: a new turn, and those who wait as far as it lasts."""
         self._called = False
-        ends_at = self._now_ns() + _TURN_NS
+        ends_at = self._now_ns() + _WAITED_NS
         self._ends_at = ends_at
         try:
             while self._waiting:
@@ -111,11 +113,12 @@ class Turns:
 class Share:
     """One session's part. `over` charges it with what has run since it last asked or began."""
 
-    __slots__ = ("_arrived", "_fresh", "_mark", "_place", "_resume", "_turns", "_until", "_used")
+    __slots__ = ("_arrived", "_fresh", "_mark", "_new", "_place", "_resume", "_turns", "_until", "_used")
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._used = 0
+        self._new = True  # has not worked yet
         self._mark = 0
         self._until = 0
         self._arrived = False  # works on what came in this pass: a slice, and the rest waits
@@ -139,6 +142,7 @@ class Share:
             self._mark = now + _FREE_NS if fresh else now
             self._until = now + _FIRST_NS
             self._arrived = True
+            self._new = False
             return True
         self._fresh = fresh
         turns._wait(self, resume)
@@ -189,7 +193,7 @@ class Share:
         self._resume = None
 
     def _begin(self, now: int) -> None:
-        self._arrived = False
+        self._arrived = self._new = False
         self._mark = now + _FREE_NS if self._fresh else now
         self._fresh = False
         self._until = now + _SLICE_NS

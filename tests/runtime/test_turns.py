@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S
+from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
 from fastmta.runtime.turns import Share, Turns
 
 TURN, SLICE, PIECE = int(TURN_S * 1e9), int(SLICE_S * 1e9), int(PIECE_S * 1e9)
-FREE, FIRST = int(FREE_S * 1e9), int(FIRST_S * 1e9)
+FREE, FIRST, WAITED = int(FREE_S * 1e9), int(FIRST_S * 1e9), int(WAITED_S * 1e9)
 
 
 class World:
@@ -68,7 +68,7 @@ def test_one_alone_goes_on_to_the_end_of_the_turn_and_no_further() -> None:
     assert world.now - began <= FIRST + SLICE  # the rest of what arrived in this pass comes first
     began = world.now
     world.one_pass()
-    assert TURN <= world.now - began <= TURN + SLICE
+    assert WAITED <= world.now - began <= WAITED + SLICE
 
 
 def test_all_together_get_one_turn_of_what_arrives() -> None:
@@ -104,7 +104,7 @@ def test_everybody_who_waits_is_served() -> None:
         seen.update(world.one_pass())
         passes += 1
     assert len(seen) == 50
-    assert passes <= 50 * 5 * SLICE // TURN + 2
+    assert passes <= 50 * 5 * SLICE // WAITED + 2
 
 
 def test_who_used_little_goes_before_two_hundred_who_never_pause() -> None:
@@ -124,9 +124,27 @@ def test_who_used_little_goes_before_two_hundred_who_never_pause() -> None:
         assert world.one_pass()[0] == "light"
 
 
+def test_a_crowd_that_connects_is_not_before_who_is_there_already() -> None:
+    world = World()
+    there = world.turns.share()
+    work = world.greedy("there", there, FREE // 2)
+    assert there.enter(work)
+    work()
+    world.one_pass()
+    for n in range(200):
+        share = world.turns.share()
+        greedy = world.greedy(f"new {n}", share, 1000 * SLICE)
+        if share.enter(greedy):
+            greedy()
+    assert not there.enter(world.greedy("there", there, FREE // 2))
+    assert world.one_pass()[0] == "there"
+
+
 def test_a_history_of_work_that_nobody_waited_for_counts_nothing() -> None:
     world = World()
     old, new = world.turns.share(), world.turns.share()
+    assert new.enter(lambda: None)
+    world.one_pass()
     for _ in range(100):
         work = world.greedy("old", old, SLICE)
         assert old.enter(work)
