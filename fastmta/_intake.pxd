@@ -49,7 +49,9 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef readonly object log
     cdef object now
     cdef object log_line
+    cdef object trace                 # takes the lines that are put together here, whatever the log's level; None: nobody
     cdef bint is_told                 # events of level info are written, as JSON
+    cdef bint is_built                # lines are put together here: for the log, for the trace, or for both
     cdef uint64_t[::1] cells
     cdef Py_ssize_t c_received
     cdef Py_ssize_t c_bytes
@@ -73,6 +75,8 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int put_opening(self, double at, bytes fields) except -1
     cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
                        bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1
+    cdef int put_attempt(self, object event) except -1
+    cdef int say(self) except -1
     cdef int put_received(self, Posting posting, double at) except -1
 
 
@@ -98,6 +102,7 @@ cdef class Posting:            # one envelope over a body: from its recipients t
     cdef readonly int refusal
     cdef public str event             # of the log's line of its acceptance; "": it has none, and is not counted
     cdef public uint64_t session
+    cdef public bytes message_id      # for the line of its acceptance; b"": unknown
     cdef public int64_t octets        # that came, for the counter and the line
     cdef public double began_at       # Unix time that delays are counted from
     cdef public int64_t date_s        # the internal date in mailboxes, and its zone

@@ -1,4 +1,4 @@
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 from fastmta._unit import Blob, Unit
@@ -16,6 +16,8 @@ class Log(Protocol):
     def threshold(self) -> int: ...
     @property
     def is_json(self) -> bool: ...
+    @property
+    def trace(self) -> Callable[[bytes], None] | None: ...
     def opening(self, event: str, level: str = ...) -> str: ...
     def line(self, line: bytes) -> None: ...
     def info(self, event: str, /, **fields: object) -> None: ...
@@ -92,6 +94,7 @@ class Body:
 
 class Posting:
     event: str
+    message_id: bytes
     session: int
     octets: int
     began_at: float

@@ -73,6 +73,7 @@ cdef int data_normalize(DataState* state, const char** at, const char* end, char
 
 cdef enum:
     HEADER_NAME_BYTES = 16
+    MESSAGE_ID_BYTES = 512     # kept of a Message-ID's line; RFC 5322 §2.1.1 has 998 for any, people write 100
 
 cdef class HeaderScan:
     cdef int _state
@@ -84,11 +85,16 @@ cdef class HeaderScan:
     cdef readonly bint has_message_id
     cdef readonly bint has_from
     cdef readonly bint ended_by_blank
+    cdef char _id[MESSAGE_ID_BYTES]    # the first Message-ID as it came
+    cdef Py_ssize_t _id_size
+    cdef bint _id_follows              # its name's line had nothing behind the colon
     cdef bytearray delivered_to
 
     cdef void begin(self) noexcept
     cdef bint done(self) noexcept
     cdef Py_ssize_t feed_c(self, const char* p, Py_ssize_t n) except -2
     cdef bint _named(self, const char* upper, Py_ssize_t length) noexcept
+    cdef void _take_id(self, const char* p, Py_ssize_t n) noexcept
     cdef int _classify(self) except -1
+    cpdef bytes message_id(self)
     cpdef list delivered_to_addresses(self)

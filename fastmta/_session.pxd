@@ -102,6 +102,7 @@ cdef class Connection(Waiter):
     cdef Py_ssize_t lingered
 
     # the transaction
+    cdef readonly bytes argument      # of the last command that the rules, or a refusal, were given
     cdef readonly bytes reverse_path
     cdef bytes envid
     cdef str ret

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("policy", SERVICES),
     ("queue", SERVICES),
     ("store", SERVICES),
+    ("trace", SERVICES),
     ("directory", SERVICES),
     ("smtp", SOCKETS),
     ("pop3", SOCKETS),

@@ -137,6 +137,7 @@ cdef class Posting:
         self.body = body
         self.refusal = refusal
         self.event = ""
+        self.message_id = b""
         self.recipients = []
         self.octets = <int64_t>body.size
         if envelope is not None and teller is not None:
@@ -282,7 +283,7 @@ cdef class Posting:
         if self.event:
             teller.cells[teller.c_received] += 1
             teller.cells[teller.c_bytes] += <uint64_t>self.octets
-            if teller.is_told:
+            if teller.is_built:
                 teller.put_received(self, self.began_at)
             else:
                 self._tell_received()
@@ -296,7 +297,7 @@ cdef class Posting:
                     continue
                 teller.cells[teller.c_local] += 1
                 teller.observe(delay)
-                if teller.is_told:
+                if teller.is_built:
                     teller.put_event(now, "delivery.delivered", self.queue_id, target.address, target.original,
                                      target.mailbox, b'"local:"', b'"local"', delay, b'"2.0.0"',
                                      b'"250 2.0.0 delivered to mailbox"')
@@ -306,7 +307,7 @@ cdef class Posting:
         if self.has_held or self.places > len(self.recipients):
             self._tell_rest()
         if teller.scratch.size:
-            teller.log_line(PyBytes_FromStringAndSize(teller.scratch.data, teller.scratch.size))
+            teller.say()
         return out
 
     def _tell_received(self):
@@ -316,6 +317,7 @@ cdef class Posting:
             login=envelope.authenticated_as or None, **{"from": envelope.reverse_path},
             to=[(<Recipient>each).forward_path for each in self.recipients[:LOGGED]],
             recipients=self.recipients_in_all or len(self.recipients), size=self.octets,
+            message_id=self.message_id or None,
         )
 
     cdef int _tell_rest(self) except -1:
@@ -324,13 +326,13 @@ cdef class Posting:
         cdef Recipient recipient
         cdef Target target
         cdef double now
-        if teller.log.threshold > 20:
+        if teller.log.threshold > 20 and teller.log.trace is None:
             return 0
         now = teller.now()
         for recipient in self.recipients:
             if len(recipient.targets) > 1:
                 stands = f"stands for {len(recipient.targets)} recipients"
-                if teller.is_told:
+                if teller.is_built:
                     teller.put_event(now, "delivery.expanded", self.queue_id, recipient.forward_path, None, None,
                                      b'"local:"', b'"local"', 0.0, b'"2.0.0"', encode_json(stands))
                 else:
@@ -338,7 +340,7 @@ cdef class Posting:
             for target in recipient.targets:
                 if not target.held:
                     continue
-                if teller.is_told:
+                if teller.is_built:
                     teller.put_event(now, "delivery.held", self.queue_id, target.address, target.original, target.mailbox,
                                      encode_json(target.hop.decode("utf-8", "backslashreplace")),
                                      b'"local"' if target.hop == LOCAL_HOP else b'"none"', 0.0, b'"2.0.0"', b'"held"')

@@ -15,7 +15,9 @@ cdef class Teller:
         self.log = log
         self.now = clock.now
         self.log_line = log.line
+        self.trace = log.trace if log.is_json else None  # else the log gives it what it is told of
         self.is_told = log.threshold <= 20 and log.is_json
+        self.is_built = self.is_told or self.trace is not None
         self.openings = {}
         self.cells = cells
         self.c_received = places.messages_received
@@ -48,29 +50,50 @@ cdef class Teller:
             self.cells[<Py_ssize_t>place] += 1
             if event.happened == "delivered":
                 self.observe(event.delay_s)
-        if self.log.threshold > 20:
-            return
-        if not self.is_told:
+        if not self.is_built:
             self._tell_fields(event)
             return
         self.scratch.size = 0
         self.put_event(self.now(), "delivery." + event.happened, event.queue_id, event.recipient, event.original,
                        event.mailbox, encode_json(event.next_hop), encode_json(event.relay), event.delay_s,
                        encode_json(event.dsn), encode_json(event.reply))
-        self.log_line(PyBytes_FromStringAndSize(self.scratch.data, self.scratch.size))
+        if event.took_s >= 0:
+            self.put_attempt(event)
+        self.say()
+
+    cdef int put_attempt(self, object event) except -1:
+        # Behind the last field of the line: how long the attempt took, and what TLS it had.
+        cdef Text* text = &self.scratch
+        cdef char seconds[32]
+        text.size -= 2
+        snprintf(seconds, sizeof(seconds), ',"took":%.3f', <double>event.took_s)
+        _put(text, seconds, strlen(seconds))
+        if event.tls:
+            _put(text, b',"tls":', 7)
+            _put_bytes(text, encode_json(event.tls))
+        return _put(text, b"}\n", 2)
+
+    cdef int say(self) except -1:
+        # Lines that have been put together go where they are wanted.
+        cdef bytes lines = PyBytes_FromStringAndSize(self.scratch.data, self.scratch.size)
+        if self.is_told:
+            self.log_line(lines)
+        if self.trace is not None:
+            self.trace(lines)
+        return 0
 
     def _tell_act(self, event):
         # What an administrator has done to a recipient, and who.
         self.cells[<Py_ssize_t>self.admin_recipients[event.happened]] += 1
-        if self.log.threshold <= 20:
-            self.log.info("admin." + event.act, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
-                          uid=event.by.uid, user=event.by.user, sudo_user=event.by.sudo_user)
+        self.log.info("admin." + event.act, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
+                      uid=event.by.uid, user=event.by.user, sudo_user=event.by.sudo_user)
 
     def _tell_fields(self, event):
         self.log.info(
             "delivery." + event.happened, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
             original_recipient=event.original or None, mailbox=event.mailbox or None, next_hop=event.next_hop,
             relay=event.relay, delay=round(event.delay_s, 3), dsn=event.dsn, reply=event.reply,
+            took=round(event.took_s, 3) if event.took_s >= 0 else None, tls=event.tls or None,
         )
 
     def date_text(self) -> str:
@@ -79,11 +102,11 @@ cdef class Teller:
         return self.date[:self.date_size].decode("ascii")
 
     cdef bytes opening(self, str event):
-        # What stands in every line of this kind, the process's own fields among it; b"" where lines aren't ours.
+        # What stands in every line of this kind, the process's own fields among it; b"" where none is put together here.
         cdef bytes known = self.openings.get(event)
         if known is None:
             named = f'"event":"{event}"'
-            known = (named + self.log.opening(event, "info").partition(named)[2]).encode() if self.is_told else b""
+            known = (named + self.log.opening(event, "info").partition(named)[2]).encode() if self.is_built else b""
             self.openings[event] = known
         return known
 
@@ -197,4 +220,8 @@ cdef class Teller:
         _put_number(text, posting.recipients_in_all or len(posting.recipients))
         _put(text, b',"size":', 8)
         _put_number(text, posting.octets)
+        if posting.message_id:
+            _put(text, b',"message_id":"', 15)
+            _put_json(text, PyBytes_AS_STRING(posting.message_id), PyBytes_GET_SIZE(posting.message_id))
+            _put(text, b'"', 1)
         return _put(text, b"}\n", 2)

@@ -266,6 +266,7 @@ cdef enum:
     IN_VALUE = 3     # of a Delivered-To
     SKIP_LINE = 4
     HEADER_ENDED = 5
+    IN_ID = 6        # of the first Message-ID, whose value may stand in the line below its name
     DELIVERED_TO_BYTES = 32768  # kept of all Delivered-To values together
 
 
@@ -277,6 +278,8 @@ cdef class HeaderScan:
     cdef void begin(self) noexcept:
         self._state = LINE_BEGINS
         self._name_length = 0
+        self._id_size = 0
+        self._id_follows = False
         self.lines = 0
         self.received = 0
         self.has_date = self.has_message_id = self.has_from = self.ended_by_blank = False
@@ -300,10 +303,14 @@ cdef class HeaderScan:
                     return i
                 self.lines += 1
                 self._name_length = 0
-                self._state = SKIP_LINE if c == c' ' or c == c'\t' else IN_NAME
-                if self._state == SKIP_LINE and self.lines == 1:
-                    self._state = HEADER_ENDED
-                    return i
+                if c == c' ' or c == c'\t':
+                    if self.lines == 1:
+                        self._state = HEADER_ENDED
+                        return i
+                    self._state = IN_ID if self._id_follows else SKIP_LINE
+                else:
+                    self._state = IN_NAME
+                self._id_follows = False
             elif self._state == IN_NAME or self._state == NAME_SPACE:
                 if c == c':' and self._name_length > 0:
                     self._classify()
@@ -323,8 +330,12 @@ cdef class HeaderScan:
                     return line
             else:
                 lf = <const char*>memchr(p + i, c'\n', n - i)
-                if self._state == IN_VALUE and len(self.delivered_to) < DELIVERED_TO_BYTES:
-                    self.delivered_to += p[i:(lf - p + 1 if lf != NULL else n)]
+                if self._state == IN_VALUE:
+                    if len(self.delivered_to) < DELIVERED_TO_BYTES:
+                        self.delivered_to += p[i:(lf - p + 1 if lf != NULL else n)]
+                elif self._state == IN_ID:
+                    self._take_id(p + i, (lf - p if lf != NULL else n) - i)
+                    self._id_follows = lf != NULL and self._id_size == 0
                 if lf == NULL:
                     return -1
                 self._state = LINE_BEGINS
@@ -333,6 +344,15 @@ cdef class HeaderScan:
 
     cdef bint _named(self, const char* upper, Py_ssize_t length) noexcept:
         return self._name_length == length and memcmp(self._name, upper, length) == 0
+
+    cdef void _take_id(self, const char* p, Py_ssize_t n) noexcept:
+        # Without the white space round it; what is over the bound is dropped.
+        while n > 0 and self._id_size == 0 and (p[0] == c' ' or p[0] == c'\t' or p[0] == c'\r'):
+            p += 1
+            n -= 1
+        n = min(n, MESSAGE_ID_BYTES - self._id_size)
+        memcpy(self._id + self._id_size, p, n)
+        self._id_size += n
 
     cdef int _classify(self) except -1:
         self._state = SKIP_LINE
@@ -345,6 +365,8 @@ cdef class HeaderScan:
         elif self._named("DATE", 4):
             self.has_date = True
         elif self._named("MESSAGE-ID", 10):
+            if not self.has_message_id:
+                self._state = IN_ID
             self.has_message_id = True
         elif self._named("FROM", 4):
             self.has_from = True
@@ -360,6 +382,13 @@ cdef class HeaderScan:
     @property
     def is_done(self):
         return self.done()
+
+    cpdef bytes message_id(self):
+        """The value of the first Message-ID field, as far as MESSAGE_ID_BYTES of it; b"" where there is none."""
+        cdef Py_ssize_t n = self._id_size
+        while n > 0 and (self._id[n - 1] == c'\r' or self._id[n - 1] == c' ' or self._id[n - 1] == c'\t'):
+            n -= 1
+        return PyBytes_FromStringAndSize(self._id, n)
 
     cpdef list delivered_to_addresses(self):
         """The values of the Delivered-To fields seen, lower case."""

@@ -127,6 +127,17 @@ cdef object _verdict(Connection self):
     return None
 
 
+cdef bytes _message_id(Connection self):
+    # Its own, or the one that we add to what is submitted without.
+    cdef bytes line
+    if self.scan.has_message_id or self.added is None:
+        return self.scan.message_id()
+    for line in self.added.splitlines():
+        if line.startswith(b"Message-ID: "):
+            return line[12:]
+    return b""
+
+
 cdef int _submit(Connection self) except -1:
     # One unit with the posting of this message, or the answer that it loops.
     cdef Service service = self.service
@@ -151,6 +162,7 @@ cdef int _submit(Connection self) except -1:
     posting.event = "smtp.received"
     posting.session = self.number
     posting.octets = self.size
+    posting.message_id = _message_id(self)
     posting.began_at = self.accepted_at
     if body.loops is not None and posting.is_loop:
         return _conclude(self, Reply(554, "5.4.6", "Error: mail forwarding loop"))

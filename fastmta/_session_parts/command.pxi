@@ -156,7 +156,8 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
 cdef int _ask(Connection self, int verb, int next_state, const char* p, Py_ssize_t n, bint more) except -1:
     # The rules' turn. A failure that nobody expected costs this command, not the session.
     try:
-        reply = self.service.rules.handle(self, verb, p[:n])
+        self.argument = p[:n]
+        reply = self.service.rules.handle(self, verb, self.argument)
     except Exception as error:
         self.service.host.failed(self, error)
         reply = Reply(451, "4.3.0", "Error: internal failure")
@@ -221,6 +222,7 @@ cdef int _fast_mail(Connection self, const char* p, Py_ssize_t n) except -1:
         return 0
     reply = self.begin(p[path.start:path.end], 0 if size < 0 else size, False, b"", "")
     if reply is not None:
+        self.argument = b"FROM:" + p[:n]
         _answer(self, reply, VERB_MAIL)
         return 1
     self.state = <uint8_t>PyBytes_AS_STRING(service.table)[self.state * VERBS + VERB_MAIL]
@@ -243,6 +245,7 @@ cdef int _fast_rcpt(Connection self, const char* p, Py_ssize_t n) except -1:
         return 0
     reply = _add(self, p[path.start:path.end], 0, b"")
     if reply is not None:
+        self.argument = b"TO:" + p[:n]
         _answer(self, reply, VERB_RCPT)
         return 1
     self.state = <uint8_t>PyBytes_AS_STRING(self.service.table)[self.state * VERBS + VERB_RCPT]

@@ -9,6 +9,7 @@ cdef class Connection(Waiter):
         self.login = ""
         self.peer_ip = ""
         self.helo = b""
+        self.argument = b""
         self.ret = ""
         self.envid = b""
 

@@ -8,15 +8,29 @@ import os
 import syslog
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 from fastmta.admin.control import REQUEST_BYTES, ControlConfig, NotRunning, request
+from fastmta.cli.opened import acting_as_owner
 from fastmta.model.errors import FastMTAError
 from fastmta.runtime.identity import user_name
+from fastmta.runtime.log import Log
+from fastmta.runtime.metrics import local_cells
+from fastmta.trace.writer import Trace
 
 Told = tuple[str, str]  # a recipient: queue id, address
 LINES: Final = 256  # of recipients that one request carries
 _PATIENCE_S: Final = 10.0
+
+
+class ActsConfig(ControlConfig, Protocol):
+    """What of the configuration says where the trace is."""
+
+    @property
+    def trace_retention(self) -> float: ...
+    @property
+    def trace_size_limit(self) -> int: ...
 
 
 def tell(config: ControlConfig, act: str, **fields: str | int | None) -> None:
@@ -24,10 +38,32 @@ def tell(config: ControlConfig, act: str, **fields: str | int | None) -> None:
     _send(config, act, {name: value for name, value in fields.items() if value is not None}, [])
 
 
-def tell_recipients(config: ControlConfig, act: str, recipients: Iterable[Told]) -> None:
+def tell_recipients(config: ActsConfig, act: str, recipients: Iterable[Told]) -> None:
     """Tells of queued recipients, a line each; `act` such as "queue.hold"."""
     for page in _pages(recipients):
         _send(config, act, {}, page)
+        _trace(config, act, page)
+
+
+def _trace(config: ActsConfig, act: str, recipients: list[Told]) -> None:
+    """The same for the message trace, which needs no server."""
+    if not config.trace_retention:
+        return
+    directory = Path(config.data_directory)
+    lines: list[bytes] = []
+    log = Log(level="error")
+    log.trace = lines.append
+    for queue_id, address in recipients:
+        told = address.encode("utf-8", "surrogateescape")
+        log.info(f"admin.{act}", queue_id=queue_id, recipient=told, uid=os.getuid(), user=user_name(os.getuid()))
+    try:
+        with acting_as_owner(directory):
+            trace = Trace(directory, log, local_cells())
+            trace.configure(config.trace_retention, config.trace_size_limit)
+            trace.add(b"".join(lines))
+            trace.close()
+    except (OSError, FastMTAError):
+        return  # what was done is done, and the log has it
 
 
 def _pages(recipients: Iterable[Told]) -> Iterator[list[Told]]:

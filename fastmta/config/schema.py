@@ -440,6 +440,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         30.0
     )
     reload_drain_time: Annotated[float, Key("time", default="10m")] = 600.0
+    trace_retention: Annotated[
+        float, Key("time", unit="d", default="7d", about="how long `fastmta trace` knows a message; 0: it knows none")
+    ] = 604_800.0
+    trace_size_limit: Annotated[
+        int, Key("size", default="2G", about="of the trace on the disk; the oldest makes room; 0: no limit")
+    ] = 2_147_483_648
     log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 
     listen: Listen = msgspec.field(default_factory=_LISTEN)

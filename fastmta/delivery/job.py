@@ -26,6 +26,7 @@ class Job(Transaction):
 
     __slots__ = (
         "addresses",
+        "began",
         "done",
         "events",
         "failure",
@@ -43,6 +44,7 @@ class Job(Transaction):
         "rows",
         "sessions",
         "site",
+        "tls",
         "unreadable",
         "wants_front",
     )
@@ -53,6 +55,8 @@ class Job(Transaction):
         self.message = message
         self.rows = rows
         self.addresses: list[Address] | None = None
+        self.began = -1.0  # the present attempt, by the loop's clock; -1: it has not
+        self.tls = ""  # of the session with `relay`
         self.sessions = 0  # with `site`
         self.site = ""  # which place of the route is being tried
         self.failure: Reply | None = None

@@ -256,6 +256,7 @@ class TaskHop(HopOwner):
 
     async def _finish(self, job: Job) -> None:
         service = self.service
+        job.began = service.clock.monotonic()
         try:
             replies = await self.deliver(job)
         except Exception as error:

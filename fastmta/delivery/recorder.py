@@ -74,6 +74,7 @@ class Recorder:
         now = services.clock.now()
         envelope = job.envelope
         age_s = now - envelope.received_at_ms * 0.001
+        took_s = services.clock.monotonic() - job.began if job.began >= 0 else -1.0
         moves = job.moves
         moves.clear()
         if job.owner.is_remote and self._service.answers is not None:
@@ -100,7 +101,7 @@ class Recorder:
             else:
                 moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
                 status = "deferred"
-            job.events.append((row.n, self._event(status, job, row, reply, age_s)))
+            job.events.append((row.n, self._event(status, job, row, reply, age_s, took_s)))
         if moves or job.reports:
             self.submit(job)
         else:
@@ -153,7 +154,9 @@ class Recorder:
             services.store.submit(unit, recorded.set_result)
             await asyncio.shield(recorded)
 
-    def _event(self, status: Happening, job: Job, row: QueuedRecipient, reply: Reply, age_s: float) -> Event:
+    def _event(
+        self, status: Happening, job: Job, row: QueuedRecipient, reply: Reply, age_s: float, took_s: float
+    ) -> Event:
         return Event(
             status,
             job.owner.label,
@@ -166,6 +169,8 @@ class Recorder:
             str(reply)[:LOGGED_CHARACTERS],
             row.tail.original,
             job.mailboxes.get(row.n, b"") if job.mailboxes is not None else b"",
+            took_s=took_s,
+            tls=job.tls,
         )
 
     def tell(self, job: Job) -> None:

@@ -5,22 +5,19 @@ task exists only while a connection is being made.
 """
 
 import asyncio
-import errno
 import math
-import os
 import ssl
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.auth.sasl_client import Credentials
+from fastmta.delivery.dialing import connection_to, dial, reason, tell_tls
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.forwarding import Gone as NotReadable
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.owner import HopOwner
-from fastmta.delivery.tls_policy import TlsPolicy
-from fastmta.dns.mx import Address, unusable
+from fastmta.dns.mx import unusable
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
@@ -28,7 +25,6 @@ from fastmta.model.limits import HOP_REASON_BYTES, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
-from fastmta.smtp.client import Client
 from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
 from fastmta.smtp.folding import signatures
@@ -169,7 +165,7 @@ class RemoteHop(HopOwner):
         job = self._open[connection]
         self._open[connection] = None
         if connection.client.tls:
-            self._tls_begun(connection)
+            tell_tls(self.service, self.hop_text, connection)
         if connection.client.login is not None:
             self._logins.succeeded(connection)
         if job is None:
@@ -187,6 +183,7 @@ class RemoteHop(HopOwner):
         service = self.service
         self.window.succeeded(self.busy)
         job.relay = connection.client.peer
+        job.tls = connection.tls_shown
         service.recorder.finish(job)
         ready = self.ready
         if job.again:
@@ -270,6 +267,8 @@ class RemoteHop(HopOwner):
 
     def _start(self, connection: Connection, job: Job) -> None:
         address = connection.address
+        if job.began < 0:
+            job.began = self.service.clock.monotonic()
         if address.private and not job.envelope.reverse_path:  # a connection that other mail has opened
             self.busy -= 1
             self._rest(connection)
@@ -376,6 +375,7 @@ class RemoteHop(HopOwner):
             self._record_decided(job)
         elif not job.undecided():  # the server said all that matters, and then went
             job.relay = client.peer
+            job.tls = connection.tls_shown
             self.service.recorder.finish(job)
             self.take_again(job)
         elif client.unanswered and client.messages:
@@ -393,11 +393,25 @@ class RemoteHop(HopOwner):
             self._login_refused(connection, job, failure)
         else:
             job.failure = failure
+            job.tls = connection.tls_shown
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
             if self._another_address(job):
+                self._tell_failure(job, client.peer, failure)
                 self._connect_for(job)
             else:
                 self._unreachable(job, failure)
+
+    def _tell_failure(self, job: Job, relay: str, failure: Reply) -> None:
+        """One address has failed: the log hears of each, since the recipient's result names the last one alone."""
+        self.service.log.info(
+            "delivery.attempt_failed",
+            queue_id=queue_id_text(job.message.queue_id),
+            next_hop=self.hop_text,
+            relay=relay,
+            reply=str(failure),
+            took=round(self.service.clock.monotonic() - job.began, 3),
+            tls=job.tls or None,
+        )
 
     def _another_address(self, job: Job) -> bool:
         """Whether another address is to be tried. Each place of the route has its own smtp_mx_session_limit."""
@@ -472,6 +486,8 @@ class RemoteHop(HopOwner):
 
     def _connect_for(self, job: Job) -> None:
         self.busy += 1
+        if job.began < 0:
+            job.began = self.service.clock.monotonic()
         self.service.connections += 1
         self.service.pace.spawned()
         self.spawn("delivery connects", self._connect(job))
@@ -518,14 +534,24 @@ class RemoteHop(HopOwner):
             credentials = None
             if self.service.logins.is_enabled and self.transport == "smtp":
                 credentials = await self._logins.credentials(job.login, address)
-            connection = self._new_connection(job, address, policy, credentials)
+            connection = connection_to(
+                self.service,
+                self,
+                address,
+                policy,
+                credentials,
+                is_lmtp=self.transport == "lmtp",
+                is_ours=self._finder.is_ours(job.recipients[0].forward_path),
+            )
+            connection.login = job.login
             self._open[connection] = job
             try:
-                await self._dial(connection, address)
+                await dial(self.service, connection, address)
             except OSError as error:  # TimeoutError is one
                 del self._open[connection]
                 job.relay = ""
-                job.failure = Reply(450, "4.4.1", f"connect to {connection.client.peer}: {_reason(error)}")
+                job.failure = Reply(450, "4.4.1", f"connect to {connection.client.peer}: {reason(error)}")
+                self._tell_failure(job, connection.client.peer, job.failure)
                 continue
             except BaseException:
                 self._open.pop(connection, None)
@@ -535,62 +561,3 @@ class RemoteHop(HopOwner):
                 self.service.services.sweep.add(connection)
             return True
         return False
-
-    def _new_connection(
-        self, job: Job, address: Address, policy: TlsPolicy, credentials: Credentials | None
-    ) -> Connection:
-        service = self.service
-        is_lmtp = self.transport == "lmtp"
-        place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
-        peer = (address.host if address.port else service.config.myhostname) + place
-        delivery = service.config.delivery
-        client = Client(
-            delivery.smtp_helo_name,
-            peer,
-            lmtp=is_lmtp,
-            tls_level=policy.level,
-            credentials=credentials,
-            own_relay=self._finder.is_ours(job.recipients[0].forward_path),
-        )
-        connection = Connection(service.loop, self, client, address, delivery, policy)
-        connection.login = job.login
-        return connection
-
-    async def _dial(self, connection: Connection, address: Address) -> None:
-        service = self.service
-        async with asyncio.timeout(service.config.delivery.smtp_connect_timeout):
-            if not address.port:
-                await service.loop.create_unix_connection(lambda: connection, address.ip)
-            else:
-                delivery = service.config.delivery
-                own = delivery.smtp_bind_address6 if ":" in address.ip else delivery.smtp_bind_address
-                await service.loop.create_connection(
-                    lambda: connection, address.ip, address.port, local_addr=(own, 0) if own else None
-                )
-
-    def _tls_begun(self, connection: Connection) -> None:
-        """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""
-        service = self.service
-        version = connection.tls_version
-        strategy, name = connection.verified or ("none", "")
-        service.cells[METRICS.tls_connections_total["delivery", version]] += 1
-        service.cells[METRICS.delivery_tls_total[connection.policy.level, strategy]] += 1
-        service.log.info(
-            "delivery.tls",
-            next_hop=self.hop_text,
-            relay=connection.client.peer,
-            security_level=connection.policy.level,
-            version=version,
-            cipher=connection.cipher,
-            verified=strategy,
-            certificate=name,
-        )
-
-
-def _reason(error: OSError) -> str:
-    """The cause in the words of the system, as Postfix logs it."""
-    if isinstance(error, TimeoutError) and error.errno is None:
-        return "Connection timed out"
-    if error.errno is not None and error.errno in errno.errorcode:
-        return os.strerror(error.errno)
-    return "Connection refused" if isinstance(error, ConnectionRefusedError) else str(error) or type(error).__name__

@@ -33,3 +33,5 @@ class Event(msgspec.Struct, gc=False):
     mailbox: bytes = b""  # whose, of a local delivery
     act: str = ""  # the administrator's act that did it, such as "queue.hold"
     by: Actor | None = None  # who asked for that
+    took_s: float = -1.0  # the attempt, from looking for an address to the last answer; -1: there was none
+    tls: str = ""  # of the attempt's session: version, cipher, and by what the server was verified

@@ -43,6 +43,17 @@ LANE_BULK_RECIPIENTS: Final = 50  # and over which it goes into the bulk lane
 LANE_BULK_BYTES: Final = 10 << 20  # or over this size
 SMTP_ADDED_HEADER_BYTES: Final = 1024  # of Date and Message-ID that submission adds
 
+# --- the message trace (trace/) ---
+TRACE_GATHERED_S: Final = 1.0  # before lines are written: what a kill may cost of the trace
+TRACE_GATHERED_BYTES: Final = 1 << 20  # gathered, then written at once; four times as much where the disk is slow
+TRACE_PART_SHARE: Final = 16  # of trace_size_limit that one file has at most, so that the oldest can make room
+TRACE_UNLIMITED_BYTES: Final = 16 << 30  # what that is a share of, where trace_size_limit is 0
+TRACE_PRUNE_S: Final = 600.0  # between two looks for what is too old
+TRACE_WINDOW_BYTES: Final = 4 << 20  # of a file looked through at once by a search
+TRACE_LINE_BYTES: Final = 1 << 20  # of a line; a longer one is passed over
+TRACE_MESSAGES: Final = 1000  # put together at a time by a search
+TRACE_EVENTS: Final = 20_000  # told of one message at most, the oldest ones first
+
 # --- checks (policy/) ---
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes

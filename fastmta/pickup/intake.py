@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastmta._intake import Body, Posting, Recipient
 from fastmta._mime import Structure
-from fastmta._parser import DataReceiver
+from fastmta._parser import DataReceiver, HeaderScan
 from fastmta.config.schema import Config
 from fastmta.model.envelope import NOTIFY_SUCCESS, Envelope, LocalTarget, QueuedTarget, Resolution
 from fastmta.model.ids import queue_id_text
@@ -93,6 +93,7 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
         envelope = _envelope(handed, recipients, blob, now)
         posting = Posting(teller(services.log, services.clock, services.cells), queue_id, envelope, body)
         posting.event = "pickup.received"
+        posting.message_id = _message_id(header)
         if len(recipients) > POSTED_AT_ONCE:
             await long_posting.begin(services, name, posting, recipients, outcome)
             return queue_id
@@ -241,6 +242,12 @@ def _header(config: Config, handed: Handed, letter: Letter, queue_id: int, now: 
         (b"From", _from_value(full_name, sender)),
     )
     return letter.header(missing, config.myorigin)
+
+
+def _message_id(header: bytes) -> bytes:
+    scan = HeaderScan()
+    scan.feed(header)
+    return scan.message_id()
 
 
 async def _fill(

@@ -24,6 +24,7 @@ FOLDERS: Final = {  # names of the files in them that are the server's
     "bus": re.compile(r"\d+-\d+"),
     "running": re.compile(r"\.?\d+-\d+"),
     "public": _NONE,
+    "trace": re.compile(r"\d{4}-\d{2}-\d{2}\.\d{3}\.jsonl"),
     "public/maildrop": _NONE,  # what lies there belongs to whoever has handed it in
 }
 

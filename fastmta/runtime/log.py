@@ -24,6 +24,7 @@ from fastmta.runtime.metrics import METRICS, Cells
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FIELD_CHARACTERS: Final = 2048  # of one value; a longer one is cut and marked
+TRACED: Final = frozenset({"smtp.rejected"})  # of the trace, beside all that has a queue id (runtime/trace.py)
 BUFFERED_LINES: Final = 1000  # of one turn of the loop, before they are written without waiting for its end
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/@+[]<>,")
@@ -64,6 +65,7 @@ class Log:
     def __init__(self, fd: int = 2, *, level: str = "info", style: str = "json") -> None:
         self._fd = fd
         self.threshold = LEVELS[level]
+        self.trace: Callable[[bytes], None] | None = None  # takes what happens to messages, whatever the level
         self._logfmt = style == "logfmt"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cells: Cells | None = None
@@ -128,12 +130,17 @@ class Log:
     def event(self, event: str, /, level: str = "info", **fields: Any) -> None:
         """One event with its fields; nothing is made of them where the level is off."""
         number = LEVELS[level]
-        if number < self.threshold:
+        traced = self.trace is not None and number >= 20 and ("queue_id" in fields or event in TRACED)
+        if number < self.threshold and not traced:
             return
         record: dict[str, Any] = {"at": self.timestamp(), "level": level, "event": event, **self._bound}
         for key, value in fields.items():
             if value is not None:
                 record[key] = value if type(value) is int else _value(value)
+        if traced and self.trace is not None:
+            self.trace(_encode(record) + b"\n")
+        if number < self.threshold:
+            return
         self.line(_logfmt(record) if self._logfmt else _encode(record) + b"\n")
         if number >= 40:
             self.flush()
@@ -145,7 +152,7 @@ class Log:
 
     def info(self, event: str, /, **fields: Any) -> None:
         """For what happened to a message, and for policy's decisions."""
-        if self.threshold <= 20:
+        if self.threshold <= 20 or self.trace is not None:
             self.event(event, "info", **fields)
 
     def warning(self, event: str, /, **fields: Any) -> None:

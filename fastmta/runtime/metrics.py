@@ -224,6 +224,9 @@ class Metrics:
         )
         self.store_reopened_total = self._single("store_reopened_total", "Times the store was opened anew in place")
         self.log_dropped_total = self._single("log_dropped_total", "Log lines that standard error did not take")
+        self.trace_dropped_total = self._single(
+            "trace_dropped_total", "Events that the message trace did not keep: no room on the disk, or too slow a one"
+        )
         self.process_cpu = self._single("process_cpu_seconds_total", "Processor time of all workers", scale=1_000_000)
         self.process_memory = self._single("process_resident_memory_bytes", "Memory of all workers", gauge=True)
         self.process_descriptors = self._single("process_open_fds", "Descriptors of all workers", gauge=True)

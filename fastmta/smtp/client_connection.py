@@ -142,6 +142,7 @@ class Connection(asyncio.Protocol):
         "opened_at",
         "policy",
         "tls_failed",
+        "tls_shown",
         "transaction",
         "verified",
     )
@@ -178,6 +179,7 @@ class Connection(asyncio.Protocol):
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + settings.smtp_helo_timeout
+        self.tls_shown = ""  # of the session, for the log
         self.tls_failed = False
         self.transaction: Transaction | None = None
 

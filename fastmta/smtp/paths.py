@@ -169,3 +169,9 @@ def safe_name(raw: bytes) -> bytes:
     if len(name) > 1:
         name = name.removesuffix(b".")  # the absolute form of the DNS, which some clients send
     return name if _NAME.fullmatch(name) else _ODD.sub(b"?", name)
+
+
+def named_path(argument: bytes) -> bytes:
+    """The address in the argument of MAIL or RCPT, as far as it has one."""
+    path = argument[argument.find(b":") + 1 :].strip()
+    return path[1:].partition(b">")[0] if path.startswith(b"<") else path.partition(b" ")[0]

@@ -21,7 +21,7 @@ from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
-from fastmta.model.limits import CLIENT_NAMES
+from fastmta.model.limits import CLIENT_NAMES, LOG_RECIPIENTS
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login, speaking
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage
@@ -39,11 +39,11 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Share, Turns
-from fastmta.smtp.paths import safe_name
+from fastmta.smtp.paths import named_path, safe_name
 from fastmta.smtp.screening import Screening
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
 from fastmta.smtp.transitions import State, Verb, table_bytes
-from fastmta.smtp.xclient import Attributes
+from fastmta.smtp.xclient import Attributes, shown
 from fastmta.tls.upgrade import start_tls
 
 SERVICES: Final = speaking("smtp", "lmtp")
@@ -360,7 +360,7 @@ class ServiceHost:
 
     def speak_for(self, session: Connection, attributes: Attributes) -> Reply | None:
         services = self._server.services
-        services.log.info("smtp.xclient", session=session.number, client=session.client, **_said(attributes))
+        services.log.info("smtp.xclient", session=session.number, client=session.client, **shown(attributes))
         session.speaks_for = True
         if session.screening is not None:
             session.screening.cancel()
@@ -386,7 +386,7 @@ class ServiceHost:
 
     def forwarded(self, session: Connection, attributes: Attributes) -> None:
         self._server.services.log.info(
-            "smtp.xforward", session=session.number, client=session.client, **_said(attributes)
+            "smtp.xforward", session=session.number, client=session.client, **shown(attributes)
         )
 
     def reverse_name(self, ip: str) -> str:
@@ -477,7 +477,8 @@ class ServiceHost:
                     session=session.number,
                     client=session.client,
                     helo=session.helo,
-                    sender=session.reverse_path,
+                    sender=named_path(session.argument) if verb == Verb.MAIL else session.reverse_path,
+                    to=_wanted(session, verb),
                     verb=Verb(verb).name,
                     reply=str(reply),
                 )
@@ -498,10 +499,11 @@ class ServiceHost:
         self._server.services.loop.call_soon(crash.crash_point, name)
 
 
-def _said(attributes: Attributes) -> dict[str, Any]:
-    """The attributes as fields of the log."""
-    fields = msgspec.structs.asdict(attributes)
-    return {f"orig_{name}": value for name, value in fields.items() if value}
+def _wanted(session: Connection, verb: int) -> list[bytes] | None:
+    """Whom what was refused was for: the recipient that RCPT names, or those that a message has, up to a bound."""
+    if verb == Verb.RCPT:
+        return [named_path(session.argument)]
+    return [each.forward_path for each in (session.recipients or ())[:LOG_RECIPIENTS]] or None
 
 
 class _Second:

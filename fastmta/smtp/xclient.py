@@ -6,7 +6,7 @@ second hop. Who may say so is the administrator's: smtpd_authorized_xclient_host
 
 import ipaddress
 import re
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -76,3 +76,9 @@ def _checked(name: str, value: bytes) -> str | None:
     if name == "SOURCE":
         return text.upper() if text.upper() in ("LOCAL", "REMOTE") else None
     return text if text.isprintable() else None
+
+
+def shown(attributes: Attributes) -> dict[str, Any]:
+    """The attributes as fields of the log."""
+    fields = msgspec.structs.asdict(attributes)
+    return {f"orig_{name}": value for name, value in fields.items() if value}

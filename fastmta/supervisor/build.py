@@ -50,6 +50,7 @@ from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
 from fastmta.tls.contexts import Contexts
+from fastmta.trace.writer import Trace
 
 if TYPE_CHECKING:
     from fastmta.admin.collector import StoreFigures
@@ -66,6 +67,8 @@ class MailServer:
         config = place.config
         self._place = place
         self._store = MailStore.open(Path(config.data_directory), slot=place.slot)
+        self._trace = Trace(Path(config.data_directory), place.log, place.cells, loop=place.loop)
+        self._trace.configure(config.trace_retention, config.trace_size_limit)
         self._store.on_damage(DamageWatch(place.cells, place.board, place.log))
         self._maps = contents_named(config)  # read by whoever asks first, and kept for all
         for each in self._maps:
@@ -258,6 +261,9 @@ class MailServer:
     def act(self, fd: int, actor: Actor, name: str, request: dict[str, Any]) -> None:
         self._acts.take(fd, actor, name, request)
 
+    async def flush_trace(self) -> None:
+        await self._trace.flushed()
+
     # --- a worker's life ---
 
     @property
@@ -319,6 +325,7 @@ class MailServer:
         services.networks = networks
         services.authenticator = authenticator
         self._maps = maps
+        self._trace.configure(config.trace_retention, config.trace_size_limit)  # before those who tell are made anew
         self._watch.configure(config.queue_minfree, config.message_size_limit)
         for server in (self._smtp, self._imap, self._pop3):
             server.reload(services)
@@ -334,6 +341,7 @@ class MailServer:
             self._place.loop.run_in_executor(None, importlib.import_module, "dns.resolver")
             self._place.loop.run_in_executor(None, importlib.import_module, "cryptography.x509")
         self._watch.look()
+        self._trace.reserve_bytes = 2 * self._watch.minfree_bytes
         self._process.look()
         self._pickup.tick()
         self._closed.look()
@@ -357,6 +365,9 @@ class MailServer:
         services.launcher.close()
         for pool in (self._pool, self._crypto):
             pool.shutdown(wait=False, cancel_futures=True)
+        await self._trace.flushed()
+        self._place.log.trace = None
+        self._trace.close()
         self._bad_end.stop()
         self._store.detach()
         failed = bool(self.failure)

@@ -403,8 +403,10 @@ class Supervisor:
                 self._withdraw(client, request.get("recipients"))
             case "hops":
                 self._hops(client, request.get("hops"))
+            case "flush_trace":
+                self._ask(client, "flush_trace", "flushed", "a worker did not write its part of the trace")
             case other:
-                known = "act, hops, ping, note, reload, status, stop, withdraw"
+                known = "act, flush_trace, hops, ping, note, reload, status, stop, withdraw"
                 client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
 
     def _command_of(self, worker: Worker, message: dict[str, Any]) -> None:

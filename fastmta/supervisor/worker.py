@@ -128,6 +128,10 @@ class Program(Protocol):
         """Does what an administrator asks for and answers on the descriptor, which is the program's to close."""
         ...
 
+    async def flush_trace(self) -> None:
+        """Returns when the message trace has all that happened up to now."""
+        ...
+
     def tick(self) -> None:
         """Once a second."""
         ...
@@ -296,6 +300,8 @@ class WorkerLife:
                     asked.set_result(message["answer"])
             case "hops":
                 self._channel.send("answer", number=message["number"], found=self._program.hops(message["hops"]))
+            case "flush_trace":
+                self._spawn(self._flush_trace(message["number"]))
 
     async def _ask(self, question: str, **given: Any) -> dict[str, Any]:
         """What all workers say to a question; {"ok": False, ...} where the supervisor does not take it."""
@@ -327,6 +333,10 @@ class WorkerLife:
         else:
             self._owning += fds
             self._program.own()
+
+    async def _flush_trace(self, number: int) -> None:
+        await self._program.flush_trace()
+        self._channel.send("answer", number=number, found=[])
 
     def _let_go(self, fds: list[int]) -> None:
         for fd in fds:

@@ -24,6 +24,34 @@ def test_fields_are_counted_in_any_case_and_only_in_the_header() -> None:
     assert same_for_every_cut(data, run) == (9, 2, False, True, True, (b"me@example.org",), True)
 
 
+def message_id(pieces: list[bytes]) -> bytes:
+    scan = HeaderScan()
+    for piece in pieces:
+        scan.feed(piece)
+    return scan.message_id()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"A: b\r\nMessage-ID: <1@x> \r\nMessage-ID: <2@x>\r\n\r\nMessage-ID: <3@x>\r\n", b"<1@x>"),
+        (b"message-id:<1@x>\r\n more\r\n\r\n", b"<1@x>"),
+        (b"Message-Id:\r\n\t<folded@x>\r\nA: b\r\n\r\n", b"<folded@x>"),
+        (b"Message-ID:\r\nA: b\r\n c\r\n\r\n", b""),
+        (b"Message-ID: <no-end", b"<no-end"),
+        (b"A: b\r\n\r\n", b""),
+    ],
+)
+def test_the_first_message_id_is_kept(data: bytes, expected: bytes) -> None:
+    assert same_for_every_cut(data, message_id) == expected
+
+
+@pytest.mark.parametrize("length", [511, 512, 513, 5000])
+def test_a_message_id_is_kept_up_to_a_bound(length: int) -> None:
+    data = b"Message-ID: " + b"x" * length + b"\r\n\r\n"
+    assert message_id([data]) == b"x" * min(length, 512)
+
+
 def test_a_header_without_body_goes_on() -> None:
     assert same_for_every_cut(b"Date: x\r\n", run) == (1, 0, True, False, False, (), False)
 

@@ -80,6 +80,7 @@ class FakeLog:
 
     def __init__(self) -> None:
         self.threshold = 10
+        self.trace = None
         self.lines: list[bytes] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
 

@@ -1,0 +1,77 @@
+"""From an address to a connection of a remote hop: what it says of itself, where it comes from, what is told of it."""
+
+import asyncio
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from fastmta.auth.sasl_client import Credentials
+from fastmta.delivery.tls_policy import TlsPolicy
+from fastmta.dns.mx import Address
+from fastmta.runtime.metrics import METRICS
+from fastmta.smtp.client import Client
+from fastmta.smtp.client_connection import Connection, ConnectionOwner
+
+if TYPE_CHECKING:
+    from fastmta.delivery.service import DeliveryService
+
+
+def connection_to(
+    service: "DeliveryService",
+    owner: ConnectionOwner,
+    address: Address,
+    policy: TlsPolicy,
+    credentials: Credentials | None,
+    *,
+    is_lmtp: bool,
+    is_ours: bool,
+) -> Connection:
+    """A connection that has yet to be dialled. `is_ours`: a relay host that the administrator has named."""
+    place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
+    peer = (address.host if address.port else service.config.myhostname) + place
+    delivery = service.config.delivery
+    client = Client(
+        delivery.smtp_helo_name, peer, lmtp=is_lmtp, tls_level=policy.level, credentials=credentials, own_relay=is_ours
+    )
+    return Connection(service.loop, owner, client, address, delivery, policy)
+
+
+async def dial(service: "DeliveryService", connection: Connection, address: Address) -> None:
+    """Connects within smtp_connect_timeout; OSError (TimeoutError is one) where that fails."""
+    delivery = service.config.delivery
+    async with asyncio.timeout(delivery.smtp_connect_timeout):
+        if not address.port:
+            await service.loop.create_unix_connection(lambda: connection, address.ip)
+        else:
+            own = delivery.smtp_bind_address6 if ":" in address.ip else delivery.smtp_bind_address
+            await service.loop.create_connection(
+                lambda: connection, address.ip, address.port, local_addr=(own, 0) if own else None
+            )
+
+
+def tell_tls(service: "DeliveryService", next_hop: str, connection: Connection) -> None:
+    """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""
+    version = connection.tls_version
+    strategy, name = connection.verified or ("none", "")
+    connection.tls_shown = f"{version} {connection.cipher} verified={strategy}"
+    service.cells[METRICS.tls_connections_total["delivery", version]] += 1
+    service.cells[METRICS.delivery_tls_total[connection.policy.level, strategy]] += 1
+    service.log.info(
+        "delivery.tls",
+        next_hop=next_hop,
+        relay=connection.client.peer,
+        security_level=connection.policy.level,
+        version=version,
+        cipher=connection.cipher,
+        verified=strategy,
+        certificate=name,
+    )
+
+
+def reason(error: OSError) -> str:
+    """The cause in the words of the system, as Postfix logs it."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "Connection timed out"
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return "Connection refused" if isinstance(error, ConnectionRefusedError) else str(error) or type(error).__name__

@@ -1,0 +1,58 @@
+"""Where the trace lies: a file a day of UTC in data_directory/trace, in parts of bounded size, lines of JSON.
+
+A line is what the log has of the same event. All processes append whole lines to the same file, and none is ever
+changed, so a reader needs no lock. What a power cut leaves half-written is no JSON, and is passed over.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+FOLDER: Final = "trace"
+NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})\.(\d{3})\.jsonl")
+PARTS: Final = 1000  # of a day at the most; its last one has no bound of its own, but that of all
+
+
+class Part(NamedTuple):
+    """A file of the trace. Parts sort by time."""
+
+    day: str  # "2026-11-27"
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.day}.{self.number:03d}.jsonl"
+
+
+def day_of(at: float) -> str:
+    """The day of UTC that a file is named by."""
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
+
+
+def parts(directory: Path) -> list[Part]:
+    """All files of the trace, the oldest first."""
+    try:
+        names = [path.name for path in (directory / FOLDER).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(Part(match[1], int(match[2])) for name in names if (match := NAME.fullmatch(name)))
+
+
+def prune(directory: Path, now: float, retention_s: float, size_bytes: int) -> list[Part]:
+    """Deletes what is older than `retention_s`, and the oldest of what is more than `size_bytes` (0: no bound) in all;
+    gives what it was.
+    """
+    gone: list[Part] = []
+    total = 0
+    first_day = day_of(now - retention_s)
+    for part in reversed(parts(directory)):
+        path = directory / FOLDER / part.name
+        try:
+            total += path.stat().st_size
+            if part.day < first_day or (size_bytes and total > size_bytes):
+                path.unlink()
+                gone.append(part)
+        except FileNotFoundError:  # another process was faster
+            continue
+    return gone
