@@ -180,7 +180,7 @@ async def giant(world: World, client: Client) -> bytes:
 @pytest.mark.parametrize(
     ("items", "times"),
     [
-        (" ".join(["BODY.PEEK[HEADER.FIELDS.NOT (TO)]"] * 64), 64),
+        (" ".join(["BODY.PEEK[HEADER.FIELDS.NOT (TO)]"] * 16), 16),  # 64 MB, twice the bound
         (" ".join(["BODY.PEEK[HEADER.FIELDS.NOT (TO)]"] * 4), 4),
         (" ".join(["BODY.PEEK[]"] * 10), 10),
         ("RFC822 RFC822.HEADER BODY.PEEK[HEADER] BODY.PEEK[]<7.4000000>", 4),

@@ -148,8 +148,7 @@ async def test_input_that_waits_is_bounded(tmp_path: Path) -> None:
         server.authenticator.gate.set()
         await client.line()
         assert (await client.line()).startswith(b"+OK Logged in")
-        for _ in range(100_000):
-            assert await client.line() == b"+OK\r\n"
+        assert await client.reader.readexactly(5 * 100_000) == b"+OK\r\n" * 100_000
         client.close()
 
 
@@ -284,7 +283,7 @@ async def test_reading_on_a_full_disk_ends_well(tmp_path: Path) -> None:
         client.close()
 
 
-BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 60) for n in range(120_000))
+BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 690) for n in range(12_000))
 
 
 @on_both_loops

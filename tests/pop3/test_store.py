@@ -11,7 +11,7 @@ from fastmta.pop3.maildrop import MaildropReader
 from fastmta.store import MailStore
 from tests.pop3.fakes import PREFIX, Running, on_both_loops
 
-BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 60) for n in range(90_000))
+BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 690) for n in range(9_000))
 
 
 class Stored(Running):

@@ -14,8 +14,8 @@ from tests.smtp.stages import STRANGER, Fixed, ask
 from tests.support.dns_stub import DnsStub
 from tests.support.smtp_rig import SmtpRig
 
-SESSIONS = 1000
-QUESTIONS = 10
+SESSIONS = 300
+QUESTIONS = 10  # a session: in all more than are on the wire at once (DNS_ON_WIRE)
 SESSION_BYTES = 8192
 QUESTION_BYTES = 1024
 
@@ -38,7 +38,7 @@ class Asking(Fixed):
         return PASS
 
 
-async def test_a_thousand_sessions_with_ten_questions_each_are_cheap(rig: SmtpRig) -> None:
+async def test_hundreds_of_sessions_with_ten_questions_each_are_cheap(rig: SmtpRig) -> None:
     async with DnsStub({}) as stub:
         stub.answer = lambda query: None  # type: ignore[method-assign]
         check = Asking(Stage.MAIL)
