@@ -17,12 +17,14 @@ from pathlib import Path
 from tests.faults.client import Ledger
 from tests.faults.ledger import (
     REMOTES,
+    answers_of,
     doubled_after_answer,
     entries_at,
     judge,
     start_clients,
     start_sink,
     stop_clients,
+    summary,
 )
 from tests.support import postfix, processes
 from tests.support.ports import wait_until_listening
@@ -59,9 +61,10 @@ def run(rounds: int, seed: int, *, load_s: float = 1.0, rate: float = 0.0) -> li
                 print(
                     f"  round {number + 1}: {killed} processes killed: so far {verdict.promised} promised,"
                     f" {verdict.at_sink} at the sink, {verdict.doubled_at_sink} doubled there"
-                    f" ({doubled_after_answer(sink_file, at_sink, struck)} after their answer)",
+                    f" ({doubled_after_answer(answers_of(sink_file), struck)} after their answer)",
                     flush=True,
                 )
+        print(f"ledger: {summary(sink_file, entries_at(sink_file), struck)}", flush=True)
         return verdict.problems(duplicates_allowed=verdict.doubled_at_sink)
     finally:
         processes.stop(sink)

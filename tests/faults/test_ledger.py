@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,17 @@ def test_the_verdict_names_what_is_wrong(
 ) -> None:
     verdict = ledger.judge(SENT, PROMISED, Counter(in_mailboxes), Counter(at_sink))
     assert complaint in verdict.problems(duplicates_allowed=1)
+
+
+def test_what_was_answered_before_the_kill_is_told_apart_from_what_was_on_its_way(tmp_path: Path) -> None:
+    """m1 was answered, then its server was killed and sent it again; m2 was answered after the kill both times."""
+    sink_file = tmp_path / "at-sink"
+    Path(f"{sink_file}.answered").write_text(
+        "m1 x@d 9.90\nm3 x@d 9.95\nm2 x@d 10.01\nm2 y@d 10.01\nm1 x@d 11\nm2 x@d 11\n"
+    )
+    at_sink = Counter({("m1", "x@d", ""): 2, ("m2", "x@d", ""): 2, ("m2", "y@d", ""): 1, ("m3", "x@d", ""): 1})
+    assert ledger.doubled_after_answer(ledger.answers_of(sink_file), [10.0]) == 1
+    assert ledger.summary(sink_file, at_sink, [10.0]) == (
+        "1 kills, 10 recipients a second before them: doubled after their answer 1 (1.00 a kill),"
+        " on their way 1 (1.00 a kill)"
+    )

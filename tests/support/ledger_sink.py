@@ -39,14 +39,17 @@ class LedgerFile:
 
 
 class AnswerFile:
-    """Which message was answered when, by the clock that all processes share; not durable, since nobody promises it."""
+    """Who was answered when, by the clock that all processes share, as lines `id recipient seconds`; not durable, since
+    nobody promises it.
+    """
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def add(self, identifiers: list[str]) -> None:
+    def add(self, answered: list[tuple[str, str]]) -> None:
+        """`answered`: (id, recipient)."""
         at = time.monotonic()
-        os.write(self._descriptor, "".join(f"{identifier} {at:.6f}\n" for identifier in identifiers).encode("ascii"))
+        os.write(self._descriptor, "".join(f"{each[0]} {each[1]} {at:.6f}\n" for each in answered).encode("ascii"))
 
 
 class SinkSession(asyncio.Protocol):
@@ -55,7 +58,7 @@ class SinkSession(asyncio.Protocol):
     def __init__(self, ledger: LedgerFile, answers: AnswerFile) -> None:
         self._ledger = ledger
         self._answers = answers
-        self._kept: list[str] = []
+        self._kept: list[tuple[str, str]] = []
         self._buffer = b""
         self._recipients: list[str] = []
         self._in_data = False
@@ -106,7 +109,7 @@ class SinkSession(asyncio.Protocol):
         recipients, self._recipients = self._recipients, []
         if entry is not None:
             self._ledger.add(*(f"{entry[0]} {recipient} {entry[1]}" for recipient in recipients))
-            self._kept.append(entry[0])
+            self._kept.extend((entry[0], recipient) for recipient in recipients)
         return b"250 2.0.0 kept\r\n"
 
     def _command(self, line: bytes) -> bytes:
