@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 import lmdb
 
-from bench import callgrind
+from bench import callgrind, trees
 from bench.callgrind import Counted, Disturbed
 from bench.load import message_bytes
 from bench.peers import HOLD_DOMAIN, LOCAL_DOMAIN, LOCAL_USER, PASSWORD, RELAY_DOMAIN
@@ -384,7 +384,7 @@ def _server(directory: Path, tree: Path, sink: Sink) -> Server:
     site = directory / "site"
     site.mkdir(parents=True)
     (site / "sitecustomize.py").write_text(_SITE)
-    return Server(
+    server = Server(
         directory / "server",
         domains=[LOCAL_DOMAIN],
         services=("smtp", "imap", "pop3"),
@@ -392,6 +392,8 @@ def _server(directory: Path, tree: Path, sink: Sink) -> Server:
         env={**callgrind.environment(directory), "PYTHONPATH": f"{site}:{tree}"},
         wrapper=callgrind.command(directory),
     )
+    trees.fit(server, tree)
+    return server
 
 
 @contextlib.contextmanager

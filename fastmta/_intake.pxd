@@ -31,7 +31,9 @@ cdef class Target:             # one place that a recipient's mail goes to
     cdef readonly uint32_t flags      # of the message in the mailbox
     cdef readonly bytes keywords
     cdef readonly bytes prefix        # in place of the one that comes from the envelope; None: that
+    cdef bytes shown_hop              # told_hop's, once it was asked
 
+    cdef bytes told_hop(self)
     cdef Target moved(self, bytes hop, bint held, uint64_t mailbox_id)
 
 
@@ -66,7 +68,9 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int64_t date_second
     cdef char date[48]                # of that second, as RFC 5322 §3.3 writes it
     cdef Py_ssize_t date_size
-    cdef char stamp[32]
+    cdef int64_t stamp_minute
+    cdef char stamp[40]               # how a line of the log begins in that minute
+    cdef Py_ssize_t stamp_size
     cdef int minutes_east
 
     cdef int dates(self, int64_t second) except -1

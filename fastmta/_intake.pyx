@@ -13,10 +13,11 @@ teller.pxi (events), posting.pxi (units).
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport abs, free, realloc
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcpy
 
 import msgspec
 

@@ -21,6 +21,8 @@ cdef class Service:
     cdef readonly Engine engine
     cdef object directory
     cdef object version
+    cdef object monotonic
+    cdef double version_until         # by that clock: `version` is the directory's, and it need not be asked
     cdef dict relay_memo
     cdef dict local_memo
     cdef object now
@@ -106,6 +108,7 @@ cdef class Connection(Waiter):
     cdef readonly bytes reverse_path
     cdef bytes envid
     cdef str ret
+    cdef int64_t room_tick            # the second in which its MAIL found room in the store
     cdef readonly list recipients
     cdef Py_ssize_t overshoot         # recipients beyond the limit, of this transaction
     cdef bint has_local

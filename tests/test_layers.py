@@ -120,6 +120,7 @@ EXTENSIONS: dict[str, set[str]] = {
     "_mime": {"model"},
     "_imap": {"model", "_mime"},
     "_limits": {"model"},
+    "_turns": {"model"},
     "_unit": {"model"},
     "_store": {"model", "_unit", "_imap", "_mime", "_parser"},
     "_intake": {"model", "_unit", "_mime", "_parser"},

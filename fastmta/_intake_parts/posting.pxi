@@ -24,6 +24,12 @@ cdef class Target:
         made.prefix = prefix
         return made
 
+    cdef bytes told_hop(self):
+        # The hop as JSON, for the log.
+        if self.shown_hop is None:
+            self.shown_hop = encode_json(self.hop.decode("utf-8", "backslashreplace"))
+        return self.shown_hop
+
     cdef Target moved(self, bytes hop, bint held, uint64_t mailbox_id):
         # The same recipient at another place; without a report of success, which would tell whoever is suspected.
         cdef Target made = Target(hop, self.tail, self.address, self.original, self.mailbox, mailbox_id, held)
@@ -342,7 +348,7 @@ cdef class Posting:
                     continue
                 if teller.is_built:
                     teller.put_event(now, "delivery.held", self.queue_id, target.address, target.original, target.mailbox,
-                                     encode_json(target.hop.decode("utf-8", "backslashreplace")),
+                                     target.told_hop(),
                                      b'"local"' if target.hop == LOCAL_HOP else b'"none"', 0.0, b'"2.0.0"', b'"held"')
                 else:
                     teller._tell_fields(self._event("held", target.address, target, 0.0, "2.0.0", "held"))

@@ -9,7 +9,7 @@ cdef class Teller:
     """Tells what happened to recipients. One a room and configuration; `places` is a runtime.events.Places."""
 
     def __cinit__(self):
-        self.date_second = -1  # none formatted yet
+        self.date_second = self.stamp_minute = -1  # none formatted yet
 
     def __init__(self, object log not None, object clock not None, object cells not None, object places not None):
         self.log = log
@@ -64,10 +64,9 @@ cdef class Teller:
     cdef int put_attempt(self, object event) except -1:
         # Behind the last field of the line: how long the attempt took, and what TLS it had.
         cdef Text* text = &self.scratch
-        cdef char seconds[32]
         text.size -= 2
-        snprintf(seconds, sizeof(seconds), ',"took":%.3f', <double>event.took_s)
-        _put(text, seconds, strlen(seconds))
+        _put(text, b',"took":', 8)
+        _put_seconds(text, event.took_s)
         if event.tls:
             _put(text, b',"tls":', 7)
             _put_bytes(text, encode_json(event.tls))
@@ -121,16 +120,14 @@ cdef class Teller:
         return 0
 
     cdef int dates(self, int64_t second) except -1:
-        # Formats the instant for header fields (RFC 5322 §3.3) and for the log; once a second.
+        # Formats the instant for header fields (RFC 5322 §3.3), once a second.
         cdef tm local
-        cdef tm utc
         cdef time_t instant = second
         cdef int minutes
         cdef char sign
         if second == self.date_second:
             return 0
         localtime_r(&instant, &local)
-        gmtime_r(&instant, &utc)
         minutes = <int>(local.tm_gmtoff // 60)
         self.minutes_east = minutes
         sign = c'+' if minutes >= 0 else c'-'
@@ -141,28 +138,33 @@ cdef class Teller:
             MONTHS + 3 * local.tm_mon, 1900 + local.tm_year, local.tm_hour,
             local.tm_min, local.tm_sec, sign, minutes // 60, minutes % 60,
         )
-        snprintf(self.stamp, sizeof(self.stamp), "%04d-%02d-%02dT%02d:%02d:%02d.", 1900 + utc.tm_year,
-                 1 + utc.tm_mon, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec)
         self.date_second = second
         return 0
 
     cdef int put_opening(self, double at, bytes fields) except -1:
-        # {"at":...,"level":"info","event":...: how every line begins.
+        # {"at":...,"level":"info","event":...: how every line begins. What stands before the seconds is kept for a minute.
         cdef Text* text = &self.scratch
-        cdef char milliseconds[8]
-        self.dates(<int64_t>at)
-        _put(text, b'{"at":"', 7)
-        _put(text, self.stamp, 20)
-        snprintf(milliseconds, sizeof(milliseconds), "%03dZ", <int>((at - <int64_t>at) * 1000))
-        _put(text, milliseconds, 4)
-        _put(text, b'","level":"info",', 17)
+        cdef int64_t second = <int64_t>at
+        cdef time_t instant = second
+        cdef tm utc
+        if second // 60 != self.stamp_minute:
+            gmtime_r(&instant, &utc)
+            self.stamp_size = snprintf(
+                self.stamp, sizeof(self.stamp), '{"at":"%04d-%02d-%02dT%02d:%02d:', 1900 + utc.tm_year, 1 + utc.tm_mon,
+                utc.tm_mday, utc.tm_hour, utc.tm_min,
+            )
+            self.stamp_minute = second // 60
+        _put(text, self.stamp, self.stamp_size)
+        _put_digits(text, second % 60, 2)
+        _put(text, b".", 1)
+        _put_digits(text, <int64_t>((at - second) * 1000), 3)
+        _put(text, b'Z","level":"info",', 18)
         return _put_bytes(text, fields)
 
     cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
                        bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1:
         # The line of one recipient's event; what comes behind the mailbox is JSON, apart from the delay.
         cdef Text* text = &self.scratch
-        cdef char seconds[32]
         self.put_opening(at, self.opening(event))
         _put(text, b',"queue_id":"', 13)
         _put_queue_id(text, queue_id)
@@ -178,8 +180,8 @@ cdef class Teller:
         _put_bytes(text, next_hop)
         _put(text, b',"relay":', 9)
         _put_bytes(text, relay)
-        snprintf(seconds, sizeof(seconds), ',"delay":%.3f', delay)
-        _put(text, seconds, strlen(seconds))
+        _put(text, b',"delay":', 9)
+        _put_seconds(text, delay)
         _put(text, b',"dsn":', 7)
         _put_bytes(text, dsn)
         _put(text, b',"reply":', 9)
@@ -189,7 +191,7 @@ cdef class Teller:
     cdef int put_received(self, Posting posting, double at) except -1:
         # The one record that every accepted message has; recipients beyond a bound are only counted.
         cdef Text* text = &self.scratch
-        cdef bytes piece = posting.envelope.client.encode()
+        cdef bytes reverse_path = posting.envelope.reverse_path
         cdef Recipient recipient
         cdef Py_ssize_t told = 0
         cdef str login = posting.envelope.authenticated_as
@@ -200,14 +202,12 @@ cdef class Teller:
         _put(text, b',"queue_id":"', 13)
         _put_queue_id(text, posting.queue_id)
         _put(text, b'","client":"', 12)
-        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        _put_json_str(text, posting.envelope.client)
         if login:
-            piece = login.encode()
             _put(text, b'","login":"', 11)
-            _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+            _put_json_str(text, login)
         _put(text, b'","from":"', 10)
-        piece = posting.envelope.reverse_path
-        _put_json(text, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        _put_json(text, PyBytes_AS_STRING(reverse_path), PyBytes_GET_SIZE(reverse_path))
         _put(text, b'","to":[', 8)
         for recipient in posting.recipients:
             _put(text, b',"' if told else b'"', 2 if told else 1)

@@ -45,6 +45,25 @@ cdef int _put_number(Text* text, int64_t value) except -1:
     return _put(text, digits + i, 24 - i)
 
 
+cdef int _put_digits(Text* text, int64_t value, int n) except -1:
+    # The last n digits of a number that is not negative, zeros in front; n <= 8.
+    cdef char digits[8]
+    cdef int i = n
+    while i > 0:
+        i -= 1
+        digits[i] = <char>(48 + value % 10)
+        value //= 10
+    return _put(text, digits, n)
+
+
+cdef int _put_seconds(Text* text, double seconds) except -1:
+    # With three digits behind the point.
+    cdef int64_t milliseconds = <int64_t>(seconds * 1000 + 0.5) if seconds > 0 else 0
+    _put_number(text, milliseconds // 1000)
+    _put(text, b".", 1)
+    return _put_digits(text, milliseconds, 3)
+
+
 cdef const char* QUEUE_ID_ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # model/ids.py's
 
 
@@ -57,6 +76,12 @@ cdef int _put_queue_id(Text* text, uint64_t queue_id) except -1:
         digits[i] = QUEUE_ID_ALPHABET[queue_id % 52]
         queue_id //= 52
     return _put(text, digits + i, 16 - i)
+
+
+cdef int _put_json_str(Text* text, str piece) except -1:
+    cdef Py_ssize_t n
+    cdef const char* p = PyUnicode_AsUTF8AndSize(piece, &n)
+    return _put_json(text, p, n)
 
 
 cdef int _put_json(Text* text, const char* p, Py_ssize_t n) except -1:

@@ -358,6 +358,7 @@ cdef class Connection(Waiter):
         cdef Service service = self.service
         if not service.storage_ok():
             return Reply(452, "4.3.1", "Insufficient system storage")
+        self.room_tick = service.tick
         service.check_version()
         self.reverse_path = reverse_path
         self.smtputf8 = smtputf8

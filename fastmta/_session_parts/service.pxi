@@ -27,6 +27,8 @@ cdef class Service:
         self.directory = directory
         self.version = None
         self.now = clock.now
+        self.monotonic = clock.monotonic
+        self.version_until = 0
         self.storage_ok = storage_ok
         self.teller = teller
         self.crash = crash if crash.NAME else None
@@ -52,7 +54,10 @@ cdef class Service:
                 raise IndexError(f"no metric cell {place}")
 
     cdef int check_version(self) except -1:
+        if <double>self.monotonic() < self.version_until:
+            return 0
         version = self.directory.version
+        self.version_until = self.directory.version_until
         if version != self.version:
             self.version = version
             self.relay_memo.clear()

@@ -127,6 +127,11 @@ class Directory:
         self._refresh()
         return self._version
 
+    @property
+    def version_until(self) -> float:
+        """The instant of the monotonic clock before which `version` stays what it was when it was asked last."""
+        return self._checked_at + REFRESH_S
+
     def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now - self._checked_at >= REFRESH_S:

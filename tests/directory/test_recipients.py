@@ -416,6 +416,7 @@ def test_version_changes_with_the_store_and_with_the_maps_at_most_once_a_second(
     first = world.directory.version
     world.store.directory_version += 1
     assert world.directory.version == first
+    assert world.directory.version_until == world.clock.monotonic() + 1.0
     world.clock.advance(1)
     second = world.directory.version
     assert second != first

@@ -18,6 +18,7 @@ from fastmta.model.envelope import (
     Resolution,
 )
 from fastmta.model.errors import Refused
+from fastmta.model.events import Event
 from fastmta.model.ids import queue_id_text
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.events import teller
@@ -273,6 +274,18 @@ def test_acceptance_and_every_fate_are_told_after_the_commit(world: World) -> No
     assert world.cells[METRICS.messages_received_total] == 1
     assert world.cells[METRICS.received_bytes_total] == len(MESSAGE)
     assert world.cells[METRICS.deliveries_total["local", "delivered"]] == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-1.0, 0.0), (0.0004, 0.0), (0.0126, 0.013), (61.0, 61.0), (61.9996, 62.0), (432000.5, 432000.5)],
+)
+def test_a_delay_is_told_in_thousandths(world: World, seconds: float, told: float) -> None:
+    world.clock.advance(0.25)
+    world.teller.tell(Event("delivered", "local", 7, b"a@mx.test", "local:", "local", seconds, "2.0.0", "250 2.0.0 ok"))
+    (line,) = world.log.lines
+    assert line["delay"] == told
+    assert line["at"].endswith(".250Z")
 
 
 def test_a_queued_recipient_that_goes_on_keeps_what_its_sender_asked_for(world: World) -> None:

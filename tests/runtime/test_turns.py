@@ -193,7 +193,7 @@ def test_a_sleep_is_not_charged_as_work() -> None:
     blocker.later(lambda: None)
     world.now += 1000 * TURN
     slept.over()
-    assert slept._used <= PIECE
+    assert slept.used <= PIECE
 
 
 async def test_pause_returns_at_once_while_there_is_time() -> None:

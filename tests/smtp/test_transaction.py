@@ -376,6 +376,28 @@ def test_want_of_room_is_452_at_mail(rig: SmtpRig) -> None:
     assert client.codes(b"MAIL FROM:<a@b>\r\n") == [250]
 
 
+def test_want_of_room_is_452_at_data_where_it_came_after_the_second_of_mail(rig: SmtpRig) -> None:
+    client = rig.connect().start()
+    assert client.codes(b"MAIL FROM:<a@b>\r\nRCPT TO:<x@held.test>\r\n") == [250, 250]
+    rig.full = True
+    rig.pass_seconds(1)
+    assert client.codes(b"DATA\r\n") == [452]
+
+
+def test_the_directory_is_asked_for_its_version_when_that_may_have_changed(rig: SmtpRig) -> None:
+    client = rig.connect().start()
+    transaction = b"MAIL FROM:<a@b>\r\nRCPT TO:<x@relay.test>\r\nRSET\r\n"
+    rig.directory.version_until = rig.clock.monotonic() + 1.0
+    client.say(transaction)
+    rig.directory.version += 1
+    rig.directory.calls = 0
+    client.say(transaction)
+    assert rig.directory.calls == 0  # the answer of before counts for this second
+    rig.clock.advance(1.0)
+    client.say(transaction)
+    assert rig.directory.calls == 1
+
+
 def test_a_failed_commit_is_452_and_the_session_goes_on(rig: SmtpRig) -> None:
     client = rig.connect().start()
     client.say(OPEN + b"DATA\r\n")

@@ -105,6 +105,7 @@ class FakeDirectory:
 
     def __init__(self) -> None:
         self.version = 1
+        self.version_until = 0.0  # asked for each message
         self.accounts: dict[bytes, LocalTarget] = {}
         self.calls = 0
 

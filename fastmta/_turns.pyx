@@ -1,0 +1,238 @@
+"""The one budget of work: how the sessions of a worker share its loop, so that no input of one delays the others.
+
+Time on the loop is drawn in pieces. A *turn* is one pass of the loop; all sessions together may work TURN_S of it on
+what has just arrived, and WAITED_S on what waited. A session may work SLICE_S at a stretch, then the others come. What
+does not fit waits here, and the session that has used least goes first: one that sends a command now and then is
+always ahead of two hundred that send without a pause.
+
+Every loop whose length a peer chooses asks `Share.over` between two pieces of at most PIECE_S, and where that says yes
+either returns and is called again (`later`, for rules that never await) or awaits `pause`. A piece is bounded by counts
+in model/limits.py: bytes read, rows looked at, lines written.
+
+Invariants: a share waits once at most; who waits is called in a later pass of the loop and never from inside `later`;
+as long as anybody waits the queue is drawn from in every pass, so nobody starves; where nobody waits and the turn has
+time left, asking costs two readings of the clock and no trip through the loop.
+
+Compiled because every command of every protocol asks several times: docs/adr/0100.
+Left to others: bytes ahead of a slow peer (each protocol's output), who may connect at all (limits by address).
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+import heapq
+
+from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
+
+cdef extern from "<time.h>" nogil:
+    enum:
+        CLOCK_MONOTONIC
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* out)
+
+cdef int64_t TURN_NS = int(TURN_S * 1e9)
+cdef int64_t WAITED_NS = int(WAITED_S * 1e9)
+cdef int64_t SLICE_NS = int(SLICE_S * 1e9)
+cdef int64_t PIECE_NS = int(PIECE_S * 1e9)
+cdef int64_t FIRST_NS = int(FIRST_S * 1e9)
+cdef int64_t FREE_NS = int(FREE_S * 1e9)
+cdef int64_t NEWCOMER = 1 << 62  # behind all others who have used as little: a crowd that connects keeps nobody waiting
+cdef object heappush = heapq.heappush
+cdef object heappop = heapq.heappop
+
+
+@cython.final
+cdef class Turns:
+    """The loop time of one worker. `now_ns`: a clock for tests; None: the monotonic one."""
+
+    cdef object loop
+    cdef object now_ns
+    cdef int64_t ends_at   # of the turn that is under way; 0: nobody has begun to work in it
+    cdef bint called       # `_pass` is scheduled
+    cdef list queue        # a heap of (what the share has used, its place, the share)
+    cdef int64_t serial    # equal ones in order of their coming
+    cdef int64_t level     # what those who are served now have used: nobody saves up for later
+    cdef int64_t highest
+
+    def __init__(self, object loop, object now_ns=None):
+        self.loop = loop
+        self.now_ns = now_ns
+        self.queue = []
+
+    def share(self) -> Share:
+        """A session's part of the loop; one for each session."""
+        cdef Share made = Share.__new__(Share)
+        made.turns = self
+        made.is_new = True
+        return made
+
+    @property
+    def waiting(self):
+        """Sessions that wait for their turn."""
+        return len(self.queue)
+
+    cdef int64_t now(self) except -1:
+        cdef timespec at
+        if self.now_ns is not None:
+            return self.now_ns()
+        clock_gettime(CLOCK_MONOTONIC, &at)
+        return <int64_t>at.tv_sec * 1000000000 + at.tv_nsec
+
+    cdef bint may_work(self, int64_t now) except -1:
+        # Whether the turn that is under way has time left; begins one where none is.
+        if self.ends_at == 0:
+            self.ends_at = now + TURN_NS
+            self.call()
+        return now < self.ends_at
+
+    cdef int call(self) except -1:
+        if not self.called:
+            self.called = True
+            self.loop.call_soon(self._pass)
+        return 0
+
+    cdef int charge(self, Share share, int64_t spent) except -1:
+        share.used = max(share.used, self.level) + spent
+        self.highest = max(self.highest, share.used)
+        return 0
+
+    cdef int wait(self, Share share, object resume) except -1:
+        self.serial += 1
+        share.place = self.serial + NEWCOMER if share.is_new else self.serial
+        share.resume = resume
+        share.used = max(share.used, self.level)
+        heappush(self.queue, (share.used, share.place, share))
+        return self.call()
+
+    def _pass(self):
+        # Once a pass of the loop while anybody works: a new turn, and those who wait as far as it lasts.
+        cdef Share share
+        cdef int64_t used
+        cdef int64_t place
+        cdef int64_t ends_at
+        self.called = False
+        ends_at = self.ends_at = self.now() + WAITED_NS
+        try:
+            while self.queue:
+                used, place, share = heappop(self.queue)
+                resume = share.resume
+                if share.place != place or resume is None:
+                    continue  # it has left
+                self.level = max(self.level, used)
+                share.forget()
+                share.start(self.now())
+                if isinstance(resume, Wake):
+                    ends_at -= SLICE_NS  # its task works in the next pass; counted now
+                resume()
+                if self.now() >= ends_at:
+                    break
+        finally:
+            self.ends_at = 0
+            if self.queue:
+                self.call()
+            else:
+                self.level = self.highest  # those who worked alone took nothing from anybody
+
+
+@cython.final
+cdef class Share:
+    """One session's part. `over` charges it with what has run since it last asked or began."""
+
+    cdef Turns turns
+    cdef readonly int64_t used  # nanoseconds, or what others had at least
+    cdef bint is_new       # has not worked yet
+    cdef int64_t mark
+    cdef int64_t until
+    cdef bint arrived      # works on what came in this pass: a slice, and the rest waits
+    cdef bint fresh        # waits with input that has just come
+    cdef int64_t place     # in the queue; 0: it does not wait
+    cdef object resume
+
+    @property
+    def waiting(self):
+        """Whether `later` or `pause` has been called and the turn has not come yet."""
+        return self.place > 0
+
+    def enter(self, resume, *, bint fresh=True):
+        """Asked where input arrives: whether to work on it now. Where not, `resume` is called when the turn comes.
+
+        Input that had come before, and waited for a command to end, is not `fresh`.
+        """
+        cdef Turns turns = self.turns
+        cdef int64_t now = turns.now()
+        if turns.may_work(now):
+            self.mark = now + FREE_NS if fresh else now
+            self.until = now + FIRST_NS
+            self.arrived = True
+            self.is_new = False
+            return True
+        self.fresh = fresh
+        turns.wait(self, resume)
+        return False
+
+    def begin(self):
+        """A task of the session begins to work; nothing before it is charged."""
+        self.start(self.turns.now())
+
+    cpdef bint over(self) except -1:
+        """Whether this session has worked enough for now; asked between two pieces of work."""
+        cdef Turns turns = self.turns
+        cdef int64_t now = turns.now()
+        cdef int64_t spent = now - self.mark
+        if spent > 0:
+            turns.charge(self, min(spent, PIECE_NS))  # more than a piece: it waited for something in between
+            self.mark = now
+        if now < self.until:
+            return False
+        if self.arrived or turns.queue or not turns.may_work(now):
+            return True
+        self.until = now + SLICE_NS
+        return False
+
+    def later(self, resume):
+        """Calls `resume` when this session's turn comes again, unless it has left by then."""
+        self.turns.wait(self, resume)
+
+    async def pause(self):
+        """`over` and, where it is, the wait: what a long coroutine awaits between two pieces."""
+        if not self.over():
+            return
+        future = self.turns.loop.create_future()
+        self.turns.wait(self, Wake(future))
+        try:
+            await future
+        finally:
+            self.forget()
+        self.start(self.turns.now())
+
+    def leave(self):
+        """The session has ended: `later` is forgotten. Who awaits `pause` is woken in its turn, to come to its end."""
+        if not isinstance(self.resume, Wake):
+            self.forget()
+
+    cdef int forget(self) except -1:
+        self.place = 0
+        self.resume = None
+        return 0
+
+    cdef int start(self, int64_t now) except -1:
+        self.arrived = self.is_new = False
+        self.mark = now + FREE_NS if self.fresh else now
+        self.fresh = False
+        self.until = now + SLICE_NS
+        return 0
+
+
+@cython.final
+cdef class Wake:
+    # Wakes a task. It works after this pass, so its slice is counted beforehand.
+    cdef object future
+
+    def __init__(self, object future):
+        self.future = future
+
+    def __call__(self):
+        if not self.future.done():
+            self.future.set_result(None)
