@@ -20,11 +20,25 @@ from array import array
 
 from fastmta.delivery import seams as delivery
 from fastmta.imap import seams as imap
+from fastmta.imap.session import Session
+from fastmta.model.actor import Actor
+from fastmta.operations.desk import Desk
 from fastmta.pop3 import seams as pop3
 from fastmta.store import MailStore
 
 
-async def from_imap(services: imap.Services) -> None:
+async def from_imap(services: imap.Services, session: Session) -> None:
+    services.store.access.resolve(Actor(1), "INBOX")
+    services.store.access.resolve(1, "INBOX")  # wrong
+    services.store.access.find("INBOX")  # wrong
+    await services.store.access.create(session.account_id, "x")  # wrong
+    services.store.mailboxes.get(1, "INBOX")  # wrong
+    session.mailboxes.uids("INBOX")  # wrong
+    session.mailboxes.rows(1)[0].subject  # wrong
+    session.mailboxes.fetch(1, [1], [1], 0, 0, 0)  # wrong
+    session.mailboxes.read_on(1, 0, 10)  # wrong
+    session.mailboxes.new_blob().feed("text")  # wrong
+    size: str = session.access.resolve(session.actor, "x").size_bytes  # wrong
     services.store.mailboxes.uids(1)
     services.store.mailboxes.uids("INBOX")  # wrong
     services.store.mailboxes.unread(1)  # wrong
@@ -40,6 +54,9 @@ async def from_pop3(services: pop3.Services) -> None:
     services.store.mailboxes.read(1, b"1", 0, 10)  # wrong
     services.store.mailboxes.delete(1)  # wrong
     await services.store.mailboxes.expunge("all")  # wrong
+    services.store.access.resolve("bill", "INBOX")  # wrong
+    services.store.mailboxes.read_on(services.store.mailboxes.rows(1), 0, 10)  # wrong
+    services.store.mailboxes.rows(1)[0].flagged  # wrong
 
 
 def from_delivery(services: delivery.Services) -> None:
@@ -54,6 +71,15 @@ def from_delivery(services: delivery.Services) -> None:
     services.store.queue.no_such_thing()  # wrong
 
 
+async def from_operations(desk: Desk) -> None:
+    await desk.store.accounts.set_enabled("bill@example.test", True)
+    await desk.store.accounts.set_enabled("bill@example.test")  # wrong
+    desk.store.accounts.usage("bill@example.test")  # wrong
+    desk.store.queue.hold("all")  # wrong
+    desk.store.mailboxes.list("bill@example.test")  # wrong
+    await desk.store.aliases.no_such_thing()  # wrong
+
+
 def the_real_one(store: MailStore, services: imap.MailStore) -> None:
     taken: imap.MailStore = store
     also: pop3.MailStore = store
@@ -63,7 +89,7 @@ def the_real_one(store: MailStore, services: imap.MailStore) -> None:
 
 
 def test_a_wrong_call_into_the_store_fails_mypy(tmp_path: Path) -> None:
-    """In IMAP, POP3 and delivery; and the store that there is fits all of their ports."""
+    """In IMAP, POP3, delivery and operations; and the store that there is fits all of their ports."""
     source = tmp_path / "calls.py"
     source.write_text(CALLS)
     done = subprocess.run(

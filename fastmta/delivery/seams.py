@@ -1,9 +1,9 @@
-"""What delivery asks of its neighbours, as Protocols, so that tests may pass small fakes."""
+"""What delivery asks of its neighbours, as Protocols: the few methods that it calls."""
 
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from fastmta._unit import Blob, Unit
 from fastmta.config.schema import Config
@@ -15,6 +15,8 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Ended, Request
 from fastmta.runtime.log import Log
 from fastmta.runtime.tasks import Sweep
+
+T = TypeVar("T")
 
 
 class QueuedMessage(Protocol):
@@ -124,7 +126,7 @@ class Contexts(Protocol):
 
 
 class Tasks(Protocol):
-    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> Any: ...
+    def spawn(self, name: str, work: Coroutine[object, object, T]) -> asyncio.Task[T]: ...
 
 
 class Launcher(Protocol):

@@ -36,6 +36,7 @@ from fastmta.runtime.metrics import METRICS
 from fastmta.tls.upgrade import start_tls
 
 if TYPE_CHECKING:
+    from fastmta._unit import Blob
     from fastmta.imap.seams import Services
 
 WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause; more only fills memory for slow readers
@@ -303,6 +304,9 @@ class ImapConnection(asyncio.Protocol):
 
     async def _start_tls(self) -> None:
         context = self.server.services.contexts.server_context()
+        if context is None:  # the certificate was taken away since STARTTLS was offered
+            self._transport.abort()
+            return
         try:
             await start_tls(self.server.services.loop, self._transport, self, context, adopt=self._adopt)
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; connection_lost has been called
@@ -392,8 +396,8 @@ class ImapConnection(asyncio.Protocol):
             self._touch_upload()
             if not upload.feed(session, parser.data):
                 parser.abandon()
-            elif session.upload is not None and session.upload.blob.congested:
-                self._wait_for_store(session.upload.blob)
+            elif session.upload is not None and (blob := session.upload.blob) is not None and blob.congested:
+                self._wait_for_store(blob)
         elif event == _imap.LINE:
             self._touch()
             self._run(session.line(parser.command))
@@ -452,13 +456,13 @@ class ImapConnection(asyncio.Protocol):
         else:
             session.bad(tag, "[TOOBIG] Command is too long")
 
-    def _wait_for_store(self, blob: Any) -> None:
+    def _wait_for_store(self, blob: Blob) -> None:
         """The store has enough of this message for now: reading stops until it has written some."""
         self._busy = True
         blob.on_drain = self._drained
 
     def _drained(self) -> None:
-        if self.session.upload is not None:
+        if self.session.upload is not None and self.session.upload.blob is not None:
             self.session.upload.blob.on_drain = None
             self._busy = False
             self.server.services.loop.call_soon(self._go_on)

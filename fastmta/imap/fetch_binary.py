@@ -7,7 +7,7 @@ longer than a chunk; once announced it is filled, or the connection ends.
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta import _mime
 from fastmta.imap.session import SessionEnded, State
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fastmta.imap.fetch_plan import Section
     from fastmta.imap.session import Session
+    from fastmta.store.mailboxes import MessageRow
 
 IDENTITY: Final = frozenset(("", "7bit", "8bit", "binary"))
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
@@ -104,7 +105,7 @@ def encodings_of(record: bytes) -> Encodings:
 
 
 async def write_binary(
-    session: Session, encodings: Encodings, row: Any, section: Section, place: tuple[int, int] | None
+    session: Session, encodings: Encodings, row: MessageRow, section: Section, place: tuple[int, int] | None
 ) -> bool:
     """A part's octets, or their number, behind the section's label. False: its encoding is not known. SessionEnded."""
     if place is None:
@@ -122,7 +123,7 @@ async def write_binary(
     return True
 
 
-async def _write(session: Session, row: Any, section: Section, place: tuple[int, int], encoding: str) -> None:
+async def _write(session: Session, row: MessageRow, section: Section, place: tuple[int, int], encoding: str) -> None:
     try:
         size, has_nul, data = await _counted(session, row, place, encoding)
     except Gone:
@@ -154,7 +155,9 @@ async def _write(session: Session, row: Any, section: Section, place: tuple[int,
             session.wire.abort()  # an announced literal that can't be filled ends the connection
 
 
-async def _counted(session: Session, row: Any, place: tuple[int, int], encoding: str) -> tuple[int, bool, bytes | None]:
+async def _counted(
+    session: Session, row: MessageRow, place: tuple[int, int], encoding: str
+) -> tuple[int, bool, bytes | None]:
     """(octets, whether one of them is NUL, the octets where they came in one piece)."""
     size, has_nul = 0, False
     if encoding in IDENTITY and place[1] > IMAP_BINARY_BYTES:
@@ -167,7 +170,7 @@ async def _counted(session: Session, row: Any, place: tuple[int, int], encoding:
     return size, has_nul, only
 
 
-async def _pieces(session: Session, row: Any, place: tuple[int, int], encoding: str) -> AsyncIterator[bytes]:
+async def _pieces(session: Session, row: MessageRow, place: tuple[int, int], encoding: str) -> AsyncIterator[bytes]:
     """A part decoded, a piece at a time. Gone, SessionEnded."""
     offset, length = place
     decoder = decoder_of(encoding) or Plain()

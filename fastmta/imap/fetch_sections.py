@@ -7,7 +7,7 @@ the connection ends. At most IMAP_CHUNK_BYTES are read ahead of the socket.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastmta import _imap, _mime
 from fastmta.imap.fetch_binary import Encodings, encodings_of, write_binary
@@ -19,11 +19,15 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
 
 if TYPE_CHECKING:
+    from fastmta.imap.seams import Mailboxes
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
+    from fastmta.store.mailboxes import MessageRow
 
 
-async def write_message(session: Session, view: View, plan: Plan, items: int, seq: int, uid: int, row: Any) -> bool:
+async def write_message(
+    session: Session, view: View, plan: Plan, items: int, seq: int, uid: int, row: MessageRow
+) -> bool:
     """One message's FETCH response with these items and the plan's sections; False where one could not be decoded.
 
     In state LOGOUT afterwards, it was cut off.
@@ -94,7 +98,7 @@ async def _write_whole(session: Session, data: bytes) -> None:
         session.write(data[start : start + IMAP_CHUNK_BYTES])
 
 
-def _place(record: bytes | None, row: Any, section: Section) -> tuple[int, int] | None:
+def _place(record: bytes | None, row: MessageRow, section: Section) -> tuple[int, int] | None:
     """Where the section lies in what Mailboxes.read gives, before its partial is cut out."""
     if not section.place:
         return 0, row.size
@@ -104,7 +108,7 @@ def _place(record: bytes | None, row: Any, section: Section) -> tuple[int, int] 
 
 
 def _header_subset(
-    mailboxes: Any, mailbox_id: int, uid: int, record: bytes | None, row: Any, section: Section
+    mailboxes: Mailboxes, mailbox_id: int, uid: int, record: bytes | None, row: MessageRow, section: Section
 ) -> bytes:
     """HEADER.FIELDS and HEADER.FIELDS.NOT; the header's last empty line is part of both (RFC 3501 §6.4.5)."""
     place = _place(record, row, section)
@@ -119,7 +123,7 @@ def _header_subset(
     return b" {%d}\r\n%b" % (len(data), data)
 
 
-def _read_all(mailboxes: Any, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
+def _read_all(mailboxes: Mailboxes, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
     """Up to IMAP_HEADER_BYTES in one piece; None where the message is gone."""
     data: bytes | None = mailboxes.read(mailbox_id, uid, offset, min(length, IMAP_CHUNK_BYTES))
     if data is None or len(data) >= length:
@@ -137,7 +141,9 @@ def _read_all(mailboxes: Any, mailbox_id: int, uid: int, offset: int, length: in
     return b"".join(pieces)
 
 
-async def _span(session: Session, mailbox_id: int, uid: int, record: bytes | None, row: Any, section: Section) -> None:
+async def _span(
+    session: Session, mailbox_id: int, uid: int, record: bytes | None, row: MessageRow, section: Section
+) -> None:
     """A run of the message's bytes as a literal, a piece at a time."""
     place = _place(record, row, section)
     if place is None:

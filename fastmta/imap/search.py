@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from email.utils import parsedate
 from itertools import compress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap import search_keys as keys
@@ -301,7 +301,7 @@ class Block:
         self._view = search._view
         self.seqs = seqs
         self.uids = uids
-        self.columns: Any = search._mailboxes.columns(search._view.mailbox_id, uids)
+        self.columns = search._mailboxes.columns(search._view.mailbox_id, uids)
         self.masks: dict[int, bytes] = {}
         self._keywords: list[frozenset[bytes]] | None = None
         self._modseqs: array[int] | None = None

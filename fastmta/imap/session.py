@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,11 +18,12 @@ from fastmta._imap import BadSyntax, Cursor
 from fastmta.imap import mailbox_name
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.view import MailboxGone, View
+from fastmta.model.actor import NOBODY
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
-    from fastmta.imap.seams import Answer, Services, Wire
+    from fastmta.imap.seams import Access, Answer, Mailboxes, Services, Wire
     from fastmta.imap.upload import Target, Upload
 
 
@@ -108,7 +109,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "account_id",
+        "actor",
         "address",
         "bad_commands",
         "commands",
@@ -149,7 +150,7 @@ class Session:
         self.peer_ip = peer_ip
         self.loopback = loopback
         self.state: int = State.NOT_AUTHENTICATED
-        self.account_id = 0
+        self.actor = NOBODY
         self.address = ""
         self.view: View | None = None
         self.tag = b"*"  # of the command that runs
@@ -178,7 +179,18 @@ class Session:
         return view
 
     @property
-    def mailboxes(self) -> Any:
+    def account_id(self) -> int:
+        """0 where nobody has logged in."""
+        return self.actor.account_id
+
+    @property
+    def access(self) -> Access:
+        """The mailboxes by their names; ask as `actor`."""
+        return self.services.store.access
+
+    @property
+    def mailboxes(self) -> Mailboxes:
+        """The mailboxes by their ids."""
         return self.services.store.mailboxes
 
     @property

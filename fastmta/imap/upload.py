@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +19,7 @@ from fastmta.imap.append_plan import Argument, Begin, End, Literal, Step, Stretc
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.session import GONE, UNAVAILABLE, SessionEnded, Sync, parse_verb
 from fastmta.imap.url import Source, resolve
+from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.limits import (
     IMAP_COMMAND_UPLOAD_BYTES,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Sequence
 
+    from fastmta._mime import Structure
+    from fastmta._unit import Blob
     from fastmta.imap.session import Session
 
 NO_MAILBOX = b"NO [TRYCREATE] Mailbox does not exist"
@@ -45,23 +48,14 @@ class Verdict(Enum):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where the messages go. `replaced`: a mailbox, a uid of it and its size, which goes in the same step."""
+    """Where the messages go, and whose quota they take. `replaced`: a mailbox, a uid of it and its size, which goes in
+    the same step.
+    """
 
     verb: bytes
     mailbox_id: int
+    owner_id: int
     replaced: tuple[int, int, int] | None = None
-
-
-class Message(msgspec.Struct):
-    """One that is whole; the store's `append_many` reads it."""
-
-    blob: Any
-    structure: bytes
-    internal_date_s: int
-    tz_minutes: int
-    flags: int
-    keywords: bytes
-    prefix: bytes = b""
 
 
 class Upload:
@@ -89,9 +83,9 @@ class Upload:
         self.tag = tag
         self.target = target
         self.stretches = Stretches(single=target.replaced is not None)
-        self.messages: list[Message] = []
-        self.blob: Any = None  # of the message that is coming
-        self.structure: Any = None
+        self.messages: list[Appended] = []
+        self.blob: Blob | None = None  # of the message that is coming
+        self.structure: Structure | None = None
         self.waiting: Future[None] | None = None  # for the store to have written some
         self._session = session
         self._counted = session.services.limits.upload(session.peer_ip, session.account_id)
@@ -170,7 +164,7 @@ class Upload:
         session = self._session
         if not session.services.storage_ok():
             return UNAVAILABLE
-        room = session.mailboxes.room(self._account_id)
+        room = session.mailboxes.room(self.target.owner_id)
         freed = self.target.replaced[2] if self.target.replaced is not None else 0  # RFC 8508 §3.4
         wanted = added + copied
         if (self._octets or copied) and self._octets + wanted > IMAP_COMMAND_UPLOAD_BYTES:
@@ -214,10 +208,11 @@ class Upload:
 
     async def _copy(self) -> None:
         """Copies the next source into the message that is coming. Refused, SessionEnded."""
-        source = self._sources[0]
+        source, blob = self._sources[0], self._coming()[0]
         at = 0
         while at < source.length:
             wanted = min(source.length - at, IMAP_COPY_BYTES)
+            data: bytes | None
             if source.data is not None:
                 data = source.data[at : at + wanted]
             else:
@@ -229,10 +224,10 @@ class Upload:
             await self._session.wire.pause()
             if self._session.upload is not self:
                 raise SessionEnded
-            await self._until_written(self.blob)
+            await self._until_written(blob)
         self._session.mailboxes.release(self._sources.popleft().row)
 
-    async def _until_written(self, blob: Any) -> None:
+    async def _until_written(self, blob: Blob) -> None:
         """Waits until the store has written enough of a blob. SessionEnded."""
         while blob.congested:
             self.waiting = self._session.services.loop.create_future()
@@ -245,17 +240,23 @@ class Upload:
 
     def _message_is_whole(self) -> None:
         date_s, tz_minutes = self._begin.date or (int(self._session.services.clock.now()), 0)
-        begin, structure = self._begin, self.structure.finish()
-        self.messages.append(Message(self.blob, structure, date_s, tz_minutes, begin.flags, begin.keywords))
-        self.blob.on_drain = None
+        begin, (blob, structure) = self._begin, self._coming()
+        self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, begin.flags, begin.keywords))
+        blob.on_drain = None
         if self.target.replaced is None:
-            self.blob.spill()
+            blob.spill()
         self.blob = self.structure = None
 
-    def feed(self, data: Any) -> None:
+    def _coming(self) -> tuple[Blob, Structure]:
+        """What takes the message that is coming."""
+        assert self.blob is not None and self.structure is not None, "no message is coming"
+        return self.blob, self.structure
+
+    def feed(self, data: bytes | memoryview) -> None:
         """Takes a piece of the message; the view is not kept."""
-        self.blob.feed(data)
-        self.structure.feed(data)
+        blob, structure = self._coming()
+        blob.feed(data)
+        structure.feed(data)
 
     def abandon(self) -> None:
         """There will be no message: what it took of memory, disk and the account's bound is given back."""
@@ -396,7 +397,7 @@ def _verdict(session: Session, upload: Upload, text: bytes) -> Verdict:
     return _refused(session, upload.tag, text) if text else Verdict.REFUSED
 
 
-def feed(session: Session, data: Any) -> bool:
+def feed(session: Session, data: bytes | memoryview) -> bool:
     """A piece of the literal. False where the store took no more: the rest of the command is to be dropped."""
     upload = session.upload
     if upload is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -18,6 +18,8 @@ from fastmta.model.limits import IMAP_HEADER_BYTES, IMAP_URL_BYTES
 
 if TYPE_CHECKING:
     from fastmta.imap.session import Session
+    from fastmta.store.mailbox_names import Mailbox
+    from fastmta.store.mailboxes import MessageRow
 
 _ABSOLUTE: Final = re.compile(rb"imap://(?:([^@/;]*)(?:;AUTH=[^@/]*)?@)?[^/@]*", re.IGNORECASE)
 _PATH: Final = re.compile(
@@ -42,7 +44,7 @@ class Url(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """Octets of a message: of its row's from `offset` on, or `data` where they don't lie in one piece."""
 
-    row: Any
+    row: MessageRow
     offset: int
     length: int
     data: bytes | None = None
@@ -86,7 +88,7 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
         return _bad(raw, b"Only own messages can be named")
     try:
         section = _section(url.section)
-        box = session.mailboxes.get(session.account_id, url.mailbox) if url.mailbox else _selected(session)
+        box = session.access.find(session.actor, url.mailbox) if url.mailbox else _selected(session)
     except (BadSyntax, BadName):
         return _bad(raw, b"No such section")
     if box is None or (url.uid_validity and url.uid_validity != box.uid_validity):
@@ -110,7 +112,7 @@ def _section(raw: bytes) -> Section:
     return section
 
 
-def _selected(session: Session) -> Any:
+def _selected(session: Session) -> Mailbox | None:
     return session.mailboxes.by_id(session.view.mailbox_id) if session.view is not None else None
 
 
@@ -120,7 +122,7 @@ def _bad(raw: bytes, text: bytes) -> bytes:
     return b"NO [BADURL %b] %b" % (shown, text)
 
 
-def _source(session: Session, mailbox_id: int, row: Any, section: Section) -> Source | None:
+def _source(session: Session, mailbox_id: int, row: MessageRow, section: Section) -> Source | None:
     if not section.place:
         return Source(row, 0, row.size)
     record = session.mailboxes.structure(mailbox_id, row.uid)

@@ -17,7 +17,9 @@ from fastmta.model import flags as system_flags
 from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
 if TYPE_CHECKING:
-    from fastmta.imap.seams import Mailbox, Mailboxes
+    from fastmta.imap.seams import Mailboxes
+    from fastmta.store.mailbox_names import Mailbox
+    from fastmta.store.mailboxes import MessageRow
 
 NO_CAP: Final = 2**64 - 1  # for Mailboxes.fetch: no modseq is above it
 NEVER_RECENT: Final = 2**32  # for Mailboxes.fetch: no uid is at or above it
@@ -26,14 +28,15 @@ NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
 
 Write = Callable[[bytes], None]
 Hold = Callable[[], Awaitable[bool]]
-Page = tuple["Sequence[Any]", "array[int]", int]  # changed rows, expunged uids, and the modseq up to which, 0: all
+#: Changed rows, expunged uids, and the modseq up to which, 0: all.
+Page = tuple["Sequence[MessageRow]", "array[int]", int]
 
 
 async def _no_wait() -> bool:
     return True
 
 
-def _is_long(rows: Sequence[Any]) -> bool:
+def _is_long(rows: Sequence[MessageRow]) -> bool:
     """Whether their flags, told, are more than a chunk."""
     return 64 * len(rows) + sum(len(row.keywords) for row in rows) > IMAP_CHUNK_BYTES
 
@@ -316,7 +319,7 @@ class View:
 
     def _take(
         self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int
-    ) -> list[Any]:
+    ) -> list[MessageRow]:
         """One page of changes; gives the rows whose flags are to be told. Messages from `known` on are new."""
         rows, gone, until = page
         before, self.modseq = self.modseq, until or max(self.modseq, box.highest_modseq)
@@ -333,7 +336,7 @@ class View:
         self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)
         return changed
 
-    def _flags_line(self, row: Any) -> bytes:
+    def _flags_line(self, row: MessageRow) -> bytes:
         """A FETCH response with a message's flags; nothing for one that the client has not been told of."""
         seq = self.uids.seq_of(row.uid)
         if not seq:

@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Final, Protocol
 
 from fastmta.auth.sasl import Credentials
+from fastmta.model.actor import Actor
 from fastmta.model.errors import FastMTAError, StorageFailure, StoreDamaged, TemporaryFailure
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import (
@@ -427,7 +428,7 @@ class Pop3Connection(asyncio.Protocol):
         if account is None:
             self._spawn("login", self._authenticate(credentials))
         elif self._lock(account):
-            opening = self._server.reader.open(account.inbox_id)
+            opening = self._server.reader.open(Actor(account.id))
             if not self._open(account, opening):
                 self._spawn("open", self._open_slowly(account, opening))
 
@@ -440,7 +441,7 @@ class Pop3Connection(asyncio.Protocol):
         if account is None:
             self._act(self._session.refused(b"AUTH", b"Authentication failed"))
         elif self._lock(account):
-            await self._open_slowly(account, self._server.reader.open(account.inbox_id))
+            await self._open_slowly(account, self._server.reader.open(Actor(account.id)))
 
     def _open(self, account: Account, opening: Iterator[Maildrop | None]) -> bool:
         """Goes on with opening the maildrop; False where that takes another turn."""

@@ -13,13 +13,18 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastmta import _mime
 from fastmta._parser import stuff
+from fastmta.model.actor import Actor
+from fastmta.model.errors import Refused
 from fastmta.model.limits import MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
-from fastmta.pop3.seams import Mailboxes
+from fastmta.pop3.seams import MailStore
 from fastmta.pop3.session import Maildrop
+
+if TYPE_CHECKING:
+    from fastmta.store.mailboxes import MessageRow
 
 _END = b"\r\n"
 
@@ -42,18 +47,21 @@ class _Ends:
 class MaildropReader:
     """Opens maildrops for the sessions of one process."""
 
-    def __init__(self, mailboxes: Mailboxes) -> None:
-        self._mailboxes = mailboxes
+    def __init__(self, store: MailStore) -> None:
+        self._access = store.access
+        self._mailboxes = store.mailboxes
         self._ends: OrderedDict[int, _Ends] = OrderedDict()
 
-    def open(self, mailbox_id: int) -> Iterator[Maildrop | None]:
-        """Yields None while there is more to look at, so that a big new maildrop opens in turns; then the maildrop.
+    def open(self, actor: Actor) -> Iterator[Maildrop | None]:
+        """Yields None while there is more to look at, so that a big new INBOX opens in turns; then the maildrop.
 
         Yields nothing where the mailbox is gone.
         """
-        mailbox = self._mailboxes.by_id(mailbox_id)
-        if mailbox is None:
+        try:
+            mailbox = self._access.resolve(actor, "INBOX")
+        except Refused:
             return
+        mailbox_id = mailbox.id
         uids, flags, sizes, total = array("I"), array("I"), array("Q"), 0
         while True:
             page = self._mailboxes.summary(mailbox_id, uids[-1] if uids else 0, MAILBOX_PAGE)
@@ -113,7 +121,7 @@ class MaildropReader:
         status = b"+OK\r\n" if body_lines is not None else b"+OK %d octets\r\n" % drop.sizes[index]
         yield from self._stuffed(rows[0], whole, body_lines or 0, status)
 
-    def _stuffed(self, row: Any, whole: int, lines: int, status: bytes) -> Iterator[bytes]:
+    def _stuffed(self, row: "MessageRow", whole: int, lines: int, status: bytes) -> Iterator[bytes]:
         """`status`, the first `whole` octets, then `lines` more lines, stuffed, and the end."""
         size = row.size
         offset = 0

@@ -18,7 +18,7 @@ class Pop3Server:
         self.draining = False
         self._locks: MaildropLocks | None = None
         self._serial = 0
-        self.reader = MaildropReader(services.store.mailboxes)
+        self.reader = MaildropReader(services.store)
 
     @property
     def sessions(self) -> int:

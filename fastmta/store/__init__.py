@@ -4,7 +4,7 @@ from fastmta._store import MINFREE_FLOOR
 from fastmta.store.accounts import Account, Accounts
 from fastmta.store.aliases import Aliases
 from fastmta.store.mailbox_names import Mailbox
-from fastmta.store.mailboxes import Appended, Mailboxes, MessageRow
+from fastmta.store.mailboxes import Mailboxes, MessageRow
 from fastmta.store.mailstore import MailStore
 from fastmta.store.queue import Outcome, Queue, QueuedMessage, QueuedRecipient, Selection
 
@@ -13,7 +13,6 @@ __all__ = [
     "Account",
     "Accounts",
     "Aliases",
-    "Appended",
     "MailStore",
     "Mailbox",
     "Mailboxes",

@@ -29,6 +29,7 @@ from fastmta._store import (
     usage_fields,
 )
 from fastmta._unit import Blob, Unit
+from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE
@@ -66,18 +67,6 @@ class Columns(msgspec.Struct, gc=False):
     prefixes: "array[int]"
     words: "array[int]"
     keywords: Sequence[bytes]
-
-
-class Appended(msgspec.Struct, gc=False):
-    """One message of an append."""
-
-    blob: Blob
-    structure: bytes
-    internal_date_s: int
-    tz_minutes: int = 0
-    flags: int = 0
-    keywords: bytes = b""
-    prefix: bytes = b""
 
 
 class Mailboxes(MailboxNames):

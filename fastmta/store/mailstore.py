@@ -10,6 +10,7 @@ from fastmta._store import TABLE_COUNTER, Store
 from fastmta._unit import COMMITTED, REFUSED, Blob, Engine, Unit
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
+from fastmta.store.access import Access
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
 from fastmta.store.annotations import Annotations
@@ -39,6 +40,7 @@ class MailStore:
         self.clock = clock if clock is not None else SystemClock()
         self.accounts = Accounts(self)
         self.mailboxes = Mailboxes(self)
+        self.access = Access(self.mailboxes)
         self.queue = Queue(self)
         self.aliases = Aliases(self)
         self.dkim_keys = DkimKeys(self)
@@ -59,9 +61,11 @@ class MailStore:
         trash_delay_ms: int = 60_000,
         clock: Clock | None = None,
         gives_way: bool = False,
+        engine: str | None = None,
     ) -> "MailStore":
         """Opens the store in directory `path`; StorageFailure where it is unreadable, this process has it open or
         a compaction is under way. `gives_way`: it writes in small transactions, and pauses for other processes.
+        `engine="memory"` keeps the records in this process (adr/0065).
         """
         guard = hold_open(Path(path), create=create)
         try:
@@ -73,6 +77,7 @@ class MailStore:
                 slot=slot,
                 trash_delay_ms=trash_delay_ms,
                 gives_way=gives_way,
+                engine=engine,
             )
         except BaseException:
             os.close(guard)

@@ -1,6 +1,7 @@
 """Throws damaged commands at a whole IMAP session: states, literals, every command; see harness.py for options."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -39,7 +40,8 @@ class Imap(AsyncTarget):
     )
 
     async def start(self) -> None:
-        self.world = await make_world()
+        self._directory = tempfile.TemporaryDirectory()
+        self.world = await make_world(Path(self._directory.name), engine="memory")
         client = await self.world.login("INBOX")
         for number in range(10):
             await client.append(
@@ -49,7 +51,9 @@ class Imap(AsyncTarget):
         await client.settle()
 
     async def hold(self, data: bytes) -> None:
-        if len(self.world.store.mailboxes.list(1)) > 200:  # what inputs made would slow the later ones
+        if (
+            len(self.world.store.mailboxes.list(self.world.account_id)) > 200
+        ):  # what inputs made would slow the later ones
             await self.world.close()
             await self.start()
         logged_in = not data.startswith(b"a LOGIN")

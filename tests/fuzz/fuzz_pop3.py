@@ -46,7 +46,8 @@ class Pop3(AsyncTarget):
 
     async def hold(self, data: bytes) -> None:
         running = self.running
-        running.mailboxes.fill(1, [b"Subject: %d\r\n\r\n.\r\n..x\r\nlast" % number for number in range(20)])
+        missing = 20 - len(running.flags())
+        await running.fill(*[b"Subject: %d\r\n\r\n.\r\n..x\r\nlast" % number for number in range(missing)])
         running.authenticator.remembers = len(data) % 2 == 0
         protocol = running.server.factory("pop3")()
         transport = FakeTransport()

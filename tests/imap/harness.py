@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fastmta.imap.server import ImapServer
-from fastmta.runtime.bus import MailboxNotifier
+from fastmta.runtime.clock import ManualClock
+from fastmta.store import MailStore
 from tests.imap.fakes import fake_services
 
 
@@ -124,13 +125,13 @@ def split_responses(out: bytes) -> list[bytes]:
 
 
 class World:
-    """A server over a store, in memory or real, with its clients."""
+    """A server over a store, with its clients."""
 
-    def __init__(self, services: Any) -> None:
+    def __init__(self, services: Any, account: Any) -> None:
         self.services = services
         self.server = ImapServer(services)
-        self.account_id = 1
-        self.inbox = 0
+        self.account_id = account.id
+        self.inbox = account.inbox_id
         self.random: Any = None
 
     @property
@@ -151,33 +152,21 @@ class World:
 
     async def close(self) -> None:
         await self.services.tasks.close()
-        close = getattr(self.services.store, "close", None)
-        if close is not None:
-            close()
+        self.store.close()
 
 
-async def make_world(path: Path | None = None, **options: Any) -> World:
-    """A world over a store in memory, or over a real one in `path`; the account has INBOX and Sent."""
-    services = fake_services(asyncio.get_running_loop(), **options)
-    if path is None:
-        await services.store.mailboxes.create(1, "INBOX")
-        await services.store.mailboxes.create(1, "Sent", "\\Sent")
-        for name in ("INBOX", "Sent"):
-            await services.store.mailboxes.subscribe(1, name)
-        return World(services)
-    from fastmta.store import MailStore
-
-    store = MailStore.open(path, sync=False, clock=services.clock)
-    store.attach(services.loop)
+async def make_world(
+    path: Path, *, engine: str | None = None, message_size_limit: int = 1_000_000, trash_delay_ms: int = 60_000
+) -> World:
+    """A world over a store in `path`; its account, user@example.test with the password "secret", has INBOX and Sent."""
+    loop, clock = asyncio.get_running_loop(), ManualClock()
+    store = MailStore.open(path, sync=False, clock=clock, engine=engine, trash_delay_ms=trash_delay_ms)
+    store.attach(loop)
     account = await store.accounts.add("user@example.test", "x")
     for mailbox in store.mailboxes.list(account.id):
         if mailbox.name not in ("INBOX", "Sent"):
             await store.mailboxes.unsubscribe(account.id, mailbox.name)
             await store.mailboxes.delete(mailbox.id)
-    services.store = store
+    services = fake_services(store, loop, clock, message_size_limit)
     services.authenticator.accounts["user@example.test"] = ("secret", account)
-    services.notifier = MailboxNotifier(services.loop, store.mailboxes.modseq)
-    store.raw.observer = lambda mailboxes, _hops: services.notifier.changed(mailboxes)
-    world = World(services)
-    world.account_id = account.id
-    return world
+    return World(services, account)

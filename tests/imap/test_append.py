@@ -12,11 +12,7 @@ MEGABYTE = 1_000_000
 
 
 async def set_quota(world: World, octets: int) -> None:
-    accounts = getattr(world.store, "accounts", None)
-    if accounts is None:
-        world.store.mailboxes.quota = octets
-    else:
-        await accounts.set_quota("user@example.test", octets)
+    await world.store.accounts.set_quota("user@example.test", octets)
 
 
 @pytest.fixture
@@ -119,7 +115,7 @@ class _Clock:
         return getattr(self._loop, name)
 
 
-@pytest.mark.parametrize("store_kind", ["store"])
+@pytest.mark.parametrize("store_kind", ["lmdb"])
 async def test_the_space_of_an_upload_that_never_ends_comes_back_at_once(messages: World) -> None:
     client: Client = await messages.login("INBOX")
     await client.send(b"a APPEND INBOX {20000000}\r\n")

@@ -1,13 +1,11 @@
 """FETCH where the store's loop ends and the streams begin."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastmta.store import MailStore
 from tests.imap.harness import World, make_world
 
 SMALL = b"Subject: small\r\n\r\nhi\r\n"
@@ -133,12 +131,9 @@ async def test_searches(world: World) -> None:
 
 
 @pytest.mark.parametrize("item", ["BODY.PEEK[]", "BODY.PEEK[TEXT]", "BODY[]<10.900000>"])
-async def test_a_slow_reader_gets_its_message_to_the_end_though_it_is_expunged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str
-) -> None:
+async def test_a_slow_reader_gets_its_message_to_the_end_though_it_is_expunged(tmp_path: Path, item: str) -> None:
     """However long it takes: all that is due in the trash goes while the reader is in the middle."""
-    monkeypatch.setattr(MailStore, "open", partial(MailStore.open, trash_delay_ms=0))
-    world = await make_world(tmp_path)
+    world = await make_world(tmp_path, trash_delay_ms=0)
     reader, other = await world.login("INBOX"), await world.login("INBOX")
     message = b"Subject: slow\r\n\r\n" + b"".join(b"line %d\r\n" % n for n in range(100_000))
     world.services.config.message_size_limit = 0

@@ -48,7 +48,7 @@ async def test_the_quota_counts_all_messages_before_the_next_literal(world: Worl
 
 
 @pytest.mark.parametrize("count", [IMAP_APPEND_MESSAGES - 1, IMAP_APPEND_MESSAGES, IMAP_APPEND_MESSAGES + 1])
-@pytest.mark.parametrize("store_kind", ["store"])
+@pytest.mark.parametrize("store_kind", ["lmdb"])
 async def test_messages_of_a_command_are_bounded(world: World, count: int) -> None:
     client = await world.login("INBOX")
     out = await client.send(many(b"a", [b"A: b\r\n\r\n"] * count))
@@ -66,7 +66,7 @@ async def test_octets_of_a_command_are_bounded(world: World, over: int, monkeypa
     assert out.splitlines()[-1].startswith(b"a NO [LIMIT]" if over else b"a OK [APPENDUID"), out
 
 
-@pytest.mark.parametrize("store_kind", ["store"])
+@pytest.mark.parametrize("store_kind", ["lmdb"])
 async def test_large_messages_of_one_command_are_not_kept_in_memory(world: World) -> None:
     world.services.config.message_size_limit = 50 * MEGABYTE
     client = await world.login("INBOX")

@@ -10,7 +10,7 @@ import pytest
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES, IMAP_KEYWORDS
 from tests.imap.harness import Client, World, split_responses
 
-STORE = pytest.mark.parametrize("store_kind", ["store"])
+STORE = pytest.mark.parametrize("store_kind", ["lmdb"])
 CHUNK = 8192  # in place of IMAP_CHUNK_BYTES, so that a small mailbox has much to say
 SMALLER = {
     "IMAP_CHUNK_BYTES": CHUNK,
@@ -151,8 +151,8 @@ async def test_a_long_list_is_written_no_further_ahead_than_its_bound(world: Wor
     client = await world.login()
     for n in range(150):
         name = "/".join("n" * 20 for _ in range(18)) + f"/{n}"
-        await world.store.mailboxes.create(1, name)
-        await world.store.mailboxes.subscribe(1, name)
+        await world.store.mailboxes.create(world.account_id, name)
+        await world.store.mailboxes.subscribe(world.account_id, name)
     for command in ('LIST "" "*"', 'LSUB "" "*"', 'LIST "" "*" RETURN (STATUS (MESSAGES UIDNEXT UNSEEN))'):
         out, most = await slowly(client, command)
         assert most <= ahead(CHUNK), command

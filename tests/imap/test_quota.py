@@ -3,14 +3,9 @@
 from tests.imap.harness import World
 
 
-async def test_the_quota_is_told_in_units_of_1024(world: World, store_kind: str) -> None:
+async def test_the_quota_is_told_in_units_of_1024(world: World) -> None:
     client = await world.login("INBOX")
-    if store_kind == "memory":
-        world.store.mailboxes.quota = 10_240
-    else:
-        unit = world.store.raw.new_unit()
-        unit.quota(world.account_id, 10_240)
-        await world.store.commit(unit)
+    await world.store.accounts.set_quota("user@example.test", 10_240)
     await client.append(b"x" * 1025)
     assert await client.ok("GETQUOTAROOT INBOX") == [
         b'* QUOTAROOT INBOX "User quota"',

@@ -263,7 +263,7 @@ async def test_no_search_holds_the_loop(
     assert longest < 0.25  # of its own time: a few milliseconds, and a collection of garbage
 
 
-@pytest.mark.parametrize("store_kind", ["store"])
+@pytest.mark.parametrize("store_kind", ["lmdb"])
 async def test_columns_are_the_rows(world: World) -> None:
     client = await world.login("INBOX")
     for n in range(10):

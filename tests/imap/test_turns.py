@@ -9,7 +9,7 @@ from fastmta.imap.commands import listing, select
 from fastmta.imap.list_plan import _collapsed
 from tests.imap.harness import World
 
-BOTH = pytest.mark.parametrize("store_kind", ["memory", "real"])
+BOTH = pytest.mark.parametrize("store_kind", ["memory", "lmdb"])
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 
 

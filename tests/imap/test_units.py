@@ -11,7 +11,7 @@ from tests.imap.harness import Client, World
 
 MESSAGE = b"Subject: a subject\r\n\r\nhello\r\n"
 COUNT = 4096
-pytestmark = pytest.mark.parametrize("store_kind", ["store"])
+pytestmark = pytest.mark.parametrize("store_kind", ["lmdb"])
 
 
 async def fill(client: Client) -> None:

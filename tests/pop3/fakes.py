@@ -1,4 +1,4 @@
-"""A server of fakes around Pop3Server: mailboxes and passwords in memory, but real loop, sockets and TLS."""
+"""A worker's surroundings for Pop3Server: records in memory, a password without a hash, real loop, sockets and TLS."""
 
 import asyncio
 import inspect
@@ -14,12 +14,15 @@ import uvloop
 
 from fastmta import _mime
 from fastmta.auth.sasl import Credentials
+from fastmta.model.appended import Appended
 from fastmta.model.errors import StorageFailure
 from fastmta.pop3.server import Pop3Server
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
+from fastmta.store import Mailboxes, MailStore
+from fastmta.store.access import Access
 from fastmta.tls.upgrade import SharedBuffer
 from tests.support.limits import local_limits
 
@@ -43,79 +46,40 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     return pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop"])(run)
 
 
-class FakeMailboxes:
-    def __init__(self) -> None:
-        self.boxes: dict[int, dict[int, bytes]] = {}
-        self.flags: dict[int, dict[int, int]] = {}
-        self.uid_validity = 7
-        self.failing = False
-        self.reaped = False  # whether the bytes of messages have gone under whoever reads them
-        self.reads = 0
-        self.gate: asyncio.Event | None = None
+class WatchedMailboxes(Mailboxes):
+    """The store's, with its reads counted and its failures made."""
 
-    def fill(self, mailbox_id: int, messages: list[bytes]) -> None:
-        self.boxes[mailbox_id] = {10 + n: PREFIX + text for n, text in enumerate(messages)}
-        self.flags[mailbox_id] = dict.fromkeys(self.boxes[mailbox_id], 0)
-
-    def by_id(self, mailbox_id: int) -> Any:
-        return SimpleNamespace(uid_validity=self.uid_validity) if mailbox_id in self.boxes else None
-
-    def summary(self, mailbox_id: int, after: int = 0, limit: int = -1) -> Any:
-        box = self.boxes[mailbox_id]
-        uids = array("I", sorted(uid for uid in box if uid > after))
-        uids = uids if limit < 0 else uids[:limit]
-        flags = array("I", (self.flags[mailbox_id][uid] for uid in uids))
-        return uids, flags, array("Q", [1] * len(uids)), array("I", (len(box[uid]) for uid in uids)), set()
-
-    def rows(self, mailbox_id: int, uids: Any) -> list[Any]:
-        box = self.boxes[mailbox_id]
-        return [
-            SimpleNamespace(uid=uid, size=len(box[uid]), prefix=PREFIX, text=box[uid]) for uid in uids if uid in box
-        ]
-
-    def structure(self, mailbox_id: int, uid: int) -> bytes | None:
-        text = self.boxes[mailbox_id].get(uid)
-        if text is None:
-            return None
-        structure = _mime.Structure()
-        structure.feed(text[len(PREFIX) :])
-        return structure.finish()
+    failing = False
+    reaped = False  # whether the bytes of messages have gone under whoever reads them
+    reads = 0
+    gate: asyncio.Event | None = None
 
     def read(self, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
-        assert length <= 262_144
         self.reads += 1
-        text = self.boxes[mailbox_id].get(uid)
-        return None if text is None else text[offset : offset + length]
+        return super().read(mailbox_id, uid, offset, length)
 
     def read_on(self, row: Any, offset: int, length: int) -> bytes | None:
-        assert length <= 262_144
         self.reads += 1
-        return None if self.reaped else bytes(row.text[offset : offset + length])
+        return None if self.reaped else super().read_on(row, offset, length)
 
     async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
-        assert not only_deleted
         if self.gate is not None:
             await self.gate.wait()
         if self.failing:
             raise StorageFailure("disk full")
-        for uid in uids:
-            self.boxes[mailbox_id].pop(uid, None)
-        return uids
+        return await super().expunge(mailbox_id, uids, only_deleted)
 
-    async def set_flags(self, mailbox_id: int, uids: Any, mode: int, flags: int, keywords: bytes) -> Any:
+    async def change_flags(self, *arguments: Any) -> Any:
         if self.failing:
             raise StorageFailure("full")
-        assert mode == 1
-        for uid in uids:
-            if uid in self.flags[mailbox_id]:
-                self.flags[mailbox_id][uid] |= flags
-        return array("I")
+        return await super().change_flags(*arguments)
 
 
 class FakeAuthenticator:
-    """bill's password is "secret word"; inbox 1. With `gate`, a check waits for it; `remembers` answers at once."""
+    """bill's password is "secret word". With `gate`, a check waits for it; `remembers` answers at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: Any) -> None:
+        self.account = account
         self.remembers = False
         self.gate: asyncio.Event | None = None
         self.plain_text = True
@@ -134,18 +98,23 @@ class FakeAuthenticator:
             await self.gate.wait()
         return self._check(credentials)
 
-    @staticmethod
-    def _check(credentials: Credentials) -> Any:
+    def _check(self, credentials: Credentials) -> Any:
         right = credentials.authcid == "bill" and credentials.password == "secret word"
-        return SimpleNamespace(id=5, address="bill@example.test", inbox_id=1) if right else None
+        return self.account if right else None
 
 
 class Running:
     """The server on a loopback port. Use `async with`."""
 
-    def __init__(self, directory: Path, *, context: ssl.SSLContext | None = None, implicit_tls: bool = False) -> None:
-        self.mailboxes = FakeMailboxes()
-        self.authenticator = FakeAuthenticator()
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        context: ssl.SSLContext | None = None,
+        implicit_tls: bool = False,
+        engine: str = "memory",
+    ) -> None:
+        self.engine = engine
         self.context = context
         self.implicit_tls = implicit_tls
         self.directory = directory
@@ -162,11 +131,17 @@ class Running:
     async def __aenter__(self) -> "Running":
         loop = asyncio.get_running_loop()
         log = Log(level="error")
+        self.store = MailStore.open(self.directory / "store", sync=False, engine=self.engine)
+        self.store.mailboxes = self.mailboxes = WatchedMailboxes(self.store)
+        self.store.access = Access(self.mailboxes)
+        self.store.attach(loop)
+        self.account = await self.store.accounts.add("bill@example.test", "x")
+        self.authenticator = FakeAuthenticator(self.account)
         self.tasks = Tasks(log)
         self.sweep = Sweep(loop)
         self.services: Any = SimpleNamespace(
             config=SimpleNamespace(data_directory=self.directory),
-            store=SimpleNamespace(mailboxes=self.mailboxes),
+            store=self.store,
             authenticator=self.authenticator,
             contexts=SimpleNamespace(server_context=lambda: self.context),
             cells=local_cells(),
@@ -202,6 +177,27 @@ class Running:
             await asyncio.sleep(0)
         if self.server._locks is not None:
             self.server._locks.close()
+        self.store.close()
+
+    async def fill(self, *texts: bytes) -> None:
+        """Files messages in INBOX, in one unit."""
+        messages = []
+        for text in texts:
+            blob, structure = self.mailboxes.new_blob(), _mime.Structure()
+            for start in range(0, len(text), 65_536):
+                blob.feed(text[start : start + 65_536])
+                structure.feed(text[start : start + 65_536])
+            messages.append(Appended(blob, structure.finish(), 1, prefix=PREFIX))
+        await self.mailboxes.append_many(self.account.inbox_id, messages)
+
+    def flags(self) -> dict[int, int]:
+        """The messages' flags by their uids."""
+        uids, flags, *_ = self.mailboxes.summary(self.account.inbox_id)
+        return dict(zip(uids, flags, strict=True))
+
+    async def lose(self, uid: int) -> None:
+        """Another session expunges a message."""
+        await self.mailboxes.expunge(self.account.inbox_id, array("I", (uid,)), only_deleted=False)
 
     async def connect(self) -> "Client":
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastmta.model.actor import Actor
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import LINE_SKIP_BYTES, POP3_COMMAND_BYTES
 from fastmta.pop3.connection import Pop3Connection
@@ -56,7 +57,8 @@ def only(server: Running) -> Pop3Connection:
 @on_both_loops
 async def test_session_of_poplib(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
+        validity = server.store.access.resolve(Actor(server.account.id), "INBOX").uid_validity
 
         def use() -> None:
             client = poplib.POP3("127.0.0.1", server.port, timeout=5)
@@ -67,7 +69,7 @@ async def test_session_of_poplib(tmp_path: Path) -> None:
             sizes[1] += 2  # the CRLF that its last line lacks
             assert client.stat() == (3, sum(sizes))
             assert client.list()[1] == [b"%d %d" % (n + 1, size) for n, size in enumerate(sizes)]
-            assert client.uidl()[1] == [b"1 7.10", b"2 7.11", b"3 7.12"]
+            assert client.uidl()[1] == [b"%d %d.%d" % (n, validity, n) for n in (1, 2, 3)]
             for number, text in enumerate(MESSAGES, 1):
                 status, lines, _ = client.retr(number)
                 whole = b"".join(line + b"\r\n" for line in lines)
@@ -80,14 +82,14 @@ async def test_session_of_poplib(tmp_path: Path) -> None:
             client.quit()
 
         await asyncio.to_thread(use)
-        assert sorted(server.mailboxes.boxes[1]) == [11, 12]
-        assert server.mailboxes.flags[1][11] == server.mailboxes.flags[1][12] == SEEN
+        assert list(server.flags()) == [2, 3]
+        assert server.flags() == {2: SEEN, 3: SEEN}
 
 
 @on_both_loops
 async def test_pipelined_commands_are_answered_in_one_write(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.authenticator.remembers = True
         client = await server.connect()
         writes = []
@@ -119,7 +121,7 @@ async def test_pipelined_commands_are_answered_in_one_write(tmp_path: Path) -> N
 @on_both_loops
 async def test_commands_wait_for_a_login_under_way(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.authenticator.gate = asyncio.Event()
         client = await server.connect()
         client.send(b"USER bill\r\nPASS secret word\r\nSTAT\r\nQUIT\r\n")
@@ -135,7 +137,7 @@ async def test_commands_wait_for_a_login_under_way(tmp_path: Path) -> None:
 @on_both_loops
 async def test_input_that_waits_is_bounded(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.authenticator.gate = asyncio.Event()
         client = await server.connect()
         client.send(b"USER bill\r\nPASS secret word\r\n" + b"NOOP\r\n" * 100_000)
@@ -169,7 +171,7 @@ async def test_wrong_password_and_unknown_user_get_one_answer(tmp_path: Path) ->
 @on_both_loops
 async def test_maildrop_is_locked(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         first = await server.connect()
         second = await server.connect()
         assert (await first.log_in()).startswith(b"+OK")
@@ -183,22 +185,22 @@ async def test_maildrop_is_locked(tmp_path: Path) -> None:
 @on_both_loops
 async def test_lock_excludes_other_processes_and_goes_with_the_connection(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         other = MaildropLocks(tmp_path)  # another open file description, as another process has
-        assert other.acquire(5)
-        assert not other.acquire(5)
+        assert other.acquire(server.account.id)
+        assert not other.acquire(server.account.id)
         client = await server.connect()
         assert (await client.log_in()).startswith(b"-ERR [IN-USE]")
-        other.release(5)
+        other.release(server.account.id)
         assert (await client.log_in()).startswith(b"+OK")
-        assert not other.acquire(5)
+        assert not other.acquire(server.account.id)
         assert other.acquire(6)
         client.close()
         for _ in range(1000):
             await asyncio.sleep(0)
             if not server.server.connections:
                 break
-        assert other.acquire(5)
+        assert other.acquire(server.account.id)
         other.close()
 
 
@@ -206,7 +208,7 @@ async def test_lock_excludes_other_processes_and_goes_with_the_connection(tmp_pa
 @on_both_loops
 async def test_lock_is_released_when_the_peer_leaves_during_login(tmp_path: Path, remembers: bool) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [b"x\r\n"] * 1500)
+        await server.fill(*[b"x\r\n"] * 1500)
         server.authenticator.remembers = remembers
         client = await server.connect()
         client.send(b"USER bill\r\nPASS secret word\r\n")
@@ -217,25 +219,25 @@ async def test_lock_is_released_when_the_peer_leaves_during_login(tmp_path: Path
             only(server)._transport.abort()  # type: ignore[union-attr]
         await until(lambda: not (server.server.connections or len(server.tasks)))
         await asyncio.sleep(0)
-        assert server.server.locks.acquire(5)
+        assert server.server.locks.acquire(server.account.id)
 
 
 @on_both_loops
 async def test_nothing_is_deleted_without_quit(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         await client.log_in()
         assert await client.say(b"DELE 1") == b"+OK Marked to be deleted\r\n"
         client.close()
         await until(lambda: not (server.server.connections))
-        assert len(server.mailboxes.boxes[1]) == 3
+        assert len(server.flags()) == 3
 
 
 @on_both_loops
 async def test_update_goes_on_when_the_peer_leaves(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.mailboxes.gate = asyncio.Event()
         client = await server.connect()
         await client.log_in()
@@ -246,25 +248,25 @@ async def test_update_goes_on_when_the_peer_leaves(tmp_path: Path) -> None:
         assert transport is not None
         transport.abort()
         await until(lambda: not (server.server.connections))
-        assert not server.server.locks.acquire(5)
+        assert not server.server.locks.acquire(server.account.id)
         server.mailboxes.gate.set()
         await until(lambda: not (len(server.tasks)))
-        assert sorted(server.mailboxes.boxes[1]) == [11, 12]
-        assert server.server.locks.acquire(5)
+        assert list(server.flags()) == [2, 3]
+        assert server.server.locks.acquire(server.account.id)
 
 
 @on_both_loops
 async def test_failed_update_is_an_error(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
         server.services.log = type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})()
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.mailboxes.failing = True
         client = await server.connect()
         await client.log_in()
         await client.say(b"DELE 1")
         assert await client.say(b"QUIT") == b"-ERR [SYS/TEMP] Some deleted messages were not removed\r\n"
         assert await client.ended()
-        assert len(server.mailboxes.boxes[1]) == 3
+        assert len(server.flags()) == 3
         client.close()
 
 
@@ -272,7 +274,7 @@ async def test_failed_update_is_an_error(tmp_path: Path) -> None:
 async def test_reading_on_a_full_disk_ends_well(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
         server.services.log = type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})()
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.mailboxes.failing = True
         client = await server.connect()
         await client.log_in()
@@ -289,7 +291,7 @@ BIG = b"Subject: big\r\n\r\n" + b"".join(b".%06d %s\r\n" % (n, b"x" * 690) for n
 @on_both_loops
 async def test_big_message_is_read_only_as_fast_as_the_peer_takes_it(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [BIG])
+        await server.fill(BIG)
         client = await server.connect()
         await client.log_in()
         before = server.mailboxes.reads
@@ -309,14 +311,15 @@ async def test_big_message_is_read_only_as_fast_as_the_peer_takes_it(tmp_path: P
 @on_both_loops
 async def test_message_whose_bytes_go_while_a_slow_peer_reads_ends_the_connection_uncompleted(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [BIG])
+        await server.fill(BIG)
         client = await server.connect()
         await client.log_in()
         client.send(b"RETR 1\r\nNOOP\r\n")
         await client.line()
         for _ in range(2000):
             await asyncio.sleep(0)
-        server.mailboxes.boxes[1] = {99: b"Subject: another's mail\r\n\r\nprivate\r\n" * 10_000}
+        await server.lose(1)
+        await server.fill(b"Subject: another's mail\r\n\r\nprivate\r\n" * 10_000)
         server.mailboxes.reaped = True
         rest = await asyncio.wait_for(client.reader.read(-1), 10)
         assert (PREFIX + BIG).startswith(rest.replace(b"\r\n..", b"\r\n.")[:100_000])
@@ -329,10 +332,10 @@ async def test_message_whose_bytes_go_while_a_slow_peer_reads_ends_the_connectio
 @on_both_loops
 async def test_message_expunged_elsewhere_is_an_error_and_the_session_goes_on(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         await client.log_in()
-        del server.mailboxes.boxes[1][10]
+        await server.lose(1)
         assert (await client.say(b"RETR 1")).startswith(b"-ERR")
         assert (await client.say(b"TOP 1 0")).startswith(b"-ERR")
         assert await client.say(b"RETR 2") == b"+OK %d octets\r\n" % (len(PREFIX + MESSAGES[1]) + 2)
@@ -346,7 +349,7 @@ async def test_message_expunged_elsewhere_is_an_error_and_the_session_goes_on(tm
 @on_both_loops
 async def test_odd_messages_arrive_whole(tmp_path: Path, text: bytes) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [text])
+        await server.fill(text)
         client = await server.connect()
         await client.log_in()
         client.reader._limit = 1 << 20  # type: ignore[attr-defined]
@@ -362,7 +365,7 @@ async def test_odd_messages_arrive_whole(tmp_path: Path, text: bytes) -> None:
 @on_both_loops
 async def test_new_messages_alone_are_looked_at_again(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [b"x\r\n", b"y"] * 600)
+        await server.fill(*[b"x\r\n", b"y"] * 600)
         sizes = []
         for _ in range(2):
             client = await server.connect()
@@ -403,7 +406,7 @@ async def test_an_endless_line_ends_the_session_early(tmp_path: Path) -> None:
 @on_both_loops
 async def test_pipelined_commands_are_answered_in_turns_and_in_order(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         greedy, other = await server.connect(), await server.connect()
         await greedy.log_in()
         server.tick_ns = 100_000
@@ -426,7 +429,7 @@ async def test_pipelined_commands_are_answered_in_turns_and_in_order(tmp_path: P
 @on_both_loops
 async def test_who_leaves_in_the_middle_of_a_pipeline_is_forgotten(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         greedy = await server.connect()
         await greedy.log_in()
         server.tick_ns = 100_000
@@ -440,20 +443,20 @@ async def test_who_leaves_in_the_middle_of_a_pipeline_is_forgotten(tmp_path: Pat
 @on_both_loops
 async def test_half_closed_client_gets_its_answers(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         client.send(b"USER bill\r\nPASS secret word\r\nDELE 1\r\nQUIT\r\n")
         client.writer.write_eof()
         answers = await asyncio.wait_for(client.reader.read(-1), 5)
         assert answers.endswith(b"+OK Bye\r\n")
-        assert len(server.mailboxes.boxes[1]) == 2
+        assert len(server.flags()) == 2
         client.close()
 
 
 @on_both_loops
 async def test_idle_sessions_are_logged_out_without_update(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         await client.log_in()
         await client.say(b"DELE 1")
@@ -462,14 +465,14 @@ async def test_idle_sessions_are_logged_out_without_update(tmp_path: Path) -> No
         only(server).deadline_passed(now + 601)
         assert (await client.line()).startswith(b"-ERR [SYS/TEMP]")
         assert await client.ended()
-        assert len(server.mailboxes.boxes[1]) == 3
+        assert len(server.flags()) == 3
         client.close()
 
 
 @on_both_loops
 async def test_peer_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, [BIG])
+        await server.fill(BIG)
         client = await server.connect()
         await client.log_in()
         client.send(b"RETR 1\r\n")
@@ -488,7 +491,7 @@ async def test_peer_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
 @on_both_loops
 async def test_drain_lets_a_session_with_deletions_finish(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         idle = await server.connect()
         busy = await server.connect()
         await busy.log_in()
@@ -497,7 +500,7 @@ async def test_drain_lets_a_session_with_deletions_finish(tmp_path: Path) -> Non
         assert await idle.line() == b"-ERR [SYS/TEMP] Server shutting down\r\n"
         assert await idle.ended()
         assert await busy.say(b"QUIT") == b"+OK Bye\r\n"
-        assert len(server.mailboxes.boxes[1]) == 2
+        assert len(server.flags()) == 2
         idle.close()
         busy.close()
 
@@ -505,7 +508,7 @@ async def test_drain_lets_a_session_with_deletions_finish(tmp_path: Path) -> Non
 @on_both_loops
 async def test_close_all_deletes_nothing(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         await client.log_in()
         await client.say(b"DELE 1")
@@ -513,7 +516,7 @@ async def test_close_all_deletes_nothing(tmp_path: Path) -> None:
         server.server.close_all("going\r\ndown")
         assert await client.line() == b"-ERR [SYS/TEMP] goingdown\r\n"
         assert await client.ended()
-        assert len(server.mailboxes.boxes[1]) == 3
+        assert len(server.flags()) == 3
         client.close()
 
 
@@ -522,7 +525,7 @@ async def test_close_all_deletes_nothing(tmp_path: Path) -> None:
 async def test_commands_behind_stls_are_dropped(tmp_path: Path, context: ssl.SSLContext, smuggled: bytes) -> None:
     """So is a part of one: it must not stand in front of the first command inside TLS."""
     async with Running(tmp_path, context=context) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         client = await server.connect()
         client.send(b"USER mallory\r\nSTLS\r\n" + smuggled)
         assert await client.line() == b"+OK\r\n"
@@ -539,7 +542,7 @@ async def test_commands_behind_stls_are_dropped(tmp_path: Path, context: ssl.SSL
 @on_both_loops
 async def test_plain_text_is_refused_until_stls(tmp_path: Path, context: ssl.SSLContext) -> None:
     async with Running(tmp_path, context=context) as server:
-        server.mailboxes.fill(1, [BIG])
+        await server.fill(BIG)
         server.authenticator.plain_text = False
         client = await server.connect()
         assert (await client.say(b"USER bill")).startswith(b"-ERR [AUTH]")
@@ -567,7 +570,7 @@ async def test_failed_handshake_ends_only_that_connection(tmp_path: Path, contex
 @on_both_loops
 async def test_implicit_tls_with_poplib(tmp_path: Path, context: ssl.SSLContext) -> None:
     async with Running(tmp_path, context=context, implicit_tls=True) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.authenticator.plain_text = False
 
         def use() -> int:
@@ -585,7 +588,7 @@ async def test_implicit_tls_with_poplib(tmp_path: Path, context: ssl.SSLContext)
 async def test_fault_of_ours_ends_one_connection(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
         server.services.log = type("Quiet", (), {"__getattr__": lambda *_: lambda *_, **__: None})()
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         server.authenticator.remembers = True
         client, other = await server.connect(), await server.connect()
         server.mailboxes.summary = None  # type: ignore[assignment]
@@ -611,7 +614,7 @@ async def run(*command: str, directory: Path) -> tuple[int, bytes]:
 @on_both_loops
 async def test_curl(tmp_path: Path, context: ssl.SSLContext) -> None:
     async with Running(tmp_path, context=context) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         base = ("curl", "-s", "-k", "--ssl-reqd", "-u", "bill:secret word")
         code, output = await run(*base, f"pop3://127.0.0.1:{server.port}/2", directory=tmp_path)
         assert (code, output) == (0, PREFIX + MESSAGES[1] + b"\r\n")
@@ -625,7 +628,7 @@ async def test_curl(tmp_path: Path, context: ssl.SSLContext) -> None:
 @on_both_loops
 async def test_fetchmail_takes_everything_once(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
-        server.mailboxes.fill(1, MESSAGES)
+        await server.fill(*MESSAGES)
         config = tmp_path / "fetchmailrc"
         config.write_text(
             f"poll 127.0.0.1 protocol pop3 port {server.port} uidl auth password user bill password 'secret word' "
@@ -646,7 +649,7 @@ async def test_fetchmail_takes_everything_once(tmp_path: Path) -> None:
         taken = (tmp_path / "out").read_bytes()
         assert taken.count(b"==end==") == 3
         assert b"\n.dot\n..two\n.\nlast" in taken.replace(b"\r\n", b"\n")
-        assert server.mailboxes.boxes[1] == {}
+        assert server.flags() == {}
 
 
 @on_both_loops

@@ -18,8 +18,8 @@ def target(session: Session, verb: bytes, cursor: Cursor) -> Target | bytes:
     cursor.sp()
     raw_name = argument(cursor)
     cursor.sp()
-    box = session.mailboxes.get(session.account_id, session.name_of(raw_name))
-    return NO_MAILBOX if box is None else Target(verb, box.id)
+    box = session.access.find(session.actor, session.name_of(raw_name))
+    return NO_MAILBOX if box is None else Target(verb, box.id, box.account_id)
 
 
 def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:

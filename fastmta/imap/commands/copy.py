@@ -40,7 +40,7 @@ def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> 
     view = session.selected
     _seqs, uids = named.choose(view)
     name = session.name_of(raw_name)
-    target = session.mailboxes.get(session.account_id, name)
+    target = session.access.find(session.actor, name)
     if target is None:
         return b"NO [TRYCREATE] Mailbox does not exist"
     if move and view.read_only:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.search_keys import Key
     from fastmta.imap.session import Session
+    from fastmta.store.mailbox_names import Mailbox
 
 _ALONE: Final = frozenset((b"SELECTED", b"SELECTED-DELAYED", b"INBOXES", b"PERSONAL", b"SUBSCRIBED"))
 _NAMED: Final = frozenset((b"SUBTREE", b"SUBTREE-ONE", b"MAILBOXES"))
@@ -122,9 +123,9 @@ async def _run(
     return b"OK ESEARCH completed"
 
 
-async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Any]:
+async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Mailbox]:
     """The mailboxes that are meant, each once, in order of their names. SessionEnded."""
-    found: dict[str, Any] = {}
+    found: dict[str, Mailbox] = {}
     subscribed: dict[str, None] = {}
     if any(source.kind not in _SELECTED for source in sources):
         for _ in each_mailbox(session, found):
@@ -146,7 +147,7 @@ async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Any]:
         await _pause(session)
 
 
-async def _view_of(session: Session, box: Any) -> View:
+async def _view_of(session: Session, box: Mailbox) -> View:
     """A mailbox as it is now; the selected one as the session has it. SessionEnded."""
     if session.view is not None and session.view.mailbox_id == box.id:
         return session.view

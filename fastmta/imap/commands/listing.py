@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta.imap import list_plan, mailbox_name
 from fastmta.imap.metadata_entries import Options, metadata_lines
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastmta.imap.list_plan import ListPlan
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+    from fastmta.store.mailbox_names import Mailbox
 
 XLIST_NAMES: Final = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}  # as its clients know them
 
@@ -35,10 +36,10 @@ def _ordered(names: Collection[str]) -> list[str]:
     return out
 
 
-def each_mailbox(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
+def each_mailbox(session: Session, found: dict[str, Mailbox]) -> Iterator[bytes]:
     """Reads the account's mailboxes into `found`, a page before each b""."""
     after = ""
-    while page := session.mailboxes.page(session.account_id, after):
+    while page := session.access.page(session.actor, after):
         after = page[-1].name
         found.update((box.name, box) for box in page)
         yield b""
@@ -47,16 +48,16 @@ def each_mailbox(session: Session, found: dict[str, Any]) -> Iterator[bytes]:
 def each_subscription(session: Session, found: dict[str, None]) -> Iterator[bytes]:
     """The same of the names that the account subscribes to."""
     after = ""
-    while page := session.mailboxes.subscriptions(session.account_id, after):
+    while page := session.access.subscriptions(session.actor, after):
         after = page[-1]
         found.update(dict.fromkeys(page))
         yield b""
 
 
-def write_list_line(session: Session, box: Any, asked: str) -> None:
+def write_list_line(session: Session, box: Mailbox, asked: str) -> None:
     """A mailbox's LIST response, as SELECT and RENAME have it in IMAP4rev2; OLDNAME where it was `asked` for by another
     name (RFC 9051 §6.3.9.7)."""
-    inferiors = session.mailboxes.has_inferiors(session.account_id, box.name)
+    inferiors = session.access.has_inferiors(session.actor, box.name)
     attributes = [b"\\HasChildren" if inferiors else b"\\HasNoChildren"]
     attributes += [use.encode("ascii") for use in box.special_use.split()]
     old = b' ("OLDNAME" (%b))' % session.written_name(asked) if asked != box.name else b""
@@ -114,7 +115,7 @@ def _write_root(session: Session, kind: bytes, reference: str) -> None:
 
 
 def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes]:
-    boxes: dict[str, Any] = {}
+    boxes: dict[str, Mailbox] = {}
     yield from each_mailbox(session, boxes)
     superior: set[str] = set()
     for number, name in enumerate(boxes, 1):
@@ -155,7 +156,7 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
             yield from metadata_lines(session, name, box.id, plan.metadata, Options())
 
 
-def _attributes(kind: bytes, name: str, box: Any, superior: set[str], plan: ListPlan) -> list[bytes]:
+def _attributes(kind: bytes, name: str, box: Mailbox | None, superior: set[str], plan: ListPlan) -> list[bytes]:
     out: list[bytes] = []
     if box is None:
         out.append(b"\\NonExistent" if plan.extended else b"\\Noselect")
@@ -179,7 +180,7 @@ def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
     """ "%" gives the parent of a subscribed name as \\Noselect (RFC 3501 §6.3.9)."""
     names: dict[str, None] = {}
     yield from each_subscription(session, names)
-    existing: dict[str, Any] = {}
+    existing: dict[str, Mailbox] = {}
     yield from each_mailbox(session, existing)
     parents_too = any(pattern.endswith("%") for pattern in plan.patterns)
     found: dict[str, list[bytes]] = {}
@@ -210,13 +211,13 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if b"HIGHESTMODSEQ" in items:
         session.enable(Feature.CONDSTORE)
     name = session.name_of(raw_name)
-    box = session.mailboxes.get(session.account_id, name)
+    box = session.access.find(session.actor, name)
     if box is None:
         return b"NO [NONEXISTENT] Mailbox does not exist"
     return listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
 
 
-def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes]) -> Iterator[bytes]:
+def _status_lines(session: Session, name: str, box: Mailbox, items: Collection[bytes]) -> Iterator[bytes]:
     """The STATUS response; b"" after each page of a mailbox whose \\Recent messages are counted."""
     recent = 0
     last = max(0, box.recent_uid - 1) if b"RECENT" in items else box.uid_next
@@ -240,7 +241,7 @@ def _status_lines(session: Session, name: str, box: Any, items: Collection[bytes
     yield b"* STATUS %b (%b)\r\n" % (session.written_name(name), values)
 
 
-def _status_value(session: Session, box: Any, item: bytes, recent: int, deleted: int) -> bytes:
+def _status_value(session: Session, box: Mailbox, item: bytes, recent: int, deleted: int) -> bytes:
     if item == b"RECENT":
         return b"%d" % recent
     if item == b"DELETED-STORAGE":

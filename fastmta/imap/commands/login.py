@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastmta.auth.sasl import Credentials
 from fastmta.imap.commands.capability import capabilities, may_log_in
 from fastmta.imap.session import State
+from fastmta.model.actor import Actor
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import IMAP_FAILED_LOGIN_DELAY_S, IMAP_LOGIN_ATTEMPTS
 
@@ -62,7 +63,7 @@ def _welcome(session: Session, account: Account) -> bytes:
     if not session.seat.log_in(account.id):
         session.services.log.info("imap.too_many", account=account.address, client=session.peer_ip)
         return b"NO [UNAVAILABLE] " + session.seat.refusal.encode()
-    session.account_id = account.id
+    session.actor = Actor(account.id)
     session.address = account.address
     session.state = State.AUTHENTICATED
     session.failed_logins = 0

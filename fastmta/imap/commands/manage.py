@@ -38,7 +38,7 @@ def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _create(session: Session, name: str, special_use: str) -> bytes:
-    box = await session.mailboxes.create(session.account_id, name, special_use)
+    box = await session.access.create(session.actor, name, special_use)
     return b"OK [MAILBOXID (%b)] CREATE completed" % mailbox_name.object_id(box.id)
 
 
@@ -58,7 +58,7 @@ def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
     if name == "INBOX":
         return b"NO [CANNOT] INBOX can't be deleted"
-    box = session.mailboxes.get(session.account_id, name)
+    box = session.access.find(session.actor, name)
     if box is None:
         if has_children(session, name):
             return b"NO [CANNOT] Only a name with inferiors, no mailbox"  # RFC 3501 §6.3.4, \Noselect
@@ -79,9 +79,9 @@ def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     new = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     mailbox_name.require_creatable(new)
-    if session.mailboxes.get(session.account_id, old) is None and not has_children(session, old):
+    if session.access.find(session.actor, old) is None and not has_children(session, old):
         return b"NO [NONEXISTENT] Mailbox does not exist"
-    if new == "INBOX" or session.mailboxes.get(session.account_id, new) is not None:
+    if new == "INBOX" or session.access.find(session.actor, new) is not None:
         return b"NO [ALREADYEXISTS] Mailbox already exists"
     if new == old or (old != "INBOX" and new.startswith(old + SEPARATOR)):
         return b"NO [CANNOT] A mailbox can't become its own inferior"
@@ -90,45 +90,45 @@ def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 async def _rename(session: Session, old: str, new: str) -> bytes:
     after = ""
-    while old != "INBOX" and (page := session.mailboxes.page(session.account_id, after, under=old + SEPARATOR)):
+    while old != "INBOX" and (page := session.access.page(session.actor, after, under=old + SEPARATOR)):
         after = page[-1].name
         for box in page:
             mailbox_name.require_creatable(new + box.name[len(old) :])
         await session.wire.pause()
-    await session.mailboxes.rename(session.account_id, old, new)
-    box = session.mailboxes.get(session.account_id, new)
-    if session.enabled & Feature.REV2 and box is not None:
-        write_list_line(session, box, old)
+    await session.access.rename(session.actor, old, new)
+    renamed = session.access.find(session.actor, new)
+    if session.enabled & Feature.REV2 and renamed is not None:
+        write_list_line(session, renamed, old)
     return b"OK RENAME completed"
 
 
 def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
-    if session.mailboxes.get(session.account_id, name) is None and not has_children(session, name):
+    if session.access.find(session.actor, name) is None and not has_children(session, name):
         return b"NO [NONEXISTENT] Mailbox does not exist"
     return _subscribe(session, name)
 
 
 async def _subscribe(session: Session, name: str) -> bytes:
-    await session.mailboxes.subscribe(session.account_id, name)
+    await session.access.subscribe(session.actor, name)
     return b"OK SUBSCRIBE completed"
 
 
 def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
-    if not session.mailboxes.is_subscribed(session.account_id, name):
+    if not session.access.is_subscribed(session.actor, name):
         return b"OK UNSUBSCRIBE completed"  # it is as the client wants it
     return _unsubscribe(session, name)
 
 
 async def _unsubscribe(session: Session, name: str) -> bytes:
-    await session.mailboxes.unsubscribe(session.account_id, name)
+    await session.access.unsubscribe(session.actor, name)
     return b"OK UNSUBSCRIBE completed"
 
 
 def has_children(session: Session, name: str) -> bool:
     """Whether mailboxes lie under this name."""
-    found: bool = session.mailboxes.has_inferiors(session.account_id, name)
+    found: bool = session.access.has_inferiors(session.actor, name)
     return found

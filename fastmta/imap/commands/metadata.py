@@ -66,7 +66,7 @@ async def _told_later(options: metadata_entries.Options, answer: Awaitable[bytes
 def _mailbox(session: Session, raw_name: bytes) -> int | None:
     if not raw_name:
         return SERVER
-    box = session.mailboxes.get(session.account_id, session.name_of(raw_name))
+    box = session.access.find(session.actor, session.name_of(raw_name))
     return None if box is None else int(box.id)
 
 

@@ -16,9 +16,9 @@ ROOT: Final = b"User quota"  # as Dovecot names it; clients show it
 NO_ROOT: Final = b"NO [NONEXISTENT] No such quota root"
 
 
-def _write(session: Session) -> bool:
+def _write(session: Session, account_id: int) -> bool:
     """The QUOTA response, in units of 1,024 octets; False for an account without a quota."""
-    used, _messages, quota = session.mailboxes.usage(session.account_id)
+    used, _messages, quota = session.mailboxes.usage(account_id)
     if quota:
         session.write(b"* QUOTA %b (STORAGE %d %d)\r\n" % (_imap.astring(ROOT), (used + 1023) // 1024, quota // 1024))
     return bool(quota)
@@ -28,7 +28,7 @@ def get_quota(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
     root = cursor.astring()
     cursor.end()
-    return b"OK GETQUOTA completed" if root == ROOT and _write(session) else NO_ROOT
+    return b"OK GETQUOTA completed" if root == ROOT and _write(session, session.account_id) else NO_ROOT
 
 
 def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -36,12 +36,13 @@ def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     raw_name = cursor.astring()
     cursor.end()
     name = session.name_of(raw_name)
-    if session.mailboxes.get(session.account_id, name) is None:
+    box = session.access.find(session.actor, name)
+    if box is None:
         return NO_MAILBOX
-    limited = bool(session.mailboxes.usage(session.account_id)[2])
+    limited = bool(session.mailboxes.usage(box.account_id)[2])
     root = b" " + _imap.astring(ROOT) if limited else b""
     session.write(b"* QUOTAROOT %b%b\r\n" % (session.written_name(name), root))
-    _write(session)
+    _write(session, box.account_id)
     return b"OK GETQUOTAROOT completed"
 
 

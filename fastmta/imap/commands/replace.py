@@ -34,7 +34,7 @@ def target(session: Session, verb: bytes, cursor: Cursor) -> Target | bytes:
     rows = session.mailboxes.rows(view.mailbox_id, array("I", uids))
     if not rows:
         return GONE if uids else b"NO No such message"
-    return Target(verb, to.mailbox_id, (view.mailbox_id, uids[0], rows[0].size))
+    return Target(verb, to.mailbox_id, to.owner_id, (view.mailbox_id, uids[0], rows[0].size))
 
 
 def replace(session: Session, tag: bytes, cursor: Cursor) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+    from fastmta.store.mailbox_names import Mailbox
 
 _CHANGED: Final = fetch_plan.Plan(fetch_plan.UID | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
 _CHANGED_UIDS: Final = fetch_plan.Plan(fetch_plan.UIDONLY | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
@@ -48,7 +49,7 @@ def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
         session.unselect()  # whatever comes of it: a SELECT that fails leaves no mailbox selected
         session.write(b"* OK [CLOSED] Previous mailbox is closed\r\n")
     session.enable(features)
-    box = session.mailboxes.get(session.account_id, session.name_of(raw_name))
+    box = session.access.find(session.actor, session.name_of(raw_name))
     if box is None:
         return NO_MAILBOX
     # Subscribed before anything is read, so no change falls in between.
@@ -101,7 +102,7 @@ async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: 
     return b"" if session.state == State.LOGOUT else text
 
 
-async def _claim_and_open(session: Session, box: Any) -> bytes:
+async def _claim_and_open(session: Session, box: Mailbox) -> bytes:
     """Takes the \\Recent messages for this session; written only where there are new ones."""
     try:
         first = await session.mailboxes.take_recent(box.id)
@@ -116,7 +117,7 @@ async def _claim_and_open(session: Session, box: Any) -> bytes:
     return answer if isinstance(answer, bytes) else await answer
 
 
-def _open(session: Session, box: Any, recent_from: int, read_only: bool) -> bytes | Awaitable[bytes]:
+def _open(session: Session, box: Mailbox, recent_from: int, read_only: bool) -> bytes | Awaitable[bytes]:
     view = View(box, read_only=read_only)
     loading = _load(session, view, box)
     unseen = next(loading)
@@ -128,7 +129,7 @@ def _open(session: Session, box: Any, recent_from: int, read_only: bool) -> byte
 
 
 async def _open_in_turns(
-    session: Session, view: View, box: Any, recent_from: int, read_only: bool, loading: Iterator[int | None]
+    session: Session, view: View, box: Mailbox, recent_from: int, read_only: bool, loading: Iterator[int | None]
 ) -> bytes:
     for unseen in loading:
         if unseen is not None:
@@ -140,7 +141,7 @@ async def _open_in_turns(
     return b""
 
 
-def _load(session: Session, view: View, box: Any) -> Iterator[int | None]:
+def _load(session: Session, view: View, box: Mailbox) -> Iterator[int | None]:
     """Reads the mailbox into the view, a page at a time: None after each, at last where the first unseen one is, or -1.
 
     The view is of the moment of `box`: what comes or goes between two pages is told as a change afterwards.
@@ -167,7 +168,7 @@ def _load(session: Session, view: View, box: Any) -> Iterator[int | None]:
     yield unseen
 
 
-def _opened(session: Session, view: View, box: Any, recent_from: int, read_only: bool, unseen: int) -> bytes:
+def _opened(session: Session, view: View, box: Mailbox, recent_from: int, read_only: bool, unseen: int) -> bytes:
     view.uid_next = max(box.uid_next, view.uids.last + 1)
     view.claim(recent_from, view.uid_next if read_only else box.recent_uid)
     session.select(view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastmta.imap.session import Feature, State
+from fastmta.model.actor import NOBODY
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -22,7 +23,7 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         session.write(b"* BYE Too many connections that have not logged in\r\n")
         session.log_out()
         return b"NO [UNAVAILABLE] Too many connections that have not logged in"
-    session.account_id = 0
+    session.actor = NOBODY
     session.address = ""
     session.enabled = Feature.NONE
     session.state = State.NOT_AUTHENTICATED
