@@ -23,17 +23,23 @@ def command(
     show: Callable[[Any], None] | None = None,
     key: Callable[[Any], Any] | None = None,
     question: Callable[[str | None, Q], str] | None = None,
+    finish: Callable[[Any], None] | None = None,
+    whole: Callable[[str | None, Q, bool], None] | None = None,
 ) -> click.Command:
     """The command of an act. `show` prints the result for people, `key` orders its rows; with a `question` the command
-    asks before it acts, or wants --yes.
+    asks before it acts, or wants --yes. `finish` has the last word, also with --json. `whole` does all of it,
+    for rows that are printed as they come.
     """
     has_result = act.result is not None and act.result is not type(None)
 
     def run(config_path: str | None, as_json: bool = False, yes: bool = False, **given: Any) -> None:
         asked = act.request(**given)
-        if question is not None:
-            confirm(question(config_path, asked), yes) if not yes else question(config_path, asked)
+        if question is not None and not yes:
+            confirm(question(config_path, asked), yes)
         found: Any
+        if whole is not None:
+            whole(config_path, asked, as_json)
+            return
         if isinstance(act, Rows):
             found = sorted(collect(config_path, act, asked), key=key) if key else collect(config_path, act, asked)
         else:
@@ -42,6 +48,8 @@ def command(
             print_json(msgspec.to_builtins(found))
         elif has_result:
             (show or show_plainly)(found)
+        if finish is not None:
+            finish(found)
 
     function: Callable[..., Any] = config_option(run)
     if has_result:
@@ -56,30 +64,26 @@ def command(
 def add_missing(group: click.Group, family: str) -> None:
     """Gives a group the commands of those acts that have none of their own there."""
     for act in in_family(family):
-        made = act.name.partition(".")[2].replace("_", "-")
-        if made not in group.commands and made not in HIDDEN:
+        if act.name.partition(".")[2].replace("_", "-") not in group.commands:
             group.add_command(command(act))
-
-
-HIDDEN = frozenset[str]()
 
 
 def _parameter(field: msgspec.structs.FieldInfo) -> Callable[[Any], Any]:
     kind, meta = _unwrapped(field.type)
     extra = (meta.extra or {}) if meta is not None else {}
     text = meta.description if meta is not None else None
-    option = extra.get("option", "--" + field.name.replace("_", "-"))
+    names = [*([extra["short"]] if "short" in extra else []), extra.get("option", "--" + field.name.replace("_", "-"))]
     several = get_origin(kind) is tuple
     if field.required or extra.get("argument"):
         metavar = extra.get("metavar")
         return click.argument(field.name, nargs=-1 if several else 1, required=field.required, metavar=metavar)
     if kind is bool:
-        return click.option(option, field.name, is_flag=True, help=text)
+        return click.option(*names, field.name, is_flag=True, help=text)
     if several:
-        return click.option(option, field.name, multiple=True, help=text)
+        return click.option(*names, field.name, multiple=True, help=text)
     shown = field.default if field.default not in (None, "") else None
     return click.option(
-        option,
+        *names,
         field.name,
         type=_click_type(kind, meta),
         default=field.default,
@@ -105,6 +109,8 @@ def _click_type(kind: Any, meta: msgspec.Meta | None) -> Any:
     if kind is int and meta is not None:
         low, high = (None if bound is None else int(bound) for bound in (meta.ge, meta.le))
         return click.IntRange(low, high)
+    if meta is not None and meta.extra and "choices" in meta.extra:
+        return click.Choice(meta.extra["choices"], case_sensitive=False)
     return {int: int, float: float}.get(kind, str)
 
 

@@ -3,16 +3,19 @@
 import asyncio
 import ipaddress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.opened import acting_as_owner, open_store, run
+from fastmta.cli.opened import acting_as_owner, open_store
 from fastmta.cli.output import config_option, json_option, plain, print_json
-from fastmta.cli.selection import queue_id
+from fastmta.cli.performing import perform
 from fastmta.config.load import load
 from fastmta.config.schema import Config
+from fastmta.operations.listing import OfMessage
+from fastmta.operations.waiting import explain as explain_queued
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -43,7 +46,7 @@ def explain(
     if id_text is not None:
         if sender is not None or client is not None:
             raise CommandFailed("--id stands alone: a queued message has its sender and recipients", EX_USAGE)
-        _explain_queued(config_path, queue_id(id_text), as_json)
+        _explain_queued(config_path, id_text, as_json)
         return
     if sender is None or recipient is None:
         raise CommandFailed("which? give FROM and TO, or --id QUEUE_ID", EX_USAGE)
@@ -84,14 +87,8 @@ def _explain_new(config: Config, sender: str, recipient: str, client: str | None
         store.close()
 
 
-def _explain_queued(config_path: str | None, number: int, as_json: bool) -> None:
-    from fastmta.cli.explaining import queued
-    from fastmta.delivery.routing import Router
-
-    async def work(config: Config, store: "MailStore") -> dict[str, Any]:
-        return queued(config, store, Router(config), number)
-
-    found = run(config_path, work)
+def _explain_queued(config_path: str | None, id_text: str, as_json: bool) -> None:
+    found = msgspec.to_builtins(perform(config_path, explain_queued, OfMessage(id_text)))
     if as_json:
         print_json(found)
         return

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastmta.cli.failures import EX_DATAERR, CommandFailed
 from fastmta.cli.hops import shown, states
 from fastmta.cli.output import stamp
 from fastmta.config.schema import Config
@@ -17,11 +16,10 @@ from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
-from fastmta.model.envelope import LocalTarget, QueuedTarget, RecipientState
-from fastmta.model.ids import queue_id_text
+from fastmta.model.envelope import LocalTarget, QueuedTarget
+from fastmta.operations.waiting import suspended_text
 from fastmta.policy.networks import Networks
 from fastmta.policy.plan import StageList, plan_for
-from fastmta.queue.retry import RetryPolicy
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells, local_cells
@@ -31,8 +29,6 @@ from fastmta.tls.contexts import Contexts
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
-    from fastmta.store.queue import QueuedMessage, QueuedRecipient
-    from fastmta.store.suspensions import ByHop, Suspension
 
 REFUSED, ACCEPTED = "refused", "accepted"
 
@@ -222,12 +218,6 @@ def _policy_steps(lists: Iterable[StageList], trusted: bool) -> Iterator[Step]:
             )
 
 
-def suspended_text(stopped: "Suspension") -> str:
-    remedy = "--all" if stopped.name == "*" else stopped.name
-    since = stamp(stopped.since_ms / 1000)
-    return f"the hop is suspended since {since} by {stopped.by}: fastmta queue resume {remedy}"
-
-
 def state_step(now: list[dict[str, Any]] | None) -> Step:
     """What the running server says of a hop."""
     if now is None:
@@ -241,78 +231,3 @@ def state_step(now: list[dict[str, Any]] | None) -> Step:
     if hop["dead_seconds"]:
         text += f"; dead for {hop['dead_seconds']} s more: {hop['reason']}"
     return Step("state", text, {"running": True, **hop})
-
-
-# --- a message in the queue ---
-
-
-def queued(config: Config, store: "MailStore", router: Router, number: int) -> dict[str, Any]:
-    """Why each recipient of a message waits, and until when. CommandFailed where there is no such message."""
-    message = store.queue.message(number)
-    if message is None:
-        raise CommandFailed(f"no message {queue_id_text(number)} in the queue", EX_DATAERR)
-    recipients = store.queue.recipients(number)
-    policy = RetryPolicy.of(config.delivery)
-    stopped = store.suspensions.by_hop()
-    known: dict[bytes, list[dict[str, Any]] | None] = {}
-    for each in recipients:
-        if each.hop not in known:
-            known[each.hop] = states(config, [each.hop])
-    sender = message.envelope.reverse_path
-    gives_up_s = message.envelope.received_at_ms / 1000 + policy.lifetime_s(sender)
-    return {
-        "queue_id": queue_id_text(number),
-        "sender": sender.decode("utf-8", "backslashreplace"),
-        "received_at": stamp(message.envelope.received_at_ms / 1000),
-        "given_up_at": stamp(gives_up_s),
-        "recipients": [_waiting(router, message, each, stopped, known[each.hop]) for each in recipients],
-    }
-
-
-def _waiting(
-    router: Router,
-    message: "QueuedMessage",
-    recipient: "QueuedRecipient",
-    stopped: "ByHop",
-    now: list[dict[str, Any]] | None,
-) -> dict[str, Any]:
-    why, until_s = _why(recipient, stopped.of(recipient.hop), now)
-    path = recipient.tail.forward_path
-    route = router.route(path)
-    moved = bool(route.hop) and route.hop != recipient.hop and not recipient.hop.startswith((b"local:", b"error:"))
-    return {
-        "recipient": path.decode("utf-8", "backslashreplace"),
-        "state": RecipientState(recipient.state).name.lower(),
-        "why": why,
-        "until": None if until_s is None else stamp(until_s),
-        "attempts": recipient.attempts,
-        "last_reply": recipient.last_reply.decode("utf-8", "backslashreplace"),
-        "next_hop": shown(recipient.hop),
-        "route_today": shown(route.hop) if moved else None,
-        "hop": None if not now else now[0],
-    }
-
-
-def _why(
-    recipient: "QueuedRecipient", stopped: "Suspension | None", now: list[dict[str, Any]] | None
-) -> tuple[str, float | None]:
-    """(why it waits, until when in seconds of the wall clock; None: until somebody acts, or for no set time)."""
-    if recipient.state == RecipientState.HELD:
-        return f"held until it is released: fastmta queue release --id {queue_id_text(recipient.queue_id)}", None
-    if stopped is not None:
-        return suspended_text(stopped), None
-    due_s = recipient.due_ms / 1000
-    is_due = due_s <= time.time()
-    hop = now[0] if now else None
-    if hop is not None and hop["dead_seconds"]:
-        until_s = time.time() + hop["dead_seconds"]
-        return f"the next hop cannot be reached, and is left alone for a while: {hop['reason']}", max(due_s, until_s)
-    if not is_due:
-        return "deferred by the last answer, and tried again when its time has come", due_s
-    if now is None:
-        return "due, but no server is running", None
-    if hop is None:
-        return "due: it is taken up within a second", None
-    if hop["concurrency"] and hop["connections"] >= hop["concurrency"]:
-        return f"due: it is being sent, or waits for one of {hop['concurrency']} connections", None
-    return "due: it is being sent, or about to be", None

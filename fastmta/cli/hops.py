@@ -1,46 +1,13 @@
-"""Next hops as commands see them: which hop a name means, which are suspended, and what a running server does there."""
+"""Next hops as commands see them: what a running server does there."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastmta.cli.failures import EX_DATAERR, EX_TEMPFAIL, CommandFailed
+from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
 from fastmta.config.schema import Config
+from fastmta.operations.listing import text as shown
 
-if TYPE_CHECKING:
-    pass
-
-
-def shown(hop: bytes) -> str:
-    return hop.decode("utf-8", "backslashreplace")
-
-
-def hop_of(config: Config, name: str) -> bytes:
-    """The hop that a domain's mail takes by today's routes, or the hop that is written out ("smtp:[host]:25").
-
-    CommandFailed where mail of the domain has no hop of its own.
-    """
-    from fastmta.delivery.routing import Router, hop_key, parse_hop
-
-    if ":" in name and not name.startswith("["):
-        try:
-            parse_hop(name.encode("utf-8", "surrogateescape"), config.delivery.smtp_tcp_port)
-        except ValueError as error:
-            raise CommandFailed(f"{name}: no next hop: {error}", EX_DATAERR) from error
-        return hop_key(name)
-    router = Router(config)
-    domain = name.removeprefix("@").encode("utf-8", "surrogateescape")
-    route = router.hop_for(domain)
-    if not route.hop:
-        raise CommandFailed(f"{name}: not a domain", EX_DATAERR)
-    if route.hop == b"local:":
-        raise CommandFailed(f"{name} is local: its mail takes no next hop", EX_DATAERR)
-    full = router.full_hop(route.hop, b"postmaster@" + domain)
-    if router.named_by(full, b"postmaster@" + domain) == "relayhost":
-        raise CommandFailed(
-            f"mail for {name} goes by relayhost with all other mail; name that hop instead: {shown(route.hop)}",
-            EX_DATAERR,
-        )
-    return route.hop
+__all__ = ["shown", "states"]
 
 
 def states(config: Config, hops: Iterable[bytes] = ()) -> list[dict[str, Any]] | None:

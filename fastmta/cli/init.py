@@ -212,7 +212,7 @@ def _is_system(directory: Path) -> bool:
 
 
 def _account(user_name: str, domain: str, config: Config) -> str:
-    from fastmta.cli.address import account_address
+    from fastmta.operations.values import account_address
 
     address = account_address(user_name if "@" in user_name else f"{user_name}@{domain}", config)
     if address.rpartition("@")[2] != domain:

@@ -1,19 +1,20 @@
 """`fastmta mailbox`: what accounts hold; mail in and out as mbox and Maildir."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fastmta.cli.acts import tell
-from fastmta.cli.address import account_address
-from fastmta.cli.confirm import confirm, yes_option
+from fastmta.cli.derived import add_missing, command
 from fastmta.cli.failures import EX_NOINPUT, EX_NOUSER, CommandFailed
 from fastmta.cli.opened import run_with
-from fastmta.cli.output import config_option, json_option, print_json, print_table, size
+from fastmta.cli.output import config_option, print_table, size
+from fastmta.cli.performing import perform
 from fastmta.config.load import load
 from fastmta.config.schema import Config
+from fastmta.operations import mailboxes, users
+from fastmta.operations.values import Subject, account_address
 
 if TYPE_CHECKING:
     from fastmta.store import Account, MailStore
@@ -28,56 +29,6 @@ _FORMATS = click.Choice(["auto", "mbox", "maildir"])
 )
 def mailbox() -> None:
     """Mailboxes of an account."""
-
-
-@mailbox.command("list")
-@click.argument("user")
-@json_option
-@config_option
-def list_(user: str, as_json: bool, config_path: str | None) -> None:
-    """List the mailboxes of an account."""
-    config = load(config_path)
-    name = account_address(user, config)
-
-    async def work(_: Config, store: "MailStore") -> list[dict[str, Any]]:
-        account = _require(store, name)
-        return [
-            {
-                "name": each.name,
-                "messages": each.exists,
-                "unseen": each.unseen,
-                "size": each.size_bytes,
-                "special_use": each.special_use,
-                "uid_validity": each.uid_validity,
-                "uid_next": each.uid_next,
-            }
-            for each in sorted(store.mailboxes.list(account.id), key=lambda each: (each.name != "INBOX", each.name))
-        ]
-
-    found = run_with(config, work)
-    if as_json:
-        print_json(found)
-        return
-    rows = [(each["name"], each["messages"], each["unseen"], size(each["size"]), each["special_use"]) for each in found]
-    print_table(("MAILBOX", "MESSAGES", "UNSEEN", "SIZE", "USE"), rows, right=(1, 2, 3))
-
-
-@mailbox.command()
-@click.argument("user")
-@yes_option
-@config_option
-def purge(user: str, yes: bool, config_path: str | None) -> None:
-    """Empty every mailbox of an account; the account stays."""
-    config = load(config_path)
-    name = account_address(user, config)
-    run_with(config, _known(name))  # whether there is such an account is told before anything is asked
-    confirm(f"Delete all mail of {name}?", yes)
-
-    async def work(_: Config, store: "MailStore") -> None:
-        await store.mailboxes.purge(_require(store, name).id)
-
-    run_with(config, work)
-    tell(config, "mailbox.purge", address=name)
 
 
 @mailbox.command("export")
@@ -124,13 +75,6 @@ def import_(user: str, path: Path, format_: str, name: str | None, config_path: 
     print(f"{_messages(count)} read from {path}")
 
 
-def _known(name: str) -> "Callable[[Config, MailStore], Awaitable[None]]":
-    async def work(_: Config, store: "MailStore") -> None:
-        _require(store, name)
-
-    return work
-
-
 def _messages(count: int) -> str:
     return f"{count} message{'' if count == 1 else 's'}"
 
@@ -140,3 +84,17 @@ def _require(store: "MailStore", name: str) -> "Account":
     if account is None:
         raise CommandFailed(f"no such user: {name}", EX_NOUSER)
     return account
+
+
+def _show(found: list[mailboxes.Mailbox]) -> None:
+    rows = [(each.name, each.messages, each.unseen, size(each.size), each.special_use) for each in found]
+    print_table(("MAILBOX", "MESSAGES", "UNSEEN", "SIZE", "USE"), rows, right=(1, 2, 3))
+
+
+def _question(config_path: str | None, asked: mailboxes.Of) -> str:
+    return f"Delete all mail of {perform(config_path, users.show, Subject(asked.user)).address}?"
+
+
+mailbox.add_command(command(mailboxes.list_, show=_show, key=lambda each: (each.name != "INBOX", each.name)))
+mailbox.add_command(command(mailboxes.purge, question=_question))
+add_missing(mailbox, "mailbox")

@@ -50,10 +50,11 @@ def flush(brief: Brief) -> None:
         ask(brief, b"flush\n", lambda row: None)
     except ServerDown:
         _require_store(brief, "the queue cannot be flushed")
-        from fastmta.cli.queue import flush_all
-        from fastmta.config.load import load
+        from fastmta.cli.performing import here
+        from fastmta.operations.moves import flush
+        from fastmta.operations.selecting import Selector
 
-        flush_all(load(brief.config_file))
+        here(brief.config_file, flush, Selector())
 
 
 def ask(brief: Brief, request: bytes, visit: Callable[[Row], None]) -> None:

@@ -15,8 +15,8 @@ import click
 from fastmta.admin.control import NotRunning, request
 from fastmta.cli.failures import EX_USAGE, CommandFailed
 from fastmta.cli.opened import acting_as_owner
+from fastmta.operations.selecting import queue_id
 from fastmta.cli.output import config_option, json_option, plain, print_json
-from fastmta.cli.selection import queue_id
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_time

@@ -80,4 +80,4 @@ def _all_its_mail(config_path: str | None, asked: Subject) -> str:
 user.add_command(command(users.list_, show=listed, key=order))
 user.add_command(command(users.rename, show=_note_foreign))
 user.add_command(command(users.delete, question=_all_its_mail))
-add_missing(user, users.__name__)
+add_missing(user, "user")

@@ -25,8 +25,16 @@ R = TypeVar("R")
 
 Who = Literal["owner", "everybody"]  # owner: root and the server's own user
 
-FAMILIES: Final = {  # the part of an act's name before the point -> its file
-    "user": "fastmta.operations.users",
+FAMILIES: Final = {  # the part of an act's name before the point -> its files
+    "user": ("fastmta.operations.users",),
+    "alias": ("fastmta.operations.aliases",),
+    "mailbox": ("fastmta.operations.mailboxes",),
+    "queue": (
+        "fastmta.operations.moves",
+        "fastmta.operations.listing",
+        "fastmta.operations.hops",
+        "fastmta.operations.waiting",
+    ),
 }
 
 
@@ -55,7 +63,9 @@ class Act(Generic[Q, R]):
 
 
 class Rows(Act[Q, R]):
-    """An act that gives its rows one by one, however many there are."""
+    """An act that gives its rows one by one, however many there are; they are passed on `at_once`."""
+
+    at_once = 100
 
     def rows(self, desk: Desk, asked: Q) -> AsyncIterator[R]:
         found: AsyncIterator[R] = self.function(desk, asked)
@@ -78,12 +88,16 @@ def act(
     return made
 
 
-def rows(name: str, *, who: Who = "owner") -> Callable[[Callable[[Desk, Q], AsyncIterator[R]]], Rows[Q, R]]:
+def rows(
+    name: str, *, who: Who = "owner", at_once: int = Rows.at_once
+) -> Callable[[Callable[[Desk, Q], AsyncIterator[R]]], Rows[Q, R]]:
     """The same for an async generator, which changes nothing."""
 
     def made(function: Callable[[Desk, Q], AsyncIterator[R]]) -> Rows[Q, R]:
         request, result = _types(function)
-        return Rows(name, function, request, get_args(result)[0], False, who)
+        found: Rows[Q, R] = Rows(name, function, request, get_args(result)[0], False, who)
+        found.at_once = at_once
+        return found
 
     return made
 
@@ -95,15 +109,17 @@ def _types(function: Callable[..., Any]) -> tuple[Any, Any]:
 
 def find(name: str) -> Act[Any, Any] | None:
     """The act of that name, or None."""
-    family = FAMILIES.get(name.partition(".")[0])
-    return next((each for each in in_family(family) if each.name == name), None) if family else None
+    return next((each for each in in_family(name.partition(".")[0]) if each.name == name), None)
 
 
-def in_family(module: str) -> Iterator[Act[Any, Any]]:
-    """The acts of one file, in its order."""
-    return (each for each in vars(import_module(module)).values() if isinstance(each, Act) and each.file == module)
+def in_family(family: str) -> Iterator[Act[Any, Any]]:
+    """The acts whose names begin so, in the order of their files."""
+    for module in FAMILIES.get(family, ()):
+        for each in vars(import_module(module)).values():
+            if isinstance(each, Act) and each.file == module:
+                yield each
 
 
 def every() -> list[Act[Any, Any]]:
     """All acts. Loads all of their files."""
-    return [each for module in dict.fromkeys(FAMILIES.values()) for each in in_family(module)]
+    return [each for family in FAMILIES for each in in_family(family)]

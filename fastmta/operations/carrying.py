@@ -10,8 +10,6 @@ from fastmta.operations.acts import Act, Rows
 if TYPE_CHECKING:
     from fastmta.operations.desk import Desk
 
-ROWS_AT_ONCE = 100
-
 
 async def carry_out(
     act: Act[Any, Any], desk: "Desk", asked: msgspec.Struct, visit: Callable[[list[Any]], Awaitable[None]]
@@ -20,12 +18,14 @@ async def carry_out(
 
     What has changed is told in any case, with the reason where the act has failed half way.
     """
+    desk.act_name = act.name
     try:
         if isinstance(act, Rows):
             page: list[Any] = []
+            at_once = act.at_once
             async for row in act.rows(desk, asked):
                 page.append(row)
-                if len(page) >= ROWS_AT_ONCE:
+                if len(page) >= at_once:
                     await visit(page)
                     page = []
             if page:
@@ -38,4 +38,4 @@ async def carry_out(
         raise
     finally:
         if desk.noted is not None:
-            desk.telling.act(act.name, desk.noted, desk.actor)
+            desk.tell(**desk.noted)

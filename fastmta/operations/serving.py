@@ -22,7 +22,7 @@ from fastmta._intake import Teller
 from fastmta.model.errors import ActFailed, classified
 from fastmta.model.events import Actor, Event
 from fastmta.model.limits import ACTS_AT_ONCE
-from fastmta.operations.acts import Act, find
+from fastmta.operations.acts import find
 from fastmta.operations.carrying import carry_out
 from fastmta.operations.desk import Desk, Key
 from fastmta.runtime.events import teller
@@ -141,7 +141,12 @@ class Serving:
 
     async def _serve(self, client: "_Client", actor: Actor, name: str, request: dict[str, Any]) -> None:
         try:
-            await client.send(await self._answer(client, actor, name, request))
+            try:
+                answer = await self._answer(client, actor, name, request)
+            except Exception as error:
+                self._failed(name, error)
+                answer = refusal(*classified(error))
+            await client.send(answer)
         except (OSError, TimeoutError):
             pass  # he has gone
         finally:
@@ -174,20 +179,18 @@ class Serving:
         watching = asyncio.get_running_loop().create_task(client.watch(desk), name="operation watched")
         try:
             return {"ok": True, "result": await carry_out(act, desk, asked, client.rows)}
-        except Exception as error:
-            self._failed(act, error)
-            return refusal(*classified(error))
         finally:
             watching.cancel()
-            if desk.noted is not None:
+            if desk.has_told:
                 services.log.flush()  # whoever is answered finds the line
             self._desks.discard(desk)
             share.leave()
 
-    def _failed(self, act: Act[Any, Any], error: Exception) -> None:
-        if classified(error)[1] == "bug" and not isinstance(error, TimeoutError):
+    def _failed(self, name: str, error: Exception) -> None:
+        """What no act expects is our bug."""
+        if classified(error)[1] == "bug":
             self._services.cells[METRICS.internal_errors_total["worker"]] += 1
-            self._services.log.exception("admin.failed", error, act=act.name)
+            self._services.log.exception("admin.failed", error, act=name)
 
 
 def refusal(error: str, kind: str) -> dict[str, Any]:

@@ -197,9 +197,9 @@ def test_a_move_costs_what_it_moves_and_not_its_square(cli, act, monkeypatch):
 
 
 def test_stats_of_a_long_queue_come_from_the_counts_by_next_hop(full, monkeypatch):
-    from fastmta.cli import queue_stats
+    from fastmta.operations import listing
 
-    monkeypatch.setattr(queue_stats, "COUNTED", 3)
+    monkeypatch.setattr(listing, "COUNTED", 3)
     stats = full.ok("queue", "stats", "--json").json
     assert stats["messages"] is None and stats["size"] is None
     assert stats["domains"][0] == {"domain": "a.test", "recipients": 2, "deferred": 0}

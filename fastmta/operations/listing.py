@@ -1,0 +1,299 @@
+"""The queue as it is read: the acts `queue.list`, `show`, `content`, `stats` and `shape`."""
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from fastmta.model.envelope import RecipientState
+from fastmta.model.errors import ActFailed
+from fastmta.model.ids import queue_id_text
+from fastmta.operations.acts import act, rows
+from fastmta.operations.desk import Desk
+from fastmta.operations.selecting import Selector, queue_id, selected
+from fastmta.operations.values import stamp
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+    from fastmta.store.queue import QueuedMessage, QueuedRecipient
+    from fastmta.store.suspensions import ByHop
+
+PIECE_BYTES: Final = 131_072  # of a message's content
+COUNTED: Final = 10_000  # recipients that are walked unasked, in about 50 ms
+SHOWN: Final = 50  # next hops, domains
+HOPS_AT_ONCE: Final = 500  # read before others get their turn
+NULL_SENDER: Final = "MAILER-DAEMON"
+
+
+class Recipient(msgspec.Struct):
+    """A queued recipient."""
+
+    queue_id: str
+    n: int
+    state: str
+    sender: str
+    recipient: str
+    original_recipient: str
+    next_hop: str
+    suspended: bool
+    suspended_since: str | None
+    suspended_by: str | None
+    attempts: int
+    due_at: str | None
+    received_at: str
+    size: int
+    last_reply: str
+
+
+class ListQueue(Selector, forbid_unknown_fields=True):
+    limit: Annotated[int, msgspec.Meta(description="At most so many recipients.", ge=1)] | None = None
+
+
+@rows("queue.list")
+async def list_(desk: Desk, asked: ListQueue) -> AsyncIterator[Recipient]:
+    """List queued recipients."""
+    stopped = desk.store.suspensions.by_hop()
+    left = asked.limit
+    async for message, recipient in selected(desk, asked):
+        yield record(message, recipient, stopped)
+        if left is not None:
+            left -= 1
+            if not left:
+                return
+
+
+class OfMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message of the queue."""
+
+    id: str
+
+
+class Message(msgspec.Struct):
+    """A message of the queue, with the recipients that are owed a result."""
+
+    queue_id: str
+    sender: str
+    received_at: str
+    size: int
+    client: str
+    authenticated_as: str
+    protocol: str
+    envid: str
+    recipients: list[Recipient]
+
+
+@act("queue.show")
+async def show(desk: Desk, asked: OfMessage) -> Message:
+    """Show a message: envelope and recipients."""
+    message = required(desk, asked.id)
+    stopped = desk.store.suspensions.by_hop()
+    envelope = message.envelope
+    return Message(
+        queue_id_text(message.queue_id),
+        text(envelope.reverse_path),
+        stamp(envelope.received_at_ms / 1000),
+        envelope.size_bytes,
+        envelope.client,
+        envelope.authenticated_as,
+        envelope.protocol,
+        text(envelope.envid),
+        [record(message, each, stopped) for each in desk.store.queue.recipients(message.queue_id)],
+    )
+
+
+@rows("queue.content", at_once=1)
+async def content(desk: Desk, asked: OfMessage) -> AsyncIterator[bytes]:
+    """Give the message itself, as it lies in the queue, in pieces."""
+    message = required(desk, asked.id)
+    offset = 0
+    while piece := desk.store.queue.read(message.blob_id, offset, PIECE_BYTES):
+        yield piece
+        offset += len(piece)
+        await desk.pause()
+
+
+def required(desk: Desk, id_text: str) -> "QueuedMessage":
+    """The message of that id; ActFailed where it is not in the queue."""
+    message = desk.store.queue.message(queue_id(id_text))
+    if message is None:
+        raise ActFailed(f"no message {id_text} in the queue", "invalid")
+    return message
+
+
+def record(message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "ByHop") -> Recipient:
+    """A queued recipient as it is listed. `stopped`: what is suspended."""
+    suspension = stopped.of(recipient.hop)
+    return Recipient(
+        queue_id_text(message.queue_id),
+        recipient.n,
+        RecipientState(recipient.state).name.lower(),
+        text(message.envelope.reverse_path),
+        text(recipient.tail.forward_path),
+        text(recipient.tail.original),
+        text(recipient.hop),
+        suspension is not None,
+        None if suspension is None else stamp(suspension.since_ms / 1000),
+        None if suspension is None else suspension.by,
+        recipient.attempts,
+        None if recipient.state == RecipientState.HELD else stamp(recipient.due_ms / 1000),
+        stamp(message.envelope.received_at_ms / 1000),
+        message.envelope.size_bytes,
+        text(recipient.last_reply),
+    )
+
+
+def text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+# --- counts ---
+
+
+class CountQueue(msgspec.Struct, forbid_unknown_fields=True):
+    exact: Annotated[
+        bool, msgspec.Meta(description="Count messages, bytes and domains of a long queue too: this walks it.")
+    ] = False
+
+
+class HopCount(msgspec.Struct):
+    next_hop: str
+    recipients: int
+    active: int
+    deferred: int
+    held: int
+
+
+class DomainCount(msgspec.Struct):
+    domain: str
+    recipients: int
+    deferred: int
+
+
+class Counts(msgspec.Struct):
+    """The queue in figures; `messages` and `size` are None where they were not counted."""
+
+    recipients: dict[str, int]
+    oldest_seconds: int | None
+    messages: int | None
+    size: int | None
+    domains: list[DomainCount]
+    next_hops: list[HopCount]
+
+
+@act("queue.stats")
+async def stats(desk: Desk, asked: CountQueue) -> Counts:
+    """Count recipients by state, next hop and domain.
+
+    The counts by next hop cost a row a hop, however long the queue is. Messages, bytes and domains are in no count, so
+    the whole queue is walked for them: up to COUNTED recipients, or because somebody asks for it.
+    """
+    queue = desk.store.queue
+    counts = dict(queue.counts())
+    oldest = queue.oldest_ms()
+    hops: list[tuple[bytes, int, int, int]] = []
+    for n, each in enumerate(queue.hop_counts(), 1):
+        hops.append(each)
+        if n % HOPS_AT_ONCE == 0:
+            hops = _busiest(hops)
+            await desk.pause()
+    hops = _busiest(hops)
+    found = Counts(
+        counts,
+        None if oldest is None else max(0, round(desk.clock.now() - oldest / 1000)),
+        None,
+        None,
+        [],
+        [HopCount(text(hop), a + d + h, a, d, h) for hop, a, d, h in hops[:SHOWN]],
+    )
+    if asked.exact or sum(counts.values()) <= COUNTED:
+        await _walk(desk, found)
+    else:
+        found.domains = _by_hop(desk.config, hops)
+    return found
+
+
+def _busiest(hops: list[tuple[bytes, int, int, int]]) -> list[tuple[bytes, int, int, int]]:
+    return heapq.nsmallest(10 * SHOWN, hops, key=lambda each: (-sum(each[1:]), each[0]))
+
+
+async def _walk(desk: Desk, found: Counts) -> None:
+    domains: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    messages: set[int] = set()
+    size_bytes = 0
+    async for message, recipient in selected(desk, Selector()):
+        if message.queue_id not in messages:
+            messages.add(message.queue_id)
+            size_bytes += message.envelope.size_bytes
+        domain = text(recipient.tail.forward_path.lower().rpartition(b"@")[2])
+        domains[domain] += 1
+        waiting[domain] += recipient.state == RecipientState.DEFERRED
+    found.messages = len(messages)
+    found.size = size_bytes
+    found.domains = [DomainCount(domain, count, waiting[domain]) for domain, count in domains.most_common(SHOWN)]
+
+
+def _by_hop(config: "Config", hops: list[tuple[bytes, int, int, int]]) -> list[DomainCount]:
+    """The domains that are next hops of their own, by their MX, and of nobody else's by a route."""
+    routed = {config.relayhost, *(route.partition(":")[2] for route in config.transport.values())}
+    out = []
+    for hop, active, deferred, held in hops:
+        transport, _, domain = text(hop).partition(":")
+        if transport == "smtp" and domain not in routed and "[" not in domain and ":" not in domain:
+            out.append(DomainCount(domain, active + deferred + held, deferred))
+            if len(out) == SHOWN:
+                break
+    return out
+
+
+# --- ages ---
+
+
+class ShapeQueue(Selector, forbid_unknown_fields=True):
+    senders: Annotated[
+        bool,
+        msgspec.Meta(description="By the domain of senders; without it by that of recipients.", extra={"short": "-s"}),
+    ] = False
+    limit: Annotated[int, msgspec.Meta(description="So many domains.", ge=1, extra={"short": "-l"})] = 30
+    first: Annotated[int, msgspec.Meta(description="Minutes.", ge=1, le=10_000, extra={"short": "-t"})] = 5
+    buckets: Annotated[int, msgspec.Meta(description="Columns.", ge=2, le=20, extra={"short": "-b"})] = 10
+
+
+class Ages(msgspec.Struct):
+    """`ages`: how many are at most so old as each column says, and no younger; the last column has all others."""
+
+    domain: str
+    total: int
+    ages: list[int]
+
+
+class Shape(msgspec.Struct):
+    """How old the queue is; `minutes` are the columns' bounds."""
+
+    minutes: list[int]
+    total: Ages
+    domains: list[Ages]
+
+
+@act("queue.shape")
+async def shape(desk: Desk, asked: ShapeQueue) -> Shape:
+    """Count recipients by age and destination, as qshape does."""
+    bounds = [asked.first << n for n in range(asked.buckets - 1)]
+    now_ms = time.time() * 1000  # what people read off a clock
+    counted: Counter[tuple[str, int]] = Counter()
+    async for message, recipient in selected(desk, asked):
+        path = message.envelope.reverse_path if asked.senders else recipient.tail.forward_path
+        domain = text(path.lower().rpartition(b"@")[2]) or NULL_SENDER
+        minutes = (now_ms - message.envelope.received_at_ms) / 60_000
+        counted[domain, sum(minutes > bound for bound in bounds)] += 1
+    total = Ages("TOTAL", 0, [0] * asked.buckets)
+    found: dict[str, Ages] = {}
+    for (domain, column), count in counted.items():
+        for row in (found.setdefault(domain, Ages(domain, 0, [0] * asked.buckets)), total):
+            row.total += count
+            row.ages[column] += count
+    order = heapq.nsmallest(asked.limit, found.values(), key=lambda each: (-each.total, each.domain))
+    return Shape(bounds, total, order)
