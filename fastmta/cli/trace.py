@@ -15,13 +15,13 @@ import click
 from fastmta.admin.control import NotRunning, request
 from fastmta.cli.failures import EX_USAGE, CommandFailed
 from fastmta.cli.opened import acting_as_owner
-from fastmta.operations.selecting import queue_id
 from fastmta.cli.output import config_option, json_option, plain, print_json
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_time
 from fastmta.model.errors import FastMTAError
 from fastmta.model.ids import queue_id_text
+from fastmta.operations.selecting import queue_id
 from fastmta.trace.search import newest, search
 from fastmta.trace.story import STATUSES, Recipient, Story, Wanted
 
