@@ -204,6 +204,48 @@ cdef class Table:
         limits_free(self.locks + number)
         return level
 
+    def introduce(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t delay, uint32_t window, uint32_t age, uint32_t now):
+        """Whether a key has come again, not before `delay` seconds and not after `window` from when it was first seen:
+        the seconds that it is still too early, or 0. What has come again stays known until it is not seen for `age`.
+        """
+        cdef Py_ssize_t number = self._set_of(kind, a, b)
+        cdef uint32_t wait = 0
+        cdef Entry* entry
+        self._lock(number)
+        entry = self._entry(number, kind, a, b, True)
+        if entry != NULL:
+            if entry.used == 0 or (entry.count == 0 and now - entry.since > window) or (
+                    entry.count and now - entry.used > age):
+                entry.since = now
+                entry.count = 0
+            if entry.count == 0 and now - entry.since < delay:
+                wait = delay - (now - entry.since)
+            else:
+                entry.count = 1
+            entry.used = now
+        limits_free(self.locks + number)
+        return wait
+
+    def note(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t age, uint32_t gap, uint32_t now, bint up):
+        """How often a key has been noted without a break of `age` seconds; now too if `up` and `gap` seconds have passed."""
+        cdef Py_ssize_t number = self._set_of(kind, a, b)
+        cdef uint32_t count = 0
+        cdef Entry* entry
+        self._lock(number)
+        entry = self._entry(number, kind, a, b, up)
+        if entry != NULL:
+            if now - entry.used > age:
+                entry.count = 0
+            if up and (entry.count == 0 or now - entry.since >= gap):
+                if entry.count < 0xFFFFFFFFU:
+                    entry.count += 1
+                entry.since = now
+            if up:
+                entry.used = now
+            count = entry.count
+        limits_free(self.locks + number)
+        return count
+
     def forget(self, uint32_t kind, uint64_t a, uint64_t b):
         """Sets a count or a level to nothing."""
         cdef Py_ssize_t number = self._set_of(kind, a, b)

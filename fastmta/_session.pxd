@@ -42,6 +42,7 @@ cdef class Service:
     cdef Py_ssize_t hop_limit
     cdef int soft_errors
     cdef int hard_errors
+    cdef int64_t error_sleep          # seconds that each reply is delayed beyond soft_errors; 0: none
     cdef int junk_limit
     cdef uint64_t[::1] cells
     cdef object counters
@@ -98,6 +99,7 @@ cdef class Connection(Waiter):
     cdef object share                 # runtime.turns.Share: made when a client sends more than a few lines at once
     cdef bint in_turn                 # the share was asked for what is being worked on
     cdef bint eof
+    cdef bytes delayed                # replies to a client of many errors, until its delay is over
     cdef bint want_tls
     cdef bytes residual
     cdef int64_t last_tick

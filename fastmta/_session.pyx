@@ -103,7 +103,7 @@ cdef enum:  # why a connection does not parse
     WAIT_WRITE = 4   # the peer does not read
     WAIT_BLOB = 8    # the store has too many of our bytes in memory
     WAIT_TLS = 16
-    WAIT_DELAY = 32  # smtpd_soft_error_limit
+    WAIT_DELAY = 32  # smtpd_error_sleep_time
     WAIT_TURN = 64   # other sessions have theirs
     WAIT_CHECK = 128  # somebody was asked about what the client said
     WAIT_ANSWER = WAIT_TASK | WAIT_CHECK

@@ -10,6 +10,7 @@ cdef int _run(Connection self, bytes data) except -1:
     cdef Py_ssize_t limit
     cdef int lines = 0
     cdef bint crlf
+    cdef bint slow
     while p < end and not self.waiting and not self.closing:
         if self.state == IN_DATA:
             p = _message(self, p, end, True)
@@ -45,7 +46,12 @@ cdef int _run(Connection self, bytes data) except -1:
             break
         n -= 1
         crlf = n > 0 and p[n - 1] == c'\r'
+        slow = self.errors >= self.service.soft_errors
+        if slow:
+            self._flush()
         _line(self, p, n - 1 if crlf else n, crlf, lf + 1 < end)
+        if slow and not self.closing and not self.want_tls:
+            self._pause(WAIT_DELAY)  # the reply waits too
         p = lf + 1
         lines += 1
         if lines >= FREE_LINES and p < end and not self.waiting and not self.closing and _turn_is_over(self):
@@ -296,13 +302,11 @@ cdef int _answer(Connection self, object reply, int verb) except -1:
 
 
 cdef int _error(Connection self, bint temporary) except -1:
-    # Postfix's smtpd_soft_error_limit (a second's pause after each error) and smtpd_hard_error_limit.
+    # Postfix's smtpd_hard_error_limit; smtpd_soft_error_limit is for each reply from here on (`_run`).
     cdef Service service = self.service
     self.errors += 1
     if self.errors >= service.hard_errors:
         self.reset()
         self.close_after_reply()
         _put_bytes(&service.out, f"421 4.7.0 {service.settings.myhostname} Error: too many errors\r\n".encode())
-    elif self.errors > service.soft_errors and service.soft_errors:
-        self._pause(WAIT_DELAY)
     return 0

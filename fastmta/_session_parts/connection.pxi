@@ -36,7 +36,7 @@ cdef class Connection(Waiter):
         service.host.attend(self)
         refusal = service.host.refuse(self)
         if refusal is None and tls is None and sock is not None and self._spoke_early(sock.fileno()):
-            refusal = Reply(554, "5.5.1", "Error: you spoke before the greeting")
+            refusal = service.host.spoke_early(self)
         if refusal is not None:
             self.close_after_reply()
             _answer(self, refusal, VERB_UNKNOWN)
@@ -85,12 +85,14 @@ cdef class Connection(Waiter):
                 if self.lingered > DISCARD_BYTES and self.transport is not None:
                     self.transport.abort()
             return
-        if self.ungreeted:
+        if self.ungreeted and self.residual is None:
             service.out.size = 0
-            self._forget_wait()
-            _advance(self, Reply(554, "5.5.1", "Error: you spoke before the greeting"), VERB_UNKNOWN, CONNECTED, False)
-            self._finish_event()
-            return
+            reply = service.host.spoke_early(self)
+            if reply is not None:
+                self._forget_wait()
+                _advance(self, reply, VERB_UNKNOWN, CONNECTED, False)
+                self._finish_event()
+                return
         if self.residual is not None:
             data = self.residual + data
             self.residual = None
@@ -152,6 +154,8 @@ cdef class Connection(Waiter):
             return 0
         self.waiting &= ~reason
         self.service.out.size = 0
+        if self.delayed is not None and self.transport is not None:
+            self._flush()
         return self._go_on()
 
     cdef int _go_on(self) except -1:
@@ -191,6 +195,15 @@ cdef class Connection(Waiter):
 
     cdef int _flush(self) except -1:
         cdef Text* out = &self.service.out
+        if self.waiting & WAIT_DELAY or self.delayed is not None:
+            if out.size:
+                self.delayed = (self.delayed or b"") + PyBytes_FromStringAndSize(out.data, out.size)
+                out.size = 0
+            if self.delayed is None or (self.waiting & WAIT_DELAY and not self.closing):
+                return 0
+            self.transport.write(self.delayed)
+            self.delayed = None
+            return 0
         if out.size:
             self.transport.write(PyBytes_FromStringAndSize(out.data, out.size))
             out.size = 0
@@ -212,7 +225,7 @@ cdef class Connection(Waiter):
         cdef int64_t idle = self.service.tick - self.last_tick
         if self.transport is None:
             return
-        if self.waiting & WAIT_DELAY and idle >= 1:
+        if self.waiting & WAIT_DELAY and idle >= self.service.error_sleep:
             self._resume(WAIT_DELAY)
             return
         if self.closing:

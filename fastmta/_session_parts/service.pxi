@@ -42,7 +42,8 @@ cdef class Service:
         self.recipient_limit = settings.recipient_limit
         self.overshoot_limit = settings.recipient_overshoot_limit
         self.hop_limit = settings.hopcount_limit
-        self.soft_errors = settings.soft_error_limit
+        self.error_sleep = <int64_t>settings.error_sleep_s
+        self.soft_errors = settings.soft_error_limit if self.error_sleep else 0x7FFFFFFF
         self.hard_errors = settings.hard_error_limit
         self.junk_limit = settings.junk_command_limit
         self.cells = cells

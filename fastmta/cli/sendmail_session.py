@@ -17,8 +17,8 @@ from fastmta.model.limits import SMTP_COMMAND_LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
-from fastmta.smtp.server import settings_of
 from fastmta.smtp.session import Rules
+from fastmta.smtp.settings import settings_of
 from fastmta.smtp.transitions import TRANSITIONS, State, Verb
 from fastmta.smtp.xclient import Attributes
 

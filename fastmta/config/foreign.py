@@ -40,7 +40,7 @@ _POSTFIX: Final = (
     (
         "the protocol's limits are fixed, or among the smtpd_ keys that `fastmta check --all` lists",
         "smtpd_(discard_ehlo_keyword_address_maps "
-        "discard_ehlo_keywords error_sleep_time history_flush_threshold min_data_rate noop_commands "
+        "discard_ehlo_keywords history_flush_threshold min_data_rate noop_commands "
         "per_request_deadline relay_before_recipient_restrictions upstream_proxy_protocol upstream_proxy_timeout) "
         "strict_(7bit_headers 8bitmime 8bitmime_body mime_encoding_domain smtputf8) cleanup_replace_stray_cr_lf "
         "detect_8bit_encoding_header disable_mime_input_processing disable_vrfy_command enable_threaded_bounces "
@@ -145,8 +145,8 @@ _POSTFIX: Final = (
         "cache_retention_time client_connection_count_limit command_count_limit command_filter command_time_limit "
         "denylist_action disable_vrfy_command discard_ehlo_keyword_address_maps discard_ehlo_keywords "
         "dnsbl_action dnsbl_allowlist_threshold dnsbl_max_ttl dnsbl_min_ttl dnsbl_reply_map dnsbl_sites "
-        "dnsbl_threshold dnsbl_timeout enforce_tls expansion_filter forbidden_commands greet_action greet_banner "
-        "greet_ttl greet_wait helo_required non_smtp_command_action non_smtp_command_enable non_smtp_command_ttl "
+        "dnsbl_threshold dnsbl_timeout enforce_tls expansion_filter forbidden_commands "
+        "helo_required non_smtp_command_action non_smtp_command_enable non_smtp_command_ttl "
         "pipelining_action pipelining_enable pipelining_ttl post_queue_limit pre_queue_limit reject_footer "
         "reject_footer_maps tls_security_level upstream_proxy_protocol upstream_proxy_timeout use_tls) "
         "tlsproxy_(client_CAfile client_CApath client_cert_file client_chain_files client_dcert_file "

@@ -25,7 +25,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "mailbox_command": "",
     "mailbox_transport": "",
     "masquerade_domains": "",
-    "postscreen_greet_action": "ignore",
     "recipient_bcc_maps": "",
     "recipient_canonical_maps": "",
     "relay_recipient_maps": "",

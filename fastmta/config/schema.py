@@ -287,7 +287,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_forbid_bare_newline_exclusions: Annotated[_Texts, Key("networks")] = ()
     smtpd_banner: Annotated[str, Key("text", default="$myhostname ESMTP FastMTA")] = "localhost ESMTP FastMTA"
     smtpd_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0
-    smtpd_soft_error_limit: Annotated[int, Key("int")] = 10
+    smtpd_soft_error_limit: Annotated[int, Key("int", about="errors of a session before its replies are delayed")] = 10
+    smtpd_error_sleep_time: Annotated[
+        float, Key("time", default="1s", high=600, about="by so much, in whole seconds; 0: none")
+    ] = 1.0
     smtpd_hard_error_limit: Annotated[int, Key("int", low=1)] = 20
     smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
     strict_rfc821_envelopes: Annotated[bool, Key("bool", about="true: addresses by the letter of RFC 5321")] = False
@@ -303,6 +306,39 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dmarc_quarantine_action: Annotated[
         str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
     ] = "quarantine"
+    greylisting: Annotated[
+        bool, Key("bool", about="put off what strangers bring for the first time; names and defaults of postgrey's")
+    ] = False
+    greylist_delay: Annotated[float, Key("time", default="300s", low=1, about="before that a try is too early")] = 300.0
+    greylist_retry_window: Annotated[
+        float, Key("time", unit="d", default="2d", low=1, about="after that it is a first one again")
+    ] = 172_800.0
+    greylist_max_age: Annotated[
+        float, Key("time", unit="d", default="35d", low=1, about="who is not seen for so long is forgotten")
+    ] = 3_024_000.0
+    greylist_auto_whitelist_clients: Annotated[
+        int, Key("int", about="networks that have passed so often are not asked again; 0: all are")
+    ] = 5
+    greylist_whitelist_clients: Annotated[_Texts, Key("list", about="addresses, networks, names, domains")] = ()
+    greylist_whitelist_recipients: Annotated[_Texts, Key("list", about='addresses, domains, "localpart@"')] = ()
+    greylist_ipv4cidr: Annotated[int, Key("int", low=1, high=32, about="bits of an address that count")] = 24
+    greylist_ipv6cidr: Annotated[int, Key("int", low=1, high=128)] = 64
+    greylist_text: Annotated[str, Key("text")] = "Greylisted"
+    postscreen_greet_action: Annotated[
+        str,
+        Key(
+            "choice",
+            choices=("ignore", "enforce", "drop"),
+            about="strangers wait for the greeting, and who speaks before it has his recipients refused, or is dropped",
+        ),
+    ] = "ignore"
+    postscreen_greet_wait: Annotated[float, Key("time", default="6s", high=60, about="before the greeting")] = 6.0
+    postscreen_greet_banner: Annotated[
+        str, Key("text", default="$smtpd_banner", about="a first line, said at once; empty: none")
+    ] = "localhost ESMTP FastMTA"
+    postscreen_greet_ttl: Annotated[
+        float, Key("time", unit="d", default="1d", low=1, about="who has waited does not wait again")
+    ] = 86_400.0
     smtpd_peername_lookup: Annotated[bool, Key("bool", about="look up the client's name before the greeting")] = True
     notify_classes: Annotated[
         _Texts,

@@ -17,4 +17,5 @@ class What(IntEnum):
     FAILED_LOGINS = 9
     UPLOADS = 10  # messages that have begun to come and not ended
     UPLOAD_BYTES = 11  # octets of these
+    GREETED = 13  # clients that have waited for the greeting once: remembered, never refused by itself
     APPEND_BYTES = 12  # octets that an account's APPENDs have announced: for its quota, never refused by itself

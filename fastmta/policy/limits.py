@@ -136,6 +136,18 @@ class Limits:
         """Whether a client is left alone."""
         return not ip or ip in self.exceptions
 
+    # --- who has waited for the greeting ---
+
+    def has_waited(self, ip: str, ttl_s: float) -> bool:
+        """Whether a client has waited for the greeting within so many seconds."""
+        kind, a = _key(What.GREETED, "smtp", ip)
+        return self._table.note(kind, a, 0, int(ttl_s), 0, int(self._monotonic()), False) > 0
+
+    def waited(self, ip: str) -> None:
+        """A client has."""
+        kind, a = _key(What.GREETED, "smtp", ip)
+        self._table.note(kind, a, 0, 0xFFFFFFFF, 0, int(self._monotonic()), True)
+
     # --- places ---
 
     def connect(self, service: str, ip: str) -> int:

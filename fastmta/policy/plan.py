@@ -16,6 +16,7 @@ from fastmta.policy.checks import (
     authentication,
     clamav,
     contents,
+    greylisting,
     milters,
     restrictions,
     rspamd,
@@ -25,6 +26,7 @@ from fastmta.policy.checks import (
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
+    greylisting.build,
     contents.build,
     authentication.build,
     signing.build,

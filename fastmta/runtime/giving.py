@@ -18,7 +18,12 @@ from fastmta.runtime.identity import WorkersUser
 
 # What a data directory holds, and whose files root may give to the workers' user. A new file belongs here too.
 STORE_FILES: Final = ("data.mdb", "data.mdb.compacted", "data.mdb.compacted.part", "lock.mdb")
-FILES: Final = frozenset({*STORE_FILES, "lock", "hops.lock", "levels.lock", "open.lock", "writers.lock", "pop3.lock"})
+FILES: Final = frozenset(
+    {*STORE_FILES, "lock", "hops.lock", "levels.lock", "open.lock", "writers.lock", "pop3.lock"}
+) | {
+    "srs.secrets",
+    "greylist.table",
+}
 _NONE: Final = re.compile(r"(?!)")
 FOLDERS: Final = {  # names of the files in them that are the server's
     "bus": re.compile(r"\d+-\d+"),

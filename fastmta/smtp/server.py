@@ -10,8 +10,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from fastmta._session import Connection, Service
 from fastmta._unit import Engine
 from fastmta.auth.sasl import Credentials
@@ -23,8 +21,8 @@ from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.limits import CLIENT_NAMES, LOG_RECIPIENTS
 from fastmta.model.reply import Reply
-from fastmta.model.services import BY_NAME, Login, speaking
-from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage
+from fastmta.model.services import BY_NAME, Login
+from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage, bit
 from fastmta.model.verdict import Outcome
 from fastmta.policy.check import SigningKeys
 from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
@@ -39,14 +37,16 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Share, Turns
+from fastmta.smtp.counters import COUNTERS, REASONS, SERVICES
+from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
 from fastmta.smtp.paths import named_path, safe_name
 from fastmta.smtp.screening import Screening
-from fastmta.smtp.session import AUTH_TEMPORARY, Rules, Settings
+from fastmta.smtp.session import AUTH_TEMPORARY, Rules
+from fastmta.smtp.settings import settings_of
 from fastmta.smtp.transitions import State, Verb, table_bytes
 from fastmta.smtp.xclient import Attributes, shown
 from fastmta.tls.upgrade import start_tls
 
-SERVICES: Final = speaking("smtp", "lmtp")
 _Admission = tuple[str, bool, bool, str | None, bool]  # IP, in mynetworks, loopback, name, may send bare newlines
 
 
@@ -129,55 +129,8 @@ class Services(Protocol):
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
-class Counters(msgspec.Struct, frozen=True):
-    """Where the fast path counts: places in the worker's cells."""
-
-    connections_total: dict[str, int]
-    connections: dict[str, int]
-
-
-_COUNTERS: Final = Counters(
-    connections_total={name: METRICS.connections_total[name] for name in SERVICES},
-    connections={name: METRICS.connections[name] for name in SERVICES},
-)
-# messages_rejected_total{reason} by enhanced code; a code without a line counts as "syntax" (5.5.x) or "other".
-_REASONS: Final = {
-    "5.1.1": "unknown_user",
-    "5.1.7": "syntax",
-    "5.1.3": "syntax",
-    "5.6.7": "syntax",
-    "5.6.11": "bare_newline",
-    "5.3.4": "size",
-    "4.5.3": "recipients",
-    "4.2.2": "quota",
-    "5.2.2": "quota",
-    "4.3.1": "storage",
-    "5.4.6": "loop",
-}
 _XFORWARD: Final = Verb.XFORWARD
 _TRANSACTION: Final = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT})
-
-
-def settings_of(config: Config, service: str) -> Settings:
-    """One service's settings out of the configuration."""
-    return Settings(
-        service=service,
-        myhostname=config.myhostname,
-        myorigin=config.myorigin,
-        banner=config.smtpd_banner,
-        message_size_limit=config.message_size_limit,
-        forbid_bare_newline=config.smtpd_forbid_bare_newline,
-        recipient_limit=config.smtpd_recipient_limit,
-        recipient_overshoot_limit=config.smtpd_recipient_overshoot_limit,
-        soft_error_limit=config.smtpd_soft_error_limit,
-        softens=config.soft_bounce,
-        hard_error_limit=config.smtpd_hard_error_limit,
-        junk_command_limit=config.smtpd_junk_command_limit,
-        timeout_s=config.smtpd_timeout,
-        hopcount_limit=config.hopcount_limit,
-        strict_envelopes=config.strict_rfc821_envelopes,
-        helo_required=config.smtpd_helo_required,
-    )
 
 
 class ServiceHost:
@@ -191,6 +144,7 @@ class ServiceHost:
         self._logs_in = BY_NAME[name].login is Login.REQUIRED
         self._clients: dict[str, _Admission] = {}
         self.plan = Plan()
+        self.greeting = Greeting(name, server.services.config, server.services.limits)
         self.configure()
 
     def configure(self) -> None:
@@ -199,6 +153,9 @@ class ServiceHost:
             if session.state >= State.MAIL and session.screening is None:
                 session.screening = Screening(self, session)  # the open transaction goes on as it began
         self.plan = self._server.plan(self.name)
+        early = self.greeting.early
+        self.greeting = Greeting(self.name, services.config, services.limits)
+        self.greeting.early |= early
         self._clients.clear()
         self._speakers, self._forwarders = bool(self._server.xclient_hosts), bool(self._server.xforward_hosts)
         for session in self.service.sessions:
@@ -213,7 +170,7 @@ class ServiceHost:
             clock=services.clock,
             teller=teller(services.log, services.clock, services.cells),
             cells=services.cells,
-            counters=_COUNTERS,
+            counters=COUNTERS,
             storage_ok=services.storage_ok,
             crash=crash,
         )
@@ -284,9 +241,13 @@ class ServiceHost:
         """Sets where somebody is asked about the session."""
         counted = COUNTED if self._server.services.limits.counts_events else 0
         session.stages = self.plan.stages(trusted=session.trusted) | counted
+        if self.greeting.early and session in self.greeting.early:
+            session.stages |= bit(Stage.RCPT)
         session.relays = RELAYS_AS_KNOWN
 
     def examine(self, session: Connection, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+        if stage is Stage.RCPT and session in self.greeting.early:
+            return PROTOCOL_ERROR
         return self._screening(session).examine(stage, subject, go_on)
 
     def message_came(self, session: Connection) -> Outcome | None:
@@ -321,6 +282,8 @@ class ServiceHost:
                 self._clients.clear()
             known = self._clients[peer[0]] = self._admission(peer[0])
         ip, trusted, loopback, name, keeps_bare = known
+        if self.greeting.is_tested and self.greeting.is_owed(ip, trusted=trusted):
+            return ip, trusted, loopback, None, keeps_bare
         if name is not None:
             return known
         found = self._server.names.known(ip)
@@ -342,18 +305,32 @@ class ServiceHost:
         """Looks up the client's name; the session, which has not been greeted, goes on when that has ended."""
         generation = session.wait()
         services = self._server.services
+        if self.greeting.teaser and self.greeting.is_owed(session.peer_ip, trusted=session.trusted):
+            session.transport.write(self.greeting.teaser)
         task = services.tasks.spawn(f"{self.name}.name.{session.number}", self._find_name(session, generation))
         self._server.checks[session] = task
 
     async def _find_name(self, session: Connection, generation: int) -> None:
-        found = await self._server.names.find(session.peer_ip)
+        find = self._server.names.find(session.peer_ip)
+        if self.greeting.is_owed(session.peer_ip, trusted=session.trusted):
+            found, _ = await asyncio.gather(find, self.greeting.wait(session, session.peer_ip))
+        else:
+            found = await find
         self._server.checks.pop(session, None)
 
         def greet() -> Reply | None:
-            session.call_client(found.name)
+            session.call_client(found.name if self._server.services.config.smtpd_peername_lookup else UNKNOWN_NAME)
             return self.connected(session)
 
         session.resume(generation, greet)
+
+    def spoke_early(self, session: Connection) -> Reply | None:
+        """The client has spoken before its greeting: the reply that ends the session, or None."""
+        self.log.info("smtp.pregreet", session=session.number, client=session.client, action=self.greeting.action)
+        reply = self.greeting.spoke_early(session)
+        if reply is None:
+            self.attend(session)
+        return reply
 
     def may_speak_for(self, session: Connection, verb: int) -> bool:
         if verb == _XFORWARD:
@@ -425,6 +402,7 @@ class ServiceHost:
         return self._server.services.limits.upload(session.peer_ip, session.account_id if session.login else 0)
 
     def gone(self, session: Connection) -> None:
+        self.greeting.early.discard(session)
         check = self._server.checks.pop(session, None)
         if check is not None:
             check.cancel()
@@ -465,7 +443,7 @@ class ServiceHost:
         """A 4yz or 5yz has been said."""
         log = self._server.services.log
         if verb in _TRANSACTION:
-            reason = _REASONS.get(reply.enhanced)
+            reason = REASONS.get(reply.enhanced)
             if session.screening is not None and session.screening.refused is reply:
                 reason = "policy"
             if reason is None and reply.enhanced == "5.7.1":

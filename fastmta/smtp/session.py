@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     recipient_limit: int = 1000
     recipient_overshoot_limit: int = 1000
     soft_error_limit: int = 10
+    error_sleep_s: float = 1.0
     softens: bool = False  # each 5xx is said as a 4xx
     hard_error_limit: int = 20
     junk_command_limit: int = 100

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from fastmta.config.schema import Config
-from fastmta.smtp.server import settings_of
+from fastmta.smtp.settings import settings_of
 from tests.session.dialogs import LOGIN, MAILBOXES, Dialog, Recorder, dialogs
 from tests.session.plain_session import PlainSession
 from tests.support.smtp_rig import SmtpRig
@@ -24,7 +24,7 @@ CONFIG = msgspec.structs.replace(
     myorigin="example.test",
     smtpd_banner="mx ESMTP",
     message_size_limit=5000,
-    smtpd_soft_error_limit=0,  # no pauses
+    smtpd_error_sleep_time=0,  # no pauses
     smtpd_hard_error_limit=6,
     smtpd_junk_command_limit=8,
     smtpd_recipient_limit=5,

@@ -272,7 +272,7 @@ def test_rcpt_probing_is_slowed_and_then_ended(rig: SmtpRig) -> None:
     client = rig.connect().start()
     client.say(b"MAIL FROM:<a@b>\r\n")
     probe = b"RCPT TO:<no@example.test>\r\n"
-    assert client.codes(probe * 30) == [550] * 11, "beyond the soft limit an error costs a second"
+    assert client.codes(probe * 30) == [550] * 10, "from the soft limit on a reply costs a second"
     assert not client.transport.reading
     rig.pass_seconds(1)
     assert client.take().count(b"550 ") == 1
@@ -435,7 +435,7 @@ def test_the_overshoot_is_counted_anew_in_each_transaction(make_rig: object) -> 
 
 
 def test_recipients_beyond_the_overshoot_count_as_errors_until_421(make_rig: object) -> None:
-    rig = make_rig(smtpd_recipient_limit=5, smtpd_recipient_overshoot_limit=30, smtpd_soft_error_limit=0)  # type: ignore[operator]
+    rig = make_rig(smtpd_recipient_limit=5, smtpd_recipient_overshoot_limit=30, smtpd_error_sleep_time=0)  # type: ignore[operator]
     client = rig.connect().start()
     client.say(b"MAIL FROM:<a@b>\r\n")
     codes = client.codes(b"RCPT TO:<x@relay.test> NOTIFY=NEVER\r\n" * 100)
