@@ -55,8 +55,10 @@ class Server:
         self.command = command
         self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
+        self.started_in_s = 0.0  # what a start takes here and now, once one was waited for
 
     def start(self, *, ready: bool = True) -> "Server":
+        began = time.monotonic()
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, str(self.config_path)],
@@ -68,6 +70,7 @@ class Server:
             )
         if ready:
             eventually(lambda: self.status().get("ready"), f"ready\n{self.log}")
+            self.started_in_s = time.monotonic() - began
         return self
 
     @property

@@ -129,7 +129,7 @@ def test_the_only_worker_is_replaced_at_once_however_often_it_dies(start: Start)
             began = time.monotonic()
             with socket.create_connection(where, timeout=15) as other:
                 assert int(line(other).split()[2]) != pid
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 1.0 + 2 * server.started_in_s  # a start, as long as that takes here
     assert "worker.restart_delayed" not in server.log
 
 
