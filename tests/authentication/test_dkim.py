@@ -22,9 +22,10 @@ from fastmta.authentication.signing import (
     sign_dkim,
 )
 from tests.authentication.zone import TROUBLE, Zone
+from tests.support.keys import rsa_key
 
 NOW = 1_700_000_000
-RSA_KEY = rsa.generate_private_key(65537, 2048)
+RSA_KEY = rsa_key()
 ED_KEY = ed25519.Ed25519PrivateKey.generate()
 SIGNERS = {"rsa": Signer("example.org", "r1", RSA_KEY), "ed25519": Signer("example.org", "e1", ED_KEY)}
 ZONE = {f"{one.selector}._domainkey.example.org": {"TXT": [one.public_record()]} for one in SIGNERS.values()}

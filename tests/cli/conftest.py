@@ -5,14 +5,17 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fastmta.cli import mailq, postmap, sendmail
 from fastmta.cli import main as program
 from fastmta.cli.init import initialise
 from fastmta.model.errors import StorageFailure
+from tests.support.keys import rsa_key
 from tests.support.pickup import pick_up
 
 
@@ -96,7 +99,14 @@ class Cli:
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
+def keys_made_once(monkeypatch):
+    """The n-th RSA key that a test has made is the n-th of every other test."""
+    number = count()
+    monkeypatch.setattr(rsa, "generate_private_key", lambda exponent, bits: rsa_key(next(number), bits))
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys, keys_made_once):
     initialise(tmp_path, domain="example.test", workers_may_be_root=True)
     monkeypatch.setenv("FASTMTA_CONFIG", str(tmp_path / "fastmta.toml"))
     return Cli(tmp_path, monkeypatch, capsys)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fastmta.authentication.signing import Signer
 from tests.support.dns_thread import dns_stub
+from tests.support.keys import rsa_key
 from tests.support.server import command, environment
 
 TEXT = b"From: ann@example.org\nTo: bob@example.net\nSubject: Hello\nDate: Fri, 27 Nov 2026 10:00:00 +0000\n\nHi.\n"
@@ -22,7 +23,7 @@ def fastmta(*arguments: str, stdin: bytes = b"", cwd: Path) -> "subprocess.Compl
 
 @pytest.fixture(params=["rsa", "ed25519"])
 def signer(request: pytest.FixtureRequest, tmp_path: Path) -> Signer:
-    key: Any = rsa.generate_private_key(65537, 2048) if request.param == "rsa" else ed25519.Ed25519PrivateKey.generate()
+    key: Any = rsa_key() if request.param == "rsa" else ed25519.Ed25519PrivateKey.generate()
     (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return Signer("example.org", "s1", key)
 

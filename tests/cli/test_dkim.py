@@ -5,12 +5,13 @@ from typing import Any
 
 import dns.zone
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from fastmta.authentication.signing import load_signer
 from fastmta.store import dkim_keys
 from tests.support.dns_thread import dns_stub
+from tests.support.keys import rsa_key
 
 
 def pem(key: Any, encryption: Any = None) -> bytes:
@@ -62,7 +63,7 @@ def test_rotate_without_a_new_key_makes_one_of_each_algorithm_in_use(cli: Any) -
 
 
 def test_publish_prints_a_zone_file_and_tells_what_the_dns_has(cli: Any) -> None:
-    cli.ok("dkim", "add", "example.org", "--selector", "s1", "--bits", "4096")
+    cli.ok("dkim", "add", "example.org", "--selector", "s1", "--bits", "3072")
     cli.ok("dkim", "add", "example.org", "--selector", "s2")
     cli.ok("dkim", "add", "example.org", "--selector", "e1", "--algorithm", "ed25519")
     known = zones(cli)
@@ -85,7 +86,7 @@ def test_publish_prints_a_zone_file_and_tells_what_the_dns_has(cli: Any) -> None
 
 @pytest.mark.parametrize(
     ("key", "algorithm"),
-    [(rsa.generate_private_key(65537, 2048), "rsa"), (ed25519.Ed25519PrivateKey.generate(), "ed25519")],
+    [(rsa_key(), "rsa"), (ed25519.Ed25519PrivateKey.generate(), "ed25519")],
 )
 def test_an_imported_key_is_kept_as_it_is(cli: Any, tmp_path: Path, key: Any, algorithm: str) -> None:
     path = tmp_path / "in.pem"
@@ -101,7 +102,7 @@ def test_keys_that_cannot_be_imported(cli: Any, tmp_path: Path) -> None:
     for raw, words in (
         (b"nonsense", "not a private key"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "neither RSA nor Ed25519"),
-        (pem(rsa.generate_private_key(65537, 2048), BestAvailableEncryption(b"x")), "passphrase"),
+        (pem(rsa_key(), BestAvailableEncryption(b"x")), "passphrase"),
     ):
         path.write_bytes(raw)
         done = cli("dkim", "add", "example.org", "--selector", "s1", "--key", str(path))

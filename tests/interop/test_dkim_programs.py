@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fastmta.authentication.bodies import Bodies, forms_needed
@@ -19,11 +19,12 @@ from fastmta.authentication.message import parse_fields, split_message
 from fastmta.authentication.signing import DkimTags, Signer, body_digest_of, names_to_sign, sign_dkim
 from tests.authentication.zone import Zone
 from tests.support.dns_thread import dns_stub
+from tests.support.keys import rsa_key
 from tests.support.mail import needs
 from tests.support.milter_client import Milter
 from tests.support.waiting import wait_for
 
-KEYS: dict[str, Any] = {"rsa": rsa.generate_private_key(65537, 2048), "ed25519": ed25519.Ed25519PrivateKey.generate()}
+KEYS: dict[str, Any] = {"rsa": rsa_key(), "ed25519": ed25519.Ed25519PrivateKey.generate()}
 SIGNERS = {kind: Signer("example.org", kind, key) for kind, key in KEYS.items()}
 ZONE = {f"{kind}._domainkey.example.org": {"TXT": [one.public_record()]} for kind, one in SIGNERS.items()}
 FORMS: list[tuple[Form, Form]] = [(header, body) for header in ("simple", "relaxed") for body in ("simple", "relaxed")]  # type: ignore[misc]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fastmta.authentication.bodies import Bodies
@@ -16,6 +15,7 @@ from fastmta.authentication.dkim import verify_dkim
 from fastmta.authentication.message import parse_fields, split_message
 from fastmta.authentication.signing import Signer
 from tests.authentication.zone import Zone
+from tests.support.keys import rsa_key
 from tests.support.mail import needs
 from tests.support.server import Server
 from tests.support.waiting import wait_for
@@ -62,7 +62,7 @@ def delivered(server: Server) -> bytes:
 
 
 async def test_opendkim_signs_and_its_signature_holds(tmp_path: Path, start: Any) -> None:
-    key = rsa.generate_private_key(65537, 2048)
+    key = rsa_key()
     (tmp_path / "key.pem").write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     )
@@ -85,7 +85,7 @@ async def test_opendkim_signs_and_its_signature_holds(tmp_path: Path, start: Any
 
 
 def test_opendkim_hides_a_forged_result_and_opendmarc_reads_the_true_one(tmp_path: Path, start: Any) -> None:
-    key = rsa.generate_private_key(65537, 2048)
+    key = rsa_key()
     (tmp_path / "keys").write_text(
         f"rsa._domainkey.example.test {Signer('example.test', 'rsa', key).public_record()}\n"
     )
