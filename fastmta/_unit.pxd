@@ -63,7 +63,8 @@ cdef enum Table:  # a key begins with its number
     T_META = 22         # name -> value
     T_DKIM_KEY = 23     # domain, 0, selector -> record
     T_ANNOTATION = 24   # account id, mailbox id or 0, entry -> value
-    TABLES = 25
+    T_CREDENTIAL = 25   # account id, kind, name -> record
+    TABLES = 26
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0

@@ -5,8 +5,8 @@
 # need it skip and say so. Nothing installed here is started or enabled.
 set -u
 
-programs="valgrind swaks faketime curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool opendkim opendmarc postgrey rspamd spamd clamd postsrsd"
-packages="valgrind faketime swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates opendkim opendmarc postgrey libmail-dkim-perl rspamd spamd clamav-daemon postsrsd"
+programs="valgrind gsasl swaks faketime curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool opendkim opendmarc postgrey rspamd spamd clamd postsrsd"
+packages="valgrind faketime gsasl swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates opendkim opendmarc postgrey libmail-dkim-perl rspamd spamd clamav-daemon postsrsd"
 
 missing=""
 for program in $programs; do

@@ -74,10 +74,11 @@ TABLE_TRASH = T_TRASH
 TABLE_META = T_META
 TABLE_DKIM_KEY = T_DKIM_KEY
 TABLE_ANNOTATION = T_ANNOTATION
+TABLE_CREDENTIAL = T_CREDENTIAL
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
-               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation")
+               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential")
 
 
 cdef struct Key:

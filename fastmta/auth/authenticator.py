@@ -2,20 +2,29 @@
 
 Invariants: unknown user, wrong password, disabled account and a foreign authorization identity give the same answer
 after the same hash and the same delay, which grows with the failures of an address; a login name is looked up as it
-stands, never expanded.
+stands, never expanded. A name may bring an authorization identity (RFC 4616 §2), or "account*master" where a separator
+is set: then the master user's password opens the account, and the log names both.
 
 Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
 """
 
 import asyncio
+import hashlib
+import hmac
+import os
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from fastmta.auth.bearer import TokenRefused
 from fastmta.auth.check_queue import BUSY
 from fastmta.auth.passwords import HashedAccount, PasswordChecker
-from fastmta.auth.sasl import MECHANISMS, Credentials
+from fastmta.auth.sasl import Credentials, Sasl
+from fastmta.auth.scram import HASHES, ITERATIONS, SALT_BYTES
 from fastmta.directory.addresses import canonical_domain
+from fastmta.model.credentials import AppPassword, ScramKeys
 from fastmta.model.errors import StorageFailure, TemporaryFailure
+from fastmta.model.mechanisms import MECHANISMS, PLAIN_TEXT, SCRAM, TOKENS
+from fastmta.model.services import BY_NAME
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
@@ -44,6 +53,10 @@ class AuthSettings(Protocol):
     def disable_plaintext_auth(self) -> bool: ...
     @property
     def failure_delay(self) -> float: ...
+    @property
+    def auth_master_users(self) -> tuple[str, ...]: ...
+    @property
+    def auth_master_user_separator(self) -> str: ...
 
 
 class LoginSettings(Protocol):
@@ -63,20 +76,68 @@ class Penalties(Protocol):
     def forgive(self, ip: str, /) -> None: ...
 
 
+class Tokens(Protocol):
+    """What of auth.bearer.Bearers is used here."""
+
+    @property
+    def is_configured(self) -> bool: ...
+    async def user(self, token: str, /) -> str: ...
+
+
+class AccountCredentials(Protocol):
+    """What of the store is used here, beside the accounts."""
+
+    def scram_keys(self, account_id: int, password_hash: str, /) -> dict[str, ScramKeys]: ...
+    def login_secret(self) -> bytes: ...
+    def app_password(self, account_id: int, password: str, /) -> AppPassword | None: ...
+
+
+class _Nothing:
+    """No credentials beside the password, and no tokens."""
+
+    is_configured = False
+
+    def scram_keys(self, account_id: int, password_hash: str, /) -> dict[str, ScramKeys]:
+        return {}
+
+    def login_secret(self) -> bytes:
+        return b""
+
+    def app_password(self, account_id: int, password: str, /) -> AppPassword | None:
+        return None
+
+    async def user(self, token: str, /) -> str:
+        raise TokenRefused("no issuer is configured")
+
+
+_NOTHING: Final = _Nothing()
+
+
+class Parties(NamedTuple, Generic[A]):
+    """`opened`: the account that is to be opened; `checked`: whose credentials have to be right, mostly the same."""
+
+    opened: A | None
+    checked: A | None
+
+
 class Authenticator(Generic[A]):
     """The verdicts of one process, on its loop."""
 
     __slots__ = (
         "_accounts",
         "_cells",
+        "_credentials",
         "_domain",
+        "_learn",
         "_log",
         "_offered",
         "_passwords",
         "_penalties",
         "_plain_text",
+        "_secret",
         "_settings",
         "_sleep",
+        "_tokens",
     )
 
     def __init__(
@@ -89,7 +150,11 @@ class Authenticator(Generic[A]):
         cells: Cells,
         log: Log,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        credentials: AccountCredentials = _NOTHING,
+        tokens: Tokens = _NOTHING,
+        learn: Callable[[A, str], object] | None = None,
     ) -> None:
+        """`learn(account, password)` is told of an account that has no SCRAM keys, at its plain login."""
         self._settings = config.auth
         self._accounts = accounts
         self._passwords = passwords
@@ -97,16 +162,27 @@ class Authenticator(Generic[A]):
         self._cells = cells
         self._log = log
         self._sleep = sleep
-        self._offered = tuple(name for name in config.auth.mechanisms if name in MECHANISMS)
+        self._credentials = credentials
+        self._tokens = tokens
+        usable = MECHANISMS if tokens.is_configured else tuple(name for name in MECHANISMS if name not in TOKENS)
+        self._offered = tuple(name for name in config.auth.mechanisms if name in usable)
+        self._learn = learn if any(name in SCRAM for name in self._offered) else None
+        self._secret = os.urandom(32)
         self._plain_text = not config.auth.disable_plaintext_auth
         local = config.mydestination
         self._domain = config.mydomain if config.mydomain in local or not local else local[0]
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
-        """What a connection may be offered: all of ours send the password itself, so nothing without TLS (RFC 4954 §4)
-        but from loopback, which is Dovecot's rule for disable_plaintext_auth.
+        """What a connection may be offered: nothing that sends the secret itself without TLS (RFC 4954 §4) but from
+        loopback, which is Dovecot's rule for disable_plaintext_auth.
         """
-        return self._offered if tls or loopback or self._plain_text else ()
+        if tls or loopback or self._plain_text:
+            return self._offered
+        return tuple(name for name in self._offered if name not in PLAIN_TEXT)
+
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        """The dialogue of one AUTH command."""
+        return Sasl(allowed, self._scram_keys)
 
     def login_allowed(self, tls: bool, loopback: bool) -> bool:
         """Whether IMAP LOGIN and POP3 USER may be used; for LOGINDISABLED (RFC 9051 §6.2.3)."""
@@ -126,16 +202,20 @@ class Authenticator(Generic[A]):
 
     def try_now(self, credentials: Credentials, service: str) -> A | None:
         """The account, if these credentials were right not long ago; None says only that `authenticate` has to look."""
+        if credentials.proof is not None or credentials.token:
+            return None
         try:
-            account = self._account(credentials)
+            opened, checked = self._parties(credentials)
+            if opened is None or checked is None or not opened.enabled or not checked.enabled:
+                return None
+            if not self._is_app_password(checked, credentials, service) and not self._passwords.cached(
+                checked, credentials.password, service, credentials.mechanism
+            ):
+                return None
         except StorageFailure:
             return None  # `authenticate` meets it too, and says so
-        if account is None or not account.enabled:
-            return None
-        if not self._passwords.cached(account, credentials.password, service, credentials.mechanism):
-            return None
-        self._count(credentials.mechanism, "success")
-        return account
+        self._succeeded(opened, checked, credentials, service)
+        return opened
 
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> A | None:
         """The account that these credentials open, or None, which comes after the failure delay.
@@ -143,28 +223,22 @@ class Authenticator(Generic[A]):
         Raises TemporaryFailure where too many wait or the store cannot be read. Cancel it when the peer leaves.
         """
         try:
-            account = self._account(credentials)
+            opened, checked = self._parties(credentials)
+            why = await self._refusal(checked, credentials, service, peer_ip)
         except StorageFailure as error:
             self._count(credentials.mechanism, "temporary")
             raise TemporaryFailure(BUSY) from error
-        try:
-            right = await self._passwords.verify(
-                account,
-                credentials.password,
-                service,
-                credentials.mechanism,
-                name=credentials.authcid[:LOGIN_NAME_CHARACTERS].lower(),
-                peer=peer_ip,
-            )
         except TemporaryFailure:
             self._count(credentials.mechanism, "temporary")
             # To be refused must cost whoever fills the queue, too.
             await self._sleep(self._settings.failure_delay * self._penalties.penalty(peer_ip))
             raise
-        if account is not None and right and account.enabled:
-            self._penalties.forgive(peer_ip)
-            self._count(credentials.mechanism, "success")
-            return account
+        if not why and opened is not None and checked is not None:
+            if opened.enabled and checked.enabled:
+                self._penalties.forgive(peer_ip)
+                self._succeeded(opened, checked, credentials, service)
+                return opened
+            why = "disabled"
         self._count(credentials.mechanism, "failure")
         self._log.info(
             "auth.failed",
@@ -172,18 +246,91 @@ class Authenticator(Generic[A]):
             mechanism=credentials.mechanism,
             login=credentials.authcid.encode("utf-8", "backslashreplace")[:LOGIN_NAME_CHARACTERS],
             client=peer_ip,
-            known=account is not None,
+            known=opened is not None,
+            reason=why or "unknown",
         )
         await self._sleep(self._settings.failure_delay * self._penalties.failed(peer_ip))
         return None
 
-    def _account(self, credentials: Credentials) -> A | None:
-        address = self.login_address(credentials.authcid)
+    async def _refusal(self, checked: A | None, credentials: Credentials, service: str, peer_ip: str) -> str:
+        """ "" where the credentials are the account's, else why not: a word for the log alone."""
+        if credentials.token:
+            return await self._token_refusal(checked, credentials.password)
+        if credentials.proof is not None:
+            if checked is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
+                return "no SCRAM keys yet: they are made at the next login with the password"
+            return "" if credentials.proof and checked is not None else "another password"
+        if checked is not None and self._is_app_password(checked, credentials, service):
+            return ""
+        right = await self._passwords.verify(
+            checked,
+            credentials.password,
+            service,
+            credentials.mechanism,
+            name=credentials.authcid[:LOGIN_NAME_CHARACTERS].lower(),
+            peer=peer_ip,
+        )
+        if not right or checked is None:
+            return "another password"
+        if self._learn is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
+            self._learn(checked, credentials.password)
+        return ""
+
+    async def _token_refusal(self, checked: A | None, token: str) -> str:
+        try:
+            name = await self._tokens.user(token)
+        except TokenRefused as refusal:
+            return f"token: {refusal}"
+        if checked is None or self.login_address(name) != checked.address:
+            return "token: it is somebody else's"
+        return ""
+
+    def _is_app_password(self, account: A, credentials: Credentials, service: str) -> bool:
+        entry = self._credentials.app_password(account.id, credentials.password)
+        if entry is None:
+            return False
+        protocol = BY_NAME[service].protocol if service in BY_NAME else service
+        return not entry.protocols or protocol in entry.protocols
+
+    def _succeeded(self, opened: A, checked: A, credentials: Credentials, service: str) -> None:
+        self._count(credentials.mechanism, "success")
+        if opened is not checked:
+            self._log.info("auth.master", service=service, master=checked.address, account=opened.address)
+
+    def _parties(self, credentials: Credentials) -> Parties[A]:
+        """Whom the credentials are for; accounts that are not there, or not this client's to name, are None."""
+        name, target = credentials.authcid, credentials.authzid
+        separator = self._settings.auth_master_user_separator
+        if separator and not target and separator in name:
+            target, _, name = name.rpartition(separator)
+        checked = self._account(name)
+        if not target or self.login_address(target) == self.login_address(name):
+            return Parties(checked, checked)
+        if checked is None or checked.address not in self._settings.auth_master_users:
+            return Parties(None, None)
+        return Parties(self._account(target), checked)
+
+    def _account(self, name: str) -> A | None:
+        address = self.login_address(name)
         if len(address) > LOGIN_NAME_CHARACTERS or any(ord(character) <= 32 for character in address):
             return None
-        if credentials.authzid and self.login_address(credentials.authzid) != address:
-            return None  # acting for somebody else (RFC 4616 §2) is not built
         return self._accounts.lookup(address)
+
+    def _scram_keys(self, name: str, mechanism: str) -> ScramKeys:
+        """The keys for an exchange; for whoever has none the same ones each time, which no proof fits."""
+        try:
+            secret = self._credentials.login_secret() or self._secret
+            account = self._account(name)
+            if account is not None:
+                keys = self._credentials.scram_keys(account.id, account.password_hash).get(mechanism)
+                if keys is not None:
+                    return keys
+        except StorageFailure:
+            secret = self._secret  # `authenticate` meets it too, and says so
+        mark = f"{mechanism}\0{self.login_address(name)}".encode("utf-8", "surrogatepass")
+        salt = hmac.digest(secret, mark, "sha256")[:SALT_BYTES]
+        size = hashlib.new(HASHES[mechanism]).digest_size
+        return ScramKeys(salt, ITERATIONS, os.urandom(size), os.urandom(size))
 
     def _count(self, mechanism: str, result: str) -> None:
         self._cells[METRICS.auth_total[mechanism, result]] += 1

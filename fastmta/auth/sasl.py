@@ -5,77 +5,55 @@ next command takes a new one. Responses are bounded before they are decoded (RFC
 """
 
 import binascii
-from typing import Final
+import os
+from collections.abc import Callable
+from typing import Final, Protocol
 
-import msgspec
-
-from fastmta.model.limits import SASL_RESPONSE_BYTES
-
-MECHANISMS: Final = ("PLAIN", "LOGIN")
-
-
-class Challenge(msgspec.Struct, frozen=True, gc=False):
-    """The server speaks next; `raw` is not yet base64."""
-
-    raw: bytes
+from fastmta.auth.sasl_scram import KeysOf, ScramServer
+from fastmta.auth.sasl_steps import Challenge, Credentials, Failure, Step
+from fastmta.auth.scram import ITERATIONS, SALT_BYTES
+from fastmta.model.credentials import ScramKeys
+from fastmta.model.limits import OAUTH_TOKEN_BYTES, SASL_RESPONSE_BYTES
+from fastmta.model.mechanisms import MECHANISMS
 
 
-class Credentials(msgspec.Struct, frozen=True, gc=False):
-    """What the client claims to be; nothing in it has been believed yet. `authzid` is "" where it named nobody else."""
+class Exchange(Protocol):
+    """One mechanism's dialogue."""
 
-    authcid: str
-    password: str
-    authzid: str = ""
-    mechanism: str = "PLAIN"
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.authcid!r}, mechanism={self.mechanism!r})"  # a password never reaches a log
+    def respond(self, response: bytes) -> Step: ...
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
-    """The exchange is over. `code` is one of:
-
-    mechanism  not one that we offer          SMTP 504 5.5.4, IMAP NO, POP3 -ERR
-    syntax     bad base64 or a bad message    SMTP 501 5.5.2, IMAP BAD
-    cancelled  the client sent "*"            SMTP 501 5.7.0, IMAP BAD
-    too-long   a response over the bound      SMTP 500 5.5.6, IMAP BAD
-    """
-
-    code: str
-
-
-Step = Challenge | Credentials | Failure
+def nobodys_keys(name: str, mechanism: str) -> ScramKeys:
+    """Keys that no proof fits."""
+    return ScramKeys(os.urandom(SALT_BYTES), ITERATIONS, os.urandom(32), os.urandom(32))
 
 
 class Sasl:
     """One exchange. `start` once, then `respond` for each answer to a Challenge. Order is enforced, not trusted."""
 
-    __slots__ = ("_allowed", "_mechanism", "_user")
+    __slots__ = ("_allowed", "_exchange", "_keys_of")
 
-    def __init__(self, allowed: tuple[str, ...] = MECHANISMS) -> None:
+    def __init__(self, allowed: tuple[str, ...] = MECHANISMS, keys_of: KeysOf = nobodys_keys) -> None:
         self._allowed = allowed
-        self._mechanism = ""
-        self._user: str | None = None
+        self._keys_of = keys_of
+        self._exchange: Exchange | None = None
 
     def start(self, mechanism: str, initial: bytes | None) -> Step:
         """Begins with the decoded initial response, or None where the client sent none."""
         name = mechanism.upper()
-        if name not in self._allowed or name not in MECHANISMS:
+        make = _MAKERS.get(name)
+        if name not in self._allowed or make is None:
             return Failure("mechanism")
-        self._mechanism = name
+        self._exchange = make(name, self._keys_of)
         if initial is not None:
             return self.respond(initial)
-        return Challenge(b"" if name == "PLAIN" else b"Username:")
+        return Challenge(b"Username:" if name == "LOGIN" else b"")
 
     def respond(self, response: bytes) -> Step:
         """Takes a decoded response."""
         if len(response) > SASL_RESPONSE_BYTES:
             return Failure("too-long")
-        if self._mechanism == "PLAIN":
-            return _plain(response)
-        if self._mechanism == "LOGIN":
-            return self._login(response)
-        return Failure("mechanism")
+        return Failure("mechanism") if self._exchange is None else self._exchange.respond(response)
 
     def respond_line(self, raw_line: bytes) -> Step:
         """Takes a response as it came, base64 without CRLF; "*" alone cancels (RFC 4954 §4, RFC 9051 §6.2.2)."""
@@ -95,16 +73,79 @@ class Sasl:
         decoded = decode_base64(raw_initial)
         return decoded if isinstance(decoded, Failure) else self.start(mechanism, decoded)
 
-    def _login(self, response: bytes) -> Step:
+
+class _Plain:
+    """RFC 4616 §2: [authzid] NUL authcid NUL passwd, UTF-8, the last two not empty."""
+
+    __slots__ = ()
+
+    def respond(self, response: bytes) -> Step:
+        parts = response.split(b"\0")
+        if len(parts) != 3:
+            return Failure("syntax")
+        authzid, authcid, password = (_text(part) for part in parts)
+        if authzid is None or not authcid or not password:
+            return Failure("syntax")
+        return Credentials(authcid, password, authzid, "PLAIN")
+
+
+class _Login:
+    """LOGIN, which no RFC describes: the user, then the password."""
+
+    __slots__ = ("_user",)
+
+    def __init__(self) -> None:
+        self._user: str | None = None
+
+    def respond(self, response: bytes) -> Step:
         text = _text(response)
-        if text is None:
+        if not text:
             return Failure("syntax")
         if self._user is None:
-            if not text:
-                return Failure("syntax")
             self._user = text
             return Challenge(b"Password:")
-        return Credentials(self._user, text, "", "LOGIN") if text else Failure("syntax")
+        return Credentials(self._user, text, "", "LOGIN")
+
+
+class _Bearer:
+    """OAUTHBEARER (RFC 7628 §3.1) and XOAUTH2, its forerunner: a user name and an access token in one message."""
+
+    __slots__ = ("_mechanism",)
+
+    def __init__(self, mechanism: str) -> None:
+        self._mechanism = mechanism
+
+    def respond(self, response: bytes) -> Step:
+        lead, *pairs = response.split(b"\x01")
+        if response[-2:] != b"\x01\x01":
+            return Failure("syntax")
+        if self._mechanism == "OAUTHBEARER":
+            binding, _, rest = lead.partition(b",")
+            if binding not in (b"n", b"y") or not rest.endswith(b",") or not rest.startswith((b"a=", b",")):
+                return Failure("syntax")
+            raw_user = rest[2:-1].replace(b"=2C", b",").replace(b"=3D", b"=") if rest != b"," else b""
+        else:
+            if not lead.startswith(b"user="):
+                return Failure("syntax")
+            raw_user = lead[5:]
+        user = _text(raw_user)
+        fields = dict(pair.partition(b"=")[::2] for pair in pairs if pair)
+        kind, _, token = fields.get(b"auth", b"").partition(b" ")
+        if user is None or kind.lower() != b"bearer" or not 0 < len(token) <= OAUTH_TOKEN_BYTES:
+            return Failure("syntax")
+        if any(not 0x21 <= octet <= 0x7E for octet in token):
+            return Failure("syntax")
+        return Credentials(user, token.decode("ascii"), "", self._mechanism, token=True)
+
+
+_MAKERS: Final[dict[str, Callable[[str, KeysOf], Exchange]]] = {
+    "PLAIN": lambda name, keys_of: _Plain(),
+    "LOGIN": lambda name, keys_of: _Login(),
+    "OAUTHBEARER": lambda name, keys_of: _Bearer(name),
+    "XOAUTH2": lambda name, keys_of: _Bearer(name),
+    "SCRAM-SHA-1": ScramServer,
+    "SCRAM-SHA-256": ScramServer,
+}
 
 
 def decode_base64(raw: bytes) -> bytes | Failure:
@@ -117,17 +158,6 @@ def decode_base64(raw: bytes) -> bytes | Failure:
         return Failure("syntax")
 
 
-def _plain(response: bytes) -> Step:
-    """RFC 4616 §2: [authzid] NUL authcid NUL passwd, UTF-8, the last two not empty."""
-    parts = response.split(b"\0")
-    if len(parts) != 3:
-        return Failure("syntax")
-    authzid, authcid, password = (_text(part) for part in parts)
-    if authzid is None or not authcid or not password:
-        return Failure("syntax")
-    return Credentials(authcid, password, authzid, "PLAIN")
-
-
 def _text(raw: bytes) -> str | None:
     if b"\0" in raw:
         return None
@@ -135,3 +165,6 @@ def _text(raw: bytes) -> str | None:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return None
+
+
+__all__ = ["Challenge", "Credentials", "Failure", "Sasl", "Step", "decode_base64"]

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from fastmta.auth.scram import HASHES, client_key, masked, prepared, salted_password, sasl_name, server_key, stored_key
 from fastmta.model.limits import SASL_SCRAM_ITERATIONS
 
 PASSWORD_MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")  # the strongest first
@@ -201,7 +202,7 @@ class _OAuthBearer:
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
         self._refused = False
-        user = _sasl_name(secret.user)
+        user = sasl_name(secret.user)
         self._initial = (
             f"n,a={user},\x01host={place.host}\x01port={place.port}\x01auth=Bearer {secret.password}\x01\x01".encode()
         )
@@ -247,10 +248,10 @@ class _Scram:
 
     def __init__(self, mechanism: str, secret: Secret, place: Place, nonce: Callable[[], bytes]) -> None:
         self.mechanism = mechanism
-        self._hash = "sha256" if mechanism == "SCRAM-SHA-256" else "sha1"
-        self._password = _prepared(secret.password).encode()
+        self._hash = HASHES[mechanism]
+        self._password = secret.password
         self._nonce = b64encode(nonce())
-        self._first = b"n=" + _sasl_name(_prepared(secret.user)).encode() + b",r=" + self._nonce
+        self._first = b"n=" + sasl_name(prepared(secret.user)).encode() + b",r=" + self._nonce
         self._expected = b""
         self._step = 0
 
@@ -289,14 +290,12 @@ class _Scram:
             salt = b64decode(fields.get("s", b""), validate=True)
         except ValueError as error:
             raise LoginError("the server's salt is not base64") from error
-        salted = hashlib.pbkdf2_hmac(self._hash, self._password, salt, count)
-        client_key = hmac.digest(salted, b"Client Key", self._hash)
-        stored_key = hashlib.new(self._hash, client_key).digest()
+        salted = salted_password(self._hash, self._password, salt, count)
+        key = client_key(self._hash, salted)
         final = b"c=" + b64encode(b"n,,") + b",r=" + nonce
         message = self._first + b"," + challenge + b"," + final
-        signature = hmac.digest(stored_key, message, self._hash)
-        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
-        self._expected = hmac.digest(hmac.digest(salted, b"Server Key", self._hash), message, self._hash)
+        proof = masked(self._hash, stored_key(self._hash, key), message, key)
+        self._expected = hmac.digest(server_key(self._hash, salted), message, self._hash)
         return final + b",p=" + b64encode(proof)
 
     def proved(self) -> bool:
@@ -310,24 +309,6 @@ def _fields(message: bytes) -> dict[str, bytes]:
         if equals and len(name) == 1:
             out.setdefault(name.decode("ascii", "replace"), value)
     return out
-
-
-def _sasl_name(user: str) -> str:
-    return user.replace("=", "=3D").replace(",", "=2C")
-
-
-def _prepared(text: str) -> str:
-    """SASLprep (RFC 4013 §2.1, §2.2): other spaces become spaces, what has no width goes, compatibility forms fold.
-
-    What it prohibits is left in: a server that took such a password has not applied it either.
-    """
-    if text.isascii():
-        return text
-    import stringprep
-    import unicodedata
-
-    mapped = (" " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c))
-    return unicodedata.normalize("NFKC", "".join(mapped))
 
 
 _MAKERS: Final[dict[str, Callable[[str, Secret, Place, Callable[[], bytes]], Login]]] = {

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reload": ("fastmta.cli.server", "reload", "Let the server read its configuration again."),
     "stop": ("fastmta.cli.server", "stop", "Stop the server gracefully."),
     "status": ("fastmta.cli.server", "status", "Show processes, connections and the queue."),
+    "app-password": ("fastmta.cli.app_password", "app_password", "Passwords for one program each: add, list, delete."),
     "user": ("fastmta.cli.user", "user", "Accounts: add, list, passwd, rename, disable, enable, delete, quota."),
     "alias": ("fastmta.cli.alias", "alias", "Aliases kept in the store: add, list, delete."),
     "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),

@@ -35,6 +35,9 @@ class _Effects:
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return ()
 
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        return Sasl(allowed)
+
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         return True
 

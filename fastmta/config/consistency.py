@@ -9,6 +9,7 @@ from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint
+from fastmta.model.mechanisms import TOKENS
 from fastmta.model.routes import pipe_of, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
 
@@ -27,6 +28,7 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
+    yield from _client_logins(config)
     yield from _relaying(config)
     yield from _outgoing_tls(config)
     for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):
@@ -59,6 +61,28 @@ def _relaying(config: Config) -> Iterator[tuple[str, str]]:
             "neither this nor smtpd_recipient_restrictions refuses strangers: name one of "
             + ", ".join(sorted(CLOSING)),
         )
+
+
+def _client_logins(config: Config) -> Iterator[tuple[str, str]]:
+    auth = config.auth
+    offered = [name for name in TOKENS if name in auth.mechanisms]
+    every = ("oauth2_jwks_file", "oauth2_jwks_url", "oauth2_introspection_url")
+    sources = [name for name in every if getattr(auth, name)]
+    if offered and not sources:
+        yield (
+            "auth.mechanisms",
+            f"{offered[0]} needs one of {', '.join(every)}",
+        )
+    if len(sources) > 1:
+        yield f"auth.{sources[1]}", f"and {sources[0]} exclude each other"
+    for name in ("oauth2_jwks_url", "oauth2_introspection_url"):
+        url = getattr(auth, name)
+        if url and not url.startswith("https://"):
+            yield f"auth.{name}", f"{url!r} is no https: URL"
+    if auth.auth_master_user_separator and not auth.auth_master_users:
+        yield "auth.auth_master_user_separator", "needs auth.auth_master_users, the accounts that may open others"
+    if any(letter.isalnum() or letter in "@ ." for letter in auth.auth_master_user_separator):
+        yield "auth.auth_master_user_separator", "may hold no letters, digits, points, spaces or @"
 
 
 def _logins(config: Config) -> Iterator[tuple[str, str]]:

@@ -260,7 +260,7 @@ _DOVECOT: Final = (
     (
         "accounts are made by `fastmta user add`; there are no other password and user databases",
         "auth_(allow_cleartext anonymous_username cache_negative_ttl cache_size cache_verify_password_with_worker "
-        "debug debug_passwords default_realm gssapi_hostname krb5_keytab master_user_separator master_users "
+        "debug debug_passwords default_realm gssapi_hostname krb5_keytab "
         "policy_check_after_auth policy_check_before_auth policy_hash_mech policy_hash_nonce policy_hash_truncate "
         "policy_log_only policy_reject_on_fail policy_report_after_auth policy_request_attributes "
         "policy_server_api_header policy_server_timeout_msecs policy_server_url proxy_self realms socket_path "

@@ -42,7 +42,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "virtual_mailbox_maps": "",
     "virtual_transport": "virtual",
     # Dovecot
-    "auth_master_user_separator": "",
     "auth_username_format": "%{user | lower}",
     "imap_capability": "",
     "mail_attachment_dir": "",

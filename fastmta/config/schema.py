@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from fastmta.config.tls_words import GRADES
+from fastmta.model.mechanisms import MECHANISMS
 from fastmta.model.routes import ALIASES
 from fastmta.model.routes import BY_NAME as ROUTES
 from fastmta.model.services import NAMES
@@ -109,10 +110,25 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
 class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[auth]"""
 
-    mechanisms: Annotated[_Texts, Key("words", flat="auth_mechanisms", choices=("PLAIN", "LOGIN"))] = ("PLAIN",)
+    mechanisms: Annotated[_Texts, Key("words", flat="auth_mechanisms", choices=MECHANISMS)] = ("PLAIN",)
     disable_plaintext_auth: Annotated[bool, Key("bool")] = True
     cache_ttl: Annotated[float, Key("time", flat="auth_cache_ttl", default="1h")] = 3600.0
     failure_delay: Annotated[float, Key("time", flat="auth_failure_delay", default="2s")] = 2.0
+    auth_master_users: Annotated[_Texts, Key("list", about="accounts that may open any other one")] = ()
+    auth_master_user_separator: Annotated[
+        str, Key("text", about="between an account and a master user in a login name, as in user*admin")
+    ] = ""
+    oauth2_jwks_file: Annotated[str, Key("path", about="the issuer's keys, as RFC 7517 writes them")] = ""
+    oauth2_jwks_url: Annotated[str, Key("text", about="the same by https:, fetched anew each hour")] = ""
+    oauth2_introspection_url: Annotated[str, Key("text", about="asked at each login where no such keys are set")] = ""
+    oauth2_introspection_mode: Annotated[str, Key("choice", choices=("auth", "get", "post"))] = "post"
+    oauth2_issuers: Annotated[_Texts, Key("list", about="no others are believed; empty: any")] = ()
+    oauth2_client_id: Annotated[str, Key("text", about="a token must be made for it; ours at introspection")] = ""
+    oauth2_client_secret_file: Annotated[str, Key("path")] = ""
+    oauth2_username_attribute: Annotated[str, Key("text", about="the claim with the login name")] = "email"
+    oauth2_active_attribute: Annotated[str, Key("text", about="a claim that must be there, with the value below")] = ""
+    oauth2_active_value: Annotated[str, Key("text", about='empty: "true"')] = ""
+    oauth2_scope: Annotated[_Texts, Key("list", about="all of which a token must grant")] = ()
 
 
 class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ssl
 
     from fastmta._unit import Blob
-    from fastmta.auth.sasl import Credentials
+    from fastmta.auth.sasl import Credentials, Sasl
     from fastmta.config.schema import Config
     from fastmta.model.actor import Actor
     from fastmta.model.appended import Appended
@@ -125,6 +125,7 @@ class MailStore(Protocol):
 class Authenticator(Protocol):
     def login_allowed(self, tls: bool, loopback: bool, /) -> bool: ...
     def mechanisms(self, tls: bool, loopback: bool, /) -> tuple[str, ...]: ...
+    def exchange(self, allowed: tuple[str, ...], /) -> Sasl: ...
     def try_now(self, credentials: Credentials, service: str, /) -> Account | None: ...
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str, /) -> Account | None: ...
 

@@ -104,6 +104,7 @@ RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for
 
 # --- authentication ---
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
+APP_PASSWORDS_OF_ACCOUNT: Final = 100
 SASL_SCRAM_ITERATIONS: Final = 600_000  # that a relay host may ask of us: 0.3 s; RFC 7677 §4 asks for 4,096
 LOGINS_PAUSED: Final = 1000  # senders' logins of a hop that were refused a moment ago
 MTA_STS_KEPT: Final = 10_000  # policies, a file and some hundred bytes each
@@ -111,7 +112,9 @@ MTA_STS_POLICY_BYTES: Final = 65_536  # RFC 8461 §3.3 suggests 64 kilobytes
 MTA_STS_FETCH_S: Final = 60.0  # RFC 8461 §3.3 suggests a minute
 OAUTH_KEPT: Final = 1000  # access tokens kept by a process, some kilobytes each
 OAUTH_TOKEN_BYTES: Final = 16_384  # of a token URL's answer, or of a token command's output
-OAUTH_FETCH_S: Final = 30.0  # for a token URL's answer
+OAUTH_FETCH_S: Final = 30.0  # for a token URL's answer; keys are not fetched again sooner
+OAUTH_JWKS_BYTES: Final = 262_144  # of an issuer's keys
+OAUTH_KEYS_S: Final = 3600.0  # for which an issuer's keys are kept
 OAUTH_COMMAND_S: Final = 30.0  # for a token command
 OAUTH_LIFETIME_S: Final = 300.0  # of a token that does not say how long it is good
 HTTPS_HEADER_BYTES: Final = 32_768  # of an answer's header section

@@ -7,6 +7,7 @@ import msgspec
 
 from fastmta.model.errors import ActFailed, Refused
 from fastmta.model.limits import PASSWORD_BYTES
+from fastmta.model.mechanisms import SCRAM
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
 from fastmta.operations.values import Nothing, Secret, Subject, account_address, is_local_domain, parsed_size, stamp
@@ -14,6 +15,7 @@ from fastmta.operations.values import Nothing, Secret, Subject, account_address,
 if TYPE_CHECKING:
     from fastmta.store import Account
 
+SCRAM_NAMES = frozenset(SCRAM)
 ACCOUNTS_AT_ONCE = 100  # read before others get their turn
 
 
@@ -69,11 +71,12 @@ async def add(desk: Desk, asked: AddUser) -> Known:
     quota_bytes = parsed_size(asked.quota) if asked.quota else 0
     password_hash = await _hashed(desk, asked.password)
     try:
-        await desk.store.accounts.add(name, password_hash, quota_bytes=quota_bytes)
+        account = await desk.store.accounts.add(name, password_hash, quota_bytes=quota_bytes)
     except Refused as refused:
         if refused.code != "exists":
             raise
         raise ActFailed(f"{name} exists already", "invalid") from refused
+    await _keep_scram_keys(desk, account.id, password_hash, asked.password)
     desk.note(address=name, quota=quota_bytes or None)
     return Known(name, is_local_domain(name, desk.config))
 
@@ -102,8 +105,9 @@ async def passwd(desk: Desk, asked: SetPassword) -> None:
     """Change the password of an account."""
     name = account_address(asked.address, desk.config)
     password_hash = await _hashed(desk, asked.password)
-    required(desk, name)
+    account = required(desk, name)
     await desk.store.accounts.set_password(name, password_hash)
+    await _keep_scram_keys(desk, account.id, password_hash, asked.password)
     desk.note(address=name)
 
 
@@ -182,6 +186,16 @@ def required(desk: Desk, name: str) -> "Account":
 def _listed(desk: Desk, account: "Account") -> Listed:
     used, messages = desk.store.accounts.usage(account.id)
     return Listed(account.address, account.enabled, account.quota_bytes, used, messages, stamp(account.created_at_s))
+
+
+async def _keep_scram_keys(desk: Desk, account_id: int, password_hash: str, password: str) -> None:
+    """Where SCRAM is offered a new password is good for it at once."""
+    if SCRAM_NAMES.isdisjoint(desk.config.auth.mechanisms):
+        return
+    from fastmta.auth.scram import derive_all
+
+    keys = await desk.offload(derive_all, password)
+    await desk.store.credentials.keep_scram_keys(account_id, password_hash, keys)
 
 
 async def _hashed(desk: Desk, password: str) -> str:

@@ -151,6 +151,7 @@ class Pop3Connection(asyncio.Protocol):
             stls=not self._tls and services.contexts.server_context() is not None,
             mechanisms=services.authenticator.mechanisms(self._tls, self._loopback),
             login_allowed=services.authenticator.login_allowed(self._tls, self._loopback),
+            exchange=services.authenticator.exchange,
         )
 
     def data_received(self, data: bytes) -> None:

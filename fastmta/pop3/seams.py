@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    from fastmta.auth.sasl import Credentials
+    from fastmta.auth.sasl import Credentials, Sasl
     from fastmta.config.schema import Config
     from fastmta.model.actor import Actor
     from fastmta.runtime.log import Log
@@ -62,6 +62,7 @@ class MailStore(Protocol):
 
 class Authenticator(Protocol):
     def mechanisms(self, tls: bool, loopback: bool, /) -> tuple[str, ...]: ...
+    def exchange(self, allowed: tuple[str, ...], /) -> Sasl: ...
     def login_allowed(self, tls: bool, loopback: bool, /) -> bool: ...
     def try_now(self, credentials: Credentials, service: str, /) -> Account | None: ...
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str, /) -> Account | None: ...

@@ -213,16 +213,35 @@ class Maildrop:
 
 
 class Session:
-    """One connection's dialog. `tls`: encrypted now; `stls`: STLS may be offered; `mechanisms`, `login_allowed`: the
-    authenticator's, for this connection."""
+    """One connection's dialog. `tls`: encrypted now; `stls`: STLS may be offered; `mechanisms`, `login_allowed`,
+    `exchange`: the authenticator's, for this connection."""
 
-    __slots__ = ("_bad", "_failed", "_mechanisms", "_sasl", "_stls", "_user", "_user_allowed", "maildrop", "state")
+    __slots__ = (
+        "_bad",
+        "_exchange",
+        "_failed",
+        "_mechanisms",
+        "_sasl",
+        "_stls",
+        "_user",
+        "_user_allowed",
+        "maildrop",
+        "state",
+    )
 
-    def __init__(self, *, stls: bool, mechanisms: tuple[str, ...], login_allowed: bool) -> None:
+    def __init__(
+        self,
+        *,
+        stls: bool,
+        mechanisms: tuple[str, ...],
+        login_allowed: bool,
+        exchange: Callable[[tuple[str, ...]], Sasl] = Sasl,
+    ) -> None:
         self.state = State.AUTHORIZATION
         self.maildrop: Maildrop | None = None
         self._stls = stls
         self._mechanisms = mechanisms
+        self._exchange = exchange
         self._user_allowed = login_allowed
         self._user = ""
         self._sasl: Sasl | None = None
@@ -316,7 +335,7 @@ class Session:
         if not self._mechanisms:
             return b"-ERR [AUTH] Plaintext authentication is not allowed without TLS\r\n"
         mechanism, _, initial = argument.partition(b" ")
-        self._sasl = Sasl(self._mechanisms)
+        self._sasl = self._exchange(self._mechanisms)
         return self._step(self._sasl.start_line(mechanism.decode("ascii", "replace"), initial.strip(b" ") or None))
 
     def _step(self, step: Step) -> Action:

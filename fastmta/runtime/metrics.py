@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Final
 
+from fastmta.model.mechanisms import MECHANISMS
 from fastmta.model.routes import TRANSPORTS
 from fastmta.model.services import NAMES, SERVICES, Tls
 
@@ -79,9 +80,9 @@ CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")
 VERDICTS: Final = ("none", "accept", "reject", "defer", "discard", "hold", "quarantine", "redirect", "late")
 TRANSPORT_LABELS: Final = tuple(dict.fromkeys(transport.label for transport in TRANSPORTS))
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
-ACT_FAMILIES: Final = ("user", "alias", "mailbox", "queue", "dkim", "store", "other")
+ACT_FAMILIES: Final = ("user", "app-password", "alias", "mailbox", "queue", "dkim", "store", "other")
 ADMIN_RESULTS: Final = ("held", "released", "flushed", "requeued", "deleted")
-MECHANISMS: Final = ("PLAIN", "LOGIN", "USER", "SCRAM-SHA-256", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
+AUTH_MECHANISMS: Final = (*MECHANISMS, "USER", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 LOGIN_MECHANISMS: Final = (
     "PLAIN",
     "LOGIN",
@@ -181,7 +182,7 @@ class Metrics:
         self.deliveries_total = self._family(
             "deliveries_total", "Attempts for one recipient", transport=TRANSPORT_LABELS, result=DELIVERY_RESULTS
         )
-        self.auth_total = self._family("auth_total", "Logins tried", mechanism=MECHANISMS, result=AUTH_RESULTS)
+        self.auth_total = self._family("auth_total", "Logins tried", mechanism=AUTH_MECHANISMS, result=AUTH_RESULTS)
         self.limited_total = self._family(
             "limited_total", "Connections and commands refused for a limit of their address or account", limit=LIMITS
         )

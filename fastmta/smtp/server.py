@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from fastmta._session import Connection, Service
 from fastmta._unit import Engine
-from fastmta.auth.sasl import Credentials
+from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import Resolution
@@ -68,6 +68,7 @@ class Account(Protocol):
 
 class Authenticator(Protocol):
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl: ...
     def try_now(self, credentials: Credentials, service: str) -> Account | None: ...
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> Account | None: ...
 
@@ -182,6 +183,9 @@ class ServiceHost:
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return self._server.services.authenticator.mechanisms(tls, loopback)
+
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        return self._server.services.authenticator.exchange(allowed)
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         return self._server.services.directory.sender_allowed(login, reverse_path)

@@ -104,6 +104,7 @@ class Effects(Protocol):
 
     def tls_offered(self) -> bool: ...
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def may(self, session: Any, what: What) -> bool:
@@ -407,7 +408,7 @@ class Rules:
             return Reply(538, "5.7.11", "Encryption is required for this authentication mechanism")
         if not allowed:
             return Reply(503, "5.5.1", "Authentication is not enabled")
-        session.exchange = Sasl(allowed)
+        session.exchange = self.effects.exchange(allowed)
         return self._step(session, session.exchange.start_line(mechanism, words[1] if len(words) == 2 else None))
 
     def auth_line(self, session: Session, raw_line: bytes) -> Reply | None:

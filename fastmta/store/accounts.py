@@ -9,6 +9,7 @@ from fastmta._store import (
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
     TABLE_ANNOTATION,
+    TABLE_CREDENTIAL,
     TABLE_MAILBOX_NAME,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
@@ -28,6 +29,7 @@ FIRST_MAILBOXES: Final = (
     ("Trash", "\\Trash"),
     ("Archive", "\\Archive"),
 )
+_KEPT_WITH_IT: Final = (TABLE_SUBSCRIPTION, TABLE_ANNOTATION, TABLE_CREDENTIAL)  # by account id
 PAGE: Final = 1000
 GONE: Final = 200  # mailboxes, or subscriptions, that go in one unit: two milliseconds
 OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
@@ -218,7 +220,7 @@ class Accounts:
             unit.mailbox_list_version(account.id, usage[3])
             for mailbox_id, _ in mailbox_list(raw, account.id):
                 unit.mailbox_gone(mailbox_id)
-            for table in (TABLE_SUBSCRIPTION, TABLE_ANNOTATION):
+            for table in _KEPT_WITH_IT:
                 for key, _ in raw.scan(table, id_key(account.id), b"", 1_000_000):
                     unit.delete(table, key)
             unit.delete(TABLE_USAGE, id_key(account.id))
@@ -243,7 +245,7 @@ class Accounts:
                 if mailbox_id != account.inbox_id:  # the account's own record leads to it
                     unit.mailbox_gone(mailbox_id)
             await self._store.commit(unit)
-        for table in (TABLE_SUBSCRIPTION, TABLE_ANNOTATION):
+        for table in _KEPT_WITH_IT:
             while len(rows := raw.scan(table, lead, b"", GONE + 1)) > GONE:
                 unit = raw.new_unit()
                 for key, _ in rows:

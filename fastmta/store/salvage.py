@@ -30,6 +30,7 @@ from fastmta._store import (
     TABLE_BLOB,
     TABLE_CHANGE,
     TABLE_COUNTER,
+    TABLE_CREDENTIAL,
     TABLE_DKIM_KEY,
     TABLE_ENVELOPE,
     TABLE_MAILBOX,
@@ -57,6 +58,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
 from fastmta.store.accounts import Account, id_key
 from fastmta.store.check import check_store
+from fastmta.store.credentials import LOGIN_SECRET
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
 from fastmta.store.suspensions import PREFIX as SUSPENSIONS
@@ -64,7 +66,7 @@ from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_o
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
-_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION, TABLE_DKIM_KEY)
+_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION, TABLE_CREDENTIAL, TABLE_DKIM_KEY)
 _BLOB: Final = struct.Struct("<BBBBIIIQQQHHI")  # BlobMeta of _store.pxd
 _REFS: Final = 5  # which of its fields
 _DIGEST: Final = struct.Struct("<Q")
@@ -299,7 +301,7 @@ class _Salvage:
             for key, value in self.rows(table):
                 self.put(table, key, value)
         for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
-            if key.startswith(SUSPENSIONS):
+            if key.startswith(SUSPENSIONS) or key == LOGIN_SECRET:
                 self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):

@@ -13,7 +13,9 @@ from fastmta.admin.health import Readiness, healthz
 from fastmta.admin.http import Answer, HttpServer
 from fastmta.admin.origin import AllowedHosts
 from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.bearer import Bearers
 from fastmta.auth.passwords import PasswordChecker
+from fastmta.auth.scram import derive_all
 from fastmta.config.schema import Config
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.routing import Router
@@ -41,6 +43,7 @@ from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
 from fastmta.smtp.server import SmtpServer
 from fastmta.store import MailStore
+from fastmta.store.accounts import Account
 from fastmta.store.marks import Mark
 from fastmta.supervisor.acceptor import Factory
 from fastmta.supervisor.bad_end import BadEndCheck
@@ -134,12 +137,14 @@ class MailServer:
         )
         router = Router(config)
         limits = Limits(place.limits, config, place.cells)
+        resolver = Resolver(config.dns.nameservers, monotonic=time.monotonic)
+        tasks = Tasks(place.log, place.cells)
         return Services(
             config=config,
             store=store,
             directory=self._directory(config, router),
             router=router,
-            authenticator=Authenticator(config, store.accounts, passwords, limits, cells=place.cells, log=place.log),
+            authenticator=self._authenticator(config, passwords, limits, contexts, resolver, tasks),
             passwords=passwords,
             contexts=contexts,
             networks=Networks(config.mynetworks),
@@ -152,11 +157,11 @@ class MailServer:
             slot=place.slot,
             slots=place.slots,
             loop=place.loop,
-            tasks=Tasks(place.log, place.cells),
+            tasks=tasks,
             sweep=Sweep(place.loop),
             turns=Turns(place.loop),
             storage_ok=self._storage_ok,
-            resolver=Resolver(config.dns.nameservers, monotonic=time.monotonic),
+            resolver=resolver,
             pool=self._crypto,
             launcher=place.launcher,
         )
@@ -175,6 +180,40 @@ class MailServer:
                 goes_to=account or None,
                 remedy=f"fastmta alias add {address} ADDRESS" if account else "fastmta user add NAME",
             ),
+        )
+
+    def _authenticator(
+        self,
+        config: Config,
+        passwords: PasswordChecker,
+        limits: Limits,
+        contexts: Contexts,
+        resolver: Resolver,
+        tasks: Tasks,
+    ) -> Authenticator[Account]:
+        store, place = self._store, self._place
+
+        async def keep_keys(account: Account, password: str) -> None:
+            keys = await place.loop.run_in_executor(self._pool, derive_all, password)
+            await store.credentials.keep_scram_keys(account.id, account.password_hash, keys)
+
+        return Authenticator(
+            config,
+            store.accounts,
+            passwords,
+            limits,
+            cells=place.cells,
+            log=place.log,
+            credentials=store.credentials,
+            tokens=Bearers(
+                config.auth,
+                context=contexts.https_context,
+                addresses=resolver.addresses,
+                pool=self._crypto,
+                monotonic=time.monotonic,
+                now=time.time,
+            ),
+            learn=lambda account, password: tasks.spawn(f"auth.keys.{account.id}", keep_keys(account, password)),
         )
 
     def _pages(self) -> dict[str, Any]:
@@ -311,8 +350,8 @@ class MailServer:
         router = Router(config)
         directory = self._directory(config, router)
         networks = Networks(config.mynetworks)
-        authenticator = Authenticator(
-            config, self._store.accounts, services.passwords, services.limits, cells=services.cells, log=services.log
+        authenticator = self._authenticator(
+            config, services.passwords, services.limits, services.contexts, services.resolver, services.tasks
         )
         services.contexts.reload(config.tls)
         services.limits.configure(config)

@@ -4,11 +4,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.bearer import TokenRefused
 from fastmta.auth.check_queue import BUSY
 from fastmta.auth.passwords import PasswordChecker
-from fastmta.auth.sasl import Credentials
+from fastmta.auth.sasl import Challenge, Credentials
+from fastmta.auth.sasl_client import Place, Secret, choose
+from fastmta.auth.scram import derive
 from fastmta.config.schema import AuthConfig, Config
+from fastmta.model.credentials import AppPassword
 from fastmta.model.errors import TemporaryFailure
+from fastmta.model.mechanisms import MECHANISMS, SCRAM
 from fastmta.runtime.metrics import METRICS, local_cells
 from tests.support.limits import local_limits
 
@@ -58,10 +63,11 @@ class World:
             self.hashes.append(stored)
             return stored == password
 
-        config = Config(
+        self.sleep = sleep
+        self.config = config = Config(
             mydomain="example.test",
             mydestination=("other.test", "example.test"),
-            auth=AuthConfig(mechanisms=("PLAIN", "LOGIN"), **auth),
+            auth=AuthConfig(**{"mechanisms": ("PLAIN", "LOGIN"), **auth}),
         )
         self.passwords = PasswordChecker(pool, verify=verify)
         self.auth = Authenticator(
@@ -164,3 +170,218 @@ async def test_to_be_refused_for_a_full_queue_costs_the_delay_too(world, monkeyp
         await world.auth.authenticate(Credentials("user", "right"), "imap", "192.0.2.1")
     assert world.slept == [2.0]
     assert world.counted("PLAIN", "temporary") == 1
+
+
+class Kept:
+    """The store's credentials, as far as an authenticator asks."""
+
+    def __init__(self):
+        self.scram = {}
+        self.app = {}
+
+    def scram_keys(self, account_id, password_hash):
+        return self.scram.get((account_id, password_hash), {})
+
+    def login_secret(self):
+        return b"secret"
+
+    def app_password(self, account_id, password):
+        return self.app.get((account_id, password))
+
+
+class Issuer:
+    is_configured = True
+
+    async def user(self, token):
+        if token == "down":
+            raise TemporaryFailure(BUSY)
+        if token != "good":
+            raise TokenRefused("it has expired")
+        return "user"
+
+
+@pytest.fixture
+def rich(pool):
+    """A world with every kind of credentials."""
+
+    def make(**auth):
+        world = World(pool, **{"mechanisms": MECHANISMS, **auth})
+        world.credentials = Kept()
+        world.learned = []
+        world.auth = Authenticator(
+            world.config,
+            world.accounts,
+            world.passwords,
+            local_limits(),
+            cells=world.cells,
+            log=world.log,
+            sleep=world.sleep,
+            credentials=world.credentials,
+            tokens=Issuer(),
+            learn=lambda account, password: world.learned.append((account.id, password)),
+        )
+        return world
+
+    return make
+
+
+def last(world):
+    event, fields = world.log.events[-1]
+    return event, fields
+
+
+async def test_mechanisms_that_send_no_secret_are_offered_without_tls(rich):
+    auth = rich().auth
+    assert auth.mechanisms(False, False) == SCRAM
+    assert auth.mechanisms(True, False) == MECHANISMS
+
+
+async def test_token_mechanisms_need_an_issuer(world):
+    assert "XOAUTH2" not in world.auth.mechanisms(True, False)
+
+
+async def test_a_plain_login_makes_the_scram_keys_once(rich):
+    world = rich()
+    await world.auth.authenticate(Credentials("user", "wrong"), "imap", "192.0.2.1")
+    assert world.learned == []
+    await world.auth.authenticate(Credentials("user", "right"), "imap", "192.0.2.1")
+    assert world.learned == [(1, "right")]
+    world.credentials.scram[1, "right"] = {"SCRAM-SHA-256": derive("SCRAM-SHA-256", "right", b"salt")}
+    await world.auth.authenticate(Credentials("user", "right"), "pop3", "192.0.2.1")
+    assert len(world.learned) == 1
+
+
+def prove(world, user, password, mechanism="SCRAM-SHA-256"):
+    login = choose([mechanism], Secret(user, password), Place("mx", 143), nonce=lambda: b"n" * 18)
+    sasl = world.auth.exchange(world.auth.mechanisms(False, False))
+    step = sasl.start(mechanism, login.start())
+    first = step
+    while isinstance(step, Challenge):
+        step = sasl.respond(login.respond(step.raw))
+    return first.raw, step
+
+
+async def test_scram_opens_the_account(rich):
+    world = rich()
+    world.credentials.scram[1, "right"] = {"SCRAM-SHA-256": derive("SCRAM-SHA-256", "right", b"salt")}
+    _, step = prove(world, "user@example.test", "right")
+    assert world.auth.try_now(step, "imap") is None
+    assert (await world.auth.authenticate(step, "imap", "192.0.2.1")).id == 1
+    assert world.hashes == []
+    assert world.counted("SCRAM-SHA-256", "success") == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("user", "wrong", "another password"),
+        ("nobody", "right", "another password"),
+        ("off", "right", "no SCRAM keys yet: they are made at the next login with the password"),
+    ],
+)
+async def test_a_proof_that_does_not_fit_is_a_failure(rich, user, password, reason):
+    world = rich()
+    world.credentials.scram[1, "right"] = {"SCRAM-SHA-256": derive("SCRAM-SHA-256", "right", b"salt")}
+    _, step = prove(world, user, password)
+    assert await world.auth.authenticate(step, "imap", "192.0.2.1") is None
+    assert world.slept == [2.0]
+    assert last(world)[1]["reason"] == reason
+
+
+async def test_whoever_has_no_keys_looks_like_an_account_each_time(rich):
+    world = rich()
+
+    def salt(user, mechanism="SCRAM-SHA-256"):
+        first, _ = prove(world, user, "x", mechanism)
+        return first.partition(b",")[2]
+
+    assert salt("nobody") == salt("NOBODY@example.test")
+    assert salt("nobody") != salt("somebody")
+    assert salt("nobody") != salt("nobody", "SCRAM-SHA-1")
+
+
+async def test_a_disabled_account_is_not_opened_by_a_proof(rich):
+    world = rich()
+    world.credentials.scram[2, "right"] = {"SCRAM-SHA-256": derive("SCRAM-SHA-256", "right", b"salt")}
+    _, step = prove(world, "off", "right")
+    assert await world.auth.authenticate(step, "imap", "192.0.2.1") is None
+    assert last(world)[1]["reason"] == "disabled"
+
+
+async def test_an_app_password_opens_its_protocols_at_once_and_until_it_is_revoked(rich):
+    world = rich()
+    world.credentials.app[1, "app"] = AppPassword("phone", ("imap",), 0)
+    assert world.auth.try_now(Credentials("user", "app"), "imaps").id == 1
+    assert (await world.auth.authenticate(Credentials("user", "app"), "imap", "192.0.2.1")).id == 1
+    assert world.auth.try_now(Credentials("user", "app"), "submission") is None
+    assert await world.auth.authenticate(Credentials("user", "app"), "submission", "192.0.2.1") is None
+    assert await world.auth.authenticate(Credentials("off", "app"), "imap", "192.0.2.1") is None
+    world.credentials.app.clear()
+    assert world.auth.try_now(Credentials("user", "app"), "imaps") is None
+    assert world.learned == []
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials("user*admin", "key"),
+        Credentials("user@example.test*admin@example.test", "key", "", "LOGIN"),
+        Credentials("admin", "key", "user"),
+    ],
+)
+async def test_a_master_user_opens_an_account_with_his_own_password(rich, credentials):
+    world = rich(auth_master_users=("admin@example.test",), auth_master_user_separator="*")
+    world.accounts.known["admin@example.test"] = Account(3, "admin@example.test", "key")
+    assert (await world.auth.authenticate(credentials, "imap", "192.0.2.1")).id == 1
+    expected = {"service": "imap", "master": "admin@example.test", "account": "user@example.test"}
+    assert last(world) == ("auth.master", expected)
+    assert world.auth.try_now(credentials, "imap").id == 1
+    assert len(world.log.events) == 2  # each time
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials("user*admin", "right"),  # the account's password is not the master's
+        Credentials("user*other", "key"),  # no master
+        Credentials("other", "key", "user"),
+        Credentials("off*admin", "key"),
+        Credentials("nobody*admin", "key"),
+        Credentials("*admin", "key"),
+        Credentials("user*", "right"),
+    ],
+)
+async def test_nobody_else_opens_it(rich, credentials):
+    world = rich(auth_master_users=("admin@example.test",), auth_master_user_separator="*")
+    world.accounts.known["admin@example.test"] = Account(3, "admin@example.test", "key")
+    world.accounts.known["other@example.test"] = Account(4, "other@example.test", "key")
+    found = await world.auth.authenticate(credentials, "imap", "192.0.2.1")
+    if credentials.authcid == "*admin":  # nobody is named: the master's own account
+        assert found.id == 3
+        return
+    assert found is None
+    assert world.slept == [2.0]
+
+
+async def test_without_a_separator_a_star_is_part_of_a_name(rich):
+    world = rich(auth_master_users=("admin@example.test",))
+    world.accounts.known["admin@example.test"] = Account(3, "admin@example.test", "key")
+    assert await world.auth.authenticate(Credentials("user*admin", "key"), "imap", "192.0.2.1") is None
+
+
+def bearer(user, token):
+    return Credentials(user, token, "", "OAUTHBEARER", None, True)
+
+
+async def test_a_token_opens_the_account_that_it_names(rich):
+    world = rich()
+    assert (await world.auth.authenticate(bearer("user@example.test", "good"), "imap", "192.0.2.1")).id == 1
+    for wrong in (bearer("off", "good"), bearer("nobody", "good"), bearer("user", "old")):
+        assert await world.auth.authenticate(wrong, "imap", "192.0.2.1") is None
+    assert world.hashes == []
+
+
+async def test_an_issuer_that_cannot_be_asked_is_no_verdict(rich):
+    world = rich()
+    with pytest.raises(TemporaryFailure):
+        await world.auth.authenticate(bearer("user", "down"), "imap", "192.0.2.1")

@@ -148,7 +148,10 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
             'myorigin = "$nowhere"',
             'f.toml:1: myorigin: "$nowhere": expected a value without $nowhere, which is not a known name',
         ),
-        ('[auth]\nmechanisms = ["GSSAPI"]', 'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, not GSSAPI'),
+        (
+            '[auth]\nmechanisms = ["GSSAPI"]',
+            'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, OAUTHBEARER, XOAUTH2, SCRAM-SHA-1, SCRAM-SHA-256, not GSSAPI',
+        ),
         (
             'content_filter = "smtp:localhost:1"',
             'f.toml:1: content_filter: FastMTA does not have this feature, so "smtp:localhost:1" would do nothing: remove it (there are no content filters, and nothing looks into mail that leaves; of milters there are smtpd_milters and non_smtpd_milters)',

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+from fastmta.auth.sasl import Sasl
 from fastmta.runtime.bus import MailboxNotifier
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
@@ -24,6 +25,9 @@ class FakeAuthenticator:
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if self.login_allowed(tls, loopback) else ()
+
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        return Sasl(allowed)
 
     def try_now(self, credentials: Any, service: str) -> Any:
         return None

@@ -9,6 +9,7 @@ import pytest
 from tests.support.server import Server
 
 PASSWORD = "interop-secret"
+MECHANISMS = ["PLAIN", "LOGIN", "SCRAM-SHA-1", "SCRAM-SHA-256"]
 
 
 class Account(NamedTuple):
@@ -19,7 +20,11 @@ class Account(NamedTuple):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # Only 127.0.0.1 may relay: other loopback addresses play the strangers.
-    settings = {"mynetworks": ["127.0.0.1/32"], "message_size_limit": 2_000_000, "auth": {"failure_delay": "0s"}}
+    settings = {
+        "mynetworks": ["127.0.0.1/32"],
+        "message_size_limit": 2_000_000,
+        "auth": {"failure_delay": "0s", "mechanisms": MECHANISMS},
+    }
     with Server(tmp_path_factory.mktemp("interop"), settings=settings, workers=2) as running:
         yield running
 

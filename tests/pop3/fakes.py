@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from fastmta import _mime
-from fastmta.auth.sasl import Credentials
+from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.model.appended import Appended
 from fastmta.model.errors import StorageFailure
 from fastmta.pop3.server import Pop3Server
@@ -89,6 +89,9 @@ class FakeAuthenticator:
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if self.login_allowed(tls, loopback) else ()
+
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        return Sasl(allowed)
 
     def try_now(self, credentials: Credentials, service: str) -> Any:
         return self._check(credentials) if self.remembers else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastmta.auth.sasl import Credentials
+from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
@@ -146,6 +146,9 @@ class FakeAuthenticator:
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if tls or loopback else ()
+
+    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+        return Sasl(allowed)
 
     def try_now(self, credentials: Credentials, service: str) -> FakeAccount | None:
         return None if self.slow else self._check(credentials)

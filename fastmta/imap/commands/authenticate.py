@@ -28,9 +28,11 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     mechanism = cursor.atom().decode("ascii")
     initial = cursor.rest() if cursor.try_sp() else None
     cursor.end()
-    if not may_log_in(session):
+    authenticator = session.services.authenticator
+    allowed = authenticator.mechanisms(session.tls, session.loopback)
+    if mechanism.upper() not in allowed and not may_log_in(session):
         return PRIVACY_REQUIRED
-    sasl = Sasl(session.services.authenticator.mechanisms(session.tls, session.loopback))
+    sasl = authenticator.exchange(allowed)
     return _step(session, tag, sasl, sasl.start_line(mechanism, initial))
 
 

@@ -43,7 +43,7 @@ def capabilities(session: Session) -> bytes:
     if offers_tls(session):
         out += b" STARTTLS"
     if not may_log_in(session):
-        return out + b" LOGINDISABLED"
+        out += b" LOGINDISABLED"
     for mechanism in session.services.authenticator.mechanisms(session.tls, session.loopback):
         out += b" AUTH=" + mechanism.encode("ascii")
     return out

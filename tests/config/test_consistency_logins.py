@@ -1,0 +1,33 @@
+"""What `check` says of keys about logins that do not fit together."""
+
+import pytest
+
+from fastmta.config.consistency import inconsistencies
+from fastmta.config.schema import AuthConfig, Config
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"mechanisms": ("PLAIN", "XOAUTH2")}, "auth.mechanisms"),
+        ({"oauth2_jwks_url": "http://issuer.test/keys"}, "auth.oauth2_jwks_url"),
+        (
+            {"oauth2_jwks_file": "/k", "oauth2_introspection_url": "https://issuer.test/i"},
+            "auth.oauth2_introspection_url",
+        ),
+        ({"auth_master_user_separator": "*"}, "auth.auth_master_user_separator"),
+        ({"auth_master_user_separator": "@", "auth_master_users": ("a@b.test",)}, "auth.auth_master_user_separator"),
+    ],
+)
+def test_what_does_not_fit_is_named(settings, key):
+    assert key in dict(inconsistencies(Config(auth=AuthConfig(**settings))))
+
+
+def test_what_fits_is_not():
+    auth = AuthConfig(
+        mechanisms=("PLAIN", "XOAUTH2", "SCRAM-SHA-256"),
+        oauth2_jwks_file="/k",
+        auth_master_users=("a@b.test",),
+        auth_master_user_separator="*",
+    )
+    assert not [key for key, _ in inconsistencies(Config(auth=auth)) if key.startswith("auth.")]

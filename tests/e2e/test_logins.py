@@ -1,0 +1,123 @@
+"""Logins with more than a password, at a running server: SCRAM, app passwords, master users, OAuth tokens."""
+
+import imaplib
+import json
+import poplib
+import smtplib
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fastmta.auth.sasl_client import Place, Secret, choose
+from fastmta.model.mechanisms import MECHANISMS
+from tests.support.server import Server
+
+BILL, ADMIN, PASSWORD = "bill@example.test", "admin@example.test", "secret"
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("logins")
+    public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key()))
+    (folder / "keys.json").write_text(json.dumps({"keys": [{**public, "kid": "one"}]}))
+    found = Server(folder, services=("submission", "imap", "pop3"), workers=2, with_tls=False)
+    for name in (BILL, ADMIN, "old@example.test"):  # made before SCRAM was offered: nobody has keys
+        found.add_user(name, PASSWORD)
+    found.write_config(
+        {
+            "auth": {
+                "mechanisms": MECHANISMS,
+                "failure_delay": "0s",
+                "auth_master_users": [ADMIN],
+                "auth_master_user_separator": "*",
+                "oauth2_jwks_file": "keys.json",
+                "oauth2_client_id": "mail",
+            }
+        }
+    )
+    with found:
+        yield found
+
+
+def log_in(server: Server, mechanism: str, name: str, password: str, *, token: bool = False) -> bool:
+    """Whether IMAP lets somebody in; the client's side must believe it, too."""
+    login = choose([mechanism], Secret(name, password, token), Place("mx", 143), nonce=lambda: b"n" * 18)
+    client = imaplib.IMAP4(server.host, server.port("imap"), timeout=15)
+    first = login.start() or b""
+    sent = []
+
+    def answer(challenge: bytes) -> bytes:
+        sent.append(challenge)
+        return first if len(sent) == 1 else login.respond(challenge)
+
+    try:
+        client.authenticate(mechanism, answer)
+    except imaplib.IMAP4.error:
+        return False
+    finally:
+        client.shutdown()
+    return login.proved()
+
+
+def test_scram_works_from_the_first_plain_login_on(server: Server) -> None:
+    assert not log_in(server, "SCRAM-SHA-256", "old@example.test", PASSWORD)
+    assert "no SCRAM keys yet" in server.log_path.read_text()
+    assert log_in(server, "PLAIN", "old@example.test", PASSWORD)
+    deadline = time.monotonic() + 10
+    while not log_in(server, "SCRAM-SHA-256", "old@example.test", PASSWORD):
+        assert time.monotonic() < deadline
+    assert log_in(server, "SCRAM-SHA-1", "old@example.test", PASSWORD)
+    assert not log_in(server, "SCRAM-SHA-256", "old@example.test", "wrong")
+    server.cli("user", "passwd", "old@example.test", "--password-stdin", stdin="another\n")
+    assert not log_in(server, "SCRAM-SHA-256", "old@example.test", PASSWORD)
+    assert log_in(server, "SCRAM-SHA-256", "old@example.test", "another")
+
+
+def test_an_app_password_opens_what_it_is_for_until_it_is_deleted(server: Server) -> None:
+    made = server.cli("app-password", "add", BILL, "phone", "--protocol", "imap").stdout.strip()
+    assert log_in(server, "PLAIN", BILL, made)
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=15)
+    client.user(BILL)
+    with pytest.raises(poplib.error_proto):
+        client.pass_(made)
+    client.close()
+    server.cli("app-password", "delete", BILL, "phone")
+    assert not log_in(server, "PLAIN", BILL, made)
+    assert log_in(server, "PLAIN", BILL, PASSWORD)
+
+
+def test_a_master_user_opens_another_account_and_the_log_names_both(server: Server) -> None:
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=15)
+    client.user(f"{BILL}*{ADMIN}")
+    client.pass_(PASSWORD)
+    client.quit()
+    line = next(each for each in server.log_path.read_text().splitlines() if "auth.master" in each)
+    assert ADMIN in line
+    assert BILL in line
+    assert not log_in(server, "PLAIN", f"{ADMIN}*{BILL}", PASSWORD)
+
+
+def token(**claims: object) -> str:
+    body = {"email": BILL, "aud": "mail", "exp": int(time.time()) + 60, **claims}
+    return jwt.encode(body, KEY, "ES256", headers={"kid": "one"})
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+def test_a_token_of_the_issuer_opens_its_user(server: Server, mechanism: str) -> None:
+    assert log_in(server, mechanism, BILL, token(), token=True)
+    assert not log_in(server, mechanism, ADMIN, token(), token=True)
+    assert not log_in(server, mechanism, BILL, token(aud="web"), token=True)
+
+
+def test_submission_takes_tokens_too(server: Server) -> None:
+    with smtplib.SMTP(server.host, server.port("submission"), timeout=15) as client:
+        client.ehlo()
+        assert set(client.esmtp_features["auth"].split()) == set(MECHANISMS)
+        message = f"n,a={BILL},\x01auth=Bearer {token()}\x01\x01".encode()
+        assert client.docmd("AUTH", "OAUTHBEARER " + b64encode(message).decode())[0] == 235
