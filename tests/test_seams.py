@@ -20,6 +20,9 @@ from array import array
 
 from fastmta.delivery import seams as delivery
 from fastmta.imap import seams as imap
+from fastmta.operations import users
+from fastmta.operations.desk import Desk
+from fastmta.operations.values import Subject
 from fastmta.imap.session import Session
 from fastmta.model.actor import Actor
 from fastmta.operations.desk import Desk
@@ -78,6 +81,16 @@ async def from_operations(desk: Desk) -> None:
     desk.store.queue.hold("all")  # wrong
     desk.store.mailboxes.list("bill@example.test")  # wrong
     await desk.store.aliases.no_such_thing()  # wrong
+
+
+async def from_operations(desk: Desk) -> None:
+    held: int = await desk.store.queue.hold(1, [0])
+    await desk.store.queue.hold("1")  # wrong
+    await desk.store.queue.no_such_thing(1)  # wrong
+    desk.store.accounts.page("bill")  # wrong
+    known: users.Quota = await users.quota(desk, users.SetQuota("bill", "2G"))
+    await users.quota(desk, Subject("bill"))  # wrong
+    other: str = await users.show(desk, Subject("bill"))  # wrong
 
 
 def the_real_one(store: MailStore, services: imap.MailStore) -> None:

@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastmta.cli.authentication import nameserver_option, nameservers_of, with_resolver
-from fastmta.cli.dkim import domain_name, public_record
 from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.opened import run_with
 from fastmta.cli.output import config_option, json_option, plain, print_json
+from fastmta.cli.performing import collect
 from fastmta.cli.zone_file import record as zone_line
 from fastmta.config.load import load
-from fastmta.config.schema import Config
+from fastmta.operations.keys import OfDomains, domain_name
+from fastmta.operations.keys import list_ as list_keys
 
 if TYPE_CHECKING:
     from fastmta.cli.dns_checks import Finding
     from fastmta.cli.dns_records import Facts
     from fastmta.dns.resolver import Resolver
-    from fastmta.store import MailStore
 
 
 @click.command(
@@ -54,15 +53,11 @@ def dns(
             raise CommandFailed(f"--address {text}: not an IP address", EX_USAGE) from error
     own = tuple(str(ipaddress.ip_address(text)) for text in addresses) or public_only(list(own_addresses()))
 
-    async def keys(_: Config, store: "MailStore") -> tuple[tuple[str, str], ...]:
-        found = store.dkim_keys.list(name)
-        return tuple((f"{key.selector}._domainkey.{name}", public_record(key)) for key in found)
-
+    found = collect(config_path, list_keys, OfDomains(name))
+    keys = tuple((key.name, key.record) for key in found)
     from fastmta.cli.dns_records import Facts
 
-    facts = Facts(
-        name, config.myhostname.lower(), own, run_with(config, keys), certificate_digest(config.tls.cert_file)
-    )
+    facts = Facts(name, config.myhostname.lower(), own, keys, certificate_digest(config.tls.cert_file))
     records = wanted(facts, config)
 
     async def work(resolver: "Resolver") -> "list[Finding]":

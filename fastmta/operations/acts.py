@@ -36,6 +36,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
         "fastmta.operations.hops",
         "fastmta.operations.waiting",
     ),
+    "dkim": ("fastmta.operations.keys",),
 }
 
 
