@@ -74,7 +74,7 @@ def from_delivery(services: delivery.Services) -> None:
     services.store.queue.no_such_thing()  # wrong
 
 
-async def from_acts(desk: Desk) -> None:
+async def from_operations(desk: Desk) -> None:
     await desk.store.accounts.set_enabled("bill@example.test", True)
     await desk.store.accounts.set_enabled("bill@example.test")  # wrong
     desk.store.accounts.usage("bill@example.test")  # wrong
