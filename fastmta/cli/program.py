@@ -7,9 +7,11 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Gives the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "queue" in arguments and "list" in arguments:
-        from fastmta.cli.queue_quick import quick
-
+    if "list" in arguments:
+        if "queue" in arguments:
+            from fastmta.cli.queue_quick import quick
+        else:
+            from fastmta.cli.quick_acts import quick
         code = quick(arguments)
         if code is not None:
             return code
