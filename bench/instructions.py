@@ -1,6 +1,6 @@
 """Instructions that the server executes for a message or a command.
 
-    python -m bench.instructions [rows] [--against TREE]
+    python -m bench.instructions [rows] [--against TREE] [--against-with trace_retention=0]
 
 One worker of a whole server, with its default configuration, runs under callgrind. A client in this process makes it do
 a piece of work, then three times as much; the difference is what the work costs, without start-up and timers. Counts
@@ -182,6 +182,7 @@ class Context(NamedTuple):
 
 
 Work = Callable[[int], None]  # so many operations
+Settings = dict[str, str]  # keys of the configuration
 
 
 def _envelope(line: Line, to: str) -> None:
@@ -380,7 +381,7 @@ ROWS: Final = (
 )
 
 
-def _server(directory: Path, tree: Path, sink: Sink) -> Server:
+def _server(directory: Path, tree: Path, sink: Sink, settings: Settings) -> Server:
     site = directory / "site"
     site.mkdir(parents=True)
     (site / "sitecustomize.py").write_text(_SITE)
@@ -388,7 +389,7 @@ def _server(directory: Path, tree: Path, sink: Sink) -> Server:
         directory / "server",
         domains=[LOCAL_DOMAIN],
         services=("smtp", "imap", "pop3"),
-        settings={"transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{sink.port}"}},
+        settings={"transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{sink.port}"}, **settings},
         env={**callgrind.environment(directory), "PYTHONPATH": f"{site}:{tree}"},
         wrapper=callgrind.command(directory),
     )
@@ -397,11 +398,11 @@ def _server(directory: Path, tree: Path, sink: Sink) -> Server:
 
 
 @contextlib.contextmanager
-def counted_server(directory: Path, tree: Path) -> Iterator[tuple[Counted, Context]]:
+def counted_server(directory: Path, tree: Path, settings: Settings | None = None) -> Iterator[tuple[Counted, Context]]:
     """A server of `tree` with a filled mailbox, its worker being counted."""
     with contextlib.ExitStack() as closing:
         sink = Sink()
-        server = _server(directory, tree, sink)
+        server = _server(directory, tree, sink, settings or {})
         for address in (LOCAL_USER, READER):
             server.add_user(address, PASSWORD)
         closing.callback(server.stop)
@@ -418,14 +419,16 @@ def counted_server(directory: Path, tree: Path) -> Iterator[tuple[Counted, Conte
         yield Counted(server.workers()[0], directory), context
 
 
-def measure(tree: Path, rows: list[Row], samples: int, keep: Path | None) -> dict[str, callgrind.Cost]:
+def measure(
+    tree: Path, rows: list[Row], samples: int, keep: Path | None, settings: Settings | None = None
+) -> dict[str, callgrind.Cost]:
     """What the rows cost in the server of `tree`. The store lies in memory where there is /dev/shm."""
     memory = Path("/dev/shm")
     parent = keep or (memory if memory.is_dir() and os.access(memory, os.W_OK) else None)
     directory = Path(tempfile.mkdtemp(prefix="fastmta-instructions-", dir=parent))
     found: dict[str, callgrind.Cost] = {}
     try:
-        with counted_server(directory, tree) as (counted, context):
+        with counted_server(directory, tree, settings) as (counted, context):
             for row in rows:
                 with contextlib.ExitStack() as closing:
                     work = row.prepare(context._replace(closing=closing))
@@ -441,6 +444,10 @@ def measure(tree: Path, rows: list[Row], samples: int, keep: Path | None) -> dic
     return found
 
 
+def _settings(given: list[str]) -> Settings:
+    return {name: value for name, _, value in (each.partition("=") for each in given)}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.instructions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -448,6 +455,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", help=f"default: all of {', '.join(row.key for row in ROWS)}")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another source tree, built in place")
     parser.add_argument("--tree", type=Path, default=REPOSITORY, help="the tree that is counted (default: this one)")
+    parser.add_argument("--with", dest="given", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+    parser.add_argument(
+        "--against-with", action="append", default=[], metavar="KEY=VALUE", help="a setting of what it is compared with"
+    )
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="leave callgrind's files there")
     options = parser.parse_args(arguments)
@@ -459,8 +470,10 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no row {min(unknown)}; there are {', '.join(row.key for row in ROWS)}")
     rows = [row for row in ROWS if not options.rows or row.key in options.rows]
-    ours = measure(options.tree.resolve(), rows, options.samples, options.keep)
-    theirs = measure(options.against.resolve(), rows, options.samples, options.keep) if options.against else {}
+    tree = options.tree.resolve()
+    other = options.against.resolve() if options.against else tree if options.against_with else None
+    ours = measure(tree, rows, options.samples, options.keep, _settings(options.given))
+    theirs = measure(other, rows, options.samples, options.keep, _settings(options.against_with)) if other else {}
     print(
         f"{'instructions for an operation':54} {'here':>10} {'spread':>7}"
         + (f" {'against':>10} {'spread':>7} {'ratio':>6}" if theirs else "")
@@ -468,9 +481,9 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         line = f"{row.title:54} {ours[row.key].instructions:10,.0f} {ours[row.key].spread:7.2%}"
         if theirs:
-            other = theirs[row.key]
-            ratio = ours[row.key].instructions / other.instructions
-            line += f" {other.instructions:10,.0f} {other.spread:7.2%} {ratio:6.3f}"
+            their = theirs[row.key]
+            ratio = ours[row.key].instructions / their.instructions
+            line += f" {their.instructions:10,.0f} {their.spread:7.2%} {ratio:6.3f}"
         print(line)
     return 0
 
