@@ -65,7 +65,7 @@ from fastmta.model.envelope import (
     NO_FINAL_CRLF,
     Envelope,
 )
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.model.limits import (
     LINE_SKIP_BYTES,
     SMTP_COMMAND_LINE_BYTES,

@@ -194,6 +194,7 @@ WIDE_KEYS = frozenset(
         "mta_sts",
         "queue_minfree",
         "recipient_delimiter",
+        "relay_domains",
         "smtp_sasl_password_maps",
         "smtp_tcp_port",
         "smtp_tls_policy_maps",

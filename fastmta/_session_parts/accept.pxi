@@ -66,22 +66,48 @@ cdef bytes _structure_of_cut(Connection self, bytes head):
 
 cdef object _redirect(Connection self, bytes path):
     # The message goes to this address instead of its recipients. None, or the reply where there is no such address.
-    cdef uint64_t at = 0
-    cdef bytes piece
     answer = self.service._resolve(path, True)
     if isinstance(answer, Reply):
         return answer
     self.recipients = [answer]
     self.has_local = (<Recipient>answer).has_local
-    if self.has_local and self.structure is None:  # nobody had asked for it so far
-        self.structure = Structure()
-        while True:
-            piece = self.blob.read(at, 65536)
-            if not piece:
-                break
-            self.structure.feed_c(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
-            at += PyBytes_GET_SIZE(piece)
+    _look_at_structure(self)
     return None
+
+
+cdef int _look_at_structure(Connection self) except -1:
+    # A mailbox takes the message, and nobody had asked for its structure while it came.
+    cdef uint64_t at = 0
+    cdef bytes piece
+    if not self.has_local or self.structure is not None:
+        return 0
+    self.structure = Structure()
+    while True:
+        piece = self.blob.read(at, 65536)
+        if not piece:
+            return 0
+        self.structure.feed_c(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        at += PyBytes_GET_SIZE(piece)
+
+
+cdef object _adjust(Connection self):
+    # The recipients with their copies, and where their sender has them go; or the Reply that puts the message off.
+    cdef list found
+    cdef Recipient recipient
+    cdef Py_ssize_t named = len(self.recipients)
+    cdef Py_ssize_t i = 0
+    try:
+        found = self.service.directory.adjusted(self.reverse_path, self.recipients)
+    except TemporaryFailure as failure:
+        return failure.reply
+    for recipient in found:
+        if i >= named and self.outcome is not None and self.outcome.hold:
+            recipient = recipient.with_targets([(<Target>each).moved((<Target>each).hop, True, 0) for each in recipient.targets])
+            found[i] = recipient
+        self.has_local |= recipient.has_local
+        i += 1
+    _look_at_structure(self)
+    return found
 
 
 cdef int _apply(Connection self, object outcome) except -1:
@@ -145,6 +171,11 @@ cdef int _submit(Connection self) except -1:
     cdef Body body
     cdef Posting posting
     cdef bytes head
+    cdef object recipients = self.recipients
+    if service.adjusts:
+        recipients = _adjust(self)
+        if isinstance(recipients, Reply):
+            return _conclude(self, recipients)
     self.accepted_at = service.now()
     self.blob.bits = self.data.bits
     _compose_head(self)
@@ -158,7 +189,7 @@ cdef int _submit(Connection self) except -1:
         self.reverse_path, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
         self.envid, self.ret, self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
     ), body, REPORT_IT if service.lmtp else QUEUE_IT)  # RFC 2033 §4.2: LMTP does not queue what a mailbox refused
-    posting.recipients = self.recipients
+    posting.recipients = recipients
     posting.event = "smtp.received"
     posting.session = self.number
     posting.octets = self.size

@@ -35,6 +35,7 @@ cdef class Service:
         self.greeting = f"220 {settings.banner}\r\n".encode()
         self.received_by = f"\r\n\tby {settings.myhostname} (FastMTA) with ".encode()
         self.lmtp = settings.is_lmtp
+        self.adjusts = directory.adjusts and not settings.is_lmtp
         self.submission = settings.is_submission
         self.bare_newline = BARE_MODES[settings.forbid_bare_newline]
         self.size_limit = settings.message_size_limit

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastmta._intake import Recipient
 from fastmta.cli.hops import shown, states
 from fastmta.cli.output import stamp
 from fastmta.config.schema import Config
@@ -16,7 +17,7 @@ from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
-from fastmta.model.envelope import LocalTarget, QueuedTarget
+from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.operations.waiting import suspended_text
 from fastmta.policy.networks import Networks
 from fastmta.policy.plan import StageList, plan_for
@@ -119,14 +120,35 @@ class Explanation:
             return
         service = DeliveryService(self._parts)
         try:
-            for target in resolution.targets:
-                if isinstance(target, LocalTarget):
+            for target in self._adjusted(raw, resolution):
+                if isinstance(target, Step):
+                    yield target
+                elif isinstance(target, LocalTarget):
                     yield self._mailbox_step(target)
                 else:
                     async for step in self._queued_steps(service, target):
                         yield step
         finally:
             await service.stop(0.0)
+
+    def _adjusted(self, raw: bytes, resolution: Resolution) -> Iterator[LocalTarget | QueuedTarget | Step]:
+        """The targets with the routes that the sender's mail takes, and who gets a copy."""
+        directory = self._parts.directory
+        sender = self._sender.encode("utf-8", "surrogateescape")
+        for target in resolution.targets:
+            if isinstance(target, LocalTarget) or not directory.adjusts:
+                yield target
+                continue
+            alone = Recipient(raw, Resolution(targets=(target,)))
+            (found,) = directory.adjusted(sender, [alone], copies=False)
+            (to,) = found.targets
+            if to.hop != target.hop:
+                text = f"{shown(to.hop)}: of this sender (sender_dependent_relayhost_maps, ..._default_transport_maps)"
+                yield Step("sender", text, {"next_hop": shown(to.hop)})
+            yield QueuedTarget(target.forward_path, to.hop, to.held)
+        for copy in directory.adjusted(sender, [Recipient(raw, resolution)])[1:] if directory.adjusts else ():
+            to_whom = copy.forward_path.decode("utf-8", "backslashreplace")
+            yield Step("copy", f"a blind copy goes to {to_whom}", {"recipient": to_whom})
 
     def _refused(self, kind: str, reply: str) -> Step:
         self.outcome, self.reply = REFUSED, reply

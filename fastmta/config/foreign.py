@@ -11,16 +11,15 @@ from typing import Final
 _POSTFIX: Final = (
     (
         'routes stand in [transport]: "domain" = "smtp:[host]:port", and "*" for all others',
-        "default_transport local_transport relay_transport sender_dependent_default_transport_maps transport_maps "
-        "virtual_transport",
+        "local_transport virtual_transport",
     ),
     (
         "write the networks themselves in mynetworks",
         "mynetworks_style",
     ),
     (
-        "accounts decide who has a mailbox here, and every address of relay_domains is taken",
-        "local_recipient_maps relay_recipient_maps virtual_mailbox_maps",
+        "accounts decide who has a mailbox here",
+        "local_recipient_maps virtual_mailbox_maps",
     ),
     (
         "there are no content filters, and nothing looks into mail that leaves; of milters there are "
@@ -128,8 +127,8 @@ _POSTFIX: Final = (
         "addresses are not rewritten, but by virtual_alias_maps and `fastmta alias`",
         "empty_(address_default_transport_maps_lookup_key address_local_login_sender_maps_lookup_key "
         "address_recipient address_relayhost_maps_lookup_key) masquerade_(classes domains exceptions) "
-        "recipient_(bcc_maps canonical_classes canonical_maps) sender_(bcc_maps canonical_classes canonical_maps "
-        "dependent_relayhost_maps) allow_percent_hack always_add_missing_headers always_bcc append_at_myorigin "
+        "recipient_(canonical_classes canonical_maps) sender_(canonical_classes canonical_maps) "
+        "allow_percent_hack always_add_missing_headers append_at_myorigin "
         "append_dot_mydomain canonical_classes canonical_maps expand_owner_alias frozen_delivered_to generic_maps "
         "luser_relay propagate_unmatched_extensions swap_bangpath",
     ),

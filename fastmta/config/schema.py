@@ -262,6 +262,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     resolve_numeric_domain: Annotated[bool, Key("bool", about="user@192.0.2.1 is user@[192.0.2.1]")] = False
     relayhost: Annotated[str, Key("text")] = ""
 
+    transport_maps: Annotated[
+        _Texts,
+        Key("maps", about='routes by address, domain, ".parent" or "*"; [transport] comes first'),
+    ] = ()
+    default_transport: Annotated[
+        str, Key("text", default="smtp", about='a transport, perhaps with a next hop: "smtp:[host]:port"')
+    ] = "smtp"
+    relay_transport: Annotated[str, Key("text", default="relay", about="the same for relay_domains")] = "relay"
+    sender_dependent_relayhost_maps: Annotated[_Texts, Key("maps", about="relayhost by sender or @domain")] = ()
+    sender_dependent_default_transport_maps: Annotated[_Texts, Key("maps", about="default_transport by sender")] = ()
+    relay_recipient_maps: Annotated[
+        _Texts, Key("maps", about="who there is in relay_domains; others are refused; empty: anybody")
+    ] = ()
+    always_bcc: Annotated[str, Key("text", about="gets a blind copy of all mail that comes in")] = ""
+    sender_bcc_maps: Annotated[_Texts, Key("maps", about="who gets a blind copy, by sender or @domain")] = ()
+    recipient_bcc_maps: Annotated[_Texts, Key("maps", about="the same by recipient")] = ()
+
     virtual_alias_maps: Annotated[_Texts, Key("maps")] = ()
     virtual_alias_recursion_limit: Annotated[int, Key("int", low=1, high=1000)] = 1000
     virtual_alias_expansion_limit: Annotated[int, Key("int", low=1, high=10_000)] = 1000

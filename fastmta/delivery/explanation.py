@@ -35,11 +35,11 @@ def route_step(service: "DeliveryService", hop: bytes, forward_path: bytes, *, h
     line = router.line_for(forward_path)
     setting = router.named_by(full, forward_path)
     if line is not None:
-        why = f'by [transport] "{line[0]}" = "{line[1]}"'
+        why = f'by {router.table_of(line[0])} "{line[0]}" = "{line[1]}"'
     elif setting == "relayhost":
         why = "by relayhost"
     else:
-        why = "since no line of [transport] and no relayhost says otherwise"
+        why = "since no line of [transport] or transport_maps and no relayhost says otherwise"
     text = f"{_text(full)} {why}" + ("; it is held until it is released" if held else "")
     values = {"next_hop": _text(full), "setting": setting or "mx", "key": line[0] if line else "", "held": held}
     return Step("route", text, values)

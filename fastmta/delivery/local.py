@@ -6,6 +6,7 @@ task, since reading a whole message and finding its structure may take a while.
 """
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from fastmta._intake import REFUSE, Body, Posting, Recipient
@@ -21,6 +22,7 @@ from fastmta.model.envelope import (
     RecipientState,
     Resolution,
 )
+from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Outcome, owes
 
@@ -75,6 +77,10 @@ class LocalHop(TaskHop):
         unit = store.new_unit()
         job.postings.clear()
         recipient = Recipient.onward(row.tail, resolution)
+        directory = self.service.services.directory
+        if directory.adjusts:
+            with contextlib.suppress(TemporaryFailure):  # a table cannot be read: the usual route, then
+                recipient = directory.adjusted(message.envelope.reverse_path, [recipient], copies=False)[0]
         posting = Posting(recorder.teller, store.new_id(), message.envelope, body, REFUSE).to([recipient])
         posting.date_s = int(now)
         posting.due_ms = int(now * 1000)

@@ -3,6 +3,7 @@
 The unit is that of the results which the report is about, so both are kept or none.
 """
 
+import contextlib
 from typing import Any, Final
 
 from fastmta._intake import Body, Posting, Recipient, Teller
@@ -114,7 +115,12 @@ class Reports:
             smtputf8=ascii_path(reader) is None,
             protocol="local",
         )
-        return Composed(report_id, notice, message, own, Recipient(reader, resolution))
+        to = Recipient(reader, resolution)
+        directory = services.directory
+        if directory.adjusts:
+            with contextlib.suppress(TemporaryFailure):  # a table cannot be read: the usual route, then
+                to = directory.adjusted(own.reverse_path, [to], copies=False)[0]
+        return Composed(report_id, notice, message, own, to)
 
     async def judge(self, reports: list[Composed]) -> None:
         """Shows them to the checks of our own mail, which may add to them; what they refuse goes out as it is."""

@@ -1,8 +1,9 @@
-"""Which next hop a recipient goes to: local domains, `[transport]`, relayhost, else the MX of the domain.
+"""Which next hop a recipient goes to: local domains, `[transport]`, transport_maps, relayhost, else the domain's MX.
 
-The order is Postfix's: the domain is local; else transport(5)'s keys `user@domain`, `domain`, `.parent` (subdomains
-only, nearest first) and `*`; else relayhost; else `smtp:` and the domain itself. A router is immutable, so an answer
-may be kept for as long as the router lives. Nothing here does input or output: names become addresses in dns/.
+The order is Postfix's: transport(5)'s keys `user@domain`, `domain`, `.parent` (subdomains only, nearest first) and `*`;
+else the domain is local; else default_transport (relay_transport for relay_domains) with the next hop that it names,
+else with relayhost, else with the domain itself. Where nothing but that default decides, the sender may
+(`Router.route_from`). An answer may be kept until `refresh` says that a table has changed.
 
 A hop is the key under which the queue schedules a recipient, and at the same time the whole route, so an owner needs
 nothing else: b"smtp:example.org", b"smtp:[127.0.0.1]:2526", b"lmtp:unix:/run/x", b"local:", b"discard:", b"error:TEXT".
@@ -17,8 +18,9 @@ import idna
 import msgspec
 
 from fastmta.directory.addresses import split_extension, unquote
+from fastmta.directory.maps import TableSet
 from fastmta.dns.mx import is_internal
-from fastmta.model.errors import ConfigError
+from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.reply import Reply
 from fastmta.model.routes import (
     SMTP_PORT,
@@ -55,6 +57,14 @@ class RoutingConfig(Protocol):
     @property
     def transport(self) -> Mapping[str, str]: ...
     @property
+    def transport_maps(self) -> tuple[str, ...]: ...
+    @property
+    def default_transport(self) -> str: ...
+    @property
+    def relay_transport(self) -> str: ...
+    @property
+    def relay_domains(self) -> tuple[str, ...]: ...
+    @property
     def delivery(self) -> DeliveryConfig: ...
 
 
@@ -68,6 +78,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
 LOCAL: Final = Route(b"local:")
 _BAD_DOMAIN: Final = Reply(553, "5.1.2", "The recipient's domain is not a valid name")
+_MISWRITTEN: Final = Reply(451, "4.3.5", "Mail system configuration error")
+_WRITTEN: Final = 10_000  # lines of transport_maps that are kept as the router writes them
 _INTERNAL: Final = Reply(550, "5.1.2", "Mail is not sent to an internal address")
 
 
@@ -108,13 +120,19 @@ class Router:
 
     __slots__ = (
         "_allow_internal",
+        "_bad",
+        "_default",
         "_default_port",
         "_delimiters",
         "_has_addresses",
         "_local",
+        "_maps",
         "_named",
+        "_relay_default",
+        "_relay_domains",
         "_relay_hop",
         "_table",
+        "_written",
     )
 
     def __init__(self, config: RoutingConfig) -> None:
@@ -129,7 +147,25 @@ class Router:
         for key, value in config.transport.items():
             self._table[key.lower()] = _written(f"transport {key!r}", written_route, value, self._default_port)
         self._named = frozenset(entry.removeprefix("hold:") for entry in self._table.values())
-        self._has_addresses = any("@" in key for key in self._table)
+        self._maps = TableSet(config.transport_maps)
+        self._written: dict[str, str] = {}
+        self._bad = ""  # a line of a table that is no route
+        self._has_addresses = bool(self._maps) or any("@" in key for key in self._table)
+        self._relay_domains = frozenset(_lower(config.relay_domains))
+        self._default = _written("default_transport", written_default, config.default_transport, self._default_port)
+        self._relay_default = _written("relay_transport", written_default, config.relay_transport, self._default_port)
+
+    def refresh(self) -> bool:
+        """Looks whether a table has changed; whether earlier answers may be stale."""
+        changed = self._maps.refresh()
+        if changed:
+            self._written.clear()
+            self._bad = ""
+        return changed
+
+    def problems(self) -> list[str]:
+        """Why tables cannot be used, one line each."""
+        return [*self._maps.problems(), *([self._bad] if self._bad else [])]
 
     def hop_for(self, domain: bytes) -> Route:
         """The route of a domain; keys of the form `user@domain` need `route`."""
@@ -137,7 +173,10 @@ class Router:
             name = canonical_domain(domain)
         except ValueError:
             return Route(b"", refusal=_BAD_DOMAIN)
-        return self._route(name, self._entry(name))
+        try:
+            return self._route(name, self._entry(name))
+        except TemporaryFailure as failure:
+            return Route(b"", refusal=failure.reply)
 
     def route(self, forward_path: bytes) -> Route:
         """The route of a whole address."""
@@ -147,12 +186,33 @@ class Router:
             return self._route(*self._lookup(forward_path))
         except ValueError:
             return Route(b"", refusal=_BAD_DOMAIN)
+        except TemporaryFailure as failure:
+            return Route(b"", refusal=failure.reply)
+
+    def route_from(self, forward_path: bytes, relayhost: str, transport: str) -> Route | None:
+        """The route of an address whose sender has a relayhost or a default transport of his own ("": he has not).
+
+        None: the sender has no say, because a line of [transport] or transport_maps decides, or the domain is ours.
+        ValueError: what he has is no route.
+        """
+        name, entry = self._lookup(forward_path)
+        if (entry is None and name in self._local) or entry not in (None, ":", "hold:"):
+            return None
+        relay = written_relayhost(relayhost, self._default_port) if relayhost else self._relay_hop
+        route = self._route(name, entry, relay, written_default(transport, self._default_port) if transport else "")
+        if is_digest(route.hop):
+            raise ValueError("a route that depends on the sender is longer than a hop may be")
+        return route
 
     def full_hop(self, hop: bytes, forward_path: bytes) -> bytes:
         """The hop itself, also where its key is a digest; routes that have changed since give today's."""
         if not is_digest(hop):
             return hop
-        return self._text(*self._lookup(forward_path)).removeprefix("hold:").encode("utf-8", "surrogateescape")
+        return (
+            self._text(*self._lookup(forward_path), self._relay_hop, "")
+            .removeprefix("hold:")
+            .encode("utf-8", "surrogateescape")
+        )
 
     def named_by(self, hop: bytes, forward_path: bytes) -> str:
         """Which setting named the full hop: "relayhost", "transport", or "" where it is the recipient's own domain.
@@ -177,12 +237,37 @@ class Router:
             _, key = self._key_of(forward_path)
         except ValueError:
             return None
-        return None if key is None else (key, self._table[key])
+        return None if key is None else (key, self._line(key))
+
+    def table_of(self, key: str) -> str:
+        """Where a line that decides stands."""
+        return "[transport]" if key in self._table else "transport_maps"
+
+    def _line(self, key: str) -> str:
+        """What a key that is known stands for, as it is kept."""
+        known = self._table.get(key)
+        if known is not None:
+            return known
+        raw = self._maps.get(key) or ""
+        written = self._written.get(raw)
+        if written is None:
+            try:
+                written = written_route(raw, self._default_port)
+            except ValueError as error:
+                self._bad = f"transport_maps: {key}: {error}"
+                raise TemporaryFailure(_MISWRITTEN) from error
+            if len(self._written) >= _WRITTEN:
+                self._written.clear()
+            self._written[raw] = written
+        return written
+
+    def _has(self, key: str, *, whole: bool = False) -> bool:
+        return key in self._table or (bool(self._maps) and self._maps.get(key, whole=whole) is not None)
 
     def _lookup(self, forward_path: bytes) -> tuple[str, str | None]:
         """(domain, entry or None) of an address."""
         name, key = self._key_of(forward_path)
-        return name, None if key is None else self._table[key]
+        return name, None if key is None else self._line(key)
 
     def _key_of(self, forward_path: bytes) -> tuple[str, str | None]:
         """(domain, key or None): user+extension@domain, then user@domain, then the domain, as transport(5) says."""
@@ -190,10 +275,10 @@ class Router:
         name = canonical_domain(domain)
         local_part = unquote(raw_local_part.decode("utf-8", "surrogateescape")).lower()
         key = f"{local_part}@{name}"
-        if key in self._table:
+        if self._has(key, whole=True):
             return name, key
         user, extension = split_extension(local_part, self._delimiters)
-        if extension and f"{user}@{name}" in self._table:
+        if extension and self._has(f"{user}@{name}"):
             return name, f"{user}@{name}"
         return name, self._key(name)
 
@@ -203,40 +288,53 @@ class Router:
 
     def _entry(self, name: str) -> str | None:
         key = self._key(name)
-        return None if key is None else self._table[key]
+        return None if key is None else self._line(key)
 
     def _key(self, name: str) -> str | None:
         """The key that decides about a domain: itself, its nearest parent after a dot, or "*"."""
-        table = self._table
-        if not table:
+        if not self._table and not self._maps:
             return None
-        if name in table:
+        if self._has(name):
             return name
         dot = -1 if name.startswith("[") else name.find(".")
         while dot >= 0:
-            if name[dot:] in table:
+            if self._has(name[dot:]):
                 return name[dot:]
             dot = name.find(".", dot + 1)
-        return "*" if "*" in table else None
+        return "*" if self._has("*") else None
 
-    def _text(self, name: str, entry: str | None) -> str:
+    def _usual(self, name: str, relay_hop: str, transport: str) -> str:
+        """The route's text where no line decides."""
+        default = self._relay_default if self._is_relayed(name) else transport or self._default
+        if relay_hop and default in ("smtp:", "lmtp:"):
+            return default + relay_hop.partition(":")[2]
+        return of_domain(default, name)
+
+    def _is_relayed(self, name: str) -> bool:
+        if not self._relay_domains:
+            return False
+        labels = name.split(".")
+        return any(".".join(labels[n:]) in self._relay_domains for n in range(len(labels)))
+
+    def _text(self, name: str, entry: str | None, relay_hop: str, transport: str) -> str:
         """The route's text; `transport:` alone means the domain itself, `:` alone the default transport."""
-        default = self._relay_hop or f"smtp:{name}"
+        default = self._usual(name, relay_hop, transport)
         if entry is None or entry == ":":
             return default
         if entry == "hold:":
             return f"hold:{default}"
         return of_domain(entry, name)
 
-    def _route(self, name: str, entry: str | None) -> Route:
+    def _route(self, name: str, entry: str | None, relay_hop: str | None = None, transport: str = "") -> Route:
+        relay_hop = self._relay_hop if relay_hop is None else relay_hop
         if name in self._local and entry is None:
             return LOCAL
         if not name or (name.startswith("[") and literal_address(name) is None):
             return Route(b"", refusal=_BAD_DOMAIN)
         literal = literal_address(name) if name.startswith("[") else None
-        if literal and entry is None and not self._relay_hop and not self._allow_internal and is_internal(literal):
+        if literal and entry is None and not relay_hop and not self._allow_internal and is_internal(literal):
             return Route(b"", refusal=_INTERNAL)  # what an MX may not name, a user's literal may not either
-        text = self._text(name, entry)
+        text = self._text(name, entry, relay_hop, transport)
         held = text.startswith("hold:")
         if held:
             text = text[5:]
@@ -245,6 +343,15 @@ class Router:
             transport, _, rest = text.partition(":")
             refusal = status_reply(transport, rest)
         return Route(hop_key(text), held, refusal)
+
+
+def written_default(text: str, default_port: int = SMTP_PORT) -> str:
+    """default_transport and its like: a transport's name, perhaps with a next hop behind a colon."""
+    text = text.strip()
+    written = written_route(text if ":" in text else f"{text}:", default_port)
+    if written.partition(":")[0] in ("hold", "local", ""):
+        raise ValueError(f'"{text}" is no way out of this machine')
+    return written
 
 
 def _written(what: str, parse: Callable[[str, int], str], text: str, port: int) -> str:

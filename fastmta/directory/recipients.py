@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final
 
+from fastmta._intake import Recipient
 from fastmta.directory import addresses
 from fastmta.directory.addresses import Address
 from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
 from fastmta.directory.maps import TableSet, alias_tables
+from fastmta.directory.outgoing import Outgoing
 from fastmta.directory.seams import Account, DirectoryConfig, Router, Store
 from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
 from fastmta.dns.mx import ourselves
@@ -66,7 +68,9 @@ class Directory:
         "_log_problem",
         "_logins",
         "_ourselves",
+        "_outgoing",
         "_relay",
+        "_relay_recipients",
         "_router",
         "_srs_problem",
         "_store",
@@ -116,6 +120,8 @@ class Directory:
         self._virtual = TableSet(config.virtual_alias_maps)
         self._aliases = alias_tables(config.alias_maps)
         self._logins = TableSet(config.smtpd_sender_login_maps)
+        self._relay_recipients = TableSet(config.relay_recipient_maps)
+        self._outgoing = Outgoing(config, router)
         self._store_version = self._version_of_store()
         self._checked_at = self._clock.monotonic()
         self._version = 1
@@ -136,8 +142,8 @@ class Directory:
         now = self._clock.monotonic()
         if now - self._checked_at >= REFRESH_S:
             self._checked_at = now
-            # All three, always: an `or` would leave the others unread until the next look.
-            changed = [tables.refresh() for tables in (self._virtual, self._aliases, self._logins)]
+            # All of them, always: an `or` would leave the others unread until the next look.
+            changed = [self._router.refresh(), *[tables.refresh() for tables in self._tables()]]
             if any(changed):
                 self._tell_problems()
             store_version = self._version_of_store()
@@ -145,6 +151,9 @@ class Directory:
                 self._store_version = store_version
                 self._version += 1
                 self._homeless.clear()
+
+    def _tables(self) -> Iterable[TableSet]:
+        return self._virtual, self._aliases, self._logins, self._relay_recipients, *self._outgoing.tables
 
     def _version_of_store(self) -> int:
         """The store's count of changes; that it cannot be read is told by what needs it."""
@@ -307,7 +316,7 @@ class Directory:
 
     def problems(self) -> list[str]:
         """Why maps cannot be used, one line each."""
-        found = [problem for tables in (self._virtual, self._aliases, self._logins) for problem in tables.problems()]
+        found = [problem for tables in self._tables() for problem in tables.problems()] + self._router.problems()
         return [self._srs_problem, *found] if self._srs_problem else found
 
     def _tell_problems(self) -> None:
@@ -492,6 +501,9 @@ class Directory:
         if found is DomainClass.ALIAS:
             self._unknown(address, "virtual alias table", targets, refusals, stack)
             return
+        if found is DomainClass.RELAY and self._relay_recipients and not self._is_relayed_to(address):
+            refusals.append((address, _unknown(address, "relay recipient table")))
+            return
         route = self._router.route(address.raw)
         if route.refusal is not None:
             refusals.append((address, route.refusal))
@@ -506,6 +518,26 @@ class Directory:
                 refusals.append((address, Reply(550, "5.2.1", f"<{_shown_address(address)}>: Mailbox disabled")))
             else:
                 targets[LocalTarget(account.id, account.inbox_id, address.raw, account.address.encode())] = None
+
+    def _is_relayed_to(self, address: Address) -> bool:
+        """Whether relay_recipient_maps name an address, or all of its domain."""
+        user, extension = addresses.split_extension(address.local_part, self._delimiters)
+        forms = [address.key, *([f"{user}@{address.domain}"] if extension else []), f"@{address.domain}"]
+        return any(self._relay_recipients.get(form, whole=not n) is not None for n, form in enumerate(forms))
+
+    # --- what an accepted envelope brings along ---
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjusted` may change anything."""
+        return self._outgoing.copies_any or self._outgoing.routes_any
+
+    def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True) -> list[Recipient]:
+        """The recipients of an accepted envelope, each with the route that its sender's mail takes, and behind them
+        those of blind copies, unless `copies` is false (our own mail has none). Raises TemporaryFailure.
+        """
+        self._refresh()
+        return self._outgoing.adjusted(self, sender, recipients, copies)
 
     def _unknown(
         self,

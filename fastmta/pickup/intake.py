@@ -14,7 +14,7 @@ from fastmta._intake import Body, Posting, Recipient
 from fastmta._mime import Structure
 from fastmta._parser import DataReceiver, HeaderScan
 from fastmta.config.schema import Config
-from fastmta.model.envelope import NOTIFY_SUCCESS, Envelope, LocalTarget, QueuedTarget, Resolution
+from fastmta.model.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, LocalTarget, QueuedTarget, Resolution
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import POSTED_AT_ONCE, SMTP_PATH_BYTES
 from fastmta.model.reply import Reply
@@ -63,6 +63,7 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
     known = store.posting_notes.find(name) if len(recipients) > POSTED_AT_ONCE else None
     if known is not None:
         recipients = _judged(services, handed.recipients, recipients, known.outcome)
+        recipients = _adjusted(services, handed, recipients, known.outcome)
         await long_posting.go_on(services, name, known, recipients)
         return known.queue_id
     queue_id = store.new_id()
@@ -80,6 +81,7 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
         else:
             outcome = Outcome(_TOO_BIG)
         recipients = _judged(services, handed.recipients, recipients, outcome)
+        recipients = _adjusted(services, handed, recipients, outcome)
         blob.head = head = outcome.head + trace
         for start, octets in outcome.cuts:
             blob.cut(start, start + octets)
@@ -153,6 +155,24 @@ def _judged(services: Services, drops: list[Drop], recipients: list[Recipient], 
             continue
         out.append(Recipient(path, resolution, notify, drop.orcpt.encode("utf-8", "surrogateescape")))
     return out
+
+
+def _adjusted(services: Services, handed: Handed, recipients: list[Recipient], outcome: Outcome) -> list[Recipient]:
+    """The same with copies and routes by sender; of mail that is held copies are held too."""
+    if not services.directory.adjusts or outcome.reply is not None:
+        return recipients
+    found = services.directory.adjusted(handed.reverse_path, recipients)
+    if not outcome.hold:
+        return found
+    copies = found[len(recipients) :]
+    return found[: len(recipients)] + [
+        Recipient(
+            each.forward_path,
+            Resolution(targets=tuple(QueuedTarget(to.address, to.hop, True) for to in each.targets)),
+            NOTIFY_NEVER,
+        )
+        for each in copies
+    ]
 
 
 def _suspected(services: Services, target: Target) -> Target:

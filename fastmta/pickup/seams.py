@@ -1,9 +1,10 @@
 """What picking up asks of its neighbours; supervisor.services.Services has it all."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from fastmta._intake import Recipient
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
 from fastmta.policy import judge
@@ -22,6 +23,9 @@ class Named(Protocol):
 class Directory(Protocol):
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def qualify(self, text: str) -> Named: ...
+    @property
+    def adjusts(self) -> bool: ...
+    def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = ...) -> list[Recipient]: ...
 
 
 class Services(judge.Services, Protocol):

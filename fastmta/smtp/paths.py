@@ -9,10 +9,11 @@ Left to others: whether the address is ours (the directory), and the ESMTP param
 """
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from fastmta._parser import is_domain, split_path, unquote
-from fastmta.model.limits import SMTP_DOMAIN_BYTES, SMTP_PATH_BYTES
+from fastmta.model.limits import LOG_RECIPIENTS, SMTP_DOMAIN_BYTES, SMTP_PATH_BYTES
 
 _ATEXT: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~")
 _SPACE: Final = 0x20
@@ -175,3 +176,15 @@ def named_path(argument: bytes) -> bytes:
     """The address in the argument of MAIL or RCPT, as far as it has one."""
     path = argument[argument.find(b":") + 1 :].strip()
     return path[1:].partition(b">")[0] if path.startswith(b"<") else path.partition(b" ")[0]
+
+
+class Accepted(Protocol):
+    """A recipient that was accepted."""
+
+    @property
+    def forward_path(self) -> bytes: ...
+
+
+def paths_of(recipients: Sequence[Accepted] | None) -> list[bytes] | None:
+    """The addresses of a message's recipients as the log names them: up to a bound; None: it has none."""
+    return [each.forward_path for each in (recipients or ())[:LOG_RECIPIENTS]] or None

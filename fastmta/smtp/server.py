@@ -7,9 +7,10 @@ smtp/session.py's, the hot path is `_session`'s, and sockets with implicit TLS a
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from fastmta._intake import Recipient
 from fastmta._session import Connection, Service
 from fastmta._unit import Engine
 from fastmta.auth.sasl import Credentials, Sasl
@@ -19,7 +20,7 @@ from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
-from fastmta.model.limits import CLIENT_NAMES, LOG_RECIPIENTS
+from fastmta.model.limits import CLIENT_NAMES
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage, bit
@@ -39,7 +40,7 @@ from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Share, Turns
 from fastmta.smtp.counters import COUNTERS, REASONS, SERVICES
 from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
-from fastmta.smtp.paths import named_path, safe_name
+from fastmta.smtp.paths import named_path, paths_of, safe_name
 from fastmta.smtp.screening import Screening
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules
 from fastmta.smtp.settings import settings_of
@@ -57,6 +58,9 @@ class Directory(Protocol):
     def version_until(self) -> float: ...
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
+    @property
+    def adjusts(self) -> bool: ...
+    def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = ...) -> list[Recipient]: ...
 
 
 class Account(Protocol):
@@ -462,7 +466,7 @@ class ServiceHost:
                     client=session.client,
                     helo=session.helo,
                     sender=named_path(session.argument) if verb == Verb.MAIL else session.reverse_path,
-                    to=_wanted(session, verb),
+                    to=[named_path(session.argument)] if verb == Verb.RCPT else paths_of(session.recipients),
                     verb=Verb(verb).name,
                     reply=str(reply),
                 )
@@ -481,13 +485,6 @@ class ServiceHost:
     def crash_soon(self, name: str) -> None:
         """The crash point behind a reply: passed once the loop has written it."""
         self._server.services.loop.call_soon(crash.crash_point, name)
-
-
-def _wanted(session: Connection, verb: int) -> list[bytes] | None:
-    """Whom what was refused was for: the recipient that RCPT names, or those that a message has, up to a bound."""
-    if verb == Verb.RCPT:
-        return [named_path(session.argument)]
-    return [each.forward_path for each in (session.recipients or ())[:LOG_RECIPIENTS]] or None
 
 
 class _Second:

@@ -27,6 +27,7 @@ class Directory:
     """Senders at a.test have a mailbox, or go on to `hop`; nobody else is known."""
 
     srs = None
+    adjusts = False
 
     def __init__(self, router):
         self.router = router

@@ -8,8 +8,15 @@ from fastmta.delivery.routing import HOP_BYTES, Router, parse_hop
 from fastmta.model.errors import ConfigError
 from fastmta.model.routes import Host
 
+DEFAULTS = {
+    "transport_maps": (),
+    "default_transport": "smtp",
+    "relay_transport": "relay",
+    "relay_domains": ("relay.test",),
+}
 
-def router(transport=None, relayhost="", local=("example.test",), recipient_delimiter="+"):
+
+def router(transport=None, relayhost="", local=("example.test",), recipient_delimiter="+", **given):
     return Router(
         SimpleNamespace(
             mydestination=local,
@@ -17,6 +24,7 @@ def router(transport=None, relayhost="", local=("example.test",), recipient_deli
             relayhost=relayhost,
             recipient_delimiter=recipient_delimiter,
             transport=transport or {},
+            **{**DEFAULTS, **given},
             delivery=SimpleNamespace(smtp_tcp_port=2525, allow_loopback_mx=False),
         )
     )
@@ -189,3 +197,77 @@ def test_the_line_that_decides_is_named_and_is_the_one_that_routes(path, key):
 def test_no_line_decides_where_none_is_like_that():
     assert router().line_for(b"a@example.org") is None
     assert router({"b.test": "smtp:x.test"}).line_for(b"a@example.org") is None
+
+
+def hop(found, address):
+    route = found.route(address.encode())
+    return f"{'hold:' if route.held else ''}{route.hop.decode()}" if route.refusal is None else str(route.refusal)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("ann@a.test", "smtp:[192.0.2.1]:25"),
+        ("Ann+x@A.test", "smtp:[192.0.2.1]:25"),
+        ("bob@a.test", "lmtp:[192.0.2.2]"),
+        ("x@sub.a.test", "smtp:[192.0.2.3]"),
+        ("x@example.test", "smtp:other.test"),
+        ("x@both.test", "smtp:table.test"),
+        ("x@c.test", "550 5.7.1 closed"),
+        ("x@d.test", "smtp:d.test"),
+        ("x@bad.test", "451 4.3.5 Mail system configuration error"),
+        ("x@parked.test", "hold:smtp:parked.test"),
+        ("x@else.test", "smtp:else.test"),
+    ],
+)
+def test_transport_maps_are_asked_as_transport_5_says(tmp_path, address, expected):
+    table = tmp_path / "transport"
+    table.write_text(
+        "ann@a.test smtp:[192.0.2.1]:25\na.test lmtp:[192.0.2.2]\n.a.test smtp:[192.0.2.3]\nexample.test :other.test\n"
+        "both.test smtp:map.test\nc.test error:5.7.1 closed\nd.test :\nbad.test nonsense:x\nparked.test hold:\n"
+    )
+    found = router({"both.test": "smtp:table.test"}, transport_maps=(f"hash:{table}",))
+    assert hop(found, address) == expected
+
+
+def test_patterns_of_transport_maps_see_whole_addresses(tmp_path):
+    table = tmp_path / "transport.re"
+    table.write_text("/^bulk-.*@/ smtp:[192.0.2.9]\n/^else\\.test$/ error:never\n")
+    found = router(transport_maps=(f"regexp:{table}",))
+    assert (hop(found, "bulk-1@else.test"), hop(found, "x@else.test")) == ("smtp:[192.0.2.9]", "smtp:else.test")
+
+
+@pytest.mark.parametrize(
+    ("given", "relay", "other"),
+    [
+        ({}, "smtp:relay.test", "smtp:b.test"),
+        ({"relayhost": "[gate.test]"}, "smtp:[gate.test]", "smtp:[gate.test]"),
+        ({"default_transport": "lmtp:[192.0.2.1]:24"}, "smtp:relay.test", "lmtp:[192.0.2.1]:24"),
+        ({"default_transport": "smtp:[a.test]", "relayhost": "[gate.test]"}, "smtp:[gate.test]", "smtp:[a.test]"),
+        ({"default_transport": "error:5.4.1 no way out"}, "smtp:relay.test", "550 5.4.1 no way out"),
+        ({"relay_transport": "smtp:[inner.test]"}, "smtp:[inner.test]", "smtp:b.test"),
+        ({"relay_transport": "lmtp", "relayhost": "[gate.test]:26"}, "lmtp:[gate.test]:26", "smtp:[gate.test]:26"),
+    ],
+)
+def test_where_no_line_decides_the_default_transport_does_and_then_relayhost(given, relay, other):
+    found = router(**given)
+    assert (hop(found, "x@relay.test"), hop(found, "x@b.test")) == (relay, other)
+    assert hop(found, "x@sub.relay.test").endswith(relay.replace("relay.test", "sub.relay.test"))
+
+
+@pytest.mark.parametrize("text", ["hold", "local", "uucp:x", "smtp:[", "nonsense"])
+def test_a_default_transport_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError):
+        router(default_transport=text)
+
+
+def test_the_sender_decides_only_where_no_line_does():
+    found = router({"a.test": "smtp:[192.0.2.1]"}, relayhost="[gate.test]")
+    assert found.route_from(b"x@a.test", "[own.test]", "") is None
+    assert found.route_from(b"x@example.test", "[own.test]", "") is None
+    assert found.route_from(b"x@b.test", "[own.test]:26", "").hop == b"smtp:[own.test]:26"
+    assert found.route_from(b"x@b.test", "", "lmtp").hop == b"lmtp:[gate.test]"
+    assert found.route_from(b"x@b.test", "[own.test]", "smtp:[mine.test]").hop == b"smtp:[mine.test]"
+    assert found.route_from(b"x@relay.test", "", "smtp:[mine.test]").hop == b"smtp:[gate.test]"
+    with pytest.raises(ValueError):
+        found.route_from(b"x@b.test", "[", "")

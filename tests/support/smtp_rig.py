@@ -103,6 +103,8 @@ class FakeLog:
 class FakeDirectory:
     """example.test has the accounts given; relay.test and held.test are passed on for anybody."""
 
+    adjusts = False
+
     def __init__(self) -> None:
         self.version = 1
         self.version_until = 0.0  # asked for each message
