@@ -20,4 +20,4 @@ def _show(made: app_passwords.Made) -> None:
 
 
 app_password.add_command(command(app_passwords.add, show=_show))
-add_missing(app_password, app_passwords.__name__)
+add_missing(app_password, "app-password")
