@@ -4,7 +4,12 @@ from typing import Any, final
 
 @final
 class Turns:
-    def __init__(self, loop: asyncio.AbstractEventLoop, now_ns: Callable[[], int] | None = None) -> None: ...
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now_ns: Callable[[], int] | None = None,
+        interruptions: Callable[[], int] | None = None,
+    ) -> None: ...
     def share(self) -> Share: ...
     @property
     def waiting(self) -> int: ...

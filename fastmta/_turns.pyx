@@ -32,6 +32,21 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec* out)
 
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE 1
+    #endif
+    #include <sys/resource.h>
+
+    static long fastmta_interruptions(void)
+    {
+        struct rusage usage;
+        return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
+    }
+    """
+    long fastmta_interruptions() nogil
+
 cdef int64_t TURN_NS = int(TURN_S * 1e9)
 cdef int64_t WAITED_NS = int(WAITED_S * 1e9)
 cdef int64_t SLICE_NS = int(SLICE_S * 1e9)
@@ -45,10 +60,15 @@ cdef object heappop = heapq.heappop
 
 @cython.final
 cdef class Turns:
-    """The loop time of one worker. `now_ns`: a clock for tests; None: the monotonic one."""
+    """The loop time of one worker. `now_ns`: a clock for tests; None: the monotonic one.
+
+    `interruptions`, beside such a clock: how often the loop's thread was made to stop so that another process could run.
+    """
 
     cdef object loop
     cdef object now_ns
+    cdef object interruptions
+    cdef long interrupted  # as it was when somebody last asked
     cdef int64_t ends_at   # of the turn that is under way; 0: nobody has begun to work in it
     cdef bint called       # `_pass` is scheduled
     cdef list queue        # a heap of (what the share has used, its place, the share)
@@ -56,9 +76,10 @@ cdef class Turns:
     cdef int64_t level     # what those who are served now have used: nobody saves up for later
     cdef int64_t highest
 
-    def __init__(self, object loop, object now_ns=None):
+    def __init__(self, object loop, object now_ns=None, object interruptions=None):
         self.loop = loop
         self.now_ns = now_ns
+        self.interruptions = interruptions
         self.queue = []
 
     def share(self) -> Share:
@@ -97,6 +118,18 @@ cdef class Turns:
         share.used = max(share.used, self.level) + spent
         self.highest = max(self.highest, share.used)
         return 0
+
+    cdef int64_t own(self, int64_t spent) except -1:
+        # Of a long stretch, what its session is charged with: nothing that another process took meanwhile.
+        cdef long interrupted
+        if self.interruptions is not None:
+            interrupted = self.interruptions()
+        else:
+            interrupted = fastmta_interruptions() if self.now_ns is None else 0
+        if interrupted == self.interrupted:
+            return min(spent, PIECE_NS)  # more than a piece: it waited for something in between
+        self.interrupted = interrupted
+        return SLICE_NS
 
     cdef int wait(self, Share share, object resume) except -1:
         self.serial += 1
@@ -182,7 +215,7 @@ cdef class Share:
         cdef int64_t now = turns.now()
         cdef int64_t spent = now - self.mark
         if spent > 0:
-            turns.charge(self, min(spent, PIECE_NS))  # more than a piece: it waited for something in between
+            turns.charge(self, spent if spent <= SLICE_NS else turns.own(spent))
             self.mark = now
         if now < self.until:
             return False

@@ -18,7 +18,8 @@ class World:
         self.now = 1
         self.ready: list[Callable[[], object]] = []
         loop: Any = self
-        self.turns = Turns(loop, lambda: self.now)
+        self.interruptions = 0
+        self.turns = Turns(loop, lambda: self.now, lambda: self.interruptions)
         self.served: list[str] = []
 
     def call_soon(self, callback: Callable[[], object]) -> None:
@@ -194,6 +195,19 @@ def test_a_sleep_is_not_charged_as_work() -> None:
     world.now += 1000 * TURN
     slept.over()
     assert slept.used <= PIECE
+
+
+def test_what_the_kernel_gave_to_another_process_is_not_charged() -> None:
+    world = World()
+    share = world.turns.share()
+    assert share.enter(lambda: None)
+    world.interruptions += 1
+    world.now += FREE + PIECE
+    share.over()
+    assert share.used <= SLICE
+    world.now += PIECE
+    share.over()
+    assert share.used >= PIECE  # nobody took anything away this time
 
 
 async def test_pause_returns_at_once_while_there_is_time() -> None:
