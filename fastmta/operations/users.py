@@ -13,10 +13,13 @@ from fastmta.operations.desk import Desk
 from fastmta.operations.values import Nothing, Secret, Subject, account_address, is_local_domain, parsed_size, stamp
 
 if TYPE_CHECKING:
+    from fastmta._unit import Unit
     from fastmta.store import Account
 
 SCRAM_NAMES = frozenset(SCRAM)
 ACCOUNTS_AT_ONCE = 100  # read before others get their turn
+ALIASES_AT_ONCE = 500  # the same, about half a millisecond
+RETARGETED = 200  # aliases changed in one unit
 
 
 class Listed(msgspec.Struct):
@@ -115,25 +118,64 @@ async def passwd(desk: Desk, asked: SetPassword) -> None:
 async def rename(desk: Desk, asked: Rename) -> Known:
     """Give an account another address; its mail, password and the aliases for it stay.
 
-    Mail for the old address is refused from now on, unless an alias is made for it.
+    Mail for the old address is refused from now on, unless an alias is made for it. Very many aliases are changed some
+    at a time; until the last one is, the old address is an alias of the new one. Who is interrupted calls it again.
     """
     name = account_address(asked.address, desk.config)
     new_name = account_address(asked.new_address, desk.config)
     known = Known(new_name, is_local_domain(new_name, desk.config))
     if name == new_name:
         return known
-    required(desk, name)
     aliases = desk.store.aliases
+    if desk.store.accounts.lookup(name) is None and aliases.is_stand_in(name, new_name):
+        required(desk, new_name)
+        await _retarget(desk, name, new_name)
+        desk.note(address=name, new_address=new_name)
+        return known
+    required(desk, name)
     if aliases.lookup(new_name) is not None:
         raise ActFailed(f"{new_name} is an alias already", "invalid")
+    naming = await _naming(desk, name)
+    at_once = len(naming) <= RETARGETED
+
+    def together(unit: "Unit") -> None:
+        if at_once:
+            aliases.retarget(unit, naming, name, new_name)
+        else:
+            aliases.stand_in(unit, name, new_name)
+
     try:
-        await desk.store.accounts.rename(name, new_name, together=lambda unit: aliases.retarget(unit, name, new_name))
+        await desk.store.accounts.rename(name, new_name, together=together)
     except Refused as refused:
         if refused.code != "exists":
             raise
         raise ActFailed(f"{new_name} exists already", "invalid") from refused
     desk.note(address=name, new_address=new_name)
+    if not at_once:
+        await _retarget(desk, name, new_name)
     return known
+
+
+async def _naming(desk: Desk, target: str) -> list[str]:
+    """The aliases that have this target."""
+    found: list[str] = []
+    after = b""
+    while True:
+        page, after = desk.store.aliases.naming(target, after, ALIASES_AT_ONCE)
+        found += page
+        if not after:
+            return found
+        await desk.pause()
+
+
+async def _retarget(desk: Desk, old: str, new: str) -> None:
+    """Has all aliases of `old` name `new`, and ends the alias that stood in for it meanwhile."""
+    aliases = desk.store.aliases
+    while names := await _naming(desk, old):
+        for start in range(0, len(names), RETARGETED):
+            await desk.committed([aliases.retarget_some(names[start : start + RETARGETED], old, new)])
+    if aliases.is_stand_in(old, new):
+        await aliases.delete(old)
 
 
 @act("user.disable", changes=True)

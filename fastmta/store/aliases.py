@@ -1,5 +1,6 @@
 """Aliases kept in the store, beside the map files: one address stands for several."""
 
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -41,6 +42,11 @@ class Aliases:
         found = [(key.decode(errors="replace"), self._decoded(key, value)) for key, value in rows]
         return found, rows[-1][0] + b"\0" if len(rows) == limit else b""
 
+    def naming(self, target: str, after: bytes = b"", limit: int = PAGE) -> tuple[list[str], bytes]:
+        """Those of a page (as `page` reads it) that have this target, and the token of the next page."""
+        found, token = self.page(after, limit)
+        return [name for name, targets in found if target in targets], token
+
     def list(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every alias with its targets, in order of address."""
         out: list[tuple[str, tuple[str, ...]]] = []
@@ -60,15 +66,40 @@ class Aliases:
         unit.count(DIRECTORY_COUNTER, 1, -1)
         await self._store.commit(unit)
 
-    def retarget(self, unit: Unit, old: str, new: str) -> None:
-        """Adds to `unit` that aliases of the address `old` become aliases of `new`, as they are now."""
-        for name, targets in self.list():
-            if old in targets:
-                before = self._store.raw.get(TABLE_ALIAS, name.encode())
-                if before is not None:
-                    unit.guard(TABLE_ALIAS, name.encode(), before)
-                changed = tuple(dict.fromkeys(new if target == old else target for target in targets))
-                unit.put(TABLE_ALIAS, name.encode(), _encoder.encode(changed))
+    def retarget(self, unit: Unit, names: Iterable[str], old: str, new: str) -> None:
+        """Adds to `unit` that these aliases name `new` where they name `old`, as they are now."""
+        for name in names:
+            key = name.encode()
+            before = self._store.raw.get(TABLE_ALIAS, key)
+            targets = self._decoded(key, before) if before is not None else ()
+            if before is not None and old in targets:
+                unit.guard(TABLE_ALIAS, key, before)
+                unit.put(TABLE_ALIAS, key, self._retargeted(targets, old, new))
+
+    async def retarget_some(self, names: Collection[str], old: str, new: str) -> None:
+        """The same as a unit of its own."""
+
+        def compose() -> Unit:
+            unit = self._store.raw.new_unit()
+            self.retarget(unit, names, old, new)
+            unit.count(DIRECTORY_COUNTER, 1, -1)
+            return unit
+
+        await commit_guarded(self._store, compose)
+
+    def stand_in(self, unit: Unit, old: str, new: str) -> None:
+        """Adds to `unit` an alias that carries mail from `old` to `new` for a while, where `old` is none yet."""
+        key = canonical_address(old).encode()
+        if self._store.raw.get(TABLE_ALIAS, key) is None:
+            unit.put_new(TABLE_ALIAS, key, _encoder.encode((new,)))
+
+    def is_stand_in(self, old: str, new: str) -> bool:
+        """Whether the alias `old` says no more than what `stand_in` makes."""
+        return self.lookup(old) == (new,)
+
+    @staticmethod
+    def _retargeted(targets: tuple[str, ...], old: str, new: str) -> bytes:
+        return _encoder.encode(tuple(dict.fromkeys(new if target == old else target for target in targets)))
 
     async def delete(self, address: str) -> None:
         """Removes an alias; Refused("missing") where there is none."""

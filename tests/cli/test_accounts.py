@@ -1,6 +1,30 @@
 """`user rename`, `disable` and `enable` with the server down; with it up: tests/e2e/test_closed_accounts.py."""
 
+import pytest
+
 from fastmta.cli.failures import EX_DATAERR, EX_NOUSER
+from fastmta.operations import users
+from fastmta.store.aliases import Aliases
+
+
+@pytest.fixture
+def few_at_a_time(monkeypatch):
+    """Aliases are changed two in a unit; gives the sizes of the units."""
+    monkeypatch.setattr(users, "RETARGETED", 2)
+    monkeypatch.setattr(users, "ALIASES_AT_ONCE", 3)
+    sizes = []
+    retarget_some = Aliases.retarget_some
+
+    async def noted(self, names, old, new):
+        sizes.append(len(names))
+        await retarget_some(self, names, old, new)
+
+    monkeypatch.setattr(Aliases, "retarget_some", noted)
+    return sizes
+
+
+def targets(cli):
+    return {each["address"].partition("@")[0]: each["targets"] for each in cli.ok("alias", "list", "--json").json}
 
 
 def test_a_renamed_account_keeps_mail_password_and_aliases(cli):
@@ -23,6 +47,41 @@ def test_a_renamed_account_keeps_mail_password_and_aliases(cli):
     assert len(cli.mail("william@example.test")) == 2
     assert cli.ok("store", "check").out == "no problem found\n"
     cli.user("bill@example.test")  # the old address is free
+
+
+def test_very_many_aliases_are_changed_some_at_a_time(cli, few_at_a_time):
+    cli.user()
+    for n in range(7):
+        cli.ok("alias", "add", f"a{n}", "bill")
+    cli.ok("alias", "add", "bill", "bill,ann@elsewhere.test")
+    cli.ok("user", "rename", "bill", "william")
+    assert few_at_a_time == [2, 2, 2, 2]
+    assert targets(cli) == {f"a{n}": ["william@example.test"] for n in range(7)} | {
+        "bill": ["william@example.test", "ann@elsewhere.test"]
+    }
+
+
+def test_a_rename_that_is_interrupted_loses_no_mail_and_is_ended_by_another_call(cli, few_at_a_time, monkeypatch):
+    cli.user()
+    for n in range(5):
+        cli.ok("alias", "add", f"a{n}", "bill")
+    noted = Aliases.retarget_some
+
+    async def interrupted(self, names, old, new):
+        if len(few_at_a_time) == 1:
+            raise KeyboardInterrupt
+        await noted(self, names, old, new)
+
+    monkeypatch.setattr(Aliases, "retarget_some", interrupted)
+    with pytest.raises(BaseException):  # noqa: B017 - whatever the command line makes of ^C
+        assert cli("user", "rename", "bill", "william").code == 0
+    assert targets(cli)["bill"] == ["william@example.test"]
+    assert cli.sendmail("a0", "a4", "bill").code == 0
+    assert len(cli.mail("william@example.test")) == 1
+    monkeypatch.setattr(Aliases, "retarget_some", noted)
+    cli.ok("user", "rename", "bill", "william")
+    assert targets(cli) == {f"a{n}": ["william@example.test"] for n in range(5)}
+    assert cli("user", "rename", "bill", "william").code == EX_NOUSER
 
 
 def test_what_cannot_be_renamed_stays(cli):
