@@ -10,6 +10,8 @@ import io
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Final
 from fastmta.cli.main import main as fastmta
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.store import MailStore
-from tests.support.server import Server
+from tests.support.server import Server, command
 
 ACCOUNTS: Final = ("spare@example.test", "moved@example.test", "folders@example.test")
 HELD: Final = 20_000  # messages in the queue with one recipient each
@@ -29,6 +31,7 @@ IMPORTED: Final = 5000
 FOLDERS: Final = 20_000
 ALIASES: Final = 20_000
 LINES: Final = 500_000  # of a map
+CROWDED: Final = 50_000  # recipients of one call of sendmail
 HOP: Final = b"smtp:[127.0.0.1]:9"  # nobody listens: what is released soon waits again
 
 Act = Callable[[Server], None]
@@ -82,14 +85,15 @@ def write_map(server: Server) -> None:
     map_path(server).write_text(lines)
 
 
-def run(server: Server, *arguments: str) -> None:
-    """One command; what it says does not matter, that it could not do its work does."""
+def run(server: Server, *arguments: str, said: str = "") -> None:
+    """One command, with `said` on its input; what it says does not matter, that it could not do its work does."""
     os.environ["FASTMTA_CONFIG"] = str(server.config_path)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    out = io.StringIO()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(said.encode()))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = fastmta(list(arguments))
     if code not in (0, None, 75):
-        raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {said.getvalue()}")
+        raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {out.getvalue()}")
 
 
 @row("queue release, hold of 20,000")
@@ -164,6 +168,63 @@ def _small(server: Server) -> None:
         run(server, "alias", "add", "--replace", "extra@example.test", "moved@example.test")
         run(server, "alias", "delete", "--yes", "extra@example.test")
         run(server, "user", "quota", "spare@example.test", "0")
+
+
+@row("queue shape, top, suspend, resume")
+def _hops(server: Server) -> None:
+    while True:
+        run(server, "queue", "shape", "--state", "held")
+        run(server, "queue", "top")
+        run(server, "queue", "suspend", "held1.test")
+        run(server, "queue", "resume", "held1.test")
+        run(server, "queue", "stats")
+
+
+@row("user add, passwd, disable, enable, delete")
+def _user(server: Server) -> None:
+    while True:
+        run(server, "user", "add", "extra2@example.test", "--password-stdin", said="secret\n")
+        run(server, "user", "passwd", "extra2@example.test", "--password-stdin", said="other\n")
+        for act in ("disable", "enable", "show"):
+            run(server, "user", act, "extra2@example.test")
+        run(server, "user", "delete", "--yes", "extra2@example.test")
+
+
+@row("user list, alias list, mailbox list, status")
+def _listings(server: Server) -> None:
+    while True:
+        run(server, "user", "list")
+        run(server, "alias", "list")
+        run(server, "mailbox", "list", "busy@example.test")
+        run(server, "status")
+
+
+@row("explain, mailq")
+def _explain(server: Server) -> None:
+    while True:
+        run(server, "explain", "a@example.org", "quiet@example.test")
+        run(server, "mailq")
+
+
+@row("dkim add, list, publish, delete")
+def _dkim(server: Server) -> None:
+    while True:
+        run(server, "dkim", "add", "example.test", "--selector", "s1", "--algorithm", "ed25519")
+        run(server, "dkim", "list")
+        run(server, "dkim", "publish", "example.test")
+        run(server, "dkim", "delete", "--yes", "example.test", "s1")
+
+
+@row("sendmail to 50,000")
+def _sendmail(server: Server) -> None:
+    os.environ["FASTMTA_CONFIG"] = str(server.config_path)
+    letter = b"Subject: x\r\n\r\nhello\r\n"
+    recipients = [f"user{n}@elsewhere.test" for n in range(CROWDED)]
+    while True:
+        called = command("sendmail", "-t", "-f", "a@example.test")
+        header = ("To: " + ",\n ".join(recipients) + "\n").encode()
+        subprocess.run(called, input=header + letter, check=False, capture_output=True, env=dict(os.environ))
+        time.sleep(0.5)
 
 
 @row("SIGHUP, map of 500,000 lines")

@@ -21,25 +21,23 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import administration
+from bench import administration, busy
+from bench.busy import BUSY, PASSWORD, QUIET, Act, Peer, imap, pop3, smtp
 from fastmta import _mime
 from fastmta.store import MailStore
 from fastmta.store.mailboxes import Appended
 from tests.support.server import Server
 
-PASSWORD = "secret"
-BUSY, QUIET = "busy@example.test", "quiet@example.test"
 DISTINCT = 1000  # messages that are appended; the rest are copies of their records
 COPIED = 20_000  # messages of one copying unit
-READ_BYTES = 1 << 18
+ROWS: dict[str, Act] = {**busy.ROWS, **administration.ROWS}
 AHEAD = -15  # the server's nice value with --first
 
 
@@ -96,259 +94,27 @@ def fill(server: Server, messages: int) -> None:
         store.close()
 
 
-# --- clients ---
-
-
-class Peer:
-    """A blocking client; `ask` sends and reads up to the line that begins with `end`."""
-
-    def __init__(self, server: Server, service: str) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", server.port(service)), timeout=120)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.last = b""
-
-    def ask(self, data: bytes, end: bytes) -> None:
-        if data:
-            self.sock.sendall(data)
-        tail = b""
-        while True:
-            got = self.sock.recv(READ_BYTES)
-            if not got:
-                raise ConnectionError(f"closed while waiting for {end!r}: {tail[-200:]!r}")
-            tail = (tail + got)[-READ_BYTES:]
-            if tail.endswith(b"\r\n"):
-                line = tail[tail.rfind(b"\r\n", 0, -2) + 2 :] if tail.count(b"\r\n") > 1 else tail
-                if line.startswith(end):
-                    self.last = line
-                    return
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-def imap(server: Server, user: str = BUSY, mailbox: str = "INBOX") -> Peer:
-    peer = Peer(server, "imap")
-    peer.ask(b"", b"* OK")
-    peer.ask(b"l LOGIN %s %s\r\n" % (user.encode(), PASSWORD.encode()), b"l OK")
-    if mailbox:
-        peer.ask(b"s SELECT %s\r\n" % mailbox.encode(), b"s ")
-    return peer
-
-
-def pop3(server: Server, user: str = BUSY) -> Peer:
-    peer = Peer(server, "pop3")
-    peer.ask(b"", b"+OK")
-    peer.ask(b"USER %s\r\n" % user.encode(), b"+OK")
-    peer.ask(b"PASS %s\r\n" % PASSWORD.encode(), b"+OK")
-    return peer
-
-
-def smtp(server: Server, service: str = "smtp") -> Peer:
-    peer = Peer(server, service)
-    peer.ask(b"", b"220")
-    peer.ask(b"LHLO me\r\n" if service == "lmtp" else b"EHLO me\r\n", b"250 ")
-    return peer
-
-
-# --- what the busy user does: each runs until it is killed ---
-
-Act = Callable[[Server], None]
-ROWS: dict[str, Act] = {}
-
-
-def row(name: str) -> Callable[[Act], Act]:
-    def add(act: Act) -> Act:
-        ROWS[name] = act
-        return act
-
-    return add
-
-
-def _for_ever(name: str, commands: bytes, mailbox: str = "INBOX") -> None:
-    """A row of IMAP that gives one command over and over; `%d` alternates between 0 and 1."""
-
-    def act(server: Server) -> None:
-        peer = imap(server, mailbox=mailbox)
-        while True:
-            peer.ask(b"c %b\r\n" % commands, b"c ")
-
-    ROWS[name] = act
-
-
-def _flood(name: str, service: str, greeting: bytes, line: bytes, count: int, *, reads: bool = True) -> None:
-    """`count` connections that send one line without a pause, and read what comes or do not."""
-
-    def act(server: Server) -> None:
-        data = line * (65_536 // len(line))
-        peers = [Peer(server, service) for _ in range(count)]
-        for peer in peers:
-            if greeting:
-                peer.ask(b"", b"220")
-                peer.ask(greeting, b"250 ")
-            peer.sock.setblocking(False)
-        left = dict.fromkeys(peers, b"")
-        while True:
-            for peer in peers:
-                with contextlib.suppress(BlockingIOError, ConnectionError, OSError):
-                    sent = peer.sock.send(left[peer] or data)
-                    left[peer] = (left[peer] or data)[sent:]
-                if reads:
-                    with contextlib.suppress(BlockingIOError, ConnectionError, OSError):
-                        while peer.sock.recv(READ_BYTES):
-                            pass
-            time.sleep(0.0005)
-
-    ROWS[name] = act
-
-
-_flood("imap NOOP x200 before login", "imap", b"", b"a NOOP\r\n", 200)
-_flood("imap BAD x200 before login", "imap", b"", b"a ID NIL\r\n", 200)
-_flood("imap NOOP, never reads", "imap", b"", b"a CAPABILITY\r\n", 200, reads=False)
-_flood("pop3 CAPA x200 before login", "pop3", b"", b"CAPA\r\n", 200)
-_flood("smtp NOOP x200", "smtp", b"EHLO me\r\n", b"NOOP\r\n", 200)
-_flood("smtp RSET x200", "smtp", b"EHLO me\r\n", b"RSET\r\n", 200)
-_flood(
-    "smtp MAIL RCPT RSET x200",
-    "smtp",
-    b"EHLO me\r\n",
-    b"MAIL FROM:<a@x.org>\r\nRCPT TO:<quiet@example.test>\r\nRSET\r\n",
-    200,
-)
-_flood(
-    "smtp RCPT unknown x200", "smtp", b"EHLO me\r\n", b"MAIL FROM:<a@x.org>\r\nRCPT TO:<nosuch@example.test>\r\n", 200
-)
-_flood("smtp never reads", "smtp", b"EHLO me\r\n", b"EHLO x\r\n", 200, reads=False)
-_flood("lmtp LHLO x200", "lmtp", b"LHLO me\r\n", b"LHLO me\r\n", 200)
-_flood("http /metrics x20", "http", b"", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 20)
-_flood("http, never reads", "http", b"", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 20, reads=False)
-_flood("imap line without end", "imap", b"", b"x" * 65_536, 4)
-_flood("pop3 line without end", "pop3", b"", b"x" * 65_536, 4)
-_flood("smtp line without end", "smtp", b"EHLO me\r\n", b"x" * 65_536, 4)
-_flood("http line without end", "http", b"", b"x" * 65_536, 4)
-_for_ever("imap SELECT", b"SELECT INBOX", "")
-_for_ever("imap STATUS", b"STATUS INBOX (MESSAGES RECENT UNSEEN)", "")
-_for_ever("imap FETCH FLAGS", b"FETCH 1:* (FLAGS)")
-_for_ever("imap FETCH ALL", b"FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
-_for_ever("imap FETCH HEADER.FIELDS", b"FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
-_for_ever("imap FETCH BODY[]", b"FETCH 1:* (BODY.PEEK[])")
-_for_ever(
-    "imap FETCH BODY[] x10 of 20 MB",
-    b"FETCH 2 (%b)" % b" ".join([b"BODY.PEEK[]<%d.20000000>" % n for n in range(10)]),
-    "Large",
-)
-_for_ever(
-    "imap FETCH 64 header subsets",
-    b"FETCH 1 (%b)" % b" ".join([b"BODY.PEEK[HEADER.FIELDS.NOT (A)]<0.%d>" % n for n in range(4000000, 4000064)]),
-    "Large",
-)
-_for_ever("imap FETCH sparse set", b"FETCH %b (FLAGS)" % b",".join(b"%d" % n for n in range(1, 40_000, 3)))
-_for_ever("imap LIST *%*%", b'LIST "" "%b"' % (b"*%" * 30_000), "")
-_for_ever("imap LIST *a*b", b'LIST "" "%b"' % (b"*x" * 150), "")
-_for_ever("imap SEARCH flags", b"SEARCH UNSEEN NOT DELETED")
-_for_ever("imap SEARCH body", b"SEARCH BODY nowhere")
-_for_ever("imap STORE silent", b"STORE 1:* +FLAGS.SILENT (\\Flagged)")
-_for_ever("imap STORE told", b"STORE 1:* +FLAGS (\\Flagged)")
-_for_ever("imap NOOP pipelined", b"\r\nn ".join([b"NOOP"] * 8000))
-
-
-@row("imap STORE on, off")
-def _store(server: Server) -> None:
-    peer = imap(server)
-    while True:
-        peer.ask(b"c STORE 1:100000 +FLAGS.SILENT (\\Flagged)\r\n", b"c ")
-        peer.ask(b"c STORE 1:100000 -FLAGS.SILENT (\\Flagged)\r\n", b"c ")
-
-
-@row("imap FETCH, never reads")
-def _no_reader(server: Server) -> None:
-    peers = [imap(server) for _ in range(10)]
-    for peer in peers:
-        peer.sock.sendall(b"c FETCH 1:* (UID FLAGS ENVELOPE BODYSTRUCTURE)\r\n")
-    time.sleep(3600)
-
-
-@row("imap FETCH BODY[], never reads")
-def _no_reader_body(server: Server) -> None:
-    peers = [imap(server, mailbox="Large") for _ in range(10)]
-    for peer in peers:
-        peer.sock.sendall(b"c FETCH 2 (BODY.PEEK[] BODY.PEEK[TEXT])\r\n")
-    time.sleep(3600)
-
-
-@row("imap COPY, STORE, EXPUNGE of 100,000")
-def _copy(server: Server) -> None:
-    peer, work = imap(server), imap(server, mailbox="Work")
-    while True:
-        peer.ask(b"c COPY 1:100000 Work\r\n", b"c ")
-        work.ask(b"c NOOP\r\n", b"c ")
-        work.ask(b"c STORE 1:* +FLAGS.SILENT (\\Deleted)\r\n", b"c ")
-        work.ask(b"c EXPUNGE\r\n", b"c ")
-
-
-@row("imap MOVE of 100,000")
-def _move(server: Server) -> None:
-    peer = imap(server)
-    peer.ask(b"c COPY 1:100000 Work\r\n", b"c ")
-    peer.ask(b"c SELECT Work\r\n", b"c ")
-    while True:
-        peer.ask(b"c MOVE 1:* Target\r\n", b"c ")
-        peer.ask(b"c SELECT Target\r\n", b"c ")
-        peer.ask(b"c MOVE 1:* Work\r\n", b"c ")
-        peer.ask(b"c SELECT Work\r\n", b"c ")
-
-
-@row("imap another session told of 100,000")
-def _told(server: Server) -> None:
-    idle, peer = imap(server), imap(server)
-    idle.ask(b"i IDLE\r\n", b"+")
-    idle.sock.setblocking(False)
-    while True:
-        for sign in (b"+", b"-"):
-            peer.ask(b"c STORE 1:100000 %bFLAGS.SILENT (\\Flagged)\r\n" % sign, b"c ")
-            with contextlib.suppress(BlockingIOError):
-                while idle.sock.recv(READ_BYTES):
-                    pass
-
-
-@row("pop3 login")
-def _pop3_login(server: Server) -> None:
-    while True:
-        peer = pop3(server)
-        peer.ask(b"QUIT\r\n", b"+OK")
-        peer.close()
-
-
-@row("pop3 LIST, UIDL")
-def _pop3_list(server: Server) -> None:
-    peer = pop3(server)
-    while True:
-        peer.ask(b"LIST\r\n", b".\r\n")
-        peer.ask(b"UIDL\r\n", b".\r\n")
-
-
-@row("pop3 RETR, RSET pipelined")
-def _pop3_retr(server: Server) -> None:
-    peer = pop3(server)
-    while True:
-        peer.ask(
-            b"".join(b"RETR %d\r\nRSET\r\nSTAT\r\n" % n for n in range(1, 2000))
-            + b"TOP 1 0\r\nCAPA\r\nNOOP\r\nDELE x\r\n",
-            b"-ERR",
-        )
-        peer.close()
-        peer = pop3(server)
-
-
-@row("pop3 QUIT that deletes 20,000")
-def _pop3_quit(server: Server) -> None:
-    while True:
-        peer = pop3(server)
-        peer.ask(b"".join(b"DELE %d\r\n" % n for n in range(1, 20_001)) + b"CAPA\r\n", b".\r\n")
-        peer.ask(b"QUIT\r\n", b"+OK")
-        peer.close()
-
-
-ROWS |= administration.ROWS
+def prepared(directory: Path, messages: int, env: Mapping[str, str] | None = None) -> Server:
+    """A server with everything that the rows work on; not started yet."""
+    server = Server(
+        directory,
+        workers=1,
+        services=("smtp", "lmtp", "imap", "pop3", "http"),
+        env=env,
+        settings={
+            "log_level": "warning",
+            "smtpd_client_connection_count_limit": 0,
+            "smtpd_junk_command_limit": 1_000_000,
+            "smtpd_hard_error_limit": 1_000_000,
+            "smtpd_soft_error_limit": 0,
+            "smtpd_authorized_xclient_hosts": ["127.0.0.0/8"],
+            "smtpd_authorized_xforward_hosts": ["127.0.0.0/8"],
+            "mail_max_userip_connections": 0,
+            "virtual_alias_maps": [f"texthash:{directory}/virtual"],
+        },
+    )
+    fill(server, messages)
+    return server
 
 
 # --- the quiet user ---
@@ -498,22 +264,8 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="measure the quiet user alone before each row")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="two-users-") as directory:
-        server = Server(
-            Path(directory),
-            workers=1,
-            services=("smtp", "lmtp", "imap", "pop3", "http"),
-            settings={
-                "log_level": "warning",
-                "smtpd_client_connection_count_limit": 0,
-                "smtpd_junk_command_limit": 1_000_000,
-                "smtpd_hard_error_limit": 1_000_000,
-                "smtpd_soft_error_limit": 0,
-                "mail_max_userip_connections": 0,
-                "virtual_alias_maps": [f"texthash:{directory}/virtual"],
-            },
-        )
         started = time.monotonic()
-        fill(server, arguments.messages)
+        server = prepared(Path(directory), arguments.messages)
         print(f"{arguments.messages} messages filed in {time.monotonic() - started:.0f} s", flush=True)
         with server:
             print(f"{'milliseconds':38} {'command':>23} {'CPU':>15} {'what is committed':>16} {'memory':>8}")
