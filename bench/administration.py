@@ -7,6 +7,7 @@ program's start is paid once. What they work on lies in the store before the ser
 import asyncio
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -85,8 +86,8 @@ def write_map(server: Server) -> None:
     map_path(server).write_text(lines)
 
 
-def run(server: Server, *arguments: str, said: str = "") -> None:
-    """One command, with `said` on its input; what it says does not matter, that it could not do its work does."""
+def run(server: Server, *arguments: str, said: str = "") -> str:
+    """What one command says, with `said` on its input; RuntimeError where it could not do its work."""
     os.environ["FASTMTA_CONFIG"] = str(server.config_path)
     out = io.StringIO()
     sys.stdin = io.TextIOWrapper(io.BytesIO(said.encode()))
@@ -94,6 +95,7 @@ def run(server: Server, *arguments: str, said: str = "") -> None:
         code = fastmta(list(arguments))
     if code not in (0, None, 75):
         raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {out.getvalue()}")
+    return out.getvalue()
 
 
 @row("queue release, hold of 20,000")
@@ -162,10 +164,11 @@ def _rename(server: Server) -> None:
         run(server, "user", "rename", "again@example.test", "moved@example.test")
 
 
-@row("alias add, delete; user quota")
+@row("alias add, show, delete; user quota")
 def _small(server: Server) -> None:
     while True:
         run(server, "alias", "add", "--replace", "extra@example.test", "moved@example.test")
+        run(server, "alias", "show", "extra@example.test")
         run(server, "alias", "delete", "--yes", "extra@example.test")
         run(server, "user", "quota", "spare@example.test", "0")
 
@@ -199,11 +202,15 @@ def _listings(server: Server) -> None:
         run(server, "status")
 
 
-@row("explain, mailq")
+@row("explain, mailq, trace; queue explain, content")
 def _explain(server: Server) -> None:
     while True:
         run(server, "explain", "a@example.org", "quiet@example.test")
         run(server, "mailq")
+        run(server, "trace", "--to", "quiet@example.test")
+        for each in json.loads(run(server, "queue", "list", "--state", "held", "--limit", "1", "--json")):
+            run(server, "queue", "explain", each["queue_id"])
+            run(server, "queue", "content", each["queue_id"])
 
 
 @row("dkim add, list, publish, delete")

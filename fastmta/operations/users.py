@@ -1,6 +1,7 @@
 """Accounts: the acts `user.*`. A running server sees a change within a second."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -173,7 +174,8 @@ async def _retarget(desk: Desk, old: str, new: str) -> None:
     aliases = desk.store.aliases
     while names := await _naming(desk, old):
         for start in range(0, len(names), RETARGETED):
-            await desk.committed([aliases.retarget_some(names[start : start + RETARGETED], old, new)])
+            await desk.committed([partial(aliases.retarget_some, names[start : start + RETARGETED], old, new)])
+            await desk.pause()
     if aliases.is_stand_in(old, new):
         await aliases.delete(old)
 
