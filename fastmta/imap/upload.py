@@ -112,20 +112,20 @@ class Upload:
         total = self._size
         sources = iter(self._sources)
         for step in steps:
-            if isinstance(step, Begin):
+            if type(step) is Begin:
                 total = 0
                 if step.utf8 and not self._session.utf8:
                     return b"BAD ENABLE UTF8=ACCEPT first"
-            elif isinstance(step, Literal):
+            elif type(step) is Literal:
                 total += size
                 added += size
                 if total == 0 and not self._catenates(steps):
                     return b"NO [CANNOT] An empty message can't be stored"
-            elif isinstance(step, Url):
+            elif type(step) is Url:
                 length = next(sources).length
                 total += length
                 copied += length
-            elif isinstance(step, End) and total == 0:
+            elif type(step) is End and total == 0:
                 return b"NO [CANNOT] An empty message can't be stored"
             limit = self._session.services.config.message_size_limit
             if limit and total > limit:
@@ -180,28 +180,30 @@ class Upload:
     def perform(self, steps: Sequence[Step]) -> Awaitable[None] | None:
         """Does a stretch that was not refused. What it gives must be awaited."""
         for at, step in enumerate(steps):
-            if isinstance(step, Url) or self._do(step):
+            if type(step) is Url or self._do(step):
                 return self._perform_later(steps[at:])
         return None
 
     def _do(self, step: Step) -> bool:
         """Does a step that needs no other message; True where the store has to write some first."""
-        if isinstance(step, Begin):
+        if type(step) is Begin:
             self._begin = step
             self.blob = self._session.mailboxes.new_blob()
             self.structure = _mime.Structure()
-        elif isinstance(step, End):
+            if self.messages:  # it waits for this one, and not in memory
+                self.messages[-1].blob.spill()
+                return bool(self.messages[-1].blob.congested)
+        elif type(step) is End:
             self._message_is_whole()
-            return bool(self.messages[-1].blob.congested)
         return False
 
     async def _perform_later(self, steps: Sequence[Step]) -> None:
         """From a URL on, or from a step that is done already and for which the store has to write. SessionEnded."""
-        if not isinstance(steps[0], Url):
+        if type(steps[0]) is not Url:
             await self._until_written(self.messages[-1].blob)
             steps = steps[1:]
         for step in steps:
-            if isinstance(step, Url):
+            if type(step) is Url:
                 await self._copy()
             elif self._do(step):
                 await self._until_written(self.messages[-1].blob)
@@ -243,8 +245,6 @@ class Upload:
         begin, (blob, structure) = self._begin, self._coming()
         self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, begin.flags, begin.keywords))
         blob.on_drain = None
-        if self.target.replaced is None:
-            blob.spill()
         self.blob = self.structure = None
 
     def _coming(self) -> tuple[Blob, Structure]:
@@ -365,7 +365,7 @@ def _refused(session: Session, tag: bytes, answer: bytes) -> Verdict:
 
 
 def has_urls(steps: Sequence[Step]) -> bool:
-    return any(isinstance(step, Url) for step in steps)
+    return any(type(step) is Url for step in steps)  # isinstance of a Struct costs a call
 
 
 async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step], size: int) -> Verdict:
@@ -444,7 +444,7 @@ def whole(session: Session, tag: bytes, target: Target, cursor: Cursor) -> bytes
 def _finished(session: Session, upload: Upload, cursor: Cursor) -> bytes | Awaitable[bytes]:
     """The command's last stretch: its refusal, or what answers it. BadSyntax."""
     steps, _ = upload.stretches.read(cursor)
-    if steps and isinstance(steps[-1], Literal):
+    if steps and type(steps[-1]) is Literal:
         raise BadSyntax("Literal expected")
     if has_urls(steps):
         return _store(session, upload, steps)

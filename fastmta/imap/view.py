@@ -170,11 +170,11 @@ class View:
         since = self.modseq
         own = frozenset(self.own)
         while True:
-            box = mailboxes.by_id(self.mailbox_id)
-            if box is None:
+            highest = mailboxes.modseq(self.mailbox_id)
+            if not highest:
                 raise MailboxGone
-            self._reckoned = box.highest_modseq
-            if box.highest_modseq <= max(since, *self.own, 0):
+            self._reckoned = highest
+            if highest <= max(since, *self.own, 0):
                 return
             rows, _gone, until = mailboxes.changes_page(self.mailbox_id, since, IMAP_CHANGES_PAGE)
             self.mixed.update(row.uid for row in rows if row.modseq not in own and row.uid < self.uid_next)
@@ -196,8 +196,8 @@ class View:
 
         Raises MailboxGone. Without `expunge` no number changes and no EXPUNGE is told (RFC 3501 §7.4.1).
         """
-        box = mailboxes.by_id(self.mailbox_id)
-        if box is None:
+        highest = mailboxes.modseq(self.mailbox_id)
+        if not highest:
             raise MailboxGone
         own, self.own = self.own, ()
         if not self.mixed:
@@ -206,10 +206,13 @@ class View:
                     self.modseq = modseq  # nobody but ourselves, and what we did is known
         if expunge and self.gone is not None and len(self.gone) > IMAP_CHANGES_PAGE:
             return self._tell_in_turns(mailboxes, write, expunge, frozenset(own))
-        if box.highest_modseq == self.modseq:
+        if highest == self.modseq:
             if expunge:
                 self.tell_gone(write)
             return None
+        box = mailboxes.by_id(self.mailbox_id)
+        if box is None:
+            raise MailboxGone
         claims = self.takes_recent and not self.read_only
         if claims and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
             return self._claim_and_tell(mailboxes, write, expunge, frozenset(own))

@@ -242,12 +242,14 @@ def _status_lines(session: Session, name: str, box: Mailbox, items: Collection[b
 
 
 def _status_value(session: Session, box: Mailbox, item: bytes, recent: int, deleted: int) -> bytes:
+    field = list_plan.STATUS_FIELDS.get(item)
+    if field is not None:
+        return b"%d" % getattr(box, field)
     if item == b"RECENT":
         return b"%d" % recent
     if item == b"DELETED-STORAGE":
         return b"%d" % deleted
     if item == b"MAILBOXID":
         return b"(%b)" % mailbox_name.object_id(box.id)
-    if item == b"APPENDLIMIT":  # RFC 7889: one limit for all mailboxes
-        return b"%d" % limit if (limit := session.services.config.message_size_limit) else b"NIL"
-    return b"%d" % getattr(box, list_plan.STATUS_FIELDS[item])
+    limit = session.services.config.message_size_limit  # RFC 7889, APPENDLIMIT: one for all mailboxes
+    return b"%d" % limit if limit else b"NIL"
