@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from bench import native
+from bench import native, trees
 from tests.support import dovecot, postfix, processes
 from tests.support.ports import free_port, wait_until_listening
-from tests.support.server import Server
+from tests.support.server import REPOSITORY, Server
 
 HOLD_DOMAIN = "hold.example"  # accepted durably, never delivered
 RELAY_DOMAIN = "relay.example"  # relayed to the sink
@@ -126,17 +126,20 @@ class PostfixPeer:
 class FastMTAPeer:
     """FastMTA with its default settings: log, metrics, Received header, durable commits; one worker unless told."""
 
-    name = "fastmta"
-
-    def __init__(self, directory: Path, next_hop_port: int, workers: int = 1) -> None:
+    def __init__(
+        self, directory: Path, next_hop_port: int, workers: int = 1, name: str = "fastmta", tree: Path = REPOSITORY
+    ) -> None:
+        self.name = name
         self.server = Server(
-            directory / "fastmta",
+            directory / name,
             domains=[LOCAL_DOMAIN],
             workers=workers,
             settings={
                 "transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{next_hop_port}"},
             },
+            env=trees.environment(tree),
         )
+        trees.fit(self.server, tree)
         self.server.start()
         for address in (LOCAL_USER, *ACCESS_USERS):
             self.server.add_user(address, PASSWORD)

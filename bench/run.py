@@ -1,6 +1,6 @@
 """`make bench`: FastMTA beside its peers, in interleaved rounds, on this machine and nowhere else.
 
-    python -m bench.run [--quick] [--json] [--rows accept-20-many,relay-20-many] [--rounds 5]
+    python -m bench.run [--quick] [--json] [--rows accept-20-many,relay-20-many] [--rounds 5] [--beside TREE]
 
 Each round measures every peer of a row once and begins with another one (A B, B A, ...): on a shared machine only
 neighbours in time compare. Printed are the median with its range, the CPU seconds of all the peer's processes for 1,000
@@ -31,7 +31,7 @@ QUICK_SCALE = 0.2
 class Bench:
     """The peers of a run, started when a row first needs one."""
 
-    def __init__(self, directory: Path, stack: ExitStack, scale: float, workers: int) -> None:
+    def __init__(self, directory: Path, stack: ExitStack, scale: float, workers: int, beside: Path | None) -> None:
         self._stack = stack
         self._directory = directory
         next_hop = Sink(directory / "next-hop")
@@ -44,6 +44,8 @@ class Bench:
             "dovecot": DovecotPeer,
             "fastmta": lambda: FastMTAPeer(directory, hop_port, workers),
         }
+        if beside is not None:
+            self._makers["beside"] = lambda: FastMTAPeer(directory, hop_port, workers, "beside", beside)
         self._running: dict[str, Peer] = {}
 
     def peer(self, name: str) -> Peer:
@@ -146,6 +148,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--peers", default="", help="measure only these, comma-separated")
     parser.add_argument("--workers", type=int, default=1, help="FastMTA's worker processes (default 1)")
+    parser.add_argument(
+        "--beside", type=Path, metavar="TREE", help="FastMTA of this source tree, built in place, is the only peer"
+    )
     parser.add_argument("--list", action="store_true", help="list the rows")
     options = parser.parse_args()
     if options.list:
@@ -153,6 +158,8 @@ def main() -> int:
             print(f"{row.key:18} {row.title} ({' / '.join(row.peers)})")
         return 0
     rows = chosen_rows(options.rows)
+    if options.beside is not None:
+        rows = [row._replace(peers=("beside", "fastmta")) for row in rows]
     rounds = options.rounds or (3 if options.quick else 5)
     only = {name for name in options.peers.split(",") if name}
     directory = Path(tempfile.mkdtemp(prefix="fastmta-bench-"))
@@ -161,7 +168,7 @@ def main() -> int:
     failed = []
     try:
         with ExitStack() as stack:
-            bench = Bench(directory, stack, QUICK_SCALE if options.quick else 1.0, options.workers)
+            bench = Bench(directory, stack, QUICK_SCALE if options.quick else 1.0, options.workers, options.beside)
             for row in rows:
                 if only and not only & set(row.peers):
                     continue

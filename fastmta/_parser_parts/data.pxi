@@ -32,25 +32,25 @@ cdef Py_ssize_t _count_cr(DataState* state, const uint8_t* p, Py_ssize_t n) noex
     cdef Py_ssize_t k
     cdef Py_ssize_t total = 0
     cdef uint8_t high = 0
+    cdef uint8_t low = 255
     cdef uint8_t crs
-    cdef uint8_t nuls
     while i < n:
-        crs = nuls = 0
-        if n - i >= 128:  # at most 128 a block, so the eight-bit sums hold
-            for k in range(128):
+        crs = 0
+        if n - i >= 240:  # at most 240 a block, so the eight-bit sum holds
+            for k in range(240):
                 high |= p[i + k]
+                low = p[i + k] if p[i + k] < low else low
                 crs += p[i + k] == 13
-                nuls |= p[i + k] == 0
-            i += 128
+            i += 240
         else:
             while i < n:
                 high |= p[i]
+                low = p[i] if p[i] < low else low
                 crs += p[i] == 13
-                nuls |= p[i] == 0
                 i += 1
         total += crs
-        if nuls:
-            state.bits |= BIT_NUL
+    if n and low == 0:
+        state.bits |= BIT_NUL
     if high & 128:
         state.bits |= BIT_8BIT
     return total

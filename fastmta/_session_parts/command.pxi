@@ -92,7 +92,9 @@ cdef int _line(Connection self, const char* p, Py_ssize_t n, bint crlf, bint mor
     cdef Service service = self.service
     cdef Py_ssize_t i
     cdef Py_ssize_t args
-    cdef bint high = False
+    cdef uint8_t octet
+    cdef uint8_t ones = 0
+    cdef uint8_t control = 0
     cdef int verb
     self.last_tick = service.tick
     if bare_mode(self) == BARE_REJECT and (not crlf or memchr(p, c'\r', n) != NULL):
@@ -107,11 +109,13 @@ cdef int _line(Connection self, const char* p, Py_ssize_t n, bint crlf, bint mor
     if verb == VERB_HTTP or (n > 1 and p[0] == 22 and p[1] == 3):  # HTTP, or a TLS handshake in plain text
         self.close_after_reply()
         return _answer(self, Reply(554, "5.5.1", "Error: I speak SMTP, good bye"), VERB_UNKNOWN)
-    for i in range(n):
-        if <uint8_t>p[i] < 32 or p[i] == 127:
-            return _answer(self, Reply(501, "5.5.2", "Control characters are not allowed"), verb)
-        high |= <uint8_t>p[i] >= 128
-    if high and not is_utf8(<const uint8_t*>p, n):
+    for i in range(n):  # without a way out, so that the compiler takes many octets at once
+        octet = <uint8_t>p[i]
+        ones |= octet
+        control |= (octet < 32) | (octet == 127)
+    if control:
+        return _answer(self, Reply(501, "5.5.2", "Control characters are not allowed"), verb)
+    if ones >= 128 and not is_utf8(<const uint8_t*>p, n):
         return _answer(self, Reply(501, "5.5.2", "This is not valid UTF-8"), verb)
     return _command(self, verb, p + args, n - args, more)
 

@@ -116,6 +116,8 @@ class HopOwner:
 
     def refill(self) -> bool:
         """Takes the next pages of the schedule, until something is ready; whether anything is."""
+        if not self.book.more:
+            return bool(self.ready)
         if not self.service.defers(self.transport):
             return self._take_page()
         while self.book.more and not self.service.is_stalled(self):
@@ -141,8 +143,6 @@ class HopOwner:
 
     def _take_page(self) -> bool:
         book = self.book
-        if not book.more:
-            return bool(self.ready)
         service = self.service
         queue = service.queue
         limit = book.page_limit()

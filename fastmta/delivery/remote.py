@@ -93,7 +93,8 @@ class RemoteHop(HopOwner):
             service.log.info("destination.revived", next_hop=self.hop)
         ready = self.ready
         by_sender = service.logins.by_sender
-        while not service.is_stalled(self) and (ready or self.refill()):
+        book = self.book
+        while (ready or book.more) and not service.is_stalled(self) and (ready or self.refill()):
             if by_sender and not self._logins.may_begin(ready[0]):
                 self._put_off(ready.popleft())
                 continue
