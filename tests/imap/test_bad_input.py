@@ -297,5 +297,6 @@ async def test_a_congested_store_stops_the_reading(world: World) -> None:
     assert not client.transport.reading
     assert b"a OK" not in client.take()
     await client.settle()
+    await client.settle()  # between the store's word and the next command it waits for nothing, and does not read yet
     assert client.transport.reading
     assert b"a OK [APPENDUID" in client.take()
