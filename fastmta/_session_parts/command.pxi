@@ -310,6 +310,7 @@ cdef int _error(Connection self, bint temporary) except -1:
     cdef Service service = self.service
     self.errors += 1
     if self.errors >= service.hard_errors:
+        service.host.gave_up(self)
         self.reset()
         self.close_after_reply()
         _put_bytes(&service.out, f"421 4.7.0 {service.settings.myhostname} Error: too many errors\r\n".encode())

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),
     "newaliases": ("fastmta.cli.classic", "newaliases", "Compile the alias files."),
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
+    "ban": ("fastmta.cli.ban", "ban", "Addresses that this server does not talk to: list, add, remove."),
     "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),
     "dns": ("fastmta.cli.dns", "dns", "The records that a domain needs, and what is wrong with those it has."),
     "dmarc": ("fastmta.cli.dmarc", "dmarc", "Received DMARC reports: report."),

@@ -339,6 +339,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dmarc_quarantine_action: Annotated[
         str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
     ] = "quarantine"
+    ban_maxretry: Annotated[
+        int, Key("int", about="failures after which an address is banned, as in fail2ban; 0: none is")
+    ] = 0
+    ban_findtime: Annotated[float, Key("time", default="10m", low=1, about="within this time")] = 600.0
+    ban_bantime: Annotated[float, Key("time", default="10m", low=1, about="for so long")] = 600.0
+    ban_ignoreip: Annotated[_Texts, Key("networks", default="$mynetworks", about="never banned for failures")] = (
+        "127.0.0.0/8",
+        "::1/128",
+    )
     greylisting: Annotated[
         bool, Key("bool", about="put off what strangers bring for the first time; names and defaults of postgrey's")
     ] = False

@@ -140,6 +140,10 @@ class ImapConnection(asyncio.Protocol):
         if server.draining:
             self.write(b"* BYE Shutting down\r\n")
             self.close()
+        elif services.limits.is_banned(peer_ip):
+            self.write(b"* BYE This address is banned\r\n")
+            services.log.info("imap.refused", client=peer_ip, reply="banned")
+            self.close()
         elif not self.session.seat.enter(self.make_way):
             self.write(b"* BYE Too many connections that have not logged in\r\n")
             services.log.info("imap.refused", client=peer_ip, reply="too many connections that have not logged in")

@@ -20,6 +20,7 @@ LINE_SKIP_BYTES: Final = 1 << 20  # dropped of a line over its limit; then the s
 LOG_RECIPIENTS: Final = 50  # told by address in the line of a message that came in; the rest is counted
 SMTP_COMMAND_LINE_BYTES: Final = 4096  # with CRLF; RFC 5321 §4.5.3.1.4 asks for 512, extensions add to it
 SMTP_PATH_BYTES: Final = 256  # RFC 5321 §4.5.3.1.3
+BANS: Final = 10_000  # addresses and networks, some 100 bytes each in every worker
 SRS_PATH_BYTES: Final = 254  # of a rewritten sender: with its angle brackets a path of SMTP
 SRS_SECRETS: Final = 10  # in one file: each is tried for an address that comes back
 SRS_SECRET_BYTES: Final = 1024  # of one of them

@@ -20,6 +20,7 @@ from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Tab
 from fastmta.model.limited import What
 from fastmta.model.limits import LOGIN_GRACE_S
 from fastmta.model.services import NAMES, SERVICES, Service
+from fastmta.policy.bans import Bans
 from fastmta.policy.networks import Networks
 from fastmta.policy.uploads import Upload
 from fastmta.runtime.metrics import METRICS, Cells
@@ -111,6 +112,7 @@ class Limits:
         self._table = table
         self._cells = cells
         self._monotonic = monotonic
+        self.bans: Bans | None = None  # set once there is a store to keep them in
         self._guests: dict[Seat, None] = {}  # who has not logged in here and counts, the oldest first
         self.configure(config)
 
@@ -135,6 +137,20 @@ class Limits:
     def exempt(self, ip: str) -> bool:
         """Whether a client is left alone."""
         return not ip or ip in self.exceptions
+
+    # --- bans ---
+
+    def is_banned(self, ip: str) -> bool:
+        """Whether nothing is heard from an address; counts that it tried."""
+        if self.bans is None or not self.bans.is_banned(ip):
+            return False
+        self.count(What.BANNED)
+        return True
+
+    def offended(self, ip: str, reason: str) -> None:
+        """An address has failed in a way for which it may be banned."""
+        if self.bans is not None:
+            self.bans.failed(ip, reason)
 
     # --- who has waited for the greeting ---
 
@@ -195,6 +211,7 @@ class Limits:
 
     def failed(self, ip: str) -> float:
         """Notes a failed login and gives the penalty in units of auth_failure_delay."""
+        self.offended(ip, "login failed")
         return PENALTY_STEPS[self._penalty(ip, up=True)]
 
     def penalty(self, ip: str) -> float:

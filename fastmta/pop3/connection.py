@@ -129,6 +129,10 @@ class Pop3Connection(asyncio.Protocol):
         if self._server.draining:
             self.close(SHUTTING_DOWN)
             return
+        if services.limits.is_banned(self._client):
+            self.close(b"-ERR [SYS/PERM] This address is banned\r\n")
+            services.log.info("pop3.refused", client=self._client, reply="banned")
+            return
         self._seat = services.limits.seat(self._service, self._client)
         if not self._seat.enter(self._make_way):
             self.close(b"-ERR [SYS/TEMP] Too many connections that have not logged in\r\n")

@@ -79,6 +79,7 @@ class Seat(Protocol):
 
 
 class Limits(Protocol):
+    def is_banned(self, ip: str, /) -> bool: ...
     def seat(self, service: str, ip: str, /) -> Seat: ...
 
 

@@ -80,7 +80,19 @@ CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")
 VERDICTS: Final = ("none", "accept", "reject", "defer", "discard", "hold", "quarantine", "redirect", "late")
 TRANSPORT_LABELS: Final = tuple(dict.fromkeys(transport.label for transport in TRANSPORTS))
 DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
-ACT_FAMILIES: Final = ("user", "app-password", "alias", "mailbox", "queue", "dkim", "store", "other")
+ACT_FAMILIES: Final = (
+    "user",
+    "app-password",
+    "alias",
+    "mailbox",
+    "queue",
+    "dkim",
+    "store",
+    "ban",
+    "quarantine",
+    "dmarc",
+    "other",
+)
 ADMIN_RESULTS: Final = ("held", "released", "flushed", "requeued", "deleted")
 AUTH_MECHANISMS: Final = (*MECHANISMS, "USER", "other")  # USER: IMAP LOGIN, POP3 USER and PASS
 LOGIN_MECHANISMS: Final = (
@@ -105,6 +117,7 @@ LIMITS: Final = (
     "user_connections",
     "uploads",
     "upload_bytes",
+    "banned",
 )
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3", "other")
 TLS_SERVICES: Final = (*(service.name for service in SERVICES if service.tls is not Tls.NONE), "delivery")

@@ -335,10 +335,15 @@ class ServiceHost:
     def spoke_early(self, session: Connection) -> Reply | None:
         """The client has spoken before its greeting: the reply that ends the session, or None."""
         self.log.info("smtp.pregreet", session=session.number, client=session.client, action=self.greeting.action)
+        self._server.services.limits.offended(session.peer_ip, "spoke before the greeting")
         reply = self.greeting.spoke_early(session)
         if reply is None:
             self.attend(session)
         return reply
+
+    def gave_up(self, session: Connection) -> None:
+        """The session ends for too many errors."""
+        self._server.services.limits.offended(session.peer_ip, "too many errors")
 
     def may_speak_for(self, session: Connection, verb: int) -> bool:
         if verb == _XFORWARD:
@@ -386,6 +391,8 @@ class ServiceHost:
         services = self._server.services
         if self.draining:
             return self._goodbye("4.3.2", "Service is shutting down")
+        if services.limits.is_banned(session.peer_ip):
+            return Reply(554, "5.7.1", f"Client host [{session.peer_ip}] is banned")
         session.place = services.limits.connect(self.name, session.peer_ip)
         if not session.place:
             return self._goodbye("4.7.0", f"Error: too many connections from {session.peer_ip}")

@@ -14,6 +14,7 @@ from fastmta.store.access import Access
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
 from fastmta.store.aliases import Aliases
 from fastmta.store.annotations import Annotations
+from fastmta.store.bans import Bans
 from fastmta.store.credentials import AccountCredentials
 from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.guard import hold_open
@@ -48,6 +49,7 @@ class MailStore:
         self.annotations = Annotations(self)
         self.credentials = AccountCredentials(self)
         self.suspensions = Suspensions(self)
+        self.bans = Bans(self)
         self.posting_notes = PostingNotes(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -57,6 +57,7 @@ from fastmta.model.envelope import RecipientState, RecipientTail
 from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
 from fastmta.store.accounts import Account, id_key
+from fastmta.store.bans import PREFIX as BANS
 from fastmta.store.check import check_store
 from fastmta.store.credentials import LOGIN_SECRET
 from fastmta.store.guard import hold_alone
@@ -301,7 +302,7 @@ class _Salvage:
             for key, value in self.rows(table):
                 self.put(table, key, value)
         for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
-            if key.startswith(SUSPENSIONS) or key == LOGIN_SECRET:
+            if key.startswith((SUSPENSIONS, BANS)) or key == LOGIN_SECRET:
                 self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):

@@ -30,6 +30,7 @@ from fastmta.model.events import Actor
 from fastmta.model.services import BY_NAME
 from fastmta.operations.serving import Serving
 from fastmta.pickup.service import Pickup
+from fastmta.policy.bans import Bans
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.pop3.server import Pop3Server
@@ -78,6 +79,17 @@ class MailServer:
             each.look()
         try:
             self._services = services = self._wire(config)
+            self._bans = Bans(
+                self._store.bans,
+                place.limits,
+                config,
+                place.log,
+                services.clock,
+                services.tasks.spawn,
+                forgets=place.slot == 0,
+            )
+            services.limits.bans = self._bans
+            self._look_at_bans()
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
@@ -355,6 +367,7 @@ class MailServer:
         )
         services.contexts.reload(config.tls)
         services.limits.configure(config)
+        self._bans.configure(config)
         self._http.hosts = _allowed_hosts(config)
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)
@@ -384,6 +397,13 @@ class MailServer:
         self._process.look()
         self._pickup.tick()
         self._closed.look()
+        self._look_at_bans()
+
+    def _look_at_bans(self) -> None:
+        try:
+            self._bans.look()
+        except StorageFailure:
+            pass  # those that are known stay; what cannot be read is told by who needs it
 
     def drain(self) -> None:
         for server in (self._smtp, self._imap, self._pop3):

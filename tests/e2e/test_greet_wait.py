@@ -21,6 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "postscreen_greet_action": "enforce",
         "postscreen_greet_wait": "1s",
         "greylisting": True,
+        "smtpd_peername_lookup": False,
         "greylist_delay": "1s",
     }
     with Server(tmp_path_factory.mktemp("greet"), settings=settings, workers=2) as running:
