@@ -183,7 +183,6 @@ def test_no_port_gets_an_any_more(path: Path) -> None:
 #: Keys that more files than four have reason to name: those who read them, `check`, and the commands that explain.
 WIDE_KEYS = frozenset(
     {
-        "alias_maps",
         "authserv_id",
         "cert_file",
         "data_directory",
@@ -191,19 +190,8 @@ WIDE_KEYS = frozenset(
         "hopcount_limit",
         "key_file",
         "message_size_limit",
-        "mta_sts",
-        "queue_minfree",
         "recipient_delimiter",
-        "relay_domains",
-        "smtp_sasl_password_maps",
         "smtp_tcp_port",
-        "smtp_tls_policy_maps",
-        "smtp_tls_security_level",
-        "smtpd_sender_login_maps",
-        "virtual_alias_domains",
-        "virtual_alias_maps",
-        "virtual_mailbox_domains",
-        "workers_may_be_root",
     }
 )
 

@@ -8,30 +8,18 @@ an access token. No entry: no login, as between strangers.
 
 import os
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fastmta.auth.sasl_client import Login, Place, Secret, choose
 from fastmta.auth.tokens import Tokens
 from fastmta.directory.addresses import parse, split_extension
 from fastmta.directory.maps import TableSet
 
+if TYPE_CHECKING:
+    from fastmta.config.schema import DeliveryConfig
+
 _OAUTH: Final = "oauth:"
 _NONCE_BYTES: Final = 18
-
-
-class LoginSettings(Protocol):
-    @property
-    def smtp_sasl_auth_enable(self) -> bool: ...
-    @property
-    def smtp_sasl_password_maps(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_sender_dependent_authentication(self) -> bool: ...
-    @property
-    def smtp_sasl_security_options(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_sasl_tls_security_options(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_sasl_mechanism_filter(self) -> tuple[str, ...]: ...
 
 
 class RelayCredentials:
@@ -39,7 +27,7 @@ class RelayCredentials:
 
     __slots__ = ("_place", "_secret", "_settings", "refresh_token")
 
-    def __init__(self, settings: LoginSettings, secret: Secret, place: Place, refresh_token: str = "") -> None:
+    def __init__(self, settings: "DeliveryConfig", secret: Secret, place: Place, refresh_token: str = "") -> None:
         self._settings = settings
         self._secret = secret
         self._place = place
@@ -66,7 +54,7 @@ class RelayLogins:
 
     __slots__ = ("_delimiters", "_settings", "_tables", "_tokens", "by_sender", "is_enabled")
 
-    def __init__(self, settings: LoginSettings, tokens: Tokens, recipient_delimiter: str = "") -> None:
+    def __init__(self, settings: "DeliveryConfig", tokens: Tokens, recipient_delimiter: str = "") -> None:
         self._settings = settings
         self._tokens = tokens
         self._delimiters = recipient_delimiter

@@ -1,4 +1,4 @@
-"""`fastmta alias`: aliases in the store, which count beside virtual_alias_maps and need no file or reload."""
+"""`fastmta alias`: aliases in the store, which count beside the map files and need no file or reload."""
 
 import click
 

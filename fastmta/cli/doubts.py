@@ -48,7 +48,7 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
     yield from outgoing_doubts(config)
     if store is not None:
         yield from _dead_ends(config, store)
-    elif none_yet and (config.mydestination or config.virtual_mailbox_domains):
+    elif none_yet and config.mailbox_domains:
         yield Problem(
             "", "there is no account yet, and so nobody who gets the postmaster's mail: `fastmta user add NAME`"
         )
@@ -117,7 +117,7 @@ def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:
         return  # told already, as an error
     homeless = []
     account = ""
-    for domain in (*config.mydestination, *config.virtual_mailbox_domains, *config.virtual_alias_domains):
+    for domain in (*config.mailbox_domains, *config.virtual_alias_domains):
         for role in _ROLES if domain not in ("localhost", f"localhost.{config.mydomain}") else ():
             told.clear()
             directory.forget_homeless()

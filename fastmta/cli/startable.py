@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastmta.config.map_types import FILE_TYPES
-from fastmta.config.schema import Config
+from fastmta.config.schema import Config, leaves
 from fastmta.config.values import parse_endpoint
 from fastmta.directory.maps import compiled_path
 from fastmta.directory.srs import require_secrets
@@ -26,14 +26,6 @@ from fastmta.model.services import NAMES
 from fastmta.runtime import descriptors
 from fastmta.runtime.identity import WorkersUser, acting_as_workers, command_user_problem, workers_user
 from fastmta.tls.contexts import client_context, server_context
-
-_MAPS = (
-    "virtual_alias_maps",
-    "alias_maps",
-    "smtpd_sender_login_maps",
-    "delivery.smtp_sasl_password_maps",
-    "delivery.smtp_tls_policy_maps",
-)
 
 
 class Problem(NamedTuple):
@@ -155,7 +147,7 @@ def _closed_ancestor(path: Path) -> Path | None:
 
 def _map_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
     with acting_as_workers(user):
-        for key in _MAPS:
+        for key in (leaf.dotted for leaf in leaves() if leaf.key.kind == "maps"):
             for name in attrgetter(key)(config):
                 if name.partition(":")[0] not in FILE_TYPES:
                     continue  # its contents stand in its name

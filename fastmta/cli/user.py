@@ -67,9 +67,8 @@ def read_password(from_stdin: bool) -> str:
 
 
 def _note_foreign(known: users.Known) -> None:
-    if not known.is_local:
-        domain = known.address.rpartition("@")[2]
-        print(f"fastmta: note: {domain} is not in mydestination or virtual_mailbox_domains", file=sys.stderr)
+    if known.note:
+        print(f"fastmta: note: {known.note}", file=sys.stderr)
 
 
 def _all_its_mail(config_path: str | None, asked: Subject) -> str:

@@ -223,6 +223,11 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
         _Texts, Key("list", about="a program that prints a token; user and host are added")
     ] = ()
 
+    @property
+    def may_need_dnssec(self) -> bool:
+        """Whether some server's keys may have to come from the DNS, signed."""
+        return self.smtp_tls_security_level.startswith("dane") or bool(self.smtp_tls_policy_maps)
+
 
 class PipeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[pipe.NAME]: a command that takes the mail of the route `pipe:NAME` on its standard input, as in pipe(8)."""
@@ -533,6 +538,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliveryConfig = msgspec.field(default_factory=DeliveryConfig)
     transport: dict[str, str] = {}
     pipe: dict[str, PipeConfig] = {}
+
+    @property
+    def mailbox_domains(self) -> tuple[str, ...]:
+        """Every domain whose mail comes to this server's mailboxes."""
+        return (*self.mydestination, *self.virtual_mailbox_domains)
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {

@@ -21,7 +21,7 @@ Move = tuple[int, int, int, int, bytes]
 class Job(Transaction):
     """A transaction with all that delivery knows of it. `addresses`: those not tried yet, None: not looked up.
 
-    `login`: the sender's own entry of smtp_sasl_password_maps, "" for none; None: senders do not matter.
+    `login`: the sender's own login of the relay host, "" for none; None: senders do not matter.
     """
 
     __slots__ = (

@@ -11,8 +11,8 @@ A hop that would be longer than 200 bytes is replaced by b"transport:#" and a di
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 import idna
 import msgspec
@@ -33,39 +33,10 @@ from fastmta.model.routes import (
     written_route,
 )
 
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
+
 HOP_BYTES: Final = 200  # a hop is part of the schedule's key, and LMDB keys end at 511 bytes
-
-
-class DeliveryConfig(Protocol):
-    @property
-    def smtp_tcp_port(self) -> int: ...
-    @property
-    def allow_loopback_mx(self) -> bool: ...
-
-
-class RoutingConfig(Protocol):
-    """What of the configuration decides routes."""
-
-    @property
-    def mydestination(self) -> tuple[str, ...]: ...
-    @property
-    def virtual_mailbox_domains(self) -> tuple[str, ...]: ...
-    @property
-    def relayhost(self) -> str: ...
-    @property
-    def recipient_delimiter(self) -> str: ...
-    @property
-    def transport(self) -> Mapping[str, str]: ...
-    @property
-    def transport_maps(self) -> tuple[str, ...]: ...
-    @property
-    def default_transport(self) -> str: ...
-    @property
-    def relay_transport(self) -> str: ...
-    @property
-    def relay_domains(self) -> tuple[str, ...]: ...
-    @property
-    def delivery(self) -> DeliveryConfig: ...
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
@@ -135,10 +106,10 @@ class Router:
         "_written",
     )
 
-    def __init__(self, config: RoutingConfig) -> None:
+    def __init__(self, config: "Config") -> None:
         self._default_port = config.delivery.smtp_tcp_port
         self._allow_internal = config.delivery.allow_loopback_mx
-        self._local = frozenset(_lower((*config.mydestination, *config.virtual_mailbox_domains)))
+        self._local = frozenset(_lower(config.mailbox_domains))
         self._delimiters = config.recipient_delimiter
         self._relay_hop = ""
         if config.relayhost:

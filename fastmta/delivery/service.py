@@ -308,7 +308,7 @@ class DeliveryService:
         self._resolver = Resolver(
             config.dns.nameservers,
             monotonic=self.clock.monotonic,
-            dnssec=delivery.smtp_tls_security_level.startswith("dane") or bool(delivery.smtp_tls_policy_maps),
+            dnssec=delivery.may_need_dnssec,
             trust_ad=config.dns.trust_ad,
         )
         self.mx = MxLookup(
@@ -359,8 +359,7 @@ class DeliveryService:
         now = self.clock.monotonic()
         if self.logins.is_enabled:
             self.logins.refresh()
-        if self.config.delivery.smtp_tls_policy_maps:
-            self.tls.refresh()
+        self.tls.refresh()
         self._look_suspended()
         set_back_s = self._redating.look(self._partitions)
         if self._withheld:

@@ -21,7 +21,7 @@ from fastmta.tls.mta_sts import MtaSts
 from fastmta.tls.tlsa import Tlsa
 
 if TYPE_CHECKING:
-    from fastmta.delivery.tls_policy import TlsSettings
+    from fastmta.config.schema import DeliveryConfig
 
 _DANE: Final = ("dane", "dane-only")
 
@@ -29,7 +29,7 @@ _DANE: Final = ("dane", "dane-only")
 class TlsPolicies:
     """The policies of one configuration."""
 
-    def __init__(self, settings: "TlsSettings", resolver: Resolver, sts: MtaSts | None, log: Log) -> None:
+    def __init__(self, settings: "DeliveryConfig", resolver: Resolver, sts: MtaSts | None, log: Log) -> None:
         """`sts`: None where mta_sts is off."""
         self._settings = settings
         self._resolver = resolver

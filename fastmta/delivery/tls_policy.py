@@ -1,4 +1,4 @@
-"""The TLS that a destination is to get, as one value: Postfix's levels, attributes of smtp_tls_policy_maps, and checks.
+"""The TLS that a destination is to get, as one value: Postfix's levels, attributes of its policy maps, and checks.
 
 A policy map's entry is "level attribute=value ...". What it leaves out is the configuration's. Whatever cannot be
 understood defers the mail: to guess would send it with less protection than somebody asked for.
@@ -7,7 +7,7 @@ understood defers the mail: to guess would send it with less protection than som
 import datetime
 import ssl
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,37 +18,11 @@ from fastmta.dns.mx import Address
 from fastmta.tls.names import matching
 from fastmta.tls.tlsa import Tlsa, fingerprints, matching_record, presented_chain
 
+if TYPE_CHECKING:
+    from fastmta.config.schema import DeliveryConfig
+
 _AUTHORITIES: Final = ("verify", "secure", "mta-sts")  # levels whose certificates an authority must vouch for
 AUTHENTICATED: Final = frozenset({"verify", "secure", "fingerprint", "dane", "mta-sts"})
-
-
-class TlsSettings(Protocol):
-    """What of [delivery] the policies are made from."""
-
-    @property
-    def smtp_tls_security_level(self) -> str: ...
-    @property
-    def smtp_tls_policy_maps(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_tls_protocols(self) -> str: ...
-    @property
-    def smtp_tls_mandatory_protocols(self) -> str: ...
-    @property
-    def smtp_tls_ciphers(self) -> str: ...
-    @property
-    def smtp_tls_mandatory_ciphers(self) -> str: ...
-    @property
-    def smtp_tls_secure_cert_match(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_tls_verify_cert_match(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_tls_fingerprint_digest(self) -> str: ...
-    @property
-    def smtp_tls_fingerprint_cert_match(self) -> tuple[str, ...]: ...
-    @property
-    def smtp_tls_dane_insecure_mx_policy(self) -> str: ...
-    @property
-    def mta_sts(self) -> bool: ...
 
 
 class TlsPolicy(msgspec.Struct, frozen=True):
@@ -96,7 +70,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
         )
 
 
-def default_policy(settings: TlsSettings, level: str) -> TlsPolicy:
+def default_policy(settings: "DeliveryConfig", level: str) -> TlsPolicy:
     """The policy of a level by the configuration alone."""
     optional = level in ("none", "may")
     match: tuple[str, ...] = ()
@@ -115,8 +89,8 @@ def default_policy(settings: TlsSettings, level: str) -> TlsPolicy:
     )
 
 
-def parse_entry(settings: TlsSettings, value: str) -> TlsPolicy:
-    """An entry of smtp_tls_policy_maps. ValueError says what is wrong with it."""
+def parse_entry(settings: "DeliveryConfig", value: str) -> TlsPolicy:
+    """An entry of a policy map. ValueError says what is wrong with it."""
     level, *attributes = value.replace(",", " ").split()
     level = level.lower()
     if level not in TLS_LEVELS:

@@ -66,7 +66,7 @@ class Patterns:
 
 
 def read_patterns(kind: str, lines: Text, name: str, *, literal: bool, bad: Bad | None = None) -> Patterns:
-    """The table in the lines of a source; `literal`: values take nothing from the key, as alias_maps want it.
+    """The table in the lines of a source; `literal`: values take nothing from the key, as files of aliases want it.
 
     A line that is none is told to `bad` and skipped; without `bad` it raises ConfigError with file and line.
     """

@@ -13,7 +13,7 @@ Left to others: which hop a foreign domain has (the router), and counting what i
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta._intake import Recipient
 from fastmta.directory import addresses
@@ -21,7 +21,7 @@ from fastmta.directory.addresses import Address
 from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.outgoing import Outgoing
-from fastmta.directory.seams import Account, DirectoryConfig, Router, Store
+from fastmta.directory.seams import Account, Router, Store
 from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
 from fastmta.dns.mx import ourselves
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
@@ -29,6 +29,9 @@ from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, 
 from fastmta.model.reply import Reply
 from fastmta.model.routes import literal_address
 from fastmta.runtime.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
 
 REFRESH_S: Final = 1.0  # how long an edited map or a change by another process may go unseen
 _ROLES: Final = ("postmaster", "abuse")  # RFC 5321 §4.5.1, RFC 2142
@@ -83,7 +86,7 @@ class Directory:
 
     def __init__(
         self,
-        config: DirectoryConfig,
+        config: "Config",
         store: Store,
         router: Router,
         *,

@@ -18,12 +18,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fastmta.directory import addresses
 from fastmta.directory.addresses import Address
 from fastmta.model.errors import ConfigError
 from fastmta.model.limits import SRS_PATH_BYTES, SRS_SECRET_BYTES, SRS_SECRETS
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
 
 SECRETS_FILE: Final = "srs.secrets"  # in data_directory, where srs_secrets names no other
 _HASH_CHARACTERS: Final = 4  # postsrsd's and libsrs2's
@@ -32,21 +35,6 @@ _DAY_S: Final = 86_400
 _DAYS: Final = 1024  # two characters of base32: after so many days a day comes again
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _SEPARATORS: Final = "=-+"
-
-
-class SrsConfig(Protocol):
-    """What of the configuration is obeyed here."""
-
-    @property
-    def srs_domain(self) -> str: ...
-    @property
-    def srs_secrets(self) -> str: ...
-    @property
-    def srs_max_age(self) -> float: ...
-    @property
-    def srs_exclude_domains(self) -> tuple[str, ...]: ...
-    @property
-    def data_directory(self) -> str: ...
 
 
 class SrsRefused(ValueError):
@@ -58,7 +46,7 @@ def is_srs(local_part: str) -> bool:
     return len(local_part) > 5 and local_part[:4].upper() in ("SRS0", "SRS1") and local_part[4] in _SEPARATORS
 
 
-def secrets_path(config: SrsConfig) -> Path:
+def secrets_path(config: "Config") -> Path:
     """Where the secrets lie."""
     return Path(config.srs_secrets) if config.srs_secrets else Path(config.data_directory) / SECRETS_FILE
 
@@ -83,13 +71,13 @@ def read_secrets(path: Path) -> tuple[bytes, ...]:
     return found
 
 
-def require_secrets(config: SrsConfig) -> None:
+def require_secrets(config: "Config") -> None:
     """ConfigError where the configuration names a file of secrets that cannot be used."""
     if config.srs_domain and config.srs_secrets:
         read_secrets(Path(config.srs_secrets))
 
 
-def make_secrets(config: SrsConfig) -> None:
+def make_secrets(config: "Config") -> None:
     """Sees to it that a worker has secrets: where srs_secrets names no file, one in data_directory is made once.
 
     ConfigError: there are none that can be used.
@@ -112,7 +100,7 @@ def make_secrets(config: SrsConfig) -> None:
     read_secrets(path)
 
 
-def own_srs(config: SrsConfig, now: Callable[[], float]) -> "Srs | None":
+def own_srs(config: "Config", now: Callable[[], float]) -> "Srs | None":
     """What a configuration asks for; None where it has no srs_domain. ConfigError: its secrets cannot be read."""
     if not config.srs_domain:
         return None

@@ -11,7 +11,7 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,6 +20,9 @@ from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
 
 HOSTS_ASKED: Final = 20  # MX hosts whose addresses are looked up; a domain may list thousands
 ADDRESS_LIMIT: Final = 5  # Postfix's smtp_mx_address_limit
@@ -42,26 +45,6 @@ class Address(msgspec.Struct, frozen=True, gc=False):
     domain: str = ""
     private: bool = False  # an MX in a private network: not for mail with the null sender
     next_hop: str = ""  # as the route has it: "[host]:port", "domain"
-
-
-class _Listen(Protocol):
-    def of(self, service: str, /) -> tuple[str, ...]: ...
-
-
-class _Delivery(Protocol):
-    @property
-    def smtp_tcp_port(self) -> int: ...
-
-
-class OwnConfig(Protocol):
-    """What of the configuration says where we are reached."""
-
-    @property
-    def listen(self) -> _Listen: ...
-    @property
-    def proxy_interfaces(self) -> tuple[str, ...]: ...
-    @property
-    def delivery(self) -> _Delivery: ...
 
 
 class Ourselves:
@@ -94,7 +77,7 @@ class Ourselves:
         return any(host == ip for host, _ in self._exact) or (bool(self._any) and _is_here(ip))
 
 
-def ourselves(config: OwnConfig) -> Ourselves:
+def ourselves(config: "Config") -> Ourselves:
     """Our own listeners of SMTP and LMTP, and what stands before them (Postfix's proxy_interfaces)."""
     port = config.delivery.smtp_tcp_port
     own = [text for name in speaking("smtp", "lmtp") for text in config.listen.of(name)]

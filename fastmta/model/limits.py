@@ -101,7 +101,7 @@ CONVERTED_PIECE_BYTES: Final = 32_768  # of an 8-bit message made 7-bit in one g
 CONVERTED_HEADER_BYTES: Final = 131_072  # one header that is rewritten; Postfix's header_size_limit is 102,400
 
 # --- hops ---
-RECEIVED_FIELDS: Final = 50  # Postfix's hopcount_limit; RFC 5321 §6.3 asks for at least 100 only of simple counters
+RECEIVED_FIELDS: Final = 50  # Postfix's bound on hops; RFC 5321 §6.3 asks for at least 100 only of simple counters
 
 # --- authentication ---
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets

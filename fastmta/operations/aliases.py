@@ -1,4 +1,4 @@
-"""Aliases kept in the store, which count beside virtual_alias_maps and need no file or reload: the acts `alias.*`."""
+"""Aliases kept in the store, which count beside the map files and need no file or reload: the acts `alias.*`."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated

@@ -11,7 +11,7 @@ from fastmta.model.limits import PASSWORD_BYTES
 from fastmta.model.mechanisms import SCRAM
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
-from fastmta.operations.values import Nothing, Secret, Subject, account_address, is_local_domain, parsed_size, stamp
+from fastmta.operations.values import Nothing, Secret, Subject, account_address, note_of, parsed_size, stamp
 
 if TYPE_CHECKING:
     from fastmta._unit import Unit
@@ -35,10 +35,10 @@ class Listed(msgspec.Struct):
 
 
 class Known(msgspec.Struct):
-    """An account that was made or renamed. `is_local`: mail for its domain comes to this server's mailboxes."""
+    """An account that was made or renamed, and what to know of that."""
 
     address: str
-    is_local: bool
+    note: str
 
 
 class AddUser(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,7 +82,7 @@ async def add(desk: Desk, asked: AddUser) -> Known:
         raise ActFailed(f"{name} exists already", "invalid") from refused
     await _keep_scram_keys(desk, account.id, password_hash, asked.password)
     desk.note(address=name, quota=quota_bytes or None)
-    return Known(name, is_local_domain(name, desk.config))
+    return Known(name, note_of(name, desk.config))
 
 
 @rows("user.list")
@@ -124,7 +124,7 @@ async def rename(desk: Desk, asked: Rename) -> Known:
     """
     name = account_address(asked.address, desk.config)
     new_name = account_address(asked.new_address, desk.config)
-    known = Known(new_name, is_local_domain(new_name, desk.config))
+    known = Known(new_name, note_of(new_name, desk.config))
     if name == new_name:
         return known
     aliases = desk.store.aliases

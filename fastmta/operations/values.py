@@ -66,9 +66,10 @@ def target_address(text: str, config: "Config") -> str:
     return account_address(text, config)
 
 
-def is_local_domain(address: str, config: "Config") -> bool:
+def note_of(address: str, config: "Config") -> str:
+    """What to tell of an account whose mail does not come to this server; "" where it does."""
     domain = address.rpartition("@")[2]
-    return domain in config.mydestination or domain in config.virtual_mailbox_domains
+    return "" if domain in config.mailbox_domains else f"{domain} is not in mydestination or virtual_mailbox_domains"
 
 
 def _parts(text: str, config: "Config") -> tuple[str, str]:

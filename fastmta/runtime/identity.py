@@ -9,9 +9,12 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fastmta.model.errors import ConfigError
+
+MAY_BE_ROOT: Final = "workers_may_be_root = true"
+FIXED: Final = "default_user, workers_may_be_root: a change of them needs a restart"
 
 
 class WorkersUser(NamedTuple):

@@ -87,7 +87,7 @@ _WANTS_LOGIN: Final = frozenset({530, 534, 535, 538})  # "authentication require
 
 
 class Client:
-    """One session. `helo_name` is ours; `lmtp` speaks LHLO; `tls_level` is Postfix's smtp_tls_security_level.
+    """One session. `helo_name` is ours; `lmtp` speaks LHLO; `tls_level` is Postfix's word for it.
 
     `credentials`: who logs in where the server offers AUTH. `own_relay`: the administrator named this server, so that
     mail which it does not take for want of a login waits until he has mended that.

@@ -124,9 +124,7 @@ class MailServer:
         place, store = self._place, self._store
         store.set_metrics(place.cells, METRICS.commit_seconds.index, METRICS.commit_messages.index)
         self._watch = StorageWatch(
-            config.data_directory,
-            config.queue_minfree,
-            config.message_size_limit,
+            config,
             place.log,
             self._reusable_bytes,
             store.set_reserve,
@@ -378,7 +376,7 @@ class MailServer:
         services.authenticator = authenticator
         self._maps = maps
         self._trace.configure(config.trace_retention, config.trace_size_limit)  # before those who tell are made anew
-        self._watch.configure(config.queue_minfree, config.message_size_limit)
+        self._watch.configure(config)
         for server in (self._smtp, self._imap, self._pop3):
             server.reload(services)
         self._delivery.reload()

@@ -28,7 +28,7 @@ from fastmta.model.errors import ConfigError, FastMTAError
 from fastmta.model.limits import HOPS_TOLD
 from fastmta.runtime import descriptors
 from fastmta.runtime.giving import give, lies_with
-from fastmta.runtime.identity import WorkersUser, acting_as_workers, workers_user
+from fastmta.runtime.identity import FIXED, MAY_BE_ROOT, WorkersUser, acting_as_workers, workers_user
 from fastmta.runtime.library_log import take_library_records
 from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
@@ -296,7 +296,7 @@ class Supervisor:
             if config.data_directory != self.config.data_directory:
                 raise ConfigError("data_directory: a change of it needs a restart")
             if workers_user(config) != self.user:
-                raise ConfigError("default_user, workers_may_be_root: a change of them needs a restart")
+                raise ConfigError(FIXED)
             few = descriptors.problem(config)
             if few:
                 raise ConfigError(few)
@@ -498,7 +498,7 @@ def serve(config_path: str | Path, *, build: Build | None = None) -> int:
                 waiting=lambda holder: log.warning("supervisor.waiting", data_directory=str(directory), held_by=holder),
             )
         if os.geteuid() == 0 and user is None:
-            log.warning("supervisor.workers_are_root", because="workers_may_be_root = true")
+            log.warning("supervisor.workers_are_root", because=MAY_BE_ROOT)
         return Supervisor(str(config_path), config, user, lock_fd, build).run()
     except (AddressInUse, DirectoryBusy) as error:
         print(f"fastmta: {error}", file=sys.stderr)

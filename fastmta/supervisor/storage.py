@@ -8,9 +8,12 @@ store's committer refuses by itself: it is told the reserve.
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastmta.runtime.log import Log
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import Config
 from fastmta.store import MINFREE_FLOOR
 
 MESSAGE_SHARE: Final = 1.5  # of message_size_limit: Postfix's own advice for queue_minfree
@@ -24,27 +27,25 @@ class StorageWatch:
 
     def __init__(
         self,
-        path: str,
-        queue_minfree: int,
-        message_size_limit: int,
+        config: "Config",
         log: Log,
         reusable_bytes: Callable[[], int] = lambda: 0,
         set_reserve: Callable[[int], None] = lambda reserve_bytes: None,
         reap_soon: Callable[[], None] = lambda: None,
     ) -> None:
-        self._path = path
         self._log = log
         self._reusable_bytes = reusable_bytes
         self._set_reserve = set_reserve
         self._reap_soon = reap_soon
         self.trouble = ""
-        self.configure(queue_minfree, message_size_limit)
+        self.configure(config)
 
-    def configure(self, queue_minfree: int, message_size_limit: int) -> None:
+    def configure(self, config: "Config") -> None:
         """Takes over changed settings; 0 lets us choose by the size of the disk and of a message."""
-        self._minfree = queue_minfree
-        self.minfree_bytes = queue_minfree  # as it is worked out, from the first look on
-        self._message_size_limit = message_size_limit
+        self._path = config.data_directory
+        self._minfree = config.queue_minfree
+        self.minfree_bytes = config.queue_minfree  # as it is worked out, from the first look on
+        self._message_size_limit = config.message_size_limit
         self.look()
 
     def ok(self) -> bool:

@@ -8,11 +8,14 @@ Left to others: which security level a destination gets (delivery), and the hand
 """
 
 import ssl
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fastmta.model.errors import ConfigError
 from fastmta.tls.grades import restrict
 from fastmta.tls.problems import authorities_problem, file_problem
+
+if TYPE_CHECKING:
+    from fastmta.config.schema import TlsConfig
 
 CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
 # Two kinds of trust: may and encrypt take any certificate (so do fingerprint and dane, which look at it themselves),
@@ -23,27 +26,12 @@ CONTEXTS_KEPT: Final = 100  # by level, versions and ciphers: the administrator'
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
-class TlsSettings(Protocol):
-    """The part of the configuration's [tls] table that contexts are made from."""
-
-    @property
-    def cert_file(self) -> str: ...
-    @property
-    def key_file(self) -> str: ...
-    @property
-    def ssl_min_protocol(self) -> str: ...
-    @property
-    def smtp_tls_CAfile(self) -> str: ...
-    @property
-    def smtp_tls_CApath(self) -> str: ...
-
-
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
     __slots__ = ("_certificate", "_clients", "_expires_at", "_https", "_newest", "_server", "_settings")
 
-    def __init__(self, settings: TlsSettings) -> None:
+    def __init__(self, settings: "TlsConfig") -> None:
         self._settings = settings
         self._server: ssl.SSLContext | None = None
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
@@ -96,7 +84,7 @@ class Contexts:
             self._https = https_context(self._settings.smtp_tls_CAfile)
         return self._https
 
-    def reload(self, settings: TlsSettings | None = None) -> None:
+    def reload(self, settings: "TlsConfig | None" = None) -> None:
         """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
         wanted = settings or self._settings
         fresh = server_context(wanted) if wanted.cert_file else None
@@ -120,7 +108,7 @@ class Contexts:
             handshake.context = self._newest
 
 
-def server_context(settings: TlsSettings) -> ssl.SSLContext:
+def server_context(settings: "TlsConfig") -> ssl.SSLContext:
     """A fresh server context; raises ConfigError that names the file which cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS.get(settings.ssl_min_protocol, ssl.TLSVersion.TLSv1_2)
@@ -130,7 +118,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def _matched_later(key: tuple[str, frozenset[str], str], settings: TlsSettings) -> ssl.SSLContext:
+def _matched_later(key: tuple[str, frozenset[str], str], settings: "TlsConfig") -> ssl.SSLContext:
     """Names are matched after the handshake, by Postfix's strategies (tls/names.py)."""
     level, protocols, grade = key
     context = client_context(level, settings.smtp_tls_CAfile, settings.smtp_tls_CApath)
@@ -177,14 +165,14 @@ def https_context(ca_file: str = "") -> ssl.SSLContext:
     return context
 
 
-def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
+def _load_certificate(context: ssl.SSLContext, settings: "TlsConfig") -> None:
     try:
         context.load_cert_chain(settings.cert_file, settings.key_file or None, password=_no_password)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(file_problem(settings.cert_file, settings.key_file, error)) from error
 
 
-def _certificate(settings: TlsSettings) -> bytes:
+def _certificate(settings: "TlsConfig") -> bytes:
     """The first certificate of the file, which is the server's own."""
     try:
         with open(settings.cert_file, "rb") as file:

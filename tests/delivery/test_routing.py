@@ -19,8 +19,7 @@ DEFAULTS = {
 def router(transport=None, relayhost="", local=("example.test",), recipient_delimiter="+", **given):
     return Router(
         SimpleNamespace(
-            mydestination=local,
-            virtual_mailbox_domains=("virtual.test",),
+            mailbox_domains=(*local, "virtual.test"),
             relayhost=relayhost,
             recipient_delimiter=recipient_delimiter,
             transport=transport or {},

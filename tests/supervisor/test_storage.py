@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from fastmta.config.schema import Config
 from fastmta.runtime.log import Log
 from fastmta.supervisor.storage import StorageWatch
 
@@ -24,7 +25,11 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 def watch(minfree: int, limit: int = 1000, **more: Any) -> StorageWatch:
-    return StorageWatch("/", minfree, limit, Log(fd=-1), **more)
+    return StorageWatch(settings(minfree, limit), Log(fd=-1), **more)
+
+
+def settings(minfree: int, limit: int = 1000) -> Config:
+    return Config(data_directory="/", queue_minfree=minfree, message_size_limit=limit)
 
 
 @pytest.mark.parametrize(("free", "ok"), [(99, False), (100, True), (101, True)])
@@ -80,5 +85,5 @@ def test_while_it_is_low_the_trash_is_reaped_at_each_look(disk: Disk) -> None:
 def test_the_store_is_told_the_reserve(disk: Disk) -> None:
     told: list[int] = []
     watched = watch(100, set_reserve=told.append)
-    watched.configure(200, 1000)
+    watched.configure(settings(200, 1000))
     assert told == [100, 200]
