@@ -102,6 +102,10 @@ class Desk:
         self.has_told = True
         self.telling.act(self.act_name, fields, self.actor)
 
+    async def breathe(self) -> None:
+        """Lets others come first, and goes on in any case: what was committed is told whoever has gone."""
+        await self._pause()
+
     async def pause(self) -> None:
         """Asked between two pieces of long work: others come first, and whoever asked may have gone."""
         await self._pause()

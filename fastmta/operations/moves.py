@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
 
 SELECTED_AT_ONCE: Final = 256  # recipients, and so many at most that owners are asked of in one message
+TOLD_AT_ONCE: Final = 32  # lines of the log between which others get their turn
 _EVERY: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD)
 Move = Callable[[int, list[int]], Awaitable[int]]  # of these recipients of a message; how many that changed
 
@@ -163,11 +164,12 @@ class _Making:
                 by_message.setdefault(number, []).append(n)
         moved = await desk.committed([partial(_unless_refused, move, number, n) for number, n in by_message.items()])
         gone = {number for number, count in zip(by_message, moved, strict=True) if count}
-        desk.telling.recipients(
-            event for key, event in found.items() if key[0] in gone and key not in busy and event.act
-        )
         self.changed += sum(moved)
         desk.note(changed=self.changed, in_flight=self.left or None)
+        told = [event for key, event in found.items() if key[0] in gone and key not in busy and event.act]
+        for start in range(0, len(told), TOLD_AT_ONCE):
+            desk.telling.recipients(told[start : start + TOLD_AT_ONCE])
+            await desk.breathe()
 
 
 async def _unless_refused(move: Move, number: int, n: list[int]) -> int:
