@@ -39,7 +39,8 @@ cdef packed struct PendingRecord:
 cdef packed struct QueueRecord:  # then the envelope
     uint8_t format
     uint8_t head  # which of the blob's heads; 0: its own
-    uint8_t unused[2]
+    uint8_t counted  # in QueueCounts: its message and bytes
+    uint8_t unused
     uint32_t live
     uint64_t blob_id
 
@@ -47,7 +48,7 @@ cdef packed struct RecipientRecord:  # then hop, tail, last reply
     uint8_t format
     uint8_t state
     uint8_t lane
-    uint8_t indexed
+    uint8_t indexed  # an Indexed
     uint32_t attempts
     int64_t due_ms
     uint16_t hop_length
@@ -61,6 +62,22 @@ cdef packed struct HopRecord:
     uint32_t deferred
     uint32_t held
     int64_t due_ms  # earliest of the schedule; NEVER where it has none
+    uint32_t fresh  # of the active and held: in no index yet. From here on format 2
+    uint32_t unused2
+
+cdef packed struct QueueCounts:
+    uint8_t format
+    uint8_t unused[7]
+    int64_t active
+    int64_t deferred
+    int64_t held
+    int64_t messages
+    int64_t bytes
+
+cdef packed struct CountRecord:  # recipients of a domain whose messages came in one minute, by state
+    uint8_t format
+    uint8_t unused[3]
+    uint32_t count[3]
 
 cdef packed struct MailboxRecord:  # then name, special use
     uint8_t format

@@ -30,6 +30,10 @@ TABLE_META: Final[int]
 TABLE_DKIM_KEY: Final[int]
 TABLE_ANNOTATION: Final[int]
 TABLE_CREDENTIAL: Final[int]
+TABLE_QUEUE_BY_ERROR: Final[int]
+TABLE_QUEUE_COUNT: Final[int]
+ROWS_ANYONE: Final[int]
+ROWS_FRESH: Final[int]
 CHUNK_BYTES: Final[int]
 STORE_LEVEL: Final[int]
 OLDEST_SERVED_LEVEL: Final[int]
@@ -199,4 +203,25 @@ def active_scan(
 ) -> tuple[list[tuple[int, int]], bytes]: ...
 def hops_due(store: Store, partitions: Iterable[int], now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
 def hops_next_due(store: Store, partitions: Iterable[int]) -> int | None: ...
-def hop_fields(record: bytes) -> tuple[int, int, int, int | None]: ...
+def hop_fields(record: bytes) -> tuple[int, int, int, int | None, int]: ...
+def hop_rows(
+    store: Store,
+    wanted: int,
+    hop: bytes | None,
+    partitions: bytes | None,
+    pivot_ms: int,
+    later_first: bool,
+    before_ms: int,
+    after: bytes,
+    limit: int,
+    look: int,
+    domain: bytes | None = None,
+    sender: bytes | None = None,
+) -> tuple[list[tuple[int, int]], bytes]: ...
+def error_rows(
+    store: Store, text: bytes, after: bytes, limit: int, look: int
+) -> tuple[list[tuple[int, int]], bytes]: ...
+def queue_counts(store: Store) -> tuple[int, int, int, int | None, int | None]: ...
+def domain_counts(
+    store: Store, senders: bool, before_ms: list[int], after: bytes, look: int
+) -> tuple[dict[bytes, list[int]], bytes]: ...

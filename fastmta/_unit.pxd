@@ -34,9 +34,10 @@ cdef enum OpCode:  # a number keeps its meaning for ever: journals hold them
     OP_CHUNKS = 23
     OP_ABANDON = 24
     OP_FAIL = 25
+    OP_INDEX = 26
 
 cdef enum:
-    OP_CODES = 26
+    OP_CODES = 27
 
 cdef enum Table:  # a key begins with its number
     T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
@@ -64,7 +65,9 @@ cdef enum Table:  # a key begins with its number
     T_DKIM_KEY = 23     # domain, 0, selector -> record
     T_ANNOTATION = 24   # account id, mailbox id or 0, entry -> value
     T_CREDENTIAL = 25   # account id, kind, name -> record
-    TABLES = 26
+    T_BY_ERROR = 26     # last reply, 0, queue id, n -> nothing
+    T_QUEUE_COUNT = 27  # nothing -> QueueCounts; kind, domain, 0, minute of arrival -> CountRecord
+    TABLES = 28
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0
@@ -267,6 +270,7 @@ cdef class Unit:
                       bytes tail, bytes envelope, bint reports=*) except -1
     cpdef int move_recipient(self, uint64_t queue_id, int n, int from_state, int to_state, int attempts,
                              int64_t due_ms, bytes last_reply) except -1
+    cpdef int index_recipient(self, uint64_t queue_id, int n) except -1
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
                     int64_t unchanged_since) except -1

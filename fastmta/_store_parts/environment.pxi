@@ -245,6 +245,7 @@ cdef int prepare(Store self) except -1:
         unit = self.new_unit()
         unit.put_new(T_META, b"schema", b"%d" % self.s.knows)  # of two processes that make it, one is refused
         unit.put(T_META, b"environment", environment_number())
+        unit.put(T_META, b"finished", b"%d" % self.s.knows)  # no record of an earlier level is left
         self.commit_sync(unit)
         found = self.get(T_META, b"schema")
     if self.s.any_format:

@@ -194,6 +194,14 @@ cdef str read_error(int rc):
     return lmdb_error(rc)
 
 
+cdef enum:
+    HOP_BEFORE = sizeof(HopRecord) - 8  # of the first format
+
+
+cdef inline size_t hop_size(int format) noexcept nogil:
+    return sizeof(HopRecord) if format == HOP_FORMAT else HOP_BEFORE
+
+
 cdef inline size_t rest_length(const BlobMeta* meta) noexcept nogil:
     """What stands behind a blob's struct: its cuts, its head, its last bytes."""
     return 8 * <size_t>meta.cuts + meta.head_length + meta.tail_length
@@ -207,7 +215,9 @@ cdef int format_of(int table, size_t key_length, int level) noexcept nogil:
         return MESSAGE_FORMAT
     if table == T_BLOB:
         return BLOB_FORMAT if key_length == 9 else 0
-    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_HOP_STATE else 0
+    if table == T_HOP_STATE:
+        return HOP_FORMAT if level >= INDEXED_LEVEL else FORMAT
+    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_QUEUE_COUNT else 0
 
 
 cdef bint is_known_format(int level, int table, size_t key_length, int found) noexcept nogil:
@@ -245,7 +255,9 @@ cdef bint record_fits(int level, int table, size_t key_length, const void* data,
     if table == T_USAGE:
         return n == sizeof(UsageRecord) and is_known_format(level, T_USAGE, key_length, p[0])
     if table == T_HOP_STATE:
-        return n == sizeof(HopRecord) and p[0] == FORMAT
+        return n >= HOP_BEFORE and is_known_format(level, T_HOP_STATE, key_length, p[0]) and n == hop_size(p[0])
+    if table == T_QUEUE_COUNT:
+        return n == (sizeof(QueueCounts) if key_length == 1 else sizeof(CountRecord)) and p[0] == FORMAT
     if table == T_MAILBOX_NAME or table == T_ACCOUNT_NAME or table == T_COUNTER:
         return n == 8
     return True

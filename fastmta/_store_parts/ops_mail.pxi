@@ -164,7 +164,7 @@ cdef int op_deliver(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef const char* reply
     cdef const uint8_t* path
     cdef size_t path_length
-    cdef int64_t received_at_ms
+    cdef int64_t received_at_ms, size
     cdef int code, rc
     code = append_checked(t, op, parts, &refusable)
     if code == DONE or code < 0 or not refusable:
@@ -182,7 +182,7 @@ cdef int op_deliver(Txn* t, Op* op, const char* parts) noexcept nogil:
         reply = b"452 4.2.2 Mailbox full"
     else:
         reply = b"550 5.1.1 Mailbox does not exist"
-    envelope_fields(t, &path, &path_length, &received_at_ms)
+    envelope_fields(t, &path, &path_length, &received_at_ms, &size)
     rc = recipient_add(t, op.c, op.n, ACTIVE, 0, received_at_ms, hop, op.part[3], hop + op.part[3], op.part[4], reply,
                        strlen(reply))
     if rc:

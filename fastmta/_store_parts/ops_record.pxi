@@ -315,4 +315,6 @@ cdef int apply_op(Txn* t, Op* op) noexcept nogil:
         return op_quota(t, op, parts)
     if code == OP_REROUTE:
         return op_reroute(t, op, parts)
+    if code == OP_INDEX:
+        return op_index(t, op, parts)
     return FAIL_IO

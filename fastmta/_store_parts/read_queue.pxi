@@ -162,7 +162,7 @@ cdef bint is_active_to(MDB_val* value, bint unindexed, object domain) noexcept:
     cdef const uint8_t* path
     cdef size_t length = 0
     cdef size_t start
-    if record.state != ACTIVE or (unindexed and record.indexed):
+    if record.state != ACTIVE or (unindexed and record.indexed & HAS_ROWS):
         return False
     if domain is None:
         return True
@@ -361,8 +361,10 @@ def hops_next_due(Store store not None, partitions):
 
 
 def hop_fields(bytes record not None):
-    """(active, deferred, held, earliest due or None) of a hop's record."""
-    cdef HopRecord* hop = <HopRecord*><char*>record
-    if len(record) != sizeof(HopRecord):
+    """(active, deferred, held, earliest due or None, active that are in no index yet) of a hop's record."""
+    cdef HopRecord hop
+    memset(&hop, 0, sizeof(hop))
+    if not HOP_BEFORE <= len(record) <= <Py_ssize_t>sizeof(hop):
         raise ValueError("not a hop's record")
-    return hop.active, hop.deferred, hop.held, None if hop.due_ms == NEVER else hop.due_ms
+    memcpy(&hop, <const char*>record, len(record))
+    return hop.active, hop.deferred, hop.held, None if hop.due_ms == NEVER else hop.due_ms, hop.fresh

@@ -6,13 +6,15 @@ cdef enum:
     DB_MAIL = 2
     DB_DIRECTORY = 3
     DATABASES = 4
-    LEVEL = 2  # what this program writes, as `meta` says it; store/upgrade.py has the steps from the levels before
+    LEVEL = 3  # what this program writes, as `meta` says it; store/upgrade.py has the steps from the levels before
     SHARED_FROM = 2  # the oldest level whose stores this program serves as they are, beside programs of that level
     TRIAL_LEVEL = LEVEL + 1  # what tests take for the next program's: there usage records have a format of their own
     TRIAL_USAGE_FORMAT = 2
     FORMAT = 1  # of the records that every level has had so far
     BLOB_FORMAT = 2
     MESSAGE_FORMAT = 2
+    HOP_FORMAT = 2
+    INDEXED_LEVEL = 3  # from which the queue's recipients are all in its indexes and counts, but for fresh ones
     PAGE = 4096
     TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case
@@ -20,7 +22,20 @@ cdef enum:
     NOW_CHUNKS = 16  # of a blob that is deleted in the transaction that drops its last reference: 64 KB
     HOP_MAX = 200
     LANES = 3
-    COUNTED_STATES = 4  # active 1, deferred 2, held 3
+    HELD_LANE = 4  # added to the lane of a held recipient's row in the schedule, which no owner reads
+    COUNTED = 6  # active 1, deferred 2, held 3, messages 4, bytes 5
+    MESSAGES = 4
+    BYTES = 5
+    COUNTS_AT = 8  # where they begin in QueueCounts
+
+cdef enum Indexed:  # where a queued recipient's rows are
+    NOWHERE = 0  # never tried, as level 2 leaves it
+    INDEXED_BEFORE = 1  # in the indexes of level 2: by sender, domain and age
+    FRESH = 2  # as it was accepted: in none of them, but counted at its hop, and where it is held in the schedule
+    INDEXED = 3  # in all of them and in the counts; where it is held, in the schedule too
+
+cdef enum:
+    HAS_ROWS = 1  # the bit of an Indexed that says so: by sender, domain and age
 
 cdef extern from *:
     """
@@ -31,7 +46,7 @@ cdef extern from *:
 cdef inline int database_of(int table) noexcept nogil:
     if table == T_BLOB or table == T_PENDING or table == T_TRASH:
         return DB_BLOB
-    if T_QUEUE <= table <= T_COUNTER:
+    if T_QUEUE <= table <= T_COUNTER or table == T_BY_ERROR or table == T_QUEUE_COUNT:
         return DB_QUEUE
     if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE:
         return DB_MAIL
@@ -75,10 +90,13 @@ TABLE_META = T_META
 TABLE_DKIM_KEY = T_DKIM_KEY
 TABLE_ANNOTATION = T_ANNOTATION
 TABLE_CREDENTIAL = T_CREDENTIAL
+TABLE_QUEUE_BY_ERROR = T_BY_ERROR
+TABLE_QUEUE_COUNT = T_QUEUE_COUNT
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
-               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential")
+               "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
+               "queue_by_error", "queue_count")
 
 
 cdef struct Key:

@@ -10,6 +10,7 @@ cdef enum:
     UNDO_REMOVE = 1
     UNDO_RESTORE = 2
     UNDO_HOP = 3
+    IS_FRESH = 128  # beside the state
 
 cdef struct HopTouch:
     uint32_t crc
@@ -19,6 +20,7 @@ cdef struct HopTouch:
     int32_t active
     int32_t deferred
     int32_t held
+    int32_t fresh
     int64_t added_due
     char name[HOP_MAX]
 
@@ -67,9 +69,9 @@ cdef struct Txn:
     uint64_t queue_id
     QueueRecord queue
     Buffer envelope
-    int64_t unit_counts[COUNTED_STATES]
+    int64_t unit_counts[COUNTED]
     # of the transaction
-    int64_t counts[COUNTED_STATES]
+    int64_t counts[COUNTED]
     Buffer hops  # HopTouch
     Buffer dead  # blob ids without references
     Buffer touched  # MailboxTouch
@@ -255,7 +257,7 @@ cdef int t_undo(Txn* t) noexcept nogil:
         if tail.kind == UNDO_HOP:
             memcpy(&rc, at, sizeof(rc))
             touch = <HopTouch*>t.hops.data + rc
-            hop_count(touch, tail.state, -tail.delta)
+            hop_count(touch, tail.state & ~IS_FRESH, -tail.delta, (tail.state & IS_FRESH) != 0)
             touch.removed = 1
             continue
         key.mv_size = tail.key_length
@@ -269,114 +271,6 @@ cdef int t_undo(Txn* t) noexcept nogil:
         if rc:
             return poison(t, rc)
     return DONE
-
-
-# --- hops ---
-
-cdef inline void hop_count(HopTouch* touch, int state, int delta) noexcept nogil:
-    if state == 1:
-        touch.active += delta
-    elif state == 2:
-        touch.deferred += delta
-    else:
-        touch.held += delta
-
-
-cdef int hop_touch(Txn* t, const char* hop, size_t n, int state, int delta, int64_t due_ms) noexcept nogil:
-    """Notes that a recipient of this hop came (+1) to or went (-1) from `state`."""
-    cdef uint32_t crc = crc32_of(hop, n)
-    cdef HopTouch* touch = <HopTouch*>t.hops.data
-    cdef int count = <int>(t.hops.length // sizeof(HopTouch))
-    cdef int i
-    cdef UndoTail tail
-    for i in range(count):
-        if touch[i].crc == crc and touch[i].length == n and memcmp(touch[i].name, hop, n) == 0:
-            break
-    else:
-        i = count
-        if buffer_room(&t.hops, sizeof(HopTouch)) < 0:
-            return poison(t, ENOMEM)
-        touch = <HopTouch*>t.hops.data
-        memset(&touch[i], 0, sizeof(HopTouch))
-        touch[i].crc = crc
-        touch[i].length = <uint16_t>n
-        touch[i].added_due = NEVER
-        memcpy(touch[i].name, hop, n)
-        t.hops.length += sizeof(HopTouch)
-    hop_count(&touch[i], state, delta)
-    if delta < 0:
-        touch[i].removed = 1
-    elif state != 3:
-        if due_ms < touch[i].added_due:
-            touch[i].added_due = due_ms
-        if state == 1:
-            touch[i].new_work = 1
-    memset(&tail, 0, sizeof(tail))
-    tail.kind = UNDO_HOP
-    tail.state = <uint8_t>state
-    tail.delta = <int16_t>delta
-    tail.key_length = sizeof(i)
-    if buffer_add(&t.undo, &i, sizeof(i)) < 0 or buffer_add(&t.undo, &tail, sizeof(tail)) < 0:
-        return poison(t, ENOMEM)
-    return DONE
-
-
-cdef int hop_flush(Txn* t, HopTouch* touch) noexcept nogil:
-    """Brings a touched hop's record and its place in the index up to date."""
-    cdef HopRecord record
-    cdef Key state_key, index_key, lane_key
-    cdef MDB_val key, value
-    cdef int64_t earliest, due
-    cdef int rc, lane, had
-    k_hop_state(&state_key, touch.name, touch.length)
-    rc = t_get(t, &state_key, &value)
-    if rc < 0:
-        return rc
-    had = rc == DONE
-    if had:
-        memcpy(&record, value.mv_data, sizeof(record))
-    else:
-        memset(&record, 0, sizeof(record))
-        record.format = FORMAT
-        record.due_ms = NEVER
-    if touch.removed:
-        earliest = NEVER
-        for lane in range(LANES):
-            k_schedule(&lane_key, touch.name, touch.length, lane)
-            rc = t_first(t, &lane_key, lane_key.n, &key, &value)
-            if rc < 0:
-                return rc
-            if rc == DONE:
-                due = <int64_t>be64(<uint8_t*>key.mv_data + lane_key.n)
-                if due < earliest:
-                    earliest = due
-    else:
-        earliest = record.due_ms if record.due_ms < touch.added_due else touch.added_due
-    if earliest != record.due_ms:
-        if record.due_ms != NEVER:
-            k_hop(&index_key, touch, record.due_ms)
-            if t_del(t, &index_key) < 0:
-                return POISONED
-        if earliest != NEVER:
-            k_hop(&index_key, touch, earliest)
-            if t_put(t, &index_key, NULL, 0, OLD_UNKNOWN, NULL, 0) < 0:
-                return POISONED
-    elif touch.active == 0 and touch.deferred == 0 and touch.held == 0:
-        return DONE
-    record.due_ms = earliest
-    record.active += touch.active
-    record.deferred += touch.deferred
-    record.held += touch.held
-    if record.active == 0 and record.deferred == 0 and record.held == 0:
-        return t_del(t, &state_key) if had else DONE
-    return t_put(t, &state_key, &record, sizeof(record), OLD_UNKNOWN, NULL, 0)
-
-
-cdef inline void k_hop(Key* k, HopTouch* touch, int64_t due_ms) noexcept nogil:
-    k_start(k, T_HOP)
-    k_u8(k, <uint8_t>(touch.crc & 255))
-    k_u64(k, <uint64_t>due_ms)
-    k_bytes(k, touch.name, touch.length)
 
 
 # --- blobs ---
@@ -493,7 +387,7 @@ cdef int unit_end(Txn* t) noexcept nogil:
                 return REFUSE_MISSING
             if blob_dead(t, (<uint64_t*>t.unreferenced.data)[i]) < 0:
                 return POISONED
-    for i in range(<size_t>COUNTED_STATES):
+    for i in range(<size_t>COUNTED):
         t.counts[i] += t.unit_counts[i]
     return DONE
 
@@ -521,12 +415,13 @@ cdef int txn_flush(Txn* t) noexcept nogil:
     for i in range(t.hops.length // sizeof(HopTouch)):
         if hop_flush(t, <HopTouch*>t.hops.data + i) < 0:
             return POISONED
-    if t.counts[1] and counter_add(t, b"active", t.counts[1]) < 0:
-        return POISONED
-    if t.counts[2] and counter_add(t, b"deferred", t.counts[2]) < 0:
-        return POISONED
-    if t.counts[3] and counter_add(t, b"held", t.counts[3]) < 0:
-        return POISONED
+    if t.s.level >= INDEXED_LEVEL:
+        if queue_counts_add(t) < 0:
+            return POISONED
+    else:
+        for i in range(1, 4):
+            if t.counts[i] and counter_add(t, state_names[i], t.counts[i]) < 0:
+                return POISONED
     return trash_dead(t)
 
 

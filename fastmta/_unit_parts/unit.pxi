@@ -201,6 +201,13 @@ cdef class Unit:
         op.lane = <uint8_t>lane
         return 0
 
+    cpdef int index_recipient(self, uint64_t queue_id, int n) except -1:
+        # Brings a recipient into all indexes and counts, where it is not in them; one that has gone is no failure.
+        cdef Op* op = self._op(OP_INDEX)
+        op.a = queue_id
+        op.n = <uint32_t>n
+        return 0
+
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
                     int64_t unchanged_since) except -1:
         cdef Op* op

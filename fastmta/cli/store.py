@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_USAGE, CommandFailed
+from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, CommandFailed
 from fastmta.cli.opened import acting_as_owner, run
 from fastmta.cli.output import config_option, json_option, plain, print_json, size
 from fastmta.config.load import load
@@ -163,11 +163,8 @@ def upgrade(dry_run: bool, finish: bool, config_path: str | None) -> None:
     """
     from fastmta.runtime.lock import lock_directory
     from fastmta.store.upgrade import finish as finish_upgrade
-    from fastmta.store.upgrade import plan
+    from fastmta.store.upgrade import newest_level, plan, plan_finish
     from fastmta.store.upgrade import upgrade as upgrade_store
-
-    if finish and dry_run:
-        raise CommandFailed("--finish and --dry-run exclude each other", EX_USAGE)
 
     directory = Path(load(config_path).data_directory)
     if not directory.is_dir():
@@ -176,7 +173,7 @@ def upgrade(dry_run: bool, finish: bool, config_path: str | None) -> None:
         if not (directory / "data.mdb").exists():
             raise CommandFailed(f"{directory} holds no store", EX_NOINPUT)
         if finish:
-            found = finish_upgrade(directory, _told)
+            found = plan_finish(directory) if dry_run else finish_upgrade(directory, _told)
         else:
             lock = lock_directory(directory)
             try:
@@ -184,7 +181,11 @@ def upgrade(dry_run: bool, finish: bool, config_path: str | None) -> None:
             finally:
                 os.close(lock)
     if not found.is_needed and not any(found.records.values()):
-        print(f"the store has this program's format, {found.target}; nothing to do")
+        if found.target < newest_level():
+            what = f"the store's format, {found.target}, is served as it is"
+            print(f"{what}; --finish brings it to {newest_level()}")
+        else:
+            print(f"the store has this program's format, {found.target}; nothing to do")
         return
     what = ", ".join(f"{count} {name}" for name, count in found.records.items())
     verb = "would be rewritten" if dry_run else "rewritten"

@@ -19,6 +19,7 @@ from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.forwarding import Forwarding
+from fastmta.delivery.indexing import Indexing
 from fastmta.delivery.pace import Pace
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
@@ -74,6 +75,7 @@ class DeliveryService:
         self.recorder = Recorder(services, self)
         self.latest_s = 0.0
         self._redating = Redating(self)
+        self._indexing = Indexing(self)
         self.answers = answers
         self.connections = 0
         self.unrecorded = 0
@@ -108,6 +110,7 @@ class DeliveryService:
         self._running = True
         self._partitions = partitions_of(self.services.slot, self.services.slots)
         self._redating.begin(self._partitions)
+        self._indexing.begin(self._partitions)
         self._suspended.refresh()
         self._tick()
 
@@ -362,6 +365,7 @@ class DeliveryService:
         self.tls.refresh()
         self._look_suspended()
         set_back_s = self._redating.look(self._partitions)
+        self._indexing.look()
         if self._withheld:
             self._withheld = {key: until for key, until in self._withheld.items() if until > now}
         for hop, owner in list(self._owners.items()):

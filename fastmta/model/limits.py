@@ -88,6 +88,8 @@ DNS_TCP: Final = 8  # connections for answers that were truncated
 REDATED_S: Final = 0.004  # a second spent on times that the clock has taken back, so that the loop is never held
 REDATED_A_PAGE: Final = 100  # recipients looked at before the time is: about 1 ms
 REDATED_HOPS: Final = 10_000  # of one of 256 partitions
+UNINDEXED_MS: Final = 30_000  # what waits longer without having been tried is brought into the queue's indexes
+INDEXED_A_SECOND: Final = 2000  # recipients of one worker; delivery comes first
 REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for: one long flush is one wish
 
 DELIVERY_PASS_S: Final = 0.002  # of one pass of the loop for all deliveries of a worker, beside its sessions' TURN_S

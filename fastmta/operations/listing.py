@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from fastmta.model.errors import ActFailed
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
-from fastmta.operations.selecting import Selector, queue_id, selected
+from fastmta.operations.selecting import STATES, Selector, queue_id, selected, selection
 from fastmta.operations.values import stamp
 
 if TYPE_CHECKING:
@@ -187,8 +187,9 @@ class Counts(msgspec.Struct):
 async def stats(desk: Desk, asked: CountQueue) -> Counts:
     """Count recipients by state, next hop and domain.
 
-    The counts by next hop cost a row a hop, however long the queue is. Messages, bytes and domains are in no count, so
-    the whole queue is walked for them: up to COUNTED recipients, or because somebody asks for it.
+    All of it is kept count of, however long the queue is: a row a hop, and a row a domain and minute of arrival.
+    A store in the format before keeps counts of states and hops alone: there messages, bytes and domains are counted
+    by a walk, up to COUNTED recipients, or because somebody asks for it.
     """
     queue = desk.store.queue
     counts = dict(queue.counts())
@@ -208,7 +209,9 @@ async def stats(desk: Desk, asked: CountQueue) -> Counts:
         [],
         [HopCount(text(hop), a + d + h, a, d, h) for hop, a, d, h in hops[:SHOWN]],
     )
-    if asked.exact or sum(counts.values()) <= COUNTED:
+    if queue.has_counts:
+        await _kept(desk, found)
+    elif asked.exact or sum(counts.values()) <= COUNTED:
         await _walk(desk, found)
     else:
         found.domains = _by_hop(desk.config, hops)
@@ -217,6 +220,25 @@ async def stats(desk: Desk, asked: CountQueue) -> Counts:
 
 def _busiest(hops: list[tuple[bytes, int, int, int]]) -> list[tuple[bytes, int, int, int]]:
     return heapq.nsmallest(10 * SHOWN, hops, key=lambda each: (-sum(each[1:]), each[0]))
+
+
+async def _added_up(desk: Desk, pages: Iterator[dict[bytes, list[int]]]) -> dict[bytes, list[int]]:
+    """Kept counts, pages of which are read with pauses."""
+    out: dict[bytes, list[int]] = {}
+    for page in pages:
+        for domain, counts in page.items():
+            before = out.get(domain)
+            out[domain] = counts if before is None else [a + b for a, b in zip(before, counts, strict=True)]
+        await desk.pause()
+    return out
+
+
+async def _kept(desk: Desk, found: Counts) -> None:
+    totals = desk.store.queue.totals()
+    found.messages, found.size = totals.messages, totals.size_bytes
+    domains = await _added_up(desk, desk.store.queue.domain_counts())
+    busiest = heapq.nsmallest(SHOWN, domains.items(), key=lambda each: (-sum(each[1]), each[0]))
+    found.domains = [DomainCount(text(domain), sum(counts), counts[1]) for domain, counts in busiest]
 
 
 async def _walk(desk: Desk, found: Counts) -> None:
@@ -280,20 +302,45 @@ class Shape(msgspec.Struct):
 
 @act("queue.shape")
 async def shape(desk: Desk, asked: ShapeQueue) -> Shape:
-    """Count recipients by age and destination, as qshape does."""
+    """Count recipients by age and destination, as qshape does.
+
+    Without selectors, or by state alone, kept counts are read, which know the minute of arrival. Others are walked.
+    """
     bounds = [asked.first << n for n in range(asked.buckets - 1)]
     now_ms = time.time() * 1000  # what people read off a clock
+    if desk.store.queue.has_counts and not asked.given().keys() - {"state", "everything"}:
+        return await _kept_shape(desk, asked, bounds, now_ms)
     counted: Counter[tuple[str, int]] = Counter()
     async for message, recipient in selected(desk, asked):
         path = message.envelope.reverse_path if asked.senders else recipient.tail.forward_path
         domain = text(path.lower().rpartition(b"@")[2]) or NULL_SENDER
         minutes = (now_ms - message.envelope.received_at_ms) / 60_000
         counted[domain, sum(minutes > bound for bound in bounds)] += 1
+    return _shape(asked, bounds, ((domain, column, count) for (domain, column), count in counted.items()))
+
+
+async def _kept_shape(desk: Desk, asked: ShapeQueue, bounds: list[int], now_ms: float) -> Shape:
+    _, chosen = selection(asked, desk.clock.now())
+    before_ms = [int(now_ms - bound * 60_000) for bound in bounds]
+    domains = await _added_up(desk, desk.store.queue.domain_counts(before_ms, senders=asked.senders))
+    states = [state - 1 for state in STATES.values() if chosen.state in (None, state)]
+    rows = (
+        (text(domain) or NULL_SENDER, column, counts[state * asked.buckets + column])
+        for domain, counts in domains.items()
+        for state in states
+        for column in range(asked.buckets)
+    )
+    return _shape(asked, bounds, rows)
+
+
+def _shape(asked: ShapeQueue, bounds: list[int], counted: Iterable[tuple[str, int, int]]) -> Shape:
+    """Of (domain, column, recipients)."""
     total = Ages("TOTAL", 0, [0] * asked.buckets)
     found: dict[str, Ages] = {}
-    for (domain, column), count in counted.items():
-        for row in (found.setdefault(domain, Ages(domain, 0, [0] * asked.buckets)), total):
-            row.total += count
-            row.ages[column] += count
+    for domain, column, count in counted:
+        if count:
+            for row in (found.setdefault(domain, Ages(domain, 0, [0] * asked.buckets)), total):
+                row.total += count
+                row.ages[column] += count
     order = heapq.nsmallest(asked.limit, found.values(), key=lambda each: (-each.total, each.domain))
     return Shape(bounds, total, order)

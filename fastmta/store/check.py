@@ -18,7 +18,6 @@ from fastmta._store import (
     TABLE_ACCOUNT_NAME,
     TABLE_BLOB,
     TABLE_CHANGE,
-    TABLE_COUNTER,
     TABLE_ENVELOPE,
     TABLE_HOP,
     TABLE_HOP_STATE,
@@ -27,9 +26,6 @@ from fastmta._store import (
     TABLE_MESSAGE,
     TABLE_PENDING,
     TABLE_QUEUE,
-    TABLE_QUEUE_BY_AGE,
-    TABLE_QUEUE_BY_DOMAIN,
-    TABLE_QUEUE_BY_SENDER,
     TABLE_SCHEDULE,
     TABLE_TRASH,
     TABLE_USAGE,
@@ -49,8 +45,10 @@ from fastmta._store import (
 from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.model.flags import DELETED, SEEN
+from fastmta.store.check_queue import QueueIndexes
 from fastmta.store.pace import Pace
 from fastmta.store.pages import Pages, PageSnapshot
+from fastmta.store.queue_records import FRESH, HELD_LANE, RECORD_INDEXED
 
 if TYPE_CHECKING:
     from fastmta.store.mailstore import MailStore
@@ -61,7 +59,6 @@ TRASH_MAILBOX: Final = 2
 QUICK_BLOBS: Final = 1000  # the newest of each block of identifiers: a worker fills one at a time
 QUICK_BLOCKS: Final = 16
 QUICK_CHUNKS: Final = 16  # read at a time, a megabyte
-RECORD_INDEXED: Final = 3  # offset of the flag in a recipient's record
 
 
 class Report(msgspec.Struct):
@@ -161,7 +158,7 @@ class _Check:
         self.rest = rest
         self.read_bytes = read_bytes
         self.report = Report()
-        self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.hops: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         self.scheduled: set[tuple[bytes, int, int, int, int]] = set()
         self.references: Counter[int] = Counter()
         self.dead_blobs: set[int] = set()
@@ -305,8 +302,7 @@ class _Check:
     # --- the queue ---
 
     def _queue(self) -> None:
-        indexed = 0
-        states: Counter[int] = Counter()
+        indexes = QueueIndexes(self.snapshot, self.found)
         expected: tuple[int, int] | None = None  # queue id, live
         live = 0
         for key, value in self.rows(TABLE_QUEUE):
@@ -315,7 +311,7 @@ class _Check:
                 if expected is not None:
                     self.expect(f"live recipients of message {expected[0]}", expected[1], live)
                 try:
-                    blob_id, stated, _ = queue_fields(value)
+                    blob_id, stated, envelope = queue_fields(value)
                 except ValueError:
                     self.found(f"the record of message {queue_id} in the queue makes no sense")
                     expected, live = None, 0
@@ -323,6 +319,7 @@ class _Check:
                 self.references[blob_id] += 1
                 self.report.queued += 1
                 expected, live = (queue_id, stated), 0
+                indexes.message(queue_id, value, envelope)
                 continue
             live += 1
             self.report.recipients += 1
@@ -330,25 +327,24 @@ class _Check:
                 self.found(f"a recipient of message {queue_id}, which is not there")
             n = _number(key[8:])
             try:
-                _, n, hop, lane, state, _, due_ms, _, _ = recipient_fields(queue_id, n, value)
+                _, n, hop, lane, state, _, due_ms, reply, tail = recipient_fields(queue_id, n, value)
             except ValueError:
                 self.found(f"the record of recipient {queue_id}/{n} makes no sense")
                 continue
-            indexed += value[RECORD_INDEXED]
-            states[state] += 1
             if not RecipientState.ACTIVE <= state <= RecipientState.HELD:
                 self.found(f"recipient {queue_id}/{n} has state {state}")
                 continue
+            indexes.recipient(key, value, state, tail, reply)
             self.hops[hop][state - 1] += 1
+            if value[RECORD_INDEXED] == FRESH:
+                self.hops[hop][3] += 1
             if state != RecipientState.HELD:
                 self.scheduled.add((hop, lane, due_ms, queue_id, n))
+            elif value[RECORD_INDEXED] >= FRESH:
+                self.scheduled.add((hop, lane + HELD_LANE, due_ms, queue_id, n))
         if expected is not None:
             self.expect(f"live recipients of message {expected[0]}", expected[1], live)
-        for table in (TABLE_QUEUE_BY_SENDER, TABLE_QUEUE_BY_DOMAIN, TABLE_QUEUE_BY_AGE):
-            self.expect(f"rows of index {table}", sum(1 for _ in self.rows(table)), indexed)
-        for state, name in ((1, b"active"), (2, b"deferred"), (3, b"held")):
-            kept = int.from_bytes(self.snapshot.get(TABLE_COUNTER, name) or b"", "little", signed=True)
-            self.expect(f"counter of {name.decode()} recipients", kept, states[state])
+        indexes.compare(self.rows)
 
     def _schedule(self) -> None:
         earliest: dict[bytes, int] = {}
@@ -360,7 +356,8 @@ class _Check:
                 self.scheduled.remove(row)
             else:
                 self.found(f"the schedule names {row}, which is no recipient")
-            earliest[hop] = min(earliest.get(hop, row[2]), row[2])
+            if row[1] < HELD_LANE:
+                earliest[hop] = min(earliest.get(hop, row[2]), row[2])
         for row in self.scheduled:
             self.found(f"recipient {row} is not in the schedule")
         index = {(key[0], _number(key[1:9]), key[9:]) for key, _ in self.rows(TABLE_HOP)}
@@ -369,7 +366,8 @@ class _Check:
             self.found(f"the index of hops and the schedule differ at {entry}")
         kept = {key: hop_fields(value) for key, value in self.rows(TABLE_HOP_STATE)}
         for hop in kept.keys() | self.hops.keys():
-            counted = (*self.hops[hop], earliest.get(hop))
+            active, deferred, held, fresh = self.hops[hop]
+            counted = (active, deferred, held, earliest.get(hop), fresh)
             self.expect(f"hop {hop!r}", kept.get(hop), counted)
 
     # --- bytes ---

@@ -4,24 +4,23 @@ The states and legal moves stand in fastmta/queue/README.md; the operation insid
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from fastmta._store import (
-    TABLE_COUNTER,
+    ROWS_FRESH,
     TABLE_HOP_STATE,
     TABLE_QUEUE,
     TABLE_QUEUE_BY_AGE,
-    TABLE_QUEUE_BY_DOMAIN,
-    TABLE_QUEUE_BY_SENDER,
-    active_rows,
-    active_scan,
     blob_read,
+    domain_counts,
     hop_due,
     hop_fields,
+    hop_rows,
     hops_due,
     hops_next_due,
+    queue_counts,
     queue_fields,
     queue_load,
     queue_load_many,
@@ -31,8 +30,13 @@ from fastmta._store import (
 from fastmta._unit import Blob
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.model.errors import Refused, StoreDamaged
+from fastmta.model.limits import UNINDEXED_MS
 from fastmta.store.accounts import id_key
 from fastmta.store.committing import GUARDED_RUNS, Committer
+from fastmta.store.queue_records import QueuedMessage, QueuedRecipient, Selection, selects
+from fastmta.store.queue_walk import FAR_MS, QueueWalk
+
+__all__ = ["Outcome", "Queue", "QueueTotals", "QueuedMessage", "QueuedRecipient", "Selection", "selects"]
 
 _envelope_encoder: Final = msgspec.msgpack.Encoder()
 _envelope_decoder: Final = msgspec.msgpack.Decoder(Envelope)
@@ -40,34 +44,20 @@ _tail_decoder: Final = msgspec.msgpack.Decoder(RecipientTail)
 PAGE: Final = 1000
 WAITING_LOOKED: Final = 1000  # held recipients that are passed over for the oldest that is not, about 2 ms
 MOVED: Final = 200  # recipients of one unit: a few milliseconds of the committer
-SCANNED: Final = 300  # rows that one page of `walk` looks at, however few of them fit: 3 ms
-ACTIVE_LOOKED: Final = 2000  # of them where each is sought by its key, about 3 ms
-ACTIVE_SCANNED: Final = 20_000  # and where they are read in their order, about as long
-SEEK_COSTS: Final = 16  # rows in their order
-DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the clocks of processes say
+FRESH_LOOKED: Final = 12_000  # what one page of `fresh` may cost, about 3 ms
+COUNTS_AT_ONCE: Final = 10_000  # about 2 ms
+FRESH_AT_ONCE: Final = 200  # recipients that are loaded, about 2 ms
+INDEXED_AT_ONCE: Final = 100  # recipients of one unit, each some ten rows
 
 
-class QueuedMessage(msgspec.Struct, gc=False):
-    """A message in the queue; `live` of its recipients are still owed a result."""
+class QueueTotals(NamedTuple):
+    """Kept counts of the whole queue. Those of messages are None in a store of the format before that is not empty."""
 
-    queue_id: int
-    blob_id: int
-    live: int
-    envelope: Envelope
-
-
-class QueuedRecipient(msgspec.Struct, gc=False):
-    """A recipient that is owed a result."""
-
-    queue_id: int
-    n: int
-    hop: bytes
-    lane: int
-    state: int
-    attempts: int
-    due_ms: int
-    last_reply: bytes
-    tail: RecipientTail
+    active: int
+    deferred: int
+    held: int
+    messages: int | None
+    size_bytes: int | None
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -80,31 +70,6 @@ class Outcome(msgspec.Struct, gc=False):
     attempts: int
     due_ms: int
     reply: bytes = b""
-
-
-class Selection(msgspec.Struct, frozen=True, gc=False):
-    """Which recipients `walk` gives; what is None does not select. `error`: what their last reply has in it.
-
-    Letters of either case are the same, but for those of a hop.
-    """
-
-    state: int | None = None
-    sender: bytes | None = None
-    recipient: bytes | None = None
-    domain: bytes | None = None
-    received_before_ms: int | None = None
-    hop: bytes | None = None
-    error: bytes | None = None
-
-    @property
-    def in_domain(self) -> bytes | None:
-        """The domain that all of them have."""
-        return self.domain if self.domain is not None or self.recipient is None else self.recipient.rpartition(b"@")[2]
-
-    @property
-    def has_index(self) -> bool:
-        """Whether an index finds those that were deferred or held."""
-        return self.sender is not None or self.in_domain is not None or self.received_before_ms is not None
 
 
 def _message(queue_id: int, fields: tuple[int, int, bytes]) -> QueuedMessage:
@@ -121,6 +86,7 @@ class Queue:
     def __init__(self, store: Committer) -> None:
         self._store = store
         self._raw = store.raw
+        self._walk = QueueWalk(store, self)
 
     def new_id(self) -> int:
         """An identifier for a message that will be queued."""
@@ -132,13 +98,13 @@ class Queue:
         """The message without its recipients, or None."""
         key = id_key(queue_id)
         value = self._raw.get(TABLE_QUEUE, key)
-        return self._read_message(key, value) if value is not None else None
+        return self.decode_message(key, value) if value is not None else None
 
     def recipient(self, queue_id: int, n: int) -> QueuedRecipient | None:
         """One recipient, or None where it has left."""
         key = id_key(queue_id) + n.to_bytes(4, "big")
         value = self._raw.get(TABLE_QUEUE, key)
-        return self._read_recipient(key, value) if value is not None else None
+        return self.decode_recipient(key, value) if value is not None else None
 
     def recipients(self, queue_id: int, numbers: Collection[int] | None = None) -> Sequence[QueuedRecipient]:
         """A message's recipients that are owed a result, in order of n; or those of these numbers, in their order."""
@@ -188,19 +154,6 @@ class Queue:
         except (ValueError, RecursionError) as error:
             raise self._raw.damaged("queue", id_key(queue_id), "the record cannot be decoded") from error
 
-    def _read_message(self, key: bytes, value: bytes) -> QueuedMessage:
-        try:
-            return _message(int.from_bytes(key, "big"), queue_fields(value))
-        except (ValueError, RecursionError) as error:
-            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
-
-    def _read_recipient(self, key: bytes, value: bytes) -> QueuedRecipient:
-        queue_id, n = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
-        try:
-            return _recipient(recipient_fields(queue_id, n, value))
-        except (ValueError, RecursionError) as error:
-            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
-
     def hops(self, partitions: Iterable[int], now_ms: int, limit: int = 10_000) -> list[tuple[int, bytes]]:
         """[(earliest due_ms, hop)] of the hops of these partitions that have work now, in order of due."""
         return hops_due(self._raw, partitions, now_ms, limit)
@@ -214,12 +167,67 @@ class Queue:
         return blob_read(self._raw, blob_id, offset, length)
 
     def counts(self) -> dict[str, int]:
-        """Recipients by state, of all workers; three reads."""
-        out = {}
-        for state in ("active", "deferred", "held"):
-            value = self._raw.get(TABLE_COUNTER, state.encode())
-            out[state] = int.from_bytes(value, "little", signed=True) if value is not None else 0
-        return out
+        """Recipients by state, of all workers; one read."""
+        return dict(zip(("active", "deferred", "held"), queue_counts(self._raw)[:3], strict=True))
+
+    def totals(self) -> QueueTotals:
+        """The same, with messages and their bytes."""
+        return QueueTotals(*queue_counts(self._raw))
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether all indexes and counts are kept, as they are once no record of an earlier format is left."""
+        return self._walk.has_indexes
+
+    def domain_counts(
+        self, before_ms: Sequence[int] = (), *, senders: bool = False
+    ) -> Iterator[dict[bytes, list[int]]]:
+        """{domain in lower case: [counts]} of recipients, by their own domain or their sender's; pages, to be added up.
+
+        For each state in turn (active, deferred, held) stand as many numbers as `before_ms` has moments, falling, and
+        one: who came (to a minute) before none of the moments, before the first, before the first two, and so on.
+        """
+        after, more = b"", True
+        while more:
+            counts, after = domain_counts(self._raw, senders, list(before_ms), after, COUNTS_AT_ONCE)
+            more = bool(after)
+            yield counts
+        columns = len(before_ms) + 1
+        more = True
+        while more:
+            pairs, after = self.fresh(after=after, limit=FRESH_AT_ONCE)
+            more = bool(after)
+            counts = {}
+            for message, recipients in self.load(pairs):
+                for each in recipients:
+                    path = message.envelope.reverse_path if senders else each.tail.forward_path
+                    row = counts.setdefault(path.lower().rpartition(b"@")[2], [0] * 3 * columns)
+                    column = sum(message.envelope.received_at_ms < moment for moment in before_ms)
+                    row[(each.state - 1) * columns + column] += 1
+            yield counts
+
+    def fresh(
+        self, partitions: bytes | None = None, before_ms: int = FAR_MS, after: bytes = b"", limit: int = PAGE
+    ) -> tuple[list[tuple[int, int]], bytes]:
+        """(queue_id, n) of recipients that are as they were accepted and in no index yet, due before a moment; a token.
+
+        `partitions`: 256 octets, not 0 where a partition's hops are looked at. What is accepted and relayed at once
+        never is in an index; what waits for some time is given to `index`.
+        """
+        now_ms = int(self._store.clock.now() * 1000)
+        pivot_ms = int.from_bytes(after[:8], "big") if after else max(0, now_ms - 2 * UNINDEXED_MS)
+        pairs, following = hop_rows(
+            self._raw, ROWS_FRESH, None, partitions, pivot_ms, True, before_ms, after[8:], limit, FRESH_LOOKED
+        )
+        return pairs, pivot_ms.to_bytes(8, "big") + following if following else b""
+
+    async def index(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Brings recipients into all indexes and counts; who is in them, or has gone, is no failure."""
+        for start in range(0, len(pairs), INDEXED_AT_ONCE):
+            unit = self._raw.new_unit()
+            for queue_id, n in pairs[start : start + INDEXED_AT_ONCE]:
+                unit.index_recipient(queue_id, n)
+            await self._store.commit(unit)
 
     def hop_counts(self) -> Iterator[tuple[bytes, int, int, int]]:
         """(hop, active, deferred, held) of every hop that has recipients, as the store keeps count of them."""
@@ -227,7 +235,7 @@ class Queue:
         while True:
             page = self._raw.scan(TABLE_HOP_STATE, b"", start, PAGE)
             for hop, record in page:
-                active, deferred, held, _ = hop_fields(record)
+                active, deferred, held, _, _ = hop_fields(record)
                 if active or deferred or held:
                     yield hop, active, deferred, held
             if len(page) < PAGE:
@@ -262,12 +270,34 @@ class Queue:
         """When the message of the longest waiting recipient was received; None with an empty queue.
 
         Exact for recipients that were deferred or held. One that was never tried is not in the index by age, but its
-        due is the time of its arrival, and that stands in the index of hops.
+        due is the time of its arrival, and that stands in the index of hops, or at its hop where it is held.
         """
         first = self._raw.scan(TABLE_QUEUE_BY_AGE, b"", b"", 1)
         by_age = int.from_bytes(first[0][0][:8], "big") if first else None
         due = self.next_due(range(256))
-        return min((each for each in (by_age, due) if each is not None), default=None)
+        held = self._fresh_held_ms() if self.counts()["held"] else None
+        return min((each for each in (by_age, due, held) if each is not None), default=None)
+
+    def _fresh_held_ms(self) -> int | None:
+        """When the oldest was received of those that were accepted to be held a moment ago, of one page."""
+        loaded = self.load(self.fresh()[0])
+        held = [m.envelope.received_at_ms for m, rows in loaded for r in rows if r.state == RecipientState.HELD]
+        return min(held, default=None)
+
+    def decode_message(self, key: bytes, value: bytes) -> QueuedMessage:
+        """The message of a row; StoreDamaged where it makes no sense."""
+        try:
+            return _message(int.from_bytes(key, "big"), queue_fields(value))
+        except (ValueError, RecursionError) as error:
+            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
+
+    def decode_recipient(self, key: bytes, value: bytes) -> QueuedRecipient:
+        """The recipient of a row; StoreDamaged where it makes no sense."""
+        queue_id, n = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+        try:
+            return _recipient(recipient_fields(queue_id, n, value))
+        except (ValueError, RecursionError) as error:
+            raise self._raw.damaged("queue", key, "the record cannot be decoded") from error
 
     # --- writing ---
 
@@ -388,132 +418,11 @@ class Queue:
     # --- listing ---
 
     def walk(
-        self, selection: Selection | None = None, after: bytes = b"", limit: int = 1000
+        self, selection: Selection | None = None, after: bytes = b"", limit: int = PAGE
     ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
         """One page of the recipients that a selection gives, and the token of the next page (b"": that was the last).
 
-        Deferred and held recipients are found through an index by sender, domain or age. Those that were never tried
-        are in none: they are looked through by their hops, a bounded number a page, so a page may be empty while a
-        token follows; they come first, so that whoever is tried meanwhile is met twice rather than never. Without any
-        selection all of the queue is walked.
+        A bounded number of rows is looked at, so a page may be empty while a token follows. Without any selection all
+        of the queue is walked, in its order. Who is tried or moved meanwhile is met twice rather than never.
         """
-        selection = selection if selection is not None else Selection()
-        if selection.state == RecipientState.ACTIVE or (selection.state is None and selection.has_index):
-            if after[:1] != b"i":
-                page, position = self._walk_active(selection, after, limit)
-                if position:
-                    return page, position
-                return page, b"" if selection.state == RecipientState.ACTIVE else b"i"
-            page, position = self._walk_index(selection, after[1:], limit)
-            return page, b"i" + position if position else b""
-        if selection.state is None:
-            return self._walk_queue(selection, after, limit)
-        return self._walk_index(selection, after, limit)
-
-    def _walk_active(
-        self, selection: Selection, after: bytes, limit: int
-    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
-        """By their hops where few of the queue are active, else by reading all of it in its order."""
-        domain, sender = selection.in_domain, selection.sender
-        domain = domain.lower() if domain is not None else None
-        sender = sender.lower() if sender is not None else None
-        unindexed = selection.state is None
-        if not after:
-            counts = self.counts()
-            if not counts["active"]:
-                return [], b""
-            chosen = domain is not None or sender is not None
-            after = b"s" if chosen and counts["active"] * SEEK_COSTS > sum(counts.values()) else b"a"
-        if after[:1] == b"s":
-            pairs, following = active_scan(self._raw, after[1:], limit, ACTIVE_SCANNED, unindexed, domain, sender)
-        else:
-            due_ms = int(self._store.clock.now() * 1000) + DUE_SLACK_MS
-            if selection.received_before_ms is not None and unindexed:
-                due_ms = min(due_ms, selection.received_before_ms)  # who was never tried is due since he came
-            pairs, following = active_rows(
-                self._raw, after[1:], due_ms, limit, ACTIVE_LOOKED, unindexed, domain, sender
-            )
-        return self._selected(selection, pairs), after[:1] + following if following else b""
-
-    def _walk_index(
-        self, selection: Selection, after: bytes, limit: int
-    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
-        table, prefix, start = _index_of(selection)
-        rows = self._raw.scan(table, prefix, max(start, after), limit + 1)
-        rows = [(key, value) for key, value in rows if len(key) == len(prefix) + 12 or table == TABLE_QUEUE_BY_AGE]
-        following = b""
-        if len(rows) > limit:
-            following = rows[limit][0]
-            rows = rows[:limit]
-        if table == TABLE_QUEUE_BY_AGE and selection.received_before_ms is not None:
-            bound = id_key(selection.received_before_ms)
-            kept = [row for row in rows if row[0] < bound]
-            following = following if len(kept) == len(rows) else b""
-            rows = kept
-        pairs = [(int.from_bytes(key[-12:-4], "big"), int.from_bytes(key[-4:], "big")) for key, _ in rows]
-        return self._selected(selection, pairs), following
-
-    def _selected(
-        self, selection: Selection, pairs: Iterable[tuple[int, int]]
-    ) -> list[tuple[QueuedMessage, QueuedRecipient]]:
-        out: list[tuple[QueuedMessage, QueuedRecipient]] = []
-        for message, recipients in self.load(pairs):
-            out += [(message, each) for each in recipients if selects(selection, message, each)]
-        return out
-
-    def _walk_queue(
-        self, selection: Selection, after: bytes, limit: int
-    ) -> tuple[list[tuple[QueuedMessage, QueuedRecipient]], bytes]:
-        out: list[tuple[QueuedMessage, QueuedRecipient]] = []
-        message: QueuedMessage | None = None
-        scanned = 0
-        while scanned < SCANNED:
-            page = self._raw.scan(TABLE_QUEUE, b"", after, min(1000, SCANNED - scanned))
-            if not page:
-                return out, b""
-            for key, value in page:
-                if len(out) >= limit:
-                    return out, key
-                queue_id = int.from_bytes(key[:8], "big")
-                if len(key) == 8:
-                    message = self._read_message(key, value)
-                    continue
-                if message is None or message.queue_id != queue_id:
-                    message = self.message(queue_id)
-                    if message is None:
-                        continue
-                recipient = self._read_recipient(key, value)
-                if selects(selection, message, recipient):
-                    out.append((message, recipient))
-            scanned += len(page)
-            after = page[-1][0] + b"\0"
-        return out, after
-
-
-def _index_of(selection: Selection) -> tuple[int, bytes, bytes]:
-    """(table, prefix, start) of the rows among which the selected ones are."""
-    if selection.sender is not None:
-        return TABLE_QUEUE_BY_SENDER, selection.sender.lower()[:400] + b"\0", b""
-    domain = selection.in_domain
-    if domain is not None:
-        return TABLE_QUEUE_BY_DOMAIN, domain.lower()[:400] + b"\0", b""
-    return TABLE_QUEUE_BY_AGE, b"", b""
-
-
-def selects(selection: Selection, message: QueuedMessage, recipient: QueuedRecipient) -> bool:
-    """Whether a selection means this recipient."""
-    if selection.state is not None and recipient.state != selection.state:
-        return False
-    if selection.hop is not None and recipient.hop != selection.hop:
-        return False
-    if selection.sender is not None and message.envelope.reverse_path.lower() != selection.sender.lower():
-        return False
-    path = recipient.tail.forward_path.lower()
-    if selection.recipient is not None and path != selection.recipient.lower():
-        return False
-    if selection.domain is not None and path.rpartition(b"@")[2] != selection.domain.lower():
-        return False
-    if selection.error is not None and selection.error.lower() not in recipient.last_reply.lower():
-        return False
-    bound = selection.received_before_ms
-    return bound is None or message.envelope.received_at_ms < bound
+        return self._walk.page(selection if selection is not None else Selection(), after, limit)

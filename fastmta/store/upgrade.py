@@ -23,18 +23,23 @@ from fastmta._store import (
     TABLE_MESSAGE,
     TABLE_META,
     TABLE_PENDING,
+    TABLE_QUEUE,
     Store,
     digest_of,
     environment_number,
+    queue_counts,
 )
 from fastmta._unit import Unit
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.guard import hold_alone
+from fastmta.store.queue_records import FRESH, RECORD_COUNTED, RECORD_INDEXED
+from fastmta.store.queue_walk import FINISHED_KEY
 
 LEVEL_KEY: Final = b"schema"
 ENVIRONMENT_KEY: Final = b"environment"
 SLICE_BYTES: Final = 1 << 20  # rewritten by one transaction, as far as single messages allow
 PAGE: Final = 500  # records read at a time
+INDEXED_AT_ONCE: Final = 100  # recipients of one unit, each some ten rows
 PIECE_CHUNKS: Final = 4  # of the first format, 61,424 bytes each
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
@@ -63,6 +68,11 @@ def level_of(store: Store, known: int = STORE_LEVEL) -> int:
             f"the store was written by a later FastMTA: its format is {int(first)}, this program knows {known}"
         )
     return int(first)
+
+
+def newest_level() -> int:
+    """The level that this program's stores are made at."""
+    return STORE_LEVEL
 
 
 def plan(path: Path) -> Plan:
@@ -94,12 +104,34 @@ def finish(path: Path, progress: Progress | None = None, *, level: int = STORE_L
         before = level_of(store, level)
         store.raise_level()
         records: dict[str, int] = {}
-        for step in range(OLDEST_SERVED_LEVEL, level):
+        for step in range(_finished(store), level):
             for what, count in SHARED_STEPS[step](store).run(progress if progress is not None else _silent).items():
                 records[what] = records.get(what, 0) + count
+        if _finished(store) != level:
+            unit = store.new_unit()
+            unit.put(TABLE_META, FINISHED_KEY, b"%d" % level)
+            _commit(store, unit)
         return Plan(before, level, records)
     finally:
         store.close()
+
+
+def plan_finish(path: Path, *, level: int = STORE_LEVEL) -> Plan:
+    """What `finish` would do to the store in `path`, which servers may have open; changes nothing."""
+    store = Store(str(path), create=False, gives_way=True, level=level)
+    try:
+        records: dict[str, int] = {}
+        for step in range(_finished(store), level):
+            for what, count in SHARED_STEPS[step](store).count().items():
+                records[what] = records.get(what, 0) + count
+        return Plan(level_of(store, level), level, records)
+    finally:
+        store.close()
+
+
+def _finished(store: Store) -> int:
+    """The level whose records have all been rewritten."""
+    return max(OLDEST_SERVED_LEVEL, int(store.get(TABLE_META, FINISHED_KEY) or b"0"))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -344,6 +376,17 @@ class SharedStep:
         """The record at the next level; None where it is there already."""
         raise NotImplementedError
 
+    def count(self) -> dict[str, int]:
+        """What is left to do, by kind."""
+        return {self.name: sum(self.rewritten(value) is not None for _, value in self.rows())}
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """The table's records, each page of them as it is then."""
+        start = b""
+        while page := self.store.scan(self.table, b"", start, PAGE):
+            yield from page
+            start = page[-1][0] + b"\0"
+
     def run(self, progress: Progress) -> dict[str, int]:
         """Rewrites what is left; how many, by kind."""
         done, start = 0, b""
@@ -367,5 +410,39 @@ class SharedStep:
         return False
 
 
+class QueueStep(SharedStep):
+    """2 -> 3: everyone in the queue is in all of its indexes and counts. Each recipient's record says whether he is."""
+
+    table = TABLE_QUEUE
+    name = "recipients"
+
+    def count(self) -> dict[str, int]:
+        return {self.name: sum(1 for _ in self._left())}
+
+    def run(self, progress: Progress) -> dict[str, int]:
+        total = sum(queue_counts(self.store)[:3])
+        done = 0
+        unit = self.store.new_unit()
+        for queue_id, n in self._left():
+            unit.index_recipient(queue_id, n)
+            done += 1
+            if done % INDEXED_AT_ONCE == 0:
+                _commit(self.store, unit)
+                unit = self.store.new_unit()
+                progress(self.name, done, max(done, total))
+        _commit(self.store, unit)
+        progress(self.name, done, done)
+        return {self.name: done}
+
+    def _left(self) -> Iterator[tuple[int, int]]:
+        """Those who are not, or whose message is not counted."""
+        is_counted = False
+        for key, value in self.rows():
+            if len(key) == 8:
+                is_counted = bool(value[RECORD_COUNTED])
+            elif not is_counted or value[RECORD_INDEXED] < FRESH:
+                yield int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+
+
 #: By the level that they lead from: those from OLDEST_SERVED_LEVEL on.
-SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {}
+SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {2: QueueStep}

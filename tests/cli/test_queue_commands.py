@@ -1,8 +1,15 @@
 """The queue's commands, mailq, postmap and newaliases."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from fastmta.cli.failures import EX_NOINPUT, EX_USAGE
+from fastmta.config.load import load
+from fastmta.model.ids import parse_queue_id
+from fastmta.store import MailStore
+from fastmta.store.queue import Queue
 
 
 @pytest.fixture
@@ -173,7 +180,6 @@ def test_newaliases_compiles_alias_database(cli, tmp_path):
 @pytest.mark.parametrize("act", ["hold", "delete", "flush", "release"])
 def test_a_move_costs_what_it_moves_and_not_its_square(cli, act, monkeypatch):
     """4,000 recipients of one message: each of them is read a few times, not once for each other."""
-    from fastmta.store.queue import Queue
 
     count = 4000
     cli.user()
@@ -196,9 +202,37 @@ def test_a_move_costs_what_it_moves_and_not_its_square(cli, act, monkeypatch):
     assert read <= 2 * count
 
 
+def test_stats_are_kept_counts_and_those_of_a_walk(full, monkeypatch):
+    full.ok("queue", "hold", "--sender", "<>")
+    number = full.ok("queue", "list", "--json", "--recipient", "two@b.test").json[0]["queue_id"]
+    full.ok("queue", "delete", "--yes", "--id", number)
+    kept = full.ok("queue", "stats", "--json").json
+    assert kept["recipients"] == {"active": 1, "deferred": 0, "held": 1}
+    monkeypatch.setattr(Queue, "has_counts", False)
+    walked = full.ok("queue", "stats", "--exact", "--json").json
+    assert walked | {"oldest_seconds": kept["oldest_seconds"]} == kept
+
+
+def test_shape_by_kept_counts_is_that_of_a_walk(full, monkeypatch):
+    full.ok("queue", "hold", "--sender", "<>")
+    calls = [(), ("--all",), ("--state", "held"), ("--state", "active", "-s"), ("--senders", "-b", "4")]
+    kept = [full.ok("queue", "shape", "--json", *call).json for call in calls]
+    assert kept[0]["total"]["total"] == 4
+    number = full.ok("queue", "list", "--json", "--sender", "<>").json[0]["queue_id"]
+    store = MailStore.open(Path(load(str(full.config)).data_directory))
+    asyncio.run(store.queue.index([(parse_queue_id(number), 0)]))
+    store.close()
+    for at_once in (1, 10_000):
+        monkeypatch.setattr("fastmta.store.queue.COUNTS_AT_ONCE", at_once)
+        assert [full.ok("queue", "shape", "--json", *call).json for call in calls] == kept
+    monkeypatch.setattr(Queue, "has_counts", False)
+    assert [full.ok("queue", "shape", "--json", *call).json for call in calls] == kept
+
+
 def test_stats_of_a_long_queue_come_from_the_counts_by_next_hop(full, monkeypatch):
     from fastmta.operations import listing
 
+    monkeypatch.setattr(Queue, "has_counts", False)  # as in a store of the format before
     monkeypatch.setattr(listing, "COUNTED", 3)
     stats = full.ok("queue", "stats", "--json").json
     assert stats["messages"] is None and stats["size"] is None

@@ -9,7 +9,7 @@ from fastmta import _store
 from fastmta._store import Store
 from fastmta.store import MailStore
 from fastmta.store.check import check, check_path, check_store
-from tests.store.composing import HOP, enqueue, file, new_mailbox, run
+from tests.store.composing import HOP, enqueue, file, move, new_mailbox, run
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def path(tmp_path: Path) -> Path:
     box = new_mailbox(store)
     for number in range(3):
         file(store, box, b"%d" % number * 70_000)
-    enqueue(store, 1, 2, 3)
+    queue_id = enqueue(store, 1, 2, 3)
+    assert move(store, queue_id, 1, 2, 2) == ""
     store.close()
     return path
 
@@ -56,7 +57,12 @@ DAMAGE: dict[str, tuple[int, int, int | None]] = {
     "a hop's place": (_store.TABLE_HOP, 9 + len(HOP), None),
     "a hop's counts": (_store.TABLE_HOP_STATE, len(HOP), 4),
     "an index row": (_store.TABLE_QUEUE_BY_AGE, 20, None),
-    "a counter": (_store.TABLE_COUNTER, 6, 0),
+    "a row of the index by reply": (_store.TABLE_QUEUE_BY_ERROR, 9 + 1 + 12, None),
+    "a held recipient's place": (_store.TABLE_SCHEDULE, 1 + len(HOP) + 21, None),
+    "the queue's counts": (_store.TABLE_QUEUE_COUNT, 0, 8),
+    "the queue's bytes": (_store.TABLE_QUEUE_COUNT, 0, 40),
+    "a domain's counts": (_store.TABLE_QUEUE_COUNT, 1 + 11 + 1 + 4, 8),
+    "no counts of a domain": (_store.TABLE_QUEUE_COUNT, 1 + 11 + 1 + 4, None),
 }
 
 

@@ -123,7 +123,7 @@ def test_the_schedule_holds_who_is_to_be_tried(store: Store) -> None:
     assert queue.next_due(EVERY) == NOW_MS + 1000
     move(store, queue_id, 0, 2, 4)
     assert queue.next_due(EVERY) is None
-    assert store.scan(TABLE_SCHEDULE, b"") == []
+    assert [key[1 + len(HOP)] for key, _ in store.scan(TABLE_SCHEDULE, b"")] == [4, 4]  # two held ones: no owner's lane
 
 
 def test_lanes_take_weighted_turns(store: Store) -> None:
@@ -352,13 +352,35 @@ async def test_walk_selects_by_hop_and_by_what_the_last_reply_has_in_it(mail: Ma
     await mail.queue.delete(second)
 
 
+@pytest.fixture
+async def before(tmp_path: Path) -> AsyncIterator[MailStore]:
+    """A store of the format before, which this program serves as it is."""
+    raw = Store(str(tmp_path / "before"), sync=False, level=2)
+    yield MailStore(raw, ManualClock())
+    assert check_store(raw).problems == []
+    raw.close()
+
+
 @pytest.mark.parametrize(("seek_costs", "looked"), [(0, 2000), (0, 3), (1000, 20_000), (1000, 1), (1000, 5)])
-async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(
-    mail: MailStore, monkeypatch: pytest.MonkeyPatch, seek_costs: int, looked: int
+async def test_walk_finds_everyone_in_a_store_of_the_format_before(
+    before: MailStore, monkeypatch: pytest.MonkeyPatch, seek_costs: int, looked: int
 ) -> None:
-    monkeypatch.setattr("fastmta.store.queue.SEEK_COSTS", seek_costs)  # few or many of the queue are active
-    monkeypatch.setattr("fastmta.store.queue.ACTIVE_LOOKED", looked)
-    monkeypatch.setattr("fastmta.store.queue.ACTIVE_SCANNED", looked)
+    monkeypatch.setattr("fastmta.store.queue_walk.SEEK_COSTS", seek_costs)  # few or many of the queue are active
+    monkeypatch.setattr("fastmta.store.queue_walk.ACTIVE_LOOKED", looked)
+    monkeypatch.setattr("fastmta.store.queue_walk.ACTIVE_SCANNED", looked)
+    await fill_and_walk(before, indexed=False)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("looked", [1, 9, 12_000])
+async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop_and_lane(
+    mail: MailStore, monkeypatch: pytest.MonkeyPatch, looked: int, indexed: bool
+) -> None:
+    monkeypatch.setattr("fastmta.store.queue_walk.LOOKED", looked)
+    await fill_and_walk(mail, indexed=indexed)
+
+
+async def fill_and_walk(mail: MailStore, *, indexed: bool) -> None:
     random = Random(7)
     names = [b"a@One.example", b"b@one.example", b"c@two.example", b"d", b"e@three.example"]
     for number in range(60):
@@ -374,12 +396,14 @@ async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop
         await mail.queue.flush(number)
         await mail.queue.hold(number, [0, 2])
     everything = [(m, r) for m, r in mail.queue.walk(limit=10_000)[0]]
+    if indexed:
+        await mail.queue.index([(m.queue_id, r.n) for m, r in everything if m.queue_id % 2])
     assert len({r.state for _, r in everything}) == 3
     for state in (None, 1, 2, 3):
         for sender in (None, b"", b"BULK@x"):
             for domain in (None, b"ONE.example", b"", b"gone.example"):
-                for before in (None, NOW_MS + 30):
-                    selection = Selection(state, sender, None, domain, before)
+                for before, hop in ((None, None), (NOW_MS + 30, None), (None, b"local:"), (NOW_MS + 30, b"h" * 200)):
+                    selection = Selection(state, sender, None, domain, before, hop)
                     expected = {
                         (m.queue_id, r.n)
                         for m, r in everything
@@ -387,6 +411,7 @@ async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop
                         and (sender is None or m.envelope.reverse_path.lower() == sender.lower())
                         and (domain is None or r.tail.forward_path.lower().rpartition(b"@")[2] == domain.lower())
                         and (before is None or m.envelope.received_at_ms < before)
+                        and (hop is None or r.hop == hop)
                     }
                     found, after = [], b""
                     while True:
@@ -398,7 +423,8 @@ async def test_walk_finds_what_a_look_at_everything_finds_whatever_the_state_hop
                     assert sorted(found) == sorted(expected), selection
 
 
-async def test_the_active_are_read_in_the_queues_order_only_where_they_are_many(mail: MailStore) -> None:
+async def test_the_active_are_read_in_the_queues_order_only_where_they_are_many(before: MailStore) -> None:
+    mail = before
     for number in range(4):
         await add(mail, b"s@x", *[recipient(b"d@x", 2)] * 40, at=NOW_MS + number)
     await add(mail, b"s@x", recipient(b"a@x"))
@@ -442,6 +468,7 @@ async def test_the_oldest_that_waits_is_not_one_that_is_held(mail: MailStore) ->
 async def test_the_oldest_that_waits_is_sought_behind_a_bounded_number_of_held_ones(mail: MailStore, held: int) -> None:
     tails = [recipient(b"a@x", 3) for _ in range(held)]
     await add(mail, b"s@x", *tails, at=NOW_MS - 100)
+    await mail.queue.index(mail.queue.fresh(limit=2000)[0])
     hop, lane, _, _, tail = recipient(b"a@x", 2)
     await add(mail, b"s@x", (hop, lane, 2, NOW_MS + 1000, tail), at=NOW_MS - 50)
     assert mail.queue.oldest_waiting_ms() == NOW_MS - (50 if held < WAITING_LOOKED else 100)

@@ -19,7 +19,7 @@ from fastmta.store.upgrade import body_from_one, plan, upgrade
 from tests.store.showing import shown
 
 OLD_STORES = Path(__file__).parent / "old_stores"
-NAMES = sorted(path.name.removesuffix(".mdb.xz") for path in OLD_STORES.glob("*.mdb.xz"))
+NAMES = ["format_1"]  # those that are not served as they are
 
 
 @pytest.fixture(params=NAMES)

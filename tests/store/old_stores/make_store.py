@@ -19,6 +19,7 @@ from fastmta.model.envelope import Envelope, RecipientTail
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import MailStore
 from fastmta.store.backup import backup
+from fastmta.store.queue import Outcome
 from tests.store.showing import shown
 
 HERE = Path(__file__).parent
@@ -85,6 +86,9 @@ async def fill(mail: MailStore) -> None:
         if number % 2:
             await mail.queue.hold(queue_id, 1)
             await mail.queue.delete(queue_id, 2)
+        else:
+            reply = b"451 4.3.0 <r1@example.net>: try again"
+            await mail.queue.finish([Outcome(queue_id, 1, 0, 2, 3, 1_700_000_500_000, reply)])
 
 
 def main() -> None:
