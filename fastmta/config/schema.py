@@ -193,7 +193,8 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
         int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")
     ] = 998
     smtp_fallback_relay: Annotated[
-        _Texts, Key("list", about='"host", "[host]:port": where mail goes whose destination is not found or reached')
+        _Texts,
+        Key("list", about='"host", "[host]:port": where mail goes whose destination is not reached, or puts it off'),
     ] = ()
     smtp_host_lookup: Annotated[
         _Texts,

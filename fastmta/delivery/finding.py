@@ -61,6 +61,10 @@ class Finder:
             raise self._judged(failure, forward_path)
         return found
 
+    async def fallback(self, forward_path: bytes, *, null_sender: bool) -> list[Address]:
+        """The addresses of smtp_fallback_relay alone."""
+        return await self._of_fallback(null_sender) if self._parsed(forward_path).transport == "smtp" else []
+
     async def _of_host(self, host: Host, null_sender: bool) -> list[Address]:
         mx = self._service.mx
         if host.path:

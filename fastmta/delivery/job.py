@@ -31,6 +31,7 @@ class Job(Transaction):
         "events",
         "failure",
         "gone",
+        "kept",
         "login",
         "mailboxes",
         "message",
@@ -62,6 +63,7 @@ class Job(Transaction):
         self.failure: Reply | None = None
         self.unreadable = False  # the store is damaged where its bytes lie
         self.login: str | None = None
+        self.kept: list[Reply] = []  # each recipient's 4yz of the destination, while the fallback relay is tried
         self.gone = False  # the message was deleted while it was on its way
         self.relay = ""  # "host[address]:port" of the last server that was spoken to
         self.plain_text = False  # a TLS handshake failed where it is not required
@@ -84,7 +86,15 @@ class Job(Transaction):
 
     def rest(self) -> "Job":
         """A new job for the recipients of `again`."""
-        return Job(self.owner, self.message, [self.rows[n] for n in self.again])
+        return self.part(self.again)
+
+    def part(self, numbers: Sequence[int]) -> "Job":
+        """A new job for some of the recipients, which sends what this one was to send."""
+        made = Job(self.owner, self.message, [self.rows[n] for n in numbers])
+        made.sender = self.sender
+        made.front = self.front
+        made.wants_front = self.wants_front
+        return made
 
     def committed(self, unit: Any) -> None:
         """The store's callback."""

@@ -185,6 +185,7 @@ class RemoteHop(HopOwner):
         self.window.succeeded(self.busy)
         job.relay = connection.client.peer
         job.tls = connection.tls_shown
+        elsewhere = self._for_fallback(job) if service.fallback and not job.kept else None
         service.recorder.finish(job)
         ready = self.ready
         if job.again:
@@ -194,6 +195,8 @@ class RemoteHop(HopOwner):
             and not self._closing
             and self._dead_reason is None
             and connection.login is None
+            and elsewhere is None
+            and not job.kept
             and not service.is_stalled(self)
             and (ready or self.refill())
         ):
@@ -203,11 +206,31 @@ class RemoteHop(HopOwner):
             return
         self.busy -= 1
         connection.transaction = None
-        if connection.is_reusable and not self._closing:
+        if connection.is_reusable and not self._closing and not job.kept:
             self._rest(connection)
         else:
             connection.close()
+        if elsewhere is not None:
+            self._connect_for(elsewhere)
         self.pump()
+
+    def _for_fallback(self, job: Job) -> Job | None:
+        """A job for whom the destination has put off and the fallback relay may take, as Postfix has it: recipients
+        with a 4yz, to whichever command. They have no result yet then; `kept` is what they get if nobody takes them.
+        """
+        numbers = [n for n, reply in enumerate(job.results) if reply is not None and 400 <= reply.code < 500]
+        if self.transport != "smtp" or self._closing or not numbers or not self.service.may_connect(self):
+            return None
+        made = job.part(numbers)
+        for n in numbers:
+            reply = job.results[n]
+            assert reply is not None
+            self._tell_failure(job, job.relay, reply)
+            made.kept.append(reply)
+            job.results[n] = None
+        made.relay = job.relay
+        made.began = job.began
+        return made
 
     def session_over(self, connection: Connection) -> None:
         waiting = self._open.pop(connection, None)
@@ -429,7 +452,11 @@ class RemoteHop(HopOwner):
         self.book.forget(job.message.queue_id, undecided)
 
     def _unreachable(self, job: Job, reply: Reply) -> None:
-        """Every address was tried, or there is none: the job's recipients get `reply`."""
+        """Every address was tried, or there is none: the job's recipients get `reply`, or what is `kept` for them."""
+        if job.kept:
+            job.results = [kept if known is None else known for known, kept in zip(job.results, job.kept, strict=True)]
+            self.service.recorder.finish(job)
+            return
         if reply.is_temporary and self._dead_reason is None and self.window.failed():
             self._die(reply)
         job.decide(reply)
@@ -518,9 +545,8 @@ class RemoteHop(HopOwner):
 
     async def _try_addresses(self, job: Job) -> bool:
         if job.addresses is None:
-            job.addresses = await self._finder.addresses(
-                job.recipients[0].forward_path, null_sender=not job.envelope.reverse_path
-            )
+            find = self._finder.fallback if job.kept else self._finder.addresses
+            job.addresses = await find(job.recipients[0].forward_path, null_sender=not job.envelope.reverse_path)
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
             if address.next_hop != job.site:

@@ -263,6 +263,61 @@ async def test_a_host_that_fails_each_session_gives_way_to_the_fallback_relay(ma
         assert len(sink.messages) == 1 and busy.connections == 1
 
 
+def says(*parts):
+    """A reply for whoever has the first word in his address."""
+    return lambda address: next((reply for word, reply in parts if word in address), None)
+
+
+async def test_whom_the_destination_puts_off_the_fallback_relay_gets_and_nobody_else(make_rig):
+    async with SmtpSink() as busy, SmtpSink() as sink:
+        busy.reply_for = says((b"late", "450 4.2.1 later"), (b"no", "550 5.1.1 never"))
+        rig = make_rig(smtp_fallback_relay=(f"[127.0.0.1]:{sink.port}",))
+        hop = f"smtp:[127.0.0.1]:{busy.port}".encode()
+        queue_id = await rig.queue(hop, b"yes@b.test", b"late@b.test", b"no@b.test")
+        await rig.gone(queue_id)
+        assert [each.recipients for each in busy.messages] == [[b"yes@b.test"]]
+        assert [each.recipients for each in sink.messages] == [[b"late@b.test"]]
+        # The next message tries the destination first again: no connection to the relay was kept for it.
+        queue_id = await rig.queue(hop, b"again@b.test")
+        await rig.gone(queue_id)
+        assert (len(busy.messages), len(sink.messages)) == (2, 1)
+        failed = [line for line in rig.log() if line["event"] == "delivery.attempt_failed"]
+        assert [line["reply"] for line in failed] == ["450 4.2.1 later"]
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "DATA", "DOT"])
+async def test_a_4yz_to_the_whole_message_goes_to_the_fallback_relay_too(make_rig, verb):
+    async with SmtpSink(replies={verb: ["451 4.3.0 not now"]}) as busy, SmtpSink() as sink:
+        rig = make_rig(smtp_fallback_relay=(f"[127.0.0.1]:{sink.port}",))
+        queue_id = await rig.queue(f"smtp:[127.0.0.1]:{busy.port}".encode(), b"a@b.test", b"b@b.test")
+        await rig.gone(queue_id)
+        assert [each.recipients for each in sink.messages] == [[b"a@b.test", b"b@b.test"]]
+        assert not any(each.data for each in busy.messages)
+
+
+async def test_where_the_fallback_relay_puts_off_too_its_answer_counts(make_rig):
+    async with SmtpSink() as busy, SmtpSink() as sink:
+        busy.reply_for = says((b"late", "450 4.2.1 later"))
+        sink.reply_for = says((b"late1", "452 4.3.1 full here too"))
+        rig = make_rig(smtp_fallback_relay=(f"[127.0.0.1]:{sink.port}",))
+        hop = f"smtp:[127.0.0.1]:{busy.port}".encode()
+        queue_id = await rig.queue(hop, b"late1@b.test")
+        await rig.until(lambda: any(line["event"] == "delivery.deferred" for line in rig.log()))
+        row = rig.store.queue.recipient(queue_id, 0)
+        assert b"full here too" in row.last_reply and row.attempts == 1
+
+
+async def test_where_the_fallback_relay_is_not_reached_the_destinations_answer_is_kept(make_rig):
+    async with SmtpSink() as busy:
+        busy.reply_for = says((b"late", "450 4.2.1 later"))
+        rig = make_rig(smtp_fallback_relay=("[127.0.0.1]:1",))
+        queue_id = await rig.queue(f"smtp:[127.0.0.1]:{busy.port}".encode(), b"late2@b.test")
+        await rig.until(lambda: any(line["event"] == "delivery.deferred" for line in rig.log()))
+        row = rig.store.queue.recipient(queue_id, 0)
+        assert b"450 4.2.1 later" in row.last_reply
+        assert not any(line["event"] == "destination.dead" for line in rig.log())
+
+
 @pytest.mark.parametrize(("domain", "status"), [("null.test", b"5.1.10"), ("us.test", b"5.4.6")])
 async def test_a_fallback_relay_does_not_get_what_would_loop_or_is_not_wanted(make_rig, domain, status):
     async with DnsStub(ZONES) as dns, SmtpSink() as sink:
