@@ -220,6 +220,8 @@ def _record(signer: "Signer", state: Any) -> "DkimKey":
 
 
 def _public(key: "DkimKey") -> Key:
+    from fastmta.authentication.signing import load_own_signer
+
     return Key(
         key.domain,
         key.selector,
@@ -228,5 +230,5 @@ def _public(key: "DkimKey") -> Key:
         stamp(key.created_at_s),
         stamp(key.changed_at_s),
         f"{key.selector}._domainkey.{key.domain}",
-        _signer(key.pem, key.domain, key.selector).public_record(),
+        load_own_signer(key.pem, key.domain, key.selector).public_record(),
     )

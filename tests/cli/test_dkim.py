@@ -97,6 +97,16 @@ def test_an_imported_key_is_kept_as_it_is(cli: Any, tmp_path: Path, key: Any, al
     assert "pem" not in shown
 
 
+def test_keys_that_were_checked_when_they_came_are_not_checked_again(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of an RSA key is 60 ms of CPU, for each key of each domain."""
+    cli.ok("dkim", "add", "example.org", "--selector", "s1")
+    monkeypatch.delattr("fastmta.authentication.signing.load_signer")
+    assert zones(cli).keys() == {"s1._domainkey.example.org"}
+    with dns_stub(zones(cli)) as stub:
+        done = cli.ok("dkim", "publish", "example.org", "--nameserver", stub.address, "--json")
+    assert [key["published"] for key in done.json] == ["published"]
+
+
 def test_keys_that_cannot_be_imported(cli: Any, tmp_path: Path) -> None:
     path = tmp_path / "in.pem"
     for raw, words in (
