@@ -15,6 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = quick(arguments)
         if code is not None:
             return code
+    if "serve" in arguments:
+        from fastmta.cli.becoming import plain_serve
+
+        plain_serve(arguments)
     from fastmta.cli.main import main as whole
 
     return whole(arguments)

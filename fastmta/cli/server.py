@@ -1,22 +1,16 @@
 """`fastmta serve`, `reload`, `stop`, `status`: the server itself.
 
-`serve` becomes the supervisor by exec(2): the same process, without the command line's modules in memory, and nothing
-here reaches up into supervisor/.
+`serve` becomes the supervisor (becoming.py), which a plain call does without loading this.
 """
 
-import os
-import sys
-from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from fastmta.cli.becoming import become_supervisor
 from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
 from fastmta.cli.output import config_option, json_option, print_json, print_table, size
 from fastmta.config.load import load
-from fastmta.config.location import default_path
-
-SUPERVISOR: Final = "fastmta.supervisor.main"
 
 
 @click.command(epilog="\b\nExamples:\n  fastmta serve -c /etc/fastmta/fastmta.toml")
@@ -26,9 +20,7 @@ def serve(config_path: str | None) -> NoReturn:
 
     SIGHUP makes it read its configuration again, SIGTERM ends it gracefully.
     """
-    where = config_path or str(default_path())
-    sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", SUPERVISOR, where], _environment())
+    become_supervisor(config_path)
 
 
 @click.command()
@@ -82,18 +74,6 @@ def status(as_json: bool, config_path: str | None) -> None:
     ):
         if isinstance(figures, dict):
             print(f"{name}: " + ", ".join(f"{key} {_figure(key, value)}" for key, value in figures.items()))
-
-
-def _environment() -> dict[str, str]:
-    """Ours, so that the same package is found, and never one that lies in the working directory: root may start us
-    anywhere.
-    """
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    root = Path(__file__).absolute().parents[2]
-    if root.name not in ("site-packages", "dist-packages"):
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else str(root)
-    return environment
 
 
 def _ask(config_path: str | None, what: str) -> dict[str, Any]:

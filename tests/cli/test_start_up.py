@@ -89,3 +89,36 @@ def test_a_small_program_loads_nothing_heavy(server: Server, tmp_path: Path, mod
         assert done.returncode == 0, done.stderr
         used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(used) < CPU_S
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["serve", "-c", "x.toml"], ["serve", "--config", "x.toml"]], ids=str)
+def test_a_plain_serve_becomes_the_supervisor_with_nothing_heavy_loaded_and_as_any_other_form(
+    arguments: list[str],
+) -> None:
+    program = """
+import os, sys
+class Became(BaseException): pass
+def execve(path, argv, environment):
+    raise Became(path, argv, environment)
+os.execve = execve
+from fastmta.cli.program import main
+def became(arguments):
+    try:
+        main(arguments)
+    except Became as all_of_it:
+        return all_of_it.args
+plain = became(sys.argv[2:])
+found = set(sys.argv[1].split()) & set(sys.modules)
+assert not found, found
+assert plain[1][:3] == [sys.executable, "-m", "fastmta.supervisor.main"], plain
+assert plain[2]["PYTHONSAFEPATH"] == "1"
+assert plain == became(sys.argv[3:] + sys.argv[2:3])  # `-c FILE` before the command
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, " ".join(HEAVY), *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ from tests.support.ports import free_ports
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVICES = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "http")
 START_TIMEOUT_S = 30.0
-_PROGRAM = "import sys; from fastmta.cli.main import main; sys.exit(main())"
+_PROGRAM = "import sys; from fastmta.cli.program import main; sys.exit(main())"
 
 
 def command(*arguments: str) -> list[str]:
