@@ -3,6 +3,7 @@
 FASTMTA_BUILD chooses the flavour: release (default), debug (bounds checks, -O0 -g), asan (debug with
 AddressSanitizer and UndefinedBehaviorSanitizer).
 FASTMTA_EXT limits the build to the named modules, for instance FASTMTA_EXT=_parser,_store.
+FASTMTA_JOBS is how many are compiled at a time (2).
 Warnings of Cython are errors; those of the C compiler too in a checkout, but not for who installs an sdist with a
 compiler that we have not met.
 """
@@ -48,11 +49,13 @@ extensions = [
     for source in sorted(Path("fastmta").glob("_*.pyx"))
     if not ONLY or source.stem in ONLY
 ]
+JOBS = int(os.environ.get("FASTMTA_JOBS", "2"))
 
 setup(
+    options={"build_ext": {"parallel": JOBS}},
     ext_modules=cythonize(
         extensions,
-        nthreads=int(os.environ.get("FASTMTA_JOBS", "2")),
+        nthreads=JOBS,
         build_dir=f"build/cython-{FLAVOUR}",
         compiler_directives={
             "language_level": 3,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
 
 NO_MAILBOX = b"NO [TRYCREATE] Mailbox does not exist"
+LEFT = b"NO The upload was given up"  # the client has gone, and what it brought is discarded: nobody hears it
 
 
 class Verdict(Enum):
@@ -454,6 +455,8 @@ def _finished(session: Session, upload: Upload, cursor: Cursor) -> bytes | Await
 
 async def _store(session: Session, upload: Upload, steps: Sequence[Step]) -> bytes:
     try:
+        if session.upload is not upload:
+            return LEFT
         if has_urls(steps):
             refusal = await upload.resolve(steps) or upload.refusal(steps, 0)
             if refusal is not None:
@@ -461,6 +464,8 @@ async def _store(session: Session, upload: Upload, steps: Sequence[Step]) -> byt
         pending = upload.perform(steps)
         if pending is not None:
             await pending
+        if session.upload is not upload:
+            return LEFT
         session.upload = None  # from here on the store owns its blobs
         return await upload.store()
     finally:
