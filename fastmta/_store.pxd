@@ -143,6 +143,9 @@ cdef class Store(Engine):
     cdef uint64_t _incarnation
     cdef uint64_t _environment  # the number that every identifier of this store begins with
     cdef object _metrics
+    cdef uint64_t _free_pages  # when they were counted last,
+    cdef size_t _free_txn_id   # after this transaction, and
+    cdef int64_t _free_until_ns  # by the monotonic clock, until when that must do
     cdef int _lock_fd
     cdef int _level_fd  # of the lock that says what levels are known to who has the store open
     cdef readonly object holds
@@ -159,6 +162,7 @@ cdef class Store(Engine):
     cdef int _run_thread(self) except -1
     cdef int _cannot_begin(self, int rc) except -1
     cdef int _close_environment(self) except -1
+    cdef uint64_t _count_free_pages(self, size_t last_txn_id) except? 0
     cdef int _observe(self, Buffer* touched, Buffer* hops) except -1
     cdef void* _begin_read(self) except NULL
     cdef void _end_read(self, void* txn) noexcept
