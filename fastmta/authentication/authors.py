@@ -50,6 +50,19 @@ def author_domains(fields: Sequence[Field]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def author_addresses(fields: Sequence[Field]) -> tuple[str, ...]:
+    """All that a reader may take for an address of an author, in all From fields, each once; bounded as the domains."""
+    found: dict[str, None] = {}
+    for field in named(fields, b"from")[: DMARC_AUTHORS + 1]:
+        for address in _addresses(field.value[:DMARC_FROM_BYTES].decode("utf-8", "replace")):
+            clean = "".join(address.split())
+            if clean:
+                found[clean] = None
+            if len(found) > DMARC_AUTHORS:
+                return tuple(found)
+    return tuple(found)
+
+
 def _addresses(text: str) -> Iterator[str]:
     """What may be an address, by the grammar and by readers that know it less."""
     clean, whole = _clean(text)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastmta.cli.derived import add_missing
 from fastmta.cli.failures import EX_DATAERR
 from fastmta.cli.output import json_option, plain, print_json, print_table, stamp
 from fastmta.model.limits import DMARC_REPORT_FILE_BYTES
@@ -45,6 +46,9 @@ def report(files: tuple[str, ...], as_json: bool) -> int:
         for one in found:
             _print(one)
     return EX_DATAERR if failed else 0
+
+
+add_missing(dmarc, "dmarc")
 
 
 def _read(file: str) -> bytes:

@@ -54,6 +54,7 @@ class Parts:
     slot: int = 0
     slots: int = 1
     launcher: Any = None  # nothing is started
+    site_policy: Any = None
 
     @classmethod
     def of(cls, config: Config, store: "MailStore", log: Log) -> "Parts":

@@ -34,9 +34,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "newaliases": ("fastmta.cli.classic", "newaliases", "Compile the alias files."),
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
     "ban": ("fastmta.cli.ban", "ban", "Addresses that this server does not talk to: list, add, remove."),
+    "policy": ("fastmta.cli.policy", "policy", "The site's own policy module: test."),
+    "quarantine": ("fastmta.cli.quarantine", "quarantine", "Mail that checks have put aside: list, release, delete."),
     "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),
     "dns": ("fastmta.cli.dns", "dns", "The records that a domain needs, and what is wrong with those it has."),
-    "dmarc": ("fastmta.cli.dmarc", "dmarc", "Received DMARC reports: report."),
+    "dmarc": ("fastmta.cli.dmarc", "dmarc", "DMARC reports: report (received ones), pending and send (ours)."),
     "verify": ("fastmta.cli.authentication", "verify", "Verify SPF, DKIM, ARC and DMARC of a message."),
     "sign": ("fastmta.cli.authentication", "sign", "Sign a message with DKIM, or add an ARC set."),
 }

@@ -16,6 +16,11 @@ from fastmta.model.services import NAMES, SERVICES, Tls
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 
 
+def own_domains(config: Config) -> tuple[str, ...]:
+    """All domains whose mail comes to us: local ones, virtual ones, and those that we relay to."""
+    return tuple(domain for name in _DOMAIN_LISTS for domain in getattr(config, name))
+
+
 def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     """Yields (dotted key, what is wrong)."""
     yield from _domains(config)

@@ -16,11 +16,12 @@ import msgspec
 from fastmta.config import milters, restrictions, values
 from fastmta.config.consistency import inconsistencies, route_problem
 from fastmta.config.expand import expand
+from fastmta.config.kinds import Key
 from fastmta.config.lines import key_lines
 from fastmta.config.location import FILE_BYTES, default_path
 from fastmta.config.not_built import NOT_BUILT
 from fastmta.config.pipes import parse_argv, parse_flags
-from fastmta.config.schema import TABLES, Config, Key, Leaf, PipeConfig, leaves, leaves_of
+from fastmta.config.schema import TABLES, Config, Leaf, PipeConfig, leaves, leaves_of
 from fastmta.model.errors import ConfigError
 from fastmta.model.routes import is_pipe_name
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from fastmta.config.schema import MILTER_ACTIONS, Config
+from fastmta.config.kinds import MILTER_ACTIONS
+from fastmta.config.schema import Config
 from fastmta.config.values import parse_peer, parse_time
 
 _ITEM: Final = re.compile(r"\s*(?:\{([^{}]*)\}|([^\s,{}]+))\s*(?:,|\s|$)")

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from fastmta.config.schema import SASL_OPTIONS, TABLES, Config, Key, Leaf, PipeConfig, leaves, leaves_of
+from fastmta.config.kinds import SASL_OPTIONS, Key
+from fastmta.config.schema import TABLES, Config, Leaf, PipeConfig, leaves, leaves_of
 from fastmta.model.routes import NAMES
 
 _KINDS: Final[dict[str, str]] = {

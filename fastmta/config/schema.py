@@ -9,66 +9,25 @@ ignored silently; `listen.managesieve` is refused); names of other servers' feat
 config/not_built.py.
 """
 
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from fastmta.config.kinds import (
+    MILTER_ACTIONS,
+    RELAY_RESTRICTIONS,
+    SASL_OPTIONS,
+    SCANNER_ACTIONS,
+    TLS_LEVELS,
+    Key,
+)
 from fastmta.config.tls_words import GRADES
 from fastmta.model.mechanisms import MECHANISMS
 from fastmta.model.routes import ALIASES
 from fastmta.model.routes import BY_NAME as ROUTES
 from fastmta.model.services import NAMES
 
-Kind = Literal[
-    "text",  # one line
-    "choice",  # one of `choices`
-    "bool",  # true, false; also Postfix's "yes" and "no"
-    "int",
-    "time",  # seconds; a bare number counts in `unit`, as in Postfix
-    "size",  # bytes
-    "path",  # made absolute; "" stays
-    "host",  # a domain name
-    "domain",  # the same, or empty
-    "peer",  # a service that is asked: "inet:host:port", "unix:/path"
-    "user",  # a login name of the system
-    "domains",
-    "networks",
-    "maps",  # "type:/path", paths made absolute
-    "endpoints",  # "host:port" or "unix:/path"
-    "servers",  # "address" or "address:port"
-    "words",  # upper-case words out of `choices`
-    "options",  # lower-case words out of `choices`
-    "list",  # any words
-    "names",  # how a certificate is matched: hostname, nexthop, dot-nexthop, a domain or ".domain"
-    "times",
-    "milters",  # filters, perhaps in braces
-    "restrictions",  # Postfix's words with their arguments
-    "argv",  # a program and its arguments, with macros
-    "classes",  # a table: name = restrictions
-]
-
-
-class Key(NamedTuple):
-    """What a key is, beside its type. `default` is in the file's notation, where that says more than the value."""
-
-    kind: Kind
-    flat: str = ""
-    default: str | None = None
-    choices: tuple[str, ...] = ()
-    unit: str = "s"
-    low: int = 0
-    high: int = 2**62
-    about: str = ""
-
-
 _Texts = tuple[str, ...]
-RELAY_RESTRICTIONS: Final = ("permit_mynetworks", "permit_sasl_authenticated", "reject_unauth_destination")
-SCANNER_ACTIONS: Final = ("accept", "tempfail", "quarantine")
-MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
-TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
-SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
-
-
 _DEFERRABLE: Final = tuple(sorted((*ROUTES, *ALIASES)))
 
 
@@ -345,6 +304,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dmarc_quarantine_action: Annotated[
         str, Key("choice", choices=("reject", "quarantine", "none"), about="quarantine: into Junk")
     ] = "quarantine"
+    login_messages_per_hour: Annotated[int, Key("int", about="of one login; 0: no limit")] = 0
+    login_messages_per_day: Annotated[int, Key("int", about="of one login; 0: no limit")] = 0
+    login_recipients_per_hour: Annotated[int, Key("int", about="of one login; 0: no limit")] = 0
+    login_recipients_per_day: Annotated[int, Key("int", about="of one login; 0: no limit")] = 0
+    login_domain_messages_per_hour: Annotated[int, Key("int", about="of all logins of a domain; 0: no limit")] = 0
+    login_domain_messages_per_day: Annotated[int, Key("int", about="of all logins of a domain; 0: no limit")] = 0
+    login_domain_recipients_per_hour: Annotated[int, Key("int", about="of all logins of a domain; 0: no limit")] = 0
+    login_domain_recipients_per_day: Annotated[int, Key("int", about="of all logins of a domain; 0: no limit")] = 0
+    smtpd_reject_from_login_mismatch: Annotated[
+        bool, Key("bool", about="each address in From has to be one that the login may send as")
+    ] = False
+    dmarc_reports: Annotated[
+        bool, Key("bool", about="count what strangers' mail came to, and tell the domains that ask for it once a day")
+    ] = False
+    dmarc_report_email: Annotated[
+        str, Key("text", default="postmaster@$mydomain", about="whom reports are from; sign its domain's mail")
+    ] = "postmaster@localdomain"
+    dmarc_report_org_name: Annotated[str, Key("text", default="$mydomain")] = "localdomain"
+    policy_module: Annotated[
+        str, Key("path", about="a Python file with functions of your own, one a stage (docs/policy.md)")
+    ] = ""
+    policy_timeout: Annotated[float, Key("time", default="2s", low=1, high=20, about="for one answer of it")] = 2.0
+    quarantine_mailbox: Annotated[
+        str, Key("text", about="of each user, where checks put aside what they suspect; made when needed; empty: Junk")
+    ] = ""
+    quarantine_digest: Annotated[bool, Key("bool", about="tell each user once a day what came into quarantine")] = False
+    quarantine_digest_hour: Annotated[int, Key("int", high=23, about="of the day, in local time")] = 6
     ban_maxretry: Annotated[
         int, Key("int", about="failures after which an address is banned, as in fail2ban; 0: none is")
     ] = 0
@@ -510,6 +496,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_allowed_hosts: Annotated[
         _Texts, Key("names", about='beside myhostname, addresses and names without a dot: "name" or ".domain"')
     ] = ()
+    mta_sts_policy_mode: Annotated[
+        str,
+        Key(
+            "choice",
+            choices=("", "none", "testing", "enforce"),
+            about="of our own MTA-STS policy at /.well-known/mta-sts.txt of the http listener; empty: none",
+        ),
+    ] = ""
+    mta_sts_policy_mx: Annotated[
+        _Texts, Key("list", about='"mx.example.org" or "*.example.org"; empty: myhostname')
+    ] = ()
+    mta_sts_policy_max_age: Annotated[
+        float, Key("time", default="7d", low=86_400, high=31_557_600, about="for which others keep it")
+    ] = 604_800.0
     http_client_connection_count_limit: Annotated[int, Key("int", about="of one address; 0: no limit")] = 50
 
     data_directory: Annotated[str, Key("path")] = "/var/lib/fastmta"

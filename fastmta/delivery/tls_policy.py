@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta.config.schema import TLS_LEVELS
+from fastmta.config.kinds import TLS_LEVELS
 from fastmta.config.tls_words import parse_ciphers, parse_protocols
 from fastmta.config.values import parse_match
 from fastmta.dns.mx import Address

@@ -28,6 +28,8 @@ Who = Literal["owner", "everybody"]  # owner: root and the server's own user
 FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "user": ("fastmta.operations.users",),
     "app-password": ("fastmta.operations.app_passwords",),
+    "dmarc": ("fastmta.operations.dmarc",),
+    "quarantine": ("fastmta.operations.quarantine",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),
     "mailbox": ("fastmta.operations.mailboxes",),

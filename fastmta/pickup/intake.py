@@ -178,7 +178,9 @@ def _adjusted(services: Services, handed: Handed, recipients: list[Recipient], o
 def _suspected(services: Services, target: Target) -> Target:
     if isinstance(target, QueuedTarget):
         return target
-    junk = services.store.mailboxes.junk_of(target.account_id)
+    mailboxes = services.store.mailboxes
+    junk = mailboxes.quarantine_of(target.account_id, services.config.quarantine_mailbox)
+    junk = junk or mailboxes.junk_of(target.account_id)
     return LocalTarget(target.account_id, junk or target.mailbox_id, target.address, target.mailbox)
 
 

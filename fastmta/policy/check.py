@@ -16,9 +16,11 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
+from fastmta.policy.site import SitePolicy
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.turns import Turns
+from fastmta.store.dmarc_rows import Published, Row
 
 
 class Message(Protocol):
@@ -64,6 +66,7 @@ class Directory(Protocol):
     """What checks ask of the recipients' directory."""
 
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Any: ...
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
 
 
 class SigningKey(Protocol):
@@ -84,6 +87,12 @@ class SigningKeys(Protocol):
     def list(self, domain: str = "") -> Sequence[SigningKey]: ...
 
 
+class DmarcCounts(Protocol):
+    """Where messages are counted for reports."""
+
+    def note(self, day: str, domain: str, published: Published, row: Row) -> None: ...
+
+
 class Store(Protocol):
     """What checks read of the store."""
 
@@ -91,6 +100,8 @@ class Store(Protocol):
     def directory_version(self) -> int: ...
     @property
     def dkim_keys(self) -> SigningKeys: ...
+    @property
+    def dmarc_rows(self) -> DmarcCounts: ...
 
 
 class Parts(Protocol):
@@ -108,6 +119,8 @@ class Parts(Protocol):
     def store(self) -> Store: ...
     @property
     def turns(self) -> Turns: ...
+    @property
+    def site_policy(self) -> SitePolicy: ...
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 

@@ -20,13 +20,16 @@ from fastmta.policy.checks import (
     milters,
     restrictions,
     rspamd,
+    sending,
     signing,
+    site,
     spamassassin,
 )
 
 CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     restrictions.build,
     greylisting.build,
+    sending.build,
     contents.build,
     authentication.build,
     signing.build,
@@ -34,6 +37,7 @@ CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
     rspamd.build,
     spamassassin.build,
     milters.build,
+    site.build,
 )
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
 

@@ -23,6 +23,7 @@ FILES: Final = frozenset(
 ) | {
     "srs.secrets",
     "greylist.table",
+    "quotas.table",
 }
 _NONE: Final = re.compile(r"(?!)")
 FOLDERS: Final = {  # names of the files in them that are the server's

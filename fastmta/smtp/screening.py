@@ -42,6 +42,8 @@ class Desk(Protocol):
     @property
     def authserv_id(self) -> str: ...
     def reverse_name(self, ip: str) -> str: ...
+    def quarantine_lacks(self, session: Any) -> list[int]: ...
+    def make_quarantines(self, session: Any, accounts: list[int], then: Callable[[], None]) -> None: ...
     def attend(self, session: Any) -> None:
         """Sets the session's `stages` to what the present configuration asks."""
         ...
@@ -116,9 +118,25 @@ class Screening:
         runs = self._started(Stage.END, b"")
         pending = [run for run in runs if not run.done]
         if not pending:
-            return self._finished(runs)
+            return self._prepared(self._finished(runs))
         generation = self._session.wait(True)
-        pending[0].when_done(partial(self._session.decided, generation, partial(self._finished, runs)))
+        pending[0].when_done(partial(self._decided, generation, runs))
+        return None
+
+    def _decided(self, generation: int, runs: list[Run]) -> None:
+        outcome = self._finished(runs)
+        if self._prepared(outcome) is not None:
+            self._session.decided(generation, lambda: outcome)
+
+    def _prepared(self, outcome: Outcome) -> Outcome | None:
+        """The outcome; None while what it needs is being made: the session waits, and is told by `decided`."""
+        lacks = self._desk.quarantine_lacks(self._session) if outcome.quarantine else ()
+        if not lacks:
+            return outcome
+        generation = self._session.wait(True)
+        self._desk.make_quarantines(
+            self._session, list(lacks), lambda: self._session.decided(generation, lambda: outcome)
+        )
         return None
 
     def _started(self, stage: Stage, subject: bytes) -> list[Run]:

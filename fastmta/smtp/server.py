@@ -25,11 +25,12 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage, bit
 from fastmta.model.verdict import Outcome
-from fastmta.policy.check import SigningKeys
+from fastmta.policy.check import DmarcCounts, SigningKeys
 from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
 from fastmta.policy.limits import Guests, Limits
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
+from fastmta.policy.site import SitePolicy
 from fastmta.policy.uploads import Upload
 from fastmta.runtime import crash
 from fastmta.runtime.clock import Clock
@@ -41,6 +42,7 @@ from fastmta.runtime.turns import Share, Turns
 from fastmta.smtp.counters import COUNTERS, REASONS, SERVICES
 from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
 from fastmta.smtp.paths import named_path, paths_of, safe_name
+from fastmta.smtp.quarantine import Mailboxes, make_quarantines, missing_quarantines, suspects_mailbox
 from fastmta.smtp.screening import Screening
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules
 from fastmta.smtp.settings import settings_of
@@ -81,10 +83,6 @@ class Contexts(Protocol):
     def server_context(self) -> ssl.SSLContext | None: ...
 
 
-class Mailboxes(Protocol):
-    def junk_of(self, account_id: int) -> int: ...
-
-
 class MailStore(Protocol):
     @property
     def engine(self) -> Engine: ...
@@ -94,6 +92,8 @@ class MailStore(Protocol):
     def directory_version(self) -> int: ...
     @property
     def dkim_keys(self) -> SigningKeys: ...
+    @property
+    def dmarc_rows(self) -> DmarcCounts: ...
 
 
 class Services(Protocol):
@@ -131,6 +131,8 @@ class Services(Protocol):
     def storage_ok(self) -> Callable[[], bool]: ...
     @property
     def resolver(self) -> Resolver: ...
+    @property
+    def site_policy(self) -> SitePolicy: ...
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
@@ -267,7 +269,18 @@ class ServiceHost:
 
     def junk_mailbox(self, account_id: int) -> int:
         """The mailbox that suspected mail of an account goes to; 0: it has none."""
-        return self._server.services.store.mailboxes.junk_of(account_id)
+        services = self._server.services
+        return suspects_mailbox(services.store.mailboxes, account_id, services.config.quarantine_mailbox)
+
+    def quarantine_lacks(self, session: Connection) -> list[int]:
+        """The accounts of the present recipients that have no quarantine yet, though there shall be one."""
+        name = self._server.services.config.quarantine_mailbox
+        return missing_quarantines(session, self._server.services.store.mailboxes, name) if name else []
+
+    def make_quarantines(self, session: Connection, accounts: list[int], then: Callable[[], None]) -> None:
+        services = self._server.services
+        work = make_quarantines(services.store.mailboxes, accounts, services.config.quarantine_mailbox, then)
+        self._server.checks[session] = services.tasks.spawn(f"{self.name}.quarantine.{session.number}", work)
 
     def _screening(self, session: Connection) -> Screening:
         screening: Screening | None = session.screening

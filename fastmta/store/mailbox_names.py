@@ -137,6 +137,13 @@ class MailboxNames:
             return usual.id
         return next((each.id for each in self.list(account_id) if each.special_use == "\\Junk"), 0)
 
+    def quarantine_of(self, account_id: int, name: str) -> int:
+        """The mailbox of that name, or where it is "" the one for junk; 0 where there is none."""
+        if not name:
+            return self.junk_of(account_id)
+        found = self.get(account_id, name)
+        return found.id if found is not None else 0
+
     def by_id(self, mailbox_id: int) -> Mailbox | None:
         """The mailbox with this identifier, or None."""
         record = self._raw.get(TABLE_MAILBOX, id_key(mailbox_id))

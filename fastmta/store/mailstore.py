@@ -16,7 +16,9 @@ from fastmta.store.aliases import Aliases
 from fastmta.store.annotations import Annotations
 from fastmta.store.bans import Bans
 from fastmta.store.credentials import AccountCredentials
+from fastmta.store.days import Days
 from fastmta.store.dkim_keys import DkimKeys
+from fastmta.store.dmarc_rows import DmarcRows
 from fastmta.store.guard import hold_open
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.posting_notes import PostingNotes
@@ -50,6 +52,8 @@ class MailStore:
         self.credentials = AccountCredentials(self)
         self.suspensions = Suspensions(self)
         self.bans = Bans(self)
+        self.dmarc_rows = DmarcRows(self)
+        self.days = Days(self)
         self.posting_notes = PostingNotes(self)
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta.admin.health import Readiness, healthz
 from fastmta.admin.http import Answer, HttpServer
 from fastmta.admin.origin import AllowedHosts
+from fastmta.admin.sts_page import PATH as STS_PATH
+from fastmta.admin.sts_page import policy_hosts, policy_page
 from fastmta.auth.authenticator import Authenticator
 from fastmta.auth.bearer import Bearers
 from fastmta.auth.passwords import PasswordChecker
@@ -27,12 +29,14 @@ from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
 from fastmta.model.events import Actor
+from fastmta.model.limits import DMARC_FLUSH_S
 from fastmta.model.services import BY_NAME
 from fastmta.operations.serving import Serving
 from fastmta.pickup.service import Pickup
 from fastmta.policy.bans import Bans
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
+from fastmta.policy.site import SitePolicy
 from fastmta.pop3.server import Pop3Server
 from fastmta.queue.ownership import slot_of
 from fastmta.runtime.board import Board
@@ -49,6 +53,7 @@ from fastmta.store.marks import Mark
 from fastmta.supervisor.acceptor import Factory
 from fastmta.supervisor.bad_end import BadEndCheck
 from fastmta.supervisor.closed import ClosedAccounts
+from fastmta.supervisor.daily import Daily
 from fastmta.supervisor.damage import DamageWatch
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.storage import StorageWatch
@@ -90,6 +95,8 @@ class MailServer:
             )
             services.limits.bans = self._bans
             self._look_at_bans()
+            self._flushed_at = 0.0
+            self._daily = Daily(services.tasks.spawn) if place.slot == 0 else None
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
@@ -145,6 +152,8 @@ class MailServer:
             log=place.log,
             cells=place.cells,
         )
+        self._site_policy = SitePolicy(place.log, time.monotonic)
+        self._site_policy.configure(config.policy_module, config.policy_timeout)
         router = Router(config)
         limits = Limits(place.limits, config, place.cells)
         resolver = Resolver(config.dns.nameservers, monotonic=time.monotonic)
@@ -174,6 +183,7 @@ class MailServer:
             resolver=resolver,
             pool=self._crypto,
             launcher=place.launcher,
+            site_policy=self._site_policy,
         )
 
     def _directory(self, config: Config, router: Router) -> Directory:
@@ -232,6 +242,7 @@ class MailServer:
         pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readiness.readyz}
         if place.shared is not None:
             pages["/metrics"] = self._metrics
+        pages[STS_PATH] = lambda: policy_page(self._services.config)
         return pages
 
     def _metrics(self) -> Answer:
@@ -366,6 +377,7 @@ class MailServer:
         services.contexts.reload(config.tls)
         services.limits.configure(config)
         self._bans.configure(config)
+        self._site_policy.configure(config.policy_module, config.policy_timeout)
         self._http.hosts = _allowed_hosts(config)
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)
@@ -396,6 +408,16 @@ class MailServer:
         self._pickup.tick()
         self._closed.look()
         self._look_at_bans()
+        if self._daily is not None and self._delivering:
+            self._daily.tick(self._services)
+        self._flush_counts()
+        self._site_policy.tick()
+
+    def _flush_counts(self) -> None:
+        now = self._services.clock.monotonic()
+        if self._services.config.dmarc_reports and now - self._flushed_at >= DMARC_FLUSH_S:
+            self._flushed_at = now
+            self._services.tasks.spawn("dmarc.flush", self._store.dmarc_rows.flush())
 
     def _look_at_bans(self) -> None:
         try:
@@ -415,6 +437,7 @@ class MailServer:
 
     async def close(self) -> None:
         services = self._services
+        self._site_policy.close()
         await services.tasks.close()
         services.sweep.close()
         services.bus.close()
@@ -434,7 +457,7 @@ class MailServer:
 
 
 def _allowed_hosts(config: Config) -> AllowedHosts:
-    return AllowedHosts((config.myhostname, *config.http_allowed_hosts))
+    return AllowedHosts((config.myhostname, *config.http_allowed_hosts, *policy_hosts(config)))
 
 
 def build(place: Place) -> MailServer:

@@ -19,6 +19,7 @@ from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
+from fastmta.policy.site import SitePolicy
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Launcher
@@ -57,6 +58,7 @@ class Services:
     storage_ok: Callable[[], bool]
     resolver: Resolver
     launcher: Launcher
+    site_policy: SitePolicy
     pool: Executor  # for what takes long: passwords, public-key operations
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:

@@ -138,3 +138,12 @@ def test_sendmails_mail_is_signed_where_its_domain_has_a_key(config_path: Path, 
         assert b"DKIM-Signature:" in message(services)
 
     hand_in(config_path, tmp_path, {}, before=before, after=after)
+
+
+def test_header_checks_are_asked_about_mail_of_sendmail_too(config_path: Path, tmp_path: Path) -> None:
+    table = "pcre:" + str(tmp_path / "checks")
+    (tmp_path / "checks").write_text("/^X-Bad: y/ REJECT not that field\n")
+    config_path.write_text(f'header_checks = "{table}"\n' + config_path.read_text())
+    log, _ = hand_in(config_path, tmp_path, {})
+    told = " ".join(str(each) for each in log.events)
+    assert "not that field" in told

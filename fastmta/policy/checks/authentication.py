@@ -22,6 +22,7 @@ from fastmta.model.services import open_to_strangers
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
+from fastmta.policy.reporting import count_for_report
 
 _HEADER_PIECE: Final = 16_384
 _HASHED_HERE: Final = 16_384  # a longer piece of a body is hashed in a thread
@@ -139,6 +140,7 @@ class Authentication(OfStrangers):
         self._parts = parts
         self._receiver = config.myhostname
         self._trusted = frozenset(config.arc_trusted_sealers)
+        self._counts = config.dmarc_reports
         self._actions = {
             "reject": _ACTIONS[config.dmarc_reject_action],
             "quarantine": _ACTIONS[config.dmarc_quarantine_action],
@@ -165,7 +167,10 @@ class Authentication(OfStrangers):
         sealer = ""
         if verdicts.dmarc.disposition != "none":
             sealer = vouching_sealer(fields, verdicts.arc, self._trusted, verdicts.dmarc.author_domain)
-        return self._verdict(verdicts, who, sealer)
+        verdict = self._verdict(verdicts, who, sealer)
+        if self._counts:
+            count_for_report(parts, verdicts, who, verdict.action, sealer)
+        return verdict
 
     def _verdict(self, verdicts: Verdicts, who: Client, sealer: str) -> Verdict:
         """`sealer`: the trusted one whose seal says that DMARC passed, so that its failure here is nobody's fault."""

@@ -13,6 +13,7 @@ from fastmta.directory.maps import TableSet
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import CONTENT_PIECE_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
+from fastmta.model.services import speaking
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.contents import CHANGES, Kind, Piece, Walk, parse_action, rejection
@@ -33,6 +34,7 @@ class ContentChecks(Check):
     """All four keys of one configuration."""
 
     name = "header_checks"
+    services = (*speaking("smtp", "lmtp"), "pickup")
 
     def __init__(self, tables: dict[Kind, TableSet], body_bytes: int, parts: Parts) -> None:
         self._tables = tables

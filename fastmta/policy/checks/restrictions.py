@@ -10,8 +10,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from fastmta.config.kinds import RELAY_RESTRICTIONS
 from fastmta.config.restrictions import Restriction, parse
-from fastmta.config.schema import RELAY_RESTRICTIONS, Config
+from fastmta.config.schema import Config
 from fastmta.model.limits import RESTRICTIONS_ASKED
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage

@@ -45,7 +45,7 @@ class Rspamd(Check):
 
     name = "rspamd"
     has_effects = True
-    services = speaking("smtp", "lmtp")
+    services = (*speaking("smtp", "lmtp"), "pickup")
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
