@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 from bench import administration, busy
 from bench.busy import BUSY, PASSWORD, QUIET, Act, Peer, imap, pop3, smtp
 from fastmta import _mime
+from fastmta.model.appended import Appended
 from fastmta.store import MailStore
-from fastmta.store.mailboxes import Appended
 from tests.support.server import Server
 
 DISTINCT = 1000  # messages that are appended; the rest are copies of their records

@@ -1,5 +1,7 @@
 from array import array
 
+from fastmta._unit import RowSink
+
 NEED_MORE: int
 COMMAND: int
 LITERAL: int
@@ -40,6 +42,18 @@ class CommandParser:
     def inline(self) -> int: ...
     def refuse(self) -> None: ...
     def abandon(self) -> None: ...
+
+class FetchWriter(RowSink):
+    def __init__(
+        self,
+        items: int,
+        max_bytes: int,
+        recent_from: int = ...,
+        sections: list[tuple[bytes, bytes, bool]] | None = None,
+        modseq_cap: int = ...,
+    ) -> None: ...
+    @property
+    def lines(self) -> bytes: ...
 
 class Cursor:
     def __init__(self, command: bytes, max_depth: int = 32) -> None: ...

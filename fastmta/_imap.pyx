@@ -1,16 +1,19 @@
 # cython: freethreading_compatible=False
-"""IMAP on the wire: command framing with literals, argument cursor, sequence sets, uid maps, response encoding, masks.
+"""IMAP on the wire: command framing with literals, argument cursor, sequence sets, uid maps, FETCH and other responses, masks.
 
 Invariants: every buffer is bounded by a limit that the caller gave; an announced literal is compared with its limit before
 a byte is allocated for it; no pointer outlives the bytes object that owns it. Leaves to others: what a command means
 (fastmta/imap/commands), and everything that waits.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython cimport array
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
+
+from fastmta._unit cimport Beginning, Buffer, ROWS, Row, RowSink, RowSource, buffer_add, buffer_free, buffer_room
 
 import array as _array_module
 
@@ -66,3 +69,4 @@ include "_imap_parts/cursor.pxi"
 include "_imap_parts/sets.pxi"
 include "_imap_parts/encode.pxi"
 include "_imap_parts/envelope.pxi"
+include "_imap_parts/fetch.pxi"

@@ -2,7 +2,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from fastmta._unit import Engine, Unit
+from fastmta._unit import Engine, RowSink, Unit
 from fastmta.model.errors import StoreDamaged
 
 TABLE_BLOB: Final[int]
@@ -160,18 +160,9 @@ def mailbox_changes(
 def changed_uids(store: Store, mailbox_id: int, kind: int, since_modseq: int, limit: int) -> tuple[array[int], int]: ...
 def message_dates(store: Store, mailbox_id: int, uids: array[int], saved: bool = False) -> array[int]: ...
 def message_modseqs(store: Store, mailbox_id: int, uids: array[int]) -> array[int]: ...
-def fetch_lines(
-    store: Store,
-    mailbox_id: int,
-    seqs: array[int],
-    uids: array[int],
-    items: int,
-    start: int,
-    max_bytes: int,
-    recent_from: int,
-    sections: list[tuple[bytes, bytes, bool]] | None = None,
-    modseq_cap: int = ...,
-) -> tuple[bytes, int]: ...
+def give_rows(
+    store: Store, mailbox_id: int, numbers: array[int], uids: array[int], start: int, sink: RowSink
+) -> int: ...
 
 RecipientFields = tuple[int, int, bytes, int, int, int, int, bytes, bytes]
 LoadedMessage = tuple[tuple[int, int, bytes], list[RecipientFields]]

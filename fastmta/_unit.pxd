@@ -306,3 +306,52 @@ cdef class Engine:
     cpdef Unit unpack(self, const unsigned char[::1] packed)
     cdef int submit_c(self, Unit unit, Waiter waiter) except -1
     cdef Py_ssize_t read_pending(self, uint64_t blob_id, uint64_t offset, char* out, Py_ssize_t n) except -2
+
+
+# --- rows: what an engine hands out of a mailbox, without an object for each ---
+
+cdef enum:
+    ROWS = 32  # of one block
+
+cdef struct Row:  # of a message, as it lies in the store: its pointers are good until RowSink.take returns
+    Py_ssize_t index  # among those that were asked for
+    uint32_t number  # the caller's, which came with the uid
+    uint32_t uid
+    uint32_t flags
+    int tz_minutes
+    int64_t date_s
+    int64_t saved_s  # 0: not known
+    uint64_t modseq
+    uint64_t size  # of what is shown
+    uint64_t blob_id
+    const char* keywords
+    size_t keywords_length
+    const char* prefix
+    size_t prefix_length
+    const char* structure  # where the sink wants it
+    size_t structure_length
+
+cdef struct Beginning:  # of what is shown behind the prefix, as far as it lies in one piece; as long-lived as a Row
+    const char* head
+    size_t head_length
+    const char* body  # NULL where it has cuts
+    size_t body_length
+    uint64_t size  # of head and body, as they are shown
+    bint whole  # `body` is all of it
+
+
+cdef class RowSource:
+    """Where rows come from, in one short snapshot: what they do not hold can be asked for meanwhile. StoreDamaged."""
+    cdef int begin(self, const Row* row, Beginning* out) except -1
+    cdef int read(self, const Row* row, uint64_t offset, char* out, size_t n) except -1
+    cdef int read_all(self, const Row* row, Buffer* out) except -1
+    cdef uint64_t digest(self, const char* data, size_t n) noexcept
+    cdef int wrong_structure(self, const Row* row) except -1
+
+
+cdef class RowSink:
+    """Who takes rows."""
+    cdef readonly bint wants_structure
+    cdef readonly int block  # rows that are gathered before `take`; ROWS at most
+    cdef int take(self, RowSource source, const Row* rows, int count) except -1
+    cdef Py_ssize_t stopped_at(self) noexcept

@@ -121,11 +121,11 @@ def test_imports_point_down(module: str, path: Path) -> None:
 EXTENSIONS: dict[str, set[str]] = {
     "_parser": {"model"},
     "_mime": {"model"},
-    "_imap": {"model", "_mime"},
+    "_imap": {"model", "_mime", "_unit"},
     "_limits": {"model"},
     "_turns": {"model"},
     "_unit": {"model"},
-    "_store": {"model", "_unit", "_imap", "_mime", "_parser"},
+    "_store": {"model", "_unit"},
     "_intake": {"model", "_unit", "_mime", "_parser"},
     "_session": {"model", "_unit", "_intake", "_mime", "_parser"},
 }

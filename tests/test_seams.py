@@ -18,6 +18,7 @@ REPOSITORY = PACKAGE.parent
 CALLS = """
 from array import array
 
+from fastmta._imap import FetchWriter
 from fastmta.delivery import seams as delivery
 from fastmta.imap import seams as imap
 from fastmta.operations import users
@@ -38,7 +39,8 @@ async def from_imap(services: imap.Services, session: Session) -> None:
     services.store.mailboxes.get(1, "INBOX")  # wrong
     session.mailboxes.uids("INBOX")  # wrong
     session.mailboxes.rows(1)[0].subject  # wrong
-    session.mailboxes.fetch(1, [1], [1], 0, 0, 0)  # wrong
+    session.mailboxes.give_rows(1, array("I", [1]), array("I", [1]), 0, FetchWriter(1, 1))
+    session.mailboxes.give_rows(1, array("I", [1]), array("I", [1]), 0, print)  # wrong
     session.mailboxes.read_on(1, 0, 10)  # wrong
     session.mailboxes.new_blob().feed("text")  # wrong
     size: str = session.access.resolve(session.actor, "x").size_bytes  # wrong

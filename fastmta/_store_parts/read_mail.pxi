@@ -1,38 +1,5 @@
 # Read loops over mailboxes: what SELECT, FETCH, SEARCH and POP3 need of every message, without a Python object for each.
 
-cdef enum Item:
-    ITEM_UID = 1
-    ITEM_FLAGS = 2
-    ITEM_INTERNALDATE = 4
-    ITEM_SIZE = 8
-    ITEM_ENVELOPE = 16
-    ITEM_BODY = 32
-    ITEM_BODYSTRUCTURE = 64
-    ITEM_MODSEQ = 128
-    ITEM_WHOLE = 256
-    ITEM_SAVEDATE = 512
-    ITEM_EMAILID = 1024
-    ITEM_THREADID = 2048
-    ITEM_UIDONLY = 4096  # "* uid UIDFETCH", RFC 9586
-
-cdef extern from "<time.h>" nogil:
-    ctypedef long time_t
-    struct tm:
-        int tm_sec
-        int tm_min
-        int tm_hour
-        int tm_mday
-        int tm_mon
-        int tm_year
-    tm* gmtime_r(const time_t*, tm*)
-
-cdef extern from "<stdio.h>" nogil:
-    int snprintf(char*, size_t, const char*, ...)
-
-
-cdef enum:
-    FETCH_ROWS = 4000  # looked at by one call of fetch_lines
-
 cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
     void* cursor
     Key key

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastmta import _imap, _mime
 from fastmta.imap.fetch_binary import Encodings, encodings_of, write_binary
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.fetch_plan import PREVIEW, Plan, Section
 from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
@@ -37,7 +38,8 @@ async def write_message(
     head = b""
     if items:
         recent_from = 0 if view.is_recent(uid) else NEVER_RECENT
-        head, _ = mailboxes.fetch(
+        head, _ = fetch_lines(
+            mailboxes,
             view.mailbox_id,
             array("I", (seq,)),
             array("I", (uid,)),

@@ -16,6 +16,7 @@ import msgspec
 
 from fastmta import _imap, _mime
 from fastmta._imap import BadSyntax
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.fetch_plan import ENVELOPE
 from fastmta.imap.session import SessionEnded, State
 from fastmta.imap.subject import base_subject, collated
@@ -77,7 +78,9 @@ async def envelopes(
         places = array("I", range(1, len(block) + 1))
         start = 0
         while start < len(block):
-            lines, start = session.mailboxes.fetch(view.mailbox_id, places, block, ENVELOPE, start, SEARCH_LINES_BYTES)
+            lines, start = fetch_lines(
+                session.mailboxes, view.mailbox_id, places, block, ENVELOPE, start, SEARCH_LINES_BYTES
+            )
             for values in _imap.envelope_values(lines):
                 take(begin + values[0] - 1, values)  # of a message with many references, a millisecond's work
                 if session.wire.turn_is_over():

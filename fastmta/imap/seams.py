@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    from fastmta._unit import Blob
+    from fastmta._unit import Blob, RowSink
     from fastmta.auth.sasl import Credentials, Sasl
     from fastmta.config.schema import Config
     from fastmta.model.actor import Actor
@@ -66,19 +66,9 @@ class Mailboxes(Protocol):
     def summary(
         self, mailbox_id: int, after: int = ..., limit: int = ..., /
     ) -> tuple[array[int], array[int], array[int], array[int], set[bytes]]: ...
-    def fetch(
-        self,
-        mailbox_id: int,
-        seqs: array[int],
-        uids: array[int],
-        items: int,
-        start: int,
-        max_bytes: int,
-        *,
-        recent_from: int = ...,
-        sections: Sequence[tuple[bytes, bytes, bool]] | None = ...,
-        modseq_cap: int = ...,
-    ) -> tuple[bytes, int]: ...
+    def give_rows(
+        self, mailbox_id: int, numbers: array[int], uids: array[int], start: int, sink: RowSink, /
+    ) -> int: ...
     def changes(self, mailbox_id: int, since_modseq: int, /) -> tuple[Sequence[MessageRow], array[int]]: ...
     def changes_page(
         self, mailbox_id: int, since_modseq: int, limit: int, /

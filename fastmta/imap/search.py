@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from fastmta import _imap, _mime
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
 from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
@@ -182,8 +183,8 @@ class Search:
         found = {id(key): bytearray(len(mask)) for key in self._envelopes}
         start = 0
         while start < len(uids):
-            lines, start = self._mailboxes.fetch(
-                self._view.mailbox_id, places, uids, ENVELOPE, start, SEARCH_LINES_BYTES
+            lines, start = fetch_lines(
+                self._mailboxes, self._view.mailbox_id, places, uids, ENVELOPE, start, SEARCH_LINES_BYTES
             )
             texts: dict[tuple[int, int], str | None] = {}  # decoded once for all keys
             for key in self._envelopes:
@@ -211,8 +212,8 @@ class Search:
         start = 0
         while start < len(uids):
             last = start
-            lines, start = self._mailboxes.fetch(
-                self._view.mailbox_id, places, uids, 0, start, SEARCH_LINES_BYTES, sections=section
+            lines, start = fetch_lines(
+                self._mailboxes, self._view.mailbox_id, places, uids, 0, start, SEARCH_LINES_BYTES, sections=section
             )
             at = 0
             while line := _FIELDS.match(lines, at):

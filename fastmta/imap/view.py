@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import MessageRow
 
-NO_CAP: Final = 2**64 - 1  # for Mailboxes.fetch: no modseq is above it
-NEVER_RECENT: Final = 2**32  # for Mailboxes.fetch: no uid is at or above it
+NO_CAP: Final = 2**64 - 1  # for fetch_lines: no modseq is above it
+NEVER_RECENT: Final = 2**32  # for fetch_lines: no uid is at or above it
 _SYSTEM: Final = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
 NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
 

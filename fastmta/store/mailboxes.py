@@ -16,7 +16,7 @@ from fastmta._store import (
     blob_read,
     changed_uids,
     digest_of,
-    fetch_lines,
+    give_rows,
     mailbox_changes,
     mailbox_modseq,
     mailbox_summary,
@@ -28,7 +28,7 @@ from fastmta._store import (
     message_rows,
     usage_fields,
 )
-from fastmta._unit import Blob, Unit
+from fastmta._unit import Blob, RowSink, Unit
 from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
@@ -71,8 +71,6 @@ class Columns(msgspec.Struct, gc=False):
 
 class Mailboxes(MailboxNames):
     """The mailboxes of all accounts."""
-
-    WHOLE: Final = 256  # of `fetch`: BODY[]
 
     # --- by name ---
 
@@ -143,28 +141,14 @@ class Mailboxes(MailboxNames):
         """(uid, flags, keywords) of these messages."""
         return [(row[0], row[2], row[3]) for row in message_rows(self._raw, mailbox_id, uids)]
 
-    def fetch(
-        self,
-        mailbox_id: int,
-        seqs: "array[int]",
-        uids: "array[int]",
-        items: int,
-        start: int,
-        max_bytes: int,
-        *,
-        recent_from: int = 2**32,
-        sections: "Sequence[tuple[bytes, bytes, bool]] | None" = None,
-        modseq_cap: int = 2**64 - 1,
-    ) -> tuple[bytes, int]:
-        """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits:
-        UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE 256,
-        SAVEDATE 512, EMAILID 1024, THREADID 2048; with UIDONLY 4096 the lines are `* uid UIDFETCH (...)` (RFC 9586).
-        With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
-        `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
-        whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above
-        `modseq_cap` is told."""
-        wanted = None if sections is None else list(sections)
-        return fetch_lines(self._raw, mailbox_id, seqs, uids, items, start, max_bytes, recent_from, wanted, modseq_cap)
+    def give_rows(
+        self, mailbox_id: int, numbers: "array[int]", uids: "array[int]", start: int, sink: RowSink, /
+    ) -> int:
+        """Gives the rows of uids[start:], each with its number, to `sink`, in blocks of structs that it may look at
+        during the call; and where to go on. A message that is gone is passed over; StoreDamaged where the first is
+        damaged.
+        """
+        return give_rows(self._raw, mailbox_id, numbers, uids, start, sink)
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
         """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or

@@ -60,6 +60,11 @@ def _site(directory: Path, host: str, name: str, domain: str, port: int, dns: st
     )
 
 
+async def _nobody(_question: str, **_given: object) -> dict[str, object]:
+    """There are no other workers to be asked."""
+    return {}
+
+
 @asynccontextmanager
 async def _serving(site: Server, user: str) -> AsyncIterator[MailServer]:
     """The parts of a worker, on this loop, with an account."""
@@ -79,6 +84,7 @@ async def _serving(site: Server, user: str) -> AsyncIterator[MailServer]:
         launcher=Launcher(ours.detach()),
         loop=loop,
         log=log,
+        ask=_nobody,
     )
     place.board[Board.STORE_FAILED] = 0
     server = MailServer(place)

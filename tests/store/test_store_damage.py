@@ -12,6 +12,7 @@ import pytest
 
 from fastmta import _store
 from fastmta._store import TABLE_ALIAS, TABLE_MESSAGE, Store
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.store.mailstore import MailStore
 from tests.store.composing import blob_of, enqueue, file, new_mailbox, run, uids
@@ -53,7 +54,7 @@ def pages_of(data: bytes, kind: int) -> list[int]:
 def fetched(store: Store, box: int, items: int) -> int:
     at = lines = 0
     while at < MESSAGES:
-        text, following = _store.fetch_lines(store, box, NUMBERS, NUMBERS, items, at, 1 << 18, 2**32)
+        text, following = fetch_lines(MailStore(store).mailboxes, box, NUMBERS, NUMBERS, items, at, 1 << 18)
         if following == at:  # a message that is too large for this way is read by pieces
             assert len(_store.message_read(store, box, NUMBERS[at], 0, 1) or b"") == 1
             following += 1
@@ -189,7 +190,7 @@ def test_bytes_that_are_not_those_received_are_told_once_and_served(sound: tuple
     mail = MailStore.open(where, sync=False, create=False)
     told: list[StoreDamaged] = []
     mail.raw.on_damage = told.append
-    whole, _ = mail.mailboxes.fetch(box, array("I", (7,)), array("I", (7,)), 256, 0, 1 << 20)
+    whole, _ = fetch_lines(mail.mailboxes, box, array("I", (7,)), array("I", (7,)), 256, 0, 1 << 20)
     assert b"Subject: X\r\n" in whole
     assert [each.table for each in told] == ["blob"]
     size = mail.mailboxes.rows(box, array("I", (8,)))[0].size
@@ -197,7 +198,7 @@ def test_bytes_that_are_not_those_received_are_told_once_and_served(sound: tuple
         assert mail.mailboxes.read(box, 8, offset, 7) is not None
     assert len(told) == 2
     for uid in range(1, MESSAGES + 1):
-        mail.mailboxes.fetch(box, array("I", (uid,)), array("I", (uid,)), 256, 0, 1 << 20)
+        fetch_lines(mail.mailboxes, box, array("I", (uid,)), array("I", (uid,)), 256, 0, 1 << 20)
     assert {each.key for each in told[2:]} <= {each.key for each in told[:2]}
     mail.close()
 

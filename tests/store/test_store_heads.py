@@ -17,11 +17,11 @@ from fastmta._store import (
     blob_meta,
     blob_read,
     body_of_blob,
-    fetch_lines,
     message_read,
     message_rows,
 )
 from fastmta._unit import Blob
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.model.errors import StoreDamaged
 from fastmta.model.limits import MESSAGE_CUTS, MESSAGE_HEAD_BYTES
 from fastmta.store import MailStore
@@ -84,7 +84,9 @@ def test_what_is_shown_is_head_and_body_less_the_cuts(store: Store, size: int, c
         assert body_of_blob(store, blob.blob_id, offset, length) == body[offset : offset + length]
     shown = b"Return-Path: <>\r\n" + whole
     assert message_read(store, mailbox_id, 1, 0, len(shown) + 1) == shown
-    lines, after = fetch_lines(store, mailbox_id, array("I", [1]), array("I", [1]), WHOLE | 8, 0, 1 << 20, 2**32)
+    lines, after = fetch_lines(
+        MailStore(store).mailboxes, mailbox_id, array("I", [1]), array("I", [1]), WHOLE | 8, 0, 1 << 20
+    )
     assert after == 1
     assert b"RFC822.SIZE %d " % len(shown) in lines[:60]
     assert lines.endswith(b"BODY[] {%d}\r\n" % len(shown) + shown + b")\r\n")
@@ -105,7 +107,9 @@ def test_wanted_fields_are_found_in_head_and_in_a_header_of_many_chunks(
     filed(store, blob, mailbox_id)
     names = b"".join(bytes((len(name),)) + name for name in (b"received", b"x-0", b"last", b"body"))
     wanted = [(b"BODY[HEADER.FIELDS (A)]", names, False)]
-    lines, after = fetch_lines(store, mailbox_id, array("I", [1]), array("I", [1]), 0, 0, 1 << 20, 2**32, wanted)
+    lines, after = fetch_lines(
+        MailStore(store).mailboxes, mailbox_id, array("I", [1]), array("I", [1]), 0, 0, 1 << 20, sections=wanted
+    )
     text = b"Received: by here\r\n\tid 1; now\r\n" + (b"" if cutting else field(0)) + b"Last: here\r\n\r\n"
     if fields == 3000:  # over 64 KB: `read` has it
         assert (lines, after) == (b"", 0)

@@ -9,9 +9,11 @@ import pytest
 
 from fastmta._store import Store
 from fastmta._unit import Unit
+from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import ManualClock
-from fastmta.store import Account, Appended, MailStore
+from fastmta.store import Account, MailStore
 from fastmta.store.check import check_store
 from tests.store.composing import STRUCTURE, append, blob_of, file, new_mailbox, run, uids
 
@@ -346,7 +348,7 @@ def test_expunged_rows_are_kept_to_a_bound(store: Store) -> None:
 
 def lines(store: Store, box: int, items: int, *numbers: int, start: int = 0, limit: int = 10**6) -> tuple[bytes, int]:
     which = array("I", numbers)
-    return MailStore(store).mailboxes.fetch(box, which, which, items, start, limit, recent_from=2)
+    return fetch_lines(MailStore(store).mailboxes, box, which, which, items, start, limit, recent_from=2)
 
 
 def test_fetch_lines_hold_every_item_in_order(store: Store) -> None:

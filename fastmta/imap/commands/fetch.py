@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set, resync
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
@@ -108,7 +109,8 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     segments = view.recent_segments(uids)
     if len(segments) == 1:
         try:
-            data, start = session.mailboxes.fetch(
+            data, start = fetch_lines(
+                session.mailboxes,
                 view.mailbox_id,
                 seqs,
                 uids,
@@ -167,7 +169,8 @@ async def write_lines(
             paused = False
             last = position
             try:
-                data, position = session.mailboxes.fetch(
+                data, position = fetch_lines(
+                    session.mailboxes,
                     view.mailbox_id,
                     piece_seqs,
                     piece_uids,

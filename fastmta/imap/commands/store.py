@@ -11,6 +11,7 @@ from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.session import GONE, Feature
 from fastmta.imap.view import NO_CAP
@@ -136,7 +137,8 @@ async def _tell(session: Session, view: View, seqs: array[int], uids: array[int]
     for begin, end, recent_from in view.recent_segments(uids):
         position = 0
         while position < end - begin:
-            data, position = session.mailboxes.fetch(
+            data, position = fetch_lines(
+                session.mailboxes,
                 view.mailbox_id,
                 seqs[begin:end],
                 uids[begin:end],

@@ -11,6 +11,7 @@ from fastmta import _imap, _mime
 from fastmta.imap import order, threads
 from fastmta.imap.commands.search import BAD_CHARSET, parser_for, write_pieces
 from fastmta.imap.commands.sort import TOO_MANY
+from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset
 from fastmta.imap.session import Feature
@@ -136,8 +137,8 @@ async def _read_references(session: Session, view: View, uids: array[int]) -> di
         start = 0
         while start < len(block):
             last = start
-            lines, start = session.mailboxes.fetch(
-                view.mailbox_id, places, block, 0, start, SEARCH_LINES_BYTES, sections=_SECTION
+            lines, start = fetch_lines(
+                session.mailboxes, view.mailbox_id, places, block, 0, start, SEARCH_LINES_BYTES, sections=_SECTION
             )
             at = 0
             while found := _LINE.match(lines, at):

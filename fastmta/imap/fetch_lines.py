@@ -1,0 +1,41 @@
+"""FETCH responses without an object for each message: rows go from the store to a writer, both compiled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastmta._imap import FetchWriter
+from fastmta.imap.view import NEVER_RECENT, NO_CAP
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
+
+    from fastmta.imap.seams import Mailboxes
+
+
+def fetch_lines(
+    mailboxes: Mailboxes,
+    mailbox_id: int,
+    seqs: array[int],
+    uids: array[int],
+    items: int,
+    start: int,
+    max_bytes: int,
+    *,
+    recent_from: int = NEVER_RECENT,
+    sections: Sequence[tuple[bytes, bytes, bool]] | None = None,
+    modseq_cap: int = NO_CAP,
+) -> tuple[bytes, int]:
+    """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits of
+    fetch_plan: UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE
+    256, SAVEDATE 512, EMAILID 1024, THREADID 2048; with UIDONLY 4096 the lines are `* uid UIDFETCH (...)` (RFC 9586).
+    With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
+    `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
+    whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above
+    `modseq_cap` is told. StoreDamaged where the first message is damaged; a later one ends the lines before itself.
+    """
+    wanted = None if sections is None else list(sections)
+    writer = FetchWriter(items, max_bytes, recent_from, wanted, modseq_cap)
+    following = mailboxes.give_rows(mailbox_id, seqs, uids, start, writer)
+    return writer.lines, following
