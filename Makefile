@@ -9,7 +9,7 @@ BUILT := $(VENV)/.built
 SOURCES := setup.py pyproject.toml requirements-test.lock $(wildcard fastmta/_*.pyx fastmta/_*.pxd fastmta/_*/*.pxi)
 
 # what must also pass with records in memory
-MEMORY_TESTS := tests/imap tests/pop3 tests/smtp tests/delivery tests/session $(addprefix tests/store/test_, \
+MEMORY_TESTS := tests/imap tests/pop3 tests/smtp tests/delivery tests/session tests/e2e/test_one_process.py $(addprefix tests/store/test_, \
   store_memory.py store_model.py store_units.py store_queue.py store_mailboxes.py store_heads.py store_failures.py store_stats.py unit_packing.py)
 
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""Declarations of the store: stored records, and what other extensions may cimport. Units are _unit's.
+"""Declarations of the store: stored records. Units, the abstract engine and the face of rows are _unit's.
 
 Stored structs are packed, little-endian, and begin with a format byte; a msgspec tail may follow each. Keys are a table byte and
 big-endian fixed-size fields, so that byte order is numeric order.

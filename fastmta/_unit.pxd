@@ -1,7 +1,8 @@
 """Units of work: the closed list of operations, packed, without pointers; and the engine that carries them out.
 
 A unit is a buffer of `Op`s with their parts, and the bodies that its BLOB and CHUNKS bring. It says all that it does, so that it can
-be written down (`Unit.pack`) and carried out elsewhere. Known to sessions and to the store; it knows neither, nor LMDB.
+be written down (`Unit.pack`) and carried out elsewhere. And the face of reading rows: who gives them, and who takes them.
+Known to sessions, to _imap and to the store; it knows none of them, nor LMDB.
 """
 
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t

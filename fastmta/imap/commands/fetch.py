@@ -1,8 +1,8 @@
 """FETCH and UID FETCH (RFC 3501 §6.4.5, §6.4.8).
 
-Items that were computed at arrival are written by the store's loop, in chunks, with other sessions served between
-two. Bodies are read in pieces of at most 256 KB and handed over before more is read. A message that vanished
-meanwhile gives no response or NIL; once a literal is announced it is filled, or the connection ends.
+Items that were computed at arrival are written by a compiled loop (fetch_lines.py), in chunks, with other sessions
+served between two. Bodies are read in pieces of at most 256 KB and handed over before more is read. A message that
+vanished meanwhile gives no response or NIL; once a literal is announced it is filled, or the connection ends.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ async def _rest(
 async def write_lines(
     session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], start: int = 0, more: int = 0
 ) -> None:
-    """What the store's loop writes, in chunks, each after the one before it has been handed over; `more` items too."""
+    """What the compiled loop writes, in chunks, each after the one before it has been handed over; `more` items too."""
     items = plan.items | more | (fetch_plan.WHOLE if plan.whole else 0)
     fields = plan.fields()
     paused = start > 0
