@@ -88,6 +88,7 @@ async def test_a_report_into_a_mailbox_is_a_line_and_a_count_as_other_mail_is(ri
 async def test_a_delivery_by_the_hop_names_the_mailbox_and_the_original_recipient(rig, account):
     queue_id = await rig.queue(b"local:", RecipientTail(b"bob@mx.test", original=b"sales@mx.test"))
     await rig.gone(queue_id)
+    await rig.settled()
     (line,) = (line for line in rig.log() if line["event"] == "delivery.delivered")
     assert (line["recipient"], line["original_recipient"]) == ("bob@mx.test", "sales@mx.test")
     assert (line["mailbox"], line["relay"]) == ("bob@mx.test", "local")

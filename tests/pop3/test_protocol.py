@@ -643,6 +643,8 @@ async def test_fetchmail_takes_everything_once(tmp_path: Path) -> None:
             str(config),
             "--nodetach",
             "--nosyslog",
+            "--pidfile",
+            str(tmp_path / "pid"),
             directory=tmp_path,
         )
         assert code == 0, output

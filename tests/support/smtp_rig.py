@@ -348,11 +348,15 @@ class SmtpRig:
     def queue(self) -> list[tuple[QueuedMessage, list[QueuedRecipient]]]:
         """Every queued message with its recipients, in the order of their arrival."""
         out: list[tuple[QueuedMessage, list[QueuedRecipient]]] = []
-        for message, recipient in self.store.queue.walk()[0]:
-            if not out or out[-1][0].queue_id != message.queue_id:
-                out.append((message, []))
-            out[-1][1].append(recipient)
-        return out
+        after = b""
+        while True:
+            page, after = self.store.queue.walk(after=after)
+            for message, recipient in page:
+                if not out or out[-1][0].queue_id != message.queue_id:
+                    out.append((message, []))
+                out[-1][1].append(recipient)
+            if not after:
+                return out
 
     def blobs(self) -> list[bytes]:
         """Every stored message whole, in the order of their arrival."""
