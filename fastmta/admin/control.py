@@ -29,6 +29,10 @@ class NotRunning(FastMTAError):
     """No server answers for this data directory."""
 
 
+class NoAnswer(FastMTAError):
+    """The server ended, or a part of it, before it had answered."""
+
+
 def request(config: ControlConfig, command: dict[str, Any], *, timeout_s: float = 60.0) -> dict[str, Any]:
     """Sends one command and returns its answer. Blocks up to `timeout_s`.
 
@@ -70,4 +74,4 @@ def answers(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
         raise FastMTAError("the server's answer makes no sense") from None
     finally:
         os.close(directory_fd)
-    raise FastMTAError("the server closed the connection without an answer")
+    raise NoAnswer("the server closed the connection without an answer")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from fastmta.admin.control import NotRunning, answers
+from fastmta.admin.control import NoAnswer, NotRunning, answers
 from fastmta.config.brief import read_brief
 from fastmta.model.errors import ActFailed
 from fastmta.operations.acts import Act, Rows
@@ -58,6 +58,9 @@ def _perform(config_path: str | None, act: Act[Any, Any], asked: msgspec.Struct,
                 raise ActFailed(str(line.get("error", "the server refused")), line.get("kind", "busy"))
     except NotRunning:
         pass
+    except NoAnswer:
+        what = "; what it had changed until then stays so" if act.changes else ""
+        raise ActFailed(f"the worker that did this has ended{what}; try again", "busy") from None
     finally:
         bar.end()
     return here(brief.config_file, act, asked, visit)

@@ -37,6 +37,7 @@ from fastmta.supervisor.watchdog import beat
 FINISH_S: Final = 10.0  # for transactions under way when we must leave
 REREAD_S: Final = 1.0  # between two rereads
 GOODBYE_S: Final = 1.0  # for the last replies to reach their sockets
+_STOPPING: Final = {"ok": False, "error": "the server is stopping; try again"}
 EX_OK: Final = 0
 EX_SOFTWARE: Final = 70
 EX_IOERR: Final = 74
@@ -309,6 +310,8 @@ class WorkerLife:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
         try:
+            if self._leave.is_set():
+                return _STOPPING
             if not self._channel.send("ask", number=number, question=question, **given):
                 return {"ok": False, "error": "the supervisor does not answer; try again"}
             return await answer
@@ -419,6 +422,9 @@ class WorkerLife:
         """Finishes what can be finished in FINISH_S, says farewell to the rest, and closes the store."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._channel.fileno())  # no order can mean anything any more
+        for asked in self._asked.values():  # nor will an answer come
+            if not asked.done():
+                asked.set_result(_STOPPING)
         self._acceptor.close()
         deadline = loop.time() + (FINISH_S if self._code == EX_OK else GOODBYE_S)
         self._program.drain()

@@ -3,16 +3,21 @@
 import json
 import os
 import pwd
+import signal
+import smtplib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastmta.admin.control import answers
 from fastmta.operations.acts import every
-from tests.support.server import Server, environment
+from tests.support.mail import letter
+from tests.support.server import Server, command, environment
+from tests.support.waiting import wait_for
 
 BILL = "bill@example.test"
 
@@ -52,6 +57,28 @@ def test_the_command_opens_no_store_where_a_server_runs(server: Server) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environ, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["address"] == BILL
+
+
+def test_a_worker_that_is_killed_or_stopped_in_the_middle_is_said_as_such(tmp_path: Path) -> None:
+    settings = {"transport": {"held.example": "hold:"}}
+    with Server(tmp_path, services=("smtp",), workers=1, settings=settings) as server:
+        with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+            for n in range(20):
+                to = [f"u{n}-{k}@held.example" for k in range(100)]
+                client.sendmail(BILL, to, letter("x", sender=BILL, to="x@y"))
+        for act, pid_of in (("release", lambda line: line["pid"]), ("delete", lambda _: server.process.pid)):
+            event = f"admin.queue.{act}"
+            process = subprocess.Popen(
+                command("queue", act, "--all", *(["--yes"] if act == "delete" else [])),
+                env=environment({"FASTMTA_CONFIG": str(server.config_path)}),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            wait_for(lambda event=event: log(server, event), "the first lines of the act")
+            os.kill(pid_of(log(server, event)[0]), signal.SIGKILL if act == "release" else signal.SIGTERM)
+            _, error = process.communicate(timeout=60)
+            assert process.returncode == 75, error
+            assert ("has ended" if act == "release" else "the server is stopping") in error
 
 
 def test_passwords_are_in_no_log(server: Server) -> None:
