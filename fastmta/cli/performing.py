@@ -43,6 +43,8 @@ def visit_rows(config_path: str | None, act: Rows[Q, R], asked: Q, visit: Callab
 
 
 def _perform(config_path: str | None, act: Act[Any, Any], asked: msgspec.Struct, visit: Callable[..., None]) -> Any:
+    if act.caller:
+        return here(config_path, act, asked, visit)
     brief = read_brief(config_path)
     command = {"do": "act", "act": act.name, "request": msgspec.to_builtins(asked), **sudo_user()}
     bar = _Bar(act.name)

@@ -32,7 +32,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "quarantine": ("fastmta.operations.quarantine",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),
-    "mailbox": ("fastmta.operations.mailboxes",),
+    "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files"),
     "queue": (
         "fastmta.operations.moves",
         "fastmta.operations.listing",
@@ -47,7 +47,14 @@ class Act(Generic[Q, R]):
     """One row of the table. Called with a desk and a request it does the act."""
 
     def __init__(
-        self, name: str, function: Callable[[Desk, Q], Any], request: type[Q], result: Any, changes: bool, who: Who
+        self,
+        name: str,
+        function: Callable[[Desk, Q], Any],
+        request: type[Q],
+        result: Any,
+        changes: bool,
+        who: Who,
+        caller: bool = False,
     ) -> None:
         self.name = name
         self.function = function
@@ -55,6 +62,7 @@ class Act(Generic[Q, R]):
         self.result = result  # of one row where it gives rows
         self.changes = changes
         self.who: Who = who
+        self.caller = caller  # it reads or writes files with the rights of whoever asks, so in his process
         self.file = function.__module__
         self.__doc__ = function.__doc__
 
@@ -82,13 +90,13 @@ class Rows(Act[Q, R]):
 
 
 def act(
-    name: str, *, changes: bool = False, who: Who = "owner"
+    name: str, *, changes: bool = False, who: Who = "owner", caller: bool = False
 ) -> Callable[[Callable[[Desk, Q], Awaitable[R]]], Act[Q, R]]:
     """Makes a function a row of the table; its annotations are the types of request and result."""
 
     def made(function: Callable[[Desk, Q], Awaitable[R]]) -> Act[Q, R]:
         request, result = _types(function)
-        return Act(name, function, request, result, changes, who)
+        return Act(name, function, request, result, changes, who, caller)
 
     return made
 

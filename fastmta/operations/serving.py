@@ -157,6 +157,8 @@ class Serving:
         act = find(name)
         if act is None:
             return refusal(f"no such act: {name!a}", "usage")
+        if act.caller:
+            return refusal(f"{act.name} is done by whoever asks, with his own rights", "usage")
         if len(self._desks) >= ACTS_AT_ONCE:
             return refusal("too many acts are under way; try again", "busy")
         try:

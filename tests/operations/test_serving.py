@@ -102,6 +102,7 @@ def test_passwords_are_in_no_log(server: Server) -> None:
         ("user.show", {"address": "a b"}, "invalid", "not an address"),
         ("user.quota", {"address": BILL, "size": "huge"}, "usage", "a size"),
         ("user.list", {"x": {}}, "usage", "act:"),
+        ("mailbox.export", {"user": BILL, "path": "/etc/shadow"}, "usage", "his own rights"),
         ("user.list", {"x": [[1]]}, "usage", "act:"),
     ],
 )

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from fastmta.cli.failures import EX_CANTCREAT, CommandFailed
-from fastmta.cli.nofollow import directory, new_file, read_file
 from fastmta.imap.mailbox_name import encode
+from fastmta.model.errors import ActFailed
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+from fastmta.operations.nofollow import directory, new_file, read_file
 
 if TYPE_CHECKING:
     from fastmta.store import Mailbox, Mailboxes, MessageRow
@@ -33,7 +33,7 @@ def export_mbox(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Path, 
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise CommandFailed(f"{path} exists", EX_CANTCREAT) from None
+        raise ActFailed(f"{path} exists", "cannot_create") from None
     count = 0
     try:
         with open(descriptor, "wb") as file:
@@ -214,7 +214,7 @@ def _chunks(mailboxes: "Mailboxes", mailbox_id: int, row: "MessageRow") -> Itera
         chunk = mailboxes.read(mailbox_id, row.uid, offset, _READ_BYTES)
         if not chunk:
             if offset:
-                raise CommandFailed(f"message {row.uid} went away while it was written", EX_CANTCREAT)
+                raise ActFailed(f"message {row.uid} went away while it was written", "cannot_create")
             return
         offset += len(chunk)
         yield chunk

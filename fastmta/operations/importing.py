@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from fastmta import _mime
 from fastmta._parser import normalize
-from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, CommandFailed
-from fastmta.cli.mailbox_export import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords
-from fastmta.cli.nofollow import directory, read_file
 from fastmta.imap.mailbox_name import BadName, canonical, decode, require_creatable
-from fastmta.model.errors import FastMTAError, Refused
+from fastmta.model.errors import ActFailed, FastMTAError, Refused
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+from fastmta.operations.exporting import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords
+from fastmta.operations.nofollow import directory, read_file
 
 if TYPE_CHECKING:
     from fastmta.store import Account, Mailbox, MailStore
@@ -105,7 +104,7 @@ class _Filer:
             rest = [await _outcome(other) for other, _ in self._commits]
             self.count += sum(rest)
             reason = "the account's quota is used up" if isinstance(error, Refused) and error.code == "quota" else error
-            raise CommandFailed(f"{reason}; {self.count} messages were read before", EX_CANTCREAT) from error
+            raise ActFailed(f"{reason}; {self.count} messages were read before", "cannot_create") from error
         self._bytes -= size
         self.count += 1
 
@@ -122,11 +121,11 @@ async def import_mbox(store: "MailStore", account: "Account", path: Path, mailbo
     """Reads an mbox of any of the usual kinds into one mailbox; how many messages."""
     opened = read_file(path)
     if opened is None:
-        raise CommandFailed(f"{path} is not a regular file", EX_NOINPUT)
+        raise ActFailed(f"{path} is not a regular file", "no_input")
     with opened as file:
         first = file.readline(_READ_BYTES)
         if first and not first.startswith(b"From "):
-            raise CommandFailed(f"{path} is not an mbox file: it does not begin with a From line", EX_DATAERR)
+            raise ActFailed(f"{path} is not an mbox file: it does not begin with a From line", "invalid")
         filer = _Filer(store, await _mailbox(store, account, mailbox))
         if not first:
             return 0
@@ -228,7 +227,7 @@ async def import_maildir(store: "MailStore", account: "Account", path: Path, mai
         for _, name in folders:
             _require_name(f"{mailbox}/{name}" if mailbox else name)  # before anything is read
         if not folders and not {"cur", "new"}.intersection(os.listdir(top)):
-            raise CommandFailed(f"{path} is not a Maildir: it has neither cur nor new", EX_DATAERR)
+            raise ActFailed(f"{path} is not a Maildir: it has neither cur nor new", "invalid")
         count = await _import_folder(store, account, top, mailbox or "INBOX")
         for folder_name, name in folders:
             with directory(folder_name, top) as folder:
@@ -292,7 +291,7 @@ def _require_name(name: str) -> None:
     try:
         require_creatable(canonical(name))
     except BadName as error:
-        raise CommandFailed(f"{name}: {error}", EX_DATAERR) from error
+        raise ActFailed(f"{name}: {error}", "invalid") from error
 
 
 async def _mailbox(store: "MailStore", account: "Account", name: str) -> "Mailbox":
