@@ -5,7 +5,7 @@ and `delete` the owners are asked what they are sending at that moment: those re
 Each recipient that has changed is one event, told after the commit.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
 
 SELECTED_AT_ONCE: Final = 256  # recipients, and so many at most that owners are asked of in one message
+MOVED_AT_ONCE: Final = 64  # recipients read and moved between which others get their turn: 1 ms
 TOLD_AT_ONCE: Final = 32  # lines of the log between which others get their turn
 _EVERY: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD)
 Move = Callable[[int, list[int]], Awaitable[int]]  # of these recipients of a message; how many that changed
@@ -162,14 +163,33 @@ class _Making:
         for number, n in found:
             if (number, n) not in busy:
                 by_message.setdefault(number, []).append(n)
-        moved = await desk.committed([partial(_unless_refused, move, number, n) for number, n in by_message.items()])
-        gone = {number for number, count in zip(by_message, moved, strict=True) if count}
-        self.changed += sum(moved)
+        gone: set[int] = set()
+        for batch in _batches(by_message):
+            moved = await desk.committed([partial(_unless_refused, move, number, n) for number, n in batch])
+            gone.update(number for (number, _), count in zip(batch, moved, strict=True) if count)
+            self.changed += sum(moved)
+            await desk.breathe()
         desk.note(changed=self.changed, in_flight=self.left or None)
         told = [event for key, event in found.items() if key[0] in gone and key not in busy and event.act]
         for start in range(0, len(told), TOLD_AT_ONCE):
             desk.telling.recipients(told[start : start + TOLD_AT_ONCE])
             await desk.breathe()
+
+
+def _batches(by_message: dict[int, list[int]]) -> Iterator[list[tuple[int, list[int]]]]:
+    """The same in pieces of at most MOVED_AT_ONCE recipients."""
+    batch: list[tuple[int, list[int]]] = []
+    room = MOVED_AT_ONCE
+    for number, of in by_message.items():
+        for start in range(0, len(of), MOVED_AT_ONCE):
+            some = of[start : start + MOVED_AT_ONCE]
+            if len(some) > room:
+                yield batch
+                batch, room = [], MOVED_AT_ONCE
+            batch.append((number, some))
+            room -= len(some)
+    if batch:
+        yield batch
 
 
 async def _unless_refused(move: Move, number: int, n: list[int]) -> int:
