@@ -8,6 +8,7 @@ import pytest
 
 from fastmta import _store
 from fastmta._store import Store
+from fastmta.store import MailStore
 from fastmta.store.check import quick
 from fastmta.store.marks import LeftMarks, Mark
 from tests.store.composing import HOP, enqueue, file, new_mailbox, run
@@ -36,7 +37,7 @@ def damage(store: Store, table: int, length: int, at: int | None) -> None:
 
 
 def test_a_sound_store_is_quickly_found_sound(damaged: Store) -> None:
-    report = quick(damaged)
+    report = quick(MailStore(damaged))
     assert report.problems == []
     assert report.complete
     assert (report.blobs, report.mailboxes) == (4, 1)
@@ -44,7 +45,7 @@ def test_a_sound_store_is_quickly_found_sound(damaged: Store) -> None:
 
 
 def test_a_new_store_is_sound(store: Store) -> None:
-    assert quick(store).is_sound
+    assert quick(MailStore(store)).is_sound
 
 
 @pytest.mark.parametrize(
@@ -61,12 +62,12 @@ def test_a_new_store_is_sound(store: Store) -> None:
 )
 def test_damage_is_found(damaged: Store, table: int, length: int, at: int | None) -> None:
     damage(damaged, table, length, at)
-    assert quick(damaged).problems != []
+    assert quick(MailStore(damaged)).problems != []
 
 
 def test_it_ends_when_its_time_is_up(damaged: Store) -> None:
     moments = iter(range(100))
-    report = quick(damaged, 6.0, lambda: float(next(moments)))
+    report = quick(MailStore(damaged), 6.0, lambda: float(next(moments)))
     assert not report.complete
     assert report.is_sound
     assert 0 < report.blobs < 4
@@ -84,7 +85,7 @@ def test_blobs_come_newest_first_and_from_each_block(tmp_path: Path) -> None:
             assert len(ids) == 3 * account_id
             assert [blob_id for blob_id, _ in snapshot.blobs_before(ids[1], 1)] == ids[2:3]
             assert snapshot.blobs_before(ids[-1], 100) == []
-        assert quick(store).blobs == len(ids)
+        assert quick(MailStore(store)).blobs == len(ids)
         store.close()
 
 
