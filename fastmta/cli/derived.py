@@ -33,7 +33,7 @@ def command(
     has_result = act.result is not None and act.result is not type(None)
 
     def run(config_path: str | None, as_json: bool = False, yes: bool = False, **given: Any) -> None:
-        asked = act.request(**given)
+        asked = act.request(**{name: value for name, value in given.items() if value is not None})
         if question is not None and not yes:
             confirm(question(config_path, asked), yes)
         found: Any

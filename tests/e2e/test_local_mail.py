@@ -1,6 +1,8 @@
 """`sendmail` and `mailq` beside a whole server: every way in gives the same outcome, for root and for anybody."""
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -116,9 +118,16 @@ def test_the_quick_listing_of_the_queue_is_the_same(
 ) -> None:
     call = ["-c", str(listed.config_path), "queue", "list", *arguments]
     assert quick(call) == 0
-    quickly = capsys.readouterr().out
+    quickly = ageless(capsys.readouterr().out)
     assert main(call) == 0
-    assert capsys.readouterr().out == quickly
+    assert ageless(capsys.readouterr().out) == quickly
+
+
+def ageless(listing: str) -> object:
+    """What it says, without the ages, which grow from one listing to the next."""
+    if listing.startswith("["):
+        return json.loads(listing)
+    return re.sub(r"(?<= )\d+[smh](?= )", "AGE", re.sub(r" +", " ", listing))
 
 
 @pytest.fixture(scope="module")
