@@ -309,7 +309,7 @@ def _letter(octets: int) -> bytes:
 _LETTER = b" {%d+}\r\n%b" % (len(_letter(4096)), _letter(4096))
 _in_one_go("imap APPEND of 4 KB x50", [b"APPEND Work" + _LETTER], 50)
 _for_ever("imap APPEND of 200 in one", b"APPEND Work" + _LETTER * 200)
-_PARTS = [b'URL "/Large/;UID=2;PARTIAL=0.200000"'] * 10 + [b"TEXT {5+}\r\nhello"] * 90
+_PARTS = [b'URL "/Large/;UID=2/;PARTIAL=0.200000"'] * 10 + [b"TEXT {5+}\r\nhello"] * 90
 _for_ever("imap CATENATE of 100 parts", b"APPEND Work CATENATE (%b)" % b" ".join(_PARTS))
 
 

@@ -106,7 +106,7 @@ def prepared(directory: Path, messages: int, env: Mapping[str, str] | None = Non
             "smtpd_client_connection_count_limit": 0,
             "smtpd_junk_command_limit": 1_000_000,
             "smtpd_hard_error_limit": 1_000_000,
-            "smtpd_soft_error_limit": 0,
+            "smtpd_soft_error_limit": 1_000_000,
             "smtpd_authorized_xclient_hosts": ["127.0.0.0/8"],
             "smtpd_authorized_xforward_hosts": ["127.0.0.0/8"],
             "mail_max_userip_connections": 0,
