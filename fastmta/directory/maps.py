@@ -19,10 +19,11 @@ from weakref import WeakValueDictionary
 
 from fastmta.config.map_types import FILE_TYPES, PATTERN_TYPES, fixed_value, inline_entries
 from fastmta.directory.compiled import SUFFIX, CompiledMap, write_compiled
+from fastmta.directory.packed import Packed
 from fastmta.directory.patterns import Patterns, read_patterns
 from fastmta.directory.source import Bad, Entry, Text, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
-from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_FILE_BYTES, MAP_PAUSE_S, MAP_PIECE
+from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_FILE_BYTES, MAP_PAUSE_S
 
 Parser = Callable[[Text, str, Bad | None], Iterator[Entry]]
 Pause = Callable[[], None]
@@ -45,7 +46,7 @@ class _Fixed:
         return 1
 
 
-_Data = dict[str, str] | CompiledMap | Patterns | _Fixed
+_Data = dict[str, str] | Packed | CompiledMap | Patterns | _Fixed
 
 
 class _Reading:
@@ -126,11 +127,7 @@ class Contents:
         self.problem = reading.problem
         self.serial += 1
         if reading.data is not None:
-            _give_up(self.data)
             self.data = reading.data
-
-    def __del__(self) -> None:
-        _give_up(self.data)
 
     def _seen(self) -> _Stamps:
         if self._kind not in FILE_TYPES:
@@ -143,12 +140,12 @@ class Contents:
     def _read(self, stamps: _Stamps, pause: Pause | None) -> _Reading:
         reading = _Reading(stamps)
         try:
-            reading.data = self._compiled(stamps) or self._from_source(pause)
+            reading.data = self._compiled(stamps) or self._from_source(stamps, pause)
         except (OSError, ValueError, ConfigError) as error:
             reading.problem = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
         return reading
 
-    def _from_source(self, pause: Pause | None) -> _Data:
+    def _from_source(self, stamps: _Stamps, pause: Pause | None) -> _Data:
         match self._kind:
             case "inline":
                 return inline_entries(self._text)
@@ -157,7 +154,12 @@ class Contents:
             case "regexp" | "pcre" | "cidr":
                 literal = self._parser is parse_aliases
                 return read_patterns(self._kind, _lines(self._path), str(self._path), literal=literal, bad=self._bad)
-        return read_source(self._path, self._parser, self._bad, pause)
+        if self._is_long(stamps):
+            return Packed(((entry.key, entry.value) for entry in self._entries()), pause)
+        return read_source(self._path, self._parser, self._bad)
+
+    def _entries(self) -> Iterator[Entry]:
+        return self._parser(_lines(self._path), str(self._path), self._bad)
 
     def _compiled(self, stamps: _Stamps) -> CompiledMap | None:
         """The compiled form, where it belongs to the source or stands for it."""
@@ -187,19 +189,6 @@ def contents_of(name: str, parser: Parser = parse_map) -> Contents:
     return found
 
 
-def _give_up(data: _Data | None) -> None:
-    """Lets go of contents; a long dict is emptied piece by piece, since freeing it whole would hold the loop."""
-    if isinstance(data, dict) and len(data) > MAP_PIECE:
-        threading.Thread(target=_empty, args=(data,), name="map", daemon=True).start()
-
-
-def _empty(data: dict[str, str]) -> None:
-    while data:
-        for _ in range(min(MAP_PIECE, len(data))):
-            data.popitem()
-        time.sleep(MAP_PAUSE_S)
-
-
 class Table:
     """One table. May block for one small read when its file has changed."""
 
@@ -225,9 +214,7 @@ class Table:
     def values(self) -> Iterable[str]:
         """All values that the table has, as they are written; for a look at them before they are needed."""
         data = self._contents.data
-        if isinstance(data, dict):
-            return data.values()
-        return data.values() if isinstance(data, Patterns) else ()
+        return data.values() if isinstance(data, dict | Packed | Patterns) else ()
 
     def get(self, key: str) -> str | None:
         """The value of a key, which is given in lower case but to tables of patterns. Raises TemporaryFailure where the
@@ -289,18 +276,11 @@ def compiled_path(source: Path) -> Path:
     return source.with_name(source.name + SUFFIX)
 
 
-def read_source(
-    path: Path, parser: Parser = parse_map, bad: Bad | None = None, pause: Pause | None = None
-) -> dict[str, str]:
-    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line.
-
-    `pause` is called after each MAP_PIECE entries.
-    """
+def read_source(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> dict[str, str]:
+    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line."""
     out: dict[str, str] = {}
-    for count, entry in enumerate(parser(_lines(path), str(path), bad), 1):
+    for entry in parser(_lines(path), str(path), bad):
         out.setdefault(entry.key, entry.value)
-        if pause is not None and count % MAP_PIECE == 0:
-            pause()
     return out
 
 

@@ -1,10 +1,13 @@
 import os
 import random
+import sys
 import threading
 import time
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastmta.config.schema import Config
 from fastmta.directory import maps
@@ -13,6 +16,7 @@ from fastmta.directory.aliases import Target, TargetKind, parse_targets, read_in
 from fastmta.directory.compiled import CompiledMap
 from fastmta.directory.maps import Table, TableSet, compile_map, compiled_path, contents_of, read_source
 from fastmta.directory.named import contents_named
+from fastmta.directory.packed import Packed
 from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
 from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_LINE_BYTES, MAP_PIECE
@@ -219,6 +223,9 @@ def test_addresses_are_taken_apart_and_put_together(text, address, raw):
     assert address.raw == raw
 
 
+_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\n") | st.sampled_from(["\udc80", "a", "b"])
+
+
 def _long(path, value):
     path.write_text("".join(f"key{n} {value}\n" for n in range(20_000)))
 
@@ -239,9 +246,9 @@ def test_a_long_source_is_read_again_beside_the_loop_and_the_old_contents_serve_
     def pausing(*arguments):
         readers.append(threading.current_thread())
         assert may_go_on.wait(30)
-        return read_source(*arguments)
+        return Packed(*arguments)
 
-    monkeypatch.setattr(maps, "read_source", pausing)
+    monkeypatch.setattr(maps, "Packed", pausing)
     _long(path, "newer")
     assert not table.refresh()
     assert table.get("key7") == "old"
@@ -251,12 +258,11 @@ def test_a_long_source_is_read_again_beside_the_loop_and_the_old_contents_serve_
     assert readers and threading.main_thread() not in readers
 
 
-def test_a_long_source_pauses_after_each_piece(tmp_path):
-    path = tmp_path / "m"
-    _long(path, "x")
+def test_a_long_source_pauses_after_each_piece():
     pauses = []
-    assert len(read_source(path, pause=lambda: pauses.append(1))) == 20_000
-    assert len(pauses) == 20_000 // MAP_PIECE
+    entries = ((f"key{n}", "x") for n in range(4 * MAP_PIECE + 1))
+    assert len(Packed(entries, lambda: pauses.append(1))) == 4 * MAP_PIECE + 1
+    assert len(pauses) == 2 * 4  # as it is read, and as its index is made
 
 
 @pytest.mark.parametrize(("extra", "beside"), [(-1, False), (0, False), (1, True)])
@@ -275,7 +281,7 @@ def test_tables_of_one_name_are_read_once(tmp_path, monkeypatch):
     path = tmp_path / "m"
     _long(path, "x")
     first = Table(f"texthash:{path}")
-    monkeypatch.setattr(maps, "read_source", None)  # nobody may call it
+    monkeypatch.setattr(maps, "Packed", None)  # nobody may call it
     assert Table(f"texthash:{path}").get("key1") == first.get("key1") == "x"
 
 
@@ -312,3 +318,24 @@ def test_every_table_that_a_configuration_names_is_found(tmp_path):
     for each in found:
         each.look()
     assert sorted(each.data.get("a") for each in found) == ["OK", "OK", "x"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.tuples(st.text(_CHARACTERS, max_size=4), st.text(_CHARACTERS, max_size=4))))
+def test_a_packed_table_says_what_a_dict_says(rows):
+    packed, plain = Packed(rows), {}
+    for key, value in rows:
+        plain.setdefault(key, value)
+    assert len(packed) == len(plain)
+    assert {key: packed.get(key) for key in plain} == plain
+    assert sorted(packed.values()) == sorted(plain.values())
+    for missing in ("nobody", "", "a\nb", *(f"{key}\n{value}" for key, value in rows)):
+        assert packed.get(missing) == plain.get(missing)
+
+
+def test_a_packed_table_takes_less_than_half_of_a_dict():
+    rows = [(f"user{n}@elsewhere.test", f"somebody{n}@example.test") for n in range(20_000)]
+    packed = Packed(rows)
+    plain = dict(rows)
+    octets = sys.getsizeof(plain) + sum(sys.getsizeof(each) for pair in rows for each in pair)
+    assert 2 * (sys.getsizeof(packed._text) + sys.getsizeof(packed._index)) < octets
