@@ -20,7 +20,7 @@ cdef enum:
     MEEK_PAUSE_NS = 20000000  # the longest pause
 
 cdef enum:
-    PROOFS = 1021  # blobs whose digests are being gathered, or were found right
+    PROOFS = 16381  # blobs whose digests are being gathered, or were found right; a prime, 384 KB where all are in use
     DAMAGE_KEY = 64  # bytes of a key that are told
 
 cdef extern from *:
