@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from fastmta.admin.http import Answer
+from fastmta.admin.http import Answer, Request
 from fastmta.runtime.board import Board
 from fastmta.runtime.metrics import Cells
 
 
-def healthz() -> Answer:
+def healthz(_: Request) -> Answer:
     """This process's loop turns: that is all that a liveness check should restart a server for."""
     return Answer(200, b"ok\n")
 
@@ -20,7 +20,7 @@ class Readiness:
         self._accepting = accepting
         self._trouble = trouble
 
-    def readyz(self) -> Answer:
+    def readyz(self, _: Request) -> Answer:
         """Ready as long as one worker accepts, since the others' sockets are served or kept meanwhile."""
         if not self._accepting():
             return _not_ready("this worker is not accepting: it is starting or shutting down")

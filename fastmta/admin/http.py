@@ -1,10 +1,11 @@
-"""HTTP for machines that watch: GET /metrics, /healthz, /readyz. Any worker answers for all.
+"""HTTP for machines that watch (/metrics, /healthz, /readyz) and programs that set themselves up (client_setup.py).
+Any worker answers for all.
 
-A handler of our own, because three short answers do not need a framework's 0.3 s of import in every worker. A request
-is bounded in bytes and in time, bodies are not read, and a connection is kept for the next request as HTTP/1.1 has it
-(RFC 9112 §9.3). Pipelined requests are answered in this connection's turns of the loop (runtime/turns.py), and only
-while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES. Host and Origin are checked
-(origin.py), and how many connections an address has.
+A handler of our own, because short answers do not need a framework's 0.3 s of import in every worker. A request is
+bounded in bytes and in time, bodies are read where a page takes them (POST), and a connection is kept for the next
+request as HTTP/1.1 has it (RFC 9112 §9.3). Pipelined requests are answered in this connection's turns of the loop
+(runtime/turns.py), and only while the peer reads: at most one answer is made ahead of WRITE_HIGH_BYTES. Host and Origin
+are checked (origin.py), and how many connections an address has.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.turns import Turns
 
-REQUEST_BYTES: Final = 8192  # line and header fields together
+REQUEST_BYTES: Final = 8192  # line and header fields together; as much again a body
 REQUEST_S: Final = 10.0  # for a request to arrive, for an answer to be taken, and for an idle connection
 WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause
 _REASONS: Final = {
@@ -41,19 +42,40 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = PLAIN
     pieces: Iterator[bytes] | None = None  # of a body that takes long to make, in place of `body`
+    allow: str = ""  # the methods of a page that was asked by another one
 
 
-Page = Callable[[], Answer]
+class Request(NamedTuple):
+    """What is asked: `path` in lower case, `query` as it came, `host` with its port, a body where it is POST."""
+
+    method: str
+    path: str
+    query: str = ""
+    host: str = ""
+    body: bytes = b""
+
+
+Page = Callable[[Request], Answer]
 
 
 class HttpServer:
     """The pages by their path, and the connections that read them."""
 
     def __init__(
-        self, pages: dict[str, Page], cells: Cells, log: Log, turns: Turns, limits: Limits, hosts: AllowedHosts
+        self,
+        pages: dict[str, Page],
+        cells: Cells,
+        log: Log,
+        turns: Turns,
+        limits: Limits,
+        hosts: AllowedHosts,
+        *,
+        forms: dict[str, Page] | None = None,
     ) -> None:
+        """`pages` are for GET and HEAD, `forms` for POST."""
         self.turns = turns
         self._pages = pages
+        self._forms = forms or {}
         self._cells = cells
         self._log = log
         self.limits = limits
@@ -68,17 +90,20 @@ class HttpServer:
     def sessions(self) -> int:
         return len(self._open)
 
-    def answer(self, method: str, target: str) -> Answer:
+    def answer(self, request: Request) -> Answer:
         """The answer to one request; a page's failure is a 500 and a line in the log."""
-        page = self._pages.get(target.partition("?")[0])
-        if page is None:
-            return Answer(404, f"nothing here; try {', '.join(self._pages)}\n".encode())
-        if method not in ("GET", "HEAD"):
-            return Answer(405, b"only GET and HEAD\n")
+        known = self._forms if request.method == "POST" else self._pages
+        page = known.get(request.path)
+        if page is None or request.method not in ("GET", "HEAD", "POST"):
+            if request.path in self._pages:
+                return Answer(405, b"only GET and HEAD\n", allow="GET, HEAD")
+            if request.path in self._forms:
+                return Answer(405, b"only POST\n", allow="POST")
+            return Answer(404, b"nothing here; try /metrics, /healthz, /readyz\n")
         try:
-            return page()
+            return page(request)
         except Exception as error:
-            return self.failed(target, error)
+            return self.failed(request.path, error)
 
     def failed(self, target: str, error: BaseException) -> Answer:
         """What a page's failure comes to."""
@@ -205,21 +230,24 @@ class _Connection(asyncio.Protocol):
                 head, end, rest = self._buffer.partition(b"\r\n\r\n")
                 if not end:
                     break
-                self._buffer = rest
-                self._request(head)
+                length = _body_length(head)
+                if len(rest) < length:
+                    break
+                self._buffer = rest[length:]
+                self._request(head, rest[:length])
             self._expect()
             if self._share.over() and (self._buffer or self._making is not None):
                 self._share.later(self._turn_came)
                 return
         if transport.is_closing() or self._paused:
             return
-        if len(self._buffer) > REQUEST_BYTES:
+        if len(self._buffer) > REQUEST_BYTES and len(self._buffer.partition(b"\r\n\r\n")[0]) > REQUEST_BYTES:
             self._send(Answer(431, b"the request is too long\n"), head_only=False, keep=False)
         elif not self._reading:
             self._reading = True
             transport.resume_reading()
 
-    def _request(self, head: bytes) -> None:
+    def _request(self, head: bytes, body: bytes) -> None:
         lines = head.decode("latin-1").split("\r\n")
         parts = lines[0].split(" ")
         fields = {}
@@ -235,10 +263,12 @@ class _Connection(asyncio.Protocol):
             self._server.refused(403, refusal, "", host=fields.get("host", "").encode("latin-1"))
             self._send(Answer(403, f"{refusal}\n".encode()), head_only=parts[0] == "HEAD", keep=False)
             return
-        has_body = "transfer-encoding" in fields or fields.get("content-length", "0") != "0"
+        unread = "transfer-encoding" in fields or (fields.get("content-length", "0") != "0" and not body)
         wants = fields.get("connection", "" if parts[2] == "HTTP/1.1" else "close")
-        keep = "close" not in wants and not has_body  # an unread body would be taken for the next request
-        answer, head_only = self._server.answer(parts[0], parts[1]), parts[0] == "HEAD"
+        keep = "close" not in wants and not unread  # an unread body would be taken for the next request
+        path, _, query = parts[1].partition("?")
+        request = Request(parts[0], path.lower(), query, fields.get("host", ""), body)
+        answer, head_only = self._server.answer(request), parts[0] == "HEAD"
         if answer.pieces is not None:
             self._making = answer, head_only, keep
         else:
@@ -269,11 +299,23 @@ class _Connection(asyncio.Protocol):
             f"Content-Type: {answer.content_type}",
             f"Content-Length: {len(answer.body)}",
         ]
-        if answer.status == 405:
-            fields.append("Allow: GET, HEAD")
+        if answer.allow:
+            fields.append(f"Allow: {answer.allow}")
         if not keep:
             fields.append("Connection: close")
         head = "\r\n".join(fields).encode() + b"\r\n\r\n"
         self._transport.write(head + (b"" if head_only else answer.body))
         if not keep:
             self._transport.close()
+
+
+def _body_length(head: bytes) -> int:
+    """The octets of a body that is read: of a POST that says its length, within the bound; 0 for all others."""
+    if not head.startswith(b"POST ") or b"transfer-encoding" in head.lower():
+        return 0
+    lines = head.lower().split(b"\r\n")
+    lengths = [line.partition(b":")[2].strip() for line in lines if line.startswith(b"content-length:")]
+    if len(lengths) != 1 or not lengths[0].isdigit() or len(lengths[0]) > 5:
+        return 0
+    length = int(lengths[0])
+    return length if length <= REQUEST_BYTES else 0

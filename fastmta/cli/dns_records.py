@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastmta.cli.publish import first_port
+from fastmta.admin.client_setup import first_port
 from fastmta.cli.zone_file import quoted
 from fastmta.config.schema import Config
 from fastmta.model.services import SERVICES

@@ -5,9 +5,9 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+from fastmta.admin.client_setup import first_port
 from fastmta.config.schema import Config
-from fastmta.config.values import parse_endpoint
-from fastmta.model.services import SERVICES, Service
+from fastmta.model.services import SERVICES
 
 # Addresses of documentation (RFC 5737, RFC 3849): a datagram socket connected there sends nothing, but has chosen the
 # address that this host would use.
@@ -33,12 +33,6 @@ def records(config: Config) -> Iterator[str]:
         if service.srv_priority is not None and port:  # RFC 6186, RFC 8314
             yield f"_{service.name}._tcp.{domain}. SRV {service.srv_priority} 1 {port} {host}."
     yield f"; and ask who gave you the address for its reverse name: PTR {host}."
-
-
-def first_port(config: Config, service: Service) -> int:
-    """The port at which a service is found; 0: at none."""
-    ports = (parse_endpoint(text).port for text in config.listen.of(service.name))
-    return next((port for port in ports if port), 0)
 
 
 def own_addresses() -> Iterator[tuple[str, str, bool]]:

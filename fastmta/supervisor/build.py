@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta.admin import client_setup
 from fastmta.admin.health import Readiness, healthz
-from fastmta.admin.http import Answer, HttpServer
+from fastmta.admin.http import Answer, HttpServer, Request
 from fastmta.admin.origin import AllowedHosts
 from fastmta.admin.sts_page import PATH as STS_PATH
 from fastmta.admin.sts_page import policy_hosts, policy_page
@@ -119,7 +120,10 @@ class MailServer:
         self._store.attach(place.loop)
         services.bus.start(self._store)
         hosts = _allowed_hosts(config)
-        self._http = HttpServer(self._pages(), place.cells, place.log, services.turns, services.limits, hosts)
+        self._setup = client_setup.pages(lambda: services.config)
+        self._http = HttpServer(
+            self._pages(), place.cells, place.log, services.turns, services.limits, hosts, forms=self._setup[1]
+        )
         self._bad_end = BadEndCheck(Path(config.data_directory), self._store, place.loop, place.log)
         self._mark: Mark | None = None
         try:
@@ -242,10 +246,10 @@ class MailServer:
         pages: dict[str, Any] = {"/healthz": healthz, "/readyz": readiness.readyz}
         if place.shared is not None:
             pages["/metrics"] = self._metrics
-        pages[STS_PATH] = lambda: policy_page(self._services.config)
-        return pages
+        pages[STS_PATH] = lambda _: policy_page(self._services.config)
+        return pages | self._setup[0]
 
-    def _metrics(self) -> Answer:
+    def _metrics(self, _: Request) -> Answer:
         from fastmta.admin.collector import CONTENT_TYPE, Collector  # a tenth of the start; `tick` has loaded it
 
         shared = self._place.shared
@@ -457,7 +461,9 @@ class MailServer:
 
 
 def _allowed_hosts(config: Config) -> AllowedHosts:
-    return AllowedHosts((config.myhostname, *config.http_allowed_hosts, *policy_hosts(config)))
+    return AllowedHosts(
+        (config.myhostname, *config.http_allowed_hosts, *policy_hosts(config), *client_setup.hosts(config))
+    )
 
 
 def build(place: Place) -> MailServer:

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastmta.admin import http
 from fastmta.admin.collector import Collector, StoreFigures
 from fastmta.admin.health import Readiness, healthz
-from fastmta.admin.http import Answer, HttpServer
+from fastmta.admin.http import Answer, HttpServer, Request
 from fastmta.admin.origin import AllowedHosts
 from fastmta.model.limits import PIECE_S
 from fastmta.runtime.board import Board
@@ -51,16 +51,16 @@ class Wire(asyncio.Transport):
         return self.closed
 
 
-def broken() -> Answer:
+def broken(_: Request) -> Answer:
     raise ValueError("no")
 
 
-def long() -> Answer:
+def long(_: Request) -> Answer:
     """A page whose body takes ten pieces."""
     return Answer(200, b"", pieces=iter([b"piece\n"] * 10))
 
 
-def breaks_off() -> Answer:
+def breaks_off(_: Request) -> Answer:
     def pieces() -> Iterator[bytes]:
         yield b"piece\n"
         raise ValueError("no")
@@ -76,7 +76,8 @@ class Client:
         self.turns = Turns(asyncio.get_running_loop(), self.look)
         pages = {"/healthz": healthz, "/broken": broken, "/long": long, "/breaks-off": breaks_off}
         hosts = AllowedHosts(("mx.example.test", ".allowed.test"))
-        self.server = HttpServer(pages, self.cells, Log(fd=-1), self.turns, local_limits(), hosts)
+        forms = {"/form": lambda request: Answer(200, request.body)}
+        self.server = HttpServer(pages, self.cells, Log(fd=-1), self.turns, local_limits(), hosts, forms=forms)
         self.protocol = self.server.factory()
         self.wire = Wire()
         self.protocol.connection_made(self.wire)
@@ -100,6 +101,7 @@ async def client() -> Iterator[Client]:
     assert made.cells[METRICS.connections["http"]] == 0
 
 
+ASKED = Request("GET", "/readyz")
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -315,13 +317,13 @@ def test_readiness_says_in_one_line_what_is_wrong() -> None:
     board[Board.SLOTS] = board[Board.READY] = 2
     state = {"accepting": True, "trouble": ""}
     readiness = Readiness(board, lambda: bool(state["accepting"]), lambda: str(state["trouble"]))
-    assert readiness.readyz() == Answer(200, b"ready: 2 of 2 workers\n")
+    assert readiness.readyz(ASKED) == Answer(200, b"ready: 2 of 2 workers\n")
     state["trouble"] = "free space 1 bytes is below queue_minfree 2"
-    assert readiness.readyz() == Answer(503, b"not ready: free space 1 bytes is below queue_minfree 2\n")
+    assert readiness.readyz(ASKED) == Answer(503, b"not ready: free space 1 bytes is below queue_minfree 2\n")
     board[Board.STORE_FAILED] = 1
-    assert readiness.readyz().body.startswith(b"not ready: the store failed")
+    assert readiness.readyz(ASKED).body.startswith(b"not ready: the store failed")
     state["accepting"] = False
-    assert readiness.readyz().body.startswith(b"not ready: this worker is not accepting")
+    assert readiness.readyz(ASKED).body.startswith(b"not ready: this worker is not accepting")
 
 
 @pytest.mark.parametrize(
@@ -353,3 +355,30 @@ async def test_a_web_page_gets_no_answer_by_a_name_or_origin_of_its_own(
     client: Client, fields: bytes, status: bytes
 ) -> None:
     assert client.send(b"GET /healthz HTTP/1.1\r\n" + fields + b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_form_is_answered_when_its_body_has_come(client: Client) -> None:
+    head = b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    assert client.send(head + b"hel") == b""
+    assert client.send(b"lo" + GET).endswith(b"ok\n")
+    assert client.send(head + b"again").endswith(b"\r\n\r\nagain")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 8193",
+        b"Content-Length: -1",
+        b"Content-Length: 5\r\nContent-Length: 5",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Content-Length: 5x",
+    ],
+)
+async def test_a_body_that_is_not_read_ends_the_connection(client: Client, fields: bytes) -> None:
+    answer = client.send(b"POST /form HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\nhello" + GET)
+    assert b"Connection: close" in answer
+    assert b"ok" not in answer.partition(b"\r\n")[2]
+
+
+async def test_a_form_is_no_page_to_read(client: Client) -> None:
+    assert client.send(b"GET /form HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 405")
