@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from fastmta.admin.control import REQUEST_BYTES, ControlConfig, NotRunning, request
-from fastmta.cli.opened import acting_as_owner
+from fastmta.cli.owned import acting_as_owner
 from fastmta.model.errors import FastMTAError
 from fastmta.runtime.identity import user_name
 from fastmta.runtime.log import Log

@@ -12,8 +12,8 @@ import click
 
 from fastmta.cli.doubts import doubts
 from fastmta.cli.failures import EX_CONFIG
-from fastmta.cli.opened import acting_as_owner
 from fastmta.cli.output import config_option, json_option, print_json
+from fastmta.cli.owned import acting_as_owner
 from fastmta.cli.startable import Problem, listen_problems, route_problems, start_problems
 from fastmta.config.lines import key_lines
 from fastmta.config.load import read

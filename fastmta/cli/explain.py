@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.opened import acting_as_owner, open_store
+from fastmta.cli.opened import open_store
 from fastmta.cli.output import config_option, json_option, plain, print_json
+from fastmta.cli.owned import acting_as_owner
 from fastmta.cli.performing import perform
 from fastmta.config.load import load
 from fastmta.config.schema import Config

@@ -5,16 +5,15 @@ A command that root runs opens it as the owner of the data directory, so that th
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
+from fastmta.cli.owned import acting_as_owner
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError
-from fastmta.runtime.identity import acting_as, workers_user
+from fastmta.runtime.identity import workers_user
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -65,20 +64,3 @@ def prepare_data_directory(config: Config) -> Path:
         if user is not None:
             os.chown(directory, user.uid, user.gid)
     return directory
-
-
-@contextmanager
-def acting_as_owner(directory: Path) -> Iterator[None]:
-    """For as long as it lasts, root is the directory's owner: what is made belongs to the server's user, and no link
-    that this user may have laid there leads anywhere that is not his.
-    """
-    owner = directory.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        yield
-        return
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(acting_as(owner.st_uid, owner.st_gid, [owner.st_gid]))
-        except OSError as error:
-            raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error
-        yield

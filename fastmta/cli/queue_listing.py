@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from fastmta.cli.failures import EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed
@@ -26,6 +27,7 @@ Row = dict[str, Any]
 TRIES: Final = 4  # to connect while a worker is being replaced
 TRY_INTERVAL_S: Final = 0.3
 ANSWER_S: Final = 60.0
+LISTED_AT_ONCE: Final = 1000
 
 
 class ServerDown(Exception):
@@ -41,7 +43,9 @@ def each_row(brief: Brief, visit: Callable[[Row], None]) -> None:
         ask(brief, b"list\n", visit)
     except ServerDown:
         _require_store(brief, "the queue cannot be read")
-        _from_store(brief, visit)
+        from_store(brief, {}, visit)
+        for waiting in _spooled(brief):
+            visit(waiting)
 
 
 def flush(brief: Brief) -> None:
@@ -109,28 +113,33 @@ def _require_store(brief: Brief, what: str) -> None:
         raise CommandFailed(f"{what}: the mail system is down", EX_UNAVAILABLE)
 
 
-def _from_store(brief: Brief, visit: Callable[[Row], None]) -> None:
+def from_store(brief: Brief, wanted: dict[str, Any], visit: Callable[[Row], None]) -> None:
+    """Visits what the store has of what is wanted (queue_rows.Wanted), without a server; makes and changes nothing."""
     import msgspec
 
-    from fastmta.cli.opened import run
-    from fastmta.config.schema import Config
-    from fastmta.pickup.queue_socket import row
+    from fastmta.cli.owned import acting_as_owner
+    from fastmta.pickup.queue_rows import Wanted, row
     from fastmta.store import MailStore
-    from fastmta.store.queue import Selection
 
-    async def work(_: Config, store: MailStore) -> None:
-        after = b""
+    directory = Path(brief.data_directory)
+    if not (directory / "data.mdb").exists():
+        return
+    asked = Wanted(**wanted)
+    selection, left = asked.selection(), asked.limit
+    with acting_as_owner(directory):
+        store = MailStore.open(directory, create=False, gives_way=True)
+    try:
         suspended = store.suspensions.by_hop()
-        while True:
-            page, after = store.queue.walk(Selection(), after)
+        after = b""
+        while left > 0:
+            page, after = store.queue.walk(selection, after, min(left, LISTED_AT_ONCE))
+            left -= len(page)
             for message, recipient in page:
                 visit(msgspec.structs.asdict(row(message, recipient, suspended)))
             if not after:
                 return
-
-    run(brief.config_file, work)
-    for waiting in _spooled(brief):
-        visit(waiting)
+    finally:
+        store.close()
 
 
 def _spooled(brief: Brief) -> Iterator[Row]:

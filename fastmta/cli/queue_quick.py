@@ -1,7 +1,7 @@
 """`fastmta queue list` beside a running server: asked at its socket, without click, msgspec or the store.
 
-Monitoring calls it every few seconds, so what it loads is most of what it costs. Whatever it does not understand, and
-every call without a server, is left to the command of the same name in cli/queue.py.
+Monitoring calls it every few seconds, so what it loads is most of what it costs. Without a server the store is
+read, and no more is loaded than that takes. Whatever it does not understand is left to the command of the same name.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from fastmta.cli.failures import guarded
 from fastmta.cli.output import age, print_table, size, stamp
-from fastmta.cli.queue_listing import Row, ServerDown, ask
-from fastmta.config.brief import read_brief
+from fastmta.cli.queue_listing import Row, ServerDown, ask, from_store, may_open_store
+from fastmta.config.brief import Brief, read_brief
 from fastmta.model.errors import ConfigError
 
 _STATES: Final = ("active", "deferred", "held")
@@ -37,10 +37,21 @@ def quick(arguments: Sequence[str]) -> int | None:
         return None
     rows: list[Row] = []
     try:
-        ask(read_brief(asked.config_path), b"list " + json.dumps(asked.selection).encode() + b"\n", rows.append)
-    except (ServerDown, ConfigError):
+        brief = read_brief(asked.config_path)
+        ask(brief, b"list " + json.dumps(asked.selection).encode() + b"\n", rows.append)
+    except ServerDown:
+        if not may_open_store(brief):
+            return None  # the whole program says so
+        return guarded("fastmta", lambda: _list_store(brief, asked))
+    except ConfigError:
         return None
     return guarded("fastmta", lambda: _print(rows, asked))
+
+
+def _list_store(brief: Brief, asked: _Asked) -> None:
+    rows: list[Row] = []
+    from_store(brief, asked.selection, rows.append)
+    _print(rows, asked)
 
 
 def _parse(left: list[str]) -> _Asked | None:
@@ -93,7 +104,7 @@ def _take(asked: _Asked, name: str, value: str) -> bool:
 
 def _print(rows: list[Row], asked: _Asked) -> None:
     if asked.as_json:
-        lines = (json.dumps(record(row), ensure_ascii=False) for row in rows)
+        lines = (json.dumps(record(row), ensure_ascii=False, separators=(",", ":")) for row in rows)
         sys.stdout.write("[" + ",\n".join(lines) + "]\n")
         return
     now = time.time()

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, CommandFailed
-from fastmta.cli.opened import acting_as_owner, run
+from fastmta.cli.opened import run
 from fastmta.cli.output import config_option, json_option, plain, print_json, size
+from fastmta.cli.owned import acting_as_owner
 from fastmta.config.load import load
 from fastmta.config.schema import Config
-from fastmta.model.errors import StoreUnreadable
+from fastmta.model.errors import StorageFailure, StoreDamaged, StoreUnreadable
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore
@@ -47,7 +48,7 @@ def check(as_json: bool, config_path: str | None) -> int:
 
     try:
         run(config_path, work)
-    except StoreUnreadable as error:  # its pages can be looked at all the same
+    except (StoreUnreadable, StoreDamaged) as error:  # its pages can be looked at all the same
         from fastmta.store.check import check_pages
 
         report(str(error))
@@ -69,15 +70,24 @@ def backup(path: Path, config_path: str | None) -> None:
     the place of the data directory's.
     """
     from fastmta.store.backup import backup as copy_store
+    from fastmta.store.backup import named
 
     if (path / "data.mdb").exists():
         raise CommandFailed(f"{path} holds a store already", EX_CANTCREAT)
 
+    is_open = False
+
     async def work(_: Config, opened: "MailStore") -> int:
+        nonlocal is_open
+        is_open = True
         with _progress("backup") as told:
             return copy_store(opened, path, told)
 
-    print(f"{size(run(config_path, work))} written to {path}")
+    try:
+        written = run(config_path, work)
+    except StorageFailure as error:
+        raise error if is_open else named(Path(load(config_path).data_directory), error) from error
+    print(f"{size(written)} written to {path}")
 
 
 @store.command()

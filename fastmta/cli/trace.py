@@ -14,8 +14,8 @@ import click
 
 from fastmta.admin.control import NotRunning, request
 from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.opened import acting_as_owner
 from fastmta.cli.output import config_option, json_option, plain, print_json
+from fastmta.cli.owned import acting_as_owner
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.config.values import parse_time

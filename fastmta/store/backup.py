@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastmta._store import Snapshot, Store
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.guard import hold_alone
 from fastmta.store.pace import Pace
 from fastmta.store.pages import Pages, describe
@@ -81,9 +81,21 @@ def _copy(store: Store, folder: Path, progress: Progress | None, name: str = "da
     return size
 
 
+def named(path: Path, error: StorageFailure) -> StorageFailure:
+    """Why the store in `path` could not be opened, by the page and table that cannot be read; `error` where all can."""
+    try:
+        _require_sound(path)
+    except StorageFailure as found:
+        return found
+    return error
+
+
 def _require_sound(path: Path) -> None:
-    """StorageFailure where a page cannot be read: LMDB would fault over it, or copy what is left and call it whole."""
-    pages = Pages(path)
+    """StoreUnreadable where a page cannot be read: LMDB would fault over it, or copy what is left and call it whole."""
+    try:
+        pages = Pages(path)
+    except StoreUnreadable as error:
+        raise StoreUnreadable(f"{error}; put the data.mdb of a backup in the place of {path / 'data.mdb'}") from error
     try:
         lost = pages.walk()
         first = describe(pages.holes[0]) if pages.holes else lost[0] if lost else ""
@@ -91,9 +103,9 @@ def _require_sound(path: Path) -> None:
         pages.close()
     if lost:
         more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise StorageFailure(
-            f"the store is damaged, so nothing was copied: {first}{more}; `fastmta store check` names all of it, "
-            "`fastmta store salvage` saves the rest"
+        raise StoreUnreadable(
+            f"{path / 'data.mdb'} is damaged, so nothing was copied: {first}{more}; `fastmta store check` names all of "
+            "it, `fastmta store salvage` saves the rest"
         )
 
 

@@ -1,6 +1,5 @@
 """The mailboxes of accounts by name: the list, subscriptions, making, renaming and removing them (RFC 3501 §6.3)."""
 
-import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,6 +20,7 @@ from fastmta._unit import Unit
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.store.accounts import FIRST_MAILBOXES, id_key
 from fastmta.store.committing import GUARDED_RUNS, Committer, commit_guarded
+from fastmta.store.pace import others_turn
 
 DELIMITER: Final = "/"  # between the levels of a mailbox name
 LISTED: Final = 250  # mailboxes, or subscriptions, read in one piece: half a millisecond
@@ -263,13 +263,13 @@ class MailboxNames:
         while page := self.page(account_id, after, under=old + DELIMITER):
             after = page[-1].name
             out += [(mailbox.id, mailbox.name[len(old) :]) for mailbox in page]
-            await asyncio.sleep(0)
+            await others_turn()
         for number, (_, rest) in enumerate(out, 1):
             _bounded(new + rest)
             if self._exists(account_id, new + rest):
                 raise Refused("exists", new + rest)
             if number % LISTED == 0:
-                await asyncio.sleep(0)
+                await others_turn()
         return out
 
     async def _rename_these(

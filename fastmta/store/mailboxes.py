@@ -1,6 +1,5 @@
 """Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
 
-import asyncio
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from itertools import starmap
@@ -36,6 +35,7 @@ from fastmta.model.limits import MAILBOX_PAGE
 from fastmta.store.accounts import id_key
 from fastmta.store.committing import commit_guarded
 from fastmta.store.mailbox_names import MailboxNames, canonical_name
+from fastmta.store.pace import others_turn
 
 COPIED: Final = 500  # messages of one copying unit: each is a new record beside a change of its blob's
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
@@ -331,7 +331,7 @@ class Mailboxes(MailboxNames):
                 uids = array("I", [uid for uid, each in zip(uids, flags, strict=True) if each & DELETED])
             if uids:
                 yield uids
-            await asyncio.sleep(0)
+            await others_turn()
 
     async def copy(
         self, source_id: int, uids: "array[int]", target_id: int, *, move: bool = False

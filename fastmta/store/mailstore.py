@@ -1,6 +1,5 @@
 """The whole store of one process, and how units are committed from a loop or from a command."""
 
-import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,8 @@ from fastmta.store.queue import Queue
 from fastmta.store.suspensions import Suspensions
 
 if TYPE_CHECKING:
+    import asyncio
+
     from fastmta.runtime.bus import Observer
     from fastmta.runtime.metrics import Cells
 
@@ -92,7 +93,7 @@ class MailStore:
             raise
         return cls(raw, clock, guard)
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+    def attach(self, loop: "asyncio.AbstractEventLoop") -> None:
         """From now on commits are signalled on `loop`; a block of identifiers is made ready (one commit, blocking)."""
         if self._loop is not None:
             raise RuntimeError("the store is attached to a loop already")

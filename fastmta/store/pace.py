@@ -48,3 +48,10 @@ class Pace:
             return os.stat(self._file).st_mtime_ns
         except OSError:
             return 0
+
+
+async def others_turn() -> None:
+    """Lets the loop's other tasks have their turn. Commands that only read a store do not load asyncio."""
+    import asyncio
+
+    await asyncio.sleep(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.cli.failures import EX_NOINPUT, EX_USAGE
+from fastmta.cli.queue_quick import quick
 from fastmta.config.load import load
 from fastmta.model.ids import parse_queue_id
 from fastmta.store import MailStore
@@ -59,6 +60,17 @@ def test_an_empty_queue(cli):
 )
 def test_selectors(full, selectors, found):
     assert recipients(full, *selectors) == found
+
+
+@pytest.mark.parametrize(
+    "words", [["--json"], ["--hop", "a.test", "--json"], ["--state", "held", "--json"], ["--limit", "2", "--json"]]
+)
+def test_the_quick_listing_without_a_server_is_the_same(full, capsys, words):
+    full.ok("queue", "hold", "--sender", "<>")
+    assert quick(["-c", str(full.config), "queue", "list", *words]) == 0
+    quickly = sorted(capsys.readouterr().out.replace("[{", "{").replace("}]", "}").replace("},", "}").splitlines())
+    done = full.ok("queue", "list", *words).out
+    assert sorted(done.replace("[{", "{").replace("}]", "}").replace("},", "}").splitlines()) == quickly
 
 
 def test_ids_select_and_a_limit_ends_the_list(full):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastmta.store import MailStore
 from tests.support.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -122,3 +123,19 @@ assert plain == became(sys.argv[3:] + sys.argv[2:3])  # `-c FILE` before the com
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["mailq"], ["program", "queue", "list", "--json"]], ids=" ".join)
+def test_a_listing_without_a_server_loads_the_store_and_little_else(tmp_path: Path, words: list[str]) -> None:
+    MailStore.open(tmp_path / "data").close()
+    (tmp_path / "fastmta.toml").write_text('myhostname = "mx.example.test"\ndata_directory = "data"\n')
+    needed = {"fastmta._store", "fastmta.store", "inspect", "msgspec"}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(module=words[0]), " ".join(HEAVY - needed), *words[1:]],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "FASTMTA_CONFIG": str(tmp_path / "fastmta.toml")},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in (b"Mail queue is empty\n", b"[]\n")

@@ -2,18 +2,20 @@
 
 import os
 import pty
+import struct
 import threading
 from pathlib import Path
 
 import pytest
 
-from fastmta.cli.failures import EX_CANTCREAT, EX_NOINPUT, EX_TEMPFAIL
+from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_TEMPFAIL
 from fastmta.cli.store import _progress
 from fastmta.config.load import load
 from fastmta.runtime.lock import lock_directory
 from fastmta.store import MailStore
 from fastmta.store.check import check_path
 from fastmta.store.guard import hold_alone
+from fastmta.store.pages import Pages
 from tests.support.pickup import pick_up
 
 
@@ -137,3 +139,43 @@ def test_a_terminal_shows_a_bar(cli, tmp_path, directory, monkeypatch):
     reader.join()
     os.close(controller)
     assert b"backup" in shown
+
+
+def root_page(directory: Path, what: str) -> int:
+    """Which page leads to the databases ("names"), or to the records of one of them."""
+    if what == "names":
+        raw = (directory / "data.mdb").read_bytes()
+        metas = [struct.unpack_from("<IIQQ48s48sQQ", raw, 4096 * number + 16) for number in range(2)]
+        return int.from_bytes(max(metas, key=lambda meta: meta[7])[5][-8:], "little")
+    pages = Pages(directory)
+    try:
+        return pages._roots[what.encode()]
+    finally:
+        pages.close()
+
+
+@pytest.mark.parametrize("command", ["backup", "compact", "check"])
+@pytest.mark.parametrize("what", ["names", "directory"])
+def test_a_store_that_cannot_be_opened_is_named_with_its_page_and_the_remedy(cli, tmp_path, directory, what, command):
+    page = root_page(directory, what)
+    with open(directory / "data.mdb", "r+b") as file:
+        file.seek(page * 4096)
+        file.write(b"\xff" * 4096)
+    done = cli("store", command, *([str(tmp_path / "copy")] if command == "backup" else []))
+    assert done.code == (EX_DATAERR if command == "check" else EX_IOERR)
+    told = done.out + done.err
+    assert f"page {page} of {'main' if what == 'names' else what} cannot be read" in told
+    if command != "check":
+        assert str(directory / "data.mdb") in told
+        assert "fastmta store salvage" in told
+        assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["backup", "compact"])
+def test_without_a_meta_page_only_a_backup_helps(cli, tmp_path, directory, command):
+    with open(directory / "data.mdb", "r+b") as file:
+        file.write(bytes(8192))
+    done = cli("store", command, *([str(tmp_path / "copy")] if command == "backup" else []))
+    assert done.code == EX_IOERR
+    assert "neither meta page can be read" in done.err
+    assert f"put the data.mdb of a backup in the place of {directory / 'data.mdb'}" in done.err
