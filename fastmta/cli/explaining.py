@@ -108,10 +108,10 @@ class Explanation:
             yield step
         if self.outcome == REFUSED:
             return
-        for problem in self._parts.directory.problems():
-            yield Step("problem", problem, {"problem": problem})
         raw = self._recipient.encode("utf-8", "surrogateescape")
         resolution, told = self._parts.directory.explain(raw, may_relay=trusted or bool(granting))
+        for problem in self._parts.directory.problems():
+            yield Step("problem", problem, {"problem": problem})
         for address, by, targets in told:
             yield Step(
                 "alias", f"{address} by {by}: {', '.join(targets)}", {"address": address, "by": by, "targets": targets}

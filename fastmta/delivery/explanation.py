@@ -38,6 +38,8 @@ def route_step(service: "DeliveryService", hop: bytes, forward_path: bytes, *, h
         why = f'by {router.table_of(line[0])} "{line[0]}" = "{line[1]}"'
     elif setting == "relayhost":
         why = "by relayhost"
+    elif setting:
+        why = "by default_transport, or by what its sender has"
     else:
         why = "since no line of [transport] or transport_maps and no relayhost says otherwise"
     text = f"{_text(full)} {why}" + ("; it is held until it is released" if held else "")

@@ -145,7 +145,6 @@ class Directory:
         now = self._clock.monotonic()
         if now - self._checked_at >= REFRESH_S:
             self._checked_at = now
-            # All of them, always: an `or` would leave the others unread until the next look.
             changed = [self._router.refresh(), *[tables.refresh() for tables in self._tables()]]
             if any(changed):
                 self._tell_problems()
@@ -510,6 +509,8 @@ class Directory:
         route = self._router.route(address.raw)
         if route.refusal is not None:
             refusals.append((address, route.refusal))
+            if route.refusal.is_temporary:
+                self._tell_problems()
         elif route.hop != _LOCAL_HOP or route.held:
             targets[QueuedTarget(address.raw, route.hop, route.held)] = None
         else:
@@ -524,8 +525,8 @@ class Directory:
 
     def _is_relayed_to(self, address: Address) -> bool:
         """Whether relay_recipient_maps name an address, or all of its domain."""
-        user, extension = addresses.split_extension(address.local_part, self._delimiters)
-        forms = [address.key, *([f"{user}@{address.domain}"] if extension else []), f"@{address.domain}"]
+        user, _ = addresses.split_extension(address.local_part, self._delimiters)
+        forms = (address.key, f"{user}@{address.domain}", f"@{address.domain}")
         return any(self._relay_recipients.get(form, whole=not n) is not None for n, form in enumerate(forms))
 
     # --- what an accepted envelope brings along ---

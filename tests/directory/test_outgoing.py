@@ -143,6 +143,12 @@ def test_relay_recipient_maps_say_who_there_is(tmp_path: Path) -> None:
     assert world(tmp_path).targets("other@relay.test") == ["smtp:relay.test other@relay.test"]
 
 
+def test_a_line_that_is_no_route_is_told(tmp_path: Path) -> None:
+    known = world(tmp_path, transport_maps="b.test nonsense:x\n")
+    assert known.refusal("x@b.test", True) == "451 4.3.5"
+    assert len(known.logged) == 1 and "transport_maps: b.test: " in known.logged[0]
+
+
 def test_a_route_of_a_changed_table_is_obeyed(tmp_path: Path) -> None:
     known = world(tmp_path, transport_maps="b.test smtp:[one.test]\n")
     assert known.targets("x@b.test", True) == ["smtp:[one.test] x@b.test"]
