@@ -7,7 +7,8 @@ with or without postmap. `texthash:` always reads the source. `regexp:`, `pcre:`
 Invariants: a table that was readable once keeps its last good contents while its file is gone or broken; one that
 never was answers every look-up with a temporary failure, since guessing would bounce mail. No long source holds the
 loop: it is read once for all tables of its name, in a thread that lets others go on, and the old contents serve until
-it is done (docs/adr/0052).
+it is done (docs/adr/0052). What is read on the loop is bounded as it is read: a size seen before may be that of a file
+still being written.
 """
 
 import os
@@ -29,6 +30,10 @@ Parser = Callable[[Text, str, Bad | None], Iterator[Entry]]
 Pause = Callable[[], None]
 _Stamp = tuple[int, int, int] | None
 _Stamps = tuple[_Stamp, _Stamp]
+
+
+class _Longer(ConfigError):
+    """A source has more bytes than may be read of it here."""
 
 
 class _Fixed:
@@ -100,7 +105,8 @@ class Contents:
 
     def look(self) -> None:
         """Takes over what was read meanwhile, and has the files read again if they have changed: at once where they are
-        short or were never read, else in a thread, and a later look takes that over.
+        short or were never read, else in a thread, and a later look takes that over. Of a file that was short when its
+        size was seen, and has grown since, MAP_AT_ONCE_BYTES and one are read at once.
         """
         if self._fresh is not None:
             self._take(self._fresh)
@@ -109,17 +115,32 @@ class Contents:
         stamps = self._seen()
         if stamps == self._stamps:
             return
-        if self._stamps is None or not self._is_long(stamps):
-            self._take(self._read(stamps, None))
-        else:
-            self._reader = threading.Thread(target=self.read_ahead, name="map", daemon=True)
-            self._reader.start()
+        if self._stamps is None:
+            self._take(self._read(stamps, MAP_FILE_BYTES, None))
+            return
+        if not self._is_long(stamps):
+            try:
+                self._take(self._read(stamps, MAP_AT_ONCE_BYTES, None))
+                return
+            except _Longer:
+                pass
+        self._reader = threading.Thread(target=self._read_beside, name="map", daemon=True)
+        self._reader.start()
 
     def read_ahead(self) -> None:
-        """Reads the files if they have changed and are long, for the next `look`. Called in a thread of its own."""
+        """Reads the files if they were never read, or have changed and are long, for the next `look`. Called in a
+        thread of its own.
+        """
         stamps = self._seen()
-        if stamps != self._stamps and self._is_long(stamps):
-            self._fresh = self._read(stamps, lambda: time.sleep(MAP_PAUSE_S))
+        if self._is_long(stamps):
+            self._read_beside()
+        elif self._stamps is None:
+            self._fresh = self._read(stamps, MAP_FILE_BYTES, None)
+
+    def _read_beside(self) -> None:
+        stamps = self._seen()
+        if stamps != self._stamps:
+            self._fresh = self._read(stamps, MAP_FILE_BYTES, lambda: time.sleep(MAP_PAUSE_S))
 
     def _take(self, reading: _Reading) -> None:
         self._fresh = None
@@ -137,15 +158,20 @@ class Contents:
     def _is_long(self, stamps: _Stamps) -> bool:
         return stamps[0] is not None and stamps[0][1] > MAP_AT_ONCE_BYTES
 
-    def _read(self, stamps: _Stamps, pause: Pause | None) -> _Reading:
+    def _read(self, stamps: _Stamps, most: int, pause: Pause | None) -> _Reading:
+        """What the files say; `most`: bytes of a source. Raises _Longer where it has more and a thread may read it."""
         reading = _Reading(stamps)
         try:
-            reading.data = self._compiled(stamps) or self._from_source(stamps, pause)
+            reading.data = self._compiled(stamps) or self._from_source(stamps, most, pause)
+        except _Longer as error:
+            if most < MAP_FILE_BYTES:
+                raise
+            reading.problem = str(error)
         except (OSError, ValueError, ConfigError) as error:
             reading.problem = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else str(error)
         return reading
 
-    def _from_source(self, stamps: _Stamps, pause: Pause | None) -> _Data:
+    def _from_source(self, stamps: _Stamps, most: int, pause: Pause | None) -> _Data:
         match self._kind:
             case "inline":
                 return inline_entries(self._text)
@@ -153,13 +179,12 @@ class Contents:
                 return _Fixed(fixed_value(self._text))
             case "regexp" | "pcre" | "cidr":
                 literal = self._parser is parse_aliases
-                return read_patterns(self._kind, _lines(self._path), str(self._path), literal=literal, bad=self._bad)
-        if self._is_long(stamps):
-            return Packed(((entry.key, entry.value) for entry in self._entries()), pause)
-        return read_source(self._path, self._parser, self._bad)
-
-    def _entries(self) -> Iterator[Entry]:
-        return self._parser(_lines(self._path), str(self._path), self._bad)
+                lines = _lines(self._path, most)
+                return read_patterns(self._kind, lines, str(self._path), literal=literal, bad=self._bad)
+        if pause is not None or self._is_long(stamps):
+            entries = self._parser(_lines(self._path, most), str(self._path), self._bad)
+            return Packed(((entry.key, entry.value) for entry in entries), pause)
+        return read_source(self._path, self._parser, self._bad, most)
 
     def _compiled(self, stamps: _Stamps) -> CompiledMap | None:
         """The compiled form, where it belongs to the source or stands for it."""
@@ -276,22 +301,28 @@ def compiled_path(source: Path) -> Path:
     return source.with_name(source.name + SUFFIX)
 
 
-def read_source(path: Path, parser: Parser = parse_map, bad: Bad | None = None) -> dict[str, str]:
-    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line."""
+def read_source(
+    path: Path, parser: Parser = parse_map, bad: Bad | None = None, most: int = MAP_FILE_BYTES
+) -> dict[str, str]:
+    """A source as a dict; bad lines as in parse_map. Raises OSError or ConfigError with file and line, also where the
+    source has more than `most` bytes.
+    """
     out: dict[str, str] = {}
-    for entry in parser(_lines(path), str(path), bad):
+    for entry in parser(_lines(path, most), str(path), bad):
         out.setdefault(entry.key, entry.value)
     return out
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, without what ends them, decoded block by block."""
+def _lines(path: Path, most: int) -> Iterator[str]:
+    """The lines of a file, without what ends them, decoded block by block. _Longer where it has more than `most` bytes,
+    of which one more is read.
+    """
     total, rest = 0, b""
     with open(path, "rb") as file:
-        while block := file.read(MAP_BLOCK_BYTES):
+        while block := file.read(min(MAP_BLOCK_BYTES, most + 1 - total)):
             total += len(block)
-            if total > MAP_FILE_BYTES:
-                raise ConfigError(f"{path}: larger than {MAP_FILE_BYTES} bytes")
+            if total > most:
+                raise _Longer(f"{path}: larger than {most} bytes")
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:
                 yield line.decode("utf-8", "surrogateescape")

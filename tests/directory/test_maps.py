@@ -277,6 +277,78 @@ def test_up_to_which_length_a_source_is_read_at_once(tmp_path, extra, beside):
     assert table.get("a").startswith("yy")
 
 
+def _grows_after_it_is_looked_at(monkeypatch, path, text):
+    """Has the file hold `text` from the moment on when its size has been seen for the first time."""
+    seen, texts = maps.Contents._seen, [text]
+
+    def see(contents):
+        stamps = seen(contents)
+        if texts:
+            path.write_text(texts.pop())
+        return stamps
+
+    monkeypatch.setattr(maps.Contents, "_seen", see)
+
+
+@pytest.mark.parametrize(("extra", "beside"), [(-1, False), (0, False), (1, True)])
+@pytest.mark.parametrize("kind", ["texthash", "hash", "regexp"])
+def test_a_source_that_grows_once_its_size_was_seen_is_read_on_the_loop_up_to_the_bound(
+    tmp_path, monkeypatch, kind, extra, beside
+):
+    path = tmp_path / "m"
+    path.write_text("/a/ x\n")
+    table = Table(f"{kind}:{path}")
+    path.write_text("/a/ xx\n")
+    _grows_after_it_is_looked_at(monkeypatch, path, "/a/ y" + "y" * (MAP_AT_ONCE_BYTES + extra - 6) + "\n")
+    assert table.refresh() is not beside
+    if beside:
+        assert table.get("/a/") == "x"
+        table._contents._reader.join(30)
+        assert table.refresh()
+    assert table.get("/a/").startswith("yy")
+
+
+def test_of_a_source_that_seems_empty_one_byte_over_the_bound_is_read_on_the_loop(tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    path.write_text("a x\n")
+    parsed = {}
+
+    def counting(lines, name, bad):
+        def counted():
+            for line in lines:
+                thread = threading.current_thread()
+                parsed[thread] = parsed.get(thread, 0) + len(line) + 1
+                yield line
+
+        return parse_map(counted(), name, bad)
+
+    table = Table(f"texthash:{path}", counting)
+    _long(path, "newer")
+    monkeypatch.setattr(maps, "_stamp", lambda path: (1, 0, 1))
+    parsed.clear()
+    assert not table.refresh()
+    assert parsed.get(threading.main_thread(), 0) <= MAP_AT_ONCE_BYTES + 1
+    table._contents._reader.join(30)
+    assert table.refresh()
+    assert not table.refresh(), "it is not read again and again"
+    assert len(table) == 20_000
+
+
+def test_a_new_source_that_grows_once_it_was_read_ahead_is_not_read_on_the_loop(tmp_path):
+    path = tmp_path / "m"
+    path.write_text("a x\n")
+    contents = contents_of(f"texthash:{path}")
+    thread = threading.Thread(target=contents.read_ahead)
+    thread.start()
+    thread.join(30)
+    _long(path, "newer")
+    table = Table(f"texthash:{path}")
+    assert table.get("a") == "x"
+    contents._reader.join(30)
+    assert table.refresh()
+    assert table.get("key1") == "newer"
+
+
 def test_tables_of_one_name_are_read_once(tmp_path, monkeypatch):
     path = tmp_path / "m"
     _long(path, "x")
