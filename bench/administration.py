@@ -222,6 +222,26 @@ def _dkim(server: Server) -> None:
         run(server, "dkim", "delete", "--yes", "example.test", "s1")
 
 
+@row("app-password add, list, delete; ban add, list, remove")
+def _credentials(server: Server) -> None:
+    while True:
+        run(server, "app-password", "add", "spare@example.test", "phone")
+        run(server, "app-password", "list", "spare@example.test")
+        run(server, "app-password", "delete", "spare@example.test", "phone")
+        run(server, "ban", "add", "192.0.2.0/24")
+        run(server, "ban", "list")
+        run(server, "ban", "remove", "192.0.2.0/24")
+
+
+@row("quarantine list, release, delete")
+def _quarantine(server: Server) -> None:
+    while True:
+        run(server, "quarantine", "list")
+        for act in ("release", "delete"):
+            with contextlib.suppress(RuntimeError):  # it is looked for, and not there
+                run(server, "quarantine", act, "1")
+
+
 @row("sendmail to 50,000")
 def _sendmail(server: Server) -> None:
     os.environ["FASTMTA_CONFIG"] = str(server.config_path)

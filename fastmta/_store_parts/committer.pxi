@@ -83,6 +83,17 @@ cdef int unit_run(Txn* t, CUnit* u) noexcept nogil:
     return t_undo(t)
 
 
+cdef int commit_txn(StoreState* s, void* txn) noexcept nogil:
+    """LMDB's commit. A write that the disk took only the first part of is EIO to LMDB, though no call has failed, which
+    errno tells: the disk is full.
+    """
+    cdef int rc
+    global errno
+    errno = 0
+    rc = fm_call(<void*>s.calls.txn_commit, txn)
+    return ENOSPC if rc == EIO and errno == 0 else rc
+
+
 cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     """One transaction over n units; 0, or LMDB's error with nothing kept."""
     cdef int i, rc
@@ -122,7 +133,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
             s.calls.txn_abort(t.txn)
             return s.inject_rc
     t.txn_id = s.calls.txn_id(t.txn)
-    rc = fm_call(<void*>s.calls.txn_commit, t.txn)
+    rc = commit_txn(s, t.txn)
     if rc:
         return rc
     if s.journal_fd >= 0:

@@ -69,7 +69,7 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
         rc = 0
     else:
         t.txn_id = s.calls.txn_id(t.txn)
-        rc = fm_call(<void*>s.calls.txn_commit, t.txn)
+        rc = commit_txn(s, t.txn)
         if rc == 0:
             s.own_txn_id = t.txn_id
         elif is_fatal(rc):

@@ -137,5 +137,5 @@ async def test_a_stranger_is_refused_for_good(relay: postfix.Postfix, make_rig: 
     rig = make_rig()
     queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % relay.port, b"r@far.example")
     async with asyncio.timeout(30):
-        await rig.until(lambda: rig.store.queue.message(queue_id) is None)
+        await rig.gone(queue_id)
     assert rig.count("smtp", "bounced") == 1
