@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import postfix
 from tests.support.dns_thread import dns_stub
-from tests.support.mail import imap, wait_for_messages
+from tests.support.mail import wait_for_messages
 from tests.support.ports import free_port
 from tests.support.server import Server
 from tests.support.waiting import wait_for
@@ -139,9 +139,8 @@ def test_a_refusal_of_the_receiver_comes_back_to_the_author(
 
 def test_a_report_to_the_rewritten_sender_finds_the_author(author: Server, forwarder: Server, receiver: Server) -> None:
     """As another server sends it: from the null sender to the address that it was given."""
-    with imap(receiver, BILL, PASSWORD) as box:
-        box.select("INBOX")
-        raw = box.fetch("1", "(BODY[])")[1][0][1]
+    send(author, "list@forward.test", "to be reported")
+    (raw,) = wait_for_messages(receiver, BILL, PASSWORD, 1, subject="to be reported")
     sender = raw.partition(b"<")[2].partition(b">")[0].decode()
     before = len(wait_for_messages(author, ANN, PASSWORD, 0))
     with smtplib.SMTP(
