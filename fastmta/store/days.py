@@ -5,7 +5,7 @@ from typing import Final
 from fastmta._store import TABLE_META
 from fastmta.store.committing import Committer
 
-_PREFIX: Final = b"daily\0"
+PREFIX: Final = b"daily\0"
 
 
 class Days:
@@ -16,10 +16,10 @@ class Days:
 
     def last(self, job: str) -> str:
         """The day of a job's last run; "" where it never ran."""
-        return (self._store.raw.get(TABLE_META, _PREFIX + job.encode()) or b"").decode()
+        return (self._store.raw.get(TABLE_META, PREFIX + job.encode()) or b"").decode()
 
     async def note(self, job: str, day: str) -> None:
         """A job is done for that day."""
         unit = self._store.raw.new_unit()
-        unit.put(TABLE_META, _PREFIX + job.encode(), day.encode())
+        unit.put(TABLE_META, PREFIX + job.encode(), day.encode())
         await self._store.commit(unit)

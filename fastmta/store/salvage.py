@@ -60,6 +60,8 @@ from fastmta.store.accounts import Account, id_key
 from fastmta.store.bans import PREFIX as BANS
 from fastmta.store.check import check_store
 from fastmta.store.credentials import LOGIN_SECRET
+from fastmta.store.days import PREFIX as DAYS
+from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
 from fastmta.store.suspensions import PREFIX as SUSPENSIONS
@@ -302,7 +304,7 @@ class _Salvage:
             for key, value in self.rows(table):
                 self.put(table, key, value)
         for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
-            if key.startswith((SUSPENSIONS, BANS)) or key == LOGIN_SECRET:
+            if key.startswith((SUSPENSIONS, BANS, DAYS, DMARC_ROWS)) or key == LOGIN_SECRET:
                 self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):

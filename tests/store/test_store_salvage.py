@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_MESSAGE, Store
+from fastmta._store import TABLE_MESSAGE, TABLE_META, Store
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.check import check_pages, check_path
+from fastmta.store.days import PREFIX as DAYS
 from fastmta.store.dkim_keys import DkimKey
+from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
 from fastmta.store.mailstore import MailStore
 from fastmta.store.salvage import salvage
 from tests.store.composing import HOP, blob_of, envelope, tail
@@ -29,6 +31,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(mail.aliases.add("alias@example.test", ("user@example.test",)))
     run(mail.dkim_keys.add(DKIM_KEY))
     run(mail.suspensions.add([HOP], "example.net", "root"))
+    run(mail.bans.add("192.0.2.0/24", 0, "by hand", "root"))
+    run(mail.credentials.keep_scram_keys(account.id, "hash", {}))
+    run(mail.credentials.add_app_password(account.id, "phone", ()))
+    mine = mail.raw.new_unit()
+    mine.put(TABLE_META, DAYS + b"a job", b"2026-11-27")
+    mine.put(TABLE_META, DMARC_ROWS + b"a row", b"counted")
+    mail.raw.commit_sync(mine)
     inbox, archive = (mail.mailboxes.get(account.id, name) for name in ("INBOX", "Archive"))
     assert inbox is not None and archive is not None
     for number in range(MESSAGES):
@@ -129,6 +138,13 @@ def test_a_sound_store_is_saved_whole(sound: Path, tmp_path: Path) -> None:
     assert mail.aliases.lookup("alias@example.test") == ("user@example.test",)
     assert list(mail.dkim_keys.list("example.test")) == [DKIM_KEY]
     assert [each.hop for each in mail.suspensions.all()] == [HOP]
+    assert [each.network for each in mail.bans.all()] == ["192.0.2.0/24"]
+    found = mail.accounts.lookup("user@example.test")
+    assert found is not None
+    assert [each.name for each in mail.credentials.app_passwords(found.id)] == ["phone"]
+    assert len(mail.credentials.login_secret()) == 32
+    assert mail.raw.get(TABLE_META, DAYS + b"a job") == b"2026-11-27"
+    assert mail.raw.get(TABLE_META, DMARC_ROWS + b"a row") == b"counted"
     mail.close()
 
 
