@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from bench.busy import Act, registry
 from fastmta.cli.main import main as fastmta
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.store import MailStore
@@ -35,16 +35,8 @@ LINES: Final = 500_000  # of a map
 CROWDED: Final = 50_000  # recipients of one call of sendmail
 HOP: Final = b"smtp:[127.0.0.1]:9"  # nobody listens: what is released soon waits again
 
-Act = Callable[[Server], None]
 ROWS: dict[str, Act] = {}
-
-
-def row(name: str) -> Callable[[Act], Act]:
-    def add(act: Act) -> Act:
-        ROWS[name] = act
-        return act
-
-    return add
+row = registry(ROWS)
 
 
 async def fill(store: MailStore) -> None:

@@ -80,12 +80,20 @@ Act = Callable[[Server], None]
 ROWS: dict[str, Act] = {}
 
 
-def row(name: str) -> Callable[[Act], Act]:
-    def add(act: Act) -> Act:
-        ROWS[name] = act
-        return act
+def registry(rows: dict[str, Act]) -> Callable[[str], Callable[[Act], Act]]:
+    """A decorator that puts an act into `rows` by its name."""
 
-    return add
+    def row(name: str) -> Callable[[Act], Act]:
+        def add(act: Act) -> Act:
+            rows[name] = act
+            return act
+
+        return add
+
+    return row
+
+
+row = registry(ROWS)
 
 
 def _for_ever(name: str, commands: bytes, mailbox: str = "INBOX") -> None:
