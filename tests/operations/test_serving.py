@@ -71,12 +71,16 @@ def test_a_worker_that_is_killed_or_stopped_in_the_middle_is_said_as_such(tmp_pa
             process = subprocess.Popen(
                 command("queue", act, "--all", *(["--yes"] if act == "delete" else [])),
                 env=environment({"FASTMTA_CONFIG": str(server.config_path)}),
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
             wait_for(lambda event=event: log(server, event), "the first lines of the act")
             os.kill(pid_of(log(server, event)[0]), signal.SIGKILL if act == "release" else signal.SIGTERM)
-            _, error = process.communicate(timeout=60)
+            said, error = process.communicate(timeout=60)
+            if act == "delete" and process.returncode == 0:  # a server that stops lets an act end that is nearly done
+                assert "recipients deleted" in said
+                continue
             assert process.returncode == 75, error
             assert ("has ended" if act == "release" else "the server is stopping") in error
 
