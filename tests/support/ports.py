@@ -1,43 +1,48 @@
 """Free loopback ports for servers that must be told their port before they start.
 
 Ports come from below the kernel's range for outgoing connections, so that no client socket of a parallel test takes one
-between the choice and the server's bind; two test processes begin their search at different places.
+between the choice and the server's bind. All test processes of a user draw from one counter, so a port that was given
+and is not yet listened on, or not at the moment, is given to nobody else before all the others have been.
 """
 
+import fcntl
 import os
 import socket
+import tempfile
 import time
-from collections.abc import Iterator
 
 FIRST_PORT = 15_000
 LAST_PORT = 32_000
+COUNTER = os.path.join(tempfile.gettempdir(), f"fastmta-test-ports-{os.getuid()}")
 
 
-def _candidates() -> Iterator[int]:
-    span = LAST_PORT - FIRST_PORT
-    start = (os.getpid() * 7_919 + time.monotonic_ns()) % span
-    for step in range(span):
-        yield FIRST_PORT + (start + step * 13) % span
+def _is_free(port: int, host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different TCP ports on which nobody listens on `host`."""
-    held: list[socket.socket] = []
+    """`count` different TCP ports on which nobody listens on `host`, and which no other test was given of late."""
+    span = LAST_PORT - FIRST_PORT
+    found: list[int] = []
+    counter = os.open(COUNTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for port in _candidates():
-            probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                probe.close()
-                continue
-            held.append(probe)
-            if len(held) == count:
-                return [kept.getsockname()[1] for kept in held]
+        fcntl.flock(counter, fcntl.LOCK_EX)
+        given = int(os.pread(counter, 20, 0) or b"0")
+        for _ in range(span):
+            port, given = FIRST_PORT + given % span, given + 1
+            if _is_free(port, host):
+                found.append(port)
+                if len(found) == count:
+                    os.pwrite(counter, b"%020d" % given, 0)
+                    return found
         raise RuntimeError(f"no {count} free ports on {host}")
     finally:
-        for kept in held:
-            kept.close()
+        os.close(counter)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
