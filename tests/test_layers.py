@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("config", 1),
     ("smtp.session", RULES),
     ("smtp.client", RULES),
+    ("smtp.client_login", RULES),
+    ("smtp.offered", RULES),
     ("smtp.conversion", RULES),
     ("smtp.folding", RULES),
     ("smtp.transaction", RULES),

@@ -7,28 +7,22 @@ DATA leave together; else one at a time. What a reply means for a recipient is d
 - each RCPT stands alone; 452 or 552 after one was accepted means "too many at once", so those are to be sent again;
 - a 4yz or 5yz to MAIL, DATA or the end of data holds for all that remain; LMTP answers for each accepted recipient;
 - 421, nonsense, or a lost connection end the session and decide nothing: the owner tries the next address;
-- what was learnt before TLS is forgotten, and bytes that came behind the reply to STARTTLS are dropped (RFC 3207 §4.2);
-- a failed login is a failure of the session and never of a recipient, and nothing that it sent is in its reply.
+- what was learnt before TLS is forgotten, and bytes that came behind the reply to STARTTLS are dropped (RFC 3207 §4.2).
 
+What the server offers, and the lines that say an envelope to it, are smtp/offered.py; a login is smtp/client_login.py.
 Left to the owner: time, the socket, the handshake, and the message's bytes between the events BODY and `body_sent`.
 """
 
-from base64 import b64decode, b64encode
 from enum import IntEnum
 from typing import Final
 
 from fastmta._parser import ReplyParser
 from fastmta.auth.sasl_client import Credentials, Login, LoginError
-from fastmta.model.envelope import (
-    HAS_8BIT,
-    NOTIFY_DELAY,
-    NOTIFY_FAILURE,
-    NOTIFY_NEVER,
-    NOTIFY_SUCCESS,
-)
 from fastmta.model.errors import ProtocolViolation
 from fastmta.model.reply import Reply
-from fastmta.smtp.transaction import Transaction, ascii_path, softened, xtext
+from fastmta.smtp.client_login import LoginDialogue
+from fastmta.smtp.offered import Offered
+from fastmta.smtp.transaction import Transaction, softened
 
 
 class State(IntEnum):
@@ -79,10 +73,6 @@ STAGES: Final = {
     State.EMPTY_FINAL: "sending end of data",
     State.QUIT: "sending QUIT",
 }
-_NOTIFY: Final = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
-_CONTROL: Final = frozenset(range(32)) | {127}
-AUTH_LINE_BYTES: Final = 510  # of AUTH with its initial response; a longer one waits for the challenge (RFC 4954 §4)
-CHALLENGES: Final = 8  # of one login; no mechanism has more than three
 _WANTS_LOGIN: Final = frozenset({530, 534, 535, 538})  # "authentication required", and its kin (RFC 4954 §6)
 
 
@@ -95,30 +85,21 @@ class Client:
 
     __slots__ = (
         "_answered",
-        "_challenges",
-        "_dsn",
-        "_eight_bit",
+        "_dialogue",
         "_helo_name",
         "_lmtp",
         "_needs_reset",
         "_order",
         "_own_relay",
         "_parser",
-        "_pipelining",
-        "_said",
         "_sent",
-        "_size",
-        "_size_limit",
-        "_smtputf8",
         "_tls_level",
-        "capabilities",
-        "challenge",
         "credentials",
         "failure",
         "is_usable",
-        "login",
         "login_refused",
         "messages",
+        "offered",
         "output",
         "peer",
         "replies",
@@ -140,8 +121,7 @@ class Client:
     ) -> None:
         self.credentials = credentials
         self._own_relay = own_relay
-        self._challenges = 0
-        self._said: list[str] = []  # what a login sent: a server that repeats it is not quoted
+        self._dialogue: LoginDialogue | None = None
         self._helo_name = helo_name
         self._lmtp = lmtp
         self._tls_level = tls_level
@@ -149,11 +129,9 @@ class Client:
         self._sent = self._answered = 0
         self._order: list[int] = []  # the recipients of the transaction that have an RCPT
         self._needs_reset = False
-        self._learn({})
-        self.challenge = b""
+        self.offered = Offered({})
         self.failure: Reply | None = None
         self.is_usable = True
-        self.login: Login | None = None
         self.login_refused = False  # by the server for good, or for want of a mechanism: asking again soon is no use
         self.messages = 0
         self.output = b""
@@ -198,7 +176,7 @@ class Client:
     def start(self, transaction: Transaction, *, probe: bool = False) -> Event:
         """Begins a transaction in state READY; `probe` asks with RSET first whether the server is still there."""
         self.transaction = transaction
-        self._check(transaction)
+        self.offered.refuse(transaction, self.peer)
         if None not in transaction.results:
             return self._finished()
         if probe or self._needs_reset:
@@ -225,15 +203,21 @@ class Client:
         if self.state is not State.CLOSED:
             self._fail(Reply(450, "4.7.5", f"Cannot start TLS with {self.peer}: {reason}"))
 
+    @property
+    def login(self) -> Login | None:
+        """The login of this session, once it has begun."""
+        return self._dialogue.login if self._dialogue is not None else None
+
     def respond(self) -> bytes:
         """The login's answer to the server's challenge, for `answer`; may be called on a thread. LoginError: none."""
-        assert self.login is not None
-        return self.login.respond(self.challenge)
+        assert self._dialogue is not None
+        return self._dialogue.login.respond(self._dialogue.challenge)
 
     def answer(self, response: bytes) -> None:
         """Sends what `respond` gave."""
         if self.state is State.AUTH:
-            self.output = self._encoded(response) + b"\r\n"
+            assert self._dialogue is not None
+            self.output = self._dialogue.answer(response)
 
     def login_failed(self, reason: str) -> None:
         """The login cannot go on: the server asks for what it must not get, or does not prove who it is."""
@@ -263,11 +247,11 @@ class Client:
 
     def needs_conversion(self, transaction: Transaction) -> bool:
         """Whether the server must not get this message as it is, since it does not take 8-bit bytes (RFC 6152)."""
-        return bool(transaction.envelope.bits & HAS_8BIT) and not self._eight_bit and not transaction.unconverted
+        return self.offered.needs_conversion(transaction)
 
     def lacks_smtputf8(self, transaction: Transaction) -> bool:
         """Whether the owner has to find out about `utf8_header` before `start`."""
-        return transaction.envelope.smtputf8 and not self._smtputf8
+        return transaction.envelope.smtputf8 and not self.offered.smtputf8
 
     # --- the handshake ---
 
@@ -288,7 +272,7 @@ class Client:
             return self._ready()
         if state is State.STARTTLS:
             if code == 220:
-                self._learn({})
+                self.offered = Offered({})
                 self.state = State.HANDSHAKE
                 return Event.HANDSHAKE
             return self._without_tls(f"TLS is required, but {self.peer} refused it: {reply}")
@@ -311,31 +295,14 @@ class Client:
             return _NOTHING
         if code // 100 != 2:
             return self._fail(reply)
-        capabilities: dict[str, str] = {}
-        for line in reply.text.split("\n")[1:]:
-            word, _, rest = line.strip().partition(" ")
-            word = word.upper()
-            if word.startswith("AUTH="):  # an old way to say it, often beside the new one
-                word, rest = "AUTH", f"{word[5:]} {rest}"
-            capabilities[word] = f"{capabilities[word]} {rest}" if word == "AUTH" and word in capabilities else rest
-        self._learn(capabilities)
+        self.offered = Offered.by(reply)
         if self.tls or self._tls_level == "none":
             return self._greeted()
-        if "STARTTLS" not in capabilities:
+        if "STARTTLS" not in self.offered.words:
             return self._without_tls(f"TLS is required, but was not offered by {self.peer}")
         self.state = State.STARTTLS
         self.output = b"STARTTLS\r\n"
         return _NOTHING
-
-    def _learn(self, capabilities: dict[str, str]) -> None:
-        self.capabilities = capabilities
-        self._pipelining = "PIPELINING" in capabilities
-        self._eight_bit = "8BITMIME" in capabilities
-        self._smtputf8 = "SMTPUTF8" in capabilities
-        self._dsn = "DSN" in capabilities
-        self._size = "SIZE" in capabilities
-        limit = capabilities.get("SIZE", "")[:20]
-        self._size_limit = int(limit) if limit.isdecimal() else 0  # 0: none (RFC 1870 §4)
 
     def _without_tls(self, text: str) -> Event:
         if self._tls_level in ("none", "may"):
@@ -346,55 +313,30 @@ class Client:
 
     def _greeted(self) -> Event:
         """The capabilities that count are known: logs in where that is wanted and offered."""
-        offered = self.capabilities.get("AUTH", "").split()
-        if self.credentials is None or not offered:
+        mechanisms = self.offered.mechanisms
+        if self.credentials is None or not mechanisms:
             return self._ready()
         self.state = State.AUTH
         try:
-            login = self.credentials.choose(offered, tls=self.tls)
+            self._dialogue = LoginDialogue(self.credentials, mechanisms, tls=self.tls)
         except LoginError as error:
             self.login_failed(str(error))
             return Event.CLOSED
-        self.login = login
-        command = b"AUTH " + login.mechanism.encode()
-        initial = login.start()
-        if initial is not None:
-            encoded = self._encoded(initial) or b"="
-            if len(command) + 1 + len(encoded) <= AUTH_LINE_BYTES:
-                command += b" " + encoded
-        self.output = command + b"\r\n"
+        self.output = self._dialogue.begin()
         return _NOTHING
 
     def _auth_reply(self, reply: Reply, code: int) -> Event:
-        assert self.login is not None
-        if code == 334:
-            self._challenges += 1
-            try:
-                self.challenge = b64decode(reply.text.strip(), validate=True)
-            except ValueError:
-                self.login_failed("the challenge is not base64")
-                return Event.CLOSED
-            if self._challenges > CHALLENGES:
-                self.login_failed("the challenges do not end")
-                return Event.CLOSED
-            return Event.LOGIN
-        if code == 235:
-            if self.login.proved():
-                return self._ready()
-            self.login_failed("the server has not proved that it knows the password")
+        dialogue = self._dialogue
+        assert dialogue is not None
+        if code not in (235, 334):
+            self.login_refused = reply.is_permanent
+            return self._fail(dialogue.refusal(reply, self.peer))
+        try:
+            dialogue.receive(reply)
+        except LoginError as error:
+            self.login_failed(str(error))
             return Event.CLOSED
-        text = str(reply)
-        for said in self._said:
-            text = text.replace(said, "[...]")
-        self.login_refused = reply.is_permanent
-        digits = (454, "4.7.8") if reply.is_permanent else (code if code // 100 == 4 else 454, "4.7.0")
-        return self._fail(Reply(*digits, f"SASL authentication failed; server {self.peer} said: {text}"))
-
-    def _encoded(self, response: bytes) -> bytes:
-        encoded = b64encode(response)
-        if len(encoded) >= 4:
-            self._said.append(encoded.decode())
-        return encoded
+        return self._ready() if dialogue.ended else Event.LOGIN
 
     def _ready(self) -> Event:
         self.state = State.READY
@@ -402,84 +344,24 @@ class Client:
 
     # --- the transaction ---
 
-    def _check(self, transaction: Transaction) -> None:
-        """Decides what needs no server: sizes, and addresses that this server cannot be told (RFC 1870, RFC 6531)."""
-        if 0 < self._size_limit < transaction.size_bytes:
-            text = f"message size {transaction.size_bytes} exceeds size limit {self._size_limit} of server {self.peer}"
-            transaction.decide(Reply(552, "5.3.4", text))
-        if not self._smtputf8:
-            if transaction.utf8_header or ascii_path(transaction.sender) is None:
-                text = f"SMTPUTF8 is required, but was not offered by server {self.peer}"
-                transaction.decide(Reply(550, "5.6.7", text))
-            for n, recipient in enumerate(transaction.recipients):
-                if ascii_path(recipient.forward_path) is None:
-                    text = f"SMTPUTF8 is required for this address, but was not offered by server {self.peer}"
-                    transaction.results[n] = Reply(553, "5.6.7", text)
-        if self.needs_conversion(transaction) and transaction.conversion is None:
-            transaction.decide(Reply(554, "5.6.3", f"8BITMIME is required, but was not offered by server {self.peer}"))
-        for n, recipient in enumerate(transaction.recipients):
-            # Never true for what came through our parsers; a bare CR here would be a command injection.
-            if not _CONTROL.isdisjoint(recipient.forward_path):
-                transaction.results[n] = Reply(553, "5.1.3", "The address has control characters")
-
     def _send_envelope(self) -> None:
         transaction = self.transaction
         assert transaction is not None
         transaction.accepted = []
-        transaction.dsn_passed_on = self._dsn
+        transaction.dsn_passed_on = self.offered.dsn
         self._order = [n for n, result in enumerate(transaction.results) if result is None]
         self._answered = 0
         self.state = _ENVELOPE
-        if self._pipelining:
-            commands = [self._mail()]
-            commands += [self._rcpt(n) for n in self._order]
+        offered = self.offered
+        if offered.pipelining:
+            commands = [offered.mail(transaction)]
+            commands += [offered.rcpt(transaction, n) for n in self._order]
             commands.append(b"DATA\r\n")
             self._sent = len(commands)
             self.output = b"".join(commands)
         else:
             self._sent = 1
-            self.output = self._mail()
-
-    def _mail(self) -> bytes:
-        transaction = self.transaction
-        assert transaction is not None
-        envelope = transaction.envelope
-        path = transaction.sender
-        parameters = b""
-        if self._size:
-            parameters = b" SIZE=%d" % transaction.size_bytes
-        if envelope.bits & HAS_8BIT and self._eight_bit:
-            parameters += b" BODY=8BITMIME"
-        if self._smtputf8:
-            if envelope.smtputf8:
-                parameters += b" SMTPUTF8"
-        elif not path.isascii():
-            path = ascii_path(path) or path
-        if transaction.dsn_passed_on and (envelope.ret or envelope.envid):
-            if envelope.ret:
-                parameters += b" RET=" + envelope.ret.encode()
-            if envelope.envid:
-                parameters += b" ENVID=" + xtext(envelope.envid)
-        return b"MAIL FROM:<%b>%b\r\n" % (path, parameters)
-
-    def _rcpt(self, n: int) -> bytes:
-        transaction = self.transaction
-        assert transaction is not None
-        recipient = transaction.recipients[n]
-        path = recipient.forward_path
-        if not self._smtputf8 and not path.isascii():
-            path = ascii_path(path) or path
-        if not transaction.dsn_passed_on or not (recipient.notify or recipient.orcpt):
-            return b"RCPT TO:<%b>\r\n" % path
-        parameters = b""
-        if recipient.notify & NOTIFY_NEVER:
-            parameters = b" NOTIFY=NEVER"
-        elif recipient.notify:
-            parameters = b" NOTIFY=" + b",".join(word for bit, word in _NOTIFY if recipient.notify & bit)
-        if recipient.orcpt:
-            kind, _, address = recipient.orcpt.partition(b";")
-            parameters += b" ORCPT=%b;%b" % (kind, xtext(address))
-        return b"RCPT TO:<%b>%b\r\n" % (path, parameters)
+            self.output = offered.mail(transaction)
 
     def _envelope_reply(self, reply: Reply, code: int) -> Event:
         transaction = self.transaction
@@ -514,7 +396,7 @@ class Client:
         transaction = self.transaction
         assert transaction is not None
         if place <= len(self._order):
-            self.output = self._rcpt(self._order[place - 1])
+            self.output = self.offered.rcpt(transaction, self._order[place - 1])
         elif transaction.accepted:
             self.output = b"DATA\r\n"
         else:

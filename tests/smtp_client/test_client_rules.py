@@ -280,12 +280,12 @@ def test_starttls_forgets_capabilities_and_drops_what_came_behind():
     peer.say("250-x\r\n250-STARTTLS\r\n250-SIZE 1\r\n250 PIPELINING")
     assert peer.take().endswith(b"STARTTLS\r\n")
     assert peer.client.receive(b"220 go\r\n250-evil\r\n250 PIPELINING\r\n") == Event.HANDSHAKE
-    assert peer.client.capabilities == {}
+    assert peer.client.offered.words == {}
     peer.client.tls_started()
     peer.flush()
     assert peer.take() == b"EHLO me.test\r\n"
     assert peer.say("250 secure") == Event.READY
-    assert peer.client.capabilities == {} and peer.client.tls
+    assert peer.client.offered.words == {} and peer.client.tls
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_part_of_a_plain_text_reply_never_stands_in_front_of_what_tls_brings(p
     peer.client.tls_started()
     peer.flush()
     assert peer.say("250-secure\r\n250 8BITMIME") == Event.READY
-    assert list(peer.client.capabilities) == ["8BITMIME"]
+    assert list(peer.client.offered.words) == ["8BITMIME"]
 
 
 def test_a_reply_to_starttls_that_is_cut_is_waited_for_and_nothing_of_it_is_kept():
@@ -322,7 +322,7 @@ def test_a_reply_to_starttls_that_is_cut_is_waited_for_and_nothing_of_it_is_kept
     assert peer.client.receive(b"on\r\n250-PIPE") == Event.HANDSHAKE
     peer.client.tls_started()
     assert peer.say("250 secure") == Event.READY
-    assert peer.client.capabilities == {}
+    assert peer.client.offered.words == {}
 
 
 @pytest.mark.parametrize(

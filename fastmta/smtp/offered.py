@@ -1,0 +1,116 @@
+"""What a server's EHLO or LHLO offers, and how a transaction's envelope is said to such a server (RFC 5321 §4.1.1.1).
+
+An `Offered` is a value, made of one reply; the lines that it writes are what the server can be told, and `refuse`
+decides what it cannot. Left to the client: when a line is sent, and what the answer means.
+"""
+
+from typing import Final
+
+from fastmta.model.envelope import (
+    HAS_8BIT,
+    NOTIFY_DELAY,
+    NOTIFY_FAILURE,
+    NOTIFY_NEVER,
+    NOTIFY_SUCCESS,
+)
+from fastmta.model.reply import Reply
+from fastmta.smtp.transaction import Transaction, ascii_path, xtext
+
+_NOTIFY: Final = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
+_CONTROL: Final = frozenset(range(32)) | {127}
+
+
+class Offered:
+    """The extensions of one server. `words`: keyword in upper case -> its parameters."""
+
+    __slots__ = ("dsn", "eight_bit", "pipelining", "size", "size_limit", "smtputf8", "words")
+
+    def __init__(self, words: dict[str, str]) -> None:
+        self.words = words
+        self.pipelining = "PIPELINING" in words
+        self.eight_bit = "8BITMIME" in words
+        self.smtputf8 = "SMTPUTF8" in words
+        self.dsn = "DSN" in words
+        self.size = "SIZE" in words
+        limit = words.get("SIZE", "")[:20]
+        self.size_limit = int(limit) if limit.isdecimal() else 0  # 0: none (RFC 1870 §4)
+
+    @classmethod
+    def by(cls, reply: Reply) -> "Offered":
+        """What the lines of a positive reply offer, but for its first."""
+        words: dict[str, str] = {}
+        for line in reply.text.split("\n")[1:]:
+            word, _, rest = line.strip().partition(" ")
+            word = word.upper()
+            if word.startswith("AUTH="):  # an old way to say it, often beside the new one
+                word, rest = "AUTH", f"{word[5:]} {rest}"
+            words[word] = f"{words[word]} {rest}" if word == "AUTH" and word in words else rest
+        return cls(words)
+
+    @property
+    def mechanisms(self) -> list[str]:
+        """Of SASL, as the server spells them."""
+        return self.words.get("AUTH", "").split()
+
+    def needs_conversion(self, transaction: Transaction) -> bool:
+        """Whether the server must not get this message as it is, since it does not take 8-bit bytes (RFC 6152)."""
+        return bool(transaction.envelope.bits & HAS_8BIT) and not self.eight_bit and not transaction.unconverted
+
+    def refuse(self, transaction: Transaction, peer: str) -> None:
+        """Decides what needs no server: sizes, and addresses that it cannot be told (RFC 1870, RFC 6531)."""
+        if 0 < self.size_limit < transaction.size_bytes:
+            text = f"message size {transaction.size_bytes} exceeds size limit {self.size_limit} of server {peer}"
+            transaction.decide(Reply(552, "5.3.4", text))
+        if not self.smtputf8:
+            if transaction.utf8_header or ascii_path(transaction.sender) is None:
+                text = f"SMTPUTF8 is required, but was not offered by server {peer}"
+                transaction.decide(Reply(550, "5.6.7", text))
+            for n, recipient in enumerate(transaction.recipients):
+                if ascii_path(recipient.forward_path) is None:
+                    text = f"SMTPUTF8 is required for this address, but was not offered by server {peer}"
+                    transaction.results[n] = Reply(553, "5.6.7", text)
+        if self.needs_conversion(transaction) and transaction.conversion is None:
+            transaction.decide(Reply(554, "5.6.3", f"8BITMIME is required, but was not offered by server {peer}"))
+        for n, recipient in enumerate(transaction.recipients):
+            # Never true for what came through our parsers; a bare CR here would be a command injection.
+            if not _CONTROL.isdisjoint(recipient.forward_path):
+                transaction.results[n] = Reply(553, "5.1.3", "The address has control characters")
+
+    def mail(self, transaction: Transaction) -> bytes:
+        """MAIL with all the parameters that the server knows, and CRLF."""
+        envelope = transaction.envelope
+        path = transaction.sender
+        parameters = b""
+        if self.size:
+            parameters = b" SIZE=%d" % transaction.size_bytes
+        if envelope.bits & HAS_8BIT and self.eight_bit:
+            parameters += b" BODY=8BITMIME"
+        if self.smtputf8:
+            if envelope.smtputf8:
+                parameters += b" SMTPUTF8"
+        elif not path.isascii():
+            path = ascii_path(path) or path
+        if self.dsn and (envelope.ret or envelope.envid):
+            if envelope.ret:
+                parameters += b" RET=" + envelope.ret.encode()
+            if envelope.envid:
+                parameters += b" ENVID=" + xtext(envelope.envid)
+        return b"MAIL FROM:<%b>%b\r\n" % (path, parameters)
+
+    def rcpt(self, transaction: Transaction, n: int) -> bytes:
+        """RCPT for recipient `n`, and CRLF."""
+        recipient = transaction.recipients[n]
+        path = recipient.forward_path
+        if not self.smtputf8 and not path.isascii():
+            path = ascii_path(path) or path
+        if not self.dsn or not (recipient.notify or recipient.orcpt):
+            return b"RCPT TO:<%b>\r\n" % path
+        parameters = b""
+        if recipient.notify & NOTIFY_NEVER:
+            parameters = b" NOTIFY=NEVER"
+        elif recipient.notify:
+            parameters = b" NOTIFY=" + b",".join(word for bit, word in _NOTIFY if recipient.notify & bit)
+        if recipient.orcpt:
+            kind, _, address = recipient.orcpt.partition(b";")
+            parameters += b" ORCPT=%b;%b" % (kind, xtext(address))
+        return b"RCPT TO:<%b>%b\r\n" % (path, parameters)
