@@ -81,8 +81,6 @@ cdef int open_lmdb(Store self, bint again) except -1:
     if rc == 0:
         rc = self.s.calls.reader_check(self.s.env, &dead)
     if rc == 0:
-        rc = measure_map(self)
-    if rc == 0:
         # A full disk must not keep the store from being opened anew: its databases are there.
         rc = fm_begin(<void*>self.s.calls.txn_begin, self.s.env, MDB_RDONLY if again else 0, &txn)
     if rc == 0:
@@ -98,6 +96,8 @@ cdef int open_lmdb(Store self, bint again) except -1:
         else:
             rc = self.s.calls.txn_commit(txn)
     if rc == 0:
+        rc = measure_map(self)
+    if rc == 0:
         return 0
     if self.s.env != NULL:
         self.s.calls.env_close(self.s.env)
@@ -109,25 +109,45 @@ cdef int open_lmdb(Store self, bint again) except -1:
 
 
 cdef int measure_map(Store self) except -1:
-    """Where the map lies (LMDB does not tell) and how long the file is; 0 or LMDB's error."""
+    """Where the map lies (LMDB does not tell) and how the file is read; 0 or an error of LMDB or of ours.
+
+    It is the map in which LMDB finds the name of a database. Neither the path of the file nor its length says which one it is:
+    a process may have several stores open, and the numbers of device and inode are not those of stat on overlays and btrfs.
+    """
     cdef MDB_stat stat
+    cdef MDB_val key, value
+    cdef MDB_dbi names = 0
+    cdef void* txn = NULL
+    cdef uintptr_t place
+    cdef bytes name = DATABASE_NAMES[0]
     cdef int rc = mdb_env_stat(self.s.env, &stat)
     if rc == 0:
         rc = mdb_env_get_fd(self.s.env, &self.s.map.fd)
+    if rc == 0:
+        rc = fm_begin(<void*>self.s.calls.txn_begin, self.s.env, MDB_RDONLY, &txn)  # a writer's pages may lie outside of the map
+    if rc:
+        return rc
+    key.mv_size = len(name)
+    key.mv_data = <char*>name
+    rc = fm_open(<void*>mdb_dbi_open, txn, NULL, 0, &names)
+    if rc == 0:
+        rc = fm_get_own(<void*>self.s.calls.get, txn, names, &key, &value)
+    place = <uintptr_t>value.mv_data if rc == 0 else 0
+    self.s.calls.txn_abort(txn)
     if rc:
         return rc
     self.s.map.page = stat.ms_psize
     self.s.map.bytes = 0
-    # By name and length: on overlays and btrfs the numbers of device and inode are not those of stat.
     with open("/proc/self/maps", "rb") as maps:
         for line in maps:
             words = line.split(None, 5)
             begin, _, end = words[0].partition(b"-")
-            if (len(words) == 6 and words[5].rstrip().removesuffix(b" (deleted)").endswith(b"/data.mdb")
-                    and int(end, 16) - int(begin, 16) >= self._map_size and int(words[2], 16) == 0):
+            if int(begin, 16) <= place < int(end, 16):
+                if int(words[2], 16) or int(end, 16) - int(begin, 16) < self._map_size:
+                    return FM_FAULT
                 self.s.map.base = <const char*><uintptr_t>int(begin, 16)
                 return 0
-    raise StorageFailure(f"{self.path}/data.mdb is not among the maps of this process")
+    return FM_FAULT
 
 
 cdef bint open_anew(Store self) except -1:

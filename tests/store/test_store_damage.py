@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from fastmta import _store
-from fastmta._store import TABLE_ALIAS, TABLE_MESSAGE, Store
+from fastmta._store import TABLE_ALIAS, TABLE_MESSAGE, TABLE_META, Store
 from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.model.errors import StorageFailure, StoreDamaged
+from fastmta.store.check import check_store
 from fastmta.store.mailstore import MailStore
 from tests.store.composing import blob_of, enqueue, file, new_mailbox, run, uids
 
@@ -219,3 +220,20 @@ def test_a_name_that_leads_nowhere_is_damage(tmp_path: Path) -> None:
         with pytest.raises(StoreDamaged):
             read()
     mail.close()
+
+
+@pytest.mark.disk
+def test_a_store_that_is_mapped_above_another_one_is_read_by_its_own_map(tmp_path):
+    first = Store(str(tmp_path / "first"), sync=False, map_size_bytes=1 << 29)
+    second = Store(str(tmp_path / "second"), sync=False, map_size_bytes=1 << 28)
+    first.close()  # leaves a gap above the second, into which the third fits
+    third = Store(str(tmp_path / "third"), sync=False, map_size_bytes=1 << 28)
+    for store in (second, third):
+        unit = store.new_unit()
+        for n in range(1000):
+            unit.put(TABLE_META, b"row %d" % n, b"x" * 100)
+        store.commit_sync(unit)
+    for store in (second, third):
+        assert len(store.scan(TABLE_META, b"row ", b"", 2000)) == 1000
+        assert check_store(store).problems == []
+        store.close()
