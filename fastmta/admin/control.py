@@ -59,19 +59,31 @@ def answers(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
                 raise NotRunning(f"no server is running on {directory}") from None
             except PermissionError:
                 raise NotPermitted(f"not allowed to talk to the server on {directory}; try as root") from None
-            sock.sendall(json.dumps(command).encode() + b"\n")
-            with sock.makefile("rb") as lines:
-                while line := lines.readline(ANSWER_BYTES):
-                    answer = json.loads(line)
-                    yield answer
-                    if "ok" in answer:
-                        return
-    except TimeoutError:
-        raise FastMTAError(f"the server did not answer within {timeout_s:g} s") from None
-    except OSError as error:
-        raise FastMTAError(f"talking to the server failed: {error.strerror}") from error
-    except ValueError:
-        raise FastMTAError("the server's answer makes no sense") from None
+            except OSError as error:
+                raise FastMTAError(f"talking to the server failed: {error.strerror or error}") from None
+            yield from exchanged(sock, command)
+            return
     finally:
         os.close(directory_fd)
+
+
+def exchanged(sock: socket.socket, command: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines of the answer to a command, at a socket that is connected; the last of them has "ok"."""
+    try:
+        try:
+            sock.sendall(json.dumps(command).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # a server that is full has answered and hung up already
+        with sock.makefile("rb") as lines:
+            while line := lines.readline(ANSWER_BYTES):
+                answer = json.loads(line)
+                yield answer
+                if "ok" in answer:
+                    return
+    except TimeoutError:
+        raise FastMTAError(f"the server did not answer within {sock.gettimeout():g} s") from None
+    except OSError as error:
+        raise FastMTAError(f"talking to the server failed: {error.strerror or error}") from error
+    except ValueError:
+        raise FastMTAError("the server's answer makes no sense") from None
     raise NoAnswer("the server closed the connection without an answer")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fastmta.cli.failures import EX_USAGE, CommandFailed, guarded
-from fastmta.cli.output import plain
+from fastmta.cli.output import instant, plain
 from fastmta.cli.queue_listing import Row, each_row
 from fastmta.config.brief import Brief, read_brief
 
@@ -68,7 +68,7 @@ class _Printer:
         self._bytes = 0
 
     def row(self, row: Row) -> None:
-        if self._group and self._group[0]["id"] != row["id"]:
+        if self._group and self._group[0]["queue_id"] != row["queue_id"]:
             self._message()
         self._group.append(row)
 
@@ -99,12 +99,13 @@ def _print_json(group: list[Row]) -> None:
     message = group[0]
     line = {
         "queue_name": "hold" if states == {"held"} else "active" if "active" in states else "deferred",
-        "queue_id": message["id"],
-        "arrival_time": message["received_ms"] // 1000,
+        "queue_id": message["queue_id"],
+        "arrival_time": instant(message["received_at"]),
         "message_size": message["size"],
         "sender": message["sender"] or "MAILER-DAEMON",
         "recipients": [
-            {"address": row["recipient"]} | ({"delay_reason": row["reply"]} if row["reply"] else {}) for row in group
+            {"address": row["recipient"]} | ({"delay_reason": row["last_reply"]} if row["last_reply"] else {})
+            for row in group
         ],
     }
     sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -116,12 +117,12 @@ def _print(group: list[Row], is_first: bool) -> None:
     if is_first:
         print("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")
     mark = "!" if "held" in states else "*" if "active" in states else " "
-    arrival = time.strftime("%a %b %e %H:%M:%S", time.localtime(message["received_ms"] / 1000))
-    print(f"{message['id']}{mark} {message['size']:8} {arrival:20} {plain(message['sender'] or 'MAILER-DAEMON')}")
+    arrival = time.strftime("%a %b %e %H:%M:%S", time.localtime(instant(message["received_at"])))
+    print(f"{message['queue_id']}{mark} {message['size']:8} {arrival:20} {plain(message['sender'] or 'MAILER-DAEMON')}")
     reason = None
-    for row in sorted(group, key=lambda each: str(each["reply"])):
-        if row["reply"] and row["reply"] != reason:
-            reason = row["reply"]
+    for row in sorted(group, key=lambda each: str(each["last_reply"])):
+        if row["last_reply"] and row["last_reply"] != reason:
+            reason = row["last_reply"]
             print(f"({plain(reason)})".rjust(78))
         print(f"{'':43}{plain(row['recipient'])}")
     print()

@@ -6,6 +6,7 @@ click is loaded by whoever has options to declare: small programs print with thi
 import json
 import sys
 import time
+from calendar import timegm
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -73,3 +74,10 @@ def age(seconds: float) -> str:
 def stamp(seconds: float) -> str:
     """An instant as RFC 3339 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def instant(text: str) -> int:
+    """What `stamp` has written, in seconds since 1970."""
+    return timegm(
+        (int(text[:4]), int(text[5:7]), int(text[8:10]), int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    )

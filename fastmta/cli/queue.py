@@ -2,7 +2,6 @@
 
 import sys
 import time
-from calendar import timegm
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import msgspec
 
 from fastmta.cli.derived import add_missing, command
 from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
-from fastmta.cli.output import age, config_option, json_option, plain, print_json, print_table, size
+from fastmta.cli.output import age, config_option, instant, json_option, plain, print_json, print_table, size
 from fastmta.cli.performing import perform, visit_rows
 from fastmta.cli.queue_shape import show_shape
 from fastmta.cli.queue_stats import show_stats
@@ -48,7 +47,7 @@ def _list(config_path: str | None, asked: listing.ListQueue, as_json: bool) -> N
         (
             each.queue_id,
             "suspended" if each.suspended and each.state != "held" else each.state,
-            age(now - seconds(each.received_at)),
+            age(now - instant(each.received_at)),
             size(each.size),
             each.attempts,
             each.sender or "<>",
@@ -63,11 +62,6 @@ def _list(config_path: str | None, asked: listing.ListQueue, as_json: bool) -> N
     else:
         selects = asked.given().keys() - {"everything"}
         print("nothing in the queue is like that" if selects else "the queue is empty")
-
-
-def seconds(stamp: str) -> int:
-    """An instant as output.stamp writes it, in seconds."""
-    return timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 @queue.command()

@@ -1,17 +1,20 @@
-"""The queue as a running server tells it at its socket, else as the store has it: for listings that load next to
-nothing where a server is up.
+"""The queue as a running server tells it at its public socket (operations/public.py), else as the store has it: for
+listings that load next to nothing where a server is up.
 """
 
-import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from fastmta.cli.failures import EX_TEMPFAIL, EX_UNAVAILABLE, CommandFailed
+from fastmta.admin.control import NoAnswer, NotRunning, exchanged
+from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
+from fastmta.cli.output import stamp
 from fastmta.config.brief import Brief
+from fastmta.model.errors import ActFailed
 from fastmta.pickup.spool import (
     QUEUE_SOCKET,
     BadSpoolFile,
@@ -30,18 +33,14 @@ ANSWER_S: Final = 60.0
 LISTED_AT_ONCE: Final = 1000
 
 
-class ServerDown(Exception):
-    """No server answers for this data directory."""
-
-
 def each_row(brief: Brief, visit: Callable[[Row], None]) -> None:
-    """Calls `visit` with every queued recipient, in the order of the queue; its keys are queue_socket.Row's.
+    """Calls `visit` with every queued recipient, in the order of the queue, as `queue list --json` shows it.
 
     CommandFailed with EX_UNAVAILABLE where no server answers and this user may not read the store.
     """
     try:
-        ask(brief, b"list\n", visit)
-    except ServerDown:
+        ask(brief, "queue.list", {}, visit)
+    except NotRunning:
         _require_store(brief, "the queue cannot be read")
         from_store(brief, {}, visit)
         for waiting in _spooled(brief):
@@ -51,8 +50,8 @@ def each_row(brief: Brief, visit: Callable[[Row], None]) -> None:
 def flush(brief: Brief) -> None:
     """Has what is deferred tried now."""
     try:
-        ask(brief, b"flush\n", lambda row: None)
-    except ServerDown:
+        ask(brief, "queue.flush", {}, lambda row: None)
+    except NotRunning:
         _require_store(brief, "the queue cannot be flushed")
         from fastmta.cli.performing import here
         from fastmta.operations.moves import flush
@@ -61,30 +60,24 @@ def flush(brief: Brief) -> None:
         here(brief.config_file, flush, Selector())
 
 
-def ask(brief: Brief, request: bytes, visit: Callable[[Row], None]) -> None:
-    """Sends a request and visits the rows of its answer. ServerDown where nobody listens."""
-    with _connected(brief) as sock, sock.makefile("rb") as stream:
+def ask(brief: Brief, act: str, request: dict[str, Any], visit: Callable[[Row], None]) -> None:
+    """Has an act of everybody's done and visits its rows. NotRunning where nobody listens, ActFailed as elsewhere."""
+    with _connected(brief) as sock:
         try:
-            sock.sendall(request)
-            for line in stream:
-                row = json.loads(line)
-                if "end" in row:
-                    return
-                if "error" in row:
-                    raise CommandFailed(str(row["error"]), EX_TEMPFAIL)
-                visit(row)
-        except BrokenPipeError:
-            raise
-        except (OSError, ValueError) as error:
-            raise CommandFailed(f"the server's answer broke off: {error}", EX_TEMPFAIL) from error
-    raise CommandFailed("the server's answer broke off", EX_TEMPFAIL)
+            for line in exchanged(sock, {"do": "act", "act": act, "request": request}):
+                for row in line.get("rows", ()):
+                    visit(row)
+                if not line.get("ok", True):
+                    raise ActFailed(str(line.get("error", "the server refused")), line.get("kind", "busy"))
+        except NoAnswer:
+            raise ActFailed("the server's answer broke off; try again", "busy") from None
 
 
 def _connected(brief: Brief) -> socket.socket:
     try:
         public = enter(brief.data_directory)
-    except NoSpool:
-        raise ServerDown from None
+    except NoSpool as error:
+        raise NotRunning(str(error)) from None
     try:
         for tried in range(TRIES):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -101,7 +94,7 @@ def _connected(brief: Brief) -> socket.socket:
                     time.sleep(TRY_INTERVAL_S)
     finally:
         os.close(public)
-    raise ServerDown
+    raise NotRunning(f"no server is running on {brief.data_directory}")
 
 
 def may_open_store(brief: Brief) -> bool:
@@ -113,29 +106,31 @@ def _require_store(brief: Brief, what: str) -> None:
         raise CommandFailed(f"{what}: the mail system is down", EX_UNAVAILABLE)
 
 
-def from_store(brief: Brief, wanted: dict[str, Any], visit: Callable[[Row], None]) -> None:
-    """Visits what the store has of what is wanted (queue_rows.Wanted), without a server; makes and changes nothing."""
+def from_store(brief: Brief, request: dict[str, Any], visit: Callable[[Row], None]) -> None:
+    """What the act `queue.list` gives, of the store itself and without a loop; makes and changes nothing."""
     import msgspec
 
     from fastmta.cli.owned import acting_as_owner
-    from fastmta.pickup.queue_rows import Wanted, row
+    from fastmta.operations.listing import ListQueue, record
+    from fastmta.operations.selecting import selection
     from fastmta.store import MailStore
 
     directory = Path(brief.data_directory)
     if not (directory / "data.mdb").exists():
         return
-    asked = Wanted(**wanted)
-    selection, left = asked.selection(), asked.limit
+    asked = ListQueue(**request)
+    _, chosen = selection(asked, time.time())
+    left = asked.limit or sys.maxsize
     with acting_as_owner(directory):
         store = MailStore.open(directory, create=False, gives_way=True)
     try:
         suspended = store.suspensions.by_hop()
         after = b""
         while left > 0:
-            page, after = store.queue.walk(selection, after, min(left, LISTED_AT_ONCE))
+            page, after = store.queue.walk(chosen, after, min(left, LISTED_AT_ONCE))
             left -= len(page)
             for message, recipient in page:
-                visit(msgspec.structs.asdict(row(message, recipient, suspended)))
+                visit(msgspec.structs.asdict(record(message, recipient, suspended)))
             if not after:
                 return
     finally:
@@ -156,21 +151,23 @@ def _spooled(brief: Brief) -> Iterator[Row]:
             except (OSError, BadSpoolFile):
                 continue
             for n, drop in enumerate(ticket.recipients):
+                left_at = stamp(status.st_mtime)
                 yield {
-                    "id": name[:12].upper(),
+                    "queue_id": name[:12].upper(),
                     "n": n,
                     "state": "active",
                     "sender": ticket.sender,
                     "recipient": drop.address,
-                    "original": "",
-                    "hop": "",
-                    "attempts": 0,
-                    "due_ms": int(status.st_mtime * 1000),
-                    "received_ms": int(status.st_mtime * 1000),
-                    "size": status.st_size,
-                    "reply": "",
-                    "suspended_ms": None,
+                    "original_recipient": "",
+                    "next_hop": "",
+                    "suspended": False,
+                    "suspended_since": None,
                     "suspended_by": None,
+                    "attempts": 0,
+                    "due_at": left_at,
+                    "received_at": left_at,
+                    "size": status.st_size,
+                    "last_reply": "",
                 }
     finally:
         os.close(maildrop)

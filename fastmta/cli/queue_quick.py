@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from fastmta.admin.control import NotRunning
 from fastmta.cli.failures import guarded
-from fastmta.cli.output import age, print_table, size, stamp
-from fastmta.cli.queue_listing import Row, ServerDown, ask, from_store, may_open_store
+from fastmta.cli.output import age, instant, print_table, size
+from fastmta.cli.queue_listing import Row, ask, from_store, may_open_store
 from fastmta.config.brief import Brief, read_brief
-from fastmta.model.errors import ConfigError
+from fastmta.model.errors import ConfigError, FastMTAError
 
 _STATES: Final = ("active", "deferred", "held")
 _SELECTORS: Final = ("--sender", "--recipient", "--domain", "--hop", "--error")
@@ -38,14 +39,21 @@ def quick(arguments: Sequence[str]) -> int | None:
     rows: list[Row] = []
     try:
         brief = read_brief(asked.config_path)
-        ask(brief, b"list " + json.dumps(asked.selection).encode() + b"\n", rows.append)
-    except ServerDown:
+        ask(brief, "queue.list", asked.selection, rows.append)
+    except NotRunning:
         if not may_open_store(brief):
             return None  # the whole program says so
         return guarded("fastmta", lambda: _list_store(brief, asked))
     except ConfigError:
         return None
+    except FastMTAError as error:
+        failed = error
+        return guarded("fastmta", lambda: _raise(failed))
     return guarded("fastmta", lambda: _print(rows, asked))
+
+
+def _raise(error: FastMTAError) -> None:
+    raise error
 
 
 def _list_store(brief: Brief, asked: _Asked) -> None:
@@ -84,7 +92,7 @@ def _take(asked: _Asked, name: str, value: str) -> bool:
     elif name == "--state":
         if value.lower() not in _STATES:
             return False
-        asked.selection["state"] = _STATES.index(value.lower()) + 1
+        asked.selection["state"] = value.lower()
     elif name == "--limit":
         if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
             return False
@@ -104,20 +112,20 @@ def _take(asked: _Asked, name: str, value: str) -> bool:
 
 def _print(rows: list[Row], asked: _Asked) -> None:
     if asked.as_json:
-        lines = (json.dumps(record(row), ensure_ascii=False, separators=(",", ":")) for row in rows)
+        lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
         sys.stdout.write("[" + ",\n".join(lines) + "]\n")
         return
     now = time.time()
     table = [
         (
-            row["id"],
-            "suspended" if row["suspended_ms"] is not None and row["state"] != "held" else row["state"],
-            age(now - row["received_ms"] / 1000),
+            row["queue_id"],
+            "suspended" if row["suspended"] and row["state"] != "held" else row["state"],
+            age(now - instant(row["received_at"])),
             size(row["size"]),
             row["attempts"],
             row["sender"] or "<>",
             row["recipient"],
-            row["reply"],
+            row["last_reply"],
         )
         for row in rows
     ]
@@ -126,24 +134,3 @@ def _print(rows: list[Row], asked: _Asked) -> None:
         print_table(headings, table, right=(2, 3, 4))
     else:
         print("nothing in the queue is like that" if asked.selects else "the queue is empty")
-
-
-def record(row: Row) -> dict[str, Any]:
-    """A row as `queue list --json` gives it."""
-    return {
-        "queue_id": row["id"],
-        "n": row["n"],
-        "state": row["state"],
-        "sender": row["sender"],
-        "recipient": row["recipient"],
-        "original_recipient": row["original"],
-        "next_hop": row["hop"],
-        "suspended": row["suspended_ms"] is not None,
-        "suspended_since": None if row["suspended_ms"] is None else stamp(row["suspended_ms"] / 1000),
-        "suspended_by": row["suspended_by"],
-        "attempts": row["attempts"],
-        "due_at": None if row["state"] == "held" else stamp(row["due_ms"] / 1000),
-        "received_at": stamp(row["received_ms"] / 1000),
-        "size": row["size"],
-        "last_reply": row["reply"],
-    }

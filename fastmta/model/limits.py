@@ -276,7 +276,7 @@ PIPE_START_S: Final = 10.0  # for the launcher to take a request
 
 # --- delivery, told and controlled by command ---
 SUSPENDED_HOPS: Final = 10_000  # by command, in all: each worker keeps their names, about 1 MB
-ACTS_AT_ONCE: Final = 16  # of administrators, in one worker: each may hold a page of rows
+ACTS_AT_ONCE: Final = 16  # of administrators, and of everybody, in one worker: each may hold a page of rows
 HOPS_TOLD: Final = 50  # of one worker's answer, so that it fits into a message of its channel
 HOP_REASON_BYTES: Final = 200  # of a hop's last trouble in such an answer
 
@@ -314,7 +314,8 @@ SPOOL_WAKE_S: Final = 0.01  # between two looks for which local users ask; unask
 SPOOL_ABANDONED_S: Final = 86_400.0  # after which an unfinished file is one that its writer will not finish
 SPOOL_RETRY_S: Final = 60.0  # before a file that failed unexpectedly is tried again
 SPOOL_FAILED: Final = 1000  # such files remembered
-QUEUE_CLIENTS: Final = 16  # who may read the queue's listing at one time
-QUEUE_CLIENTS_OF_USER: Final = 4  # and of one user
-QUEUE_CLIENT_S: Final = 60.0  # without progress of a listing that its reader should take
+PUBLIC_CLIENTS: Final = 16  # local users who ask for the queue, or have it flushed, at one time
+PUBLIC_CLIENTS_OF_USER: Final = 4  # and of one user
+PUBLIC_REQUEST_BYTES: Final = 4096
+PUBLIC_REQUEST_S: Final = 5.0  # to send it
 QUEUE_LISTED_AT_ONCE: Final = 100  # recipients read before others get their turn, about 1 ms

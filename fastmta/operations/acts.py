@@ -23,7 +23,7 @@ from fastmta.operations.desk import Desk
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R")
 
-Who = Literal["owner", "everybody"]  # owner: root and the server's own user
+Who = Literal["owner", "everybody"]  # owner: root and the server's own user; everybody: who has a login here
 
 FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "user": ("fastmta.operations.users",),

@@ -52,7 +52,7 @@ class ListQueue(Selector, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(description="At most so many recipients.", ge=1)] | None = None
 
 
-@rows("queue.list")
+@rows("queue.list", who="everybody")
 async def list_(desk: Desk, asked: ListQueue) -> AsyncIterator[Recipient]:
     """List queued recipients."""
     stopped = desk.store.suspensions.by_hop()

@@ -41,7 +41,7 @@ class Withdrawn(msgspec.Struct):
     in_flight: int
 
 
-@act("queue.flush", changes=True)
+@act("queue.flush", changes=True, who="everybody")
 async def flush(desk: Desk, asked: Selector) -> Changed:
     """Try deferred recipients now; without a selector all of them."""
     chosen = asked if asked.given() else Selector(state="deferred")

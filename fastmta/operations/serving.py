@@ -8,7 +8,9 @@ A request is a line of JSON, {"do": "act", "act": "user.list", "request": {}}. L
     {"ok": true, "result": ...}      the last one
     {"ok": false, "error": "...", "kind": "no_user"}     the last one
 
-Whoever asked and goes away ends the act at its next pause; a write that is under way is committed and told.
+Whoever asked and goes away ends the act at its next pause; a write that is under way is committed and told. Who is
+nobody here (public.py) gets those acts that are everybody's; one that changes something is answered as soon as it has
+begun, and ends without him.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from fastmta._intake import Teller
 from fastmta.model.errors import ActFailed, classified
 from fastmta.model.events import Actor, Event
 from fastmta.model.limits import ACTS_AT_ONCE
-from fastmta.operations.acts import find
+from fastmta.operations.acts import Act, Who, find
 from fastmta.operations.carrying import carry_out
 from fastmta.operations.desk import Desk, Key
 from fastmta.runtime.events import teller
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 CLIENT_S: Final = 60.0  # for whoever asked to take what we have for him
 PROGRESS_S: Final = 0.2  # between two lines of progress
 ALIVE_S: Final = 10.0  # without any line
+BEGUN_S: Final = 0.5  # an act of everybody's has failed by then, or has begun
 _encode: Final = msgspec.json.Encoder().encode
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]  # a question to all workers, by the supervisor
@@ -118,7 +121,8 @@ class Serving:
         self._services = services
         self._owners = Owners(ask)
         self._told = Told(services)
-        self._desks: set[Desk] = set()
+        self._desks: dict[Desk, Who] = {}
+        self._begun: dict[tuple[str, bytes], asyncio.Task[dict[str, Any]]] = {}  # of everybody's acts
 
     def __len__(self) -> int:
         """How many acts are under way."""
@@ -137,29 +141,64 @@ class Serving:
         """Carries out what was asked for; the descriptor is ours."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        self._services.tasks.spawn("operation", self._serve(_Client(sock), actor, name, request))
+        self._services.tasks.spawn("operation", self.serve(sock, actor, name, request, "owner"))
 
-    async def _serve(self, client: "_Client", actor: Actor, name: str, request: dict[str, Any]) -> None:
+    async def serve(self, sock: socket.socket, actor: Actor, name: str, request: dict[str, Any], asker: Who) -> None:
+        """Carries out what was asked for, answers, and closes the socket, which does not block. It is over when the act
+        is, which may be later than the answer.
+        """
+        client = _Client(sock)
+        begun: asyncio.Task[dict[str, Any]] | None = None
         try:
-            try:
-                answer = await self._answer(client, actor, name, request)
-            except Exception as error:
-                self._failed(name, error)
-                answer = refusal(*classified(error))
+            act = find(name)
+            if act is None:
+                answer = refusal(f"no such act: {name!a}", "usage")
+            elif asker != "owner" and act.who != asker:
+                answer = refusal(f"{name} is for root and the server's own user", "not_permitted")
+            elif asker != "owner" and act.changes:
+                begun = self._begin(act, actor, request, asker)
+                done, _ = await asyncio.wait([begun], timeout=BEGUN_S)
+                answer = begun.result() if done else {"ok": True, "result": None}
+            else:
+                answer = await self._outcome(act, actor, request, asker, client)
             await client.send(answer)
         except (OSError, TimeoutError):
             pass  # he has gone
         finally:
             client.close()
+            if begun is not None:
+                await asyncio.wait([begun])
 
-    async def _answer(self, client: "_Client", actor: Actor, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _begin(
+        self, act: Act[Any, Any], actor: Actor, request: dict[str, Any], asker: Who
+    ) -> "asyncio.Task[dict[str, Any]]":
+        """Has an act of everybody's done once, however many ask for the same meanwhile."""
+        key = (act.name, _encode(request))
+        task = self._begun.get(key)
+        if task is None:
+            work = self._outcome(act, actor, request, asker, None)
+            self._begun[key] = task = self._services.tasks.spawn("operation", work)
+            task.add_done_callback(lambda _: self._begun.pop(key))
+        return task
+
+    async def _outcome(
+        self, act: Act[Any, Any], actor: Actor, request: dict[str, Any], asker: Who, client: "_Client | None"
+    ) -> dict[str, Any]:
+        """The last line of the answer, of an act that has failed too."""
+        try:
+            return await self._answer(act, actor, request, asker, client)
+        except Exception as error:
+            self._failed(act.name, error)
+            return refusal(*classified(error))
+
+    async def _answer(
+        self, act: Act[Any, Any], actor: Actor, request: dict[str, Any], asker: Who, client: "_Client | None"
+    ) -> dict[str, Any]:
+        """`client`: who gets rows and progress, and ends the act by leaving; None: nobody."""
         services = self._services
-        act = find(name)
-        if act is None:
-            return refusal(f"no such act: {name!a}", "usage")
         if act.caller:
             return refusal(f"{act.name} is done by whoever asks, with his own rights", "usage")
-        if len(self._desks) >= ACTS_AT_ONCE:
+        if list(self._desks.values()).count(asker) >= ACTS_AT_ONCE:
             return refusal("too many acts are under way; try again", "busy")
         try:
             asked = msgspec.convert(request, act.request)
@@ -175,17 +214,20 @@ class Serving:
             self._told,
             self._owners,
             pause=share.pause,
-            progress=client.progress,
+            progress=_untold if client is None else client.progress,
         )
-        self._desks.add(desk)
-        watching = asyncio.get_running_loop().create_task(client.watch(desk), name="operation watched")
+        self._desks[desk] = asker
+        watching = None
+        if client is not None:
+            watching = asyncio.get_running_loop().create_task(client.watch(desk), name="operation watched")
         try:
-            return {"ok": True, "result": await carry_out(act, desk, asked, client.rows)}
+            return {"ok": True, "result": await carry_out(act, desk, asked, _nobody if client is None else client.rows)}
         finally:
-            watching.cancel()
+            if watching is not None:
+                watching.cancel()
             if desk.has_told:
                 services.log.flush()  # whoever is answered finds the line
-            self._desks.discard(desk)
+            del self._desks[desk]
             share.leave()
 
     def _failed(self, name: str, error: Exception) -> None:
@@ -197,6 +239,14 @@ class Serving:
 
 def refusal(error: str, kind: str) -> dict[str, Any]:
     return {"ok": False, "error": error, "kind": kind}
+
+
+def _untold(done: int, total: int) -> None:
+    return
+
+
+async def _nobody(rows: list[Any]) -> None:
+    return
 
 
 class _Client:

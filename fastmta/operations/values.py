@@ -3,6 +3,7 @@ alone where a server runs.
 """
 
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -37,7 +38,12 @@ def parsed_size(text: str) -> int:
 
 def stamp(seconds: float) -> str:
     """An instant as RFC 3339 in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return _stamp(int(seconds))
+
+
+@lru_cache(1024)  # listings tell of the same seconds again and again
+def _stamp(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def account_address(text: str, config: "Config") -> str:

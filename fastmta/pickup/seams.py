@@ -29,6 +29,13 @@ class Directory(Protocol):
     def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = ...) -> list[Recipient]: ...
 
 
+class PublicFace(Protocol):
+    """Answers local users at a socket in the directory behind a descriptor (operations/public.py)."""
+
+    def open(self, public: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
 class Services(judge.Services, Protocol):
     @property
     def config(self) -> Config: ...

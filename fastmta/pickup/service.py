@@ -33,8 +33,7 @@ from fastmta.model.limits import (
 from fastmta.pickup import long_posting, report
 from fastmta.pickup.intake import Handed, post, resolve
 from fastmta.pickup.letter import READ_BYTES, BadLetter, Letter
-from fastmta.pickup.queue_socket import QueueSocket
-from fastmta.pickup.seams import Services
+from fastmta.pickup.seams import PublicFace, Services
 from fastmta.pickup.sockets import bind
 from fastmta.pickup.spool import (
     PUBLIC,
@@ -67,14 +66,15 @@ class Found(NamedTuple):
 class Pickup:
     """The spool of one worker's data directory; idle where a sibling has the lock."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, face: PublicFace | None = None) -> None:
+        """`face` listens in the public directory while this worker has the lock."""
         self._services = services
         self._judge = Judge("pickup", services)
         self._maildrop = -1
         self._locked = False
         self._trouble = ""
         self._wake: socket.socket | None = None
-        self._queue = QueueSocket(services)
+        self._face = face
         self._running: asyncio.Task[None] | None = None
         self._asked = False
         self._active = False
@@ -95,7 +95,8 @@ class Pickup:
         self._active = False
         if self._running is not None:
             await asyncio.wait([self._running])
-        self._queue.close()
+        if self._face is not None:
+            self._face.close()
         if self._wake is not None:
             self._services.loop.remove_reader(self._wake.fileno())
             self._wake.close()
@@ -107,7 +108,6 @@ class Pickup:
     def reload(self, services: Services) -> None:
         self._services = services
         self._judge.configure(services)
-        self._queue.reload(services)
 
     def tick(self) -> None:
         """Once a second: takes the lock if it is free, and looks."""
@@ -138,7 +138,8 @@ class Pickup:
         public = enter(self._services.config.data_directory)
         try:
             self._wake = bind(public, WAKE, socket.SOCK_DGRAM)
-            self._queue.open(public)
+            if self._face is not None:
+                self._face.open(public)
         finally:
             os.close(public)
         self._locked = True

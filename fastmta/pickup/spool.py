@@ -3,7 +3,7 @@
     data_directory/public/            everybody may pass
                           maildrop/   everybody may create a file, nobody but the server may list or remove others'
                           pickup      a datagram here wakes whoever picks up
-                          queue       asks a running server for the queue (queue_socket.py)
+                          queue       asks a running server for the queue (operations/public.py)
 
 A file is written under a name that begins with a dot, flushed, made readable, and renamed to 32 hexadecimal digits
 that nobody can guess; then its directory is flushed. From that moment the message is promised, with the server up or

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import msgspec
 
 from fastmta.config.load import load
-from fastmta.pickup.queue_socket import QueueSocket
+from fastmta.operations.public import PublicSocket
+from fastmta.operations.serving import Serving
 from fastmta.supervisor.control import ControlSocket
 from tests.fuzz.fuzz_spool import CONFIG
 from tests.fuzz.harness import AsyncTarget, main
@@ -27,17 +28,17 @@ class Sockets(AsyncTarget):
         b'{"do":"status"}\n',
         b'{"do":"withdraw","recipients":[[1,2],[3,4]]}\n',
         b'{"do":"reload"}\n',
-        b"list\n",
-        b'list {"limit":5,"state":"deferred","sender":"a"}\n',
-        b'list {"recipient":"\xc3\xa9","older_s":1e308}\n',
-        b"flush\n",
+        b'{"do":"act","act":"queue.list","request":{}}\n',
+        b'{"act":"queue.list","request":{"limit":5,"state":"deferred","sender":"a"}}\n',
+        b'{"act":"queue.list","request":{"recipient":"\xc3\xa9","older":"1e308s"}}\n',
+        b'{"do":"act","act":"queue.flush","request":{}}\n',
         b"[]\n",
         b"null\n",
         b'{"do":' + b"[" * 400 + b"]" * 400 + b"}\n",
     )
     tokens = (
         b'{"do":',
-        b"list {",
+        b'{"act":"queue.list","request":{',
         b'"limit":',
         b"-1",
         b"1e999",
@@ -60,13 +61,16 @@ class Sockets(AsyncTarget):
         self.asked: list[Any] = []
         self.control = ControlSocket(self.root, self.selector, self.handle)
         self.public = os.open(self.root / "data", os.O_RDONLY)
-        self.queue = QueueSocket(self.services)
+        self.queue = PublicSocket(self.services, Serving(self.services, self.ask))
         self.queue.open(self.public)
 
     def handle(self, client: Any, request: dict[str, Any]) -> None:
         if not isinstance(request, dict):
             raise AssertionError(f"{request!r} is no request")
         client.answer(ok=False, error=f"unknown command {request.get('do')!r}")
+
+    async def ask(self, question: str, **given: Any) -> dict[str, Any]:
+        raise AssertionError(f"nobody may ask {question} here")
 
     async def hold(self, data: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
