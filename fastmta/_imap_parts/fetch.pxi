@@ -20,6 +20,8 @@ cdef enum:
     LINE_ROOM = 640  # of all that a line has but for keywords, structures and bytes of messages
     HEADER_FIRST = 16384  # of a header that is longer than a chunk; then four times as much
     HEADER_LONGEST = 65536
+    HEADER_COST = 1024  # octets that a header is counted with whose end is in its first chunk: finding it costs as much
+    HEADERS_A_CALL = 262144  # octets of headers that one writer looks at: about 2 ms, however little it writes of them
     MAX_WANTED = 4      # sections that are written here; each takes a chunk at most
 
 cdef extern from "<time.h>" nogil:
@@ -235,7 +237,8 @@ cdef class FetchWriter(RowSink):
 
     `\\Recent` is told of uids from `recent_from` on, no MODSEQ above `modseq_cap`. With WHOLE (BODY[] as a literal) a message larger
     than max_bytes ends the lines before itself. `sections`, at most 4, are fields of the header: (label, names in lower case with a
-    byte of length before each, whether all others are meant); a message with a very long header ends the lines too.
+    byte of length before each, whether all others are meant); a message with a very long header ends the lines too, and so do
+    HEADERS_A_CALL octets of headers that were looked at.
     """
     cdef int items
     cdef size_t max_bytes
@@ -248,6 +251,7 @@ cdef class FetchWriter(RowSink):
     cdef Buffer scratch
     cdef Buffer gather
     cdef Py_ssize_t at  # the index of the row that is being written
+    cdef size_t looked  # octets of headers
 
     def __cinit__(self, int items, size_t max_bytes, uint64_t recent_from=0x100000000, list sections=None,
                   uint64_t modseq_cap=0xFFFFFFFFFFFFFFFF):
@@ -281,6 +285,8 @@ cdef class FetchWriter(RowSink):
         try:
             while i < count:
                 if self.out.length >= self.max_bytes or (self.items & ITEM_WHOLE and rows[i].size > self.max_bytes):
+                    return i
+                if self.looked >= HEADERS_A_CALL:
                     return i
                 self.at = rows[i].index
                 begin = self.out.length
@@ -415,6 +421,7 @@ cdef class FetchWriter(RowSink):
         cdef bint whole
         cdef int done = 0
         source.begin(row, &view)
+        self.looked += HEADER_COST
         scratch.length = 0
         if (row.prefix_length and put_fields(scratch, wanted, row.prefix, row.prefix + row.prefix_length, True) < 0
                 or view.head_length and put_fields(scratch, wanted, view.head, view.head + view.head_length, True) < 0):
@@ -433,6 +440,7 @@ cdef class FetchWriter(RowSink):
             if whole:
                 n = <size_t>(view.size - view.head_length)
             self.gather.length = 0
+            self.looked += n
             if buffer_room(&self.gather, n) < 0:
                 return 1
             source.read(row, view.head_length, self.gather.data, n)

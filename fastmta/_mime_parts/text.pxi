@@ -7,47 +7,105 @@ _BETWEEN_WORDS = re.compile(r"(\?=)[ \t\r\n]+(?=" + _WORD.replace("(", "(?:") + 
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 
-def header_fields(raw_header, names, bint invert=False):
-    """The header fields of the given names, as they lie, and the empty line (RFC 3501 §6.4.5, HEADER.FIELDS).
+cdef enum:
+    LONGEST_NAME = 1000  # octets of a field's name, blanks before its colon included; a longer one is nobody's
 
-    `raw_header` is bytes-like and may hold the empty line and more; `names` are bytes or str in any case. With `invert`: all
-    other fields (HEADER.FIELDS.NOT).
+
+@cython.final
+cdef class HeaderFields:
+    """Picks the fields of the given names out of a header that comes in pieces, as they lie (RFC 3501 §6.4.5, HEADER.FIELDS).
+
+    `names` are bytes or str in any case. With `invert`: all other fields (HEADER.FIELDS.NOT). No object is made of a line, so a
+    piece costs what its octets do, whatever stands in it.
     """
-    cdef bytes data = bytes(raw_header)
-    cdef const char* start = data
-    cdef const char* end = start + len(data)
-    cdef const char* p = start
-    cdef const char* q
-    cdef const char* colon
-    cdef const char* line_end
-    cdef bint keep = False
-    cdef set wanted = {(name.encode("utf-8", "surrogateescape") if isinstance(name, str) else bytes(name)).lower() for name in names}
-    cdef list out = []
-    while p < end:
-        q = <const char*>memchr(p, 10, end - p)
-        q = end if q == NULL else q + 1
-        line_end = q
-        if line_end > p and (line_end - 1)[0] == 10:
-            line_end -= 1
-        if line_end > p and (line_end - 1)[0] == 13:
-            line_end -= 1
-        if line_end == p:
-            break
-        if p[0] != c" " and p[0] != c"\t":
-            colon = <const char*>memchr(p, c":", line_end - p)
-            if colon == NULL:
-                keep = invert
-            else:
-                while colon > p and is_space((colon - 1)[0]):
-                    colon -= 1
-                keep = (p[:colon - p].lower() in wanted) != invert
-        if keep:
-            out.append(p[:q - p])
-        p = q
-    if out and not out[len(out) - 1].endswith(b"\n"):
-        out.append(b"\r\n")
-    out.append(b"\r\n")
-    return b"".join(out)
+    cdef set names
+    cdef uint64_t lengths   # bit n: a name of n octets, modulo 64, is among them
+    cdef bint invert
+    cdef bint keep          # the field that is being read is wanted
+    cdef bint within        # the last piece ended in the middle of a line of it
+    cdef bytes left         # the beginning of a line, of which the name is not all there
+    cdef readonly bint done  # the empty line has come; nothing behind it is looked at
+    cdef bint broken        # what was given ended in the middle of a line
+
+    def __init__(self, names, bint invert=False):
+        self.names = {(name.encode("utf-8", "surrogateescape") if isinstance(name, str) else bytes(name)).lower() for name in names}
+        for name in self.names:
+            self.lengths |= <uint64_t>1 << (len(name) & 63)
+        self.invert = invert
+        self.left = b""
+
+    cdef bint wanted(self, const char* name, Py_ssize_t length) except -1:
+        if not self.lengths >> (length & 63) & 1:
+            return self.invert
+        return (name[:length].lower() in self.names) != self.invert
+
+    def feed(self, piece):
+        """What of the next piece (bytes-like) belongs to the fields. The empty line is not among it: `end` has it."""
+        cdef bytes data = self.left + bytes(piece) if self.left else bytes(piece)
+        cdef const char* start = data
+        cdef const char* end = start + len(data)
+        cdef const char* p = start
+        cdef const char* q
+        cdef const char* colon
+        cdef const char* line_end
+        cdef const char* kept = NULL  # a run of lines to copy in one go
+        cdef Buffer out
+        memset(&out, 0, sizeof(Buffer))
+        self.left = b""
+        try:
+            while p < end and not self.done:
+                q = <const char*>memchr(p, 10, end - p)
+                line_end = end if q == NULL else q
+                if not self.within:
+                    if q != NULL and line_end > p and (line_end - 1)[0] == 13:
+                        line_end -= 1
+                    if q != NULL and line_end == p:
+                        self.done = True
+                        break
+                    if p[0] != c" " and p[0] != c"\t":
+                        colon = <const char*>memchr(p, c":", line_end - p)
+                        if colon != NULL:
+                            while colon > p and is_space((colon - 1)[0]):
+                                colon -= 1
+                            self.keep = self.wanted(p, colon - p)
+                        elif q == NULL and end - p <= LONGEST_NAME:
+                            self.left = p[:end - p]
+                            break
+                        else:
+                            self.keep = self.invert
+                self.within = q == NULL
+                if self.keep and kept == NULL:
+                    kept = p
+                elif not self.keep and kept != NULL:
+                    put(&out, kept, p - kept)
+                    kept = NULL
+                p = end if q == NULL else q + 1
+            if kept != NULL:
+                put(&out, kept, p - kept)
+            if out.failed:
+                raise MemoryError
+            if out.size:
+                self.broken = out.data[out.size - 1] != 10
+            return out.data[:out.size] if out.size else b""
+        finally:
+            release(&out)
+
+    def end(self):
+        """What follows the last piece: the line that it ended in, if it is wanted, and the empty line."""
+        cdef bytes left = self.left
+        self.left = b""
+        if left and left != b"\r" and self.invert:
+            return left + b"\r\n\r\n"
+        return b"\r\n\r\n" if self.broken else b"\r\n"
+
+
+def header_fields(raw_header, names, bint invert=False):
+    """As HeaderFields, of a header that is all there: its fields of these names and the empty line.
+
+    `raw_header` is bytes-like and may hold the empty line and more.
+    """
+    cdef HeaderFields picked = HeaderFields(names, invert)
+    return picked.feed(raw_header) + picked.end()
 
 
 def _decode_base64(data):

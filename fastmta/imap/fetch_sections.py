@@ -17,10 +17,9 @@ from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
 from fastmta.imap.view import NEVER_RECENT, NO_CAP
 from fastmta.model.errors import StorageFailure
-from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES
+from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES, IMAP_HEADER_PIECE_BYTES
 
 if TYPE_CHECKING:
-    from fastmta.imap.seams import Mailboxes
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
     from fastmta.store.mailboxes import MessageRow
@@ -71,7 +70,7 @@ async def write_message(
                     encodings = encodings_of(record)
                 known &= await write_binary(session, encodings or {}, row, section, _place(record, row, section))
             elif section.fields is not None:
-                await _write_whole(session, _header_subset(mailboxes, view.mailbox_id, uid, record, row, section))
+                await _write_header_subset(session, record, row, section)
             else:
                 await _span(session, view.mailbox_id, uid, record, row, section)
         except StorageFailure:
@@ -109,38 +108,45 @@ def _place(record: bytes | None, row: MessageRow, section: Section) -> tuple[int
     return _mime.find_part(record, section.place, len(row.prefix))
 
 
-def _header_subset(
-    mailboxes: Mailboxes, mailbox_id: int, uid: int, record: bytes | None, row: MessageRow, section: Section
-) -> bytes:
+async def _write_header_subset(session: Session, record: bytes | None, row: MessageRow, section: Section) -> None:
     """HEADER.FIELDS and HEADER.FIELDS.NOT; the header's last empty line is part of both (RFC 3501 §6.4.5)."""
     place = _place(record, row, section)
-    if place is None:
-        return b" NIL"
-    raw_header = _read_all(mailboxes, mailbox_id, uid, place[0], min(place[1], IMAP_HEADER_BYTES))
-    if raw_header is None:
-        return b" NIL"
-    data = _mime.header_fields(raw_header, section.fields or (), section.invert)
-    if section.length >= 0:
-        data = data[section.begin : section.begin + section.length]
-    return b" {%d}\r\n%b" % (len(data), data)
+    data = None if place is None else await _header_subset(session, row, *place, section)
+    if data is None:
+        session.write(b" NIL")
+    elif session.state != State.LOGOUT:
+        session.write(b" {%d}\r\n" % len(data))
+        await _write_whole(session, data)
 
 
-def _read_all(mailboxes: Mailboxes, mailbox_id: int, uid: int, offset: int, length: int) -> bytes | None:
-    """Up to IMAP_HEADER_BYTES in one piece; None where the message is gone."""
-    data: bytes | None = mailboxes.read(mailbox_id, uid, offset, min(length, IMAP_CHUNK_BYTES))
-    if data is None or len(data) >= length:
-        return data
-    pieces = [data]
-    got = len(data)
-    while got < length:
-        piece = mailboxes.read(mailbox_id, uid, offset + got, min(length - got, IMAP_CHUNK_BYTES))
-        if piece is None:
-            return None
-        if not piece:
-            break
-        pieces.append(piece)
-        got += len(piece)
-    return b"".join(pieces)
+async def _header_subset(session: Session, row: MessageRow, offset: int, length: int, section: Section) -> bytes | None:
+    """What of the header at `offset`, up to IMAP_HEADER_BYTES of it, the section asks for; None where the message is
+    gone. Others have their turn between two pieces."""
+    picked = _mime.HeaderFields(section.fields or (), section.invert)
+    needed = section.begin + section.length if section.length >= 0 else IMAP_HEADER_BYTES + 4
+    ends_at = offset + min(length, IMAP_HEADER_BYTES)
+    found: list[bytes] = []
+    size = 0
+    session.mailboxes.hold(row)
+    try:
+        while offset < ends_at and size < needed and not picked.done:
+            piece = session.mailboxes.read_on(row, offset, min(ends_at - offset, IMAP_HEADER_PIECE_BYTES))
+            if piece is None:
+                return None
+            if not piece:
+                break
+            offset += len(piece)
+            found.append(picked.feed(piece))
+            size += len(found[-1])
+            if session.wire.turn_is_over():
+                await session.wire.pause()
+                if session.state == State.LOGOUT:
+                    return None
+    finally:
+        session.mailboxes.release(row)
+    found.append(picked.end())
+    data = b"".join(found)
+    return data if section.length < 0 else data[section.begin : needed]
 
 
 async def _span(

@@ -232,6 +232,7 @@ IMAP_CHANGES_PAGE: Final = 500  # changes of other sessions told in one piece, a
 IMAP_MAILBOX_NAME_BYTES: Final = 440  # in UTF-8; leaves room for the account in the store's key of 511
 IMAP_MAILBOX_DEPTH: Final = 20  # levels of a mailbox name
 IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; the rest is not seen
+IMAP_HEADER_PIECE_BYTES: Final = 65_536  # of such a header looked at in one go: 2 ms at most, mostly a tenth of it
 
 # --- MIME (fastmta/_mime.pyx holds the same numbers; tests/mime compares them) ---
 MIME_DEPTH: Final = 100  # nesting of multipart and message/rfc822; deeper ones are opaque

@@ -1,10 +1,11 @@
 """Header fields by name, encoded words, transfer encodings and charsets."""
 
 import email.header
+import tracemalloc
 
 import pytest
 
-from fastmta._mime import decode_body, decode_header, header_fields
+from fastmta._mime import HeaderFields, decode_body, decode_header, header_fields
 
 HEADER = b"From: a@b.c\r\nTo: x@y.z,\r\n  q@r.s\r\nno colon\r\nSubject : s\r\nto: second@y.z\r\n\r\nFrom: body\r\n"
 
@@ -29,6 +30,40 @@ def test_header_fields(names: list[str | bytes], invert: bool, expected: bytes) 
 )
 def test_header_without_its_end(raw: bytes, expected: bytes) -> None:
     assert header_fields(raw, ["a"]) == expected
+
+
+PIECES = [
+    HEADER,
+    b"A",
+    b"a: x\r\n\r",
+    b"a\r\n b\n\tc\r\nTo : x\r",
+    b"To" + b"o" * 2000 + b": x\r\nTo: y\n \n\n",
+    b"\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", PIECES, ids=range(len(PIECES)))
+@pytest.mark.parametrize("names", [["to"], ["from", "a"], []], ids=str)
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_header_in_pieces_gives_what_the_whole_one_gives(raw: bytes, names: list[str], invert: bool) -> None:
+    whole = header_fields(raw, names, invert)
+    for size in (1, 2, 3, 7):
+        picked = HeaderFields(names, invert)
+        out = [picked.feed(raw[at : at + size]) for at in range(0, len(raw), size)]
+        assert b"".join(out) + picked.end() == whole
+    for at in range(len(raw)):
+        picked = HeaderFields(names, invert)
+        assert picked.feed(raw[:at]) + picked.feed(raw[at:]) + picked.end() == whole
+
+
+def test_a_header_of_very_many_lines_takes_the_memory_of_its_octets() -> None:
+    raw = b"a\n" * 500_000
+    tracemalloc.start()
+    try:
+        assert header_fields(raw, ["x"], True) == raw + b"\r\n"
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(raw)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
