@@ -16,7 +16,7 @@ from fastmta.directory.addresses import parse, split_extension
 from fastmta.directory.maps import TableSet
 
 if TYPE_CHECKING:
-    from fastmta.config.schema import DeliveryConfig
+    from fastmta.config.delivery_keys import DeliveryConfig
 
 _OAUTH: Final = "oauth:"
 _NONCE_BYTES: Final = 18

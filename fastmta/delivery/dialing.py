@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from fastmta.auth.sasl_client import Credentials
@@ -49,13 +50,24 @@ async def dial(service: "DeliveryService", connection: Connection, address: Addr
             )
 
 
+def session_key(connection: Connection) -> Hashable:
+    """What a TLS session is kept by: who the server is, and all that it has to prove."""
+    address = connection.address
+    return address.host, address.ip, address.port, connection.policy
+
+
 def tell_tls(service: "DeliveryService", next_hop: str, connection: Connection) -> None:
-    """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all."""
+    """Counts and logs a session over TLS: at which level, and by what the server was verified, if at all; keeps it."""
+    tls = connection.tls()
+    if tls is not None:
+        service.tls_sessions.keep(session_key(connection), tls, connection.verified)
+    is_resumed = connection.is_resumed
     version = connection.tls_version
     strategy, name = connection.verified or ("none", "")
     connection.tls_shown = f"{version} {connection.cipher} verified={strategy}"
     service.cells[METRICS.tls_connections_total["delivery", version]] += 1
     service.cells[METRICS.delivery_tls_total[connection.policy.level, strategy]] += 1
+    service.cells[METRICS.delivery_tls_sessions_total["resumed" if is_resumed else "new"]] += 1
     service.log.info(
         "delivery.tls",
         next_hop=next_hop,
@@ -65,6 +77,7 @@ def tell_tls(service: "DeliveryService", next_hop: str, connection: Connection) 
         cipher=connection.cipher,
         verified=strategy,
         certificate=name,
+        resumed=is_resumed or None,
     )
 
 

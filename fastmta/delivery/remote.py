@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.delivery.dialing import connection_to, dial, reason, tell_tls
+from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.forwarding import Gone as NotReadable
 from fastmta.delivery.job import Job
@@ -29,6 +29,7 @@ from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
 from fastmta.smtp.folding import signatures
 from fastmta.smtp.transaction import Transaction
+from fastmta.tls.sessions import Kept
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -284,6 +285,9 @@ class RemoteHop(HopOwner):
         contexts = self.service.services.contexts
         return contexts.client_context(policy.trust, policy.protocols, policy.grade)
 
+    def tls_session(self, connection: Connection, context: ssl.SSLContext) -> Kept | None:
+        return self.service.tls_sessions.find(session_key(connection), context)
+
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self.service.services.tasks.spawn(name, work)
 
@@ -406,8 +410,13 @@ class RemoteHop(HopOwner):
             # The server had closed a connection that was kept, and has not begun with this message.
             job.addresses = None
             self.ready.appendleft(job)
-        elif connection.tls_failed and connection.policy.level == "may" and not job.plain_text:
-            job.plain_text = True
+        elif connection.tls_failed and (
+            connection.resumes is not None or (connection.policy.level == "may" and not job.plain_text)
+        ):
+            if connection.resumes is not None:  # a whole handshake may do
+                self.service.tls_sessions.forget(session_key(connection))
+            else:
+                job.plain_text = True
             job.sessions -= 1
             assert job.addresses is not None
             job.addresses.insert(0, connection.address)

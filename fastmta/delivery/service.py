@@ -35,6 +35,7 @@ from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.mta_sts import MtaSts
+from fastmta.tls.sessions import TlsSessions
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
@@ -329,6 +330,7 @@ class DeliveryService:
         if delivery.mta_sts:
             directory = Path(config.data_directory)
             self._sts = MtaSts(directory, self._resolver, contexts.https_context, self.clock.now, self.log, STS_PORT)
+        self.tls_sessions = TlsSessions(delivery.smtp_tls_session_cache_timeout, self.clock.monotonic)
         self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
 

@@ -21,7 +21,7 @@ from fastmta.tls.mta_sts import MtaSts
 from fastmta.tls.tlsa import Tlsa
 
 if TYPE_CHECKING:
-    from fastmta.config.schema import DeliveryConfig
+    from fastmta.config.delivery_keys import DeliveryConfig
 
 _DANE: Final = ("dane", "dane-only")
 

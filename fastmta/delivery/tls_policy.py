@@ -19,7 +19,7 @@ from fastmta.tls.names import matching
 from fastmta.tls.tlsa import Tlsa, fingerprints, matching_record, presented_chain
 
 if TYPE_CHECKING:
-    from fastmta.config.schema import DeliveryConfig
+    from fastmta.config.delivery_keys import DeliveryConfig
 
 _AUTHORITIES: Final = ("verify", "secure", "mta-sts")  # levels whose certificates an authority must vouch for
 AUTHENTICATED: Final = frozenset({"verify", "secure", "fingerprint", "dane", "mta-sts"})

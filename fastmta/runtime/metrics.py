@@ -214,6 +214,11 @@ class Metrics:
             level=("may", "encrypt", "verify", "secure", "fingerprint", "dane", "mta-sts"),
             verified=("none", "hostname", "nexthop", "dot-nexthop", "fingerprint", "dane-ee", "dane-ta", "other"),
         )
+        self.delivery_tls_sessions_total = self._family(
+            "delivery_tls_sessions_total",
+            "TLS sessions with next hops, by whether one of before was resumed",
+            session=("new", "resumed"),
+        )
         self.bounces_dropped_total = self._family(
             "bounces_dropped_total",
             "Notifications that nobody could be sent: of a notification itself, or to a sender that does not exist",

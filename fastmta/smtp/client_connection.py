@@ -24,6 +24,7 @@ from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Gone
 from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
+from fastmta.tls.sessions import Kept
 from fastmta.tls.upgrade import start_tls
 
 SLICE_BYTES: Final = 131_072  # read from the store and written at once; the high-water mark lets one wait behind it
@@ -107,6 +108,10 @@ class ConnectionOwner(Protocol):
         ...
 
     def tls_context(self, connection: "Connection") -> ssl.SSLContext | None: ...
+    def tls_session(self, connection: "Connection", context: ssl.SSLContext) -> Kept | None:
+        """A session of before that this connection may resume."""
+        ...
+
     def spawn(self, name: str, work: Any) -> None: ...
 
 
@@ -114,6 +119,7 @@ class Connection(asyncio.Protocol):
     """One connection to `address`. `deadline` is in the loop's seconds.
 
     `tls_failed`: the TLS handshake has begun and not ended well, so that the owner may try again without.
+    `resumes`: the session of before that it was to go on with.
     `verified`: by what, and as which name, the server was verified.
     """
 
@@ -141,6 +147,7 @@ class Connection(asyncio.Protocol):
         "login",
         "opened_at",
         "policy",
+        "resumes",
         "tls_failed",
         "tls_shown",
         "transaction",
@@ -181,6 +188,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self.opened_at + settings.smtp_helo_timeout
         self.tls_shown = ""  # of the session, for the log
         self.tls_failed = False
+        self.resumes: Kept | None = None
         self.transaction: Transaction | None = None
 
     # --- what the owner calls ---
@@ -226,16 +234,23 @@ class Connection(asyncio.Protocol):
     @property
     def tls_version(self) -> str:
         """The version of TLS in use, "" in plain text."""
-        tls = self._tls()
+        tls = self.tls()
         return tls.version() or "" if tls is not None else ""
 
     @property
     def cipher(self) -> str:
         """The name of the cipher suite in use, "" in plain text."""
-        tls = self._tls()
+        tls = self.tls()
         return (tls.cipher() or ("",))[0] if tls is not None else ""
 
-    def _tls(self) -> ssl.SSLObject | None:
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the server went on with a session of before."""
+        tls = self.tls()
+        return tls is not None and bool(tls.session_reused)
+
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS object in use, None in plain text."""
         return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
 
     def close(self) -> None:
@@ -447,6 +462,7 @@ class Connection(asyncio.Protocol):
         timeout_s = self._timeouts.smtp_starttls_timeout
         self.deadline = self._loop.time() + timeout_s + 2  # the handshake's own timer comes first
         self.tls_failed = True  # assume failure until the handshake completes
+        self.resumes = kept = self._owner.tls_session(self, context)
         try:
             await start_tls(
                 self._loop,
@@ -455,6 +471,7 @@ class Connection(asyncio.Protocol):
                 context,
                 server_side=False,
                 server_hostname=self.policy.servername or self.address.host,
+                session=kept.session if kept is not None else None,
                 timeout_s=timeout_s,
                 adopt=self._adopt,
             )
@@ -488,8 +505,10 @@ class Connection(asyncio.Protocol):
         """Whether the certificate is the one of whom we wanted to reach, where the policy asks for that."""
         if not self.policy.must_verify:
             return True
-        tls = self._tls()
-        if tls is not None:
+        tls = self.tls()
+        if self.resumes is not None and self.is_resumed:
+            self.verified = self.resumes.proof
+        elif tls is not None:
             self.verified = self.policy.verified(tls, self.address, time.time())
         return self.verified is not None
 

@@ -17,6 +17,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from fastmta.tls.sessions import resuming
+
 RECEIVE_BYTES: Final = 65_536  # four TLS records: more only moves bytes that the session must then hold
 
 # Scratch space, not state: filled and emptied within one callback of the loop, of which a process runs one at a time.
@@ -93,6 +95,7 @@ async def start_tls(
     *,
     server_side: bool = True,
     server_hostname: str | None = None,
+    session: ssl.SSLSession | None = None,
     timeout_s: float = 30.0,
     adopt: Callable[[asyncio.Transport], None] | None = None,
 ) -> asyncio.Transport:
@@ -101,7 +104,7 @@ async def start_tls(
     The caller has written its last plain reply and calls this with reading paused (or in the same callback). The
     first decrypted bytes reach `inner` in a later callback than the one that this returns in, so a caller that awaits
     it directly and stores the transport at once needs no more; one that wraps it in a task passes `adopt`, which is
-    given the transport before any byte is.
+    given the transport before any byte is. `session`: what a client resumes.
 
     Raises ssl.SSLError, ConnectionError or TimeoutError, with the connection closed and `inner.connection_lost` called.
     """
@@ -112,7 +115,7 @@ async def start_tls(
             upgraded = await loop.start_tls(
                 transport,
                 shared,
-                context,
+                resuming(context, session),
                 server_side=server_side,
                 server_hostname=server_hostname,
                 ssl_handshake_timeout=timeout_s,

@@ -7,8 +7,8 @@ the mail: `dane-ee` and the like for a verified server, `none` for TLS without, 
 import msgspec
 import pytest
 
+from fastmta.config.delivery_keys import DeliveryConfig
 from fastmta.config.load import parse_all
-from fastmta.config.schema import DeliveryConfig
 from fastmta.delivery import service as delivery_service
 from fastmta.delivery.tls_policy import keys_of, parse_entry
 from fastmta.model.envelope import RecipientState

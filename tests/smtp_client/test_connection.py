@@ -44,6 +44,7 @@ class Owner:
     def __init__(self, body=b"", context=None):
         self.body = body
         self.context = context
+        self.session = None
         self.ready, self.done, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.most_ahead = 0
         self.lines = 0
@@ -67,6 +68,9 @@ class Owner:
 
     def tls_context(self, connection):
         return self.context
+
+    def tls_session(self, connection, context):
+        return self.session
 
     def spawn(self, name, work):
         task = asyncio.get_running_loop().create_task(work, name=name)
