@@ -38,6 +38,8 @@ cdef enum:
     SETS = 4096
     ENTRIES = WAYS * SETS
     HEADER = 4096
+    KEYS = 4          # of one peer's holdings
+    COUNTABLE = 0x7FFFFFFF
     SPINS = 100_000  # yields of the processor, some 20 ms and more: a holder that is alive needs 50 ns
 
 cdef struct Entry:
@@ -128,7 +130,8 @@ cdef class Table:
         oldest.kind = kind
         return oldest
 
-    def hold(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t limit, uint32_t now, uint32_t n=1, uint32_t mine=0):
+    cpdef Py_ssize_t hold(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t limit, uint32_t now, uint32_t n=1,
+                          uint32_t mine=0) noexcept:
         """Takes `n` of at most `limit` (0: no limit): a place's number for `release`, REFUSED, or UNCOUNTED.
 
         `mine`: what the caller holds of it already. Whoever is alone may take more than the limit.
@@ -150,12 +153,12 @@ cdef class Table:
         limits_free(self.locks + number)
         return place
 
-    def release(self, Py_ssize_t place, uint32_t now, uint32_t n=1):
+    cpdef int release(self, Py_ssize_t place, uint32_t now, uint32_t n=1) except -1:
         """Gives back `n` of what we hold at a place; REFUSED and UNCOUNTED are none."""
         cdef Py_ssize_t number = (place - 1) // WAYS
         cdef Entry* entry
         if place <= 0:
-            return
+            return 0
         if place > ENTRIES:
             raise IndexError("no such place")
         self._lock(number)
@@ -165,6 +168,7 @@ cdef class Table:
             entry.held -= n
             entry.used = now
         limits_free(self.locks + number)
+        return 0
 
     def take(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t n, uint32_t limit, uint32_t window, uint32_t now):
         """Counts `n` events in a window of so many seconds from the first: 0 where at most `limit` have come (it
@@ -285,3 +289,58 @@ cdef class Table:
                 entry.held = entry.held - counts[i] if entry.held > counts[i] else 0
                 counts[i] = 0
                 limits_free(self.locks + i // WAYS)
+
+
+cdef struct Holding:
+    uint32_t kind
+    uint32_t limit
+    uint64_t a
+    uint64_t b
+    uint32_t n        # of it that is held
+    Py_ssize_t place
+
+
+@cython.final
+cdef class Holdings:
+    """What one peer holds of a few keys, each with its limit, until `end` gives all of it back."""
+
+    cdef Table table
+    cdef object monotonic
+    cdef Holding held[KEYS]
+    cdef int known
+
+    def __init__(self, Table table not None, object monotonic not None):
+        self.table = table
+        self.monotonic = monotonic
+
+    def bind(self, uint32_t kind, uint64_t a, uint64_t b, uint32_t limit):
+        """One more key; `hold` knows it by the number of keys before it. KEYS at most."""
+        if self.known == KEYS:
+            raise ValueError("too many keys")
+        self.held[self.known] = Holding(kind, limit, a, b, 0, 0)
+        self.known += 1
+
+    def hold(self, int number, object n):
+        """Takes `n` more of a key; more than 2^31 count as so many. False where that is over its limit."""
+        cdef uint32_t more = <uint32_t>min(n, COUNTABLE)
+        cdef Holding* holding
+        cdef Py_ssize_t place
+        if not 0 <= number < self.known:
+            raise IndexError("no such key")
+        holding = &self.held[number]
+        place = self.table.hold(
+            holding.kind, holding.a, holding.b, holding.limit, <uint32_t>self.monotonic(), more, holding.n)
+        if place > 0:
+            holding.place = place
+            holding.n += more  # no overflow: the table counts at least as many of the key
+        return place != 0
+
+    def end(self):
+        """Gives all of it back; calling it twice does nothing."""
+        cdef int number
+        cdef Holding* holding
+        for number in range(self.known):
+            holding = &self.held[number]
+            if holding.n:
+                self.table.release(holding.place, <uint32_t>self.monotonic(), holding.n)
+                holding.n = 0

@@ -13,14 +13,20 @@ Invariants: a share waits once at most; who waits is called in a later pass of t
 as long as anybody waits the queue is drawn from in every pass, so nobody starves; where nobody waits and the turn has
 time left, asking costs two readings of the clock and no trip through the loop.
 
+A command that may have to wait is a coroutine, and `Share.run` carries it on: it begins at once and costs no trip through
+the loop where it need not wait (docs/adr/0160).
+
 Compiled because every command of every protocol asks several times: docs/adr/0100.
 Left to others: bytes ahead of a slow peer (each protocol's output), who may connect at all (limits by address).
 """
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
+import asyncio
 import heapq
+import types
 
 from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
 
@@ -31,6 +37,14 @@ cdef extern from "<time.h>" nogil:
         long tv_sec
         long tv_nsec
     int clock_gettime(int clock, timespec* out)
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object work, object value, PyObject** result) except PYGEN_ERROR
+    void Py_DECREF(PyObject*)
 
 cdef extern from *:
     """
@@ -56,6 +70,8 @@ cdef int64_t FREE_NS = int(FREE_S * 1e9)
 cdef int64_t NEWCOMER = 1 << 62  # behind all others who have used as little: a crowd that connects keeps nobody waiting
 cdef object heappush = heapq.heappush
 cdef object heappop = heapq.heappop
+cdef object CancelledError = asyncio.CancelledError
+cdef object CoroutineType = types.CoroutineType
 
 
 @cython.final
@@ -206,17 +222,27 @@ cdef class Share:
         return False
 
     def begin(self):
-        """A task of the session begins to work; nothing before it is charged."""
+        """The session goes on after a wait; nothing before it is charged."""
         self.start(self.turns.now())
+
+    def run(self, work, ended):
+        """Carries out `work`, an awaitable, from its first step, which is done here and now. None: it has ended.
+
+        Else `ended(failure)` is called when it has: with its exception, or None. What it raises here is raised. It is
+        charged with what it works, and not while it waits. It runs in no task of asyncio's: what asks for the current
+        one (asyncio.timeout) has to be awaited in a task.
+        """
+        cdef Course course = Course.__new__(Course)
+        course.share = self
+        course.work = work if isinstance(work, CoroutineType) else work.__await__()
+        course.ended = ended
+        return course if course.step() else None
 
     cpdef bint over(self) except -1:
         """Whether this session has worked enough for now; asked between two pieces of work."""
         cdef Turns turns = self.turns
         cdef int64_t now = turns.now()
-        cdef int64_t spent = now - self.mark
-        if spent > 0:
-            turns.charge(self, spent if spent <= SLICE_NS else turns.own(spent))
-            self.mark = now
+        self.settle(now)
         if now < self.until:
             return False
         if self.arrived or turns.queue or not turns.may_work(now):
@@ -245,6 +271,13 @@ cdef class Share:
         if not isinstance(self.resume, Wake):
             self.forget()
 
+    cdef int settle(self, int64_t now) except -1:
+        cdef int64_t spent = now - self.mark
+        if spent > 0:
+            self.turns.charge(self, spent if spent <= SLICE_NS else self.turns.own(spent))
+            self.mark = now
+        return 0
+
     cdef int forget(self) except -1:
         self.place = 0
         self.resume = None
@@ -269,3 +302,68 @@ cdef class Wake:
     def __call__(self):
         if not self.future.done():
             self.future.set_result(None)
+
+
+@cython.final
+cdef class Course:
+    """A coroutine under way, which does what a task of asyncio's would, but begins at once; see Share.run."""
+
+    cdef Share share
+    cdef object work       # None: it has ended
+    cdef object ended
+    cdef object awaited    # the future that it waits for
+    cdef object wake
+    cdef bint cancelled    # to be told of it where it next waits
+
+    def cancel(self):
+        """Has what it waits for cancelled, so that it ends there. `ended` is told of CancelledError."""
+        if self.awaited is not None:
+            self.awaited.cancel()
+        else:
+            self.cancelled = True
+
+    cdef bint step(self) except -1:
+        # Until it waits: True; or to its end.
+        cdef PyObject* result = NULL
+        cdef PySendResult how
+        try:
+            how = PyIter_Send(self.work, None, &result)
+        except BaseException:
+            self.work = None
+            raise
+        if how == PYGEN_RETURN:
+            Py_DECREF(result)
+            self.work = None
+            return False
+        future = <object>result
+        Py_DECREF(result)
+        if self.wake is None:
+            self.wake = self.woken
+        self.share.settle(self.share.turns.now())
+        if future is None:  # it only lets others go on
+            self.share.turns.loop.call_soon(self.wake, None)
+            return True
+        future._asyncio_future_blocking = False
+        self.awaited = future
+        future.add_done_callback(self.wake)
+        if self.cancelled:
+            self.cancelled = False
+            future.cancel()
+        return True
+
+    def woken(self, _):
+        cdef object failure = None
+        if self.work is None:
+            return
+        self.awaited = None
+        self.share.begin()
+        try:
+            if self.step():
+                return
+        except Exception as error:
+            failure = error
+        except CancelledError as error:
+            failure = error
+        ended, self.ended = self.ended, None
+        self.wake = None
+        ended(failure)

@@ -128,6 +128,20 @@ cdef class Cursor:
         cdef int c = self._peek()
         return c == c'"' or c == c'{'
 
+    cpdef bint announcement(self) except -1:
+        """Consumes "{n}" or "{n+}", with "~" before it for a literal8, of a literal that has not come yet: the end of
+        what there is of the command. False where none begins here.
+        """
+        cdef Py_ssize_t begin = self.position
+        self.take(c'~')
+        if self.at_announced():
+            self.position = self.size
+            return True
+        if self._peek() == c'{':
+            raise BadSyntax("Literal expected")
+        self.position = begin
+        return False
+
     cpdef bint at_announced(self):
         """Whether "{n}" or "{n+}" stands here at the command's end: the announcement of a literal that has not come yet."""
         cdef Py_ssize_t i = self.position + 1

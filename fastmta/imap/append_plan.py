@@ -6,8 +6,7 @@ command. Parsing only; a stretch is read whole before anything is done for it, a
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -27,15 +26,15 @@ class Argument(BadSyntax):
         super().__init__("Literal expected")
 
 
-class Place(Enum):
-    """Where a stretch begins."""
+class Place:
+    """Where a stretch begins. Plain numbers, as session.State."""
 
-    MESSAGE = 0  # behind the mailbox, or behind a message
-    UTF8 = 1  # behind the literal of UTF8 (...)
-    PART = 2  # behind a TEXT literal of CATENATE (...)
+    MESSAGE: Final = 0  # behind the mailbox, or behind a message
+    UTF8: Final = 1  # behind the literal of UTF8 (...)
+    PART: Final = 2  # behind a TEXT literal of CATENATE (...)
 
 
-class Begin(msgspec.Struct, frozen=True):
+class Begin(msgspec.Struct, frozen=True, gc=False):
     """A message with its flags; `date` (seconds, minutes east of UTC) is None where the client gives none."""
 
     flags: int
@@ -62,39 +61,39 @@ class End(msgspec.Struct, frozen=True):
 Step = Begin | Url | Literal | End
 
 
-class Stretches:
-    """Reads one command's stretches, one after the other."""
+_LITERAL: Final = Literal()
+_END: Final = End()
 
-    __slots__ = ("_messages", "_parts", "_place", "_single")
 
-    def __init__(self, *, single: bool) -> None:
-        """`single`: only one message, as REPLACE has it (RFC 8508 §4.7)."""
-        self._single = single
-        self._place = Place.MESSAGE
-        self._messages = 0
-        self._parts = 0
+class Stretches(msgspec.Struct, gc=False):
+    """Reads one command's stretches, one after the other. `single`: only one message, as REPLACE has it (RFC 8508
+    §4.7)."""
+
+    single: bool
+    place: int = Place.MESSAGE
+    messages: int = 0
+    parts: int = 0
 
     def read(self, cursor: Cursor) -> tuple[list[Step], Stretches]:
         """The steps of a stretch, and what reads the next one; a Literal can only be the last. BadSyntax, Argument."""
-        following = Stretches(single=self._single)
-        following._place, following._messages, following._parts = self._place, self._messages, self._parts
+        following = Stretches(self.single, self.place, self.messages, self.parts)
         steps: list[Step] = []
         following._read(cursor, steps)
         return steps, following
 
     def _read(self, cursor: Cursor, steps: list[Step]) -> None:
-        if self._place is Place.UTF8:
+        if self.place == Place.UTF8:
             if not cursor.take(0x29):
                 raise BadSyntax("Closing parenthesis expected")
-            steps.append(End())
-        elif self._place is Place.PART:
+            steps.append(_END)
+        elif self.place == Place.PART:
             if self._rest_of_parts(cursor, steps):
                 return
-        elif self._messages:
-            steps.append(End())
-        self._place = Place.MESSAGE
-        while not self._messages or cursor.try_sp():
-            if self._single and self._messages:
+        elif self.messages:
+            steps.append(_END)
+        self.place = Place.MESSAGE
+        while not self.messages or cursor.try_sp():
+            if self.single and self.messages:
                 raise BadSyntax("Only one message a command")
             if self._message(cursor, steps):
                 return
@@ -102,45 +101,42 @@ class Stretches:
 
     def _message(self, cursor: Cursor, steps: list[Step]) -> bool:
         """From a message's flags on; True where the stretch has ended with a literal."""
-        self._messages += 1
-        if self._messages > IMAP_APPEND_MESSAGES:
+        self.messages += 1
+        if self.messages > IMAP_APPEND_MESSAGES:
             raise BadSyntax("Too many messages in one command")
-        names: list[bytes] = []
+        flags, keywords, date = 0, b"", None
         if cursor.at(0x28):
-            names = cursor.flag_list()
+            flags, keywords = parse_flags(cursor.flag_list())
             cursor.sp()
-        date = None
         if cursor.at(0x22):
             date = parse_date_time(cursor.string())
             cursor.sp()
-        flags, keywords = parse_flags(names)
-        if cursor.at(0x7B) or cursor.at(0x7E):
-            _announced(cursor)
-            steps += (Begin(flags, keywords, date), Literal())
+        if cursor.announcement():
+            steps += (Begin(flags, keywords, date), _LITERAL)
             return True
         if cursor.take_text(b"UTF8 ("):
-            if not cursor.at(0x7E):
+            if not cursor.at(0x7E) or not cursor.announcement():
                 raise BadSyntax("Literal8 expected")
-            _announced(cursor)
-            self._place = Place.UTF8
-            steps += (Begin(flags, keywords, date, utf8=True), Literal())
+            self.place = Place.UTF8
+            steps += (Begin(flags, keywords, date, utf8=True), _LITERAL)
             return True
         if cursor.take_text(b"CATENATE ("):
             steps.append(Begin(flags, keywords, date, catenated=True))
-            self._parts = 0
+            self.parts = 0
             return self._part(cursor, steps) or self._rest_of_parts(cursor, steps)
         raise BadSyntax("Literal expected")
 
     def _part(self, cursor: Cursor, steps: list[Step]) -> bool:
-        self._parts += 1
-        if self._parts > IMAP_CATENATE_PARTS:
+        self.parts += 1
+        if self.parts > IMAP_CATENATE_PARTS:
             raise BadSyntax("Too many parts of one message")
         name = cursor.atom()
         cursor.sp()
         if name == b"TEXT":
-            _announced(cursor)
-            self._place = Place.PART
-            steps.append(Literal())
+            if not cursor.announcement():
+                raise BadSyntax("Literal expected")
+            self.place = Place.PART
+            steps.append(_LITERAL)
             return True
         if name != b"URL":
             raise BadSyntax("TEXT or URL expected")
@@ -152,7 +148,7 @@ class Stretches:
             cursor.sp()
             if self._part(cursor, steps):
                 return True
-        steps.append(End())
+        steps.append(_END)
         return False
 
 
@@ -161,14 +157,3 @@ def argument(cursor: Cursor) -> bytes:
     if cursor.at_announced():
         raise Argument
     return cursor.astring()
-
-
-def _announced(cursor: Cursor) -> None:
-    """Consumes the announcement that the stretch ends with: "{n}" or "{n+}", with "~" before it for a literal8."""
-    cursor.take(0x7E)
-    if not cursor.take(0x7B):
-        raise BadSyntax("Literal expected")
-    cursor.number()
-    cursor.take(0x2B)
-    if not cursor.take(0x7D) or not cursor.at_end():
-        raise BadSyntax("Literal expected")

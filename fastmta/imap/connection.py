@@ -38,6 +38,7 @@ from fastmta.tls.upgrade import start_tls
 if TYPE_CHECKING:
     from fastmta._unit import Blob
     from fastmta.imap.seams import Services
+    from fastmta.runtime.turns import Course
 
 WRITE_HIGH_BYTES: Final = 65_536  # in the transport before it says pause; more only fills memory for slow readers
 CLOSE_TIMEOUT_S: Final = 30.0  # for the last responses to leave
@@ -61,6 +62,7 @@ class ImapConnection(asyncio.Protocol):
         "_changed",
         "_closing",
         "_compression",
+        "_course",
         "_farewell",
         "_idle_ends_at",
         "_lost",
@@ -71,7 +73,6 @@ class ImapConnection(asyncio.Protocol):
         "_reading",
         "_resumed",
         "_share",
-        "_task",
         "_timer",
         "_transport",
         "_upload_ends_at",
@@ -101,7 +102,7 @@ class ImapConnection(asyncio.Protocol):
         self._farewell = b""  # said when the command that is under way has ended: never inside a literal
         self._changed = False  # in IDLE, with something to tell as soon as it can be
         self._resumed: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None  # of the command that waits
+        self._course: Course | None = None  # of the command that waits
         self._timer: asyncio.TimerHandle | None = None
         self._share = server.services.turns.share()
         self.told_peer: tuple[str, int] | None = None  # the client that a proxy speaks for
@@ -179,9 +180,9 @@ class ImapConnection(asyncio.Protocol):
             return
         self._lost = True
         self._closing = True
-        if self._task is not None and self.session.state == State.NOT_AUTHENTICATED:
-            self._task.cancel()  # a login that nobody waits for
-        self._task = None
+        if self._course is not None and self.session.state == State.NOT_AUTHENTICATED:
+            self._course.cancel()  # a login that nobody waits for
+        self._course = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -410,7 +411,7 @@ class ImapConnection(asyncio.Protocol):
         elif event == _imap.APPEND:
             self._touch()
             verdict = upload.announced(session, parser.command, parser.literal_size)
-            if isinstance(verdict, Verdict):
+            if isinstance(verdict, int):
                 self._literal_decided(verdict)
             else:
                 self._run(self._literal_decided_later(verdict))
@@ -420,17 +421,17 @@ class ImapConnection(asyncio.Protocol):
         else:
             self._too_big(event)
 
-    def _literal_decided(self, verdict: Verdict) -> None:
+    def _literal_decided(self, verdict: int) -> None:
         """What becomes of a literal that an upload has announced."""
         parser, session = self._parser, self.session
-        if verdict is Verdict.ACCEPTED:
+        if verdict == Verdict.ACCEPTED:
             parser.accept()
             if session.upload is not None:
                 self._upload_ends_at = session.upload.ends_at
                 self._touch_upload()
             if parser.literal_sync:
                 self.write(b"+ OK\r\n")
-        elif verdict is Verdict.ARGUMENT:
+        elif verdict == Verdict.ARGUMENT:
             event = parser.inline()
             if event != _imap.NEED_MORE:
                 self._event(event)
@@ -439,7 +440,7 @@ class ImapConnection(asyncio.Protocol):
         else:
             parser.refuse()
 
-    async def _literal_decided_later(self, waiting: Awaitable[Verdict]) -> None:
+    async def _literal_decided_later(self, waiting: Awaitable[int]) -> None:
         self._literal_decided(await waiting)
 
     def _too_big(self, event: int) -> None:
@@ -472,26 +473,35 @@ class ImapConnection(asyncio.Protocol):
             self.server.services.loop.call_soon(self._go_on)
 
     def _run(self, waiting: Awaitable[None] | None) -> None:
-        if waiting is not None:
-            self._busy = True
-            self._task = self.server.services.tasks.spawn("imap.command", self._wait(waiting))
-
-    async def _wait(self, waiting: Awaitable[None]) -> None:
-        self._share.begin()
+        """Carries on a command that may have to wait; nothing further is parsed until it has ended."""
+        if waiting is None:
+            return
+        self._busy = True
+        self._course = None
         try:
-            await waiting
+            self._course = self._share.run(waiting, self._ended)
         except SessionEnded:
             pass
-        except Exception as error:  # as in _work, for what had to wait
+        except Exception as error:  # as in _work
             self._failed(error)
-        self._task = None
-        self._busy = False
-        if self._farewell and not self._closing:
-            self.bye(self._farewell)
+        if self._course is None:
+            self._over()
+
+    def _ended(self, failure: BaseException | None) -> None:
+        """A command that had to wait has ended."""
+        self._course = None
+        if isinstance(failure, Exception) and not isinstance(failure, SessionEnded):
+            self._failed(failure)
+        self._over()
         if self._closing:
             self._hand_over()
         else:
             self._go_on()
+
+    def _over(self) -> None:
+        self._busy = False
+        if self._farewell and not self._closing:
+            self.bye(self._farewell)
 
     def _failed(self, error: Exception) -> None:
         services = self.server.services

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -57,12 +56,12 @@ class Feature:
     UIDONLY: Final = 16  # RFC 9586
 
 
-class Sync(Enum):
+class Sync:
     """What a command tells at its end of the changes that others made."""
 
-    NOTHING = 0
-    NO_EXPUNGE = 1  # FETCH, STORE, SEARCH and COPY by number: numbers stay (RFC 3501 §7.4.1)
-    ALL = 2
+    NOTHING: Final = 0
+    NO_EXPUNGE: Final = 1  # FETCH, STORE, SEARCH and COPY by number: numbers stay (RFC 3501 §7.4.1)
+    ALL: Final = 2
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -70,7 +69,7 @@ class Command(msgspec.Struct, frozen=True):
 
     run: Callable[[Session, bytes, Cursor], Answer]
     states: int
-    sync: Sync = Sync.NOTHING
+    sync: int = Sync.NOTHING
     target: Callable[[Session, bytes, Cursor], Target | bytes] | None = None  # of one that uploads messages
 
 
@@ -291,7 +290,7 @@ class Session:
             return None
         if isinstance(answer, bytes):
             return self.finish(tag, answer, entry.sync)
-        return self._wait(tag, answer, entry.sync)
+        return self.run(tag, answer, entry.sync)
 
     def entry(self, name: bytes) -> Command | str:
         """The command of this name, or why it is not legal now."""
@@ -318,11 +317,8 @@ class Session:
             self.log_out()
         return None
 
-    async def run(self, tag: bytes, answer: Awaitable[bytes], sync: Sync = Sync.NOTHING) -> None:
+    async def run(self, tag: bytes, answer: Awaitable[bytes], sync: int = Sync.NOTHING) -> None:
         """Waits for a command's answer and gives it; b"" where the command answers by other ways."""
-        await self._wait(tag, answer, sync)
-
-    async def _wait(self, tag: bytes, answer: Awaitable[bytes], sync: Sync) -> None:
         text = await self.outcome(answer)
         if not text:
             return  # the command answers by other ways
@@ -360,13 +356,13 @@ class Session:
         event = log.info if text.startswith(_DECISIONS) else log.debug
         event("imap.refused", account=self.address or None, client=self.peer_ip, reply=text)
 
-    def finish(self, tag: bytes, text: bytes, sync: Sync) -> Awaitable[None] | None:
+    def finish(self, tag: bytes, text: bytes, sync: int) -> Awaitable[None] | None:
         """Tells what has changed, then the tagged response."""
         if text.startswith(b"NO"):
             self._refused(text)
-        if sync is not Sync.NOTHING and self.view is not None:
+        if sync and self.view is not None:
             try:
-                pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync is Sync.ALL)
+                pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync == Sync.ALL)
             except MailboxGone:
                 self.mailbox_gone()
                 return None

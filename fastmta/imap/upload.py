@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable
-from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -40,12 +39,12 @@ NO_MAILBOX = b"NO [TRYCREATE] Mailbox does not exist"
 LEFT = b"NO The upload was given up"  # the client has gone, and what it brought is discarded: nobody hears it
 
 
-class Verdict(Enum):
-    """What becomes of an announced literal."""
+class Verdict:
+    """What becomes of an announced literal. Plain numbers, as session.State."""
 
-    ACCEPTED = 0
-    ARGUMENT = 1  # it is an argument of the command
-    REFUSED = 2  # the tagged answer has been given
+    ACCEPTED: Final = 0
+    ARGUMENT: Final = 1  # it is an argument of the command
+    REFUSED: Final = 2  # the tagged answer has been given
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -57,6 +56,11 @@ class Target(msgspec.Struct, frozen=True):
     mailbox_id: int
     owner_id: int
     replaced: tuple[int, int, int] | None = None
+
+
+_NOTHING_BEGUN: Final = Begin(0, b"", None)
+_UNLIMITED: Final = 2**63
+_EMPTY: Final = b"NO [CANNOT] An empty message can't be stored"
 
 
 class Upload:
@@ -81,20 +85,21 @@ class Upload:
     )
 
     def __init__(self, session: Session, tag: bytes, target: Target) -> None:
+        services, account_id = session.services, session.account_id
         self.tag = tag
         self.target = target
-        self.stretches = Stretches(single=target.replaced is not None)
+        self.stretches = Stretches(target.replaced is not None)
         self.messages: list[Appended] = []
         self.blob: Blob | None = None  # of the message that is coming
         self.structure: Structure | None = None
         self.waiting: Future[None] | None = None  # for the store to have written some
         self._session = session
-        self._counted = session.services.limits.upload(session.peer_ip, session.account_id)
-        self._account_id = session.account_id
-        self._begun_at = session.services.loop.time()
+        self._counted = services.limits.upload(session.peer_ip, account_id)
+        self._account_id = account_id
+        self._begun_at = services.loop.time()
         self._octets = 0  # announced in all
         self._size = 0  # of the message that is coming, as far as it is announced
-        self._begin = Begin(0, b"", None)
+        self._begin = _NOTHING_BEGUN
         self._sources: deque[Source] = deque()  # of the stretch's URLs, held until they have been copied
 
     @property
@@ -111,25 +116,26 @@ class Upload:
         """
         added = copied = 0
         total = self._size
+        limit = self._session.services.config.message_size_limit or _UNLIMITED
         sources = iter(self._sources)
         for step in steps:
-            if type(step) is Begin:
-                total = 0
-                if step.utf8 and not self._session.utf8:
-                    return b"BAD ENABLE UTF8=ACCEPT first"
-            elif type(step) is Literal:
+            if type(step) is Literal:
                 total += size
                 added += size
                 if total == 0 and not self._catenates(steps):
-                    return b"NO [CANNOT] An empty message can't be stored"
-            elif type(step) is Url:
+                    return _EMPTY
+            elif type(step) is End:
+                if total == 0:
+                    return _EMPTY
+            elif type(step) is Begin:
+                total = 0
+                if step.utf8 and not self._session.utf8:
+                    return b"BAD ENABLE UTF8=ACCEPT first"
+            else:
                 length = next(sources).length
                 total += length
                 copied += length
-            elif type(step) is End and total == 0:
-                return b"NO [CANNOT] An empty message can't be stored"
-            limit = self._session.services.config.message_size_limit
-            if limit and total > limit:
+            if total > limit:
                 return b"NO [TOOBIG] Message is larger than %d octets" % limit
         refusal = self._no_room(added, copied) if added + copied else None
         if refusal is None:
@@ -162,18 +168,20 @@ class Upload:
 
         A single first literal may be of any size. What is copied costs the client no more than a URL, so it is bounded.
         """
-        session = self._session
+        session, octets = self._session, self._octets
         if not session.services.storage_ok():
             return UNAVAILABLE
-        room = session.mailboxes.room(self.target.owner_id)
-        freed = self.target.replaced[2] if self.target.replaced is not None else 0  # RFC 8508 §3.4
         wanted = added + copied
-        if (self._octets or copied) and self._octets + wanted > IMAP_COMMAND_UPLOAD_BYTES:
+        if (octets or copied) and octets + wanted > IMAP_COMMAND_UPLOAD_BYTES:
             return b"NO [LIMIT] Too much in one command"
-        begun = self._counted.announce(wanted) if self._octets else self._counted.begin(wanted)
-        announced = session.services.limits.appending(self._account_id)
-        if room is not None and (max(wanted, announced) if begun else wanted + announced) > room + freed:
-            return b"NO [OVERQUOTA] Quota exceeded"
+        room = session.mailboxes.room(self.target.owner_id)
+        begun = self._counted.announce(wanted) if octets else self._counted.begin(wanted)
+        if room is not None:
+            if self.target.replaced is not None:  # RFC 8508 §3.4
+                room += self.target.replaced[2]
+            announced = session.services.limits.appending(self._account_id)
+            if (max(wanted, announced) if begun else wanted + announced) > room:
+                return b"NO [OVERQUOTA] Quota exceeded"
         return None if begun else b"NO [LIMIT] Too many unfinished uploads"
 
     # --- doing it ---
@@ -242,8 +250,8 @@ class Upload:
         blob.on_drain = None
 
     def _message_is_whole(self) -> None:
-        date_s, tz_minutes = self._begin.date or (int(self._session.services.clock.now()), 0)
         begin, (blob, structure) = self._begin, self._coming()
+        date_s, tz_minutes = begin.date or (int(self._session.services.clock.now()), 0)
         self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, begin.flags, begin.keywords))
         blob.on_drain = None
         self.blob = self.structure = None
@@ -305,7 +313,7 @@ class Upload:
 # --- what the connection calls ---
 
 
-def announced(session: Session, text: bytes, size: int) -> Verdict | Awaitable[Verdict]:
+def announced(session: Session, text: bytes, size: int) -> int | Awaitable[int]:
     """A literal of `size` octets was announced behind `text`, which begins the command or goes on with it."""
     upload, tag, verb = session.upload, b"*", b""
     try:
@@ -353,23 +361,23 @@ def _begun(session: Session, tag: bytes, verb: bytes, cursor: Cursor) -> Upload 
     return target if isinstance(target, bytes) else Upload(session, tag, target)
 
 
-def _bad(session: Session, tag: bytes, verb: bytes, error: BadSyntax) -> Verdict:
+def _bad(session: Session, tag: bytes, verb: bytes, error: BadSyntax) -> int:
     session.drop_upload()
     session.bad(tag, f"{verb.decode('ascii')}: {error}" if verb else "Invalid tag")
     return Verdict.REFUSED
 
 
-def _refused(session: Session, tag: bytes, answer: bytes) -> Verdict:
+def _refused(session: Session, tag: bytes, answer: bytes) -> int:
     session.drop_upload()
     session.finish(tag, answer, Sync.NOTHING)
     return Verdict.REFUSED
 
 
 def has_urls(steps: Sequence[Step]) -> bool:
-    return any(type(step) is Url for step in steps)  # isinstance of a Struct costs a call
+    return Url in map(type, steps)
 
 
-async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step], size: int) -> Verdict:
+async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step], size: int) -> int:
     """A stretch with URLs: they are looked up, counted, and what they name is copied, one after the other."""
 
     async def done() -> bytes:
@@ -384,7 +392,7 @@ async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step
     return _verdict(session, upload, await session.outcome(done()))
 
 
-async def _performed_later(session: Session, upload: Upload, pending: Awaitable[None]) -> Verdict:
+async def _performed_later(session: Session, upload: Upload, pending: Awaitable[None]) -> int:
     async def done() -> bytes:
         await pending
         return b"OK"
@@ -392,7 +400,7 @@ async def _performed_later(session: Session, upload: Upload, pending: Awaitable[
     return _verdict(session, upload, await session.outcome(done()))
 
 
-def _verdict(session: Session, upload: Upload, text: bytes) -> Verdict:
+def _verdict(session: Session, upload: Upload, text: bytes) -> int:
     if text == b"OK" and session.upload is upload:
         return Verdict.ACCEPTED
     return _refused(session, upload.tag, text) if text else Verdict.REFUSED
@@ -423,6 +431,8 @@ def ended(session: Session, text: bytes) -> Awaitable[None] | None:
     except BadSyntax as error:
         _bad(session, upload.tag, upload.target.verb, error)
         return None
+    except StorageFailure as error:
+        answer = session.storage_failed(error)
     if isinstance(answer, bytes):
         _refused(session, upload.tag, answer)
         return None
@@ -430,11 +440,11 @@ def ended(session: Session, text: bytes) -> Awaitable[None] | None:
 
 
 def whole(session: Session, tag: bytes, target: Target, cursor: Cursor) -> bytes | Awaitable[bytes]:
-    """A command whose last stretch follows its target: no literal of it is a message. BadSyntax."""
+    """A command whose last stretch follows its target: no literal of it is a message. BadSyntax, StorageFailure."""
     upload = session.upload = Upload(session, tag, target)
     try:
         answer = _finished(session, upload, cursor)
-    except BadSyntax:
+    except (BadSyntax, StorageFailure):
         session.drop_upload()
         raise
     if isinstance(answer, bytes):
@@ -443,31 +453,40 @@ def whole(session: Session, tag: bytes, target: Target, cursor: Cursor) -> bytes
 
 
 def _finished(session: Session, upload: Upload, cursor: Cursor) -> bytes | Awaitable[bytes]:
-    """The command's last stretch: its refusal, or what answers it. BadSyntax."""
+    """The command's last stretch: its refusal, or what answers it. BadSyntax, StorageFailure."""
     steps, _ = upload.stretches.read(cursor)
     if steps and type(steps[-1]) is Literal:
         raise BadSyntax("Literal expected")
     if has_urls(steps):
-        return _store(session, upload, steps)
-    answer = upload.refusal(steps, 0)
-    return _store(session, upload, steps) if answer is None else answer
+        return _store_later(session, upload, _copied(upload, steps))
+    refusal = upload.refusal(steps, 0)
+    if refusal is not None:
+        return refusal
+    pending = upload.perform(steps)
+    if pending is not None:
+        return _store_later(session, upload, pending)
+    session.upload = None  # from here on the store owns its blobs
+    return upload.store()
 
 
-async def _store(session: Session, upload: Upload, steps: Sequence[Step]) -> bytes:
+async def _copied(upload: Upload, steps: Sequence[Step]) -> bytes | None:
+    """Does a last stretch with URLs, or gives its refusal. Refused, SessionEnded."""
+    refusal = await upload.resolve(steps) or upload.refusal(steps, 0)
+    if refusal is None and (pending := upload.perform(steps)) is not None:
+        await pending
+    return refusal
+
+
+async def _store_later(session: Session, upload: Upload, pending: Awaitable[bytes | None]) -> bytes:
+    """Files the messages when what the last stretch asks for has been done; `pending` gives a refusal, or None."""
     try:
+        refusal = await pending
+        if refusal is not None:
+            return refusal
         if session.upload is not upload:
             return LEFT
-        if has_urls(steps):
-            refusal = await upload.resolve(steps) or upload.refusal(steps, 0)
-            if refusal is not None:
-                return refusal
-        pending = upload.perform(steps)
-        if pending is not None:
-            await pending
-        if session.upload is not upload:
-            return LEFT
-        session.upload = None  # from here on the store owns its blobs
-        return await upload.store()
+        session.upload = None
     finally:
         if session.upload is upload:
             session.drop_upload()
+    return await upload.store()

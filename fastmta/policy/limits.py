@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Table
+from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Holdings, Table
 from fastmta.model.limited import What
 from fastmta.model.limits import LOGIN_GRACE_S
 from fastmta.model.services import NAMES, SERVICES, Service
@@ -234,10 +234,14 @@ class Limits:
 
     # --- for uploads ---
 
-    def hold_upload(self, what: What, ip: str, account_id: int, limit: int, n: int, mine: int) -> int:
-        """A place of `n` messages or octets of an address or of an account."""
+    def holdings(self) -> Holdings:
+        """What one client will hold of some keys, which `bind` names."""
+        return Holdings(self._table, self._monotonic)
+
+    def bind(self, holdings: Holdings, what: What, ip: str, account_id: int, limit: int) -> None:
+        """Messages or octets of an address or of an account, as one more key."""
         kind, a = _key(what, "smtp", ip)
-        return self._table.hold(kind, a, account_id, limit, int(self._monotonic()), n, mine)
+        holdings.bind(kind, a, account_id, limit)
 
     def appending(self, account_id: int) -> int:
         """How many octets the unfinished APPENDs of an account have announced, in all workers."""

@@ -105,3 +105,27 @@ def test_spaces_at_the_end_are_forgiven_and_nothing_else() -> None:
     Cursor(b"  ").end()
     with pytest.raises(BadSyntax):
         Cursor(b" x").end()
+
+
+@pytest.mark.parametrize(
+    ("text", "announces"),
+    [
+        (b"{5}", True),
+        (b"{5+}", True),
+        (b"~{0}", True),
+        (b"~{17+}", True),
+        (b"", False),
+        (b"UTF8 (", False),
+        (b"~", False),
+    ],
+)
+def test_an_announcement_ends_what_there_is(text: bytes, announces: bool) -> None:
+    cursor = Cursor(text)
+    assert cursor.announcement() is announces
+    assert cursor.at_end() is (announces or not text)
+
+
+@pytest.mark.parametrize("text", [b"{}", b"{5", b"{5} ", b"{5-}", b"~{x}", b"~{5} {6}", b"{+}"])
+def test_what_begins_as_an_announcement_and_is_none_is_bad(text: bytes) -> None:
+    with pytest.raises(BadSyntax, match="Literal expected"):
+        Cursor(text).announcement()

@@ -124,3 +124,14 @@ async def test_a_long_pattern_and_a_long_list_are_answered(world: World) -> None
     lines = await client.ok(b'LIST "" "' + b"*%" * 25_000 + b'"')
     assert len(lines) == len(await client.ok('LIST "" *'))
     assert await client.ok(b'LIST "" "' + b"*n" * 25_000 + b'"') == []
+
+
+async def test_a_command_that_waits_for_a_commit_has_no_task(world: World) -> None:
+    client = await world.login("INBOX")
+    await client.append(b"A: b\r\n\r\n")
+    await client.ok("NOOP")
+    client.protocol.data_received(b"s STORE 1 +FLAGS.SILENT (\\Seen)\r\n")
+    assert client.protocol.waiting
+    assert len(world.services.tasks) == 0
+    await client.settle()
+    assert client.take() == b"s OK STORE completed\r\n"

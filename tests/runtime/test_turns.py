@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
 from fastmta.runtime.turns import Share, Turns
 
@@ -271,3 +273,124 @@ async def test_who_awaits_its_turn_is_woken_though_its_session_has_left() -> Non
     await asyncio.sleep(0)
     share.leave()
     await asyncio.wait_for(task, 5)
+
+
+class Ended:
+    """What `Share.run` is given to call."""
+
+    def __init__(self) -> None:
+        self.failures: list[BaseException | None] = []
+
+    def __call__(self, failure: BaseException | None) -> None:
+        self.failures.append(failure)
+
+
+async def test_what_need_not_wait_is_done_at_once() -> None:
+    done, ended = [], Ended()
+
+    async def work() -> None:
+        done.append(1)
+
+    assert Turns(asyncio.get_running_loop()).share().run(work(), ended) is None
+    assert done == [1]
+    assert ended.failures == []
+
+
+async def test_what_fails_without_a_wait_raises() -> None:
+    async def work() -> None:
+        raise KeyError("at once")
+
+    with pytest.raises(KeyError, match="at once"):
+        Turns(asyncio.get_running_loop()).share().run(work(), Ended())
+
+
+@pytest.mark.parametrize("failure", [None, KeyError("later")])
+async def test_a_wait_ends_with_what_was_awaited(failure: Exception | None) -> None:
+    loop, ended, got = asyncio.get_running_loop(), Ended(), []
+    awaited: asyncio.Future[str] = loop.create_future()
+
+    async def deeper() -> str:
+        await asyncio.sleep(0)
+        return await awaited
+
+    async def work() -> None:
+        got.append(await deeper())
+
+    assert Turns(loop).share().run(work(), ended) is not None
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert got == ended.failures == []
+    if failure is None:
+        awaited.set_result("here")
+    else:
+        awaited.set_exception(failure)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert got == (["here"] if failure is None else [])
+    assert ended.failures == [failure]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_cancelling_ends_it_where_it_waits(waits: bool) -> None:
+    loop, ended = asyncio.get_running_loop(), Ended()
+    awaited: asyncio.Future[None] = loop.create_future()
+    cleaned = []
+
+    async def work() -> None:
+        try:
+            if not waits:
+                await asyncio.sleep(0)
+            await awaited
+        finally:
+            cleaned.append(1)
+
+    course = Turns(loop).share().run(work(), ended)
+    assert course is not None
+    course.cancel()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert awaited.cancelled()
+    assert cleaned == [1]
+    assert [type(failure) for failure in ended.failures] == [asyncio.CancelledError]
+
+
+async def test_a_session_is_charged_with_its_work_and_not_with_its_wait() -> None:
+    now, loop = 1, asyncio.get_running_loop()
+    share = Turns(loop, lambda: now).share()
+    awaited: asyncio.Future[None] = loop.create_future()
+
+    async def work() -> None:
+        nonlocal now
+        now += PIECE
+        await awaited
+        now += PIECE
+
+    share.begin()
+    assert share.run(work(), Ended()) is not None
+    assert share.used == PIECE
+    now += 1000 * TURN
+    awaited.set_result(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    share.over()
+    assert share.used == 2 * PIECE
+
+
+async def test_what_asks_for_its_task_works_in_one_of_its_own() -> None:
+    loop, ended = asyncio.get_running_loop(), Ended()
+
+    async def timed() -> str:
+        async with asyncio.timeout(60):
+            await asyncio.sleep(0)
+        return "in time"
+
+    got = []
+
+    async def work() -> None:
+        got.append(await loop.create_task(timed()))
+
+    assert Turns(loop).share().run(work(), ended) is not None
+    for _ in range(6):
+        await asyncio.sleep(0)
+    assert got == ["in time"]
+    assert ended.failures == [None]

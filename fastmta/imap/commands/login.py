@@ -47,9 +47,9 @@ def log_in(session: Session, tag: bytes, credentials: Credentials) -> Answer:
 
 
 async def _authenticate(session: Session, tag: bytes, credentials: Credentials) -> bytes:
-    try:
-        account = await session.services.authenticator.authenticate(credentials, session.service, session.peer_ip)
-    except TemporaryFailure:
+    # In a task, as Share.run has it: an authenticator may ask others, and give up in time.
+    account = await session.services.tasks.spawn("imap.login", _account_of(session, credentials))
+    if isinstance(account, TemporaryFailure):
         return b"NO [UNAVAILABLE] Authentication is not available now, try again later"
     if session.state != State.NOT_AUTHENTICATED:
         return b""  # the connection has ended meanwhile
@@ -57,6 +57,13 @@ async def _authenticate(session: Session, tag: bytes, credentials: Credentials) 
         refuse(session, tag)
         return b""
     return _welcome(session, account)
+
+
+async def _account_of(session: Session, credentials: Credentials) -> Account | TemporaryFailure | None:
+    try:
+        return await session.services.authenticator.authenticate(credentials, session.service, session.peer_ip)
+    except TemporaryFailure as failure:
+        return failure
 
 
 def _welcome(session: Session, account: Account) -> bytes:
