@@ -1,13 +1,15 @@
 """Run by the python of an environment that has the package: init, serve, a message in over SMTP, read over IMAP.
 
-Uses the installed commands and the standard library alone, from an empty directory.
+    scene.py PORT...
+
+The ports are free ones on the loopback, one for each listener of the configuration that `init` writes, or more. Uses
+the installed commands and the standard library alone, from an empty directory.
 """
 
 import imaplib
 import os
 import re
 import smtplib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -58,12 +60,12 @@ def main() -> None:
 
 
 def configure(config: Path) -> dict[str, int]:
-    """Moves the listeners to free loopback ports."""
+    """Moves the listeners to the ports that we were given."""
     ports = {}
+    given = [int(port) for port in sys.argv[1:]]
     text = config.read_text()
     for service in re.findall(r"^(\w+) = \[.*:\d+\"\]", text, re.MULTILINE):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports[service] = free.getsockname()[1]
+        ports[service] = given.pop()
         text = re.sub(rf"^{service} = .*$", f'{service} = ["127.0.0.1:{ports[service]}"]', text, flags=re.MULTILINE)
     config.write_text("workers_may_be_root = true\n" + text)
     return ports

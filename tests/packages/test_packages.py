@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_ports
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = bool(os.environ.get("FASTMTA_LONG"))
 SCENE = Path(__file__).with_name("scene.py")
@@ -103,10 +105,10 @@ def install(python: Path, package: Path) -> None:
 
 def test_what_the_sdist_compiles_to_is_installed_and_serves(wheel: Path, environment: Path) -> None:
     install(environment, wheel)
-    assert "alice@example.test read what was sent" in run(environment, SCENE)
+    assert "alice@example.test read what was sent" in run(environment, SCENE, *free_ports(16))
 
 
 @pytest.mark.skipif(not LONG, reason="compiles everything once more: make packages-test")
 def test_the_sdist_is_installed_by_pip_alone_and_serves(sdist: Path, environment: Path) -> None:
     install(environment, sdist)
-    assert "alice@example.test read what was sent" in run(environment, SCENE)
+    assert "alice@example.test read what was sent" in run(environment, SCENE, *free_ports(16))
