@@ -6,6 +6,7 @@ the pages of the code are shared. What it inherits is cut down at once to the de
 by _exit(2) and never returns into the supervisor's code.
 """
 
+import errno
 import faulthandler
 import os
 import signal
@@ -25,6 +26,7 @@ from fastmta.supervisor.holders import WORKER_NAME
 STACK_SIGNAL: Final = signal.SIGUSR2  # a worker writes its Python stack, at once, whatever it is doing
 EX_SOFTWARE: Final = 70
 EX_CONFIG: Final = 78
+KEY_FILE_LIMIT: Final = 1 << 20  # bytes; a key of RSA 16384 takes 13 KB
 _HANDLED: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 Work = Callable[[Channel, list[int]], int]  # a worker's life: its channel, its descriptors; its exit code
@@ -93,10 +95,15 @@ class Worker:
 
 
 def sealed_copy(path: str) -> int:
-    """The bytes of a file that only root may read, as a descriptor that can be given to a worker."""
+    """The bytes of a file that only root may read, as a descriptor that can be given to a worker. OSError, EFBIG for
+    more than KEY_FILE_LIMIT bytes.
+    """
     fd = os.memfd_create("fastmta-key", os.MFD_CLOEXEC)
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(KEY_FILE_LIMIT + 1)
+        if len(data) > KEY_FILE_LIMIT:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         os.write(fd, data)
     except OSError:
         os.close(fd)
