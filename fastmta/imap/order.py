@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 RUN: Final = 1024  # values sorted in one go: under a millisecond
 STEP: Final = 256  # values merged or read before the turn is asked for
+SLICE: Final = 4096  # values copied in one go: a tenth of a millisecond
 _ROWS: Final = frozenset({b"ARRIVAL", b"SIZE"})
 _KEYS: Final = _ROWS | {b"CC", b"DATE", b"FROM", b"SUBJECT", b"TO", b"DISPLAYFROM", b"DISPLAYTO"}
 _PLACES: Final = {b"FROM": 4, b"TO": 5, b"CC": 6, b"DISPLAYFROM": 4, b"DISPLAYTO": 5}
@@ -88,6 +89,15 @@ async def envelopes(
             await paused(session)
 
 
+async def at_places(session: Session, values: Sequence[int], places: Sequence[int]) -> array[int]:
+    """The values at these places. SessionEnded."""
+    out = array("I")
+    for begin in range(0, len(places), SLICE):
+        out.extend(map(values.__getitem__, places[begin : begin + SLICE]))
+        await paused(session)
+    return out
+
+
 def sent_at(values: tuple[Any, ...], arrived_s: int) -> int:
     """The Date field's instant; the internal date where it names none (RFC 5256 §2.2)."""
     instant: int | None = values[1]
@@ -145,8 +155,8 @@ async def values_of(session: Session, view: View, uids: array[int], names: set[b
         out[b"SIZE"] = sizes
     wanted = names - _ROWS
     if wanted:
-        lists: dict[bytes, list[Any]] = {
-            name: list(arrived) if name == b"DATE" else [""] * len(uids) for name in wanted
+        lists: dict[bytes, MutableSequence[Any]] = {
+            name: array("q", arrived) if name == b"DATE" else [""] * len(uids) for name in wanted
         }
 
         def take(at: int, values: tuple[Any, ...]) -> None:

@@ -1,63 +1,25 @@
 """Threads (RFC 5256 §3): ORDEREDSUBJECT and REFERENCES, and REFS, which has no merging by subject.
 
 Pure: messages in, lines out. What is long is a generator that yields between its steps, for the caller to pause.
-Recursion there is none: a peer's mail chooses how deep a thread is.
+Recursion there is none: a peer's mail chooses how deep a thread is. Messages and the places of those that are not here
+are numbers, and what is known of them lies in arrays: an object for each of a hundred thousand would be looked at by
+every collection of garbage meanwhile, which no pause can divide, and take 35 MB.
 """
 
 from __future__ import annotations
 
-import heapq
 import re
+from array import array
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from fastmta.model.limits import IMAP_REFERENCES, IMAP_THREAD_DEPTH, IMAP_THREAD_PLACES
 
-STEP: Final = 256  # nodes looked at before others get their turn
-RUN: Final = 1024  # nodes sorted in one go: about a millisecond
-PIECE: Final = 16_384  # words of one piece of a response
+STEP: Final = 256  # numbers looked at before others get their turn
+PIECE: Final = 1024  # words of one piece of a response
 _ID: Final = re.compile(rb"<([^<>\s]{1,900})>")
 
-
-class Node:
-    """A message, or a place for one that is not here (`at` is -1)."""
-
-    __slots__ = ("answers", "at", "below", "children", "date", "parent", "subject")
-
-    def __init__(self) -> None:
-        self.at = -1  # place among the messages, by which equal dates are ordered
-        self.parent: Node | None = None
-        self.children: list[Node] = []  # filled when all links are known
-        self.below = 0  # how many have this parent, until then
-        self.date = 0
-        self.subject = ""
-        self.answers = False  # its subject is that of a reply or a forward
-
-    @property
-    def shown(self) -> Node:
-        """The message that a thread is ordered and named by: its own, or that of its first child."""
-        node = self
-        while node.at < 0 and node.children:
-            node = node.children[0]
-        return node
-
-    def adopt(self, child: Node) -> None:
-        """Takes a root as a child."""
-        child.parent = self
-        self.children.append(child)
-
-    def put_under(self, parent: Node | None) -> None:
-        """Another parent, while links are being found."""
-        if self.parent is not None:
-            self.parent.below -= 1
-        self.parent = parent
-        if parent is not None:
-            parent.below += 1
-
-
-def _order(node: Node) -> tuple[int, int]:
-    shown = node.shown
-    return shown.date, shown.at
+Steps = Generator[None, None, None]
 
 
 def message_ids(raw: bytes | None) -> list[bytes]:
@@ -65,230 +27,300 @@ def message_ids(raw: bytes | None) -> list[bytes]:
     return _ID.findall(raw)[-IMAP_REFERENCES:] if raw else []
 
 
-class Threads:
-    """REFERENCES: `add` each message in order, then `link` and `lines`."""
+class _Table:
+    """Numbers by a name's hash, which Python keys anew in each process: 12 octets a place, half of them free."""
 
-    def __init__(self) -> None:
-        self._nodes: dict[bytes | int, Node] = {}
-        self._places = 0  # nodes of messages that are named and have not come
-        self.roots: list[Node] = []
+    def __init__(self, most: int) -> None:
+        size = 1 << max(4, (2 * most).bit_length())
+        self._mask = size - 1
+        self._hashes = array("q", [0]) * size
+        self._numbers = array("i", [0]) * size
 
-    def add(self, at: int, message_id: bytes | None, references: Sequence[bytes], date: int, subject: str) -> Node:
-        """One message; without references those of In-Reply-To are given, at most one (RFC 5256 §3 step 1)."""
-        known = self._nodes.get(message_id) if message_id else None
-        if known is not None and known.at < 0:
-            node = known
-            self._places -= 1
-        else:  # a second one of a name is a message of its own
-            node = self._nodes[message_id if message_id and known is None else at] = Node()
-        node.at, node.date, node.subject = at, date, subject
-        parent: Node | None = None
-        for name in references:
-            one = self._nodes.get(name)
-            if one is None:
-                if self._places >= IMAP_THREAD_PLACES:
-                    continue
-                self._places += 1
-                one = self._nodes[name] = Node()
-            if parent is not None and one.parent is None and one is not node and not _is_above(one, parent):
-                one.put_under(parent)
-            parent = one
-        node.put_under(None)
-        if parent is not None and not _is_above(node, parent):
-            node.put_under(parent)
-        return node
+    def place(self, hashed: int) -> int:
+        """Where the number of this hash is, or would be."""
+        place = hashed & self._mask
+        while (known := self._hashes[place]) and known != hashed:
+            place = (place + 1) & self._mask
+        return place
 
-    def link(self, *, by_subject: bool) -> Generator[None, None, None]:
-        """Steps 2 to 6."""
-        top: list[Node] = []
-        for count, node in enumerate(self._nodes.values()):
-            if node.parent is None:
-                top.append(node)
+    def has(self, place: int) -> bool:
+        return self._hashes[place] != 0
+
+    def number(self, place: int) -> int:
+        return self._numbers[place]
+
+    def put(self, place: int, hashed: int, number: int) -> None:
+        self._hashes[place] = hashed
+        self._numbers[place] = number
+
+
+class Forest:
+    """Threads: the numbers of their first messages, and of each its first child and who follows it under its parent.
+
+    Numbers from `messages` on are places of messages that are not here; after Threads.link they are roots only.
+    """
+
+    def __init__(self, messages: int) -> None:
+        self.messages = messages
+        self.roots = array("i")
+        self.first = array("i")
+        self.following = array("i")
+
+    def arrange(self, parents: array[int], order: Sequence[int]) -> Steps:
+        """Threads, and the children of each, in the order that the messages are given in."""
+        first, following = array("i", [-1]) * len(parents), array("i", [-1]) * len(parents)
+        last = array("i", [-1]) * len(parents)
+        roots = array("i")
+        for count, number in enumerate(order):
+            parent = parents[number]
+            if parent < 0:
+                roots.append(number)
+            elif first[parent] < 0:
+                first[parent] = last[parent] = number
+                if parent >= self.messages:  # ordered by its first child
+                    roots.append(parent)
             else:
-                node.parent.children.append(node)
+                following[last[parent]] = last[parent] = number
             if count % STEP == 0:
                 yield
-        self._nodes = {}
-        self.roots = yield from _pruned(top)
-        yield from self._by_date()
+        self.first, self.following, self.roots = first, following, roots
+
+    def shown(self, root: int) -> int:
+        """The message that a thread is ordered and named by: its own, or that of its first child."""
+        return root if root < self.messages else self.first[root]
+
+    def latest(self, root: int, dates: Sequence[int]) -> Generator[None, None, int]:
+        """The date of a thread's latest message."""
+        highest, count, stack = 0, 0, [root]
+        while stack:
+            number = stack.pop()
+            if number < self.messages:
+                highest = max(highest, dates[number])
+            if number != root and self.following[number] >= 0:
+                stack.append(self.following[number])
+            if self.first[number] >= 0:
+                stack.append(self.first[number])
+            count += 1
+            if count % STEP == 0:
+                yield
+        return highest
+
+    def lines(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """The threads of a THREAD response, (1 2 (3)(4 5)), in pieces; a message is told by its place in `numbers`."""
+        first, following = self.first, self.following
+        out: list[bytes] = []
+        for root in self.roots:
+            # What is still to be written: a message twice, and 1 more where it begins a branch; or -1, a branch's end.
+            stack = [2 * root + 1]
+            while stack:
+                if len(out) >= PIECE:
+                    yield b"".join(out)
+                    out.clear()
+                task = stack.pop()
+                if task < 0:
+                    out.append(b")")
+                    continue
+                number, begins = task >> 1, task & 1
+                if begins:
+                    out.append(b"(")
+                    if following[number] >= 0:
+                        stack.append(2 * following[number] + 1)
+                    stack.append(-1)
+                is_here = number < self.messages
+                if is_here:
+                    out.append(b"%d" % numbers[number] if begins else b" %d" % numbers[number])
+                child = first[number]
+                if child < 0:
+                    continue
+                if not is_here:
+                    stack.append(2 * child + 1)
+                elif following[child] < 0:
+                    stack.append(2 * child)
+                else:
+                    out.append(b" ")
+                    stack.append(2 * child + 1)
+        yield b"".join(out)
+
+
+class Threads:
+    """REFERENCES: `add` all messages, then `refer` each in order, then `link`."""
+
+    def __init__(self, messages: int) -> None:
+        self.forest = Forest(messages)
+        self.dates = array("q", [0]) * messages
+        self._messages = messages
+        self._names = _Table(messages + min(IMAP_THREAD_PLACES, messages * IMAP_REFERENCES))
+        self._parents = array("i", [-1]) * messages  # and of each place, behind them
+        self._children = array("i", [0]) * messages  # how many have this parent
+        self._replies = array("q", [0]) * messages
+        self._subjects = array("q", [0]) * messages
+        self._answers = bytearray(messages)  # its subject is that of a reply or a forward
+
+    def add(
+        self, at: int, message_id: bytes | None, reply_to: bytes | None, date: int, subject: str, answers: bool
+    ) -> None:
+        """One message. `reply_to`: what it answers, where it has no references (RFC 5256 §3 step 1)."""
+        self.dates[at] = date
+        self._subjects[at] = hash(subject) if subject else 0
+        self._answers[at] = answers
+        if reply_to:
+            self._replies[at] = _hashed(reply_to)
+        if message_id:
+            hashed = _hashed(message_id)
+            place = self._names.place(hashed)
+            if not self._names.has(place):  # a second one of a name is a message of its own
+                self._names.put(place, hashed, at)
+
+    def refer(self, at: int, references: Sequence[bytes]) -> Steps:
+        """Finds the parent of a message that was added, by the names that it gives."""
+        names = [_hashed(name) for name in references]
+        if not names and self._replies[at]:
+            names.append(self._replies[at])
+        parent = -1
+        for hashed in names:
+            one = self._number(hashed)
+            if one < 0:
+                continue
+            if parent >= 0 and self._parents[one] < 0 and one != at and not (yield from self._is_above(one, parent)):
+                self._put_under(one, parent)
+            parent = one
+        self._put_under(at, -1)
+        if parent >= 0 and not (yield from self._is_above(at, parent)):
+            self._put_under(at, parent)
+
+    def _number(self, hashed: int) -> int:
+        """Of the message of this name, or of a place for it; -1 where there are too many of these."""
+        place = self._names.place(hashed)
+        if self._names.has(place):
+            return self._names.number(place)
+        number = len(self._parents)
+        if number - self._messages >= IMAP_THREAD_PLACES:
+            return -1
+        self._names.put(place, hashed, number)
+        self._parents.append(-1)
+        self._children.append(0)
+        return number
+
+    def _put_under(self, number: int, parent: int) -> None:
+        if self._parents[number] >= 0:
+            self._children[self._parents[number]] -= 1
+        self._parents[number] = parent
+        if parent >= 0:
+            self._children[parent] += 1
+
+    def _is_above(self, number: int, other: int) -> Generator[None, None, bool]:
+        """Whether `other` is `number` or below it. Beyond a depth that no honest thread has, it is taken to be."""
+        if number == other:
+            return True
+        if not self._children[number]:
+            return False
+        for count in range(1, IMAP_THREAD_DEPTH + 1):
+            other = self._parents[other]
+            if other < 0:
+                return False
+            if other == number:
+                return True
+            if count % STEP == 0:
+                yield
+        return True
+
+    def link(self, order: Sequence[int], *, by_subject: bool) -> Steps:
+        """Steps 2 to 6. `order`: the messages that were added, by date."""
+        yield from self._prune(order)
+        yield from self.forest.arrange(self._parents, order)
         if by_subject:
             yield from self._merge()
-            yield from self._by_date()
+            yield from self.forest.arrange(self._parents, order)
 
-    def _by_date(self) -> Generator[None, None, None]:
-        """Step 6: by date, at every level; children first, since a place without a message has its first child's."""
-        order: list[Node] = []
-        stack = list(self.roots)
-        while stack:
-            node = stack.pop()
-            if len(node.children) > 1:
-                order.append(node)
-            stack.extend(node.children)
-            if len(stack) % STEP == 0:
-                yield
-        for count, node in enumerate(reversed(order)):
-            node.children = yield from _sorted(node.children)
-            if count % STEP == 0:
-                yield
-        self.roots = yield from _sorted(self.roots)
-
-    def _merge(self) -> Generator[None, None, None]:
-        """Step 5: threads of one subject become one."""
-        table: dict[str, Node] = {}
-        for count, root in enumerate(self.roots):
-            subject = root.shown.subject
-            if subject:
-                other = table.get(subject)
-                if (
-                    other is None
-                    or (root.at < 0 <= other.at)
-                    or (other.at >= 0 and other.answers and root.at >= 0 and not root.answers)
-                ):
-                    table[subject] = root
-            if count % STEP == 0:
-                yield
-        kept: dict[int, Node] = {}
-        for count, root in enumerate(self.roots):
-            other = table.get(root.shown.subject) if root.shown.subject else None
-            if other is None or other is root:
-                kept[id(root)] = root
-            elif other.at < 0 and root.at < 0:
-                for child in list(root.children):
-                    child.parent = other
-                other.children.extend(root.children)
-                root.children = []
-            elif other.at < 0 or (root.answers and not other.answers):
-                other.adopt(root)
-            else:
-                subject = root.shown.subject
-                both = Node()
-                kept.pop(id(other), None)
-                both.adopt(other)
-                both.adopt(root)
-                table[subject] = kept[id(both)] = both
-            if count % STEP == 0:
-                yield
-        self.roots = [root for root in kept.values() if root.parent is None and (root.at >= 0 or root.children)]
-
-
-def _is_above(node: Node, other: Node) -> bool:
-    """Whether `other` is `node` or below it. Beyond a depth that no honest thread has, it is taken to be."""
-    if node is other:
-        return True
-    if not node.below:
-        return False
-    for _ in range(IMAP_THREAD_DEPTH):
-        if other.parent is None:
-            return False
-        other = other.parent
-        if other is node:
-            return True
-    return True
-
-
-def _pruned(top: list[Node]) -> Generator[None, None, list[Node]]:
-    """Step 3: places without a message go, their children in their stead."""
-    order: list[Node] = []
-    stack = list(top)
-    while stack:
-        node = stack.pop()
-        order.append(node)
-        stack.extend(node.children)
-        if len(order) % STEP == 0:
-            yield
-    done = 0
-    for node in reversed(order):  # children before their parents
-        children: list[Node] = []
-        for child in node.children:
-            if child.at >= 0:
-                children.append(child)
-            else:  # the shorter list is added to the longer, so a long way of places costs no more than its length
-                fewer, children = sorted((children, child.children), key=len)
-                children.extend(fewer)
+    def _prune(self, order: Sequence[int]) -> Steps:
+        """Step 3: places without a message go, their children in their stead, but for a root that has several."""
+        parents, messages = self._parents, self._messages
+        tops = array("i", [-1]) * (
+            len(parents) - messages
+        )  # of a place: the message above it, or the root that it is under
+        children = array("i", [0]) * len(tops)
+        done = 0
+        for number in order:
+            above = parents[number]
+            way: list[int] = []
+            while above >= messages and tops[above - messages] < 0:
+                way.append(above)
+                following = parents[above]
+                if following < 0:
+                    tops[above - messages] = above
+                    break
+                above = following
+                done += 1
+                if done % STEP == 0:
+                    yield
+            if above >= messages:
+                above = tops[above - messages]
+            for place in way:
+                tops[place - messages] = above
+            if above >= messages:
+                children[above - messages] += 1
+            parents[number] = above
             done += 1
             if done % STEP == 0:
                 yield
-        node.children = children
-    out: list[Node] = []
-    for node in top:
-        if node.at < 0 and len(node.children) == 1:
-            node.children[0].parent = None
-            out.append(node.children[0])
-        elif node.at >= 0 or node.children:
-            out.append(node)
-    return out
+        for count, number in enumerate(order):
+            if parents[number] >= messages and children[parents[number] - messages] == 1:
+                parents[number] = -1
+            if count % STEP == 0:
+                yield
 
-
-def _sorted(nodes: list[Node]) -> Generator[None, None, list[Node]]:
-    """By date, equal ones by their place; many in runs, which are merged."""
-    if len(nodes) <= RUN:
-        return sorted(nodes, key=_order)
-    runs: list[list[Node]] = []
-    for begin in range(0, len(nodes), RUN):
-        runs.append(sorted(nodes[begin : begin + RUN], key=_order))
-        yield
-    out: list[Node] = []
-    for node in heapq.merge(*runs, key=_order):
-        out.append(node)
-        if len(out) % STEP == 0:
-            yield
-    return out
-
-
-def by_subject(
-    order: Sequence[int], subjects: Sequence[str], dates: Sequence[int]
-) -> Generator[None, None, list[Node]]:
-    """ORDEREDSUBJECT: `order` is by subject, then date. All others of a thread are children of its first."""
-    roots: list[Node] = []
-    for count, at in enumerate(order):
-        node = Node()
-        node.at, node.date, node.subject = at, dates[at], subjects[at]
-        if roots and roots[-1].subject == node.subject:
-            roots[-1].children.append(node)
-        else:
-            roots.append(node)
-        if count % STEP == 0:
-            yield
-    return roots
-
-
-def latest(root: Node) -> Generator[None, None, int]:
-    """The date of a thread's latest message."""
-    highest, stack, count = 0, [root], 0
-    while stack:
-        node = stack.pop()
-        highest = max(highest, node.date)
-        stack.extend(node.children)
-        count += 1
-        if count % STEP == 0:
-            yield
-    return highest
-
-
-def lines(roots: Sequence[Node], numbers: Sequence[int]) -> Iterator[bytes]:
-    """The threads of a THREAD response, (1 2 (3)(4 5)), in pieces: a thread each, and several of a long one."""
-    for root in roots:
-        out: list[bytes] = []
-        # What is still to be written: a node with whether it begins a branch, or a branch's end.
-        stack: list[tuple[Node, bool] | None] = [(root, True)]
-        while stack:
-            if len(out) >= PIECE:
-                yield b"".join(out)
-                out.clear()
-            task = stack.pop()
-            if task is None:
-                out.append(b")")
+    def _merge(self) -> Steps:
+        """Step 5: threads of one subject become one."""
+        forest, parents, messages, answers = self.forest, self._parents, self._messages, self._answers
+        table = _Table(len(forest.roots))
+        for count, root in enumerate(forest.roots):
+            subject = self._subjects[forest.shown(root)]
+            if subject:
+                place = table.place(subject)
+                other = table.number(place) if table.has(place) else -1
+                if other < 0 or (other < messages and (root >= messages or (answers[other] and not answers[root]))):
+                    table.put(place, subject, root)
+            if count % STEP == 0:
+                yield
+        for count, root in enumerate(forest.roots):
+            if count % STEP == 0:
+                yield
+            subject = self._subjects[forest.shown(root)]
+            if not subject:
                 continue
-            node, begins = task
-            if begins:
-                out.append(b"(")
-                stack.append(None)
-            if node.at >= 0:
-                out.append(b"%d" % numbers[node.at] if begins else b" %d" % numbers[node.at])
-            if len(node.children) == 1:
-                stack.append((node.children[0], node.at < 0))
-            elif node.children:
-                if node.at >= 0:
-                    out.append(b" ")
-                stack.extend((child, True) for child in reversed(node.children))
-        yield b"".join(out)
+            place = table.place(subject)
+            other = table.number(place)
+            if other == root:
+                continue
+            if other >= messages and root >= messages:
+                child = forest.first[root]
+                while child >= 0:
+                    parents[child] = other
+                    child = forest.following[child]
+            elif other >= messages or (answers[root] and not answers[other]):
+                parents[root] = other
+            else:
+                both = len(parents)
+                parents.append(-1)
+                parents[other] = parents[root] = both
+                table.put(place, subject, both)
+
+
+def by_subject(order: Sequence[int], subjects: Sequence[str]) -> Generator[None, None, Forest]:
+    """ORDEREDSUBJECT: `order` is by subject, then date. All others of a thread are children of its first."""
+    forest = Forest(len(subjects))
+    parents = array("i", [-1]) * len(subjects)
+    root = -1
+    for count, number in enumerate(order):
+        if root >= 0 and subjects[root] == subjects[number]:
+            parents[number] = root
+        else:
+            root = number
+        if count % STEP == 0:
+            yield
+    yield from forest.arrange(parents, order)
+    return forest
+
+
+def _hashed(name: bytes) -> int:
+    return hash(name) or 1

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from fastmta.imap import order
+from fastmta.imap.commands.search import write_pieces
 from fastmta.model.limits import IMAP_HEADER_PIECE_BYTES
 from tests.imap.harness import Client, World
 
@@ -110,3 +112,32 @@ async def test_a_long_header_is_looked_at_in_pieces(
         expected = header[header.index(b"X-9999") :]
     assert line.endswith(b" {%d}\r\n%b)" % (len(expected), expected))
     assert 0 < looked.most_octets <= IMAP_HEADER_PIECE_BYTES
+
+
+async def test_sorted_numbers_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def paused(_session: Any) -> None:
+        nonlocal asked
+        asked += 1
+
+    monkeypatch.setattr(order, "paused", paused)
+    session: Any = None
+    many = 3 * order.SLICE
+    assert list(await order.at_places(session, range(many), range(many - 1, -1, -1))) == list(range(many - 1, -1, -1))
+    assert asked == 3
+
+
+async def test_a_response_of_many_small_pieces_gives_others_their_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def over(_self: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    monkeypatch.setattr(type(client.protocol), "turn_is_over", over)
+    assert await write_pieces(client.protocol.session, iter([b"(1)"] * 1000))
+    assert asked == 1000

@@ -102,8 +102,10 @@ async def write_pieces(session: Session, pieces: Iterator[bytes]) -> bool:
         session.write(piece)
         if session.wire.written() >= IMAP_CHUNK_BYTES:
             await session.wire.flush()
-            if session.state == State.LOGOUT:
-                return False
+        elif session.wire.turn_is_over():
+            await session.wire.pause()
+        if session.state == State.LOGOUT:
+            return False
     return True
 
 

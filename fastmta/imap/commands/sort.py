@@ -67,7 +67,8 @@ async def _run(
     if len(uids) > IMAP_SORT_MESSAGES:
         return TOO_MANY
     places = await order.sorted_places(session, view, uids, keys)
-    numbers = array("I", map((uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]).__getitem__, places))
+    numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
+    numbers = await order.at_places(session, numbers, places)
     modseq = search.highest_modseq
     if returns is None:
         session.write(b"* SORT")
@@ -77,7 +78,7 @@ async def _run(
         session.write(b" (MODSEQ %d)\r\n" % modseq if modseq else b"\r\n")
         return done
     if returns.saves or (modseq and returns.few):
-        picked = array("I", sorted(returns.picked(array("I", map(uids.__getitem__, places)))))
+        picked = array("I", sorted(returns.picked(await order.at_places(session, uids, places))))
         if returns.saves:
             view.saved = _imap.uid_pairs(picked)
         if modseq:

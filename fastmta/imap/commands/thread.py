@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from fastmta import _imap, _mime
@@ -61,22 +61,18 @@ async def _run(session: Session, algorithm: bytes, search: Search, by_uid: bool)
         return TOO_MANY
     arrived = await order.dates_of(session, view, uids)
     if algorithm == b"ORDEREDSUBJECT":
-        roots = await _ordered_subject(session, view, uids, arrived)
+        forest = await _ordered_subject(session, view, uids, arrived)
     else:
-        roots = await _references(session, view, uids, arrived, by_subject=algorithm == b"REFERENCES")
-        if algorithm == b"REFS":
-            roots = await _by_latest(session, roots)
+        forest = await _references(session, view, uids, arrived, algorithm)
     numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
     session.write(b"* THREAD ")
-    if not await write_pieces(session, threads.lines(roots, numbers)):
+    if not await write_pieces(session, forest.lines(numbers)):
         return b""
     session.write(b"\r\n")
     return b"OK UID THREAD completed" if by_uid else b"OK THREAD completed"
 
 
-async def _ordered_subject(
-    session: Session, view: View, uids: array[int], arrived: array[int]
-) -> Sequence[threads.Node]:
+async def _ordered_subject(session: Session, view: View, uids: array[int], arrived: array[int]) -> threads.Forest:
     subjects = [""] * len(uids)
     dates = array("q", arrived)
 
@@ -87,26 +83,37 @@ async def _ordered_subject(
     await order.envelopes(session, view, uids, take)
     places = await order.stable(session, range(len(uids)), dates.__getitem__)
     places = await order.stable(session, places, subjects.__getitem__)
-    roots = await _draw(session, threads.by_subject(places, subjects, dates))
-    return [roots[at] for at in await order.stable(session, range(len(roots)), lambda at: roots[at].date)]
+    forest = await _draw(session, threads.by_subject(places, subjects))
+    forest.roots = array("i", await order.stable(session, forest.roots, dates.__getitem__))
+    return forest
 
 
 async def _references(
-    session: Session, view: View, uids: array[int], arrived: array[int], *, by_subject: bool
-) -> Sequence[threads.Node]:
-    references = await _read_references(session, view, uids)
-    built = threads.Threads()
+    session: Session, view: View, uids: array[int], arrived: array[int], algorithm: bytes
+) -> threads.Forest:
+    built = threads.Threads(len(uids))
+    places = array("I")
 
     def take(at: int, values: tuple[Any, ...]) -> None:
-        named = threads.message_ids(references.get(at)) or threads.message_ids(values[7])[:1]
-        own = threads.message_ids(values[8])
         subject, answers = base_subject(values[3])
-        node = built.add(at, own[0] if own else None, named, order.sent_at(values, arrived[at]), subject)
-        node.answers = answers
+        own, reply_to = threads.message_ids(values[8])[:1], threads.message_ids(values[7])[:1]
+        date = order.sent_at(values, arrived[at])
+        built.add(at, own[0] if own else None, reply_to[0] if reply_to else None, date, subject, answers)
+        places.append(at)
 
     await order.envelopes(session, view, uids, take)
-    await _draw(session, built.link(by_subject=by_subject))
-    return built.roots
+    await _refer(session, view, uids, built)
+    by_date = await order.stable(session, places, built.dates.__getitem__)
+    await _draw(session, built.link(by_date, by_subject=algorithm == b"REFERENCES"))
+    forest = built.forest
+    if algorithm == b"REFS":  # in the order of the threads' latest messages
+        latest = array("q")
+        for root in forest.roots:
+            latest.append(await _draw(session, forest.latest(root, built.dates)))
+            await order.paused(session)
+        roots = await order.stable(session, range(len(latest)), latest.__getitem__)
+        forest.roots = array("i", [forest.roots[at] for at in roots])
+    return forest
 
 
 async def _draw(session: Session, steps: Generator[None, None, T]) -> T:
@@ -119,18 +126,8 @@ async def _draw(session: Session, steps: Generator[None, None, T]) -> T:
         await order.paused(session)
 
 
-async def _by_latest(session: Session, roots: Sequence[threads.Node]) -> Sequence[threads.Node]:
-    """REFS: threads in the order of their latest messages."""
-    latest = array("q")
-    for root in roots:
-        latest.append(await _draw(session, threads.latest(root)))
-        await order.paused(session)
-    return [roots[at] for at in await order.stable(session, range(len(roots)), latest.__getitem__)]
-
-
-async def _read_references(session: Session, view: View, uids: array[int]) -> dict[int, bytes]:
-    """The References fields, by place; of messages that have one."""
-    out: dict[int, bytes] = {}
+async def _refer(session: Session, view: View, uids: array[int], built: threads.Threads) -> None:
+    """Tells the threads what each message's References field names."""
     for begin in range(0, len(uids), SEARCH_BLOCK):
         block = uids[begin : begin + SEARCH_BLOCK]
         places = array("I", range(1, len(block) + 1))
@@ -140,16 +137,17 @@ async def _read_references(session: Session, view: View, uids: array[int]) -> di
             lines, start = fetch_lines(
                 session.mailboxes, view.mailbox_id, places, block, 0, start, SEARCH_LINES_BYTES, sections=_SECTION
             )
+            named: dict[int, list[bytes]] = {}
             at = 0
             while found := _LINE.match(lines, at):
                 end = found.end() + int(found[2])
                 if int(found[2]) > 2:
-                    out[begin + int(found[1]) - 1] = lines[found.end() : end]
+                    named[int(found[1]) - 1] = threads.message_ids(lines[found.end() : end])
                 at = end + 3
             if start == last:  # its header does not lie in one piece
-                header = session.mailboxes.read(view.mailbox_id, block[start], 0, _HEADER_BYTES)
-                if header is not None:
-                    out[begin + start] = _mime.header_fields(header, (b"references",))
+                header = session.mailboxes.read(view.mailbox_id, block[start], 0, _HEADER_BYTES) or b""
+                named[start] = threads.message_ids(_mime.header_fields(header, (b"references",)))
                 start += 1
+            for place in range(last, start):
+                await _draw(session, built.refer(begin + place, named.get(place, ())))
             await order.paused(session)
-    return out
