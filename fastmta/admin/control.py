@@ -11,7 +11,19 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from fastmta.model.errors import FastMTAError, NotPermitted
+from fastmta.model.errors import FastMTAError, NotPermitted, NotRunning
+
+__all__ = [
+    "ANSWER_BYTES",
+    "REQUEST_BYTES",
+    "SOCKET_NAME",
+    "ControlConfig",
+    "NoAnswer",
+    "NotRunning",
+    "answers",
+    "exchanged",
+    "request",
+]
 
 SOCKET_NAME: Final = "control.sock"
 ANSWER_BYTES: Final = 1 << 22
@@ -23,10 +35,6 @@ class ControlConfig(Protocol):
 
     @property
     def data_directory(self) -> str: ...
-
-
-class NotRunning(FastMTAError):
-    """No server answers for this data directory."""
 
 
 class NoAnswer(FastMTAError):

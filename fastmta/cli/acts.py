@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from fastmta.admin.control import REQUEST_BYTES, ControlConfig, NotRunning, request
-from fastmta.cli.owned import acting_as_owner
 from fastmta.model.errors import FastMTAError
 from fastmta.runtime.identity import user_name
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
+from fastmta.runtime.owned import acting_as_owner
 from fastmta.trace.writer import Trace
 
 Told = tuple[str, str]  # a recipient: queue id, address

@@ -1,6 +1,6 @@
 """What a command that has opened the store itself says and asks beside a server that may run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastmta.admin.control import NotRunning, request
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Told:
     """Tells where the server's log goes."""
 
-    def __init__(self, config: "Config") -> None:
+    def __init__(self, config: "Callable[[], Config]") -> None:
         self._config = config
 
     def act(self, name: str, fields: dict[str, Any], actor: Actor) -> None:
-        tell(self._config, name, **fields)
+        tell(self._config(), name, **fields)
 
     def recipients(self, events: Iterable[Event]) -> None:
         by_act: dict[str, list[tuple[str, str]]] = {}
@@ -29,7 +29,20 @@ class Told:
             told = (queue_id_text(each.queue_id), each.recipient.decode("utf-8", "backslashreplace"))
             by_act.setdefault(each.act, []).append(told)
         for act, recipients in by_act.items():
-            tell_recipients(self._config, act, recipients)
+            tell_recipients(self._config(), act, recipients)
+
+
+class Supervisor:
+    """The supervisor of a server that runs, by its control socket."""
+
+    def __init__(self, config: "Callable[[], Config]") -> None:
+        self._config = config
+
+    async def ask(self, question: str, actor: Actor) -> dict[str, Any]:
+        answer = request(self._config(), {"do": question})
+        if not answer.get("ok"):
+            raise ActFailed(str(answer.get("error", "the server refused")), "busy")
+        return answer
 
 
 class Owners:

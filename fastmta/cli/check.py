@@ -13,13 +13,13 @@ import click
 from fastmta.cli.doubts import doubts
 from fastmta.cli.failures import EX_CONFIG
 from fastmta.cli.output import config_option, json_option, print_json
-from fastmta.cli.owned import acting_as_owner
 from fastmta.cli.startable import Problem, listen_problems, route_problems, start_problems
 from fastmta.config.lines import key_lines
 from fastmta.config.load import read
 from fastmta.config.location import default_path
 from fastmta.config.schema import Config, leaves
 from fastmta.model.errors import StorageFailure
+from fastmta.runtime.owned import acting_as_owner
 
 FINDERS: Final = (start_problems, route_problems, listen_problems)
 _STORE_FILE: Final = "data.mdb"

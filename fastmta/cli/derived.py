@@ -24,22 +24,21 @@ def command(
     key: Callable[[Any], Any] | None = None,
     question: Callable[[str | None, Q], str] | None = None,
     finish: Callable[[Any], None] | None = None,
-    whole: Callable[[str | None, Q, bool], None] | None = None,
+    whole: Callable[[str | None, Q, bool], int | None] | None = None,
 ) -> click.Command:
     """The command of an act. `show` prints the result for people, `key` orders its rows; with a `question` the command
-    asks before it acts, or wants --yes. `finish` has the last word, also with --json. `whole` does all of it,
-    for rows that are printed as they come.
+    asks before it acts, or wants --yes. `finish` has the last word, also with --json. `whole` does all of it, for
+    rows that are printed as they come, and may give the exit code.
     """
     has_result = act.result is not None and act.result is not type(None)
 
-    def run(config_path: str | None, as_json: bool = False, yes: bool = False, **given: Any) -> None:
+    def run(config_path: str | None, as_json: bool = False, yes: bool = False, **given: Any) -> int | None:
         asked = act.request(**{name: value for name, value in given.items() if value is not None})
         if question is not None and not yes:
             confirm(question(config_path, asked), yes)
         found: Any
         if whole is not None:
-            whole(config_path, asked, as_json)
-            return
+            return whole(config_path, asked, as_json)
         if isinstance(act, Rows):
             found = sorted(collect(config_path, act, asked), key=key) if key else collect(config_path, act, asked)
         else:
@@ -50,6 +49,7 @@ def command(
             (show or show_plainly)(found)
         if finish is not None:
             finish(found)
+        return None
 
     function: Callable[..., Any] = config_option(run)
     if has_result:

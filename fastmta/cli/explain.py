@@ -1,25 +1,17 @@
 """`fastmta explain`: what would become of a message, step by step, or why a queued one waits. Nothing is sent."""
 
-import asyncio
-import ipaddress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import click
 import msgspec
 
 from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.opened import open_store
 from fastmta.cli.output import config_option, json_option, plain, print_json
-from fastmta.cli.owned import acting_as_owner
-from fastmta.cli.performing import perform
-from fastmta.config.load import load
-from fastmta.config.schema import Config
+from fastmta.cli.performing import perform, visit_rows
 from fastmta.operations.listing import OfMessage
+from fastmta.operations.mail import OUTCOME, ExplainMail, Said
+from fastmta.operations.mail import explain as explain_new
 from fastmta.operations.waiting import explain as explain_queued
-
-if TYPE_CHECKING:
-    from fastmta.store import MailStore
 
 
 @click.command(
@@ -51,41 +43,25 @@ def explain(
         return
     if sender is None or recipient is None:
         raise CommandFailed("which? give FROM and TO, or --id QUEUE_ID", EX_USAGE)
-    if client is not None:
-        try:
-            client = str(ipaddress.ip_address(client.strip("[]").removeprefix("IPv6:")))
-        except ValueError:
-            raise CommandFailed(f"--client {client}: not an IP address", EX_USAGE) from None
-    _explain_new(load(config_path), sender, recipient, client, as_json)
+    _explain_new(config_path, ExplainMail(sender, recipient, client), as_json)
 
 
-def _explain_new(config: Config, sender: str, recipient: str, client: str | None, as_json: bool) -> None:
-    from fastmta.cli.explaining import Explanation, Parts
-    from fastmta.runtime.log import Log
+def _explain_new(config_path: str | None, asked: ExplainMail, as_json: bool) -> None:
+    found: list[dict[str, object]] = []
+    outcome: dict[str, object] = {}
 
-    async def work(store: "MailStore") -> None:
-        store.attach(asyncio.get_running_loop())
-        parts = Parts.of(config, store, Log(level="error"))
-        explanation = Explanation(parts, sender, recipient, client)
-        found = []
-        try:
-            async for step in explanation.steps():
-                found.append({"step": step.kind, "text": step.text, **step.values})
-                if not as_json:
-                    print(f"{step.kind:10} {plain(step.text)}")
-        finally:
-            await parts.close()
-            store.detach()
-        if as_json:
-            outcome = {"outcome": explanation.outcome, "reply": explanation.reply}
-            print_json({"from": sender, "to": recipient, "client": client, **outcome, "steps": found})
+    def visit(rows: Iterable[Said]) -> None:
+        for each in rows:
+            if each.step == OUTCOME:
+                outcome.update(each.values)
+                continue
+            found.append({"step": each.step, "text": each.text, **each.values})
+            if not as_json:
+                print(f"{each.step:10} {plain(each.text)}")
 
-    store = open_store(config)
-    try:
-        with acting_as_owner(Path(config.data_directory)):  # a policy that is fetched is the server's to keep
-            asyncio.run(work(store))
-    finally:
-        store.close()
+    visit_rows(config_path, explain_new, asked, visit)
+    if as_json:
+        print_json({"from": asked.sender, "to": asked.recipient, "client": asked.client, **outcome, "steps": found})
 
 
 def _explain_queued(config_path: str | None, id_text: str, as_json: bool) -> None:

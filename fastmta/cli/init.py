@@ -12,7 +12,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -177,20 +177,26 @@ class Made:
             os.close(make_spool(str(data)))
 
     def _first_account(self, address: str, password: str, shown: bool) -> None:
-        from fastmta.auth.passwords import hash_password
         from fastmta.cli.opened import run_with
+        from fastmta.cli.performing import desk
+        from fastmta.operations import aliases, users
+        from fastmta.operations.carrying import carry_out
+        from fastmta.operations.desk import no_progress
         from fastmta.store import MailStore
 
-        password_hash = hash_password(password)
         roles = [f"{role}@{self.domain}" for role in ("postmaster", "abuse")]
 
-        async def work(_: Config, store: MailStore) -> bool:
+        async def nobody(rows: list[Any]) -> None:
+            return
+
+        async def work(config: Config, store: MailStore) -> bool:
             for role in roles:
                 if role != address and store.accounts.lookup(role) is None and store.aliases.lookup(role) is None:
-                    await store.aliases.add(role, (address,))
+                    leads = aliases.AddAlias(role, (address,))
+                    await carry_out(aliases.add, desk(config, store, no_progress), leads, nobody)
             if store.accounts.lookup(address) is not None:
                 return False
-            await store.accounts.add(address, password_hash)
+            await carry_out(users.add, desk(config, store, no_progress), users.AddUser(address, password), nobody)
             return True
 
         if run_with(self.config, work):

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fastmta.cli.owned import acting_as_owner
 from fastmta.config.load import load
 from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.identity import workers_user
+from fastmta.runtime.owned import acting_as_owner
 
 if TYPE_CHECKING:
     from fastmta.store import MailStore

@@ -4,7 +4,9 @@ in this process on the store itself. Both ways it is the same function.
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -15,18 +17,24 @@ from fastmta.model.errors import ActFailed
 from fastmta.operations.acts import Act, Rows
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from fastmta.config.schema import Config
     from fastmta.model.events import Actor
-    from fastmta.operations.desk import Desk
+    from fastmta.operations.desk import BareDesk, Desk, Progress
+    from fastmta.operations.explaining import Delivering
     from fastmta.store import MailStore
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R")
 
 
-def perform(config_path: str | None, act: Act[Q, R], asked: Q) -> R:
-    """Does an act and gives its result; what it raises has a line and an exit code (cli/failures.py)."""
-    result: R = _perform(config_path, act, asked, lambda rows: None)
+def perform(config_path: str | None, act: Act[Q, R], asked: Q, progress: "Progress | None" = None) -> R:
+    """Does an act and gives its result; what it raises has a line and an exit code (cli/failures.py).
+
+    `progress` is told how far it has come, instead of a terminal.
+    """
+    result: R = _perform(config_path, act, asked, lambda rows: None, progress)
     return result
 
 
@@ -42,36 +50,46 @@ def visit_rows(config_path: str | None, act: Rows[Q, R], asked: Q, visit: Callab
     _perform(config_path, act, asked, visit)
 
 
-def _perform(config_path: str | None, act: Act[Any, Any], asked: msgspec.Struct, visit: Callable[..., None]) -> Any:
+def _perform(
+    config_path: str | None,
+    act: Act[Any, Any],
+    asked: msgspec.Struct,
+    visit: Callable[..., None],
+    progress: "Progress | None" = None,
+) -> Any:
     if act.caller:
-        return here(config_path, act, asked, visit)
+        return here(config_path, act, asked, visit, progress)
     brief = read_brief(config_path)
     command = {"do": "act", "act": act.name, "request": msgspec.to_builtins(asked), **sudo_user()}
-    bar = _Bar(act.name)
-    try:
-        for line in answers(brief, command):
-            if "rows" in line:
-                visit(msgspec.convert(line["rows"], list[act.result]))  # type: ignore[name-defined]
-            elif "done" in line:
-                bar.show(line["done"], line["total"])
-            elif line["ok"]:
-                return None if isinstance(act, Rows) else msgspec.convert(line["result"], act.result)
-            elif not line.get("alone"):
-                raise ActFailed(str(line.get("error", "the server refused")), line.get("kind", "busy"))
-    except NotRunning:
-        pass
-    except NoAnswer:
-        what = "; what it had changed until then stays so" if act.changes else ""
-        raise ActFailed(f"the worker that did this has ended{what}; try again", "busy") from None
-    finally:
-        bar.end()
-    return here(brief.config_file, act, asked, visit)
+    with _progress(act.name, progress) as told:
+        try:
+            for line in answers(brief, command):
+                if "rows" in line:
+                    visit(msgspec.convert(line["rows"], list[act.result]))  # type: ignore[name-defined]
+                elif "done" in line:
+                    told(line["done"], line["total"], line["what"])
+                elif line["ok"]:
+                    return None if isinstance(act, Rows) else msgspec.convert(line["result"], act.result)
+                elif not line.get("alone"):
+                    raise ActFailed(str(line.get("error", "the server refused")), line.get("kind", "busy"))
+        except NotRunning:
+            pass
+        except NoAnswer:
+            what = "; what it had changed until then stays so" if act.changes else ""
+            raise ActFailed(f"the worker that did this has ended{what}; try again", "busy") from None
+    return here(brief.config_file, act, asked, visit, progress)
 
 
 def here(
-    config_path: str | None, act: Act[Any, Any], asked: msgspec.Struct, visit: Callable[..., None] = lambda rows: None
+    config_path: str | None,
+    act: Act[Any, Any],
+    asked: msgspec.Struct,
+    visit: Callable[..., None] = lambda rows: None,
+    progress: "Progress | None" = None,
 ) -> Any:
     """Does an act in this process."""
+    import asyncio
+
     from fastmta.cli.opened import run_with
     from fastmta.config.load import load
     from fastmta.operations.carrying import carry_out
@@ -80,21 +98,46 @@ def here(
         visit(page)
 
     async def work(config: "Config", store: "MailStore") -> Any:
-        return await carry_out(act, desk(config, store, bar.show), asked, visit_page)
+        return await carry_out(act, desk(config, store, told), asked, visit_page)
 
-    bar = _Bar(act.name)
-    try:
+    with _progress(act.name, progress) as told:
+        if not act.opens:
+            return asyncio.run(carry_out(act, bare_desk(cache(lambda: load(config_path)), told), asked, visit_page))
         return run_with(load(config_path), work)
-    finally:
-        bar.end()
 
 
-def desk(config: "Config", store: "MailStore", progress: Callable[[int, int], None]) -> "Desk":
+def bare_desk(config: "Callable[[], Config]", progress: "Progress") -> "BareDesk":
+    """The desk of a command whose act needs no store."""
+    from fastmta.cli.beside import Supervisor, Told
+    from fastmta.operations.desk import BareDesk
+
+    return BareDesk(config, actor(), Told(config), Supervisor(config), progress)
+
+
+def desk(config: "Config", store: "MailStore", progress: "Progress") -> "Desk":
     """The desk of a command that has opened the store itself, beside a server or without one."""
-    from fastmta.cli.beside import Owners, Told
+    from fastmta.cli.beside import Owners, Supervisor, Told
     from fastmta.operations.desk import Desk
 
-    return Desk(config, store, store.clock, actor(), Told(config), Owners(config), progress=progress, gives_way=True)
+    return Desk(
+        config,
+        store,
+        store.clock,
+        actor(),
+        Told(lambda: config),
+        Supervisor(lambda: config),
+        Owners(config),
+        lambda: delivering(config, store),
+        progress=progress,
+        gives_way=True,
+    )
+
+
+def delivering(config: "Config", store: "MailStore") -> "AbstractAsyncContextManager[Delivering]":
+    """What delivers, built for one question."""
+    from fastmta.operations import alone
+
+    return alone.delivering(config, store)
 
 
 def actor() -> "Actor":
@@ -111,21 +154,23 @@ def sudo_user() -> dict[str, str]:
     return {"sudo_user": behind[:100]} if behind else {}
 
 
-class _Bar:
-    """Progress on a terminal: one line that is written over."""
+@contextmanager
+def _progress(name: str, given: "Progress | None") -> "Iterator[Progress]":
+    """What is told of progress: `given`, or on a terminal one line that is written over."""
+    if given is not None:
+        yield given
+        return
+    is_shown = False
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._shown = False
-        self._seen = sys.stderr.isatty()
-
-    def show(self, done: int, total: int) -> None:
-        if self._seen and done:
-            self._shown = True
+    def show(done: int, total: int, what: str = "", /) -> None:
+        nonlocal is_shown
+        if done and sys.stderr.isatty():
+            is_shown = True
             of = f" of {total}" if total else ""
-            print(f"\r{self._name}: {done}{of}\033[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{name}: {what and what + ' '}{done}{of}\033[K", end="", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        if self._shown:
-            self._shown = False
+    try:
+        yield show
+    finally:
+        if is_shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -110,9 +110,9 @@ def from_store(brief: Brief, request: dict[str, Any], visit: Callable[[Row], Non
     """What the act `queue.list` gives, of the store itself and without a loop; makes and changes nothing."""
     import msgspec
 
-    from fastmta.cli.owned import acting_as_owner
     from fastmta.operations.listing import ListQueue, record
     from fastmta.operations.selecting import selection
+    from fastmta.runtime.owned import acting_as_owner
     from fastmta.store import MailStore
 
     directory = Path(brief.data_directory)

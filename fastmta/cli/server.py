@@ -7,10 +7,12 @@ from typing import Any, NoReturn
 
 import click
 
+from fastmta.cli import derived
 from fastmta.cli.becoming import become_supervisor
-from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
-from fastmta.cli.output import config_option, json_option, print_json, print_table, size
-from fastmta.config.load import load
+from fastmta.cli.output import config_option, print_json, print_table, size
+from fastmta.cli.performing import perform
+from fastmta.operations import server as acts
+from fastmta.operations.values import Nothing
 
 
 @click.command(epilog="\b\nExamples:\n  fastmta serve -c /etc/fastmta/fastmta.toml")
@@ -23,31 +25,11 @@ def serve(config_path: str | None) -> NoReturn:
     become_supervisor(config_path)
 
 
-@click.command()
-@config_option
-def reload(config_path: str | None) -> None:
-    """Let the running server read its configuration again; no connection is lost."""
-    load(config_path)  # a mistake is told here, and not only in the server's log
-    _ask(config_path, "reload")
+reload = derived.command(acts.reload)
+stop = derived.command(acts.stop)
 
 
-@click.command()
-@config_option
-def stop(config_path: str | None) -> None:
-    """Stop the running server when its transactions have ended."""
-    _ask(config_path, "stop")
-
-
-@click.command()
-@json_option
-@config_option
-def status(as_json: bool, config_path: str | None) -> None:
-    """Show the running server: processes, listeners, connections, totals, queue."""
-    answer = _ask(config_path, "status")
-    answer.pop("ok", None)
-    if as_json:
-        print_json(answer)
-        return
+def _status(answer: dict[str, Any]) -> None:
     state = "ready" if answer.get("ready") else "not ready"
     print(
         f"fastmta {answer.get('version', '')}, process {answer.get('pid')}, {state}, up {_age(answer.get('uptime_s'))}"
@@ -76,15 +58,6 @@ def status(as_json: bool, config_path: str | None) -> None:
             print(f"{name}: " + ", ".join(f"{key} {_figure(key, value)}" for key, value in figures.items()))
 
 
-def _ask(config_path: str | None, what: str) -> dict[str, Any]:
-    from fastmta.admin.control import request
-
-    answer = request(load(config_path), {"do": what})
-    if not answer.get("ok"):
-        raise CommandFailed(str(answer.get("error", "the server refused")), EX_TEMPFAIL)
-    return answer
-
-
 def _figure(key: str, value: object) -> str:
     return size(value) if key.endswith("bytes") and isinstance(value, int) else str(value)
 
@@ -97,3 +70,12 @@ def _age(seconds: object) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "m"), (left, "s")]
     shown = [f"{value}{unit}" for value, unit in parts if value]
     return " ".join(shown[:2]) or "0s"
+
+
+def _whole_status(config_path: str | None, asked: Nothing, as_json: bool) -> None:
+    answer = perform(config_path, acts.status, asked)
+    answer.pop("ok", None)
+    (print_json if as_json else _status)(answer)
+
+
+status = derived.command(acts.status, whole=_whole_status)

@@ -18,6 +18,10 @@ class NotPermitted(FastMTAError):
     """This user of this machine may not do that."""
 
 
+class NotRunning(FastMTAError):
+    """No server answers for this data directory."""
+
+
 FailureKind = Literal[
     "usage",  # what was asked for makes no sense
     "invalid",  # a value that may not be, or that collides with what is there

@@ -6,8 +6,8 @@
 
 The decorator makes a row of the table of it: the name, the request's type (what comes in, and what the command line
 and the control socket take), the result's, whether it changes anything (then a line `admin.NAME` of the log tells of
-it, with who did it), and who may ask. An async generator gives its rows one by one. A further act in a file that is
-named in FAMILIES needs no line anywhere else; a further file needs one there.
+it, with who did it), and who may ask. Who takes a BareDesk needs no store. An async generator gives its rows one by
+one. A further act in a file that is named in FAMILIES needs no line anywhere else; a further file needs one there.
 
 Nothing here is loaded before it is asked for: a command loads the family it needs, a worker the same.
 """
@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
-from fastmta.operations.desk import Desk
+from fastmta.operations.desk import BareDesk, Desk
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -40,6 +40,9 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
         "fastmta.operations.waiting",
     ),
     "dkim": ("fastmta.operations.keys",),
+    "store": ("fastmta.operations.care",),
+    "server": ("fastmta.operations.server",),
+    "mail": ("fastmta.operations.mail", "fastmta.operations.tracing"),
 }
 
 
@@ -49,12 +52,13 @@ class Act(Generic[Q, R]):
     def __init__(
         self,
         name: str,
-        function: Callable[[Desk, Q], Any],
+        function: Callable[..., Any],
         request: type[Q],
         result: Any,
         changes: bool,
         who: Who,
         caller: bool = False,
+        opens: bool = True,
     ) -> None:
         self.name = name
         self.function = function
@@ -62,17 +66,14 @@ class Act(Generic[Q, R]):
         self.result = result  # of one row where it gives rows
         self.changes = changes
         self.who: Who = who
-        self.caller = caller  # it reads or writes files with the rights of whoever asks, so in his process
+        self.opens = opens  # it is given the store
+        self.caller = caller or not opens  # it reads or writes files with the rights of whoever asks: in his process
         self.file = function.__module__
         self.__doc__ = function.__doc__
 
     def __call__(self, desk: Desk, asked: Q) -> Awaitable[R]:
         found: Awaitable[R] = self.function(desk, asked)
         return found
-
-    @property
-    def gives_rows(self) -> bool:
-        return False
 
 
 class Rows(Act[Q, R]):
@@ -84,10 +85,6 @@ class Rows(Act[Q, R]):
         found: AsyncIterator[R] = self.function(desk, asked)
         return found
 
-    @property
-    def gives_rows(self) -> bool:
-        return True
-
 
 def act(
     name: str, *, changes: bool = False, who: Who = "owner", caller: bool = False
@@ -96,7 +93,8 @@ def act(
 
     def made(function: Callable[[Desk, Q], Awaitable[R]]) -> Act[Q, R]:
         request, result = _types(function)
-        return Act(name, function, request, result, changes, who, caller)
+        opens = function.__annotations__["desk"] is not BareDesk
+        return Act(name, function, request, result, changes, who, caller, opens)
 
     return made
 

@@ -1,18 +1,16 @@
 """An act carried out at a desk, and told when it has ended: the one way in which both faces of a process do it."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from fastmta.operations.acts import Act, Rows
-
-if TYPE_CHECKING:
-    from fastmta.operations.desk import Desk
+from fastmta.operations.desk import BareDesk, Desk
 
 
 async def carry_out(
-    act: Act[Any, Any], desk: "Desk", asked: msgspec.Struct, visit: Callable[[list[Any]], Awaitable[None]]
+    act: Act[Any, Any], desk: BareDesk, asked: msgspec.Struct, visit: Callable[[list[Any]], Awaitable[None]]
 ) -> Any:
     """The result of an act; None of one that gives rows, which `visit` gets, some at a time.
 
@@ -21,6 +19,7 @@ async def carry_out(
     desk.act_name = act.name
     try:
         if isinstance(act, Rows):
+            assert isinstance(desk, Desk)
             page: list[Any] = []
             at_once = act.at_once
             async for row in act.rows(desk, asked):
@@ -31,7 +30,8 @@ async def carry_out(
             if page:
                 await visit(page)
             return None
-        return await act(desk, asked)
+        assert isinstance(desk, Desk) or not act.opens
+        return await act.function(desk, asked)
     except BaseException as error:
         if desk.noted is not None:
             desk.note(failed=str(error) or type(error).__name__)

@@ -1,7 +1,7 @@
 """What an act is given: the configuration, the store, who asks, and the ways to tell and to pause.
 
 The same acts run in a worker (operations/serving.py) and, where no server runs, in the command's own process
-(cli/performing.py); what differs between the two stands here as a method of the desk or of its owners.
+(cli/performing.py); what differs between the two stands here as a method of the desk, its owners or its server.
 """
 
 import time
@@ -12,7 +12,10 @@ from fastmta.model.errors import ActFailed
 from fastmta.model.events import Actor, Event
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from fastmta.config.schema import Config
+    from fastmta.operations.explaining import Delivering
     from fastmta.runtime.clock import Clock
     from fastmta.store import MailStore
 
@@ -45,6 +48,24 @@ class NoOwners:
         return None
 
 
+class Server(Protocol):
+    """The supervisor of the server that runs, which says itself who asked. NotRunning where none does."""
+
+    async def ask(self, question: str, actor: Actor) -> dict[str, Any]:
+        """Its answer to "reload", "stop", "status" or "flush_trace"."""
+        ...
+
+
+class Progress(Protocol):
+    """Told how far the work has come: of a `total` that is 0 where it is not known, and of `what`, "" for all of it."""
+
+    def __call__(self, done: int, total: int, what: str = "", /) -> None: ...
+
+
+def no_progress(done: int, total: int, what: str = "", /) -> None:
+    """For whoever does not look."""
+
+
 class Telling(Protocol):
     """Where acts are told: log and metrics of the server, or syslog."""
 
@@ -61,36 +82,27 @@ async def _go_on() -> None:
     return
 
 
-class Desk:
-    """One act's surroundings."""
+class BareDesk:
+    """One act's surroundings, without a store: for acts that need none, or open one in their own way. They are done by
+    whoever asks, in his process.
+    """
 
     def __init__(
-        self,
-        config: "Config",
-        store: "MailStore",
-        clock: "Clock",
-        actor: Actor,
-        telling: Telling,
-        owners: Owners,
-        *,
-        pause: Callable[[], Awaitable[None]] = _go_on,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        gives_way: bool = False,
+        self, config: "Callable[[], Config]", actor: Actor, telling: Telling, server: Server, progress: Progress
     ) -> None:
-        """`pause` lets others have the loop; `gives_way`: the store does so by itself (adr/0052)."""
-        self.config = config
-        self.store = store
-        self.clock = clock
+        """`config` is called by who needs it: some acts are there for when it cannot be read."""
         self.actor = actor
         self.telling = telling
-        self.owners = owners
-        self.progress = progress  # (done, total); a total of 0 is not known
-        self.interrupted = ""  # why the act shall end at its next pause
+        self.server = server
+        self.progress = progress
         self.act_name = ""
         self.noted: dict[str, Any] | None = None
         self.has_told = False
-        self._pause = pause
-        self._gives_way = gives_way
+        self._config = config
+
+    @property
+    def config(self) -> "Config":
+        return self._config()
 
     def note(self, **fields: Any) -> None:
         """Something has changed: what the log's line says of it. Called after the commit; later fields win."""
@@ -101,6 +113,37 @@ class Desk:
         """A line of its own, now: for an act that does the same to several things. After the commit."""
         self.has_told = True
         self.telling.act(self.act_name, fields, self.actor)
+
+
+class Desk(BareDesk):
+    """One act's surroundings: beside those, the store, and who delivers."""
+
+    def __init__(
+        self,
+        config: "Config",
+        store: "MailStore",
+        clock: "Clock",
+        actor: Actor,
+        telling: Telling,
+        server: Server,
+        owners: Owners,
+        delivering: "Callable[[], AbstractAsyncContextManager[Delivering]]",
+        *,
+        pause: Callable[[], Awaitable[None]] = _go_on,
+        progress: Progress = no_progress,
+        gives_way: bool = False,
+    ) -> None:
+        """`delivering` gives what delivers, for as long as somebody looks; `pause` lets others have the loop;
+        `gives_way`: the store does so by itself (adr/0052).
+        """
+        super().__init__(lambda: config, actor, telling, server, progress)
+        self.store = store
+        self.clock = clock
+        self.owners = owners
+        self.delivering = delivering
+        self.interrupted = ""  # why the act shall end at its next pause
+        self._pause = pause
+        self._gives_way = gives_way
 
     async def breathe(self) -> None:
         """Lets others come first, and goes on in any case: what was committed is told whoever has gone."""

@@ -4,7 +4,7 @@ the act gives goes there directly: rows and progress as they come, and at last i
 A request is a line of JSON, {"do": "act", "act": "user.list", "request": {}}. Lines of the answer:
 
     {"rows": [...]}                  of an act that gives rows
-    {"done": 100, "total": 1000}     progress; 0 is not known
+    {"done": 100, "total": 1000, "what": ""}     progress; 0 is not known
     {"ok": true, "result": ...}      the last one
     {"ok": false, "error": "...", "kind": "no_user"}     the last one
 
@@ -16,6 +16,7 @@ begun, and ends without him.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -26,12 +27,13 @@ from fastmta.model.events import Actor, Event
 from fastmta.model.limits import ACTS_AT_ONCE
 from fastmta.operations.acts import Act, Who, find
 from fastmta.operations.carrying import carry_out
-from fastmta.operations.desk import Desk, Key
+from fastmta.operations.desk import Desk, Key, no_progress
 from fastmta.runtime.events import teller
 from fastmta.runtime.metrics import METRICS
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
+    from fastmta.operations.explaining import Delivering
     from fastmta.runtime.clock import Clock
     from fastmta.runtime.log import Log
     from fastmta.runtime.metrics import Cells
@@ -89,6 +91,19 @@ class Owners:
         return answer
 
 
+class Supervisor:
+    """The supervisor of this server."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def ask(self, question: str, actor: Actor) -> dict[str, Any]:
+        answer = await self._ask(question, who=msgspec.to_builtins(actor))
+        if not answer.get("ok"):
+            raise ActFailed(str(answer.get("error", "the server refused")), "busy")
+        return answer
+
+
 class Told:
     """Tells in the server's log and counts."""
 
@@ -117,9 +132,11 @@ def shown(fields: dict[str, Any]) -> dict[str, Any]:
 class Serving:
     """The acts under way in this worker."""
 
-    def __init__(self, services: Services, ask: Ask) -> None:
+    def __init__(self, services: Services, ask: Ask, delivering: "Delivering") -> None:
         self._services = services
+        self._delivering = delivering
         self._owners = Owners(ask)
+        self._supervisor = Supervisor(ask)
         self._told = Told(services)
         self._desks: dict[Desk, Who] = {}
         self._begun: dict[tuple[str, bytes], asyncio.Task[dict[str, Any]]] = {}  # of everybody's acts
@@ -212,9 +229,11 @@ class Serving:
             services.clock,
             actor,
             self._told,
+            self._supervisor,
             self._owners,
+            lambda: nullcontext(self._delivering),
             pause=share.pause,
-            progress=_untold if client is None else client.progress,
+            progress=no_progress if client is None else client.progress,
         )
         self._desks[desk] = asker
         watching = None
@@ -241,10 +260,6 @@ def refusal(error: str, kind: str) -> dict[str, Any]:
     return {"ok": False, "error": error, "kind": kind}
 
 
-def _untold(done: int, total: int) -> None:
-    return
-
-
 async def _nobody(rows: list[Any]) -> None:
     return
 
@@ -256,7 +271,7 @@ class _Client:
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._sending = asyncio.Lock()
-        self._progress: tuple[int, int] | None = None
+        self._progress: tuple[int, int, str] | None = None
 
     async def send(self, line: dict[str, Any]) -> None:
         async with self._sending, asyncio.timeout(CLIENT_S):
@@ -265,8 +280,8 @@ class _Client:
     async def rows(self, page: list[Any]) -> None:
         await self.send({"rows": page})
 
-    def progress(self, done: int, total: int) -> None:
-        self._progress = (done, total)
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        self._progress = (done, total, what)
 
     async def watch(self, desk: Desk) -> None:
         """Tells of progress, and that we are alive; notices when nobody listens any more."""
@@ -281,9 +296,9 @@ class _Client:
                 except TimeoutError:
                     silent_s += PROGRESS_S
                 if self._progress is not None or silent_s >= ALIVE_S:
-                    done, total = self._progress or (0, 0)
+                    done, total, what = self._progress or (0, 0, "")
                     self._progress, silent_s = None, 0.0
-                    await self.send({"done": done, "total": total})
+                    await self.send({"done": done, "total": total, "what": what})
         except (OSError, TimeoutError):
             desk.interrupted = "whoever asked has gone"
 

@@ -32,6 +32,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.events import Actor
 from fastmta.model.limits import DMARC_FLUSH_S
 from fastmta.model.services import BY_NAME
+from fastmta.operations.explaining import Delivering
 from fastmta.operations.public import PublicSocket
 from fastmta.operations.serving import Serving
 from fastmta.pickup.service import Pickup
@@ -104,7 +105,7 @@ class MailServer:
             self._pop3 = Pop3Server(services)
             self._delivery = DeliveryService(services, Answers(Path(config.data_directory)))
             assert place.ask is not None
-            self._acts = Serving(services, place.ask)
+            self._acts = Serving(services, place.ask, Delivering(services, self._delivery))
             self._pickup = Pickup(services, PublicSocket(services, self._acts))
         except BaseException:
             self._store.close()

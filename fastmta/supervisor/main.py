@@ -66,7 +66,7 @@ class Answerable(Protocol):
 class Together:
     """All that asked for one reload."""
 
-    def __init__(self, clients: list[Client]) -> None:
+    def __init__(self, clients: list[Answerable]) -> None:
         self._clients = clients
 
     def answer(self, **fields: Any) -> None:
@@ -143,7 +143,7 @@ class Supervisor:
         self.questions_made = 0
         self.acts = 0
         self.reload_wanted = False
-        self.reload_clients: list[Client] = []
+        self.reload_clients: list[Answerable] = []
         self.reloaded_at = 0.0
         self.pending_replace = False
         self.told_ready = False
@@ -273,7 +273,7 @@ class Supervisor:
 
     # --- reload ---
 
-    def _want_reload(self, client: Client | None) -> None:
+    def _want_reload(self, client: Answerable | None) -> None:
         """Rereads now, or in a while where that was just done: of a storm of signals the last one is honoured."""
         if client is not None:
             self.reload_clients.append(client)
@@ -382,13 +382,28 @@ class Supervisor:
         match request.get("do"):
             case "ping":
                 client.answer(ok=True, pid=os.getpid(), version=__version__)
-            case "reload":
-                self.log.info("admin.reload", **client.who)
-                self._want_reload(client)
             case "note":
                 client.answer(**note(self.log, client, request))
+            case "act":
+                self._hand_over(client, request)
+            case "withdraw":
+                self._withdraw(client, request.get("recipients"))
+            case "hops":
+                self._hops(client, request.get("hops"))
+            case "reload" | "stop" | "status" | "flush_trace" as what:
+                self._whole(client, what, client.who)
+            case other:
+                known = "act, flush_trace, hops, ping, note, reload, status, stop, withdraw"
+                client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
+
+    def _whole(self, client: Answerable, what: str, who: dict[str, Any]) -> None:
+        """What concerns the server as a whole, asked by its control socket or by an act in a worker."""
+        match what:
+            case "reload":
+                self.log.info("admin.reload", **who)
+                self._want_reload(client)
             case "stop":
-                self.log.info("admin.stop", **client.who)
+                self.log.info("admin.stop", **who)
                 client.answer(ok=True, pid=os.getpid())
                 if not self.pool.stopping:
                     self._stop("control socket")
@@ -397,25 +412,19 @@ class Supervisor:
                     worker.status = None  # an answer to an earlier question tells of an earlier queue
                 workers = self.pool.broadcast("status")[:1]  # the queue is one: any worker can count it
                 self.status_asked.append(Asked(client, workers, time.monotonic() + 2.0))
-            case "act":
-                self._hand_over(client, request)
-            case "withdraw":
-                self._withdraw(client, request.get("recipients"))
-            case "hops":
-                self._hops(client, request.get("hops"))
             case "flush_trace":
-                self._ask(client, "flush_trace", "flushed", "a worker did not write its part of the trace")
-            case other:
-                known = "act, flush_trace, hops, ping, note, reload, status, stop, withdraw"
-                client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
+                self._ask(client, what, "flushed", "a worker did not write its part of the trace")
 
     def _command_of(self, worker: Worker, message: dict[str, Any]) -> None:
-        """What an act in a worker asks of all workers."""
+        """What an act in a worker asks of all workers, or of us."""
         back = Back(worker, message["number"])
-        if message["question"] == "withdraw":
-            self._withdraw(back, message["recipients"])
-        else:
-            self._hops(back, message["hops"])
+        match message["question"]:
+            case "withdraw":
+                self._withdraw(back, message["recipients"])
+            case "hops":
+                self._hops(back, message["hops"])
+            case question:
+                self._whole(back, question, message["who"])
 
     def _withdraw(self, client: Answerable, recipients: object) -> None:
         """Asks every worker, those of older generations too, which of these recipients it is delivering."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.cli.failures import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_TEMPFAIL
-from fastmta.cli.store import _progress
+from fastmta.cli.store import progress
 from fastmta.config.load import load
 from fastmta.runtime.lock import lock_directory
 from fastmta.store import MailStore
@@ -133,7 +133,7 @@ def test_a_terminal_shows_a_bar(cli, tmp_path, directory, monkeypatch):
     with open(terminal, "w") as stream, monkeypatch.context() as patch:
         patch.setattr("sys.stderr", stream)
         patch.setenv("TERM", "xterm")
-        with _progress("backup") as told:
+        with progress("backup") as told:
             told(50, 100)
             told(120, 100)
     reader.join()

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fastmta.cli.failures import EX_USAGE, CommandFailed
-from fastmta.cli.trace import instant
+from fastmta.cli.failures import EX_USAGE
+from fastmta.model.errors import ActFailed
+from fastmta.operations.tracing import instant
 from tests.support.mail import letter
 from tests.support.server import Server
 from tests.support.smtp_sink import SmtpSink
@@ -175,9 +176,9 @@ def test_a_reload_turns_the_trace_on_and_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2h30m", "2027-13-01", "99999999999999999d"])
 def test_an_instant_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(CommandFailed) as failure:
+    with pytest.raises(ActFailed) as failure:
         instant("--since", text)
-    assert failure.value.code == EX_USAGE
+    assert failure.value.kind == "usage"
 
 
 def test_instants_are_utc_unless_they_say_otherwise() -> None:

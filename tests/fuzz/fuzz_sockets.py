@@ -61,7 +61,7 @@ class Sockets(AsyncTarget):
         self.asked: list[Any] = []
         self.control = ControlSocket(self.root, self.selector, self.handle)
         self.public = os.open(self.root / "data", os.O_RDONLY)
-        self.queue = PublicSocket(self.services, Serving(self.services, self.ask))
+        self.queue = PublicSocket(self.services, Serving(self.services, self.ask, None))
         self.queue.open(self.public)
 
     def handle(self, client: Any, request: dict[str, Any]) -> None:

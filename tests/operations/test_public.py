@@ -94,7 +94,7 @@ def test_a_change_is_answered_when_it_has_begun_and_is_made_once(
 
     async def scene() -> None:
         services = await open_services(load(tmp_path / "fastmta.toml"))
-        face = PublicSocket(services, Serving(services, lambda *_: asyncio.sleep(0, {})))
+        face = PublicSocket(services, Serving(services, lambda *_: asyncio.sleep(0, {}), None))
         public = os.open(tmp_path, os.O_RDONLY)
         face.open(public)
 

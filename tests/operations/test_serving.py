@@ -48,6 +48,28 @@ def test_an_act_is_done_by_a_worker_and_told_by_it(server: Server) -> None:
     assert end == {"ok": True, "result": None}
 
 
+def test_a_worker_explains_by_its_own_parts(server: Server) -> None:
+    *rows, end = ask(server, "mail.explain", sender="<>", recipient=BILL)
+    steps = {each["rows"][0]["step"]: each["rows"][0] for each in rows}
+    assert steps["mailbox"]["values"]["mailbox"] == BILL
+    assert steps["outcome"]["values"] == {"outcome": "accepted", "reply": ""}
+    assert end == {"ok": True, "result": None}
+    *rows, _ = ask(server, "mail.explain", sender=BILL, recipient="ann@example.net", client="192.0.2.1")
+    assert rows[-1]["rows"][0]["values"]["outcome"] == "refused"
+    (failed,) = ask(server, "mail.explain", sender=BILL, recipient=BILL, client="no address")
+    assert (failed["ok"], failed["kind"]) == (False, "usage")
+
+
+def test_what_needs_files_of_the_caller_is_not_for_a_worker(server: Server, tmp_path: Path) -> None:
+    for act, request in (("store.backup", {"path": str(tmp_path / "copy")}), ("store.check", {}), ("mail.trace", {})):
+        (refused,) = ask(server, act, **request)
+        assert (refused["ok"], "by whoever asks" in refused["error"]) == (False, True)
+    server.cli("store", "backup", str(tmp_path / "copy"))
+    line = log(server, "admin.store.backup")[-1]
+    assert (line["path"], line["bytes"]) == (str(tmp_path / "copy"), (tmp_path / "copy" / "data.mdb").stat().st_size)
+    assert json.loads(server.cli("store", "check", "--json").stdout) == {"ok": True, "problems": []}
+
+
 def test_the_command_opens_no_store_where_a_server_runs(server: Server) -> None:
     program = (
         "import sys; from fastmta.cli.main import main; code = main(['user', 'list', '--json']);"

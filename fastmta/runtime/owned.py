@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
+from fastmta.model.errors import ActFailed
 from fastmta.runtime.identity import acting_as
 
 
@@ -22,5 +22,5 @@ def acting_as_owner(directory: Path) -> Iterator[None]:
         try:
             stack.enter_context(acting_as(owner.st_uid, owner.st_gid, [owner.st_gid]))
         except OSError as error:
-            raise CommandFailed(f"cannot act as the owner of {directory}: {error.strerror}", EX_UNAVAILABLE) from error
+            raise ActFailed(f"cannot act as the owner of {directory}: {error.strerror}", "unavailable") from error
         yield

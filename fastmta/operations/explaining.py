@@ -1,93 +1,48 @@
-"""What `fastmta explain` finds out: the way of a new message through reception, directory and delivery, and why one in
-the queue still waits. Nothing is sent, queued or asked of the policy's servers.
+"""The way of a new message through reception, directory and delivery, step by step. Nothing is sent or queued, and no
+check is asked. What is said is what the worker's own parts would do.
 """
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 from fastmta._intake import Recipient
-from fastmta.cli.hops import shown, states
-from fastmta.cli.output import stamp
-from fastmta.config.schema import Config
+from fastmta.delivery import seams as delivery
 from fastmta.delivery.explanation import Step, delivery_steps, route_step
-from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
-from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
+from fastmta.operations.desk import Desk
+from fastmta.operations.hops import in_hand
+from fastmta.operations.listing import text as shown
+from fastmta.operations.values import stamp
 from fastmta.operations.waiting import suspended_text
 from fastmta.policy.networks import Networks
 from fastmta.policy.plan import StageList, plan_for
-from fastmta.runtime.clock import Clock, SystemClock
-from fastmta.runtime.log import Log
-from fastmta.runtime.metrics import Cells, local_cells
-from fastmta.runtime.tasks import Sweep, Tasks
-from fastmta.runtime.turns import Turns
-from fastmta.tls.contexts import Contexts
-
-if TYPE_CHECKING:
-    from fastmta.store import MailStore
 
 REFUSED, ACCEPTED = "refused", "accepted"
 
 
-@dataclass(slots=True)
-class Parts:
-    """What router, directory, policy and delivery are built from in a worker, here for one question."""
+class Parts(delivery.Services, Protocol):
+    """What of a worker the way of a message is explained by."""
 
-    config: Config
-    store: "MailStore"
-    loop: asyncio.AbstractEventLoop
-    log: Log
-    router: Router
-    directory: Directory
-    contexts: Contexts
-    resolver: Resolver
-    tasks: Tasks
-    sweep: Sweep
-    turns: Turns
-    clock: Clock = field(default_factory=SystemClock)
-    cells: Cells = field(default_factory=local_cells)
-    slot: int = 0
-    slots: int = 1
-    launcher: Any = None  # nothing is started
-    site_policy: Any = None
+    @property
+    def directory(self) -> Directory: ...
 
-    @classmethod
-    def of(cls, config: Config, store: "MailStore", log: Log) -> "Parts":
-        router = Router(config)
-        loop = asyncio.get_running_loop()
-        return cls(
-            config,
-            store,
-            loop,
-            log,
-            router,
-            Directory(config, store, router),
-            Contexts(config.tls),
-            Resolver(config.dns.nameservers, monotonic=time.monotonic),
-            Tasks(log),
-            Sweep(loop),
-            Turns(loop),
-        )
 
-    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
-        return operation(*arguments)
+class Delivering(NamedTuple):
+    """A worker's parts, and the service that delivers with them."""
 
-    async def close(self) -> None:
-        await self.tasks.close()
-        self.sweep.close()
-        await self.resolver.close()
+    services: Parts
+    service: DeliveryService
 
 
 class Explanation:
     """The steps of one message; `outcome` is what its sender would be told at RCPT."""
 
-    def __init__(self, parts: Parts, sender: str, recipient: str, client: str | None) -> None:
-        self._parts = parts
+    def __init__(self, desk: Desk, parts: Delivering, sender: str, recipient: str, client: str | None) -> None:
+        self._desk = desk
+        self._parts = parts.services
+        self._service = parts.service
         self._sender = sender.strip().removeprefix("<").removesuffix(">")
         self._recipient = recipient.strip().removeprefix("<").removesuffix(">")
         self._client = client
@@ -119,18 +74,14 @@ class Explanation:
         if resolution.refusal is not None:
             yield self._refused("recipient", str(resolution.refusal))
             return
-        service = DeliveryService(self._parts)
-        try:
-            for target in self._adjusted(raw, resolution):
-                if isinstance(target, Step):
-                    yield target
-                elif isinstance(target, LocalTarget):
-                    yield self._mailbox_step(target)
-                else:
-                    async for step in self._queued_steps(service, target):
-                        yield step
-        finally:
-            await service.stop(0.0)
+        for target in self._adjusted(raw, resolution):
+            if isinstance(target, Step):
+                yield target
+            elif isinstance(target, LocalTarget):
+                yield self._mailbox_step(target)
+            else:
+                async for step in self._queued_steps(target):
+                    yield step
 
     def _adjusted(self, raw: bytes, resolution: Resolution) -> Iterator[LocalTarget | QueuedTarget | Step]:
         """The targets with the routes that the sender's mail takes, and who gets a copy."""
@@ -203,7 +154,7 @@ class Explanation:
         )
 
     def _mailbox_step(self, target: LocalTarget) -> Step:
-        store = self._parts.store
+        store = self._desk.store
         owner = target.mailbox.decode("utf-8", "surrogateescape")
         account = store.accounts.lookup(owner)
         quota = account.quota_bytes if account is not None else 0
@@ -212,11 +163,12 @@ class Explanation:
         values = {"mailbox": owner, "used_bytes": used, "quota_bytes": quota}
         return Step("mailbox", f"delivered to the mailbox of {owner} as it is accepted ({room})", values)
 
-    async def _queued_steps(self, service: DeliveryService, target: QueuedTarget) -> AsyncIterator[Step]:
+    async def _queued_steps(self, target: QueuedTarget) -> AsyncIterator[Step]:
+        service = self._service
         path = target.forward_path
         yield Step("queue", f"{path.decode('utf-8', 'backslashreplace')} is queued", {"recipient": shown(path)})
         yield route_step(service, target.hop, path, held=target.held)
-        stopped = self._parts.store.suspensions.by_hop().of(target.hop)
+        stopped = self._desk.store.suspensions.by_hop().of(target.hop)
         if stopped is not None:
             yield Step(
                 "suspended", suspended_text(stopped), {"since": stamp(stopped.since_ms / 1000), "by": stopped.by}
@@ -224,8 +176,8 @@ class Explanation:
         sender = self._sender.encode("utf-8", "surrogateescape")
         async for step in delivery_steps(service, target.hop, path, sender):
             yield step
-        now = states(self._parts.config, [target.hop])
-        yield state_step(now)
+        known = await in_hand(self._desk, [target.hop])
+        yield state_step(None if known is None else known.get(shown(target.hop), {}))
 
 
 def _policy_steps(lists: Iterable[StageList], trusted: bool) -> Iterator[Step]:
@@ -241,13 +193,12 @@ def _policy_steps(lists: Iterable[StageList], trusted: bool) -> Iterator[Step]:
             )
 
 
-def state_step(now: list[dict[str, Any]] | None) -> Step:
-    """What the running server says of a hop."""
-    if now is None:
+def state_step(hop: dict[str, Any] | None) -> Step:
+    """What the running server says of a hop; None: there is none."""
+    if hop is None:
         return Step("state", "no server is running: nothing is delivered now", {"running": False})
-    if not now:
+    if not hop:
         return Step("state", "the hop is at rest", {"running": True})
-    hop = now[0]
     text = f"{hop['in_flight']} recipients in flight over {hop['connections']} connections"
     if hop["concurrency"]:
         text += f", of at most {hop['concurrency']} now"
