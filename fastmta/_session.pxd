@@ -80,6 +80,7 @@ cdef class Connection(Waiter):
     cdef bint ungreeted               # the greeting is withheld
     cdef bint data_asked              # the checks of DATA have seen this message's first chunk
     cdef bint keeps_bare              # smtpd_forbid_bare_newline_exclusions
+    cdef public object certificate    # model.certificate.PeerCertificate that the client has shown; None: none
     cdef public str login
     cdef public uint64_t account_id   # whose login that is
     cdef public object exchange

@@ -4,6 +4,7 @@ from typing import Any
 from fastmta._intake import Recipient, Teller
 from fastmta._unit import Engine
 from fastmta.auth.sasl import Sasl
+from fastmta.model.certificate import PeerCertificate
 from fastmta.model.reply import Reply
 from fastmta.model.verdict import Outcome
 
@@ -46,6 +47,7 @@ class Connection:
     trusted: bool
     loopback: bool
     place: int
+    certificate: PeerCertificate | None
     login: str
     account_id: int
     exchange: Sasl | None

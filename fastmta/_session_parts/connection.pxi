@@ -27,12 +27,12 @@ cdef class Connection(Waiter):
         service.cells[service.c_open] += 1
         service.out.size = 0
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self._tls_fields(tls)
         sock = transport.get_extra_info("socket")
         peer = self.told_peer or transport.get_extra_info("peername")  # uvloop knows it; the socket would ask the kernel
         self.peer_ip, self.trusted, self.loopback, name, self.keeps_bare = service.host.admit(self, peer)
         self.call_client("unknown" if name is None else name)
+        if tls is not None:
+            self._tls_fields(tls)
         service.host.attend(self)
         refusal = service.host.refuse(self)
         if refusal is None and tls is None and sock is not None and self._spoke_early(sock.fileno()):
@@ -278,14 +278,13 @@ cdef class Connection(Waiter):
         self._tls_fields(transport.get_extra_info("ssl_object"))
         self.waiting &= ~WAIT_TLS
         self.last_tick = self.service.tick
+        refusal = self.service.host.lacks_certificate(self)
+        if refusal is not None:
+            self.shut_down(refusal)
 
     def _tls_fields(self, tls):
         self.tls = True
-        version = tls.version() or "TLS"
-        cipher = tls.cipher()
-        name = f" with cipher {cipher[0]} ({cipher[2]}/{cipher[2]} bits)" if cipher else ""
-        self.tls_field = f"\r\n\t(using {version}{name})".encode()
-        self.service.host.tls_counted(version)
+        self.tls_field = self.service.host.tls_begun(self, tls)
 
     def start_tls(self):
         """Asked by the rules: after the reply the handshake begins."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.cli.outgoing_doubts import outgoing_doubts
 from fastmta.cli.startable import Problem
-from fastmta.config.schema import Config
+from fastmta.config.restrictions import OF_CERTIFICATES, parse
+from fastmta.config.schema import Config, leaves
 from fastmta.delivery.routing import Router
 from fastmta.directory.aliases import TargetKind, parse_targets, split_targets
 from fastmta.directory.maps import Table, alias_tables
@@ -44,6 +45,7 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
         yield from _key_mode(config)
     if not any(config.listen.of(service) for service in NAMES):
         yield Problem("listen", "no service listens: nothing can reach this server")
+    yield from _certificates_nobody_asks_for(config)
     yield from _map_contents(config)
     yield from outgoing_doubts(config)
     if store is not None:
@@ -52,6 +54,20 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
         yield Problem(
             "", "there is no account yet, and so nobody who gets the postmaster's mail: `fastmta user add NAME`"
         )
+
+
+def _certificates_nobody_asks_for(config: Config) -> Iterator[Problem]:
+    tls = config.tls
+    for leaf in leaves():
+        if leaf.key.kind != "restrictions":
+            continue
+        for each in parse(getattr(config, leaf.name)):
+            if each.name in OF_CERTIFICATES and not tls.asks_clients:
+                yield Problem(leaf.dotted, f"{each.name}: no client is asked; set smtpd_tls_ask_ccert in [tls]")
+            elif each.name == "permit_tls_clientcerts" and not config.relay_clientcerts:
+                yield Problem(leaf.dotted, f"{each.name}: relay_clientcerts is empty, so nobody is let in by it")
+    if tls.smtpd_tls_req_ccert and not tls.smtpd_tls_CAfile and not tls.smtpd_tls_CApath:
+        yield Problem("tls.smtpd_tls_req_ccert", "no authority is set in smtpd_tls_CAfile, so nobody can submit mail")
 
 
 def _open_networks(config: Config) -> Iterator[Problem]:

@@ -109,7 +109,7 @@ def _split(error: ConfigError) -> Problem:
 def _tls_problems(config: Config) -> Iterator[Problem]:
     try:
         if config.tls.cert_file:
-            server_context(config.tls)
+            server_context(config.tls, asks=config.tls.asks_clients)
     except ConfigError as error:
         yield _split(error)
     try:

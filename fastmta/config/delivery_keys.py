@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 
 from fastmta.config.kinds import SASL_OPTIONS, TLS_LEVELS, Key
-from fastmta.config.tls_words import GRADES
+from fastmta.config.tls_words import DIGESTS, GRADES
 from fastmta.model.routes import ALIASES
 from fastmta.model.routes import BY_NAME as ROUTES
 
@@ -25,9 +25,7 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_tls_mandatory_protocols: Annotated[str, Key("text", about="where it is required")] = ">=TLSv1"
     smtp_tls_ciphers: Annotated[str, Key("choice", choices=GRADES)] = "medium"
     smtp_tls_mandatory_ciphers: Annotated[str, Key("choice", choices=GRADES)] = "medium"
-    smtp_tls_fingerprint_digest: Annotated[
-        str, Key("choice", choices=("sha256", "sha384", "sha512", "sha1", "md5"))
-    ] = "sha256"
+    smtp_tls_fingerprint_digest: Annotated[str, Key("choice", choices=DIGESTS)] = "sha256"
     smtp_tls_session_cache_timeout: Annotated[
         float, Key("time", default="3600s", about="sessions are kept in memory and resumed for so long; 0: never")
     ] = 3600.0

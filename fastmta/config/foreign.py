@@ -182,11 +182,11 @@ _POSTFIX: Final = (
     ),
     (
         "the server's TLS is cert_file, key_file and ssl_min_protocol in [tls]; with them every listener offers it",
-        "smtpd_(enforce_tls starttls_timeout tls_CAfile tls_CApath tls_always_issue_session_ids tls_ask_ccert "
+        "smtpd_(enforce_tls starttls_timeout tls_always_issue_session_ids "
         "tls_auth_only tls_ccert_verifydepth tls_chain_files tls_ciphers tls_dcert_file tls_dh1024_param_file "
         "tls_dh512_param_file tls_dkey_file tls_eccert_file tls_eckey_file tls_eecdh_grade tls_exclude_ciphers "
-        "tls_fingerprint_digest tls_mandatory_ciphers tls_mandatory_exclude_ciphers tls_mandatory_protocols "
-        "tls_protocols tls_received_header tls_req_ccert tls_security_level tls_session_cache_database "
+        "tls_mandatory_ciphers tls_mandatory_exclude_ciphers tls_mandatory_protocols "
+        "tls_protocols tls_security_level tls_session_cache_database "
         "tls_session_cache_timeout tls_wrappermode use_tls)",
     ),
     (
@@ -222,7 +222,7 @@ _POSTFIX: Final = (
         "connection_(cache_protocol_timeout cache_status_update_time cache_ttl_limit) fast_(flush_domains "
         "flush_purge_time flush_refresh_time) qmgr_(clog_warn_time daemon_timeout fudge_factor ipc_timeout "
         "message_active_limit message_recipient_limit message_recipient_minimum) "
-        "destination_concurrency_feedback_debug error_notice_recipient relay_clientcerts",
+        "destination_concurrency_feedback_debug error_notice_recipient",
     ),
     (
         "mail is in the store and not in files: accounts by `fastmta user`, forwarding by `fastmta alias`",

@@ -21,7 +21,8 @@ from fastmta.config.lines import key_lines
 from fastmta.config.location import FILE_BYTES, default_path
 from fastmta.config.not_built import NOT_BUILT
 from fastmta.config.pipes import parse_argv, parse_flags
-from fastmta.config.schema import TABLES, Config, Leaf, PipeConfig, leaves, leaves_of
+from fastmta.config.schema import TABLES, Config, Leaf, leaves, leaves_of
+from fastmta.config.tables import PipeConfig
 from fastmta.model.errors import ConfigError
 from fastmta.model.routes import is_pipe_name
 

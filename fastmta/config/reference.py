@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from fastmta.config.kinds import SASL_OPTIONS, Key
-from fastmta.config.schema import TABLES, Config, Leaf, PipeConfig, leaves, leaves_of
+from fastmta.config.schema import TABLES, Config, Leaf, leaves, leaves_of
+from fastmta.config.tables import PipeConfig
 from fastmta.model.routes import NAMES
 
 _KINDS: Final[dict[str, str]] = {

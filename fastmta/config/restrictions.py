@@ -36,6 +36,9 @@ WORDS: Final[dict[str, Word]] = {
     "warn_if_reject": Word("", Stage.CONNECT),  # the next word refuses nothing, and is logged
     "permit_mynetworks": Word("", Stage.CONNECT),
     "permit_sasl_authenticated": Word("", Stage.MAIL),
+    "permit_tls_clientcerts": Word("", Stage.MAIL),  # the handshake may come late, as the login does
+    "permit_tls_all_clientcerts": Word("", Stage.MAIL),
+    "check_ccert_access": Word("map", Stage.MAIL),
     "permit_dnswl_client": Word("zone", Stage.CONNECT),
     "reject_rbl_client": Word("zone", Stage.CONNECT),
     "reject_rhsbl_client": Word("zone", Stage.CONNECT),
@@ -63,6 +66,7 @@ WORDS: Final[dict[str, Word]] = {
     "reject_unlisted_sender": Word("", Stage.MAIL),
     "reject_multi_recipient_bounce": Word("", Stage.DATA),
 }
+OF_CERTIFICATES: Final = frozenset({"permit_tls_clientcerts", "permit_tls_all_clientcerts", "check_ccert_access"})
 # One of these has to stand where it is decided who may relay, as Postfix demands too.
 CLOSING: Final = frozenset(
     {"reject_unauth_destination", "defer_unauth_destination", "reject", "defer", "defer_if_permit"}

@@ -4,7 +4,7 @@ A key bears Postfix's name, meaning and default where Postfix has the concept, D
 is the one name by which postconf and the importers know a key that stands in a table here. Values in these structs
 are ready for use: times in seconds, sizes in bytes, lists as tuples, `$name` expanded, paths absolute.
 
-To add a key: one line here, or in config/delivery_keys.py for [delivery], with the code that obeys it. A key that
+To add a key: one line here, or in the file of its table, with the code that obeys it. A key that
 nothing obeys must not be here (it would be ignored silently; `listen.managesieve` is refused); names of other servers'
 features that we lack are in config/not_built.py.
 """
@@ -20,97 +20,9 @@ from fastmta.config.kinds import (
     SCANNER_ACTIONS,
     Key,
 )
-from fastmta.model.mechanisms import MECHANISMS
-from fastmta.model.services import NAMES
+from fastmta.config.tables import LISTEN, AuthConfig, DnsConfig, Listen, PipeConfig, TlsConfig
 
 _Texts = tuple[str, ...]
-
-
-class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """[listen]: each a list of endpoints; empty or absent: off."""
-
-    def of(self, service: str) -> tuple[str, ...]:
-        """The endpoints of a service of model/services.py."""
-        endpoints: tuple[str, ...] = getattr(self, service)
-        return endpoints
-
-
-def _listen_key(service: str) -> tuple[str, object, _Texts]:
-    about = "not built: refused" if service == "managesieve" else ""
-    return service, Annotated[_Texts, Key("endpoints", flat=f"listen_{service}", about=about)], ()
-
-
-# One key for each service.
-_LISTEN: Final[type[Listen]] = msgspec.defstruct(  # type: ignore[assignment]  # mypy sees the bases of none
-    "Listen",
-    [_listen_key(service) for service in NAMES],
-    bases=(Listen,),
-    namespace={"__doc__": Listen.__doc__},
-    frozen=True,
-    kw_only=True,
-)
-
-
-class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """[tls]: without a certificate no listener offers STARTTLS, and imaps, pop3s and submissions can't be opened."""
-
-    cert_file: Annotated[str, Key("path", flat="smtpd_tls_cert_file")] = ""
-    key_file: Annotated[str, Key("path", flat="smtpd_tls_key_file")] = ""
-    ssl_min_protocol: Annotated[str, Key("choice", choices=("TLSv1.2", "TLSv1.3"))] = "TLSv1.2"
-    smtp_tls_CAfile: Annotated[str, Key("path", about="for level verify and secure; empty: the system's")] = ""
-    smtp_tls_CApath: Annotated[str, Key("path", about="a directory of such authorities, by hash")] = ""
-
-
-class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """[auth]"""
-
-    mechanisms: Annotated[_Texts, Key("words", flat="auth_mechanisms", choices=MECHANISMS)] = ("PLAIN",)
-    disable_plaintext_auth: Annotated[bool, Key("bool")] = True
-    cache_ttl: Annotated[float, Key("time", flat="auth_cache_ttl", default="1h")] = 3600.0
-    failure_delay: Annotated[float, Key("time", flat="auth_failure_delay", default="2s")] = 2.0
-    auth_master_users: Annotated[_Texts, Key("list", about="accounts that may open any other one")] = ()
-    auth_master_user_separator: Annotated[
-        str, Key("text", about="between an account and a master user in a login name, as in user*admin")
-    ] = ""
-    oauth2_jwks_file: Annotated[str, Key("path", about="the issuer's keys, as RFC 7517 writes them")] = ""
-    oauth2_jwks_url: Annotated[str, Key("text", about="the same by https:, fetched anew each hour")] = ""
-    oauth2_introspection_url: Annotated[str, Key("text", about="asked at each login where no such keys are set")] = ""
-    oauth2_introspection_mode: Annotated[str, Key("choice", choices=("auth", "get", "post"))] = "post"
-    oauth2_issuers: Annotated[_Texts, Key("list", about="no others are believed; empty: any")] = ()
-    oauth2_client_id: Annotated[str, Key("text", about="a token must be made for it; ours at introspection")] = ""
-    oauth2_client_secret_file: Annotated[str, Key("path")] = ""
-    oauth2_username_attribute: Annotated[str, Key("text", about="the claim with the login name")] = "email"
-    oauth2_active_attribute: Annotated[str, Key("text", about="a claim that must be there, with the value below")] = ""
-    oauth2_active_value: Annotated[str, Key("text", about='empty: "true"')] = ""
-    oauth2_scope: Annotated[_Texts, Key("list", about="all of which a token must grant")] = ()
-
-
-class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """[dns]"""
-
-    nameservers: Annotated[_Texts, Key("servers", flat="dns_nameservers", about="empty: the system's")] = ()
-    trust_ad: Annotated[
-        bool, Key("bool", flat="dns_trust_ad", about="believe DNSSEC's verdict of servers that are not on loopback")
-    ] = False
-
-
-class PipeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """[pipe.NAME]: a command that takes the mail of the route `pipe:NAME` on its standard input, as in pipe(8)."""
-
-    argv: Annotated[_Texts, Key("argv", about="the program's path and its arguments with pipe(8)'s macros; no shell")]
-    user: Annotated[str, Key("text", about='"name" or "name:group", neither root nor the workers\' user')]
-    flags: Annotated[str, Key("text", about="of BDFORXhqu.>; with D or O each recipient is delivered alone")] = ""
-    directory: Annotated[str, Key("path", about="where the command runs; empty: /")] = ""
-    eol: Annotated[str, Key("text", default="\\n", about="what ends a line")] = "\\n"
-    null_sender: Annotated[str, Key("text", about="what stands for the null sender")] = "MAILER-DAEMON"
-    size: Annotated[int, Key("size", about="larger messages are returned; 0: no limit")] = 0
-    time_limit: Annotated[float, Key("time", default="1000s", low=1, about="then it is killed, the mail returned")] = (
-        1000.0
-    )
-    destination_concurrency_limit: Annotated[
-        int, Key("int", low=1, high=50, about="commands at one time for one destination and worker")
-    ] = 20
-    destination_recipient_limit: Annotated[int, Key("int", low=1, high=100, about="of one command")] = 50
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +66,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     virtual_alias_expansion_limit: Annotated[int, Key("int", low=1, high=10_000)] = 1000
     alias_maps: Annotated[_Texts, Key("maps")] = ()
     alias_database: Annotated[_Texts, Key("maps", default="$alias_maps", about="what newaliases compiles")] = ()
+    relay_clientcerts: Annotated[
+        _Texts, Key("maps", about="fingerprints of client certificates, or of their keys, for permit_tls_clientcerts")
+    ] = ()
     smtpd_sender_login_maps: Annotated[_Texts, Key("maps", about="beside each login's own addresses")] = ()
     recipient_delimiter: Annotated[str, Key("text")] = ""
     srs_domain: Annotated[
@@ -437,7 +352,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2_147_483_648
     log_level: Annotated[str, Key("choice", choices=("debug", "info", "warning", "error"))] = "info"
 
-    listen: Listen = msgspec.field(default_factory=_LISTEN)
+    listen: Listen = msgspec.field(default_factory=LISTEN)
     tls: TlsConfig = msgspec.field(default_factory=TlsConfig)
     auth: AuthConfig = msgspec.field(default_factory=AuthConfig)
     dns: DnsConfig = msgspec.field(default_factory=DnsConfig)
@@ -452,7 +367,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {
-    "listen": _LISTEN,
+    "listen": LISTEN,
     "tls": TlsConfig,
     "auth": AuthConfig,
     "dns": DnsConfig,

@@ -9,6 +9,7 @@ from typing import Final
 VERSIONS: Final = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 SPOKEN: Final = frozenset(VERSIONS[2:])
 GRADES: Final = ("high", "medium", "low", "export")
+DIGESTS: Final = ("sha256", "sha384", "sha512", "sha1", "md5")  # of fingerprints
 _FOLDED: Final = {version.lower(): version for version in VERSIONS}
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Final
 
-from fastmta.config.schema import PipeConfig
+from fastmta.config.tables import PipeConfig
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import TaskHop
 from fastmta.delivery.pipe_command import converted, opening, recipient_values, sender_value, verdict

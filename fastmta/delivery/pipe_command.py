@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from fastmta.config.pipes import EACH, MACRO, macros_of
-from fastmta.config.schema import PipeConfig
+from fastmta.config.tables import PipeConfig
 from fastmta.model.reply import Reply
 
 _CODE: Final = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?=\s|$)")

@@ -11,6 +11,7 @@ import msgspec
 
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
+from fastmta.model.certificate import PeerCertificate
 from fastmta.model.limits import CHECK_MESSAGE_S, CHECK_S
 from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
@@ -44,6 +45,7 @@ class Context(msgspec.Struct, frozen=True):
     reverse_name: str = "unknown"  # what the client's address points to, whether it points back or not
     client_port: int = 0  # 0 where there is none
     cipher: tuple[str, str, int] = ("", "", 0)  # its name, the version of TLS, bits of the key
+    certificate: PeerCertificate | None = None  # that the client itself has shown
     esmtp: bool = True  # EHLO or LHLO, not HELO
     transaction: int = 0  # counts those of the session
     helo: str = ""

@@ -35,6 +35,8 @@ def encode_request(context: Context) -> bytes:
         recipient = context.recipients[0].decode("utf-8", "replace")
     protocol = "LMTP" if BY_NAME[context.service].protocol == "lmtp" else "ESMTP" if context.esmtp else "SMTP"
     cipher, tls_version, bits = context.cipher
+    shown = context.certificate
+    vouched = shown if shown is not None and shown.is_trusted else None
     state = "HELO" if context.stage is Stage.HELO and not context.esmtp else _STATES.get(context.stage, "MAIL")
     pairs: tuple[tuple[str, str], ...] = (
         ("request", "smtpd_access_policy"),
@@ -56,16 +58,21 @@ def encode_request(context: Context) -> bytes:
         ("sasl_method", ""),  # a login is known, not how it was proved
         ("sasl_username", context.login),
         ("sasl_sender", ""),
-        ("ccert_subject", ""),
-        ("ccert_issuer", ""),
-        ("ccert_fingerprint", ""),
-        ("ccert_pubkey_fingerprint", ""),
+        ("ccert_subject", _xtext(vouched.subject) if vouched else ""),  # what nobody vouches for is no subject
+        ("ccert_issuer", _xtext(vouched.issuer) if vouched else ""),
+        ("ccert_fingerprint", shown.fingerprint if shown else ""),
+        ("ccert_pubkey_fingerprint", shown.key_fingerprint if shown else ""),
         ("encryption_protocol", tls_version),
         ("encryption_cipher", cipher),
         ("encryption_keysize", str(bits)),
         ("policy_context", ""),
     )
     return "".join(f"{name}={_clean(value)}\n" for name, value in pairs).encode("utf-8", "replace") + b"\n"
+
+
+def _xtext(text: str) -> str:
+    """As SMTPD_POLICY_README has it of certificates' names (RFC 3461 §4)."""
+    return "".join(chr(c) if 33 <= c <= 126 and c not in b"+=" else f"+{c:02X}" for c in text.encode())
 
 
 def _clean(value: str) -> str:

@@ -57,7 +57,11 @@ _OFFERED_STEPS: Final = Steps(0x1FF7FF)
 #: Of each command: what leaves it out, what leaves its reply out, and its macros, as Postfix has them.
 _COMMANDS: Final[dict[bytes, tuple[Steps, Steps, tuple[str, ...]]]] = {
     b"C": (Steps.NO_CONNECT, Steps.SILENT_CONNECT, ("j", "{daemon_name}", "v", "{client_name}", "{client_addr}", "_")),
-    b"H": (Steps.NO_HELO, Steps.SILENT_HELO, ("{tls_version}", "{cipher}", "{cipher_bits}")),
+    b"H": (
+        Steps.NO_HELO,
+        Steps.SILENT_HELO,
+        ("{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"),
+    ),
     b"M": (
         Steps.NO_MAIL,
         Steps.SILENT_MAIL,

@@ -4,7 +4,7 @@ import os
 import resource
 from typing import Final, Protocol
 
-from fastmta.config.schema import Listen
+from fastmta.config.tables import Listen
 from fastmta.model.services import NAMES
 
 WORKER: Final = 30  # store, loop, log, locks, bus, spool: what a worker has open beside its listeners, and a few more

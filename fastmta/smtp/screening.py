@@ -251,6 +251,7 @@ class Screening:
             tls=session.tls,
             client_port=_port(session),
             cipher=(session.transport.get_extra_info("cipher") or _NO_CIPHER) if session.tls else _NO_CIPHER,
+            certificate=None if session.speaks_for else session.certificate,
             esmtp=session.esmtp,
             transaction=self._transaction,
             helo=self._hello(stage, subject).decode("utf-8", "replace"),

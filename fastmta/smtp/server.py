@@ -6,16 +6,11 @@ smtp/session.py's, the hot path is `_session`'s, and sockets with implicit TLS a
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
-from fastmta._intake import Recipient
 from fastmta._session import Connection, Service
-from fastmta._unit import Engine
 from fastmta.auth.sasl import Credentials, Sasl
-from fastmta.config.schema import Config
-from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
@@ -25,25 +20,23 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage, bit
 from fastmta.model.verdict import Outcome
-from fastmta.policy.check import DmarcCounts, SigningKeys
 from fastmta.policy.client_names import UNKNOWN_NAME, ClientNames
-from fastmta.policy.limits import Guests, Limits
+from fastmta.policy.limits import Guests
 from fastmta.policy.networks import Networks, is_loopback
 from fastmta.policy.plan import Plan, plan_for
-from fastmta.policy.site import SitePolicy
 from fastmta.policy.uploads import Upload
 from fastmta.runtime import crash
-from fastmta.runtime.clock import Clock
 from fastmta.runtime.events import teller
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
-from fastmta.runtime.tasks import Sweep, Tasks
-from fastmta.runtime.turns import Share, Turns
+from fastmta.runtime.turns import Share
+from fastmta.smtp import handshake
 from fastmta.smtp.counters import COUNTERS, REASONS, SERVICES
 from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
 from fastmta.smtp.paths import named_path, paths_of, safe_name
-from fastmta.smtp.quarantine import Mailboxes, make_quarantines, missing_quarantines, suspects_mailbox
+from fastmta.smtp.quarantine import make_quarantines, missing_quarantines, suspects_mailbox
 from fastmta.smtp.screening import Screening
+from fastmta.smtp.seams import Services
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules
 from fastmta.smtp.settings import settings_of
 from fastmta.smtp.transitions import State, Verb, table_bytes
@@ -51,89 +44,6 @@ from fastmta.smtp.xclient import Attributes, shown
 from fastmta.tls.upgrade import start_tls
 
 _Admission = tuple[str, bool, bool, str | None, bool]  # IP, in mynetworks, loopback, name, may send bare newlines
-
-
-class Directory(Protocol):
-    @property
-    def version(self) -> int: ...
-    @property
-    def version_until(self) -> float: ...
-    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
-    def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
-    @property
-    def adjusts(self) -> bool: ...
-    def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = ...) -> list[Recipient]: ...
-
-
-class Account(Protocol):
-    @property
-    def id(self) -> int: ...
-    @property
-    def address(self) -> str: ...
-
-
-class Authenticator(Protocol):
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl: ...
-    def try_now(self, credentials: Credentials, service: str) -> Account | None: ...
-    async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> Account | None: ...
-
-
-class Contexts(Protocol):
-    def server_context(self) -> ssl.SSLContext | None: ...
-
-
-class MailStore(Protocol):
-    @property
-    def engine(self) -> Engine: ...
-    @property
-    def mailboxes(self) -> Mailboxes: ...
-    @property
-    def directory_version(self) -> int: ...
-    @property
-    def dkim_keys(self) -> SigningKeys: ...
-    @property
-    def dmarc_rows(self) -> DmarcCounts: ...
-
-
-class Services(Protocol):
-    """What of supervisor.services.Services is used here."""
-
-    @property
-    def config(self) -> Config: ...
-    @property
-    def store(self) -> MailStore: ...
-    @property
-    def directory(self) -> Directory: ...
-    @property
-    def authenticator(self) -> Authenticator: ...
-    @property
-    def contexts(self) -> Contexts: ...
-    @property
-    def networks(self) -> Networks: ...
-    @property
-    def limits(self) -> Limits: ...
-    @property
-    def cells(self) -> Cells: ...
-    @property
-    def log(self) -> Log: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def tasks(self) -> Tasks: ...
-    @property
-    def sweep(self) -> Sweep: ...
-    @property
-    def turns(self) -> Turns: ...
-    @property
-    def storage_ok(self) -> Callable[[], bool]: ...
-    @property
-    def resolver(self) -> Resolver: ...
-    @property
-    def site_policy(self) -> SitePolicy: ...
-    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 _XFORWARD: Final = Verb.XFORWARD
@@ -185,7 +95,7 @@ class ServiceHost:
     # --- what the rules ask (session.Effects) ---
 
     def tls_offered(self) -> bool:
-        return self._server.services.contexts.server_context() is not None
+        return self._server.services.contexts.smtpd_context() is not None
 
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
         return self._server.services.authenticator.mechanisms(tls, loopback)
@@ -406,6 +316,9 @@ class ServiceHost:
             return self._goodbye("4.3.2", "Service is shutting down")
         if services.limits.is_banned(session.peer_ip):
             return Reply(554, "5.7.1", f"Client host [{session.peer_ip}] is banned")
+        lacks = self.lacks_certificate(session)
+        if lacks is not None:
+            return lacks
         session.place = services.limits.connect(self.name, session.peer_ip)
         if not session.place:
             return self._goodbye("4.7.0", f"Error: too many connections from {session.peer_ip}")
@@ -448,7 +361,7 @@ class ServiceHost:
 
     async def _start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
         services = self._server.services
-        context = services.contexts.server_context()
+        context = services.contexts.smtpd_context()
         if context is None:
             transport.abort()
             return
@@ -457,8 +370,18 @@ class ServiceHost:
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; the session has been told
             services.log.debug("smtp.tls_failed", session=session.number, client=session.client, error=error)
 
-    def tls_counted(self, version: str) -> None:
-        self._server.services.cells[METRICS.tls_connections_total[self.name, version]] += 1
+    def tls_begun(self, session: Connection, tls: Any) -> bytes:
+        """Notes what the handshake has shown; gives what Received says of it."""
+        services = self._server.services
+        services.cells[METRICS.tls_connections_total[self.name, tls.version() or "TLS"]] += 1
+        return handshake.begun(session, tls, services.config.tls, services.log)
+
+    def lacks_certificate(self, session: Connection) -> Reply | None:
+        """The reply that ends a session without the certificate that it needs, or None."""
+        if not (self._logs_in and session.tls and self._server.services.config.tls.smtpd_tls_req_ccert):
+            return None
+        problem = handshake.problem_of(session.certificate)
+        return self._goodbye("4.7.1", f"Error: {problem}") if problem else None
 
     def message_id(self, queue_id: int, at: float) -> bytes:
         """The Message-ID field of a message that was submitted without one."""

@@ -103,19 +103,25 @@ def _wrapped(factory: Factory) -> Factory:
     return wrap
 
 
+WantedContext = Callable[[], ssl.SSLContext | None]
+
+
+def _plain() -> None:
+    """The context of a listener without implicit TLS."""
+
+
 class _Listening:
     """One socket and the service that speaks on it."""
 
-    __slots__ = ("context", "factory", "server", "service", "socket", "tag")
+    __slots__ = ("context", "factory", "server", "service", "socket", "tag", "wanted")
 
-    def __init__(
-        self, tag: int, service: str, sock: socket.socket, factory: Factory, context: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, tag: int, service: str, sock: socket.socket, factory: Factory, wanted: WantedContext) -> None:
         self.tag = tag  # the slot that it belongs to
         self.service = service
         self.socket = sock
         self.factory = factory
-        self.context = context
+        self.wanted = wanted  # the context by the present configuration; None: plain
+        self.context = wanted()
         self.server: _Server | None = None
 
 
@@ -144,10 +150,21 @@ class Acceptor:
         if (before is None) == (self._proxies is None):
             return
         for listening in list(self._listening):
-            if listening.server is not None:  # the socket itself and its backlog stay
-                listening.server.close()
-                listening.server = None
-                await self._open(listening)
+            await self._reopen(listening)
+
+    async def renew(self) -> None:
+        """Takes up another context, which a listener may have got when the configuration was reread."""
+        for listening in list(self._listening):
+            context = listening.wanted()
+            if context is not listening.context and context is not None:
+                listening.context = context
+                await self._reopen(listening)
+
+    async def _reopen(self, listening: _Listening) -> None:
+        if listening.server is not None:  # the socket itself and its backlog stay
+            listening.server.close()
+            listening.server = None
+            await self._open(listening)
 
     def measure(self) -> None:
         """Called when everything is open and nobody is served yet: from here on descriptors are sessions'."""
@@ -160,15 +177,20 @@ class Acceptor:
         return not self._closed and bool(self._listening)
 
     async def add(
-        self, tag: int, service: str, sock: socket.socket, factory: Factory, context: ssl.SSLContext | None
+        self,
+        tag: int,
+        service: str,
+        sock: socket.socket,
+        factory: Factory,
+        context: Callable[[], ssl.SSLContext | None],
     ) -> None:
-        """Accepts from `sock`, which becomes ours, for `service`; `context` is for implicit TLS."""
+        """Accepts from `sock`, which becomes ours, for `service`; what `context` gives is for implicit TLS."""
         if BY_NAME[service].tls is Tls.IMPLICIT:
-            if context is None:
+            if context() is None:
                 raise ConfigError(f"listen.{service}: needs tls.cert_file and tls.key_file")
             factory = _wrapped(factory)
         else:
-            context = None
+            context = _plain
         listening = _Listening(tag, service, sock, self._counted(service, factory), context)
         self._listening.append(listening)
         if not self.paused:

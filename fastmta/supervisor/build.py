@@ -147,7 +147,7 @@ class MailServer:
         self._crypto = ThreadPoolExecutor(SIGNATURE_THREADS, thread_name_prefix="signature")
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
-        contexts.server_context()  # a certificate that cannot be used is found now and not by the first client
+        contexts.smtpd_context()  # a certificate that cannot be used is found now and not by the first client
         notifier = MailboxNotifier(place.loop, store.mailboxes.modseq)
         bus = Bus(
             Path(config.data_directory) / "bus",
@@ -347,8 +347,10 @@ class MailServer:
             case _:
                 return self._http.factory
 
-    def server_context(self) -> ssl.SSLContext | None:
-        return self._services.contexts.server_context()
+    def server_context(self, service: str) -> ssl.SSLContext | None:
+        contexts = self._services.contexts
+        takes_mail = BY_NAME[service].protocol in ("smtp", "lmtp")
+        return contexts.smtpd_context() if takes_mail else contexts.server_context()
 
     def _hops_changed(self, hops: list[bytes] | None) -> None:
         if self._delivering:

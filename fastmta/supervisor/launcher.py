@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from fastmta.config.schema import Config, PipeConfig
+from fastmta.config.schema import Config
+from fastmta.config.tables import PipeConfig
 from fastmta.delivery.pipe_command import Unsafe, expand
 from fastmta.model.limits import PIPE_OUTPUT_BYTES, PIPE_REQUEST_BYTES
 from fastmta.runtime.identity import CommandUser, command_user

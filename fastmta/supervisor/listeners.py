@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastmta.config import values
-from fastmta.config.schema import Listen
+from fastmta.config.tables import Listen
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
 from fastmta.runtime.giving import open_directory

@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -95,7 +96,7 @@ class Program(Protocol):
         """Makes the plain session of a service; implicit TLS is the acceptor's."""
         ...
 
-    def server_context(self) -> ssl.SSLContext | None: ...
+    def server_context(self, service: str) -> ssl.SSLContext | None: ...
 
     def own(self) -> None:
         """Begin to walk this slot's hops: nobody else does now."""
@@ -246,7 +247,8 @@ class WorkerLife:
     async def _accept(self, tag: int, service: str, fd: int) -> None:
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        await self._acceptor.add(tag, service, sock, self._program.factory(service), self._program.server_context())
+        context = partial(self._program.server_context, service)
+        await self._acceptor.add(tag, service, sock, self._program.factory(service), context)
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What no connection and no job caught: one line in the log and a count, never a raw traceback."""
@@ -368,6 +370,7 @@ class WorkerLife:
                 await self._program.reload(config)
                 self._config = config
                 await self._trust_proxies()
+                await self._acceptor.renew()
             except ConfigError as failure:
                 self._log.set_level(self._config.log_level)
                 error = str(failure)

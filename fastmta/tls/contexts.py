@@ -1,4 +1,5 @@
-"""The TLS contexts of a process: one for all our listeners, one for each security level towards other servers.
+"""The TLS contexts of a process: one for our listeners, one for those that ask clients for certificates, one for each
+security level towards other servers.
 
 Invariants: a context that has been given out stays valid for ever; after a reload it hands each handshake on to the
 newest one, so listeners that hold it present the new certificate, and that alone, to the next client; a bad key or
@@ -15,7 +16,7 @@ from fastmta.tls.grades import restrict
 from fastmta.tls.problems import authorities_problem, file_problem
 
 if TYPE_CHECKING:
-    from fastmta.config.schema import TlsConfig
+    from fastmta.config.tables import TlsConfig
 
 CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
 # Two kinds of trust: may and encrypt take any certificate (so do fingerprint and dane, which look at it themselves),
@@ -29,23 +30,30 @@ _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
-    __slots__ = ("_certificate", "_clients", "_expires_at", "_https", "_newest", "_server", "_settings")
+    __slots__ = ("_certificate", "_clients", "_expires_at", "_held", "_https", "_newest", "_settings")
 
     def __init__(self, settings: "TlsConfig") -> None:
         self._settings = settings
-        self._server: ssl.SSLContext | None = None
+        self._held: dict[bool, ssl.SSLContext] = {}  # given to listeners, by whether clients are asked
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
         self._expires_at: float | None = None
-        self._newest: ssl.SSLContext | None = None
+        self._newest: dict[bool, ssl.SSLContext] = {}
         self._clients: dict[tuple[str, frozenset[str], str], ssl.SSLContext] = {}
         self._https: ssl.SSLContext | None = None
 
     def server_context(self) -> ssl.SSLContext | None:
         """The context of every listener, or None where no certificate is configured: then STARTTLS is not offered."""
-        if self._server is None and self._settings.cert_file:
-            self._server = server_context(self._settings)
+        return self._given(asks=False)
+
+    def smtpd_context(self) -> ssl.SSLContext | None:
+        """The same for listeners that take mail: they ask for client certificates where that is configured."""
+        return self._given(asks=self._settings.asks_clients)
+
+    def _given(self, *, asks: bool) -> ssl.SSLContext | None:
+        if asks not in self._held and self._settings.cert_file:
+            self._held[asks] = server_context(self._settings, asks=asks)
             self._certificate = _certificate(self._settings)
-        return self._server
+        return self._held.get(asks)
 
     def expires_at(self) -> float | None:
         """When the certificate that is served now ends to be valid, in seconds of the epoch; None: there is none.
@@ -87,34 +95,49 @@ class Contexts:
     def reload(self, settings: "TlsConfig | None" = None) -> None:
         """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
         wanted = settings or self._settings
-        fresh = server_context(wanted) if wanted.cert_file else None
+        modes = {*self._held, False, wanted.asks_clients} if wanted.cert_file else set()
+        fresh = {asks: server_context(wanted, asks=asks) for asks in modes}
         clients = {key: _matched_later(key, wanted) for key in self._clients}
-        if fresh is None or self._server is None:
-            self._server = fresh
-        else:
-            # Not loaded into the old context: it keeps a certificate for each type of key, and a client chooses.
-            self._server.sni_callback = self._hand_on
-            self._server.minimum_version = fresh.minimum_version
+        for asks, context in fresh.items():
+            held = self._held.setdefault(asks, context)
+            if held is not context:
+                # Not loaded into the old context: it keeps a certificate for each type of key, and a client chooses.
+                held.sni_callback = self._hand_on
+                held.minimum_version = context.minimum_version
+        if not fresh:
+            self._held.clear()
         self._newest = fresh
         self._clients = clients
         self._https = None
         self._settings = wanted
-        self._certificate = _certificate(wanted) if fresh is not None else b""
+        self._certificate = _certificate(wanted) if fresh else b""
         self._expires_at = None
 
-    def _hand_on(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _held: ssl.SSLContext) -> None:
-        """Called in every handshake of the context given out, with or without a name of the client's."""
-        if self._newest is not None:
-            handshake.context = self._newest
+    def _hand_on(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, held: ssl.SSLContext) -> None:
+        """Called in every handshake of a context given out, with or without a name of the client's."""
+        newest = self._newest.get(held is self._held.get(True))
+        if newest is not None:
+            handshake.context = newest
 
 
-def server_context(settings: "TlsConfig") -> ssl.SSLContext:
-    """A fresh server context; raises ConfigError that names the file which cannot be used."""
+def server_context(settings: "TlsConfig", *, asks: bool = False) -> ssl.SSLContext:
+    """A fresh server context, which `asks` clients for certificates; raises ConfigError that names the file which
+    cannot be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS.get(settings.ssl_min_protocol, ssl.TLSVersion.TLSv1_2)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 1  # the library's two cost a second write for a client that comes back once
     _load_certificate(context, settings)
+    if asks:
+        from fastmta.tls.client_certificates import ask_clients
+
+        try:
+            ask_clients(context, settings.smtpd_tls_CAfile, settings.smtpd_tls_CApath)
+        except OSError as error:
+            key = "tls.smtpd_tls_CAfile" if settings.smtpd_tls_CAfile else "tls.smtpd_tls_CApath"
+            file = settings.smtpd_tls_CAfile or settings.smtpd_tls_CApath
+            raise ConfigError(authorities_problem(file, error, key)) from error
     return context
 
 

@@ -26,9 +26,8 @@ def file_problem(cert_file: str, key_file: str, error: OSError) -> str:
     )
 
 
-def authorities_problem(ca_file: str, error: OSError) -> str:
+def authorities_problem(ca_file: str, error: OSError, key: str = "tls.smtp_tls_CAfile") -> str:
     """As file_problem, for the file of trusted authorities."""
-    key = "tls.smtp_tls_CAfile"
     raw = _read(key, ca_file)
     if isinstance(raw, str):
         return raw

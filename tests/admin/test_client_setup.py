@@ -6,8 +6,9 @@ import pytest
 
 from fastmta.admin.client_setup import hosts, pages, ways
 from fastmta.admin.http import Request
-from fastmta.config.schema import _LISTEN as Listen
-from fastmta.config.schema import Config, TlsConfig
+from fastmta.config.schema import Config
+from fastmta.config.tables import LISTEN as Listen
+from fastmta.config.tables import TlsConfig
 
 LISTEN = Listen(
     submission=("0.0.0.0:587",),

@@ -10,7 +10,8 @@ from fastmta.auth.passwords import PasswordChecker
 from fastmta.auth.sasl import Challenge, Credentials
 from fastmta.auth.sasl_client import Place, Secret, choose
 from fastmta.auth.scram import derive
-from fastmta.config.schema import AuthConfig, Config
+from fastmta.config.schema import Config
+from fastmta.config.tables import AuthConfig
 from fastmta.model.credentials import AppPassword
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.mechanisms import MECHANISMS, SCRAM

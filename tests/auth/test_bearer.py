@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from fastmta.auth.bearer import Bearers, TokenRefused
-from fastmta.config.schema import AuthConfig
+from fastmta.config.tables import AuthConfig
 from fastmta.model.errors import TemporaryFailure
 from tests.support.authority import issue
 from tests.support.https_stub import HttpsStub

@@ -280,3 +280,15 @@ def test_a_password_map_that_is_not_there_is_an_error(quiet):
     quiet.change("[delivery]", '[delivery]\nsmtp_sasl_auth_enable = true\nsmtp_sasl_password_maps = "hash:nowhere"')
     done = quiet("check")
     assert done.code == EX_CONFIG and "delivery.smtp_sasl_password_maps" in done.err
+
+
+def test_words_about_certificates_that_nobody_is_asked_for_are_a_warning(quiet):
+    words = '"permit_mynetworks", "permit_tls_clientcerts", "reject_unauth_destination"'
+    quiet.config.write_text(f"smtpd_relay_restrictions = [{words}]\n" + quiet.config.read_text())
+    done = quiet("check")
+    assert done.code == 0
+    assert "smtpd_relay_restrictions: permit_tls_clientcerts: no client is asked" in done.err
+    quiet.change("[tls]", "[tls]\nsmtpd_tls_req_ccert = true")
+    done = quiet("check")
+    assert "relay_clientcerts is empty" in done.err and "no client is asked" not in done.err
+    assert "tls.smtpd_tls_req_ccert: no authority is set" in done.err

@@ -3,7 +3,8 @@
 import pytest
 
 from fastmta.config.consistency import inconsistencies
-from fastmta.config.schema import AuthConfig, Config
+from fastmta.config.schema import Config
+from fastmta.config.tables import AuthConfig
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from fastmta.config.pipes import parse_argv
-from fastmta.config.schema import PipeConfig
+from fastmta.config.tables import PipeConfig
 from fastmta.delivery.pipe_command import (
     Unsafe,
     converted,

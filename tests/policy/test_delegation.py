@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from fastmta.config.load import parse
+from fastmta.model.certificate import PeerCertificate
 from fastmta.model.limits import POLICY_ANSWER_BYTES
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
@@ -190,3 +191,12 @@ async def test_garbage_huge_and_missing_answers_give_the_default_action(
 
 async def test_a_dead_service_gives_the_default_action(ask: Any) -> None:
     assert str((await ask()).reply).startswith("451 4.3.5 ")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_clients_certificate_is_told(trusted: bool) -> None:
+    shown = PeerCertificate("Ann B=1", "An issuer", "AB:01", "CD:02", trusted)
+    lines = encode_request(msgspec.structs.replace(CONTEXT, certificate=shown)).decode().splitlines()
+    assert ("ccert_subject=Ann+20B+3D1" in lines) is trusted
+    assert ("ccert_issuer=An+20issuer" in lines) is trusted
+    assert "ccert_fingerprint=AB:01" in lines and "ccert_pubkey_fingerprint=CD:02" in lines

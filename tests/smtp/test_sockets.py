@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastmta.config.schema import TlsConfig
+from fastmta.config.tables import TlsConfig
 from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.tasks import Tasks
 from fastmta.tls.certificate import write_self_signed
@@ -35,7 +35,7 @@ class Running:
             (lambda: SharedBuffer(factory())) if implicit else factory,
             "127.0.0.1",
             0,
-            ssl=self.rig.contexts.server_context() if implicit else None,
+            ssl=self.rig.contexts.smtpd_context() if implicit else None,
         )
         self.servers.append(server)
         port: int = server.sockets[0].getsockname()[1]

@@ -102,7 +102,7 @@ class StubProgram:
     def factory(self, service: str) -> Any:
         return lambda: Session(self, service)
 
-    def server_context(self) -> None:
+    def server_context(self, service: str) -> None:
         return None
 
     def own(self) -> None:

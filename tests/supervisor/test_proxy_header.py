@@ -119,7 +119,7 @@ class Place:
         sock = socket.create_server(("127.0.0.1", 0))
         sock.setblocking(False)
         self.where[service] = sock.getsockname()
-        await self.acceptor.add(0, service, sock, Session, context)
+        await self.acceptor.add(0, service, sock, Session, lambda: context)
 
     async def dial(self, service: str = "smtp", **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(*self.where[service], **options)

@@ -186,7 +186,7 @@ class FakeContexts:
     def __init__(self) -> None:
         self.context: Any = object()
 
-    def server_context(self) -> Any:
+    def smtpd_context(self) -> Any:
         return self.context
 
 

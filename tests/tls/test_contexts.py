@@ -14,6 +14,9 @@ class Settings:
     ssl_min_protocol = "TLSv1.2"
     smtp_tls_CAfile = ""
     smtp_tls_CApath = ""
+    smtpd_tls_CAfile = ""
+    smtpd_tls_CApath = ""
+    asks_clients = False
 
     def __init__(self, directory: Path | None) -> None:
         self.cert_file = str(directory / "cert.pem") if directory else ""

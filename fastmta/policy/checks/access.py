@@ -5,7 +5,7 @@ in whom the administrator meant to keep out.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ _ENHANCED: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _FIELD: Final = re.compile(r"[!-9;-~]+:.*", re.DOTALL)
 _ACCEPT: Final = ("now", Verdict(Action.ACCEPT))
 _MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
-_UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
+UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
 
 
 class AccessTables:
@@ -38,12 +38,15 @@ class AccessTables:
         self._base = Path(config.config_file or "/").parent
         self._clock = clock
         self._tables: dict[str, TableSet] = {}
+        self._relaying = config.relay_clientcerts
         self._looked_at = clock.monotonic()
 
     def decide(
         self, name: str, key: tuple[str, ...], what: str, kind: str
     ) -> tuple[str, Verdict] | list[Restriction] | None:
-        """What a table says of a key, ("client", name, address), ("domain", name) or ("mail", address)."""
+        """What a table says of a key: ("client", name, address), ("certificate", fingerprints...), ("domain", name) or
+        ("mail", address).
+        """
         table = self._table(name)
         try:
             whole = key[1:]  # what else is looked up are parts of these
@@ -52,8 +55,12 @@ class AccessTables:
                 if value is not None:
                     return self.action(value.strip(), what, kind, f"{name}: {form}")
         except TemporaryFailure:
-            return "now", Verdict(Action.DEFER, _UNREADABLE, reason=f"{name} cannot be read")
+            return "now", Verdict(Action.DEFER, UNREADABLE, reason=f"{name} cannot be read")
         return None
+
+    def relays(self, fingerprints: Iterable[str]) -> bool:
+        """Whether relay_clientcerts has one of them. Raises TemporaryFailure."""
+        return any(self._table(name).get(each) is not None for each in fingerprints for name in self._relaying)
 
     def _table(self, name: str) -> TableSet:
         now = self._clock.monotonic()
@@ -73,6 +80,8 @@ class AccessTables:
                 if name != "unknown":
                     yield from _domains(name)
                 yield from _networks(address)
+            case ("certificate", *fingerprints):
+                yield from fingerprints
             case ("domain", name):
                 yield from _domains(name)
             case ("mail", address):

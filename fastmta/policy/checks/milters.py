@@ -127,6 +127,8 @@ class _Showing:
             "{tls_version}": tls_version,
             "{cipher}": cipher,
             "{cipher_bits}": str(bits or ""),
+            "{cert_subject}": context.certificate.subject if context.certificate else "",
+            "{cert_issuer}": context.certificate.issuer if context.certificate else "",
             "i": queue_id_text(context.queue_id),
             # A login is known, not how it was proved; filters look whether there is a type at all.
             "{auth_type}": "PLAIN" if context.login else "",

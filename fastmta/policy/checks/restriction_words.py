@@ -11,11 +11,12 @@ from typing import Final
 from fastmta.config.restrictions import WORDS, Restriction, parse, parse_filter
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import LookupTrouble, NotFound
+from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context, Parts
-from fastmta.policy.checks.access import AccessTables
+from fastmta.policy.checks.access import UNREADABLE, AccessTables
 from fastmta.policy.checks.dnsbl import Lists
 from fastmta.policy.delegation import encode_request
 from fastmta.policy.policy_client import PolicyService
@@ -141,7 +142,24 @@ class Words:
     def permit_sasl_authenticated(self, subject: Subject) -> Found:
         return _PERMIT if subject.context.login else None
 
+    def permit_tls_clientcerts(self, subject: Subject) -> Found:
+        shown = subject.context.certificate
+        try:
+            return _PERMIT if shown is not None and self._tables.relays(shown.fingerprints) else None
+        except TemporaryFailure:
+            return "now", Verdict(Action.DEFER, UNREADABLE, reason="relay_clientcerts cannot be read")
+
+    def permit_tls_all_clientcerts(self, subject: Subject) -> Found:
+        shown = subject.context.certificate
+        return _PERMIT if shown is not None and shown.is_trusted else None
+
     # --- tables ---
+
+    def check_ccert_access(self, subject: Subject, table: str) -> Found:
+        shown = subject.context.certificate
+        if shown is None:
+            return None
+        return self._tables.decide(table, ("certificate", *shown.fingerprints), subject.client, "Client certificate")
 
     def check_client_access(self, subject: Subject, table: str) -> Found:
         context = subject.context

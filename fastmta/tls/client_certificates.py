@@ -1,0 +1,103 @@
+"""Client certificates as Postfix takes them: any is taken, and whether an authority vouches for it is known afterwards.
+
+Python's `ssl` either asks no client for a certificate or ends the handshake of every one whose certificate no authority
+vouches for. A fingerprint identifies a self-signed one as well, so OpenSSL is told here what `ssl` has no word for: to
+go on after a verdict against the certificate, and to say that verdict later. Both are functions of the very library
+that `ssl` is linked with; their argument is the first field of `ssl`'s own objects, and is looked at from two sides
+before it is used, so that a Python that is built otherwise gets an error instead of a crash (docs/adr/0187).
+"""
+
+import _ssl
+import ctypes
+import ssl
+from functools import cache
+from typing import Any, Final
+
+from fastmta.model.certificate import PeerCertificate
+from fastmta.model.errors import ConfigError
+from fastmta.tls.tlsa import fingerprints
+
+_ASKS: Final = 1  # SSL_VERIFY_PEER
+_POINTER: Final = ctypes.sizeof(ctypes.c_void_p)
+_VERDICT: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+_GO_ON: Final = _VERDICT(lambda _is_good, _chain: 1)  # kept: OpenSSL holds its address
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The OpenSSL that `ssl` uses: looked up through the extension, or in the program where that is built in."""
+    library = ctypes.CDLL(getattr(_ssl, "__file__", None))
+    library.SSL_CTX_get_verify_mode.argtypes = [ctypes.c_void_p]
+    library.SSL_CTX_set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, _VERDICT]
+    library.SSL_CTX_set_verify.restype = None
+    library.SSL_get_SSL_CTX.argtypes = [ctypes.c_void_p]
+    library.SSL_get_SSL_CTX.restype = ctypes.c_void_p
+    library.SSL_get_verify_result.argtypes = [ctypes.c_void_p]
+    library.SSL_get_verify_result.restype = ctypes.c_long
+    return library
+
+
+def _field(owner: object, number: int) -> int | None:
+    """One of the pointers that stand at the beginning of an object of `ssl`'s."""
+    return ctypes.c_void_p.from_address(id(owner) + object.__basicsize__ + number * _POINTER).value
+
+
+def ask_clients(context: ssl.SSLContext, ca_file: str, ca_path: str) -> None:
+    """Has a server's context ask each client for a certificate, and take whatever comes, none too.
+
+    Every handshake shows it anew: sessions are not resumed. OSError (ssl.SSLError) for authorities that cannot be read,
+    ConfigError where this Python's `ssl` is not known.
+    """
+    if ca_file or ca_path:
+        context.load_verify_locations(cafile=ca_file or None, capath=ca_path or None)
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    try:
+        library = _library()
+        pointer = _field(context, 0)
+        for mode in (ssl.CERT_REQUIRED, ssl.CERT_NONE, ssl.CERT_OPTIONAL):
+            context.verify_mode = mode
+            expected = {ssl.CERT_NONE: 0, ssl.CERT_OPTIONAL: _ASKS, ssl.CERT_REQUIRED: _ASKS | 2}[mode]
+            if not pointer or library.SSL_CTX_get_verify_mode(pointer) != expected:
+                raise AttributeError("its contexts are not laid out as expected")
+        library.SSL_CTX_set_verify(pointer, _ASKS, _GO_ON)
+    except (AttributeError, OSError) as error:
+        raise ConfigError(f"tls.smtpd_tls_ask_ccert: this Python's ssl cannot ask for certificates: {error}") from None
+
+
+def certificate_of(tls: Any, digest: str) -> PeerCertificate | None:
+    """What the client of a finished handshake has shown, an `ssl.SSLObject` or `ssl.SSLSocket`; None: nothing."""
+    der = tls.getpeercert(binary_form=True)
+    if not der:
+        return None
+    named = tls.getpeercert()
+    prints = fingerprints(der, digest)
+    return PeerCertificate(
+        subject=_common_name(named.get("subject", ())),
+        issuer=_common_name(named.get("issuer", ())),
+        fingerprint=prints[0],
+        key_fingerprint=prints[1] if len(prints) > 1 else "",
+        is_trusted=_is_trusted(tls),
+    )
+
+
+def _is_trusted(tls: Any) -> bool:
+    # PySSLSocket: a weak reference, SSL*, the context's object. A connection whose context is not the one that is found
+    # at SSL* is one of a Python that we do not know.
+    library, inner = _library(), tls._sslobj
+    pointer = _field(inner, 1)
+    if not pointer or _field(inner, 2) != id(tls.context):
+        return False
+    if library.SSL_get_SSL_CTX(pointer) != _field(tls.context, 0):
+        return False
+    return bool(library.SSL_get_verify_result(pointer) == 0)
+
+
+def _common_name(name: Any) -> str:
+    """The last common name of a distinguished name, as `getpeercert` has it."""
+    found = ""
+    for part in name:
+        for key, value in part:
+            if key == "commonName":
+                found = value
+    return found
