@@ -17,6 +17,11 @@ A command that may have to wait is a coroutine, and `Share.run` carries it on: i
 the loop where it need not wait (docs/adr/0160).
 
 Compiled because every command of every protocol asks several times: docs/adr/0100.
+Deliveries are no sessions: a flush makes thousands of recipients due at once, and a destination that dies decides about
+all of them, work that nobody waits for in between. `Pace` gives them DELIVERY_PASS_S of each pass beside the sessions,
+and lets them decide about RESULTS_A_PASS recipients in it; what does not fit is done in the passes that follow. A pass
+of theirs begins with the first thing that is done or asked for in it. Something is done in every one, so nothing starves.
+
 Left to others: bytes ahead of a slow peer (each protocol's output), who may connect at all (limits by address).
 """
 
@@ -28,7 +33,19 @@ import asyncio
 import heapq
 import types
 
-from fastmta.model.limits import FIRST_S, FREE_S, PIECE_S, SLICE_S, TURN_S, WAITED_S
+from collections import deque
+
+from fastmta.model.limits import (
+    DELIVERY_PASS_S,
+    DELIVERY_TASK_S,
+    FIRST_S,
+    FREE_S,
+    PIECE_S,
+    RESULTS_A_PASS,
+    SLICE_S,
+    TURN_S,
+    WAITED_S,
+)
 
 cdef extern from "<time.h>" nogil:
     enum:
@@ -67,11 +84,20 @@ cdef int64_t SLICE_NS = int(SLICE_S * 1e9)
 cdef int64_t PIECE_NS = int(PIECE_S * 1e9)
 cdef int64_t FIRST_NS = int(FIRST_S * 1e9)
 cdef int64_t FREE_NS = int(FREE_S * 1e9)
+cdef int64_t DELIVERY_NS = int(DELIVERY_PASS_S * 1e9)
+cdef int64_t TASK_NS = int(DELIVERY_TASK_S * 1e9)
+cdef Py_ssize_t RESULTS = RESULTS_A_PASS
 cdef int64_t NEWCOMER = 1 << 62  # behind all others who have used as little: a crowd that connects keeps nobody waiting
 cdef object heappush = heapq.heappush
 cdef object heappop = heapq.heappop
 cdef object CancelledError = asyncio.CancelledError
 cdef object CoroutineType = types.CoroutineType
+
+
+cdef int64_t monotonic_ns() noexcept:
+    cdef timespec at
+    clock_gettime(CLOCK_MONOTONIC, &at)
+    return <int64_t>at.tv_sec * 1000000000 + at.tv_nsec
 
 
 @cython.final
@@ -111,11 +137,7 @@ cdef class Turns:
         return len(self.queue)
 
     cdef int64_t now(self) except -1:
-        cdef timespec at
-        if self.now_ns is not None:
-            return self.now_ns()
-        clock_gettime(CLOCK_MONOTONIC, &at)
-        return <int64_t>at.tv_sec * 1000000000 + at.tv_nsec
+        return self.now_ns() if self.now_ns is not None else monotonic_ns()
 
     cdef bint may_work(self, int64_t now) except -1:
         # Whether the turn that is under way has time left; begins one where none is.
@@ -367,3 +389,67 @@ cdef class Course:
         ended, self.ended = self.ended, None
         self.wake = None
         ended(failure)
+
+
+@cython.final
+cdef class Pace:
+    """The deliveries of one worker. `resume` is called in the next pass: who asked `is_over` may go on.
+
+    `now_ns`: a clock for tests; None: the monotonic one.
+    """
+
+    cdef object loop
+    cdef object resume
+    cdef object now_ns
+    cdef object following   # the bound method, made once
+    cdef int64_t ends_at    # of the pass that is under way; 0: nobody has begun to work in it
+    cdef Py_ssize_t results # recipients decided about in this pass
+    cdef object acts
+
+    def __init__(self, object loop, object resume, object now_ns=None):
+        self.loop = loop
+        self.resume = resume
+        self.now_ns = now_ns
+        self.following = self._next_pass
+        self.acts = deque()
+
+    cdef bint over(self) except -1:
+        cdef int64_t now = self.now_ns() if self.now_ns is not None else monotonic_ns()
+        if self.ends_at == 0:
+            self.ends_at = now + DELIVERY_NS
+            self.results = 0
+            self.loop.call_soon(self.following)
+            return False
+        return now >= self.ends_at or self.results >= RESULTS
+
+    @property
+    def is_over(self):
+        """Whether enough was done in this pass; asked between two pieces of work."""
+        return self.over()
+
+    @property
+    def is_waited_for(self):
+        """Whether something that `later` was given has not been done yet."""
+        return bool(self.acts)
+
+    def later(self, act):
+        """Does something now, or where this pass is over in one that follows, in the order in which it was given."""
+        if self.acts or self.over():
+            self.acts.append(act)
+        else:
+            act()
+
+    def decided(self, Py_ssize_t recipients):
+        """So many recipients' results are on their way into the store."""
+        self.results += recipients
+
+    def spawned(self):
+        """A task was made that works before anybody can ask again: what it takes is counted now."""
+        if self.ends_at:
+            self.ends_at -= TASK_NS
+
+    def _next_pass(self):
+        self.ends_at = 0
+        while self.acts and not self.over():
+            self.acts.popleft()()
+        self.resume()

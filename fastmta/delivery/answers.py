@@ -18,7 +18,7 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -59,15 +59,17 @@ class Answers:
             raise
         self._fd = fd
 
-    def note(self, notes: Iterable[Note]) -> None:
-        """These were taken by their next hop. OSError: they are not noted, nor is anything from now on."""
+    def note(self, queue_id: int, received_at_ms: int, numbers: Sequence[int]) -> None:
+        """These recipients of a message were taken by their next hop. OSError: they are not noted, nor is anything from
+        now on.
+        """
         fd = self._fd
-        if fd < 0:
+        if fd < 0 or not numbers:
             return
-        raw = b"".join(encoded(each) for each in notes)
-        if not raw:
-            return
-        count = len(raw) // _BYTES
+        raw = b""
+        for n in numbers:
+            raw += encoded((queue_id, received_at_ms, n))
+        count = len(numbers)
         if self._next + count > ANSWERS_KEPT:
             self._next = 0
         try:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from fastmta._intake import Posting
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
 from fastmta.model.events import Event
@@ -18,66 +20,46 @@ if TYPE_CHECKING:
 Move = tuple[int, int, int, int, bytes]
 
 
-class Job(Transaction):
+class Job(Transaction, eq=False, kw_only=True):
     """A transaction with all that delivery knows of it. `addresses`: those not tried yet, None: not looked up.
 
     `login`: the sender's own login of the relay host, "" for none; None: senders do not matter.
     """
 
-    __slots__ = (
-        "addresses",
-        "began",
-        "done",
-        "events",
-        "failure",
-        "gone",
-        "kept",
-        "login",
-        "mailboxes",
-        "message",
-        "moves",
-        "owner",
-        "plain_text",
-        "postings",
-        "recordings",
-        "relay",
-        "reports",
-        "rows",
-        "sessions",
-        "site",
-        "tls",
-        "unreadable",
-        "wants_front",
-    )
+    owner: "HopOwner"
+    message: QueuedMessage
+    rows: Sequence[QueuedRecipient]
+    addresses: "list[Address] | None" = None
+    began: float = -1.0  # the present attempt, by the loop's clock; -1: it has not
+    tls: str = ""  # of the session with `relay`
+    sessions: int = 0  # with `site`
+    site: str = ""  # which place of the route is being tried
+    failure: Reply | None = None
+    unreadable: bool = False  # the store is damaged where its bytes lie
+    login: str | None = None
+    # Each recipient's 4yz of the destination, while the fallback relay is tried.
+    kept: list[Reply] = msgspec.field(default_factory=list)
+    gone: bool = False  # the message was deleted while it was on its way
+    relay: str = ""  # "host[address]:port" of the last server that was spoken to
+    plain_text: bool = False  # a TLS handshake failed where it is not required
+    done: set[int] = msgspec.field(default_factory=set)  # numbers of recipients whose end is committed already
+    moves: list[Move] = msgspec.field(default_factory=list)
+    reports: dict[Notice, list[Outcome]] | None = None
+    # By number: what is to be told once it is recorded.
+    events: list[tuple[int, Event]] = msgspec.field(default_factory=list)
+    postings: list[Posting] = msgspec.field(default_factory=list)  # reports of the unit that is on its way
+    mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
+    recordings: int = 0
+    wants_front: bool = False  # it is passed on, and is to be sealed or signed before it leaves
 
-    def __init__(self, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> None:
-        super().__init__(message.envelope, [row.tail for row in rows])
-        self.owner = owner
-        self.message = message
-        self.rows = rows
-        self.addresses: list[Address] | None = None
-        self.began = -1.0  # the present attempt, by the loop's clock; -1: it has not
-        self.tls = ""  # of the session with `relay`
-        self.sessions = 0  # with `site`
-        self.site = ""  # which place of the route is being tried
-        self.failure: Reply | None = None
-        self.unreadable = False  # the store is damaged where its bytes lie
-        self.login: str | None = None
-        self.kept: list[Reply] = []  # each recipient's 4yz of the destination, while the fallback relay is tried
-        self.gone = False  # the message was deleted while it was on its way
-        self.relay = ""  # "host[address]:port" of the last server that was spoken to
-        self.plain_text = False  # a TLS handshake failed where it is not required
-        self.done: set[int] = set()  # numbers of recipients whose end is committed already
-        self.moves: list[Move] = []
-        self.reports: dict[Notice, list[Outcome]] | None = None
-        self.events: list[tuple[int, Event]] = []  # by number: what is to be told once it is recorded
-        self.postings: list[Posting] = []  # reports of the unit that is on its way
-        self.mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
-        self.recordings = 0
-        self.wants_front = False  # it is passed on, and is to be sealed or signed before it leaves
+    @classmethod
+    def of(cls, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> "Job":
+        """A job for these recipients of a message, as its forwarding has it."""
+        made = cls(message.envelope, [row.tail for row in rows], owner=owner, message=message, rows=rows)
         forwarding = owner.service.forwarding
         if forwarding is not None:
-            forwarding.prepare(owner, self)
+            forwarding.prepare(owner, made)
+        return made
 
     @property
     def results_recorded(self) -> int:
@@ -90,7 +72,7 @@ class Job(Transaction):
 
     def part(self, numbers: Sequence[int]) -> "Job":
         """A new job for some of the recipients, which sends what this one was to send."""
-        made = Job(self.owner, self.message, [self.rows[n] for n in numbers])
+        made = Job.of(self.owner, self.message, [self.rows[n] for n in numbers])
         made.sender = self.sender
         made.front = self.front
         made.wants_front = self.wants_front

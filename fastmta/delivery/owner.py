@@ -135,9 +135,9 @@ class HopOwner:
         wished = [row for row in job.rows if row.state == RecipientState.ACTIVE and row.last_reply]
         others = [row for row in job.rows if row not in wished]
         if wished:
-            self.ready.append(Job(self, job.message, wished))
+            self.ready.append(Job.of(self, job.message, wished))
         if others:
-            rest = Job(self, job.message, others)
+            rest = Job.of(self, job.message, others)
             rest.decide(DEFERRED_TRANSPORT)
             self.service.recorder.finish(rest, counts=False)
 
@@ -161,10 +161,10 @@ class HopOwner:
                 found += len(rows)
                 for group in (rows,) if forwarding is None else forwarding.groups(self, rows):
                     if len(group) <= most:
-                        ready.append(Job(self, message, group))
+                        ready.append(Job.of(self, message, group))
                     else:
                         for start in range(0, len(group), most):
-                            ready.append(Job(self, message, group[start : start + most]))
+                            ready.append(Job.of(self, message, group[start : start + most]))
             if found != len(keys):  # deleted between the two reads
                 known = {(row.queue_id, row.n) for _, rows in loaded for row in rows} | set(damaged)
                 book.in_flight.difference_update(key for key in keys if key not in known)

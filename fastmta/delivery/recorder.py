@@ -113,15 +113,12 @@ class Recorder:
 
         Where success is ours to report it is not: the report is in the unit, and worth more than a duplicate.
         """
-        queue_id, received_at_ms = job.message.queue_id, job.envelope.received_at_ms
+        taken = []
+        for row, reply in zip(job.rows, job.results, strict=True):
+            if reply is not None and reply.code < 300 and (job.dsn_passed_on or not row.tail.notify & NOTIFY_SUCCESS):
+                taken.append(row.n)
         try:
-            answers.note(
-                (queue_id, received_at_ms, row.n)
-                for row, reply in zip(job.rows, job.results, strict=True)
-                if reply is not None
-                and reply.code < 300
-                and (job.dsn_passed_on or not row.tail.notify & NOTIFY_SUCCESS)
-            )
+            answers.note(job.message.queue_id, job.envelope.received_at_ms, taken)
         except OSError as error:
             self._services.log.warning("delivery.answers_not_kept", cause=str(error))
 
@@ -232,8 +229,10 @@ class Recorder:
 
     def submit(self, job: Job) -> None:
         """Hands the job's moves and notifications to the store as one unit; `job.committed` hears of it."""
-        made = [self.reports.compose(job, kind, outcomes) for kind, outcomes in (job.reports or {}).items()]
-        reports = [each for each in made if each is not None]
+        reports: list[Composed] = []
+        if job.reports:
+            made = [self.reports.compose(job, kind, outcomes) for kind, outcomes in job.reports.items()]
+            reports = [each for each in made if each is not None]
         job.recordings += 1
         self._service.submitted(job.results_recorded)
         if reports and self.reports.are_judged:
@@ -292,6 +291,7 @@ class Recorder:
 
     def notifications_committed(self, job: Job, unit: Any) -> None:
         """Tells and counts the reports that this unit has put into mailboxes."""
-        postings, job.postings = job.postings, []
-        for posting in postings:
-            posting.committed(unit)
+        if job.postings:
+            postings, job.postings = job.postings, []
+            for posting in postings:
+                posting.committed(unit)

@@ -191,8 +191,9 @@ class RemoteHop(HopOwner):
         ready = self.ready
         if job.again:
             ready.appendleft(job.rest())
+        reusable = connection.is_reusable
         if (
-            connection.is_reusable
+            reusable
             and not self._closing
             and self._dead_reason is None
             and connection.login is None
@@ -207,7 +208,7 @@ class RemoteHop(HopOwner):
             return
         self.busy -= 1
         connection.transaction = None
-        if connection.is_reusable and not self._closing and not job.kept:
+        if reusable and not self._closing and not job.kept:
             self._rest(connection)
         else:
             connection.close()

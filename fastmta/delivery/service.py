@@ -20,7 +20,6 @@ from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.forwarding import Forwarding
 from fastmta.delivery.indexing import Indexing
-from fastmta.delivery.pace import Pace
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.routing import parse_hop
@@ -34,6 +33,7 @@ from fastmta.model.limits import HOPS_TOLD
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
+from fastmta.runtime.turns import Pace
 from fastmta.tls.mta_sts import MtaSts
 from fastmta.tls.sessions import TlsSessions
 

@@ -1,5 +1,5 @@
-"""The one budget of work that the sessions of a worker draw from; its rules and their code are `_turns.pyx`."""
+"""The budget of work that a worker's sessions and deliveries draw from; its rules and their code are `_turns.pyx`."""
 
-from fastmta._turns import Course, Share, Turns
+from fastmta._turns import Course, Pace, Share, Turns
 
-__all__ = ["Course", "Share", "Turns"]
+__all__ = ["Course", "Pace", "Share", "Turns"]

@@ -4,6 +4,7 @@ An `Offered` is a value, made of one reply; the lines that it writes are what th
 decides what it cannot. Left to the client: when a line is sent, and what the answer means.
 """
 
+import re
 from typing import Final
 
 from fastmta.model.envelope import (
@@ -17,7 +18,7 @@ from fastmta.model.reply import Reply
 from fastmta.smtp.transaction import Transaction, ascii_path, xtext
 
 _NOTIFY: Final = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
-_CONTROL: Final = frozenset(range(32)) | {127}
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class Offered:
@@ -61,19 +62,18 @@ class Offered:
         if 0 < self.size_limit < transaction.size_bytes:
             text = f"message size {transaction.size_bytes} exceeds size limit {self.size_limit} of server {peer}"
             transaction.decide(Reply(552, "5.3.4", text))
-        if not self.smtputf8:
-            if transaction.utf8_header or ascii_path(transaction.sender) is None:
-                text = f"SMTPUTF8 is required, but was not offered by server {peer}"
-                transaction.decide(Reply(550, "5.6.7", text))
-            for n, recipient in enumerate(transaction.recipients):
-                if ascii_path(recipient.forward_path) is None:
-                    text = f"SMTPUTF8 is required for this address, but was not offered by server {peer}"
-                    transaction.results[n] = Reply(553, "5.6.7", text)
+        if not self.smtputf8 and (transaction.utf8_header or ascii_path(transaction.sender) is None):
+            text = f"SMTPUTF8 is required, but was not offered by server {peer}"
+            transaction.decide(Reply(550, "5.6.7", text))
         if self.needs_conversion(transaction) and transaction.conversion is None:
             transaction.decide(Reply(554, "5.6.3", f"8BITMIME is required, but was not offered by server {peer}"))
         for n, recipient in enumerate(transaction.recipients):
+            path = recipient.forward_path
+            if not path.isascii() and not self.smtputf8 and ascii_path(path) is None:
+                text = f"SMTPUTF8 is required for this address, but was not offered by server {peer}"
+                transaction.results[n] = Reply(553, "5.6.7", text)
             # Never true for what came through our parsers; a bare CR here would be a command injection.
-            if not _CONTROL.isdisjoint(recipient.forward_path):
+            if _CONTROL.search(path) is not None:
                 transaction.results[n] = Reply(553, "5.1.3", "The address has control characters")
 
     def mail(self, transaction: Transaction) -> bytes:

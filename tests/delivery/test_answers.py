@@ -33,7 +33,8 @@ def die(answers):
 def test_notes_outlive_their_writer_and_are_taken_once(tmp_path):
     answers = Answers(tmp_path)
     answers.begin("0-1")
-    answers.note([(1, 2, 3), (2**64 - 1, 5, 2**32 - 1)])
+    answers.note(1, 2, [3])
+    answers.note(2**64 - 1, 5, [2**32 - 1])
     assert taken(tmp_path) == []  # it lives
     die(answers)
     assert taken(tmp_path) == [(1, 2, 3), (2**64 - 1, 5, 2**32 - 1)]
@@ -43,10 +44,10 @@ def test_notes_outlive_their_writer_and_are_taken_once(tmp_path):
 def test_who_ends_well_leaves_nothing(tmp_path):
     answers = Answers(tmp_path)
     answers.begin("0-1")
-    answers.note([(1, 2, 3)])
+    answers.note(1, 2, [3])
     answers.close()
     assert taken(tmp_path) == []
-    answers.note([(4, 5, 6)])  # nobody minds
+    answers.note(4, 5, [6])  # nobody minds
 
 
 @pytest.mark.parametrize("count", [ANSWERS_KEPT - 1, ANSWERS_KEPT, ANSWERS_KEPT + 1])
@@ -54,7 +55,7 @@ def test_the_ring_keeps_the_last_ones(tmp_path, count):
     answers = Answers(tmp_path)
     answers.begin("0-1")
     for n in range(count):
-        answers.note([(n + 1, 0, 0)])
+        answers.note(n + 1, 0, [0])
     assert (answers._path.stat().st_size) == ANSWERS_KEPT * len(encoded((0, 0, 0)))
     die(answers)
     assert {note[0] for note in taken(tmp_path)} >= set(range(count, max(0, count - ANSWERS_KEPT), -1))
@@ -127,7 +128,7 @@ async def test_the_loop_goes_on_while_another_process_reads_what_the_dead_left(t
     queue_id = await rig.queue(b"hold.test")
     await rig.service.stop(0)
     message = rig.store.queue.message(queue_id)
-    dead.note([(queue_id, message.envelope.received_at_ms, 0)])
+    dead.note(queue_id, message.envelope.received_at_ms, [0])
     die(dead)
     lock = os.open(tmp_path / FOLDER / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from fastmta.delivery.pace import Pace
 from fastmta.delivery.service import UNRECORDED
 from fastmta.model.envelope import RecipientState
 from fastmta.model.limits import DELIVERY_PASS_S, DELIVERY_TASK_S, RESULTS_A_PASS
+from fastmta.runtime.turns import Pace
 
 PASS, TASK = int(DELIVERY_PASS_S * 1e9), int(DELIVERY_TASK_S * 1e9)
 

@@ -1,5 +1,7 @@
 """A hop suspended by command: nothing is begun for it, all else goes on, and resuming sends what waits."""
 
+import asyncio
+
 from fastmta.model.envelope import RecipientState
 from tests.support.smtp_sink import SmtpSink
 
@@ -43,11 +45,19 @@ async def test_flush_does_not_override_it_and_nothing_expires(make_rig):
 
 async def test_what_is_ready_is_given_back_and_what_is_under_way_ends(make_rig):
     rig = make_rig(initial_destination_concurrency=1, default_destination_concurrency_limit=1)
-    async with SmtpSink() as sink:
+    is_suspended = asyncio.Event()
+
+    class Patient(SmtpSink):
+        async def _say(self, writer, reply):
+            await is_suspended.wait()
+            await super()._say(writer, reply)
+
+    async with Patient() as sink:
         ids = [await rig.queue(hop(sink)) for _ in range(5)]
         await rig.store.suspensions.add([hop(sink)], "b.test", "root")
         (state,) = rig.service.hops([hop(sink)])
         assert state["suspended"] and state["next_hop"] == hop(sink).decode()
+        is_suspended.set()
         await rig.until(lambda: rig.service.hops([hop(sink)])[0]["in_flight"] == 0 and not rig.service.unrecorded)
         left = [queue_id for queue_id in ids if rig.store.queue.message(queue_id) is not None]
         assert len(left) + len(sink.messages) == 5 and left
