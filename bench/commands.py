@@ -149,6 +149,7 @@ WITHOUT: Final = {
     "control stop": "ends the server",
     "fastmta check": "reads the configuration in a process of its own",
     "fastmta dmarc": "reads files in a process of its own",
+    "fastmta tlsrpt": "reads files in a process of its own",
     "fastmta dns": "asks name servers in a process of its own",
     "fastmta init": "runs before there is a server",
     "fastmta newaliases": "compiles maps in a process of its own",

@@ -28,8 +28,8 @@ def dmarc() -> None:
 @json_option
 def report(files: tuple[str, ...], as_json: bool) -> int:
     """Show aggregate reports: XML, gzip, zip, or a whole mail with one attached. "-" is standard input."""
-    from fastmta.authentication.dmarc_attachments import reports_in
     from fastmta.authentication.dmarc_report import ReportError, parse_report
+    from fastmta.authentication.report_files import reports_in
 
     found: list[Report] = []
     failed = 0

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),
     "dns": ("fastmta.cli.dns", "dns", "The records that a domain needs, and what is wrong with those it has."),
     "dmarc": ("fastmta.cli.dmarc", "dmarc", "DMARC reports: report (received ones), pending and send (ours)."),
+    "tlsrpt": ("fastmta.cli.tlsrpt", "tlsrpt", "TLS reports: report (received ones), show and send (ours)."),
     "verify": ("fastmta.cli.authentication", "verify", "Verify SPF, DKIM, ARC and DMARC of a message."),
     "sign": ("fastmta.cli.authentication", "sign", "Sign a message with DKIM, or add an ARC set."),
 }

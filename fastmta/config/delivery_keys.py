@@ -34,6 +34,14 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Key("choice", choices=("", "may", "encrypt", "dane"), about="empty: as the level: dane, else may"),
     ] = ""
+    smtp_tlsrpt_enable: Annotated[
+        bool, Key("bool", about="count sessions, and tell the domains that ask for it about their TLS once a day")
+    ] = False
+    smtp_tlsrpt_skip_reused_handshakes: Annotated[bool, Key("bool", about="resumed sessions are not counted")] = True
+    tlsrpt_report_email: Annotated[
+        str, Key("text", default="postmaster@$mydomain", about="whom reports are from; sign its domain's mail")
+    ] = "postmaster@localdomain"
+    tlsrpt_report_org_name: Annotated[str, Key("text", default="$mydomain")] = "localdomain"
     mta_sts: Annotated[bool, Key("bool", about="obey the policies of RFC 8461")] = False
     smtp_tls_secure_cert_match: Annotated[_Texts, Key("names", default="nexthop, dot-nexthop")] = (
         "nexthop",

@@ -174,7 +174,7 @@ _POSTFIX: Final = (
         "tls_enforce_sts_mx_patterns tls_exclude_ciphers tls_force_insecure_host_tlsa_lookup "
         "tls_key_file tls_mandatory_exclude_ciphers tls_note_starttls_offer tls_per_site "
         "tls_scert_verifydepth tls_servername tls_session_cache_database "
-        "tls_trust_anchor_file tls_wrappermode tlsrpt_enable tlsrpt_skip_reused_handshakes "
+        "tls_trust_anchor_file tls_wrappermode "
         "tlsrpt_socket_name) tls_(dane_digests disable_workarounds "
         "eecdh_auto_curves eecdh_strong_curve eecdh_ultra_curve export_cipherlist fast_shutdown_enable "
         "ffdhe_auto_groups high_cipherlist legacy_public_key_fingerprints low_cipherlist medium_cipherlist "

@@ -41,6 +41,7 @@ class Job(Transaction, eq=False, kw_only=True):
     kept: list[Reply] = msgspec.field(default_factory=list)
     gone: bool = False  # the message was deleted while it was on its way
     relay: str = ""  # "host[address]:port" of the last server that was spoken to
+    relaxed: bool = False  # its sender said so, and a policy of the domain could not be met
     plain_text: bool = False  # a TLS handshake failed where it is not required
     done: set[int] = msgspec.field(default_factory=set)  # numbers of recipients whose end is committed already
     moves: list[Move] = msgspec.field(default_factory=list)

@@ -4,30 +4,28 @@ The common path, a message over a connection that is there, runs in callbacks of
 task exists only while a connection is being made.
 """
 
-import asyncio
 import math
 import ssl
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta.delivery.bodies import asks_no_tls, convert, header_of, read_body, seal, tell_folded
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
-from fastmta.delivery.forwarding import Gone as NotReadable
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.owner import HopOwner
+from fastmta.delivery.tls_policy import Refused
 from fastmta.dns.mx import unusable
 from fastmta.model.envelope import RecipientState
-from fastmta.model.errors import PermanentFailure, StorageFailure, TemporaryFailure
+from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import HOP_REASON_BYTES, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client_connection import Connection
-from fastmta.smtp.conversion import Gone, Unconvertible, plan
-from fastmta.smtp.folding import signatures
 from fastmta.smtp.transaction import Transaction
 from fastmta.tls.sessions import Kept
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
-HEADER_LOOK_BYTES: Final = 65_536  # of a message whose header is searched for 8-bit bytes
 
 
 class RemoteHop(HopOwner):
@@ -166,6 +163,9 @@ class RemoteHop(HopOwner):
     def session_ready(self, connection: Connection) -> None:
         job = self._open[connection]
         self._open[connection] = None
+        reporting = self.service.tls_reporting
+        if reporting is not None and self.transport == "smtp" and not (job and reporting.is_report(job.sender)):
+            reporting.ready(connection)
         if connection.client.tls:
             tell_tls(self.service, self.hop_text, connection)
         if connection.client.login is not None:
@@ -236,6 +236,9 @@ class RemoteHop(HopOwner):
 
     def session_over(self, connection: Connection) -> None:
         waiting = self._open.pop(connection, None)
+        reporting = self.service.tls_reporting
+        if reporting is not None and waiting is not None and connection.resumes is None and self.transport == "smtp":
+            reporting.failed(connection)
         self.service.connection_over(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -247,39 +250,10 @@ class RemoteHop(HopOwner):
             self.pump()
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
-        assert isinstance(transaction, Job)
-        front = transaction.front
-        if front:
-            if offset < len(front):
-                before = front[offset : offset + length]
-                rest = self._read_stored(transaction, 0, length - len(before))
-                return None if rest is None else before + rest
-            offset -= len(front)
-        return self._read_stored(transaction, offset, length)
-
-    def _read_stored(self, transaction: Job, offset: int, length: int) -> bytes | None:
-        try:
-            piece = self.service.queue.read(transaction.message.blob_id, offset, length) if length else b""
-        except StorageFailure:
-            piece = None
-            transaction.unreadable = True
-        transaction.gone = piece is None
-        return piece
+        return read_body(self.service, transaction, offset, length)
 
     def folded(self, connection: Connection, lines: int) -> None:
-        job = connection.transaction
-        assert isinstance(job, Job)
-        try:
-            header = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
-        except StorageFailure:
-            header = b""
-        self.service.log.info(
-            "delivery.folded",
-            queue_id=queue_id_text(job.message.queue_id),
-            relay=connection.client.peer,
-            lines=lines,
-            breaks=",".join(signatures(header.partition(b"\r\n\r\n")[0])) or "none",
-        )
+        tell_folded(self.service, connection, lines)
 
     def tls_context(self, connection: Connection) -> ssl.SSLContext | None:
         policy = connection.policy
@@ -309,7 +283,7 @@ class RemoteHop(HopOwner):
             return
         client = connection.client
         if client.lacks_smtputf8(job):
-            job.utf8_header = self._has_utf8_header(job)
+            job.utf8_header = not header_of(self.service, job).isascii()
         if client.needs_conversion(job) and job.conversion is None:
             if not self.service.config.delivery.disable_mime_output_conversion:
                 connection.reserve(job)
@@ -319,42 +293,12 @@ class RemoteHop(HopOwner):
         connection.start(job)
 
     async def _seal(self, connection: Connection, job: Job) -> None:
-        """Makes what a message that is passed on gets in front, and starts it then."""
-        forwarding = self.service.forwarding
-        job.wants_front = False
-        try:
-            if forwarding is not None:
-                job.front = await forwarding.front(job, partial(self._read_stored, job))
-        except NotReadable:
-            connection.abort()
-            return
-        if connection.transaction is not job:  # the connection ended meanwhile, and the job went its way
-            return
-        self._start(connection, job)
+        if await seal(self.service, connection, job):
+            self._start(connection, job)
 
     async def _convert(self, connection: Connection, job: Job) -> None:
-        """Plans how the message becomes 7-bit, a little at a time, and starts it then."""
-        try:
-            for step in plan(partial(self.read_body, job), job.size_bytes):
-                job.conversion = step
-                await asyncio.sleep(0)
-        except Unconvertible as error:
-            text = f"8BITMIME is required, but was not offered by server {connection.client.peer}: {error}"
-            job.decide(Reply(554, "5.6.3", text))
-        except Gone:
-            connection.abort()
-            return
-        if connection.transaction is not job:  # the connection ended meanwhile, and the job went its way
-            return
-        if job.conversion is not None:
-            self.service.log.info(
-                "delivery.converted",
-                queue_id=queue_id_text(job.message.queue_id),
-                relay=connection.client.peer,
-                parts=job.conversion.parts,
-                breaks=",".join(job.conversion.breaks) or "none",
-            )
-        connection.start(job)
+        if await convert(self.service, connection, job):
+            connection.start(job)
 
     def _at_rest(self, login: str | None) -> Connection | None:
         """Takes a connection of this login from those at rest."""
@@ -377,13 +321,6 @@ class RemoteHop(HopOwner):
     def _rest(self, connection: Connection) -> None:
         connection.rest()
         self._idle.append(connection)
-
-    def _has_utf8_header(self, job: Job) -> bool:
-        try:
-            beginning = self.service.queue.read(job.message.blob_id, 0, HEADER_LOOK_BYTES) or b""
-        except StorageFailure:
-            return False  # sending it meets the same
-        return not beginning.partition(b"\r\n\r\n")[0].isascii()
 
     def _session_failed(self, connection: Connection, job: Job) -> None:
         """A connection ended with a job on it."""
@@ -422,6 +359,11 @@ class RemoteHop(HopOwner):
             assert job.addresses is not None
             job.addresses.insert(0, connection.address)
             self._connect_for(job)
+        elif (connection.tls_failed or failure.enhanced == "4.7.4") and self._relaxes(job):
+            job.sessions -= 1
+            assert job.addresses is not None
+            job.addresses.insert(0, connection.address)
+            self._connect_for(job)
         elif client.login_refused:
             job.relay = ""
             self._login_refused(connection, job, failure)
@@ -434,6 +376,13 @@ class RemoteHop(HopOwner):
                 self._connect_for(job)
             else:
                 self._unreachable(job, failure)
+
+    def _relaxes(self, job: Job) -> bool:
+        """Whether the job goes on without the TLS policy of its domain, which failed: by the field TLS-Required: No."""
+        if job.relaxed or not asks_no_tls(header_of(self.service, job)):
+            return False
+        job.relaxed = True
+        return True
 
     def _tell_failure(self, job: Job, relay: str, failure: Reply) -> None:
         """One address has failed: the log hears of each, since the recipient's result names the last one alone."""
@@ -563,8 +512,16 @@ class RemoteHop(HopOwner):
                 job.site = address.next_hop
                 job.sessions = 0
             try:
-                policy = await self.service.tls.of(address, lmtp=self.transport == "lmtp", plain_text=job.plain_text)
+                policy = await self.service.tls.of(
+                    address, lmtp=self.transport == "lmtp", plain_text=job.plain_text, relaxed=job.relaxed
+                )
             except TemporaryFailure as error:  # of this host; another one may do
+                if isinstance(error, Refused):
+                    if self.service.tls_reporting is not None:
+                        self.service.tls_reporting.refused(address, error.reported, error.result, error.reply.text)
+                    if self._relaxes(job):
+                        job.addresses.insert(0, address)
+                        continue
                 job.relay = ""
                 job.failure = error.reply
                 continue

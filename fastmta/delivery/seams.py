@@ -16,6 +16,7 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Ended, Request
 from fastmta.runtime.log import Log
 from fastmta.runtime.tasks import Sweep
+from fastmta.store.tls_rows import TlsRow
 
 T = TypeVar("T")
 
@@ -91,6 +92,12 @@ class Accounts(Protocol):
     def lookup(self, address: str) -> Account | None: ...
 
 
+class TlsCounts(Protocol):
+    """Where sessions are counted for TLS reports."""
+
+    def note(self, day: str, domain: str, published: str, row: TlsRow, count: int = 1) -> None: ...
+
+
 class Store(Protocol):
     """store.MailStore, as far as delivery uses it."""
 
@@ -110,6 +117,8 @@ class Store(Protocol):
     def dkim_keys(self) -> SigningKeys: ...
     @property
     def dmarc_rows(self) -> DmarcCounts: ...
+    @property
+    def tls_rows(self) -> TlsCounts: ...
 
 
 class Directory(Protocol):

@@ -26,6 +26,7 @@ from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
 from fastmta.delivery.suspended import SuspendedHops
 from fastmta.delivery.tls_policies import TlsPolicies
+from fastmta.delivery.tls_reporting import TlsReporting
 from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
@@ -96,6 +97,7 @@ class DeliveryService:
         self._starting: asyncio.Task[Any] | None = None
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._connection_limit = max(1, min(CONNECTIONS, descriptors // 4))
+        self.tls_reporting: TlsReporting | None = None
         self._configure()
 
     # --- what the worker calls ---
@@ -332,6 +334,17 @@ class DeliveryService:
             self._sts = MtaSts(directory, self._resolver, contexts.https_context, self.clock.now, self.log, STS_PORT)
         self.tls_sessions = TlsSessions(delivery.smtp_tls_session_cache_timeout, self.clock.monotonic)
         self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log)
+        noted, self.tls_reporting = self.tls_reporting, None
+        if delivery.smtp_tlsrpt_enable:
+            self.tls_reporting = TlsReporting(
+                delivery,
+                self.services.store.tls_rows,
+                self._resolver,
+                self.clock,
+                email=delivery.tlsrpt_report_email,
+            )
+            if noted is not None:
+                self.tls_reporting.take_over(noted)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
 
     async def _take_answers(self, answers: Answers) -> None:
@@ -365,6 +378,8 @@ class DeliveryService:
         if self.logins.is_enabled:
             self.logins.refresh()
         self.tls.refresh()
+        if self.tls_reporting is not None and self.tls_reporting.is_due:
+            self.services.tasks.spawn("delivery counts TLS sessions", self.tls_reporting.flush())
         self._look_suspended()
         set_back_s = self._redating.look(self._partitions)
         self._indexing.look()

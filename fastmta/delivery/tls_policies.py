@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta.delivery.tls_policy import AUTHENTICATED, TlsPolicy, default_policy, keys_of, parse_entry
+from fastmta.delivery.tls_policy import (
+    AUTHENTICATED,
+    Refused,
+    ReportedPolicy,
+    TlsPolicy,
+    default_policy,
+    keys_of,
+    parse_entry,
+)
 from fastmta.directory.maps import TableSet
 from fastmta.dns.mx import Address
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
@@ -46,16 +54,26 @@ class TlsPolicies:
         """Reads maps again that have changed; for once a second."""
         self._tables.refresh()
 
-    async def of(self, address: Address, *, lmtp: bool, plain_text: bool) -> TlsPolicy:
-        """The policy for one address. TemporaryFailure: mail must not go there now, but may elsewhere."""
+    async def of(self, address: Address, *, lmtp: bool, plain_text: bool, relaxed: bool = False) -> TlsPolicy:
+        """The policy for one address. TemporaryFailure: mail must not go there now, but may elsewhere.
+
+        `relaxed`: the sender wants the mail there rather than its domain's policy obeyed (RFC 8689 §5).
+        """
         if plain_text or not address.port:
             return self._none
         if lmtp:
             return self._lmtp
         policy = self._entry(address.next_hop)
+        if relaxed and policy.level == "dane":  # what an administrator asks for holds
+            return default_policy(self._settings, "may")
         if policy.level in _DANE:
             policy = await self._dane(policy, address)
-        if self._sts is not None and not policy.is_ours and policy.level not in ("none", *AUTHENTICATED):
+        if (
+            self._sts is not None
+            and not relaxed
+            and not policy.is_ours
+            and policy.level not in ("none", *AUTHENTICATED)
+        ):
             policy = await self._mta_sts(self._sts, policy, address)
         return policy
 
@@ -96,21 +114,32 @@ class TlsPolicies:
         except LookupTrouble as error:
             # Nobody may turn DANE off by making this look-up fail (RFC 7672 §2.2).
             text = f"TLSA lookup error for {address.host}:{address.port}: {error}"
-            raise TemporaryFailure(Reply(451, "4.7.5", text)) from error
+            raise Refused(Reply(451, "4.7.5", text), ReportedPolicy("tlsa", address.host), "dnssec-invalid") from error
         if not records:
             return self._without_dane(policy, address, "it has no TLSA record that is signed")
         if not any(record.is_usable for record in records):
             if policy.level == "dane-only":
                 return self._without_dane(policy, address, "none of its TLSA records can be used")
-            return msgspec.structs.replace(default_policy(self._settings, "encrypt"), is_ours=policy.is_ours)
+            return msgspec.structs.replace(
+                default_policy(self._settings, "encrypt"),
+                is_ours=policy.is_ours,
+                reported=_dane_policy(base, records),
+                problem="tlsa-invalid",
+            )
         domain = address.domain or address.host
         return msgspec.structs.replace(
-            policy, level="dane", tlsa=records, names=(base, domain, address.host), servername=base
+            policy,
+            level="dane",
+            tlsa=records,
+            names=(base, domain, address.host),
+            servername=base,
+            reported=_dane_policy(base, records),
         )
 
     def _without_dane(self, policy: TlsPolicy, address: Address, why: str) -> TlsPolicy:
         if policy.level == "dane-only":
-            raise TemporaryFailure(Reply(451, "4.7.5", f"DANE is required for {address.host}, but {why}"))
+            reply = Reply(451, "4.7.5", f"DANE is required for {address.host}, but {why}")
+            raise Refused(reply, ReportedPolicy("tlsa", address.host), "dane-required")
         return msgspec.structs.replace(default_policy(self._settings, "may"), is_ours=policy.is_ours)
 
     async def _mx_is_secure(self, address: Address) -> bool:
@@ -155,15 +184,26 @@ class TlsPolicies:
         domain = address.domain or address.host
         found = await sts.policy(domain)
         if found is None or found.mode == "none":
+            problem = sts.problem(domain)
+            if problem:
+                return msgspec.structs.replace(policy, reported=ReportedPolicy("sts"), problem=problem)
             return policy
+        reported = ReportedPolicy("sts", "", found.strings, found.mx)
         if not found.admits(address.host):
             if found.mode == "testing":
                 self._log.info("mta_sts.would_fail", domain=domain, host=address.host, cause="not among its mx")
-                return policy
+                return msgspec.structs.replace(policy, reported=reported, problem="validation-failure")
             text = f"the MTA-STS policy of {domain} does not list {address.host}"
-            raise TemporaryFailure(Reply(451, "4.7.5", text))
+            raise Refused(Reply(451, "4.7.5", text), reported, "validation-failure")
         if found.mode == "testing":
-            return policy
+            return msgspec.structs.replace(policy, reported=reported)
         strict = default_policy(self._settings, "encrypt")
         protocols = strict.protocols & {"TLSv1.2", "TLSv1.3"} or strict.protocols
-        return msgspec.structs.replace(strict, level="mta-sts", match=("hostname",), protocols=protocols)
+        return msgspec.structs.replace(
+            strict, level="mta-sts", match=("hostname",), protocols=protocols, reported=reported
+        )
+
+
+def _dane_policy(base: str, records: tuple[Tlsa, ...]) -> ReportedPolicy:
+    strings = (f"{each.usage} {each.selector} {each.matching} {each.data.hex()}" for each in records)
+    return ReportedPolicy("tlsa", base, tuple(sorted(strings)))

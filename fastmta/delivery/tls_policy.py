@@ -15,6 +15,8 @@ from fastmta.config.kinds import TLS_LEVELS
 from fastmta.config.tls_words import parse_ciphers, parse_protocols
 from fastmta.config.values import parse_match
 from fastmta.dns.mx import Address
+from fastmta.model.errors import TemporaryFailure
+from fastmta.model.reply import Reply
 from fastmta.tls.names import matching
 from fastmta.tls.tlsa import Tlsa, fingerprints, matching_record, presented_chain
 
@@ -25,10 +27,36 @@ _AUTHORITIES: Final = ("verify", "secure", "mta-sts")  # levels whose certificat
 AUTHENTICATED: Final = frozenset({"verify", "secure", "fingerprint", "dane", "mta-sts"})
 
 
+class ReportedPolicy(msgspec.Struct, frozen=True):
+    """The policy as TLS reports name it (RFC 8460 §4.2). `domain`: "" for the recipients' own.
+
+    `kind`: tlsa, sts, no-policy-found; local: an administrator's, which is nobody else's business.
+    """
+
+    kind: str = "no-policy-found"
+    domain: str = ""
+    strings: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+NO_POLICY: Final = ReportedPolicy()
+_LOCAL: Final = ReportedPolicy("local")
+
+
+class Refused(TemporaryFailure):
+    """A server gets no mail now, by the policy of its domain. `result`: one of RFC 8460 §4.3's types."""
+
+    def __init__(self, reply: Reply, reported: ReportedPolicy, result: str) -> None:
+        super().__init__(reply)
+        self.reported = reported
+        self.result = result
+
+
 class TlsPolicy(msgspec.Struct, frozen=True):
     """`level` in Postfix's words, or "mta-sts". `is_ours`: an administrator's map says so.
 
     `match`: strategies for names (verify, secure), or fingerprints. `names`: what a DANE-TA certificate may be for.
+    `reported`: what TLS reports say that it is; `problem`: what they tell as wrong though mail goes its way.
     """
 
     level: str
@@ -40,6 +68,8 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     tlsa: tuple[Tlsa, ...] = ()
     names: tuple[str, ...] = ()
     servername: str = ""
+    reported: ReportedPolicy = NO_POLICY
+    problem: str = ""
 
     @property
     def trust(self) -> str:
@@ -97,7 +127,7 @@ def parse_entry(settings: "DeliveryConfig", value: str) -> TlsPolicy:
         raise ValueError(f'"{level}" is no TLS level: {", ".join(TLS_LEVELS)}')
     policy = default_policy(settings, level)
     if level == "none":  # what else the entry says is not looked at, as in Postfix
-        return msgspec.structs.replace(policy, is_ours=True)
+        return msgspec.structs.replace(policy, is_ours=True, reported=_LOCAL)
     matches: list[str] = []
     changes: dict[str, object] = {}
     for attribute in attributes:
@@ -122,7 +152,7 @@ def parse_entry(settings: "DeliveryConfig", value: str) -> TlsPolicy:
         changes["match"] = tuple(matches)
     if level == "fingerprint" and not matches and not policy.match:
         raise ValueError("level fingerprint needs match=FINGERPRINT")
-    return msgspec.structs.replace(policy, is_ours=True, **changes)
+    return msgspec.structs.replace(policy, is_ours=True, reported=_LOCAL, **changes)
 
 
 def keys_of(next_hop: str) -> Sequence[str]:

@@ -29,6 +29,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "user": ("fastmta.operations.users",),
     "app-password": ("fastmta.operations.app_passwords",),
     "dmarc": ("fastmta.operations.dmarc",),
+    "tlsrpt": ("fastmta.operations.tlsrpt",),
     "quarantine": ("fastmta.operations.quarantine",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),

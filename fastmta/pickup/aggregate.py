@@ -1,16 +1,13 @@
 """Aggregate reports of DMARC, sent: a mail a domain and day to whom the domain names (RFC 9990, RFC 7489 §7.1).
 
 What was counted (store/dmarc_rows.py) becomes a report, is compressed, and is handed in by the spool, where it is
-signed as all mail of ours. An address in another organization gets it only where that one says so
-in the DNS. A report that is larger than its reader wants is left out; what cannot be sent is forgotten after its day,
-since reports are best effort.
+signed as all mail of ours (daily_reports.py). An address in another organization gets it only where that one says so
+in the DNS. A report that is larger than its reader wants is left out.
 """
 
 import asyncio
-import time
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from fastmta.authentication.dmarc import tree_walk
 from fastmta.authentication.dmarc_record import DmarcRecord, parse_record
@@ -24,8 +21,8 @@ from fastmta.authentication.dmarc_report import (
     file_name,
 )
 from fastmta.dns.resolver import LookupTrouble, NotFound
-from fastmta.model.limits import DMARC_REPORT_SENT_BYTES, DMARC_REPORT_TARGETS
-from fastmta.pickup.spool import Drop, Ticket, deposit
+from fastmta.model.limits import REPORT_SENT_BYTES, REPORT_TARGETS
+from fastmta.pickup.daily_reports import DAY_S, Sent, Target, begin_of, hand_in, mail_target, send_days
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
@@ -33,42 +30,11 @@ if TYPE_CHECKING:
     from fastmta.store import MailStore
     from fastmta.store.dmarc_rows import Published, Row
 
-_DAY_S: Final = 86_400
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-class Target(NamedTuple):
-    """An address that a domain names, and the most octets that it takes; 0: as many as come."""
-
-    address: str
-    most: int
-
-
-class Sent(NamedTuple):
-    """One report: to whom it went, or why to nobody."""
-
-    day: str
-    domain: str
-    messages: int
-    to: tuple[str, ...]
-    reason: str
-
 
 def targets_of(record: DmarcRecord) -> list[Target]:
     """The mailto: addresses of rua=, with RFC 7489 §6.2's size behind "!"; what is none is passed over."""
-    found: list[Target] = []
-    for uri in record.rua[: 2 * DMARC_REPORT_TARGETS]:
-        scheme, colon, rest = uri.partition(":")
-        if scheme.strip().lower() != "mailto" or not colon:
-            continue
-        address, _, size = rest.partition("!")
-        address = unquote(address.partition("?")[0]).strip()
-        number, unit = size.rstrip("kmgtKMGT"), size[-1:].lower() if size[-1:].isalpha() else ""
-        most = int(number[:12]) * _UNITS.get(unit, 1) if number.isascii() and number.isdigit() else 0
-        local, at, domain = address.rpartition("@")
-        if at and local and domain and address.isascii() and not any(ord(c) <= 32 or c in '<>,;"\\' for c in address):
-            found.append(Target(f"{local}@{domain.lower().rstrip('.')}", most))
-    return list(dict.fromkeys(found))[:DMARC_REPORT_TARGETS]
+    found = [mail_target(uri) for uri in record.rua[: 2 * REPORT_TARGETS]]
+    return list(dict.fromkeys(each for each in found if each is not None))[:REPORT_TARGETS]
 
 
 async def may_report_to(dns: "Resolver", domain: str, target: Target) -> bool:
@@ -89,9 +55,7 @@ def report_of(
     config: "Config", day: str, domain: str, published: "Published", counts: "dict[Row, int]", made_at: float
 ) -> Report:
     """The report of a day."""
-    import calendar
-
-    begin = calendar.timegm(time.strptime(day, "%Y%m%d"))
+    begin = begin_of(day)
     records = tuple(
         ReportRecord(
             row.source_ip,
@@ -113,7 +77,7 @@ def report_of(
         email=config.dmarc_report_email,
         report_id=f"{domain}.{begin}.{int(made_at)}",
         begin=begin,
-        end=begin + _DAY_S - 1,
+        end=begin + DAY_S - 1,
         domain=domain,
         records=records,
         p=published.p,
@@ -143,18 +107,22 @@ def mail_of(config: "Config", report: Report, to: str, attached: bytes) -> bytes
 
 async def send_reports(config: "Config", store: "MailStore", dns: "Resolver", now: float, *, today: bool) -> list[Sent]:
     """Sends the reports of all days that are over, or with `today` of this one too; each is forgotten then."""
-    await store.dmarc_rows.flush()
-    this_day = time.strftime("%Y%m%d", time.gmtime(now))
-    out = []
-    for day, domain in store.dmarc_rows.pending():
-        if day < this_day or today:
-            out.append(await _send(config, store, dns, now, day, domain))
-            await asyncio.sleep(0)
-    return out
+
+    async def send(day: str, domain: str, published: "Published", counts: "dict[Row, int]") -> Sent:
+        return await _send(config, dns, now, day, domain, published, counts)
+
+    return await send_days(store.dmarc_rows, now, send, today=today)
 
 
-async def _send(config: "Config", store: "MailStore", dns: "Resolver", now: float, day: str, domain: str) -> Sent:
-    published, counts, keys = store.dmarc_rows.of(day, domain)
+async def _send(
+    config: "Config",
+    dns: "Resolver",
+    now: float,
+    day: str,
+    domain: str,
+    published: "Published",
+    counts: "dict[Row, int]",
+) -> Sent:
     messages = sum(counts.values())
     to: list[str] = []
     reason = ""
@@ -167,14 +135,13 @@ async def _send(config: "Config", store: "MailStore", dns: "Resolver", now: floa
             report = report_of(config, day, domain, published, counts, now)
             attached = await asyncio.to_thread(lambda: compressed(encode_report(report)))
             for target in allowed:
-                if len(attached) > min(target.most or DMARC_REPORT_SENT_BYTES, DMARC_REPORT_SENT_BYTES):
-                    reason = f"{target.address} takes {target.most or DMARC_REPORT_SENT_BYTES} octets at the most"
+                if len(attached) > min(target.most or REPORT_SENT_BYTES, REPORT_SENT_BYTES):
+                    reason = f"{target.address} takes {target.most or REPORT_SENT_BYTES} octets at the most"
                     continue
                 raw = mail_of(config, report, target.address, attached)
-                ticket = Ticket(config.dmarc_report_email, [Drop(target.address)])
-                await asyncio.to_thread(deposit, config.data_directory, ticket, [raw], 0)
+                await hand_in(config, config.dmarc_report_email, target.address, raw)
                 to.append(target.address)
     except (NotFound, LookupTrouble) as error:
         reason = f"its record cannot be read: {type(error).__name__}"
-    await store.dmarc_rows.forget(keys)
+        return Sent(day, domain, messages, tuple(to), reason, later=isinstance(error, LookupTrouble))
     return Sent(day, domain, messages, tuple(to), reason)

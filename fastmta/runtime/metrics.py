@@ -91,6 +91,7 @@ ACT_FAMILIES: Final = (
     "ban",
     "quarantine",
     "dmarc",
+    "tlsrpt",
     "other",
 )
 ADMIN_RESULTS: Final = ("held", "released", "flushed", "requeued", "deleted")

@@ -24,6 +24,7 @@ from fastmta.smtp.client import Client, Event, State
 from fastmta.smtp.conversion import Gone
 from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
+from fastmta.tls.problems import result_type
 from fastmta.tls.sessions import Kept
 from fastmta.tls.upgrade import start_tls
 
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
     """One connection to `address`. `deadline` is in the loop's seconds.
 
     `tls_failed`: the TLS handshake has begun and not ended well, so that the owner may try again without.
+    `tls_problem`: what it failed by, in RFC 8460 §4.3's words.
     `resumes`: the session of before that it was to go on with.
     `verified`: by what, and as which name, the server was verified.
     """
@@ -149,6 +151,7 @@ class Connection(asyncio.Protocol):
         "policy",
         "resumes",
         "tls_failed",
+        "tls_problem",
         "tls_shown",
         "transaction",
         "verified",
@@ -188,6 +191,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self.opened_at + settings.smtp_helo_timeout
         self.tls_shown = ""  # of the session, for the log
         self.tls_failed = False
+        self.tls_problem = ""
         self.resumes: Kept | None = None
         self.transaction: Transaction | None = None
 
@@ -242,6 +246,12 @@ class Connection(asyncio.Protocol):
         """The name of the cipher suite in use, "" in plain text."""
         tls = self.tls()
         return (tls.cipher() or ("",))[0] if tls is not None else ""
+
+    @property
+    def own_ip(self) -> str:
+        """Our address on this connection; "" where it has none."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
 
     @property
     def is_resumed(self) -> bool:
@@ -313,6 +323,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.tls_failed and exc is not None:
+            self.tls_problem = result_type(exc)
             self.client.tls_failed(str(exc) or type(exc).__name__)
         else:
             self.client.lost()
@@ -475,10 +486,14 @@ class Connection(asyncio.Protocol):
                 timeout_s=timeout_s,
                 adopt=self._adopt,
             )
-        except (OSError, ValueError):  # ValueError: an MX host whose name cannot be an SNI; TimeoutError is an OSError
+        except (
+            OSError,
+            ValueError,
+        ):  # ValueError: an MX host whose name cannot be an SNI; TimeoutError is an OSError
             self._end()  # start_tls has told connection_lost why
             return
         if not self._verify():
+            self.tls_problem = "certificate-host-mismatch" if self.policy.level == "mta-sts" else "validation-failure"
             self.client.tls_failed("Server certificate not verified")
             self.abort()
             return

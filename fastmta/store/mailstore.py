@@ -23,6 +23,7 @@ from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.posting_notes import PostingNotes
 from fastmta.store.queue import Queue
 from fastmta.store.suspensions import Suspensions
+from fastmta.store.tls_rows import TlsRows
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,6 +55,7 @@ class MailStore:
         self.suspensions = Suspensions(self)
         self.bans = Bans(self)
         self.dmarc_rows = DmarcRows(self)
+        self.tls_rows = TlsRows(self)
         self.days = Days(self)
         self.posting_notes = PostingNotes(self)
         self._loop: asyncio.AbstractEventLoop | None = None

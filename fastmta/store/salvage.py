@@ -65,6 +65,7 @@ from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
 from fastmta.store.suspensions import PREFIX as SUSPENSIONS
+from fastmta.store.tls_rows import PREFIX as TLS_ROWS
 from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_one, message_from_one
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
@@ -304,7 +305,7 @@ class _Salvage:
             for key, value in self.rows(table):
                 self.put(table, key, value)
         for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
-            if key.startswith((SUSPENSIONS, BANS, DAYS, DMARC_ROWS)) or key == LOGIN_SECRET:
+            if key.startswith((SUSPENSIONS, BANS, DAYS, DMARC_ROWS, TLS_ROWS)) or key == LOGIN_SECRET:
                 self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):

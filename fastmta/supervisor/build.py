@@ -30,7 +30,7 @@ from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
 from fastmta.model.errors import StorageFailure
 from fastmta.model.events import Actor
-from fastmta.model.limits import DMARC_FLUSH_S
+from fastmta.model.limits import REPORT_FLUSH_S
 from fastmta.model.services import BY_NAME
 from fastmta.operations.explaining import Delivering
 from fastmta.operations.public import PublicSocket
@@ -423,9 +423,12 @@ class MailServer:
 
     def _flush_counts(self) -> None:
         now = self._services.clock.monotonic()
-        if self._services.config.dmarc_reports and now - self._flushed_at >= DMARC_FLUSH_S:
+        if now - self._flushed_at >= REPORT_FLUSH_S:
             self._flushed_at = now
-            self._services.tasks.spawn("dmarc.flush", self._store.dmarc_rows.flush())
+            if self._services.config.dmarc_reports:
+                self._services.tasks.spawn("dmarc.flush", self._store.dmarc_rows.flush())
+            if self._services.config.delivery.smtp_tlsrpt_enable:
+                self._services.tasks.spawn("tlsrpt.flush", self._store.tls_rows.flush())
 
     def _look_at_bans(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What the server does once a day, in the worker of the first slot: digests of quarantined mail, and DMARC reports.
+"""What the server does once a day, in the worker of the first slot: digests of quarantined mail, DMARC and TLS reports.
 
 The day of the last run lies in the store, so a restart repeats nothing, and a server that was down at the hour does it
 when it is up again. Mail of ours goes by the spool, as a local program's does: it is signed, counted and logged there.
@@ -15,10 +15,12 @@ from fastmta.dns.resolver import Resolver
 from fastmta.model.limits import DIGEST_MESSAGES
 from fastmta.operations.quarantine import HEADER_BYTES, described, mailbox_of
 from fastmta.pickup.aggregate import send_reports
-from fastmta.pickup.spool import Drop, Ticket, deposit
+from fastmta.pickup.daily_reports import hand_in
+from fastmta.pickup.tls_reports import send_tls_reports
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.store import MailStore
+from fastmta.tls.contexts import Contexts
 
 LOOK_S: Final = 30.0  # between two looks whether the hour has come
 _ACCOUNTS_AT_ONCE: Final = 50
@@ -36,6 +38,8 @@ class Services(Protocol):
     def log(self) -> Log: ...
     @property
     def resolver(self) -> Resolver: ...
+    @property
+    def contexts(self) -> Contexts: ...
 
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], Any]
@@ -59,6 +63,8 @@ class Daily:
             self._offer(services, "digest", digest)
         if services.config.dmarc_reports:
             self._offer(services, "dmarc", report)
+        if services.config.delivery.smtp_tlsrpt_enable:
+            self._offer(services, "tlsrpt", report_tls)
 
     def _offer(self, services: Services, name: str, job: Job) -> None:
         if name in self._running:
@@ -85,6 +91,23 @@ async def report(services: Services) -> int:
     for each in sent:
         services.log.info(
             "dmarc.report", domain=each.domain, day=each.day, messages=each.messages, to=each.to, reason=each.reason
+        )
+    return sum(len(each.to) for each in sent)
+
+
+async def report_tls(services: Services) -> int:
+    """Sends the TLS reports of the days that are over."""
+    sent = await send_tls_reports(
+        services.config,
+        services.store,
+        services.resolver,
+        services.contexts.https_context,
+        services.clock.now(),
+        today=False,
+    )
+    for each in sent:
+        services.log.info(
+            "tlsrpt.report", domain=each.domain, day=each.day, sessions=each.messages, to=each.to, reason=each.reason
         )
     return sum(len(each.to) for each in sent)
 
@@ -142,8 +165,3 @@ async def post(services: Services, to: str, subject: str, text: str) -> None:
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(text)
     await hand_in(config, "", to, mail.as_bytes())
-
-
-async def hand_in(config: Config, sender: str, to: str, raw: bytes) -> None:
-    ticket = Ticket(sender, [Drop(to)])
-    await asyncio.to_thread(deposit, config.data_directory, ticket, [raw], 0)

@@ -34,6 +34,13 @@ class Policy(msgspec.Struct, frozen=True):
     mode: str
     mx: tuple[str, ...]
     until: float
+    max_age: int = 0  # as published; 0: fetched by a program that did not keep it
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """The policy's lines, as TLS reports quote them (RFC 8460 §4.4)."""
+        age = (f"max_age: {self.max_age}",) if self.max_age else ()
+        return ("version: STSv1", f"mode: {self.mode}", *(f"mx: {each}" for each in self.mx), *age)
 
     def admits(self, host: str) -> bool:
         """Whether a host is among the domain's exchangers (§4.1): "*." stands for one label."""
@@ -67,6 +74,7 @@ class MtaSts:
         self._port = port
         self._known: dict[str, Policy | None] = {}  # None: no file either
         self._not_before: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
         self._asking: dict[str, asyncio.Task[Policy | None]] = {}
 
     async def policy(self, domain: str) -> Policy | None:
@@ -77,6 +85,13 @@ class MtaSts:
             self._asking[domain] = task
             task.add_done_callback(lambda _: self._asking.pop(domain, None))
         return await asyncio.shield(task)
+
+    def problem(self, domain: str) -> str:
+        """Why the policy that a domain says it has could not be had when it was last fetched; "": it could.
+
+        One of RFC 8460 §4.3.2.2's result types.
+        """
+        return self._problems.get(domain, "")
 
     async def close(self) -> None:
         tasks = list(self._asking.values())
@@ -106,9 +121,13 @@ class MtaSts:
             while len(self._not_before) >= MTA_STS_KEPT:
                 del self._not_before[next(iter(self._not_before))]
             self._not_before[domain] = self._now() + RETRY_S
+            while len(self._problems) >= MTA_STS_KEPT:
+                del self._problems[next(iter(self._problems))]
+            self._problems[domain] = _result_type(error)
             self._log.info("mta_sts.not_fetched", domain=domain, cause=str(error), kept=kept is not None)
             return kept
         self._known[domain] = found
+        self._problems.pop(domain, None)
         self._log.info("mta_sts.fetched", domain=domain, mode=found.mode, mx=",".join(found.mx)[:500])
         await asyncio.to_thread(self._save, domain, found)
         return found
@@ -173,6 +192,13 @@ class MtaSts:
                 path.unlink(missing_ok=True)
 
 
+def _result_type(error: Exception) -> str:
+    if not isinstance(error, HttpsError):
+        return "sts-policy-invalid"
+    is_certificate = isinstance(error.__cause__, ssl.SSLCertVerificationError) or "certificate" in str(error)
+    return "sts-webpki-invalid" if is_certificate else "sts-policy-fetch-error"
+
+
 def parse_policy(raw: bytes, policy_id: str, now: float) -> Policy:
     """A policy's text (§3.2). ValueError says what is wrong with it."""
     fields: dict[str, str] = {}
@@ -200,4 +226,4 @@ def parse_policy(raw: bytes, policy_id: str, now: float) -> Policy:
         raise ValueError("the policy's max_age is not a number up to 31557600")
     if mode != "none" and not mx:
         raise ValueError("the policy names no mx")
-    return Policy(policy_id, mode, tuple(mx), now + int(age))
+    return Policy(policy_id, mode, tuple(mx), now + int(age), int(age))

@@ -125,6 +125,15 @@ def _read(key: str, path: str) -> bytes | str:
         return f"{key}: {path}: {error.strerror or error}"
 
 
+def result_type(error: Exception) -> str:
+    """What a handshake failed by, as TLS reports name it (RFC 8460 §4.3)."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "validation-failure"
+    if error.verify_code == 10:  # X509_V_ERR_CERT_HAS_EXPIRED
+        return "certificate-expired"
+    return "certificate-host-mismatch" if error.verify_code == 62 else "certificate-not-trusted"
+
+
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return str(error.reason or error).lower().replace("_", " ")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fastmta.authentication.dmarc_attachments import reports_in
 from fastmta.authentication.dmarc_report import (
     NAMESPACE,
     DkimAuth,
@@ -23,6 +22,7 @@ from fastmta.authentication.dmarc_report import (
     file_name,
     parse_report,
 )
+from fastmta.authentication.report_files import reports_in
 from fastmta.model.limits import DMARC_REPORT_BYTES, DMARC_REPORT_DEPTH, DMARC_REPORT_RECORDS
 
 OLD = b"""<?xml version="1.0"?>
@@ -156,9 +156,9 @@ def test_every_way_in_which_a_report_comes(raw: bytes) -> None:
         (gzip.compress(OLD)[:-20], "too early"),
         (b"\x1f\x8bnonsense", "damaged"),
         (b"PK\x03\x04nonsense", "damaged"),
-        (b"", "no aggregate report"),
-        (b"hello", "no aggregate report"),
-        (mailed(b"nothing"), "no aggregate report"),
+        (b"", "no report"),
+        (b"hello", "no report"),
+        (mailed(b"nothing"), "no report"),
     ],
 )
 def test_what_is_packed_wrong_is_refused(raw: bytes, words: str) -> None:

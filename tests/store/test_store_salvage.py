@@ -14,6 +14,7 @@ from fastmta.store.dkim_keys import DkimKey
 from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
 from fastmta.store.mailstore import MailStore
 from fastmta.store.salvage import salvage
+from fastmta.store.tls_rows import PREFIX as TLS_ROWS
 from tests.store.composing import HOP, blob_of, envelope, tail
 
 PAGE = 4096
@@ -37,6 +38,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mine = mail.raw.new_unit()
     mine.put(TABLE_META, DAYS + b"a job", b"2026-11-27")
     mine.put(TABLE_META, DMARC_ROWS + b"a row", b"counted")
+    mine.put(TABLE_META, TLS_ROWS + b"a row", b"counted")
     mail.raw.commit_sync(mine)
     inbox, archive = (mail.mailboxes.get(account.id, name) for name in ("INBOX", "Archive"))
     assert inbox is not None and archive is not None
@@ -145,6 +147,7 @@ def test_a_sound_store_is_saved_whole(sound: Path, tmp_path: Path) -> None:
     assert len(mail.credentials.login_secret()) == 32
     assert mail.raw.get(TABLE_META, DAYS + b"a job") == b"2026-11-27"
     assert mail.raw.get(TABLE_META, DMARC_ROWS + b"a row") == b"counted"
+    assert mail.raw.get(TABLE_META, TLS_ROWS + b"a row") == b"counted"
     mail.close()
 
 

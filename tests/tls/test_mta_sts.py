@@ -16,7 +16,7 @@ PATH = "/.well-known/mta-sts.txt"
 
 def test_a_policy_is_read():
     found = parse_policy(TEXT, "1", 1000.0)
-    assert found == Policy("1", "enforce", ("mx.b.test", "*.c.test"), 87400.0)
+    assert found == Policy("1", "enforce", ("mx.b.test", "*.c.test"), 87400.0, 86400)
     assert parse_policy(TEXT.replace(b"\n", b"\r\n"), "1", 1000.0) == found
 
 

@@ -1,4 +1,4 @@
-"""Where an aggregate report is in what arrived: XML, gzip or zip, alone or attached to a mail; bounded."""
+"""Where a report of DMARC or TLS is in what arrived: plain, gzip or zip, alone or attached to a mail; bounded."""
 
 import email
 import email.message
@@ -15,23 +15,26 @@ _ZIP: Final = b"PK\x03\x04"
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 
 
-def reports_in(raw: bytes) -> list[bytes]:
-    """The XML texts in a file's octets. Raises ReportError where there is none, or one is too large."""
-    found = _opened(raw)
+def reports_in(raw: bytes, opening: bytes = b"<") -> list[bytes]:
+    """The texts in a file's octets that begin with `opening`: "<" of XML, "{" of JSON.
+
+    Raises ReportError where there is none, or one is too large.
+    """
+    found = _opened(raw, opening)
     if not found:
-        found = _attached(raw)
+        found = _attached(raw, opening)
     if not found:
-        raise ReportError("there is no aggregate report in it")
+        raise ReportError("there is no report in it")
     return found
 
 
-def _opened(raw: bytes) -> list[bytes]:
+def _opened(raw: bytes, opening: bytes) -> list[bytes]:
     """Of a file or an attachment; empty where it is of another kind."""
     if raw.startswith(_GZIP):
-        return [_unzipped(raw)]
+        return [text for text in [_unzipped(raw)] if text[:1000].lstrip(_BLANK).startswith(opening)]
     if raw.startswith(_ZIP):
-        return _members(raw)
-    return [raw.lstrip(_BLANK)] if raw[:1000].lstrip(_BLANK).startswith(b"<") else []
+        return _members(raw, opening)
+    return [raw.lstrip(_BLANK)] if raw[:1000].lstrip(_BLANK).startswith(opening) else []
 
 
 def _unzipped(raw: bytes) -> bytes:
@@ -47,7 +50,7 @@ def _unzipped(raw: bytes) -> bytes:
     return text
 
 
-def _members(raw: bytes) -> list[bytes]:
+def _members(raw: bytes, opening: bytes) -> list[bytes]:
     left = DMARC_REPORT_BYTES
     texts = []
     try:
@@ -60,7 +63,7 @@ def _members(raw: bytes) -> list[bytes]:
                 if len(text) > left:
                     raise ReportError(f"it unpacks to over {DMARC_REPORT_BYTES} octets")
                 left -= len(text)
-                if text.lstrip(_BLANK).startswith(b"<"):
+                if text.lstrip(_BLANK).startswith(opening):
                     texts.append(text.lstrip(_BLANK))
     except ReportError:
         raise
@@ -69,7 +72,7 @@ def _members(raw: bytes) -> list[bytes]:
     return texts
 
 
-def _attached(raw: bytes) -> list[bytes]:
+def _attached(raw: bytes, opening: bytes) -> list[bytes]:
     """Of a mail: the parts that are named or typed as a report, or begin like a packed one."""
     found: list[bytes] = []
     try:
@@ -79,7 +82,7 @@ def _attached(raw: bytes) -> list[bytes]:
                 continue
             content = part.get_payload(decode=True)
             if isinstance(content, bytes):
-                found += _opened(content)
+                found += _opened(content, opening)
     except ReportError:
         raise
     except Exception as error:  # and for hostile headers
