@@ -12,6 +12,9 @@ SOURCES := setup.py pyproject.toml requirements-test.lock $(wildcard fastmta/_*.
 MEMORY_TESTS := tests/imap tests/pop3 tests/smtp tests/delivery tests/session tests/e2e/test_one_process.py $(addprefix tests/store/test_, \
   store_memory.py store_model.py store_units.py store_queue.py store_mailboxes.py store_heads.py store_failures.py store_stats.py unit_packing.py)
 
+# A file of tests is one worker's, for the servers that its tests share. More workers than cores: much of what they do is waiting.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,7 +40,7 @@ run: build ## start a demo server on loopback high ports, with two accounts
 	@exec $(BIN)/python -m fastmta.supervisor.demo
 
 test: build packages ## the whole suite, in its short forms
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	@$(BIN)/python -m pytest $(PARALLEL) tests
 
 packages:
 	@bash tests/install_packages.sh
@@ -54,7 +57,7 @@ faults: build packages ## the long form of the fault tests
 
 simulate: build ## the long form of the seeded simulations
 	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue tests/session --timeout 3600
-	@FASTMTA_TEST_ENGINE=memory $(BIN)/python -m pytest -n 2 --dist loadgroup $(MEMORY_TESTS)
+	@FASTMTA_TEST_ENGINE=memory $(BIN)/python -m pytest $(PARALLEL) $(MEMORY_TESTS)
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris || echo "no atheris here: mutation without coverage"
@@ -75,7 +78,7 @@ asan: build ## compile with AddressSanitizer and UBSan and run the extensions' t
 	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-	  $(BIN)/python -m pytest -n 2 --dist loadgroup tests/parser tests/mime tests/store tests/imap tests/session tests/smtp tests/intake --timeout 600 \
+	  $(BIN)/python -m pytest $(PARALLEL) tests/parser tests/mime tests/store tests/imap tests/session tests/smtp tests/intake --timeout 600 \
 	  --capture sys \
 	  --ignore tests/mime/test_dovecot.py  # Dovecot does not live under the preloaded sanitiser
 

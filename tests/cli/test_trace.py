@@ -19,8 +19,6 @@ from tests.support.server import Server
 from tests.support.smtp_sink import SmtpSink
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.xdist_group("trace")
-
 
 @contextmanager
 def running(sink: SmtpSink) -> Iterator[SmtpSink]:

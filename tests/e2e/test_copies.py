@@ -4,8 +4,6 @@ import re
 import smtplib
 from pathlib import Path
 
-import pytest
-
 from tests.support.mail import letter, wait_for_messages
 from tests.support.server import Server
 from tests.support.waiting import wait_for
@@ -13,7 +11,6 @@ from tests.support.waiting import wait_for
 ADDRESSES = ("bill@example.test", "archive@example.test", "boss@example.test")
 
 
-@pytest.mark.xdist_group("copies")
 def test_copies_are_kept_of_what_comes_in_once_and_not_of_our_own_reports(tmp_path: Path) -> None:
     bcc = tmp_path / "bcc"
     bcc.write_text("bill@example.test boss@example.test\n")

@@ -31,9 +31,6 @@ ZONES = {
 }
 
 
-pytestmark = pytest.mark.xdist_group("round-trip")  # one pair of servers for all of them
-
-
 class World(NamedTuple):
     dns: DnsStub
     relay: Server

@@ -1,4 +1,4 @@
-"""One server for all interop tests of a run; every test has an account of its own."""
+"""One server for all interop tests of a process; every test has an account of its own."""
 
 import itertools
 from collections.abc import Iterator
@@ -40,9 +40,7 @@ def account(server: Server) -> Account:
     return made
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/interop/" in item.path.as_posix():
             item.add_marker(pytest.mark.interop)
-            item.add_marker(pytest.mark.xdist_group("interop"))  # they share one server

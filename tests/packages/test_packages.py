@@ -20,7 +20,7 @@ from tests.support.ports import free_ports
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = bool(os.environ.get("FASTMTA_LONG"))
 SCENE = Path(__file__).with_name("scene.py")
-pytestmark = [pytest.mark.xdist_group("packages"), pytest.mark.timeout(1800 if LONG else 400)]
+pytestmark = pytest.mark.timeout(1800 if LONG else 400)
 
 
 def run(*command: object, **environment: str) -> str:
