@@ -234,6 +234,13 @@ def _quarantine(server: Server) -> None:
                 run(server, "quarantine", act, "1")
 
 
+@row("index status, rebuild")
+def _index(server: Server) -> None:
+    while True:
+        run(server, "index", "rebuild")
+        run(server, "index", "status", "--json")
+
+
 @row("sendmail to 50,000")
 def _sendmail(server: Server) -> None:
     os.environ["FASTMTA_CONFIG"] = str(server.config_path)

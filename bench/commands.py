@@ -107,6 +107,8 @@ ROW_OF: Final = {
     "fastmta mailbox list": "user list, alias list, mailbox list, status",
     "fastmta mailbox purge": "mailbox import, purge of 5,000",
     "fastmta mailq": "explain, mailq, trace; queue explain, content",
+    "fastmta index rebuild": "index status, rebuild",
+    "fastmta index status": "index status, rebuild",
     "fastmta quarantine delete": "quarantine list, release, delete",
     "fastmta quarantine list": "quarantine list, release, delete",
     "fastmta quarantine release": "quarantine list, release, delete",

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "user": ("fastmta.cli.user", "user", "Accounts: add, list, passwd, rename, disable, enable, delete, quota."),
     "alias": ("fastmta.cli.alias", "alias", "Aliases kept in the store: add, list, delete."),
     "mailbox": ("fastmta.cli.mailbox", "mailbox", "Mailboxes: list, export, import, purge."),
+    "index": ("fastmta.cli.index", "index", "Full-text indexes: status, rebuild."),
     "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, stats, shape, top, suspend and more."),
     "explain": ("fastmta.cli.explain", "explain", "Say each step of a message's way, or why a queued one waits."),
     "trace": ("fastmta.cli.trace", "trace", "Say what happened to a message: each recipient, each attempt."),

@@ -316,7 +316,7 @@ _DOVECOT: Final = (
         "lda_(mailbox_autocreate mailbox_autosubscribe original_recipient_header) lmtp_(add_received_header "
         "client_workarounds hdr_delivery_address proxy rcpt_check_quota save_to_detail_mailbox verbose_replies) "
         "mail_(attribute_dict plugin_dir plugins) quota_(full_tempfail grace rule rule2 storage_size warning) "
-        "sieve_(after before dir global max_redirects) acl fts fts_autoindex plugin postmaster_address "
+        "sieve_(after before dir global max_redirects) acl plugin postmaster_address "
         "rejection_reason rejection_subject sieve",
     ),
     (

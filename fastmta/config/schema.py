@@ -146,6 +146,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str, Key("path", about="a Python file with functions of your own, one a stage (docs/policy.md)")
     ] = ""
     policy_timeout: Annotated[float, Key("time", default="2s", low=1, high=20, about="for one answer of it")] = 2.0
+    fts: Annotated[
+        str, Key("choice", choices=("", "trigram"), about="the full-text index for IMAP's SEARCH; empty: none")
+    ] = "trigram"
+    fts_autoindex: Annotated[
+        bool, Key("bool", about="index mail when it has come, and not when somebody first searches")
+    ] = False
+    fts_autoindex_exclude: Annotated[
+        _Texts, Key("list", about='mailboxes that are not: names with * and ?, or "\\Junk" and its like')
+    ] = ()
+    fts_autoindex_max_recent_msgs: Annotated[
+        int, Key("int", about="nor those with more messages that nobody has seen; 0: no limit")
+    ] = 0
     quarantine_mailbox: Annotated[
         str, Key("text", about="of each user, where checks put aside what they suspect; made when needed; empty: Junk")
     ] = ""

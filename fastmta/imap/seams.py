@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmta.model.actor import Actor
     from fastmta.model.appended import Appended
     from fastmta.model.errors import FastMTAError
+    from fastmta.model.found import Found, Word
     from fastmta.runtime.bus import Watcher
     from fastmta.runtime.clock import Clock
     from fastmta.runtime.log import Log
@@ -146,6 +147,18 @@ class Limits(Protocol):
     def appending(self, account_id: int, /) -> int: ...
 
 
+class TextIndex(Protocol):
+    """The full-text index of all mailboxes (fastmta/index)."""
+
+    async def find(self, mailbox_id: int, words: Sequence[Word], /) -> Found | None:
+        """Where words of three characters or more may be; None where nothing of the mailbox is in the index."""
+        ...
+
+    def wanted(self, mailbox_id: int, /) -> None:
+        """Many messages of the mailbox are not in the index: it is brought up to date, soon and aside."""
+        ...
+
+
 class Notifier(Protocol):
     def subscribe(self, mailbox_id: int, watcher: Watcher, /) -> None: ...
     def unsubscribe(self, mailbox_id: int, watcher: Watcher, /) -> None: ...
@@ -195,6 +208,8 @@ class Services(Protocol):
     def turns(self) -> Turns: ...
     @property
     def storage_ok(self) -> Callable[[], bool]: ...
+    @property
+    def index(self) -> TextIndex | None: ...
 
 
 class Wire(Protocol):

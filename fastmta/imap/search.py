@@ -1,9 +1,9 @@
 """Evaluates SEARCH's tree, a block of messages at a time.
 
 Each key has a mask, a bytes object with one octet a message. What the rows tell is masked by loops in C; FROM, TO, CC,
-BCC, SUBJECT, SENT... and some header fields by the ENVELOPEs made at arrival; what is then still undecided by the
-messages' bytes (search_text.py). A key that is not known yet leaves a range, from what must match to what may: no
-byte is read for a message that other keys decide.
+BCC, SUBJECT, SENT... and some header fields by the ENVELOPEs made at arrival; what is then still undecided, and what
+the text index (search_index.py) says nothing of, by the messages' bytes (search_text.py). A key that is not known yet
+leaves a range, from what must match to what may: no byte is read for a message that other keys decide.
 
 Invariants: memory is that of one block, whatever the mailbox and the keys; between two pieces of work the session
 pauses where its turn is over.
@@ -20,13 +20,14 @@ from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
+from fastmta.imap import search_index
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
 from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
 from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
-from fastmta.imap.search_text import Message, Vanished, field_values
+from fastmta.imap.search_text import Message, Pending, Vanished, field_values
 from fastmta.imap.session import SessionEnded, State
 from fastmta.model.limits import IMAP_PROGRESS_S, SEARCH_BLOCK, SEARCH_BLOCK_MASKS, SEARCH_LINES_BYTES, SEARCH_ROWS
 
@@ -56,6 +57,7 @@ class Search:
         self._envelopes: list[keys.Envelope | keys.Sent] = []
         self._headers: list[keys.Header] = []
         self._texts: list[keys.Text] = []
+        self._hints: search_index.Hints | None = None  # what the text index says
         self._by_row = False  # whether some key takes an object for each row
         leaves = self._leaves(key, {})
         self._fields: dict[bytes, list[keys.Header]] = {}  # by name in lower case; none where they are many
@@ -129,6 +131,10 @@ class Search:
         """The numbers found. SessionEnded where the peer leaves meanwhile."""
         seqs, uids = self._view.uids.all()
         out: array[int] = array("I")
+        index = self._session.services.index
+        if self._texts and index is not None:
+            self._hints = await search_index.ask(index, self._view.mailbox_id, self._texts, uids)
+            await self.pause()
         for begin in range(0, len(uids), self._block):
             block = Block(self, seqs[begin : begin + self._block], uids[begin : begin + self._block])
             mask = await self._decide(block)
@@ -232,7 +238,7 @@ class Search:
                     block.columns.prefixes[place],
                 )
                 with suppress(Vanished):
-                    await message.look_at_header(self._headers, [], known, self.pause_now)
+                    await message.look_at_header(self._headers, known, None, self.pause_now, goes_on=False)
                 for number, yes in known.items():
                     found[number][place] = yes
                 start += 1
@@ -279,15 +285,19 @@ class Search:
         return _imap.envelope_text(line, field)
 
     async def _look_at_message(self, block: Block, at: int) -> bool:
-        known: dict[int, bool] = {}
+        known = block.known_texts(self._texts, at)
+        texts = [key for key in self._texts if id(key) not in known]
         message = Message(
             self._mailboxes, self._view.mailbox_id, block.uids[at], block.columns.sizes[at], block.columns.prefixes[at]
         )
         try:
-            await message.look_at_header(self._headers, self._texts, known, self.pause_now)
+            pending = Pending([key for key in texts if key.with_header], known, self.pause_now)
+            await message.look_at_header(self._headers, known, pending, self.pause_now, goes_on=bool(texts))
             verdict = block.verdict(self._key, at, known)
             if verdict is None:
-                await message.look_at_body(self._texts, known, self.pause_now)
+                pending = Pending([key for key in texts if id(key) not in known], known, self.pause_now)
+                await message.look_at_body(pending, self.pause_now)
+                pending.end()
                 verdict = block.verdict(self._key, at, known)
         except Vanished:
             return False
@@ -304,6 +314,7 @@ class Block:
         self.uids = uids
         self.columns = search._mailboxes.columns(search._view.mailbox_id, uids)
         self.masks: dict[int, bytes] = {}
+        self._hinted: dict[int, tuple[bytes, bytes]] = {}
         self._keywords: list[frozenset[bytes]] | None = None
         self._modseqs: array[int] | None = None
 
@@ -331,7 +342,24 @@ class Block:
                 may = _imap.mask_combine(may, part_may, _AND)
             return must, may
         mask = self._mask(key)
-        return (bytes(len(self.uids)), b"\1" * len(self.uids)) if mask is None else (mask, mask)
+        return self._unknown(key) if mask is None else (mask, mask)
+
+    def _unknown(self, key: Key) -> tuple[bytes, bytes]:
+        """Of a key that only the messages' bytes decide, where the text index has not."""
+        hints = self._search._hints
+        if hints is None or not isinstance(key, keys.Text):
+            return bytes(len(self.uids)), b"\1" * len(self.uids)
+        known = self._hinted.get(id(key))
+        if known is None:
+            known = self._hinted[id(key)] = hints.bounds(key, self.uids)
+        return known
+
+    def known_texts(self, texts: list[keys.Text], at: int) -> dict[int, bool]:
+        """What the text index says of one message, by the id of the key."""
+        if self._search._hints is None:
+            return {}
+        bounds = [(id(key), self._unknown(key)) for key in texts]
+        return {number: must[at] == 1 for number, (must, may) in bounds if must[at] == may[at]}
 
     def _mask(self, key: Key) -> bytes | None:
         mask = self.masks.get(id(key))

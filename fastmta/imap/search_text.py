@@ -7,7 +7,7 @@ session's turn is over: neither the loop nor the memory is held by a long messag
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta import _mime
 from fastmta.imap.search_keys import Header, Text
@@ -25,8 +25,21 @@ class Vanished(Exception):
     """The message is gone: it matches nothing that needs its bytes."""
 
 
+class Reader(Protocol):
+    """Who takes a message's texts, one after the other, each in pieces. False: it needs no more."""
+
+    def __bool__(self) -> bool: ...
+    def start(self) -> None:
+        """Another text begins: no word reaches into it from the one before."""
+        ...
+
+    async def look(self, text: str, /) -> None:
+        """The next piece of a text."""
+        ...
+
+
 class Pending:
-    """The needles that have not been found yet. `known` gets what becomes clear, by id of the key."""
+    """A Reader: the needles that have not been found yet. `known` gets what becomes clear, by id of the key."""
 
     def __init__(self, keys: list[Text], known: dict[int, bool], pause: Callable[[], Awaitable[None] | None]) -> None:
         self._keys: dict[str, list[int]] = {}
@@ -41,11 +54,9 @@ class Pending:
         return bool(self._keys)
 
     def start(self) -> None:
-        """Another text begins: no word reaches into it from the one before."""
         self._before = ""
 
     async def look(self, text: str) -> None:
-        """Looks for what is left in the next piece of a text."""
         folded = self._before + text.casefold()
         found = [needle for needle in self._keys if needle in folded] if len(self._keys) <= NEEDLES else None
         if found is None:
@@ -119,21 +130,22 @@ class Message:
     async def look_at_header(
         self,
         headers: list[Header],
-        texts: list[Text],
         known: dict[int, bool],
+        reader: Reader | None,
         pause: Callable[[], Awaitable[None] | None],
+        *,
+        goes_on: bool,
     ) -> None:
-        """Decides header keys, and finds what it can of TEXT keys. Vanished."""
-        pending = Pending([key for key in texts if key.with_header], known, pause)
+        """Decides header keys, and gives the header to `reader`. `goes_on`: the body may be asked for too. Vanished."""
         fields: dict[bytes, list[Header]] = {}
         for key in headers:
             fields.setdefault(key.field.lower(), []).append(key)
             known[id(key)] = False
-        for piece in self._header(bool(texts)):
+        for piece in self._header(goes_on):
             if fields:
                 await self._look_at_fields(piece, fields, known, pause)
-            if pending:
-                await pending.look(_mime.decode_header(piece))
+            if reader:
+                await reader.look(_mime.decode_header(piece))
             await paused(pause)
 
     async def _look_at_fields(
@@ -151,54 +163,50 @@ class Message:
                         known[id(key)] = True
             await paused(pause)
 
-    async def look_at_body(
-        self, texts: list[Text], known: dict[int, bool], pause: Callable[[], Awaitable[None] | None]
-    ) -> None:
-        """Decides BODY and TEXT keys that the header has not decided: text of all parts, and the headers of all but the
-        message itself, names of attachments among them. Vanished."""
-        pending = Pending([key for key in texts if id(key) not in known], known, pause)
+    async def look_at_body(self, reader: Reader, pause: Callable[[], Awaitable[None] | None]) -> None:
+        """Gives to `reader` the text of all parts, and the headers of all but the message itself, names of attachments
+        among them. Vanished."""
         record = self._mailboxes.structure(self._mailbox_id, self._uid)
         for part in _mime.parts_of(record) if record is not None else ():
-            if not pending:
+            if not reader:
                 return
             if part.path and part.header_length:
-                await self._look_at_part_header(part, pending)
+                await self._look_at_part_header(part, reader)
             if part.body_length and is_text(part):
-                await self._look_at_text(part, pending)
+                await self._look_at_text(part, reader, pause)
             await paused(pause)
-        pending.end()
 
-    async def _look_at_part_header(self, part: Any, pending: Pending) -> None:
+    async def _look_at_part_header(self, part: Any, reader: Reader) -> None:
         offset, left = self._prefix + part.header_offset, min(part.header_length, IMAP_HEADER_BYTES)
-        pending.start()
-        while left > 0 and pending:
+        reader.start()
+        while left > 0 and reader:
             data = self._read(offset, min(left, SEARCH_PIECE_BYTES))
             if not data:
                 return
             cut = last_field(data) if len(data) < left else len(data)
-            await pending.look(_mime.decode_header(data[:cut]))
+            await reader.look(_mime.decode_header(data[:cut]))
             extended = _mime.extended_parameters(data[:cut])
-            if extended and pending:
-                await pending.look("\n" + extended)
+            if extended and reader:
+                await reader.look("\n" + extended)
             offset += cut
             left -= cut
 
-    async def _look_at_text(self, part: Any, pending: Pending) -> None:
+    async def _look_at_text(self, part: Any, reader: Reader, pause: Callable[[], Awaitable[None] | None]) -> None:
         offset, left = self._prefix + part.body_offset, min(part.body_length, IMAP_HEADER_BYTES)
-        pending.start()
+        reader.start()
         if left <= SEARCH_PIECE_BYTES:
             raw = self._read(offset, left)
-            await pending.look(_mime.decode_body(raw, part.encoding, part.charset, SEARCH_PIECE_BYTES))
+            await reader.look(_mime.decode_body(raw, part.encoding, part.charset, SEARCH_PIECE_BYTES))
             return
         decoder = _mime.TextDecoder(part.encoding, part.charset)
-        while left > 0 and pending:
+        while left > 0 and reader:
             data = self._read(offset, min(left, SEARCH_PIECE_BYTES))
             if not data:
                 return
             offset += len(data)
             left -= len(data)
-            await pending.look(decoder.feed(data, left == 0))
-            await paused(pending._pause)
+            await reader.look(decoder.feed(data, left == 0))
+            await paused(pause)
 
 
 def is_text(part: Any) -> bool:

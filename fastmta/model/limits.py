@@ -200,6 +200,9 @@ SEARCH_BLOCK_MASKS: Final = 262_144  # octets of the keys' masks for one block: 
 SEARCH_ROWS: Final = 1024  # of these where a key takes an object for each, about 2 ms
 SEARCH_LINES_BYTES: Final = 65_536  # of ENVELOPEs looked at in one go
 SEARCH_PIECE_BYTES: Final = 16_384  # of a message decoded in one go; the slowest charset takes 2 ms
+INDEX_BEHIND: Final = 64  # messages that a search looks through rather than have them indexed: 2 ms
+INDEX_WORDS: Final = 16  # of one search that are looked up in the text index, 0.1 ms each
+INDEX_WORD_CHARS: Final = 256  # of one word; what is behind them is looked for in the messages alone
 IMAP_METADATA_BYTES: Final = 16_384  # of one annotation (RFC 5464)
 IMAP_METADATA_ENTRIES: Final = 100  # of one mailbox, and of an account itself
 IMAP_METADATA_ENTRY_BYTES: Final = 200  # of one entry's name
@@ -239,6 +242,17 @@ IMAP_MAILBOX_NAME_BYTES: Final = 440  # in UTF-8; leaves room for the account in
 IMAP_MAILBOX_DEPTH: Final = 20  # levels of a mailbox name
 IMAP_HEADER_BYTES: Final = 4_194_304  # of one header, read whole for HEADER.FIELDS and SEARCH; the rest is not seen
 IMAP_HEADER_PIECE_BYTES: Final = 65_536  # of such a header looked at in one go: 2 ms at most, mostly a tenth of it
+
+# --- the full-text index ---
+INDEX_TEXT_CHARS: Final = 1_048_576  # of one message; one with more text is looked through by each search
+INDEX_PIECE_MESSAGES: Final = 64  # whose text is in memory at a time
+INDEX_PIECE_CHARS: Final = 262_144  # or so many characters of it
+INDEX_SEGMENT_PAIRS: Final = 1_048_576  # of three characters and a message: 20 MB of memory while they are sorted
+INDEX_MERGED_PAIRS: Final = 8_388_608  # of a segment made of others: twice its size in memory, about 20 MB
+INDEX_MERGED_DOCS: Final = 32_768  # messages of it
+INDEX_DEAD_BYTES: Final = 1_048_576  # of a file that may be good for nothing before half of it is
+INDEX_OPEN: Final = 64  # files that a worker keeps open
+INDEX_WAITING: Final = 10_000  # mailboxes that wait to be indexed; more are found by the next search
 
 # --- MIME (fastmta/_mime.pyx holds the same numbers; tests/mime compares them) ---
 MIME_DEPTH: Final = 100  # nesting of multipart and message/rfc822; deeper ones are opaque

@@ -31,6 +31,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "dmarc": ("fastmta.operations.dmarc",),
     "tlsrpt": ("fastmta.operations.tlsrpt",),
     "quarantine": ("fastmta.operations.quarantine",),
+    "index": ("fastmta.operations.indexes",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),
     "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files"),

@@ -1,6 +1,7 @@
 """What accounts hold: the acts `mailbox.*`."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -47,6 +48,8 @@ async def list_(desk: Desk, asked: Of) -> AsyncIterator[Mailbox]:
 @act("mailbox.purge", changes=True)
 async def purge(desk: Desk, asked: Of) -> None:
     """Empty every mailbox of an account; the account stays."""
+    from fastmta.index.files import FOLDER, discard
+
     account = required(desk, account_address(asked.user, desk.config))
     total = desk.store.accounts.usage(account.id)[1]
     done = 0
@@ -57,6 +60,7 @@ async def purge(desk: Desk, asked: Of) -> None:
             desk.note(address=account.address, messages=done)
             desk.progress(done, total)
     desk.note(address=account.address, messages=done)
+    discard(Path(desk.config.data_directory) / FOLDER, account.id)
 
 
 async def of_account(desk: Desk, account_id: int) -> "AsyncIterator[store.Mailbox]":

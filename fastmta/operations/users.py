@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -202,10 +203,13 @@ async def _set_enabled(desk: Desk, address: str, enabled: bool) -> None:
 @act("user.delete", changes=True)
 async def delete(desk: Desk, asked: Subject) -> None:
     """Delete an account with all its mail."""
+    from fastmta.index.files import FOLDER, discard
+
     name = account_address(asked.address, desk.config)
-    required(desk, name)
+    account = required(desk, name)
     await desk.store.accounts.delete(name)
     desk.note(address=name)
+    discard(Path(desk.config.data_directory) / FOLDER, account.id)
 
 
 @act("user.quota", changes=True)

@@ -203,6 +203,7 @@ class Bus:
         self._store: WatchedStore | None = None
         self._seen_foreign: int | None = None
         self._unsure = False
+        self._came: Callable[[list[tuple[int, int]]], None] | None = None
         self._drop = os.environ.get("FASTMTA_BUS_DROP") == "1"
 
     def on_hops(self, callback: HopsCallback) -> None:
@@ -223,7 +224,7 @@ class Bus:
         self._loop.add_reader(receiver.fileno(), self._readable)
         self._store = store
         self._seen_foreign = self._foreign()
-        store.observer = self.committed
+        store.observer = self._observer
         self._find_peers()
         self._timer = self._loop.call_later(CHECK_INTERVAL_S, self._check)
 
@@ -243,6 +244,21 @@ class Bus:
             owned = self.publish_hops(hops)
             if owned:
                 self._hops_callback(owned)
+
+    def on_mailboxes(self, came: Callable[[list[tuple[int, int]]], None] | None) -> None:
+        """Who else is told which mailboxes this process has changed; None: nobody, at no cost."""
+        self._came = came
+        if self._store is not None:
+            self._store.observer = self._observer
+
+    @property
+    def _observer(self) -> Observer:
+        return self.committed if self._came is None else self._committed_and_told
+
+    def _committed_and_told(self, mailboxes: list[tuple[int, int]], hops: list[bytes]) -> None:
+        self.committed(mailboxes, hops)
+        if mailboxes and self._came is not None:
+            self._came(mailboxes)
 
     def own(self, owns: bool) -> None:
         """Whether this process walks its slot's hops; if not, their work is told to the slot's other process."""

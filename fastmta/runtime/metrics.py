@@ -92,6 +92,7 @@ ACT_FAMILIES: Final = (
     "quarantine",
     "dmarc",
     "tlsrpt",
+    "index",
     "other",
 )
 ADMIN_RESULTS: Final = ("held", "released", "flushed", "requeued", "deleted")
@@ -243,6 +244,8 @@ class Metrics:
             "store_damaged_total", "Reads and commits that met a damaged place of the store", table=TABLES
         )
         self.store_reopened_total = self._single("store_reopened_total", "Times the store was opened anew in place")
+        self.index_messages_total = self._single("index_messages_total", "Messages brought into full-text indexes")
+        self.index_damaged_total = self._single("index_damaged_total", "Full-text indexes thrown away for damage")
         self.log_dropped_total = self._single("log_dropped_total", "Log lines that standard error did not take")
         self.trace_dropped_total = self._single(
             "trace_dropped_total", "Events that the message trace did not keep: no room on the disk, or too slow a one"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastmta._store import TABLE_COUNTER, Store
+from fastmta._store import TABLE_COUNTER, TABLE_META, Store
 from fastmta._unit import COMMITTED, REFUSED, Blob, Engine, Unit
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
@@ -165,6 +165,11 @@ class MailStore:
     def path(self) -> str:
         """The directory that it is in."""
         return self.raw.path
+
+    @property
+    def number(self) -> int:
+        """Drawn when the store was made: another store has another one, a copy of this one the same."""
+        return int.from_bytes(self.raw.get(TABLE_META, b"environment") or b"", "little")
 
     @property
     def failed(self) -> bool:

@@ -28,6 +28,9 @@ from fastmta.directory.recipients import Directory
 from fastmta.directory.srs import make_secrets
 from fastmta.dns.resolver import Resolver
 from fastmta.imap.server import ImapServer
+from fastmta.index.files import FOLDER as INDEX_FOLDER
+from fastmta.index.marker import turned_off
+from fastmta.index.service import Indexing
 from fastmta.model.errors import StorageFailure
 from fastmta.model.events import Actor
 from fastmta.model.limits import REPORT_FLUSH_S
@@ -97,6 +100,8 @@ class MailServer:
                 forgets=place.slot == 0,
             )
             services.limits.bans = self._bans
+            self._indexing: Indexing | None = None
+            self._index_as_configured()
             self._look_at_bans()
             self._flushed_at = 0.0
             self._daily = Daily(services.tasks.spawn) if place.slot == 0 else None
@@ -190,7 +195,22 @@ class MailServer:
             pool=self._crypto,
             launcher=place.launcher,
             site_policy=self._site_policy,
+            index=None,
         )
+
+    def _index_as_configured(self) -> None:
+        """An index that is turned off is left as it is, and may be turned on again as long as this worker lives."""
+        services = self._services
+        if services.config.fts and self._indexing is None:
+            try:
+                self._indexing = Indexing(services)
+            except OSError as error:
+                self._place.log.warning("index.unusable", error=str(error), effect="searches look through messages")
+        services.index = self._indexing if services.config.fts else None
+        if self._indexing is None:
+            turned_off(Path(services.config.data_directory) / INDEX_FOLDER)
+        told = services.index is not None and services.config.fts_autoindex
+        services.bus.on_mailboxes(self._indexing.came if told and self._indexing is not None else None)
 
     def _directory(self, config: Config, router: Router) -> Directory:
         log = self._place.log
@@ -397,6 +417,7 @@ class MailServer:
         self._maps = maps
         self._trace.configure(config.trace_retention, config.trace_size_limit)  # before those who tell are made anew
         self._watch.configure(config)
+        self._index_as_configured()
         for server in (self._smtp, self._imap, self._pop3):
             server.reload(services)
         self._delivery.reload()
@@ -419,6 +440,8 @@ class MailServer:
         if self._daily is not None and self._delivering:
             self._daily.tick(self._services)
         self._flush_counts()
+        if self._services.index is not None:
+            self._services.index.tick()
         self._site_policy.tick()
 
     def _flush_counts(self) -> None:
@@ -450,6 +473,8 @@ class MailServer:
         services = self._services
         self._site_policy.close()
         await services.tasks.close()
+        if self._indexing is not None:
+            self._indexing.close()
         services.sweep.close()
         services.bus.close()
         await services.resolver.close()

@@ -17,6 +17,7 @@ from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory.recipients import Directory
 from fastmta.dns.resolver import Resolver
+from fastmta.index.service import Indexing
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.policy.site import SitePolicy
@@ -59,6 +60,7 @@ class Services:
     resolver: Resolver
     launcher: Launcher
     site_policy: SitePolicy
+    index: Indexing | None  # the text index, where there is one
     pool: Executor  # for what takes long: passwords, public-key operations
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:

@@ -70,4 +70,5 @@ def fake_services(store: Any, loop: asyncio.AbstractEventLoop, clock: Any, messa
         sweep=FakeSweep(),
         turns=Turns(loop),
         storage_ok=lambda: True,
+        index=None,
     )
