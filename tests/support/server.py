@@ -177,7 +177,14 @@ class Server:
         return done
 
     def add_user(self, address: str, password: str) -> None:
-        self.cli("user", "add", address, "--password-stdin", stdin=password + "\n")
+        """As `fastmta user add` does it, but in this process: an interpreter costs ten times as much as the act."""
+        if "PYTHONPATH" in self.env:  # the server is another tree's
+            self.cli("user", "add", address, "--password-stdin", stdin=password + "\n")
+            return
+        from fastmta.cli.performing import perform
+        from fastmta.operations import users
+
+        perform(str(self.config_path), users.add, users.AddUser(address, password, None))
 
     def queue(self) -> list[dict[str, Any]]:
         """Every queued recipient or message, as `fastmta queue list --json` has it."""
