@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fastmta.auth import passwords
 from fastmta.cli import mailq, postmap, sendmail
 from fastmta.cli import main as program
 from fastmta.cli.init import initialise
@@ -106,7 +107,14 @@ def keys_made_once(monkeypatch):
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capsys, keys_made_once):
+def cheap_passwords(monkeypatch):
+    """What a hash costs is no matter here."""
+    monkeypatch.setattr(passwords, "MEMORY_KIB", 8)
+    monkeypatch.setattr(passwords, "PASSES", 1)
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys, keys_made_once, cheap_passwords):
     initialise(tmp_path, domain="example.test", workers_may_be_root=True)
     monkeypatch.setenv("FASTMTA_CONFIG", str(tmp_path / "fastmta.toml"))
     return Cli(tmp_path, monkeypatch, capsys)
