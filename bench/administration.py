@@ -214,6 +214,14 @@ def _dkim(server: Server) -> None:
         run(server, "dkim", "delete", "--yes", "example.test", "s1")
 
 
+@row("mailbox share add, list, remove")
+def _sharing(server: Server) -> None:
+    while True:
+        run(server, "mailbox", "share", "add", "spare@example.test", "INBOX", "anyone", "lrs")
+        run(server, "mailbox", "share", "list", "spare@example.test")
+        run(server, "mailbox", "share", "remove", "spare@example.test", "INBOX", "anyone")
+
+
 @row("app-password add, list, delete; ban add, list, remove")
 def _credentials(server: Server) -> None:
     while True:

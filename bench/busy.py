@@ -305,6 +305,8 @@ _in_one_go("imap small commands pipelined", [*_SMALL, b"ENABLE CONDSTORE", b"BAD
 _in_one_go("imap LSUB, XLIST", [b'LSUB "" "*"', b'XLIST "" "*"'], 1, "")
 _SET = [b'SETMETADATA "" (/private/comment/%d "%b")' % (n, b"v" * 8000) for n in range(40)]
 _in_one_go("imap SETMETADATA, GETMETADATA", [*_SET, b'GETMETADATA (DEPTH infinity) "" /private'], 1)
+_ACL = [b"SETACL INBOX spare@example.test lrs", b"GETACL INBOX", b"DELETEACL INBOX spare@example.test"]
+_in_one_go("imap SETACL, GETACL, DELETEACL", [*_ACL, b"MYRIGHTS INBOX", b"LISTRIGHTS INBOX anyone"], 20)
 _MADE = [b"CREATE Some", b"SUBSCRIBE Some", b"RENAME Some Other", b"UNSUBSCRIBE Some", b"DELETE Other"]
 _in_one_go("imap CREATE, SUBSCRIBE, RENAME, DELETE", _MADE, 20, "")
 _in_one_go("imap IDLE, DONE", [b"IDLE\r\nDONE"], 1000)

@@ -68,7 +68,9 @@ cdef enum Table:  # a key begins with its number
     T_CREDENTIAL = 25   # account id, kind, name -> record
     T_BY_ERROR = 26     # last reply, 0, queue id, n -> nothing
     T_QUEUE_COUNT = 27  # nothing -> QueueCounts; kind, domain, 0, minute of arrival -> CountRecord
-    TABLES = 28
+    T_ACL = 28          # account id of the owner, mailbox id -> record
+    T_ACL_INDEX = 29    # who, account id of the owner, mailbox id -> nothing
+    TABLES = 30
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0
@@ -274,9 +276,9 @@ cdef class Unit:
     cpdef int index_recipient(self, uint64_t queue_id, int n) except -1
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
-                    int64_t unchanged_since) except -1
+                    int64_t unchanged_since, uint32_t kept=*) except -1
     cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=*) except -1
-    cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move) except -1
+    cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move, uint32_t lost=*) except -1
     cpdef int take_recent(self, uint64_t mailbox_id) except -1
     cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,
                           int64_t now_s) except -1

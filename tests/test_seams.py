@@ -26,15 +26,17 @@ from fastmta.operations.desk import Desk
 from fastmta.operations.values import Subject
 from fastmta.imap.session import Session
 from fastmta.model.actor import Actor
+from fastmta.model.rights import READ
 from fastmta.operations.desk import Desk
 from fastmta.pop3 import seams as pop3
 from fastmta.store import MailStore
 
 
 async def from_imap(services: imap.Services, session: Session) -> None:
-    services.store.access.resolve(Actor(1), "INBOX")
-    services.store.access.resolve(1, "INBOX")  # wrong
-    services.store.access.find("INBOX")  # wrong
+    services.store.access.resolve(Actor(1), "INBOX", READ)
+    services.store.access.resolve(Actor(1), "INBOX")  # wrong
+    services.store.access.resolve(1, "INBOX", READ)  # wrong
+    services.store.access.pages(1)  # wrong
     await services.store.access.create(session.account_id, "x")  # wrong
     services.store.mailboxes.get(1, "INBOX")  # wrong
     session.mailboxes.uids("INBOX")  # wrong
@@ -43,7 +45,7 @@ async def from_imap(services: imap.Services, session: Session) -> None:
     session.mailboxes.give_rows(1, array("I", [1]), array("I", [1]), 0, print)  # wrong
     session.mailboxes.read_on(1, 0, 10)  # wrong
     session.mailboxes.new_blob().feed("text")  # wrong
-    size: str = session.access.resolve(session.actor, "x").size_bytes  # wrong
+    size: str = session.access.resolve(session.actor, "x", READ).size_bytes  # wrong
     services.store.mailboxes.uids(1)
     services.store.mailboxes.uids("INBOX")  # wrong
     services.store.mailboxes.unread(1)  # wrong
@@ -59,7 +61,7 @@ async def from_pop3(services: pop3.Services) -> None:
     services.store.mailboxes.read(1, b"1", 0, 10)  # wrong
     services.store.mailboxes.delete(1)  # wrong
     await services.store.mailboxes.expunge("all")  # wrong
-    services.store.access.resolve("bill", "INBOX")  # wrong
+    services.store.access.resolve("bill", "INBOX", READ)  # wrong
     services.store.mailboxes.read_on(services.store.mailboxes.rows(1), 0, 10)  # wrong
     services.store.mailboxes.rows(1)[0].flagged  # wrong
 

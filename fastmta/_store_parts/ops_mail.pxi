@@ -6,6 +6,7 @@ cdef enum:
     EXPUNGED_ROWS = 20000  # kept of a mailbox for QRESYNC; older ones go, and floor_modseq rises
     EXPUNGED_SLICE = 200  # rows taken at once when there are too many
     KEYWORDS_BYTES = 8192  # of one message
+    ALL_KEYWORDS = 0x80000000  # beside the bits of flags that are kept or lost
 
 
 cdef int mailbox_get(Txn* t, uint64_t mailbox_id, MailboxRecord* record) noexcept nogil:

@@ -100,12 +100,15 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
             continue
         keywords = <char*>value.mv_data + sizeof(message)
         prefix = keywords + message.keywords_length
-        if op.mode == 0:
-            flags = op.flags
+        flags = op.flags if op.mode == 0 else message.flags | op.flags if op.mode == 1 else message.flags & ~op.flags
+        flags = (flags & ~<uint32_t>op.c) | (message.flags & <uint32_t>op.c)
+        if op.c & ALL_KEYWORDS:
+            t.scratch2.length = 0
+            rc = buffer_add(&t.scratch2, keywords, message.keywords_length)
+        elif op.mode == 0:
             t.scratch2.length = 0
             rc = buffer_add(&t.scratch2, given, op.part[1])
         else:
-            flags = message.flags | op.flags if op.mode == 1 else message.flags & ~op.flags
             rc = keywords_merge(&t.scratch2, keywords, message.keywords_length, given, op.part[1], op.mode)
         if rc < 0:
             return poison(t, ENOMEM)
@@ -273,6 +276,7 @@ cdef int copy_one(Txn* t, Op* op, MailboxRecord* target, uint32_t uid, MessageRe
     cdef Key k
     cdef size_t parts_length = message.keywords_length + message.prefix_length
     cdef size_t structure_length = 0
+    cdef const char* prefix
     cdef int rc
     t.scratch2.length = 0
     if buffer_add(&t.scratch2, <char*>value.mv_data + sizeof(message[0]), parts_length) < 0:
@@ -285,8 +289,11 @@ cdef int copy_one(Txn* t, Op* op, MailboxRecord* target, uint32_t uid, MessageRe
         structure_length = structure.mv_size
         if buffer_add(&t.scratch2, structure.mv_data, structure_length) < 0:
             return poison(t, ENOMEM)
-    return message_add(t, op.b, target, message, t.scratch2.data, t.scratch2.data + message.keywords_length,
-                       t.scratch2.data + parts_length, structure_length)
+    prefix = t.scratch2.data + message.keywords_length
+    if op.c & ALL_KEYWORDS:
+        message.keywords_length = 0
+    return message_add(t, op.b, target, message, t.scratch2.data, prefix, t.scratch2.data + parts_length,
+                       structure_length)
 
 
 cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
@@ -343,6 +350,7 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
         if rc:
             return rc
         copied = message
+        copied.flags &= ~<uint32_t>op.c
         if result_pair(t, uid, target.uid_next) < 0:
             return POISONED
         rc = copy_one(t, op, target, uid, &copied, &value)

@@ -92,11 +92,13 @@ TABLE_ANNOTATION = T_ANNOTATION
 TABLE_CREDENTIAL = T_CREDENTIAL
 TABLE_QUEUE_BY_ERROR = T_BY_ERROR
 TABLE_QUEUE_COUNT = T_QUEUE_COUNT
+TABLE_ACL = T_ACL
+TABLE_ACL_INDEX = T_ACL_INDEX
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
-               "queue_by_error", "queue_count")
+               "queue_by_error", "queue_count", "acl", "acl_index")
 
 
 cdef struct Key:

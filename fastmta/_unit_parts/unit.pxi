@@ -209,7 +209,8 @@ cdef class Unit:
         return 0
 
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
-                    int64_t unchanged_since) except -1:
+                    int64_t unchanged_since, uint32_t kept=0) except -1:
+        # `kept`: bits that stay as they are; the highest stands for all keywords.
         cdef Op* op
         if not 0 <= mode <= 2:
             raise ValueError("mode is 0, 1 or 2")
@@ -219,6 +220,7 @@ cdef class Unit:
         op.mode = <uint8_t>mode
         op.flags = flags
         op.d = unchanged_since
+        op.c = kept
         self.u.weight += len(uids) // 4 * LIST_WEIGHT
         return 0
 
@@ -230,12 +232,14 @@ cdef class Unit:
         self.u.weight += length_of(uids) // 4 * LIST_WEIGHT
         return 0
 
-    cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move) except -1:
+    cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move, uint32_t lost=0) except -1:
+        # `lost`: bits that copies do not have; the highest stands for all keywords.
         cdef Op* op = self._op(OP_COPY, uids)
         self.answers += 1
         op.a = source_id
         op.b = target_id
         op.mode = move
+        op.c = lost
         self.u.weight += len(uids) // 4 * COPY_WEIGHT
         return 0
 

@@ -58,13 +58,14 @@ def command(
         function = click.option("--yes", is_flag=True, help="Do not ask.")(function)
     for field in reversed(msgspec.structs.fields(act.request)):
         function = _parameter(field)(function)
-    return click.command(act.name.partition(".")[2].replace("_", "-"), help=act.__doc__)(function)
+    return click.command(act.name.rpartition(".")[2].replace("_", "-"), help=act.__doc__)(function)
 
 
-def add_missing(group: click.Group, family: str) -> None:
-    """Gives a group the commands of those acts that have none of their own there."""
-    for act in in_family(family):
-        if act.name.partition(".")[2].replace("_", "-") not in group.commands:
+def add_missing(group: click.Group, words: str) -> None:
+    """Gives a group, such as "queue" or "mailbox.share", the commands of acts that have none of their own there."""
+    for act in in_family(words.partition(".")[0]):
+        above, _, name = act.name.rpartition(".")
+        if above == words and name.replace("_", "-") not in group.commands:
             group.add_command(command(act))
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @click.group(
     epilog="\b\nExamples:\n  fastmta mailbox list bill@example.org\n"
     "  fastmta mailbox export bill@example.org /backup/bill --format maildir\n"
-    "  fastmta mailbox import bill@example.org old.mbox --mailbox Archive"
+    "  fastmta mailbox import bill@example.org old.mbox --mailbox Archive\n"
+    "  fastmta mailbox share add bill@example.org Projects ann@example.org lrs"
 )
 def mailbox() -> None:
     """Mailboxes of an account."""
@@ -45,3 +46,16 @@ mailbox.add_command(
     command(mailbox_files.import_, show=lambda done: print(f"{_messages(done.messages)} read from {done.path}"))
 )
 add_missing(mailbox, "mailbox")
+
+
+@mailbox.group(
+    epilog="\b\nExamples:\n  fastmta mailbox share add bill@example.org Projects ann@example.org lrs\n"
+    "  fastmta mailbox share add bill@example.org Projects anyone lookup,read\n"
+    "  fastmta mailbox share list bill@example.org\n"
+    "  fastmta mailbox share remove bill@example.org Projects ann@example.org"
+)
+def share() -> None:
+    """Who else may read and change an account's mailboxes. They have them under Other Users/ADDRESS/."""
+
+
+add_missing(share, "mailbox.share")

@@ -20,12 +20,13 @@ from fastmta.config.kinds import (
     SCANNER_ACTIONS,
     Key,
 )
+from fastmta.config.reading_keys import ReadingKeys
 from fastmta.config.tables import LISTEN, AuthConfig, DnsConfig, Listen, PipeConfig, TlsConfig
 
 _Texts = tuple[str, ...]
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration. `config_file` is where it was read from, "" where from a text."""
 
     config_file: str = ""
@@ -317,14 +318,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         _Texts, Key("networks", about="proxies; they begin every connection with a PROXY header")
     ] = ()
     haproxy_timeout: Annotated[float, Key("time", default="3s", low=1)] = 3.0
-    imap_idle_notify_interval: Annotated[
-        float, Key("time", default="2m", about="a word to each client in IDLE, so that its connection stays; 0: none")
-    ] = 120.0
-    mail_max_userip_connections: Annotated[int, Key("int", about="of IMAP, and of POP3; 0: no limit")] = 10
-    login_max_connections: Annotated[
-        int, Key("int", about="IMAP and POP3 connections that have not logged in, in all; 0: no limit")
-    ] = 1000
-    login_max_ip_connections: Annotated[int, Key("int", about="such connections of one address")] = 50
     http_allowed_hosts: Annotated[
         _Texts, Key("names", about='beside myhostname, addresses and names without a dot: "name" or ".domain"')
     ] = ()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from fastmta._imap import BadSyntax
 from fastmta.model import flags as system_flags
 from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.flags import ALL_KEYWORDS
 from fastmta.model.limits import IMAP_KEYWORD_BYTES, IMAP_KEYWORDS
+from fastmta.model.rights import kept_flags
 
 if TYPE_CHECKING:
     from fastmta.imap.session import Session
@@ -42,15 +44,18 @@ async def change_flags(
     """Changes flags (mode 0 sets, 1 adds, 2 removes), a slice a unit; uids that are gone are passed over.
 
     Gives the uids that had changed after `unchanged_since` and were left alone. The view learns of the rest, so that
-    the session does not hear of its own changes, and hears of others' to the same messages. Refused, StorageFailure,
-    MailboxGone.
+    the session does not hear of its own changes, and hears of others' to the same messages. Flags that the session has
+    no right to change stay as they are (RFC 4314 §4). Refused, StorageFailure, MailboxGone.
     """
     modified = array("I")
+    kept = kept_flags(session.rights)
+    if mode and not flags & ~kept and (kept & ALL_KEYWORDS or not keywords):
+        return modified  # nothing that may be changed
     await view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
         part = uids[begin : begin + SLICE]
         modseq, left = await session.mailboxes.change_flags(
-            view.mailbox_id, part, mode, flags, keywords, unchanged_since
+            view.mailbox_id, part, mode, flags, keywords, unchanged_since, kept
         )
         view.own_change(modseq, part)
         modified.extend(left)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WILDCARDS: Final = re.compile(r"[*%]{2,}")
 _SELECT: Final = frozenset({b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"})
-_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS", b"METADATA"})
+_RETURN: Final = frozenset({b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS", b"METADATA", b"MYRIGHTS"})
 STATUS_FIELDS: Final = {
     b"MESSAGES": "exists",
     b"UIDNEXT": "uid_next",

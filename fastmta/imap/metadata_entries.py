@@ -18,8 +18,20 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
 
 _ENTRY: Final = re.compile(rb"/(?:private|shared)(?:/[^/*%\x00-\x19\x7f-\xff]+)*")
+SHARED: Final = b"/shared/"
 ANY_DEPTH: Final = 1_000
 RESPONSE_BYTES: Final = 65_536  # of a METADATA response, and one value more
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A mailbox, or an account where `mailbox_id` is 0, and whose it is."""
+
+    owner_id: int
+    mailbox_id: int
+
+    def holder(self, account_id: int, entry: bytes) -> int:
+        """The account that an entry is kept with: what is shared with the owner, what is private with its maker."""
+        return self.owner_id if entry.startswith(SHARED) else account_id
 
 
 class Options(msgspec.Struct):
@@ -53,12 +65,12 @@ def entry(cursor: Cursor) -> bytes:
 
 
 def metadata_lines(
-    session: Session, name: str, box_id: int, wanted: Sequence[bytes], options: Options
+    session: Session, name: str, place: Place, wanted: Sequence[bytes], options: Options
 ) -> Iterator[bytes]:
     """METADATA responses, each of a bounded length; notes in the options what was left out."""
     found: list[bytes] = []
     size = 0
-    for entry, value in _found(session, box_id, wanted, options.depth):
+    for entry, value in _found(session, place, wanted, options.depth):
         if value is not None and 0 <= options.max_size < len(value):
             options.longest = max(options.longest, len(value))
             continue
@@ -75,14 +87,17 @@ def _response(session: Session, name: str, found: Sequence[bytes]) -> bytes:
     return b"* METADATA %b (%b)\r\n" % (session.written_name(name), b" ".join(found))
 
 
-def _found(session: Session, box_id: int, wanted: Sequence[bytes], depth: int) -> Iterator[tuple[bytes, bytes | None]]:
+def _found(session: Session, place: Place, wanted: Sequence[bytes], depth: int) -> Iterator[tuple[bytes, bytes | None]]:
     """(entry, value), None for one that was named and is not there."""
     annotations = session.services.store.annotations
     if depth == 0:
         for entry in dict.fromkeys(wanted):
-            yield entry, annotations.get(session.account_id, box_id, entry)
+            yield entry, annotations.get(place.holder(session.account_id, entry), place.mailbox_id, entry)
         return
-    for entry, value in annotations.list(session.account_id, box_id, IMAP_METADATA_ENTRIES):
-        levels = (entry[len(above) :].count(b"/") for above in wanted if (entry + b"/").startswith(above + b"/"))
-        if min(levels, default=depth + 1) <= depth:
-            yield entry, value
+    for holder in dict.fromkeys((session.account_id, place.owner_id)):
+        for entry, value in annotations.list(holder, place.mailbox_id, IMAP_METADATA_ENTRIES):
+            if place.holder(session.account_id, entry) != holder:
+                continue
+            levels = (entry[len(above) :].count(b"/") for above in wanted if (entry + b"/").startswith(above + b"/"))
+            if min(levels, default=depth + 1) <= depth:
+                yield entry, value

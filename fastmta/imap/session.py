@@ -17,6 +17,7 @@ from fastmta._imap import BadSyntax, Cursor
 from fastmta.imap import mailbox_name
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.view import MailboxGone, View
+from fastmta.model import rights
 from fastmta.model.actor import NOBODY
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
@@ -24,6 +25,7 @@ from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 if TYPE_CHECKING:
     from fastmta.imap.seams import Access, Answer, Mailboxes, Services, Wire
     from fastmta.imap.upload import Target, Upload
+    from fastmta.store.mailbox_names import Mailbox
 
 
 class SessionEnded(Exception):
@@ -88,6 +90,8 @@ REFUSALS: Final = {
     "changed": b"NO [INUSE] Changed by another session meanwhile, try again",
     "source": b"NO [EXPUNGEISSUED] A message that was to be copied from has gone meanwhile",
     "quota": b"NO [OVERQUOTA] Quota exceeded",
+    "forbidden": b"NO [NOPERM] Permission denied",
+    "elsewhere": b"NO [CANNOT] A mailbox can't become another account's",
 }
 GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
 UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
@@ -209,6 +213,25 @@ class Session:
         """A mailbox name as this client reads it."""
         return mailbox_name.written(name, utf8=self.utf8)
 
+    def box_named(self, name: str, right: int, missing: bytes = REFUSALS["missing"]) -> Mailbox | bytes:
+        """The mailbox that a name means here, on which the session has this right; or the refusal."""
+        try:
+            return self.access.resolve(self.actor, name, right)
+        except Refused as refusal:
+            return missing if refusal.code == "missing" else REFUSALS[refusal.code]
+
+    @property
+    def rights(self) -> int:
+        """What the session may do in the selected mailbox, as of now."""
+        view = self.selected
+        return self.access.rights(self.actor, view.owner_id, view.mailbox_id)
+
+    def _require_readable(self) -> None:
+        """MailboxGone where somebody else's mailbox is selected that may not be read any more."""
+        view = self.view
+        if view is not None and view.owner_id != self.actor.account_id and not self.rights & rights.READ:
+            raise MailboxGone
+
     def select(self, view: View) -> None:
         self.view = view
         view.hold = self._hold
@@ -276,6 +299,8 @@ class Session:
             return self.bad(tag, entry)
         self.tag = tag
         try:
+            if entry.states == State.SELECTED:
+                self._require_readable()
             answer = entry.run(self, tag, cursor)
         except BadSyntax as error:
             return self.bad(tag, str(error) if str(error).startswith("[") else f"{name.decode('ascii')}: {error}")
@@ -362,6 +387,7 @@ class Session:
             self._refused(text)
         if sync and self.view is not None:
             try:
+                self._require_readable()
                 pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync == Sync.ALL)
             except MailboxGone:
                 self.mailbox_gone()
@@ -440,6 +466,7 @@ class Session:
         if self.idle_tag is None or self.view is None:
             return None
         try:
+            self._require_readable()
             pending = self.view.sync(self.mailboxes, self.wire.write, expunge=True)
         except MailboxGone:
             self.mailbox_gone()

@@ -20,6 +20,7 @@ from fastmta.imap.session import GONE, UNAVAILABLE, SessionEnded, Sync, parse_ve
 from fastmta.imap.url import Source, resolve
 from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.flags import ALL_KEYWORDS
 from fastmta.model.limits import (
     IMAP_COMMAND_UPLOAD_BYTES,
     IMAP_COPY_BYTES,
@@ -49,13 +50,14 @@ class Verdict:
 
 class Target(msgspec.Struct, frozen=True):
     """Where the messages go, and whose quota they take. `replaced`: a mailbox, a uid of it and its size, which goes in
-    the same step.
+    the same step. `lost`: flags that the session may not set there (RFC 4314 §4).
     """
 
     verb: bytes
     mailbox_id: int
     owner_id: int
     replaced: tuple[int, int, int] | None = None
+    lost: int = 0
 
 
 _NOTHING_BEGUN: Final = Begin(0, b"", None)
@@ -250,9 +252,10 @@ class Upload:
         blob.on_drain = None
 
     def _message_is_whole(self) -> None:
-        begin, (blob, structure) = self._begin, self._coming()
+        begin, (blob, structure), lost = self._begin, self._coming(), self.target.lost
         date_s, tz_minutes = begin.date or (int(self._session.services.clock.now()), 0)
-        self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, begin.flags, begin.keywords))
+        flags, keywords = begin.flags & ~lost, b"" if lost & ALL_KEYWORDS else begin.keywords
+        self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, flags, keywords))
         blob.on_drain = None
         self.blob = self.structure = None
 

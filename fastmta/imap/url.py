@@ -14,6 +14,7 @@ from fastmta._imap import BadSyntax, Cursor
 from fastmta.imap import mailbox_name
 from fastmta.imap.fetch_plan import Section, parse_section
 from fastmta.imap.mailbox_name import BadName
+from fastmta.model import rights
 from fastmta.model.limits import IMAP_HEADER_BYTES, IMAP_URL_BYTES
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
         return _bad(raw, b"Only own messages can be named")
     try:
         section = _section(url.section)
-        box = session.access.find(session.actor, url.mailbox) if url.mailbox else _selected(session)
+        box = session.box_named(url.mailbox, rights.READ) if url.mailbox else _selected(session)
     except (BadSyntax, BadName):
         return _bad(raw, b"No such section")
-    if box is None or (url.uid_validity and url.uid_validity != box.uid_validity):
+    if box is None or isinstance(box, bytes) or (url.uid_validity and url.uid_validity != box.uid_validity):
         return _bad(raw, b"No such mailbox")
     rows = session.mailboxes.rows(box.id, array("I", (url.uid,))) if 0 < url.uid < 2**32 else ()
     if not rows:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastmta import _imap
 from fastmta.model import flags as system_flags
 from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
+from fastmta.model.rights import kept_flags
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailboxes
@@ -57,12 +58,13 @@ class View:
         "_untold_from",
         "gone",
         "hold",
+        "kept",
         "keywords",
         "mailbox_id",
         "mixed",
         "modseq",
-        "name",
         "own",
+        "owner_id",
         "read_only",
         "recent",
         "saved",
@@ -76,7 +78,8 @@ class View:
 
     def __init__(self, box: Mailbox, *, read_only: bool) -> None:
         self.mailbox_id = box.id
-        self.name = box.name
+        self.owner_id = box.account_id
+        self.kept = kept_flags(box.rights)  # flags that the session may not change, as it was selected
         self.read_only = read_only
         self.uids = _imap.UidMap()
         self.modseq = box.highest_modseq
@@ -142,7 +145,14 @@ class View:
         if self.read_only:
             write(b"* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n")
         else:
-            write(b"* OK [PERMANENTFLAGS (%b%b \\*)] Flags permitted\r\n" % (_SYSTEM, known))
+            write(b"* OK [PERMANENTFLAGS (%b)] Flags permitted\r\n" % self._permanent(known))
+
+    def _permanent(self, known: bytes) -> bytes:
+        if not self.kept:
+            return _SYSTEM + known + b" \\*"
+        names = [name for bit, name in system_flags.NAMES.items() if not self.kept & bit]
+        permitted = " ".join(names).encode("ascii")
+        return permitted if self.kept & system_flags.ALL_KEYWORDS else permitted + known + b" \\*"
 
     def learn_keywords(self, keywords: set[bytes], write: Write) -> None:
         """Names keywords in FLAGS before a response uses them."""

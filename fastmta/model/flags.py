@@ -7,6 +7,7 @@ ANSWERED: Final = 2
 FLAGGED: Final = 4
 DELETED: Final = 8
 DRAFT: Final = 16
+ALL_KEYWORDS: Final = 0x8000_0000  # where flags are named that stay or are lost: every keyword
 
 NAMES: Final = {SEEN: "\\Seen", ANSWERED: "\\Answered", FLAGGED: "\\Flagged", DELETED: "\\Deleted", DRAFT: "\\Draft"}
 BITS: Final = {name.lower(): bit for bit, name in NAMES.items()}

@@ -34,7 +34,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "index": ("fastmta.operations.indexes",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),
-    "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files"),
+    "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files", "fastmta.operations.sharing"),
     "queue": (
         "fastmta.operations.moves",
         "fastmta.operations.listing",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fastmta import _mime
 from fastmta._parser import stuff
+from fastmta.model import rights
 from fastmta.model.actor import Actor
 from fastmta.model.errors import Refused
 from fastmta.model.limits import MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
@@ -58,7 +59,7 @@ class MaildropReader:
         Yields nothing where the mailbox is gone.
         """
         try:
-            mailbox = self._access.resolve(actor, "INBOX")
+            mailbox = self._access.resolve(actor, "INBOX", rights.READ)
         except Refused:
             return
         mailbox_id = mailbox.id

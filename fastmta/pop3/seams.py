@@ -32,7 +32,7 @@ class Account(Protocol):
 class Access(Protocol):
     """Mailboxes by their names, as the actor knows them (store/access.py)."""
 
-    def resolve(self, actor: Actor, name: str, /) -> Mailbox: ...
+    def resolve(self, actor: Actor, name: str, right: int, /) -> Mailbox: ...
 
 
 class Mailboxes(Protocol):

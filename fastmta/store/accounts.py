@@ -8,6 +8,8 @@ import msgspec
 from fastmta._store import (
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
+    TABLE_ACL,
+    TABLE_ACL_INDEX,
     TABLE_ANNOTATION,
     TABLE_CREDENTIAL,
     TABLE_MAILBOX_NAME,
@@ -18,6 +20,7 @@ from fastmta._store import (
 )
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
+from fastmta.store import acl_rows
 from fastmta.store.committing import Committer, commit_guarded
 
 DIRECTORY_COUNTER: Final = b"directory"
@@ -29,7 +32,7 @@ FIRST_MAILBOXES: Final = (
     ("Trash", "\\Trash"),
     ("Archive", "\\Archive"),
 )
-_KEPT_WITH_IT: Final = (TABLE_SUBSCRIPTION, TABLE_ANNOTATION, TABLE_CREDENTIAL)  # by account id
+_KEPT_WITH_IT: Final = (TABLE_SUBSCRIPTION, TABLE_ANNOTATION, TABLE_CREDENTIAL, TABLE_ACL, TABLE_ACL_INDEX)  # by its id
 PAGE: Final = 1000
 GONE: Final = 200  # mailboxes, or subscriptions, that go in one unit: two milliseconds
 OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
@@ -222,7 +225,7 @@ class Accounts:
                 unit.mailbox_gone(mailbox_id)
             for table in _KEPT_WITH_IT:
                 for key, _ in raw.scan(table, id_key(account.id), b"", 1_000_000):
-                    unit.delete(table, key)
+                    self._forget(unit, table, key)
             unit.delete(TABLE_USAGE, id_key(account.id))
             unit.delete(TABLE_ACCOUNT, id_key(account.id))
             unit.delete(TABLE_ACCOUNT_NAME, account.address.encode())
@@ -249,8 +252,14 @@ class Accounts:
             while len(rows := raw.scan(table, lead, b"", GONE + 1)) > GONE:
                 unit = raw.new_unit()
                 for key, _ in rows:
-                    unit.delete(table, key)
+                    self._forget(unit, table, key)
                 await self._store.commit(unit)
+
+    def _forget(self, unit: Unit, table: int, key: bytes) -> None:
+        if table == TABLE_ACL:
+            acl_rows.forget(self._store.raw, unit, key)
+        else:
+            unit.delete(table, key)
 
     def _changing(self, address: str) -> tuple[Account, Unit]:
         """An account as it is now, and a unit that is refused if that has changed when it is committed."""

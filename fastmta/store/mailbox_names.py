@@ -17,7 +17,9 @@ from fastmta._store import (
     usage_fields,
 )
 from fastmta._unit import Unit
+from fastmta.model import rights
 from fastmta.model.errors import Refused, StorageFailure
+from fastmta.store import acl_rows
 from fastmta.store.accounts import FIRST_MAILBOXES, id_key
 from fastmta.store.committing import GUARDED_RUNS, Committer, commit_guarded
 from fastmta.store.pace import others_turn
@@ -32,7 +34,10 @@ NAME_BYTES: Final = 440  # of a mailbox name in UTF-8: with the account it is a 
 
 
 class Mailbox(msgspec.Struct, gc=False):
-    """A mailbox and its counts as of one moment; `recent_uid` is the first uid that nobody has seen as \\Recent."""
+    """A mailbox and its counts as of one moment; `recent_uid` is the first uid that nobody has seen as \\Recent.
+
+    `name` is the one that the asker knows it by, and `rights` are what he may do there (model/rights.py).
+    """
 
     id: int
     account_id: int
@@ -47,6 +52,7 @@ class Mailbox(msgspec.Struct, gc=False):
     size_bytes: int
     special_use: str
     deleted_count: int
+    rights: int = rights.ALL
 
 
 def canonical_name(name: str) -> str:
@@ -200,9 +206,21 @@ class MailboxNames:
         raw_name = _bounded(name)
         unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
         free = self._free_uses(account_id, name)
-        self._superiors(unit, account_id, name, free)
+        given = self._inherited(account_id, name)
+        self._superiors(unit, account_id, name, free, given)
         use = special_use or free.get(name, "")
         unit.mailbox_new(mailbox_id, account_id, raw_name, use.encode(), int(self._store.clock.now()))
+        acl_rows.write(unit, acl_rows.acl_key(account_id, mailbox_id), (), given)
+
+    def _inherited(self, account_id: int, name: str) -> acl_rows.Entries:
+        """The access list of the nearest mailbox above a name: a new one begins with it, as Dovecot's do."""
+        superior, _, _ = name.rpartition(DELIMITER)
+        while superior:
+            box = self.get(account_id, superior)
+            if box is not None:
+                return acl_rows.read(self._raw, account_id, box.id)
+            superior, _, _ = superior.rpartition(DELIMITER)
+        return ()
 
     def _free_uses(self, account_id: int, name: str) -> Mapping[str, str]:
         """The special uses that a name and its superiors would have, since no mailbox serves for them."""
@@ -215,14 +233,22 @@ class MailboxNames:
     def _exists(self, account_id: int, name: str) -> bool:
         return self._raw.get(TABLE_MAILBOX_NAME, id_key(account_id) + name.encode()) is not None
 
-    def _superiors(self, unit: Unit, account_id: int, name: str, uses: Mapping[str, str] = NO_USES) -> None:
+    def _superiors(
+        self,
+        unit: Unit,
+        account_id: int,
+        name: str,
+        uses: Mapping[str, str] = NO_USES,
+        given: acl_rows.Entries = (),
+    ) -> None:
         levels = name.split(DELIMITER)
         for depth in range(1, len(levels)):
             superior = DELIMITER.join(levels[:depth])
             if superior and not self._exists(account_id, superior):
                 use = uses.get(superior, "").encode()
-                now_s = int(self._store.clock.now())
-                unit.mailbox_new(self._raw.new_id(), account_id, superior.encode(), use, now_s)
+                now_s, mailbox_id = int(self._store.clock.now()), self._raw.new_id()
+                unit.mailbox_new(mailbox_id, account_id, superior.encode(), use, now_s)
+                acl_rows.write(unit, acl_rows.acl_key(account_id, mailbox_id), (), given)
 
     async def delete(self, mailbox_id: int) -> None:
         """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
@@ -230,6 +256,7 @@ class MailboxNames:
         unit.mailbox_gone(mailbox_id)
         mailbox = self.by_id(mailbox_id)
         if mailbox is not None:
+            acl_rows.forget(self._raw, unit, acl_rows.acl_key(mailbox.account_id, mailbox_id))
             for key, _ in self._raw.scan(TABLE_ANNOTATION, id_key(mailbox.account_id) + id_key(mailbox_id), b"", 1000):
                 unit.delete(TABLE_ANNOTATION, key)
         await self._store.commit(unit)
@@ -287,7 +314,7 @@ class MailboxNames:
             def compose(part: _Names = part) -> Unit:
                 unit = self._raw.new_unit()
                 unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
-                self._superiors(unit, account_id, new)
+                self._superiors(unit, account_id, new, given=self._inherited(account_id, new))
                 for mailbox_id, rest in part:
                     unit.mailbox_rename(mailbox_id, (old + rest).encode(), _bounded(new + rest))
                 return unit

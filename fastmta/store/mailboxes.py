@@ -271,10 +271,14 @@ class Mailboxes(MailboxNames):
         flags: int,
         keywords: bytes = b"",
         unchanged_since: int = -1,
+        kept: int = 0,
     ) -> "tuple[int, array[int]]":
-        """What `set_flags` does, in one unit: the modseq of the change too. The caller bounds the number of uids."""
+        """What `set_flags` does, in one unit: the modseq of the change too. The caller bounds the number of uids.
+
+        `kept`: flags that stay as they are, ALL_KEYWORDS among them where keywords do.
+        """
         unit = self._raw.new_unit()
-        unit.flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since)
+        unit.flags(mailbox_id, uids.tobytes(), mode, flags, keywords, unchanged_since, kept)
         modseq, left = (await self._store.commit(unit)).results[0]
         failed = array("I")
         failed.frombytes(left)
@@ -334,9 +338,10 @@ class Mailboxes(MailboxNames):
             await others_turn()
 
     async def copy(
-        self, source_id: int, uids: "array[int]", target_id: int, *, move: bool = False
+        self, source_id: int, uids: "array[int]", target_id: int, *, move: bool = False, lost: int = 0
     ) -> "tuple[int, array[int], array[int]]":
-        """Copies or moves messages in their order; (uid_validity of the target, uids, their new uids).
+        """Copies or moves messages in their order; (uid_validity of the target, uids, their new uids). `lost`: flags
+        that they do not have there, as `kept` of `change_flags`.
 
         Many are done in several units. A copy that is refused in the middle leaves nothing behind (RFC 3501 §6.4.7); a
         move leaves what was moved where it is (RFC 6851 §3.3).
@@ -345,7 +350,7 @@ class Mailboxes(MailboxNames):
         try:
             for start in range(0, len(uids), COPIED):
                 unit = self._raw.new_unit()
-                unit.copy(source_id, uids[start : start + COPIED].tobytes(), target_id, move)
+                unit.copy(source_id, uids[start : start + COPIED].tobytes(), target_id, move, lost)
                 validity, source, target = (await self._store.commit(unit)).results[0]
                 sources.extend(array("I", source))
                 targets.extend(array("I", target))

@@ -11,6 +11,7 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.access import Access
 from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
+from fastmta.store.acl import AccessLists
 from fastmta.store.aliases import Aliases
 from fastmta.store.annotations import Annotations
 from fastmta.store.bans import Bans
@@ -46,7 +47,8 @@ class MailStore:
         self.clock = clock if clock is not None else SystemClock()
         self.accounts = Accounts(self)
         self.mailboxes = Mailboxes(self)
-        self.access = Access(self.mailboxes)
+        self.access_lists = AccessLists(self, self.accounts)
+        self.access = Access(self.mailboxes, self.accounts, self.access_lists)
         self.queue = Queue(self)
         self.aliases = Aliases(self)
         self.dkim_keys = DkimKeys(self)

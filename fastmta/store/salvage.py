@@ -25,6 +25,8 @@ from fastmta._store import (
     ID_COUNTER_BITS,
     TABLE_ACCOUNT,
     TABLE_ACCOUNT_NAME,
+    TABLE_ACL,
+    TABLE_ACL_INDEX,
     TABLE_ALIAS,
     TABLE_ANNOTATION,
     TABLE_BLOB,
@@ -70,7 +72,15 @@ from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_o
 
 BATCH_BYTES: Final = 2 << 20  # of one unit
 LINES: Final = 10_000  # losses that are named; the rest is counted
-_KEPT_TABLES: Final = (TABLE_SUBSCRIPTION, TABLE_ALIAS, TABLE_ANNOTATION, TABLE_CREDENTIAL, TABLE_DKIM_KEY)
+_KEPT_TABLES: Final = (
+    TABLE_SUBSCRIPTION,
+    TABLE_ALIAS,
+    TABLE_ANNOTATION,
+    TABLE_CREDENTIAL,
+    TABLE_DKIM_KEY,
+    TABLE_ACL,
+    TABLE_ACL_INDEX,
+)
 _BLOB: Final = struct.Struct("<BBBBIIIQQQHHI")  # BlobMeta of _store.pxd
 _REFS: Final = 5  # which of its fields
 _DIGEST: Final = struct.Struct("<Q")

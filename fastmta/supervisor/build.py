@@ -409,6 +409,7 @@ class MailServer:
         self._http.hosts = _allowed_hosts(config)
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)
+        services.store.access.public_address = config.imap_public_account
         services.config = config
         services.router = router
         services.directory = directory

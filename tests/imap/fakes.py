@@ -56,7 +56,7 @@ def fake_services(store: Any, loop: asyncio.AbstractEventLoop, clock: Any, messa
     notifier = MailboxNotifier(loop, store.mailboxes.modseq)
     store.observer = lambda mailboxes, _hops: notifier.changed(mailboxes)
     return SimpleNamespace(
-        config=SimpleNamespace(message_size_limit=message_size_limit, imap_idle_notify_interval=120.0),
+        config=SimpleNamespace(message_size_limit=message_size_limit, imap_idle_notify_interval=120.0, acl_anyone=""),
         store=store,
         authenticator=FakeAuthenticator(),
         contexts=SimpleNamespace(server_context=lambda: None),

@@ -136,7 +136,7 @@ class Running:
         log = Log(level="error")
         self.store = MailStore.open(self.directory / "store", sync=False, engine=self.engine)
         self.store.mailboxes = self.mailboxes = WatchedMailboxes(self.store)
-        self.store.access = Access(self.mailboxes)
+        self.store.access = Access(self.mailboxes, self.store.accounts, self.store.access_lists)
         self.store.attach(loop)
         self.account = await self.store.accounts.add("bill@example.test", "x")
         self.authenticator = FakeAuthenticator(self.account)

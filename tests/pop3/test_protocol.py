@@ -13,6 +13,7 @@ import pytest
 from fastmta.model.actor import Actor
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import LINE_SKIP_BYTES, POP3_COMMAND_BYTES
+from fastmta.model.rights import READ
 from fastmta.pop3.connection import Pop3Connection
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.tls.certificate import write_self_signed
@@ -58,7 +59,7 @@ def only(server: Running) -> Pop3Connection:
 async def test_session_of_poplib(tmp_path: Path) -> None:
     async with Running(tmp_path) as server:
         await server.fill(*MESSAGES)
-        validity = server.store.access.resolve(Actor(server.account.id), "INBOX").uid_validity
+        validity = server.store.access.resolve(Actor(server.account.id), "INBOX", READ).uid_validity
 
         def use() -> None:
             client = poplib.POP3("127.0.0.1", server.port, timeout=5)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from fastmta.imap.commands import (
+    acl,
     append,
     authenticate,
     capability,
@@ -64,6 +65,11 @@ COMMANDS: Final[dict[bytes, Command]] = {
     b"GETQUOTA": Command(quota.get_quota, LOGGED_IN, Sync.ALL),
     b"GETQUOTAROOT": Command(quota.get_quota_root, LOGGED_IN, Sync.ALL),
     b"SETQUOTA": Command(quota.set_quota, LOGGED_IN, Sync.ALL),
+    b"GETACL": Command(acl.get_acl, LOGGED_IN, Sync.ALL),
+    b"SETACL": Command(acl.set_acl, LOGGED_IN, Sync.ALL),
+    b"DELETEACL": Command(acl.delete_acl, LOGGED_IN, Sync.ALL),
+    b"LISTRIGHTS": Command(acl.list_rights, LOGGED_IN, Sync.ALL),
+    b"MYRIGHTS": Command(acl.my_rights, LOGGED_IN, Sync.ALL),
     b"GETMETADATA": Command(metadata.get_metadata, LOGGED_IN, Sync.ALL),
     b"SETMETADATA": Command(metadata.set_metadata, LOGGED_IN, Sync.ALL),
     b"IDLE": Command(idle.run, LOGGED_IN),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastmta.imap.append_plan import argument
 from fastmta.imap.upload import NO_MAILBOX, Target, whole
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -18,8 +19,8 @@ def target(session: Session, verb: bytes, cursor: Cursor) -> Target | bytes:
     cursor.sp()
     raw_name = argument(cursor)
     cursor.sp()
-    box = session.access.find(session.actor, session.name_of(raw_name))
-    return NO_MAILBOX if box is None else Target(verb, box.id, box.account_id)
+    box = session.box_named(session.name_of(raw_name), rights.INSERT, NO_MAILBOX)
+    return box if isinstance(box, bytes) else Target(verb, box.id, box.account_id, lost=rights.kept_flags(box.rights))
 
 
 def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from fastmta import _imap
 from fastmta.imap import message_set
 from fastmta.imap.commands.expunge import READ_ONLY
+from fastmta.imap.session import REFUSALS
+from fastmta.imap.upload import NO_MAILBOX
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
+    from fastmta.store.mailbox_names import Mailbox
 
 
 def copy(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -39,18 +43,21 @@ def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> 
     cursor.end()
     view = session.selected
     _seqs, uids = named.choose(view)
-    name = session.name_of(raw_name)
-    target = session.access.find(session.actor, name)
-    if target is None:
-        return b"NO [TRYCREATE] Mailbox does not exist"
+    box = session.box_named(session.name_of(raw_name), rights.INSERT, NO_MAILBOX)
+    if isinstance(box, bytes):
+        return box
     if move and view.read_only:
         return READ_ONLY
+    if move and not session.rights & rights.EXPUNGE:
+        return REFUSALS["forbidden"]
     done = b"OK %b completed" % (b"MOVE" if move else b"COPY")
-    return _run(session, uids, target.id, move, done) if uids else done
+    return _run(session, uids, box, move, done) if uids else done
 
 
-async def _run(session: Session, uids: array[int], target_id: int, move: bool, done: bytes) -> bytes:
-    validity, source, target = await session.mailboxes.copy(session.selected.mailbox_id, uids, target_id, move=move)
+async def _run(session: Session, uids: array[int], box: Mailbox, move: bool, done: bytes) -> bytes:
+    validity, source, target = await session.mailboxes.copy(
+        session.selected.mailbox_id, uids, box.id, move=move, lost=rights.kept_flags(box.rights)
+    )
     if not source:
         return b"NO [EXPUNGEISSUED] The messages no longer exist"
     code = b"[COPYUID %d %b %b]" % (validity, _imap.uid_set(source), _imap.uid_set(target))

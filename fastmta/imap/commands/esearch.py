@@ -17,6 +17,7 @@ from fastmta.imap.search_keys import BadCharset
 from fastmta.imap.search_returns import Returns
 from fastmta.imap.session import Feature, SessionEnded, State
 from fastmta.imap.view import View
+from fastmta.model import rights
 from fastmta.model.limits import IMAP_LIST_PATTERNS, MAILBOX_PAGE
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class Source(msgspec.Struct, frozen=True):
     kind: bytes
     names: frozenset[str] = frozenset()
 
-    def has(self, name: str, subscribed: dict[str, None]) -> bool:
+    def has(self, name: str, own: bool, subscribed: dict[str, None]) -> bool:
         """Whether a mailbox is meant; the selected one is found otherwise."""
         if self.kind in (b"PERSONAL", b"INBOXES"):  # mail is delivered to INBOX alone
-            return self.kind == b"PERSONAL" or name == "INBOX"
+            return own and (self.kind == b"PERSONAL" or name == "INBOX")
         if self.kind == b"SUBSCRIBED":
             return name in subscribed
         if self.kind == b"MAILBOXES" or name in self.names:
@@ -140,9 +141,11 @@ async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Mailb
         if box is not None:
             yield box
     for name, box in found.items():
-        if box.id != selected and any(source.has(name, subscribed) for source in sources):
+        own = box.account_id == session.account_id
+        if box.id != selected and box.rights & rights.READ and any(each.has(name, own, subscribed) for each in sources):
             fresh = session.mailboxes.by_id(box.id)
             if fresh is not None:
+                fresh.name = name
                 yield fresh
         await _pause(session)
 

@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from fastmta.imap import message_set
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
 
 READ_ONLY = b"NO [READ-ONLY] The mailbox is read-only"
+NOT_PERMITTED = b": permission denied"  # as Dovecot has it: clients that clean up unasked would show an error
 
 
 def expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
-    return READ_ONLY if session.selected.read_only else _expunge(session, None)
+    if session.selected.read_only:
+        return READ_ONLY
+    return _expunge(session, None) if session.rights & rights.EXPUNGE else b"OK EXPUNGE ignored" + NOT_PERMITTED
 
 
 def uid_expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -26,6 +30,8 @@ def uid_expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
     if session.selected.read_only:
         return READ_ONLY
+    if not session.rights & rights.EXPUNGE:
+        return b"OK UID EXPUNGE ignored" + NOT_PERMITTED
     _seqs, uids = named.choose(session.selected)
     return _expunge(session, uids) if uids else b"OK UID EXPUNGE completed"
 

@@ -20,6 +20,7 @@ from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
 from fastmta.imap.view import NO_CAP
+from fastmta.model import rights
 from fastmta.model.errors import StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_CHUNK_BYTES
@@ -95,7 +96,7 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     if not uids:
         return done
     view = session.selected
-    marks_seen = plan.marks_seen and not view.read_only
+    marks_seen = plan.marks_seen and not view.read_only and bool(session.rights & rights.SEEN)
     # Flags are told with keywords that FLAGS has named: what others changed is told first, without an EXPUNGE.
     # Modseqs need it too, where numbers must stay (View.modseq_cap).
     tells_flags = marks_seen or plan.items & fetch_plan.FLAGS or (plan.items & fetch_plan.MODSEQ and not plan.by_uid)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
+from fastmta import _imap
 from fastmta.imap import list_plan, mailbox_name
-from fastmta.imap.metadata_entries import Options, metadata_lines
+from fastmta.imap.metadata_entries import Options, Place, metadata_lines
 from fastmta.imap.session import Feature, State
+from fastmta.model import rights
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE, MAILBOXES_A_PIECE
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.store.mailbox_names import Mailbox
 
+OTHERS: Final = b"Other Users"  # as store/access.py has them
+PUBLIC: Final = b"Shared"
 XLIST_NAMES: Final = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}  # as its clients know them
 
 
@@ -37,10 +41,8 @@ def _ordered(names: Collection[str]) -> list[str]:
 
 
 def each_mailbox(session: Session, found: dict[str, Mailbox]) -> Iterator[bytes]:
-    """Reads the account's mailboxes into `found`, a page before each b""."""
-    after = ""
-    while page := session.access.page(session.actor, after):
-        after = page[-1].name
+    """Reads the mailboxes that the session may list into `found`, a page before each b""."""
+    for page in session.access.pages(session.actor):
         found.update((box.name, box) for box in page)
         yield b""
 
@@ -52,6 +54,10 @@ def each_subscription(session: Session, found: dict[str, None]) -> Iterator[byte
         after = page[-1]
         found.update(dict.fromkeys(page))
         yield b""
+
+
+def my_rights_line(session: Session, name: str, held: int) -> bytes:
+    return b"* MYRIGHTS %b %b\r\n" % (session.written_name(name), _imap.astring(rights.with_virtual(held).encode()))
 
 
 def write_list_line(session: Session, box: Mailbox, asked: str) -> None:
@@ -150,10 +156,14 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
             attributes.append(b"\\Subscribed")
         extra = b' ("CHILDINFO" ("SUBSCRIBED"))' if name in inside and b"SUBSCRIBED" in plan.select else b""
         yield _answer(session, kind, attributes, name, extra)
-        if box is not None and plan.status:
+        if box is not None and b"MYRIGHTS" in plan.returns:
+            yield my_rights_line(session, name, box.rights)
+        if box is None or not box.rights & rights.READ:
+            continue
+        if plan.status:
             yield from _status_lines(session, name, box, plan.status)
-        if box is not None and plan.metadata:
-            yield from metadata_lines(session, name, box.id, plan.metadata, Options())
+        if plan.metadata:
+            yield from metadata_lines(session, name, Place(box.account_id, box.id), plan.metadata, Options())
 
 
 def _attributes(kind: bytes, name: str, box: Mailbox | None, superior: set[str], plan: ListPlan) -> list[bytes]:
@@ -198,7 +208,8 @@ def _lsub_lines(session: Session, plan: ListPlan) -> Iterator[bytes]:
 
 def namespace(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
-    session.write(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
+    shared = b'(("%b/" "/"))' % PUBLIC if session.access.has_public() else b"NIL"
+    session.write(b'* NAMESPACE (("" "/")) (("%b/" "/")) %b\r\n' % (OTHERS, shared))
     return b"OK NAMESPACE completed"
 
 
@@ -211,9 +222,9 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if b"HIGHESTMODSEQ" in items:
         session.enable(Feature.CONDSTORE)
     name = session.name_of(raw_name)
-    box = session.access.find(session.actor, name)
-    if box is None:
-        return b"NO [NONEXISTENT] Mailbox does not exist"
+    box = session.box_named(name, rights.READ)
+    if isinstance(box, bytes):
+        return box
     return listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
 
 

@@ -8,7 +8,8 @@ from fastmta._imap import BadSyntax
 from fastmta.imap import mailbox_name
 from fastmta.imap.commands.listing import write_list_line
 from fastmta.imap.mailbox_name import SEPARATOR
-from fastmta.imap.session import Feature
+from fastmta.imap.session import REFUSALS, Feature
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -58,11 +59,11 @@ def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.end()
     if name == "INBOX":
         return b"NO [CANNOT] INBOX can't be deleted"
-    box = session.access.find(session.actor, name)
-    if box is None:
-        if has_children(session, name):
+    box = session.box_named(name, rights.DELETE)
+    if isinstance(box, bytes):
+        if box == REFUSALS["missing"] and session.access.has_inferiors(session.actor, name):
             return b"NO [CANNOT] Only a name with inferiors, no mailbox"  # RFC 3501 §6.3.4, \Noselect
-        return b"NO [NONEXISTENT] Mailbox does not exist"
+        return box
     if session.view is not None and session.view.mailbox_id == box.id:
         session.unselect()
         session.write(b"* OK [CLOSED] The selected mailbox is being deleted\r\n")
@@ -79,25 +80,25 @@ def rename(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     new = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     mailbox_name.require_creatable(new)
-    if session.access.find(session.actor, old) is None and not has_children(session, old):
-        return b"NO [NONEXISTENT] Mailbox does not exist"
-    if new == "INBOX" or session.access.find(session.actor, new) is not None:
-        return b"NO [ALREADYEXISTS] Mailbox already exists"
+    box = session.box_named(old, rights.DELETE)
+    if isinstance(box, bytes) and not (box == REFUSALS["missing"] and session.access.has_inferiors(session.actor, old)):
+        return box
+    if new == "INBOX" or not isinstance(session.box_named(new, rights.ALL), bytes):
+        return REFUSALS["exists"]
     if new == old or (old != "INBOX" and new.startswith(old + SEPARATOR)):
         return b"NO [CANNOT] A mailbox can't become its own inferior"
     return _rename(session, old, new)
 
 
 async def _rename(session: Session, old: str, new: str) -> bytes:
-    after = ""
-    while old != "INBOX" and (page := session.access.page(session.actor, after, under=old + SEPARATOR)):
-        after = page[-1].name
-        for box in page:
-            mailbox_name.require_creatable(new + box.name[len(old) :])
-        await session.wire.pause()
+    if old != "INBOX":
+        for page in session.access.inferiors(session.actor, old):
+            for box in page:
+                mailbox_name.require_creatable(new + box.name[len(old) :])
+            await session.wire.pause()
     await session.access.rename(session.actor, old, new)
-    renamed = session.access.find(session.actor, new)
-    if session.enabled & Feature.REV2 and renamed is not None:
+    renamed = session.box_named(new, rights.LOOKUP)
+    if session.enabled & Feature.REV2 and not isinstance(renamed, bytes):
         write_list_line(session, renamed, old)
     return b"OK RENAME completed"
 
@@ -105,8 +106,9 @@ async def _rename(session: Session, old: str, new: str) -> bytes:
 def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
-    if session.access.find(session.actor, name) is None and not has_children(session, name):
-        return b"NO [NONEXISTENT] Mailbox does not exist"
+    box = session.box_named(name, rights.LOOKUP)
+    if isinstance(box, bytes) and not session.access.has_inferiors(session.actor, name):
+        return box
     return _subscribe(session, name)
 
 
@@ -126,9 +128,3 @@ def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 async def _unsubscribe(session: Session, name: str) -> bytes:
     await session.access.unsubscribe(session.actor, name)
     return b"OK UNSUBSCRIBE completed"
-
-
-def has_children(session: Session, name: str) -> bool:
-    """Whether mailboxes lie under this name."""
-    found: bool = session.access.has_inferiors(session.actor, name)
-    return found

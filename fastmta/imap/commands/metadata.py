@@ -1,6 +1,6 @@
 """GETMETADATA and SETMETADATA (RFC 5464): annotations of mailboxes and, under the empty name, of the account.
 
-An account's mailboxes are its own, so what is shared and what is private differ only in their names.
+Entries under /shared are the mailbox owner's, those under /private of whoever sets them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from fastmta._imap import BadSyntax
 from fastmta.imap import metadata_entries
 from fastmta.imap.commands.listing import listed
-from fastmta.imap.commands.select import NO_MAILBOX
+from fastmta.imap.metadata_entries import SHARED, Place
+from fastmta.model import rights
 from fastmta.model.errors import Refused
 from fastmta.model.limits import (
     IMAP_METADATA_BYTES,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 DONE: Final = b"OK GETMETADATA completed"
 SERVER: Final = 0  # in place of a mailbox's id
 _DEPTHS: Final = {b"0": 0, b"1": 1, b"INFINITY": metadata_entries.ANY_DEPTH}
-READ_ONLY: Final = b"/shared/"  # of the server: the operator's
 
 
 def get_metadata(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -41,11 +41,11 @@ def get_metadata(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     cursor.sp()
     wanted = metadata_entries.entries(cursor)
     cursor.end()
-    box_id = _mailbox(session, raw_name)
-    if box_id is None:
-        return NO_MAILBOX
+    place = _place(session, raw_name, rights.READ)
+    if isinstance(place, bytes):
+        return place
     name = session.name_of(raw_name) if raw_name else ""
-    lines = metadata_entries.metadata_lines(session, name, box_id, wanted, options)
+    lines = metadata_entries.metadata_lines(session, name, place, wanted, options)
     return _told(options, listed(session, lines, DONE))
 
 
@@ -63,11 +63,11 @@ async def _told_later(options: metadata_entries.Options, answer: Awaitable[bytes
     return text if isinstance(text, bytes) else b""
 
 
-def _mailbox(session: Session, raw_name: bytes) -> int | None:
+def _place(session: Session, raw_name: bytes, right: int) -> Place | bytes:
     if not raw_name:
-        return SERVER
-    box = session.access.find(session.actor, session.name_of(raw_name))
-    return None if box is None else int(box.id)
+        return Place(session.account_id, SERVER)
+    box = session.box_named(session.name_of(raw_name), right)
+    return box if isinstance(box, bytes) else Place(box.account_id, box.id)
 
 
 def _options(cursor: Cursor) -> metadata_entries.Options:
@@ -107,21 +107,26 @@ def set_metadata(session: Session, tag: bytes, cursor: Cursor) -> Answer:
             break
         cursor.sp()
     cursor.end()
-    box_id = _mailbox(session, raw_name)
-    if box_id is None:
-        return NO_MAILBOX
+    shares = any(entry.startswith(SHARED) for entry, _ in changes)
+    place = _place(session, raw_name, rights.WRITE if shares else rights.READ)
+    if isinstance(place, bytes):
+        return place
     if any(entry.count(b"/") < 2 for entry, _ in changes):
         raise BadSyntax("Entry name expected")
-    if box_id == SERVER and any(entry.startswith(READ_ONLY) for entry, _ in changes):
+    if place.mailbox_id == SERVER and shares:
         return b"NO [NOPERM] The server's shared entries are set by the administrator"
     if any(value is not None and len(value) > IMAP_METADATA_BYTES for _, value in changes):
         return b"NO [METADATA MAXSIZE %d] Value is too long" % IMAP_METADATA_BYTES
-    return _set(session, box_id, changes)
+    return _set(session, place, changes)
 
 
-async def _set(session: Session, box_id: int, changes: list[tuple[bytes, bytes | None]]) -> bytes:
+async def _set(session: Session, place: Place, changes: list[tuple[bytes, bytes | None]]) -> bytes:
+    annotations = session.services.store.annotations
     try:
-        await session.services.store.annotations.set(session.account_id, box_id, changes, IMAP_METADATA_ENTRIES)
+        for holder in dict.fromkeys((place.owner_id, session.account_id)):
+            held = [change for change in changes if place.holder(session.account_id, change[0]) == holder]
+            if held:
+                await annotations.set(holder, place.mailbox_id, held, IMAP_METADATA_ENTRIES)
     except Refused as refusal:
         if refusal.code != "limit":
             raise

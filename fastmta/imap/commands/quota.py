@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
-from fastmta.imap.commands.select import NO_MAILBOX
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -36,13 +36,15 @@ def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     raw_name = cursor.astring()
     cursor.end()
     name = session.name_of(raw_name)
-    box = session.access.find(session.actor, name)
-    if box is None:
-        return NO_MAILBOX
-    limited = bool(session.mailboxes.usage(box.account_id)[2])
+    box = session.box_named(name, rights.READ)
+    if isinstance(box, bytes):
+        return box
+    own = box.account_id == session.account_id  # what others have used is theirs to know
+    limited = own and bool(session.mailboxes.usage(box.account_id)[2])
     root = b" " + _imap.astring(ROOT) if limited else b""
     session.write(b"* QUOTAROOT %b%b\r\n" % (session.written_name(name), root))
-    _write(session, box.account_id)
+    if own:
+        _write(session, box.account_id)
     return b"OK GETQUOTAROOT completed"
 
 

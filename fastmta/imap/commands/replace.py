@@ -9,8 +9,9 @@ from fastmta._imap import BadSyntax
 from fastmta.imap import message_set
 from fastmta.imap.commands import append
 from fastmta.imap.commands.expunge import READ_ONLY
-from fastmta.imap.session import GONE
+from fastmta.imap.session import GONE, REFUSALS
 from fastmta.imap.upload import Target, whole
+from fastmta.model import rights
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -31,10 +32,12 @@ def target(session: Session, verb: bytes, cursor: Cursor) -> Target | bytes:
         return to
     if view.read_only:
         return READ_ONLY
+    if not session.rights & rights.EXPUNGE:
+        return REFUSALS["forbidden"]
     rows = session.mailboxes.rows(view.mailbox_id, array("I", uids))
     if not rows:
         return GONE if uids else b"NO No such message"
-    return Target(verb, to.mailbox_id, to.owner_id, (view.mailbox_id, uids[0], rows[0].size))
+    return Target(verb, to.mailbox_id, to.owner_id, (view.mailbox_id, uids[0], rows[0].size), to.lost)
 
 
 def replace(session: Session, tag: bytes, cursor: Cursor) -> Answer:

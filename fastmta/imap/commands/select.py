@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, mailbox_name
+from fastmta.imap.commands.expunge import NOT_PERMITTED
 from fastmta.imap.commands.fetch import write_lines
 from fastmta.imap.commands.listing import write_list_line
 from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
 from fastmta.imap.session import UID_REQUIRED, Feature, State
 from fastmta.imap.view import View
+from fastmta.model import rights
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
@@ -49,9 +51,10 @@ def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
         session.unselect()  # whatever comes of it: a SELECT that fails leaves no mailbox selected
         session.write(b"* OK [CLOSED] Previous mailbox is closed\r\n")
     session.enable(features)
-    box = session.access.find(session.actor, session.name_of(raw_name))
-    if box is None:
-        return NO_MAILBOX
+    box = session.box_named(session.name_of(raw_name), rights.READ)
+    if isinstance(box, bytes):
+        return box
+    read_only = read_only or not box.rights & rights.CHANGING
     # Subscribed before anything is read, so no change falls in between.
     session.services.notifier.subscribe(box.id, session)
     answer: bytes | Awaitable[bytes]
@@ -113,6 +116,7 @@ async def _claim_and_open(session: Session, box: Mailbox) -> bytes:
     if fresh is None or session.state == State.LOGOUT:  # the connection may have ended meanwhile
         session.services.notifier.unsubscribe(box.id, session)
         return NO_MAILBOX if fresh is None else b""
+    fresh.rights = box.rights
     answer = _open(session, fresh, first, read_only=False)
     return answer if isinstance(answer, bytes) else await answer
 
@@ -192,8 +196,10 @@ def close(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if view.read_only:
         return b"OK CLOSE completed"
     box = session.mailboxes.by_id(view.mailbox_id)
-    if box is None or not getattr(box, "deleted_count", 1):
+    if box is None or not box.deleted_count:
         return b"OK CLOSE completed"
+    if not session.access.rights(session.actor, view.owner_id, view.mailbox_id) & rights.EXPUNGE:
+        return b"OK CLOSE completed, nothing is expunged" + NOT_PERMITTED
     return _close(session, view)
 
 

@@ -15,6 +15,7 @@ from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.session import GONE, Feature
 from fastmta.imap.view import NO_CAP
+from fastmta.model.flags import ALL_KEYWORDS
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ async def _run(session: Session, seqs: array[int], uids: array[int], change: Cha
     )
     if session.view is not view:
         return b""
-    if change.keywords and change.mode != 2:
+    if change.keywords and change.mode != 2 and not view.kept & ALL_KEYWORDS:
         view.learn_keywords(set(change.keywords.split()), session.write)
     failed = b""
     if modified:

@@ -1,0 +1,27 @@
+"""The keys of those who read mail: IMAP, POP3, and what mailboxes are to them. config/schema.py says what a key is."""
+
+from typing import Annotated
+
+import msgspec
+
+from fastmta.config.kinds import Key
+
+
+class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """At the top of the file."""
+
+    imap_idle_notify_interval: Annotated[
+        float, Key("time", default="2m", about="a word to each client in IDLE, so that its connection stays; 0: none")
+    ] = 120.0
+    mail_max_userip_connections: Annotated[int, Key("int", about="of IMAP, and of POP3; 0: no limit")] = 10
+    login_max_connections: Annotated[
+        int, Key("int", about="IMAP and POP3 connections that have not logged in, in all; 0: no limit")
+    ] = 1000
+    login_max_ip_connections: Annotated[int, Key("int", about="such connections of one address")] = 50
+    acl_anyone: Annotated[
+        str, Key("choice", choices=("", "allow"), about="whether users may share with `anyone` and `authenticated`")
+    ] = ""
+    imap_public_account: Annotated[
+        str,
+        Key("text", about="whose mailboxes others have under Shared/; empty: nobody's"),
+    ] = ""

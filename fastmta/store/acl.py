@@ -1,0 +1,130 @@
+"""Access lists (RFC 4314): what owners, and administrators, give others of their mailboxes."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from fastmta._store import TABLE_ACL
+from fastmta._unit import Unit
+from fastmta.model.errors import Refused
+from fastmta.model.limits import ACL_ENTRIES
+from fastmta.store import acl_rows
+from fastmta.store.accounts import Accounts
+from fastmta.store.acl_rows import ANYONE, AUTHENTICATED, Entry
+from fastmta.store.committing import Committer, commit_guarded
+
+_NAMES: Final = {ANYONE: "anyone", AUTHENTICATED: "authenticated"}
+_NUMBERS: Final = {name: who for who, name in _NAMES.items()}
+_Changed = Callable[[acl_rows.Entries], acl_rows.Entries]
+SET, ADD, TAKE = 0, 1, 2  # how SETACL changes rights
+
+
+class Given(msgspec.Struct, frozen=True):
+    """An entry as it is shown: `identifier` is an address, "anyone" or "authenticated", with "-" before it where the
+    rights are taken away.
+    """
+
+    identifier: str
+    rights: int
+
+
+class AccessLists:
+    """The access lists of all mailboxes."""
+
+    def __init__(self, store: Committer, accounts: Accounts) -> None:
+        self._store = store
+        self._accounts = accounts
+
+    def rights(self, account_id: int, owner_id: int, mailbox_id: int) -> int:
+        """What an account that is not the owner may do: anyone's, then authenticated's, then its own entry adds its
+        rights, and a negative one takes them away (Dovecot's order).
+        """
+        entries = acl_rows.read(self._store.raw, owner_id, mailbox_id)
+        rights = 0
+        for who in (ANYONE, AUTHENTICATED, account_id):
+            for entry in entries:
+                if entry.who == who and not entry.negative:
+                    rights |= entry.rights
+            for entry in entries:
+                if entry.who == who and entry.negative:
+                    rights &= ~entry.rights
+        return rights
+
+    def given_to(self, account_id: int) -> Iterator[list[tuple[int, int]]]:
+        """(owner's account id, mailbox id) of what an account may have been given, some at a time, a mailbox perhaps
+        several times; what it may do there, `rights` says.
+        """
+        for who in (account_id, AUTHENTICATED, ANYONE):
+            yield from acl_rows.given_to(self._store.raw, who)
+
+    def entries(self, owner_id: int, mailbox_id: int) -> list[Given]:
+        """A mailbox's list in order of identifiers; accounts that are gone are left out."""
+        found = []
+        for entry in acl_rows.read(self._store.raw, owner_id, mailbox_id):
+            name = self._name(entry.who)
+            if name:
+                found.append(Given("-" * entry.negative + name, entry.rights))
+        return sorted(found, key=lambda each: (each.identifier.lstrip("-"), each.identifier.startswith("-")))
+
+    def _name(self, who: int) -> str:
+        if who in _NAMES:
+            return _NAMES[who]
+        account = self._accounts.by_id(who)
+        return account.address if account is not None else ""
+
+    def who(self, identifier: str) -> tuple[int, bool]:
+        """(who, negative) of an identifier. Refused("unknown") where nobody is called so."""
+        negative = identifier.startswith("-")
+        name = identifier.removeprefix("-")
+        number = _NUMBERS.get(name.lower())
+        if number is not None:
+            return number, negative
+        account = self._accounts.lookup(name.removeprefix("user="))
+        if account is None:
+            raise Refused("unknown", name)
+        return account.id, negative
+
+    async def change(self, owner_id: int, mailbox_id: int, identifier: str, rights: int, how: int = SET) -> None:
+        """Sets, adds or takes rights of an identifier. Refused("unknown"), ("owner") or ("limit")."""
+        who, negative = self.who(identifier)
+        if who == owner_id:
+            raise Refused("owner")
+
+        def changed(entries: acl_rows.Entries) -> acl_rows.Entries:
+            old = next((each.rights for each in entries if each.who == who and each.negative == negative), 0)
+            new = rights if how == SET else old | rights if how == ADD else old & ~rights
+            rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
+            if len(rest) >= ACL_ENTRIES:
+                raise Refused("limit")
+            return (*rest, Entry(who, new, negative))
+
+        await self._change(owner_id, mailbox_id, changed)
+
+    async def remove(self, owner_id: int, mailbox_id: int, identifier: str) -> bool:
+        """Takes an entry away; False where there was none. Refused("unknown")."""
+        who, negative = self.who(identifier)
+        found = False
+
+        def changed(entries: acl_rows.Entries) -> acl_rows.Entries:
+            nonlocal found
+            rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
+            found = len(rest) < len(entries)
+            return rest
+
+        await self._change(owner_id, mailbox_id, changed)
+        return found
+
+    async def _change(self, owner_id: int, mailbox_id: int, changed: _Changed) -> None:
+        key = acl_rows.acl_key(owner_id, mailbox_id)
+        raw = self._store.raw
+
+        def compose() -> Unit:
+            value = raw.get(TABLE_ACL, key)
+            old = acl_rows.decoded(raw, key, value)
+            unit = raw.new_unit()
+            unit.guard(TABLE_ACL, key, value)
+            acl_rows.write(unit, key, old, changed(old))
+            return unit
+
+        await commit_guarded(self._store, compose)
