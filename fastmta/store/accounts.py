@@ -20,7 +20,7 @@ from fastmta._store import (
 )
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
-from fastmta.store import acl_rows
+from fastmta.store.acl_rows import forget_list
 from fastmta.store.committing import Committer, commit_guarded
 
 DIRECTORY_COUNTER: Final = b"directory"
@@ -257,7 +257,7 @@ class Accounts:
 
     def _forget(self, unit: Unit, table: int, key: bytes) -> None:
         if table == TABLE_ACL:
-            acl_rows.forget(self._store.raw, unit, key)
+            forget_list(self._store.raw, unit, key)
         else:
             unit.delete(table, key)
 

@@ -9,14 +9,23 @@ from fastmta._store import TABLE_ACL
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.model.limits import ACL_ENTRIES
-from fastmta.store import acl_rows
 from fastmta.store.accounts import Accounts
-from fastmta.store.acl_rows import ANYONE, AUTHENTICATED, Entry
+from fastmta.store.acl_rows import (
+    ANYONE,
+    AUTHENTICATED,
+    Entries,
+    Entry,
+    acl_key,
+    decoded_list,
+    given_to,
+    read_list,
+    write_list,
+)
 from fastmta.store.committing import Committer, commit_guarded
 
 _NAMES: Final = {ANYONE: "anyone", AUTHENTICATED: "authenticated"}
 _NUMBERS: Final = {name: who for who, name in _NAMES.items()}
-_Changed = Callable[[acl_rows.Entries], acl_rows.Entries]
+_Changed = Callable[[Entries], Entries]
 SET, ADD, TAKE = 0, 1, 2  # how SETACL changes rights
 
 
@@ -40,7 +49,7 @@ class AccessLists:
         """What an account that is not the owner may do: anyone's, then authenticated's, then its own entry adds its
         rights, and a negative one takes them away (Dovecot's order).
         """
-        entries = acl_rows.read(self._store.raw, owner_id, mailbox_id)
+        entries = read_list(self._store.raw, owner_id, mailbox_id)
         rights = 0
         for who in (ANYONE, AUTHENTICATED, account_id):
             for entry in entries:
@@ -56,12 +65,12 @@ class AccessLists:
         several times; what it may do there, `rights` says.
         """
         for who in (account_id, AUTHENTICATED, ANYONE):
-            yield from acl_rows.given_to(self._store.raw, who)
+            yield from given_to(self._store.raw, who)
 
     def entries(self, owner_id: int, mailbox_id: int) -> list[Given]:
         """A mailbox's list in order of identifiers; accounts that are gone are left out."""
         found = []
-        for entry in acl_rows.read(self._store.raw, owner_id, mailbox_id):
+        for entry in read_list(self._store.raw, owner_id, mailbox_id):
             name = self._name(entry.who)
             if name:
                 found.append(Given("-" * entry.negative + name, entry.rights))
@@ -91,7 +100,7 @@ class AccessLists:
         if who == owner_id:
             raise Refused("owner")
 
-        def changed(entries: acl_rows.Entries) -> acl_rows.Entries:
+        def changed(entries: Entries) -> Entries:
             old = next((each.rights for each in entries if each.who == who and each.negative == negative), 0)
             new = rights if how == SET else old | rights if how == ADD else old & ~rights
             rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
@@ -106,7 +115,7 @@ class AccessLists:
         who, negative = self.who(identifier)
         found = False
 
-        def changed(entries: acl_rows.Entries) -> acl_rows.Entries:
+        def changed(entries: Entries) -> Entries:
             nonlocal found
             rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
             found = len(rest) < len(entries)
@@ -116,15 +125,15 @@ class AccessLists:
         return found
 
     async def _change(self, owner_id: int, mailbox_id: int, changed: _Changed) -> None:
-        key = acl_rows.acl_key(owner_id, mailbox_id)
+        key = acl_key(owner_id, mailbox_id)
         raw = self._store.raw
 
         def compose() -> Unit:
             value = raw.get(TABLE_ACL, key)
-            old = acl_rows.decoded(raw, key, value)
+            old = decoded_list(raw, key, value)
             unit = raw.new_unit()
             unit.guard(TABLE_ACL, key, value)
-            acl_rows.write(unit, key, old, changed(old))
+            write_list(unit, key, old, changed(old))
             return unit
 
         await commit_guarded(self._store, compose)

@@ -38,13 +38,13 @@ def acl_key(owner_id: int, mailbox_id: int) -> bytes:
     return _number(owner_id) + _number(mailbox_id)
 
 
-def read(raw: Store, owner_id: int, mailbox_id: int) -> Entries:
+def read_list(raw: Store, owner_id: int, mailbox_id: int) -> Entries:
     """The entries of a mailbox; () where nobody has been given anything."""
     key = acl_key(owner_id, mailbox_id)
-    return decoded(raw, key, raw.get(TABLE_ACL, key))
+    return decoded_list(raw, key, raw.get(TABLE_ACL, key))
 
 
-def decoded(raw: Store, key: bytes, value: bytes | None) -> Entries:
+def decoded_list(raw: Store, key: bytes, value: bytes | None) -> Entries:
     if value is None:
         return ()
     try:
@@ -53,7 +53,7 @@ def decoded(raw: Store, key: bytes, value: bytes | None) -> Entries:
         raise raw.damaged("acl", key, "the record cannot be decoded") from error
 
 
-def write(unit: Unit, key: bytes, old: Entries, new: Entries) -> None:
+def write_list(unit: Unit, key: bytes, old: Entries, new: Entries) -> None:
     """Adds to a unit what makes a list of another, with its index rows."""
     gone = {entry.who for entry in old} - {entry.who for entry in new}
     for who in gone:
@@ -66,9 +66,9 @@ def write(unit: Unit, key: bytes, old: Entries, new: Entries) -> None:
         unit.delete(TABLE_ACL, key)
 
 
-def forget(raw: Store, unit: Unit, key: bytes) -> None:
+def forget_list(raw: Store, unit: Unit, key: bytes) -> None:
     """Adds to a unit what takes the list of a mailbox away."""
-    write(unit, key, decoded(raw, key, raw.get(TABLE_ACL, key)), ())
+    write_list(unit, key, decoded_list(raw, key, raw.get(TABLE_ACL, key)), ())
 
 
 def given_to(raw: Store, who: int) -> Iterator[list[tuple[int, int]]]:

@@ -19,8 +19,8 @@ from fastmta._store import (
 from fastmta._unit import Unit
 from fastmta.model import rights
 from fastmta.model.errors import Refused, StorageFailure
-from fastmta.store import acl_rows
 from fastmta.store.accounts import FIRST_MAILBOXES, id_key
+from fastmta.store.acl_rows import Entries, acl_key, forget_list, read_list, write_list
 from fastmta.store.committing import GUARDED_RUNS, Committer, commit_guarded
 from fastmta.store.pace import others_turn
 
@@ -210,15 +210,15 @@ class MailboxNames:
         self._superiors(unit, account_id, name, free, given)
         use = special_use or free.get(name, "")
         unit.mailbox_new(mailbox_id, account_id, raw_name, use.encode(), int(self._store.clock.now()))
-        acl_rows.write(unit, acl_rows.acl_key(account_id, mailbox_id), (), given)
+        write_list(unit, acl_key(account_id, mailbox_id), (), given)
 
-    def _inherited(self, account_id: int, name: str) -> acl_rows.Entries:
+    def _inherited(self, account_id: int, name: str) -> Entries:
         """The access list of the nearest mailbox above a name: a new one begins with it, as Dovecot's do."""
         superior, _, _ = name.rpartition(DELIMITER)
         while superior:
             box = self.get(account_id, superior)
             if box is not None:
-                return acl_rows.read(self._raw, account_id, box.id)
+                return read_list(self._raw, account_id, box.id)
             superior, _, _ = superior.rpartition(DELIMITER)
         return ()
 
@@ -239,7 +239,7 @@ class MailboxNames:
         account_id: int,
         name: str,
         uses: Mapping[str, str] = NO_USES,
-        given: acl_rows.Entries = (),
+        given: Entries = (),
     ) -> None:
         levels = name.split(DELIMITER)
         for depth in range(1, len(levels)):
@@ -248,7 +248,7 @@ class MailboxNames:
                 use = uses.get(superior, "").encode()
                 now_s, mailbox_id = int(self._store.clock.now()), self._raw.new_id()
                 unit.mailbox_new(mailbox_id, account_id, superior.encode(), use, now_s)
-                acl_rows.write(unit, acl_rows.acl_key(account_id, mailbox_id), (), given)
+                write_list(unit, acl_key(account_id, mailbox_id), (), given)
 
     async def delete(self, mailbox_id: int) -> None:
         """Removes a mailbox and all in it; the bytes go through the trash. Subscriptions stay (RFC 3501 §6.3.4)."""
@@ -256,7 +256,7 @@ class MailboxNames:
         unit.mailbox_gone(mailbox_id)
         mailbox = self.by_id(mailbox_id)
         if mailbox is not None:
-            acl_rows.forget(self._raw, unit, acl_rows.acl_key(mailbox.account_id, mailbox_id))
+            forget_list(self._raw, unit, acl_key(mailbox.account_id, mailbox_id))
             for key, _ in self._raw.scan(TABLE_ANNOTATION, id_key(mailbox.account_id) + id_key(mailbox_id), b"", 1000):
                 unit.delete(TABLE_ANNOTATION, key)
         await self._store.commit(unit)

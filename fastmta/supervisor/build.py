@@ -89,6 +89,7 @@ class MailServer:
         for each in self._maps:
             each.look()
         try:
+            self._store.access.public_address = config.imap_public_account
             self._services = services = self._wire(config)
             self._bans = Bans(
                 self._store.bans,
