@@ -115,12 +115,12 @@ _POSTFIX: Final = (
         "reject_filter_maps reject_footer reject_footer_maps reject_unlisted_recipient) "
         "unknown_(address_tempfail_action helo_hostname_tempfail_action "
         "local_recipient_reject_code relay_recipient_reject_code virtual_alias_reject_code "
-        "virtual_mailbox_reject_code) unverified_(recipient_defer_code recipient_reject_code "
-        "recipient_tempfail_action sender_defer_code sender_reject_code sender_tempfail_action) "
+        "virtual_mailbox_reject_code) unverified_(recipient_tempfail_action "
+        "sender_tempfail_action) "
         "allow_untrusted_routing default_rbl_reply "
         "fault_injection_code maps_rbl_domains "
         "permit_mx_backup_networks plaintext_reject_code "
-        "rbl_reply_maps reject_tempfail_action relocated_maps "
+        "rbl_reply_maps relocated_maps "
         "show_user_unknown_table_name",
     ),
     (
@@ -133,11 +133,9 @@ _POSTFIX: Final = (
         "luser_relay propagate_unmatched_extensions swap_bangpath",
     ),
     (
-        "there is neither postscreen(8) nor address verification",
+        "there is no postscreen(8), and address verification goes the way of mail and keeps its answers in the store",
         "address_(verify_cache_cleanup_interval verify_default_transport verify_local_transport verify_map "
-        "verify_negative_cache verify_negative_expire_time verify_negative_refresh_time "
-        "verify_pending_request_limit verify_poll_count verify_poll_delay verify_positive_expire_time "
-        "verify_positive_refresh_time verify_relay_transport verify_relayhost verify_sender "
+        "verify_relay_transport verify_relayhost "
         "verify_sender_dependent_default_transport_maps verify_sender_dependent_relayhost_maps verify_sender_ttl "
         "verify_transport_maps verify_virtual_transport) postscreen_(access_list allowlist_interfaces "
         "bare_newline_action bare_newline_enable bare_newline_ttl cache_cleanup_interval cache_map "
@@ -157,7 +155,7 @@ _POSTFIX: Final = (
         "tls_exclude_ciphers tls_fingerprint_digest tls_key_file tls_mandatory_ciphers "
         "tls_mandatory_exclude_ciphers tls_mandatory_protocols tls_protocols tls_req_ccert tls_security_level "
         "use_tls) default_verp_delimiters disable_verp_bounces dnsblog_reply_delay "
-        "unverified_recipient_reject_reason unverified_sender_reject_reason verp_delimiter_filter",
+        "verp_delimiter_filter",
     ),
     (
         "the TLS of outgoing mail is smtp_tls_security_level in [delivery] and smtp_tls_CAfile in [tls]",

@@ -9,7 +9,6 @@ from typing import Final
 # name: its default in Postfix or Dovecot, in one-string form.
 NOT_BUILT: Final[dict[str, str]] = {
     # Postfix
-    "address_verify_map": "",
     "canonical_maps": "",
     "content_filter": "",
     "disable_vrfy_command": "no",

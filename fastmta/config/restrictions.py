@@ -64,6 +64,8 @@ WORDS: Final[dict[str, Word]] = {
     "defer_unauth_destination": Word("", Stage.RCPT),
     "reject_unlisted_recipient": Word("", Stage.RCPT),  # always so, behind the list
     "reject_unlisted_sender": Word("", Stage.MAIL),
+    "reject_unverified_sender": Word("", Stage.MAIL),
+    "reject_unverified_recipient": Word("", Stage.RCPT),
     "reject_multi_recipient_bounce": Word("", Stage.DATA),
 }
 OF_CERTIFICATES: Final = frozenset({"permit_tls_clientcerts", "permit_tls_all_clientcerts", "check_ccert_access"})

@@ -294,6 +294,26 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     relay_domains_reject_code: Annotated[
         int, Key("int", low=400, high=599, about="of reject_unauth_destination in a list that is set")
     ] = 554
+    reject_tempfail_action: Annotated[
+        str, Key("choice", choices=("defer", "defer_if_permit"), about="of reject_unverified_* without an answer")
+    ] = "defer_if_permit"
+    unverified_recipient_defer_code: Annotated[int, Key("int", low=400, high=499)] = 450
+    unverified_recipient_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
+    unverified_recipient_reject_reason: Annotated[str, Key("text", about="said in the place of the server's")] = ""
+    unverified_sender_defer_code: Annotated[int, Key("int", low=400, high=499)] = 450
+    unverified_sender_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
+    unverified_sender_reject_reason: Annotated[str, Key("text", about="said in the place of the server's")] = ""
+    address_verify_sender: Annotated[
+        str, Key("text", about="of the questions; Postfix's default is a double-bounce address of its own")
+    ] = "<>"
+    address_verify_poll_count: Annotated[int, Key("int", low=1, high=10, about="how often a client waits")] = 3
+    address_verify_poll_delay: Annotated[float, Key("time", default="3s", about="each time")] = 3.0
+    address_verify_pending_request_limit: Annotated[int, Key("int", low=1, high=100_000, about="of one worker")] = 5000
+    address_verify_positive_expire_time: Annotated[float, Key("time", unit="d", default="31d", low=1)] = 2_678_400.0
+    address_verify_positive_refresh_time: Annotated[float, Key("time", unit="d", default="7d", low=1)] = 604_800.0
+    address_verify_negative_cache: Annotated[bool, Key("bool", about="keep refusals too")] = True
+    address_verify_negative_expire_time: Annotated[float, Key("time", unit="d", default="3d", low=1)] = 259_200.0
+    address_verify_negative_refresh_time: Annotated[float, Key("time", unit="h", default="3h", low=1)] = 10_800.0
     unknown_address_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
     unknown_client_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
     unknown_hostname_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450

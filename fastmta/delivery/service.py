@@ -20,6 +20,7 @@ from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.forwarding import Forwarding
 from fastmta.delivery.indexing import Indexing
+from fastmta.delivery.probing import probe
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.routing import parse_hop
@@ -31,6 +32,7 @@ from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import HOPS_TOLD
+from fastmta.model.reply import Reply
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
@@ -131,6 +133,10 @@ class DeliveryService:
                     continue
                 owner = self._own(hop)
             owner.kick()
+
+    async def probe(self, sender: bytes, address: bytes) -> Reply:
+        """What the next hop of an address says of it, or 250 where mail for it ends here."""
+        return await probe(self, sender, address)
 
     def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Before somebody deletes or holds recipients (queue id, n): those that are being delivered now, which he must

@@ -49,6 +49,7 @@ class Parts:
     slots: int = 1
     launcher: Any = None  # nothing is started
     site_policy: Any = None
+    verifier: Any = None
 
     @classmethod
     def of(cls, config: Config, store: "MailStore", log: Log) -> "Parts":

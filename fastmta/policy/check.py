@@ -89,6 +89,23 @@ class SigningKeys(Protocol):
     def list(self, domain: str = "") -> Sequence[SigningKey]: ...
 
 
+class Known(Protocol):
+    """What is known of an address: "ok", "deferred", "bounced" or "asked", and what the next hop has said."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def enhanced(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+class Verifier(Protocol):
+    """Whether addresses can be delivered to (policy/verification.py)."""
+
+    async def status(self, address: bytes) -> Known: ...
+
+
 class DmarcCounts(Protocol):
     """Where messages are counted for reports."""
 
@@ -123,6 +140,8 @@ class Parts(Protocol):
     def turns(self) -> Turns: ...
     @property
     def site_policy(self) -> SitePolicy: ...
+    @property
+    def verifier(self) -> Verifier: ...
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
 
 

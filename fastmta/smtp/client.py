@@ -356,7 +356,8 @@ class Client:
         if offered.pipelining:
             commands = [offered.mail(transaction)]
             commands += [offered.rcpt(transaction, n) for n in self._order]
-            commands.append(b"DATA\r\n")
+            if not transaction.only_asks:
+                commands.append(b"DATA\r\n")
             self._sent = len(commands)
             self.output = b"".join(commands)
         else:
@@ -377,6 +378,7 @@ class Client:
         if place == 0:
             if kind != 2:
                 transaction.decide(reply)
+                transaction.sender_refused = True
                 if self._sent == 1:
                     return self._finished()
         else:
@@ -397,7 +399,7 @@ class Client:
         assert transaction is not None
         if place <= len(self._order):
             self.output = self.offered.rcpt(transaction, self._order[place - 1])
-        elif transaction.accepted:
+        elif transaction.accepted and not transaction.only_asks:
             self.output = b"DATA\r\n"
         else:
             self._needs_reset = True

@@ -15,7 +15,8 @@ class Transaction(msgspec.Struct, eq=False):
     server took only a part of them. `utf8_header`: the header itself has 8-bit bytes, so that a server without SMTPUTF8
     must not get it. `sender` is the reverse path on this wire, `front` what stands before the stored octets.
     `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a server gets it as
-    it is (disable_mime_output_conversion).
+    it is (disable_mime_output_conversion). `only_asks`: the server is asked up to RCPT, and gets no message.
+    `sender_refused`: MAIL was refused.
 
     A Struct, which is made in C: one is made for each delivery, and has many fields.
     """
@@ -30,6 +31,8 @@ class Transaction(msgspec.Struct, eq=False):
     utf8_header: bool = False
     conversion: Conversion | None = None
     unconverted: bool = False
+    only_asks: bool = False
+    sender_refused: bool = False
     dsn_passed_on: bool = False  # the server knows DSN (RFC 3461), so it reports success itself
 
     def __post_init__(self) -> None:

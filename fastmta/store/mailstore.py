@@ -25,6 +25,7 @@ from fastmta.store.posting_notes import PostingNotes
 from fastmta.store.queue import Queue
 from fastmta.store.suspensions import Suspensions
 from fastmta.store.tls_rows import TlsRows
+from fastmta.store.verified import VerifiedAddresses
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,6 +57,7 @@ class MailStore:
         self.credentials = AccountCredentials(self)
         self.suspensions = Suspensions(self)
         self.bans = Bans(self)
+        self.verified = VerifiedAddresses(self)
         self.dmarc_rows = DmarcRows(self)
         self.tls_rows = TlsRows(self)
         self.days = Days(self)

@@ -43,6 +43,7 @@ from fastmta.policy.bans import Bans
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.policy.site import SitePolicy
+from fastmta.policy.verification import Verifier
 from fastmta.pop3.server import Pop3Server
 from fastmta.queue.ownership import slot_of
 from fastmta.runtime.board import Board
@@ -197,6 +198,14 @@ class MailServer:
             launcher=place.launcher,
             site_policy=self._site_policy,
             index=None,
+            verifier=Verifier(
+                config,
+                store.verified,
+                lambda sender, address: self._delivery.probe(sender, address),
+                SystemClock(),
+                place.log,
+                tasks.spawn,
+            ),
         )
 
     def _index_as_configured(self) -> None:
@@ -407,6 +416,7 @@ class MailServer:
         services.limits.configure(config)
         self._bans.configure(config)
         self._site_policy.configure(config.policy_module, config.policy_timeout)
+        services.verifier.configure(config)
         self._http.hosts = _allowed_hosts(config)
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)

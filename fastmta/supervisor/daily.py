@@ -1,4 +1,5 @@
-"""What the server does once a day, in the worker of the first slot: digests of quarantined mail, DMARC and TLS reports.
+"""What the server does once a day, in the worker of the first slot: digests of quarantined mail, DMARC and TLS reports,
+and forgetting old answers about addresses.
 
 The day of the last run lies in the store, so a restart repeats nothing, and a server that was down at the hour does it
 when it is up again. Mail of ours goes by the spool, as a local program's does: it is signed, counted and logged there.
@@ -61,6 +62,8 @@ class Daily:
         self._looked_at = now
         if services.config.quarantine_digest:
             self._offer(services, "digest", digest)
+        if services.store.verified.count:
+            self._offer(services, "verified", forget_verified)
         if services.config.dmarc_reports:
             self._offer(services, "dmarc", report)
         if services.config.delivery.smtp_tlsrpt_enable:
@@ -110,6 +113,16 @@ async def report_tls(services: Services) -> int:
             "tlsrpt.report", domain=each.domain, day=each.day, sessions=each.messages, to=each.to, reason=each.reason
         )
     return sum(len(each.to) for each in sent)
+
+
+async def forget_verified(services: Services) -> int:
+    """Forgets what next hops have said of addresses too long ago."""
+    now, config = services.clock.now(), services.config
+    await services.store.verified.forget_old(
+        ok_before_ms=int((now - config.address_verify_positive_expire_time) * 1000),
+        others_before_ms=int((now - config.address_verify_negative_expire_time) * 1000),
+    )
+    return 0
 
 
 async def digest(services: Services) -> int:

@@ -21,6 +21,7 @@ from fastmta.index.service import Indexing
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.policy.site import SitePolicy
+from fastmta.policy.verification import Verifier
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Launcher
@@ -61,6 +62,7 @@ class Services:
     launcher: Launcher
     site_policy: SitePolicy
     index: Indexing | None  # the text index, where there is one
+    verifier: Verifier
     pool: Executor  # for what takes long: passwords, public-key operations
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:

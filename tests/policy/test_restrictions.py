@@ -17,6 +17,7 @@ from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
 from fastmta.policy.checks.restrictions import build
+from fastmta.policy.verification import IN_PROGRESS, Answer
 from fastmta.runtime.clock import ManualClock
 
 
@@ -64,6 +65,7 @@ class Parts:
         self.clock = ManualClock()
         self.told: list[str] = []
         self.log = self
+        self.verifier: Any = None
 
     def info(self, event: str, **fields: Any) -> None:
         self.told.append(event)
@@ -428,3 +430,75 @@ def test_a_list_starts_when_what_it_reads_is_known(parts: Parts) -> None:
     (check,) = build(config, parts)  # type: ignore[arg-type]
     assert (check.stage, check.starts) == (Stage.CONNECT, Stage.MAIL)
     assert Action.NONE == 0
+
+
+class FakeVerifier:
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[bytes] = []
+
+    async def status(self, address: bytes) -> Answer:
+        self.asked.append(address)
+        return self.answer
+
+
+BOUNCED = Answer("bounced", "5.1.1", "host mx.test[192.0.2.1] said: 550 5.1.1 unknown")
+
+
+@pytest.mark.parametrize(
+    ("answer", "keys", "expected"),
+    [
+        (Answer("ok", "2.1.5", "ok"), "", "NONE"),
+        (
+            BOUNCED,
+            "",
+            "450 4.1.1 <bob@example.test>: Recipient address rejected: unverified address: " + BOUNCED.text,
+        ),
+        (
+            BOUNCED,
+            "unverified_recipient_reject_code = 550\n",
+            "550 5.1.1 <bob@example.test>: Recipient address rejected: undeliverable address: " + BOUNCED.text,
+        ),
+        (
+            BOUNCED,
+            'unverified_recipient_reject_reason = "no such user"\n',
+            "450 4.1.1 <bob@example.test>: Recipient address rejected: unverified address: no such user",
+        ),
+        (
+            Answer("asked", "", IN_PROGRESS),
+            "",
+            "450 4.1.1 <bob@example.test>: Recipient address rejected: unverified address: " + IN_PROGRESS,
+        ),
+        (
+            Answer("deferred", "4.4.1", "bad\nwords"),
+            "unverified_recipient_defer_code = 451\n",
+            "451 4.1.1 <bob@example.test>: Recipient address rejected: unverified address: bad?words",
+        ),
+    ],
+)
+async def test_unverified_recipients_are_refused(
+    judge: Judge, parts: Parts, answer: Answer, keys: str, expected: str
+) -> None:
+    parts.verifier = FakeVerifier(answer)
+    assert await said(judge(Stage.RCPT, "reject_unverified_recipient", keys=keys)) == expected
+    assert parts.verifier.asked == [b"bob@example.test"]
+
+
+async def test_unverified_senders_are_refused_and_the_null_sender_is_none(judge: Judge, parts: Parts) -> None:
+    parts.verifier = FakeVerifier(Answer("asked", "", IN_PROGRESS))
+    assert await said(judge(Stage.MAIL, "reject_unverified_sender")) == (
+        "450 4.1.7 <ann@sender.test>: Sender address rejected: unverified address: " + IN_PROGRESS
+    )
+    assert await said(judge(Stage.MAIL, "reject_unverified_sender", sender=b"")) == "NONE"
+    assert parts.verifier.asked == [b"ann@sender.test"]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"), [("defer_if_permit", "554 5.7.1"), ("defer", "450 4.1.1 <bob@example.test>: Recipient")]
+)
+async def test_want_of_an_answer_waits_for_the_rest_of_the_list(
+    judge: Judge, parts: Parts, action: str, expected: str
+) -> None:
+    parts.verifier = FakeVerifier(Answer("asked", "", IN_PROGRESS))
+    keys = f'reject_tempfail_action = "{action}"\n'
+    assert (await said(judge(Stage.RCPT, "reject_unverified_recipient, reject", keys=keys))).startswith(expected)

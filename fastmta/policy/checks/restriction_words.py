@@ -371,6 +371,27 @@ class Words:
         refusal = self._resolution(subject.context.recipient) if subject.recipient else None
         return None if refusal is None or refusal.enhanced != "5.1.1" else ("now", Verdict(Action.REJECT, refusal))
 
+    def reject_unverified_sender(self, subject: Subject) -> Found | Awaitable[Found]:
+        sender = subject.context.sender
+        return self._unverified(sender, subject.sender, "sender", "1.7") if sender else None
+
+    def reject_unverified_recipient(self, subject: Subject) -> Found | Awaitable[Found]:
+        recipient = subject.context.recipient
+        return self._unverified(recipient, subject.recipient, "recipient", "1.1") if recipient else None
+
+    async def _unverified(self, address: bytes, shown: str, whose: str, detail: str) -> Found:
+        known = await self._parts.verifier.status(address)
+        if known.status == "ok":
+            return None
+        given: str = getattr(self._config, f"unverified_{whose}_reject_reason")
+        is_final = known.status == "bounced"
+        code: int = getattr(self._config, f"unverified_{whose}_{'reject' if is_final else 'defer'}_code")
+        said = given or _clean(known.text, 250) or known.status
+        text = f"{'undeliverable' if code >= 500 else 'unverified'} address: {said}"
+        kind, verdict = self._refuse(code, detail, shown, f"{whose.capitalize()} address", text)
+        tempfail = not is_final and self._config.reject_tempfail_action == "defer_if_permit"
+        return ("if_permit" if tempfail else kind), verdict
+
     def _relays(self, subject: Subject) -> Reply | None:
         """The refusal of a recipient who is nobody's of ours."""
         refusal = self._resolution(subject.context.recipient)
@@ -405,6 +426,6 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2] if "@" in address else ""
 
 
-def _clean(text: str) -> str:
-    """A name as a reply may carry it."""
-    return "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:320])
+def _clean(text: str, characters: int = 320) -> str:
+    """A name, or what a server has said, as a reply may carry it."""
+    return "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:characters])
