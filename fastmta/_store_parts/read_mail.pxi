@@ -104,6 +104,23 @@ def mailbox_fields(bytes record not None):
             box.recent_uid, box.size, box.deleted, name, special)
 
 
+def mailbox_named(Store store not None, uint64_t account_id, bytes name not None):
+    """(id, record) of an account's mailbox of this name, from one moment; None where there is none."""
+    cdef Reading reading = Reading(store)
+    cdef Key k
+    cdef MDB_val value
+    cdef uint64_t mailbox_id
+    k_id(&k, T_MAILBOX_NAME, account_id)
+    k_bytes(&k, PyBytes_AS_STRING(name), len(name))
+    if not reading.get(&k, &value):
+        return None
+    mailbox_id = (<uint64_t*>value.mv_data)[0]
+    k_id(&k, T_MAILBOX, mailbox_id)
+    if not reading.get(&k, &value):
+        raise store.damaged("mailbox", PyBytes_FromStringAndSize(<char*>k.b + 1, k.n - 1), "the mailbox that a name leads to is not there")
+    return mailbox_id, value_bytes(&value)
+
+
 def mailbox_modseq(Store store not None, uint64_t mailbox_id):
     """A mailbox's highest modseq; 0 where it is gone."""
     cdef Reading reading = Reading(store)

@@ -53,6 +53,13 @@ cdef class Engine:
         """Hands the unit over; `callback(unit)` is called later, never from here. None: nobody wants to know."""
         raise NotImplementedError
 
+    def fate(self, Unit unit not None, loop not None):
+        """Hands the unit over; what is given is to be awaited on `loop`, and the unit then tells what became of it."""
+        cdef Fate fate = Fate.__new__(Fate)
+        fate.loop = loop
+        self.submit_c(unit, fate)
+        return fate
+
     cpdef Unit unpack(self, const unsigned char[::1] packed):
         """The unit that `Unit.pack` wrote down, not submitted yet. ValueError where these are no such octets."""
         cdef Unit unit = self.new_unit()

@@ -18,6 +18,92 @@ cdef class Waiter:
 
 
 @cython.final
+cdef class Fate(Waiter):
+    """What a coroutine awaits until it is known what became of a unit; the unit tells what.
+
+    It is to asyncio as a future of its own. Whoever gives no context with his callback (Share.run does not) is told
+    at once, while the store tells all its waiters; anybody else in a pass of the loop that follows.
+    """
+
+    cdef object loop
+    cdef list told           # [(callback, context)]
+    cdef bint is_done
+    cdef bint is_cancelled
+    cdef public bint _asyncio_future_blocking
+
+    cdef int unit_done(self, Unit unit) except -1:
+        if not self.is_done:
+            self._end(False)
+        return 0
+
+    cdef int _end(self, bint later) except -1:
+        cdef list told = self.told
+        self.is_done = True
+        self.told = None
+        for callback, context in told or ():
+            if context is not None:
+                self.loop.call_soon(callback, self, context=context)
+            elif later:
+                self.loop.call_soon(callback, self)
+            else:
+                callback(self)
+        return 0
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.is_done:
+            self._asyncio_future_blocking = True
+            return self
+        self.result()
+        raise StopIteration
+
+    def get_loop(self):
+        return self.loop
+
+    def done(self):
+        return self.is_done
+
+    def cancelled(self):
+        return self.is_cancelled
+
+    def result(self):
+        """None; CancelledError where nobody waits any more."""
+        if self.is_cancelled:
+            raise CancelledError
+        if not self.is_done:
+            raise InvalidStateError("the unit is under way")
+
+    def exception(self):
+        self.result()
+
+    def add_done_callback(self, callback, *, context=None):
+        if self.is_done:
+            self.loop.call_soon(callback, self, context=context)
+        elif self.told is None:
+            self.told = [(callback, context)]
+        else:
+            self.told.append((callback, context))
+
+    def remove_done_callback(self, callback):
+        cdef list told = self.told or []
+        self.told = [each for each in told if each[0] != callback]
+        return len(told) - len(self.told)
+
+    def cancel(self, msg=None):
+        """Nobody waits any more; the unit is committed nevertheless."""
+        if self.is_done:
+            return False
+        self.is_cancelled = True
+        self._end(True)
+        return True
+
+
+@cython.final
 cdef class Unit:
     """An ordered list of operations, all or nothing. Made by Engine.new_unit, filled, submitted once."""
 

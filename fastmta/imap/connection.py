@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta import _imap
+from fastmta._imap import APPEND, APPEND_END, COMMAND, DATA, FATAL, LINE, LITERAL, NEED_MORE
 from fastmta.imap import upload
 from fastmta.imap.commands import COMMANDS
 from fastmta.imap.commands.capability import capabilities
@@ -337,7 +338,9 @@ class ImapConnection(asyncio.Protocol):
         """Takes up the input again, now or when the session's turn comes."""
         if self._busy or self._paused or self._share.waiting:
             return
-        if self._share.enter(self._turn_came, fresh=False):
+        if not self._has_input:
+            self._rest()
+        elif self._share.enter(self._turn_came, fresh=False):
             self._work()
 
     def _turn_came(self) -> None:
@@ -353,7 +356,7 @@ class ImapConnection(asyncio.Protocol):
                 if self._paused:
                     break
                 event = self._parser.next()
-                if event != _imap.NEED_MORE:
+                if event != NEED_MORE:
                     self._event(event)
                 elif not self._inflate():
                     break
@@ -364,6 +367,10 @@ class ImapConnection(asyncio.Protocol):
             pass  # the peer has left; connection_lost does the rest
         except Exception as error:  # the one net of a connection: our fault is logged, and ends this session alone
             self._failed(error)
+        self._rest()
+
+    def _rest(self) -> None:
+        """The end of a stretch of work: what it has written leaves."""
         self._parser.forget()
         self._hand_over()
         if self._changed and not self._busy and not self._paused and not self._closing:
@@ -394,32 +401,32 @@ class ImapConnection(asyncio.Protocol):
 
     def _event(self, event: int) -> None:
         parser, session = self._parser, self.session
-        if event == _imap.COMMAND:
+        if event == COMMAND:
             self._touch()
             self._run(session.command(parser.command))
-        elif event == _imap.DATA:
+        elif event == DATA:
             self._touch_upload()
             if not upload.feed(session, parser.data):
                 parser.abandon()
             elif session.upload is not None and (blob := session.upload.blob) is not None and blob.congested:
                 self._wait_for_store(blob)
-        elif event == _imap.LINE:
+        elif event == LINE:
             self._touch()
             self._run(session.line(parser.command))
-        elif event == _imap.LITERAL:
+        elif event == LITERAL:
             self.write(b"+ OK\r\n")
-        elif event == _imap.APPEND:
+        elif event == APPEND:
             self._touch()
             verdict = upload.announced(session, parser.command, parser.literal_size)
             if isinstance(verdict, int):
                 self._literal_decided(verdict)
             else:
                 self._run(self._literal_decided_later(verdict))
-        elif event == _imap.APPEND_END:
+        elif event == APPEND_END:
             self._touch()
             self._run(upload.ended(session, parser.command))
         else:
-            self._too_big(event)
+            self._run(session.too_big(event, parser.command))
 
     def _literal_decided(self, verdict: int) -> None:
         """What becomes of a literal that an upload has announced."""
@@ -433,33 +440,15 @@ class ImapConnection(asyncio.Protocol):
                 self.write(b"+ OK\r\n")
         elif verdict == Verdict.ARGUMENT:
             event = parser.inline()
-            if event != _imap.NEED_MORE:
+            if event != NEED_MORE:
                 self._event(event)
         elif not parser.literal_sync and parser.literal_size > parser.skip_bytes:
-            self._too_big(_imap.FATAL)  # refused, and not worth reading to its end
+            self._run(session.too_big(FATAL, parser.command))  # refused, and not worth reading to its end
         else:
             parser.refuse()
 
     async def _literal_decided_later(self, waiting: Awaitable[int]) -> None:
         self._literal_decided(await waiting)
-
-    def _too_big(self, event: int) -> None:
-        """A line or a literal over its limit: refused by the tag that came with it."""
-        session = self.session
-        try:
-            tag = session.upload.tag if session.upload is not None else _imap.Cursor(self._parser.command).tag()
-        except _imap.BadSyntax:
-            tag = b"*"
-        session.drop_upload()
-        if event == _imap.FATAL:
-            self.write(b"* BYE [TOOBIG] %b is too large\r\n" % (b"Literal" if self._parser.command else b"Line"))
-            session.log_out()
-        elif event == _imap.LITERAL_TOO_BIG:
-            session.bad(tag, "[TOOBIG] Literal is too large")
-        elif session.idle_tag is not None or session.on_line is not None:
-            self._run(session.line(b"*"))  # no DONE and no SASL response: the command that awaits one ends with BAD
-        else:
-            session.bad(tag, "[TOOBIG] Command is too long")
 
     def _wait_for_store(self, blob: Blob) -> None:
         """The store has enough of this message for now: reading stops until it has written some."""
@@ -522,22 +511,25 @@ class ImapConnection(asyncio.Protocol):
 
     def _hand_over(self) -> None:
         out = self._out
-        if out is not None and self._transport is not None:
+        if self._compression is not None:
+            self._hand_over_compressed(self._compression)
+        elif out is not None and self._transport is not None:
             self._out = None
             self._out_bytes = 0
-            data = out[0] if len(out) == 1 else b"".join(out)
-            if self._compression is not None:
-                data = self._compression.deflate(data, all_of_it=self._closing)
             if not self._transport.is_closing():
-                self._transport.write(data)
-        elif self._compression is not None and self._compression.pending:
-            data = self._compression.deflate(b"", all_of_it=self._closing)
-            if not self._transport.is_closing():
-                self._transport.write(data)
-        if self._compression is not None and self._compression.pending and not self._busy:
-            self._run(self.flush())  # no command is read before all of it has left
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         if self._closing and not self._busy and self._transport is not None:
             self._transport.close()
+
+    def _hand_over_compressed(self, compression: Compression) -> None:
+        if self._out is not None or compression.pending:
+            data = compression.deflate(b"".join(self._out or ()), all_of_it=self._closing)
+            self._out = None
+            self._out_bytes = 0
+            if not self._transport.is_closing():
+                self._transport.write(data)
+        if compression.pending and not self._busy:
+            self._run(self.flush())  # no command is read before all of it has left
 
     def _release_writer(self) -> None:
         if self._resumed is not None and not self._resumed.done():

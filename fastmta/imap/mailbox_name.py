@@ -12,7 +12,6 @@ from fastmta.model.limits import IMAP_MAILBOX_DEPTH, IMAP_MAILBOX_NAME_BYTES
 
 SEPARATOR: Final = "/"
 _SHIFTED: Final = re.compile(rb"&([A-Za-z0-9+,]*)-")
-_DIRECT: Final = re.compile(rb"[\x20-\x25\x27-\x7e]*")
 _RUNS: Final = re.compile(r"[^\x20-\x7e]+|&")
 
 
@@ -27,8 +26,8 @@ def decode(raw: bytes, *, utf8: bool = False) -> str:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             raise BadName("Mailbox name is not valid UTF-8") from None
-    if b"&" not in raw and _DIRECT.fullmatch(raw):
-        return raw.decode("ascii")
+    if b"&" not in raw and raw.isascii() and (direct := raw.decode("ascii")).isprintable():
+        return direct
     out: list[str] = []
     position = 0
     for match in _SHIFTED.finditer(raw):
@@ -68,9 +67,8 @@ def _encoded_run(match: re.Match[str]) -> str:
 
 def canonical(text: str) -> str:
     """INBOX is the same in any case (RFC 3501 §5.1), also as the parent of others."""
-    head, separator, rest = text.partition(SEPARATOR)
-    if head.upper() == "INBOX":
-        return "INBOX" + separator + rest
+    if text[:5].upper() == "INBOX" and text[5:6] in ("", SEPARATOR):
+        return "INBOX" + text[5:]
     return text
 
 

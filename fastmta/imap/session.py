@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta._imap import BadSyntax, Cursor
+from fastmta._imap import FATAL, LITERAL_TOO_BIG, BadSyntax, Cursor
 from fastmta.imap import mailbox_name
 from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.view import MailboxGone, View
@@ -23,7 +23,7 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
-    from fastmta.imap.seams import Access, Answer, Mailboxes, Services, Wire
+    from fastmta.imap.seams import Access, Answer, Counted, Mailboxes, Services, Wire
     from fastmta.imap.upload import Target, Upload
     from fastmta.store.mailbox_names import Mailbox
 
@@ -116,6 +116,7 @@ class Session:
         "address",
         "bad_commands",
         "commands",
+        "counted",
         "enabled",
         "failed_logins",
         "idle_tag",
@@ -161,6 +162,7 @@ class Session:
         self.on_line: Callable[[bytes], Awaitable[None] | None] | None = None  # who takes the next SASL response
         self.named: array[int] | None = None  # the uids that the running command named by number
         self.upload: Upload | None = None
+        self.counted: Counted | None = None  # what the account's uploads hold here, once there was one
         self.bad_commands = 0
         self.failed_logins = 0
         self.enabled: int = Feature.NONE
@@ -436,6 +438,23 @@ class Session:
             self.write(b"* BYE The selected mailbox was deleted\r\n")
             self.log_out()
         return b"NO [NONEXISTENT] The selected mailbox was deleted"
+
+    def too_big(self, event: int, raw: bytes) -> Awaitable[None] | None:
+        """A line or a literal over its limit (an event of the parser), refused by the tag that came with it."""
+        try:
+            tag = self.upload.tag if self.upload is not None else Cursor(raw).tag()
+        except BadSyntax:
+            tag = b"*"
+        self.drop_upload()
+        if event == FATAL:
+            self.write(b"* BYE [TOOBIG] %b is too large\r\n" % (b"Literal" if raw else b"Line"))
+            self.log_out()
+            return None
+        if event == LITERAL_TOO_BIG:
+            return self.bad(tag, "[TOOBIG] Literal is too large")
+        if self.idle_tag is not None or self.on_line is not None:
+            return self.line(b"*")  # no DONE and no SASL response: the command that awaits one ends with BAD
+        return self.bad(tag, "[TOOBIG] Command is too long")
 
     # --- a raw line: a SASL response, or DONE ---
 

@@ -69,7 +69,6 @@ class Upload:
     """One command between its first literal and its end."""
 
     __slots__ = (
-        "_account_id",
         "_begin",
         "_begun_at",
         "_counted",
@@ -87,7 +86,9 @@ class Upload:
     )
 
     def __init__(self, session: Session, tag: bytes, target: Target) -> None:
-        services, account_id = session.services, session.account_id
+        services, account_id, counted = session.services, session.account_id, session.counted
+        if counted is None or counted.account_id != account_id:
+            session.counted = counted = services.limits.upload(session.peer_ip, account_id)
         self.tag = tag
         self.target = target
         self.stretches = Stretches(target.replaced is not None)
@@ -96,8 +97,7 @@ class Upload:
         self.structure: Structure | None = None
         self.waiting: Future[None] | None = None  # for the store to have written some
         self._session = session
-        self._counted = services.limits.upload(session.peer_ip, account_id)
-        self._account_id = account_id
+        self._counted = counted
         self._begun_at = services.loop.time()
         self._octets = 0  # announced in all
         self._size = 0  # of the message that is coming, as far as it is announced
@@ -181,7 +181,7 @@ class Upload:
         if room is not None:
             if self.target.replaced is not None:  # RFC 8508 §3.4
                 room += self.target.replaced[2]
-            announced = session.services.limits.appending(self._account_id)
+            announced = session.services.limits.appending(self._counted.account_id)
             if (max(wanted, announced) if begun else wanted + announced) > room:
                 return b"NO [OVERQUOTA] Quota exceeded"
         return None if begun else b"NO [LIMIT] Too many unfinished uploads"
@@ -191,37 +191,43 @@ class Upload:
     def perform(self, steps: Sequence[Step]) -> Awaitable[None] | None:
         """Does a stretch that was not refused. What it gives must be awaited."""
         for at, step in enumerate(steps):
-            if type(step) is Url or self._do(step):
+            if type(step) is Begin:
+                if self._message_begins(step):
+                    return self._perform_later(steps[at:])
+            elif type(step) is End:
+                self._message_is_whole()
+            elif type(step) is Url:
                 return self._perform_later(steps[at:])
         return None
 
-    def _do(self, step: Step) -> bool:
-        """Does a step that needs no other message; True where the store has to write some first."""
-        if type(step) is Begin:
-            self._begin = step
-            self.blob = self._session.mailboxes.new_blob()
-            self.structure = _mime.Structure()
-            if self.messages:  # it waits for this one, and not in memory
-                self.messages[-1].blob.spill()
-                return bool(self.messages[-1].blob.congested)
-        elif type(step) is End:
-            self._message_is_whole()
-        return False
+    def _message_begins(self, step: Begin) -> bool:
+        """True where the store has to write some of the message before it first."""
+        self._begin = step
+        self.blob = self._session.mailboxes.new_blob()
+        self.structure = _mime.Structure()
+        if not self.messages:
+            return False
+        waits = self.messages[-1].blob  # for this one, and not in memory
+        waits.spill()
+        return bool(waits.congested)
 
     async def _perform_later(self, steps: Sequence[Step]) -> None:
-        """From a URL on, or from a step that is done already and for which the store has to write. SessionEnded."""
-        if type(steps[0]) is not Url:
+        """From a URL on, or from a Begin that is done already and for which the store has to write. SessionEnded."""
+        if type(steps[0]) is Begin:
             await self._until_written(self.messages[-1].blob)
             steps = steps[1:]
         for step in steps:
             if type(step) is Url:
                 await self._copy()
-            elif self._do(step):
+            elif type(step) is End:
+                self._message_is_whole()
+            elif type(step) is Begin and self._message_begins(step):
                 await self._until_written(self.messages[-1].blob)
 
     async def _copy(self) -> None:
         """Copies the next source into the message that is coming. Refused, SessionEnded."""
-        source, blob = self._sources[0], self._coming()[0]
+        source, blob = self._sources[0], self.blob
+        assert blob is not None, "no message is coming"
         at = 0
         while at < source.length:
             wanted = min(source.length - at, IMAP_COPY_BYTES)
@@ -252,23 +258,19 @@ class Upload:
         blob.on_drain = None
 
     def _message_is_whole(self) -> None:
-        begin, (blob, structure), lost = self._begin, self._coming(), self.target.lost
+        begin, blob, structure, lost = self._begin, self.blob, self.structure, self.target.lost
+        assert blob is not None and structure is not None, "no message is coming"
         date_s, tz_minutes = begin.date or (int(self._session.services.clock.now()), 0)
         flags, keywords = begin.flags & ~lost, b"" if lost & ALL_KEYWORDS else begin.keywords
         self.messages.append(Appended(blob, structure.finish(), date_s, tz_minutes, flags, keywords))
         blob.on_drain = None
         self.blob = self.structure = None
 
-    def _coming(self) -> tuple[Blob, Structure]:
-        """What takes the message that is coming."""
-        assert self.blob is not None and self.structure is not None, "no message is coming"
-        return self.blob, self.structure
-
     def feed(self, data: bytes | memoryview) -> None:
         """Takes a piece of the message; the view is not kept."""
-        blob, structure = self._coming()
-        blob.feed(data)
-        structure.feed(data)
+        assert self.blob is not None and self.structure is not None, "no message is coming"
+        self.blob.feed(data)
+        self.structure.feed(data)
 
     def abandon(self) -> None:
         """There will be no message: what it took of memory, disk and the account's bound is given back."""

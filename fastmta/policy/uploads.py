@@ -29,13 +29,13 @@ class Holder(Protocol):
 
 
 class Upload:
-    """One unfinished message. `account_id` is 0 where nobody has logged in."""
+    """An unfinished message of a session, or one after the other. `account_id` is 0 where nobody has logged in."""
 
-    __slots__ = ("_account_id", "_bounds", "_held", "_holder")
+    __slots__ = ("_bounds", "_held", "_holder", "account_id")
 
     def __init__(self, holder: Holder, ip: str, account_id: int) -> None:
         self._holder = holder
-        self._account_id = account_id
+        self.account_id = account_id
         self._held = held = holder.holdings()
         self._bounds = 0  # keys of octets, the first ones
         if not holder.exempt(ip):
@@ -44,15 +44,14 @@ class Upload:
         if account_id:
             holder.bind(held, _UPLOAD_BYTES, "", account_id, UPLOAD_ACCOUNT_BYTES)
             self._bounds += 1
+            holder.bind(held, _UPLOADS, "", account_id, IMAP_UPLOADS)
+            holder.bind(held, _APPEND_BYTES, "", account_id, 0)
 
     def begin(self, size: int) -> bool:
         """Counts an APPEND of the account. False: too much is under way, and nothing is counted."""
-        holder, held, account_id = self._holder, self._held, self._account_id
-        holder.bind(held, _UPLOADS, "", account_id, IMAP_UPLOADS)
-        holder.bind(held, _APPEND_BYTES, "", account_id, 0)
-        if held.hold(self._bounds, 1):
+        if self._held.hold(self._bounds, 1):
             return self.announce(size)
-        holder.count(_UPLOADS)
+        self._holder.count(_UPLOADS)
         return False
 
     def announce(self, size: int) -> bool:

@@ -14,6 +14,7 @@ from fastmta._store import (
     TABLE_USAGE,
     mailbox_fields,
     mailbox_list,
+    mailbox_named,
     usage_fields,
 )
 from fastmta._unit import Unit
@@ -41,7 +42,6 @@ class Mailbox(msgspec.Struct, gc=False):
 
     id: int
     account_id: int
-    name: str
     uid_validity: int
     uid_next: int
     highest_modseq: int
@@ -50,8 +50,9 @@ class Mailbox(msgspec.Struct, gc=False):
     unseen: int
     recent_uid: int
     size_bytes: int
-    special_use: str
     deleted_count: int
+    name: str
+    special_use: str
     rights: int = rights.ALL
 
 
@@ -61,24 +62,8 @@ def canonical_name(name: str) -> str:
 
 
 def _mailbox(mailbox_id: int, record: bytes) -> Mailbox:
-    account_id, validity, uid_next, modseq, floor, exists, unseen, recent, size, deleted, name, special = (
-        mailbox_fields(record)
-    )
-    return Mailbox(
-        mailbox_id,
-        account_id,
-        name.decode(),
-        validity,
-        uid_next,
-        modseq,
-        floor,
-        exists,
-        unseen,
-        recent,
-        size,
-        special.decode(),
-        deleted,
-    )
+    fields = mailbox_fields(record)
+    return Mailbox(mailbox_id, *fields[:10], fields[10].decode(), fields[11].decode())
 
 
 class MailboxNames:
@@ -127,14 +112,8 @@ class MailboxNames:
         raw_name = canonical_name(name).encode()
         if len(raw_name) > NAME_BYTES:
             return None
-        key = id_key(account_id) + raw_name
-        value = self._raw.get(TABLE_MAILBOX_NAME, key)
-        if value is None:
-            return None
-        mailbox = self.by_id(int.from_bytes(value, "little"))
-        if mailbox is None and self._raw.get(TABLE_MAILBOX_NAME, key) == value:  # else it was deleted meanwhile
-            raise self._raw.damaged("mailbox", value[::-1], "the mailbox that a name leads to is not there")
-        return mailbox
+        found = mailbox_named(self._raw, account_id, raw_name)
+        return self._mailbox(*found) if found is not None else None
 
     def junk_of(self, account_id: int) -> int:
         """The mailbox of an account that has the special use \\Junk (RFC 6154); 0 where none has."""

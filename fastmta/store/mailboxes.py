@@ -254,14 +254,18 @@ class Mailboxes(MailboxNames):
         postings = []
         for each in messages:
             to = Recipient.of(b"", [Target.filed(mailbox_id, each.flags, each.keywords, each.prefix)])
-            posting = Posting(None, 0, None, Body(each.blob, each.structure), REFUSE).to([to])
+            posting = Posting(None, 0, None, Body(each.blob, each.structure), REFUSE).to((to,))
             posting.date_s, posting.tz_minutes = each.internal_date_s, each.tz_minutes
             posting.write(unit)
             postings.append(posting)
         await self._store.commit(unit)
-        filed = [result for posting in postings for _, _, result in posting.committed(unit)]
-        places = [result for result in filed if not isinstance(result, str)]
-        return places[0][0] if places else 0, array("I", [uid for _, uid, _ in places])
+        validity, uids = 0, array("I")
+        for posting in postings:
+            for _, _, result in posting.committed(unit):
+                if not isinstance(result, str):
+                    validity, uid, _ = result
+                    uids.append(uid)
+        return validity, uids
 
     async def change_flags(
         self,

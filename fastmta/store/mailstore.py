@@ -126,14 +126,7 @@ class MailStore:
         loop = self._loop
         if loop is None:
             return self.commit_sync(unit)
-        done: asyncio.Future[None] = loop.create_future()
-
-        def committed(_: Unit) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        self.raw.submit(unit, committed)
-        await done
+        await self.raw.fate(unit, loop)
         return require_committed(unit)
 
     def commit_sync(self, unit: Unit) -> Unit:
