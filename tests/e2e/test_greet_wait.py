@@ -52,10 +52,8 @@ def test_a_stranger_waits_once_and_one_of_ours_never(server: Server) -> None:
         assert time.monotonic() - began >= 0.95
     for source in ("127.0.0.2", "127.0.0.99"):
         for _ in range(4):  # whichever worker has it
-            began = time.monotonic()
             with connect(server, source) as link:
-                assert read_line(link).startswith(b"220 ")
-            assert time.monotonic() - began < 0.9
+                assert read_line(link).startswith(b"220 ")  # who waits is told 220- first
 
 
 def test_who_speaks_first_has_his_recipients_refused(server: Server) -> None:
