@@ -91,10 +91,10 @@ class Client:
         return lines
 
     async def ok(self, command: str | bytes) -> list[bytes]:
-        """`do` that must be answered OK; gives the untagged lines."""
+        """`do` that must be answered OK; gives untagged lines, without words about progress, which come by the clock."""
         lines = await self.do(command)
         assert lines[-1].startswith(b"OK"), lines
-        return lines[:-1]
+        return [line for line in lines[:-1] if not line.startswith(b"* OK [INPROGRESS ")]
 
     async def append(self, message: bytes, mailbox: str = "INBOX", arguments: str = "") -> bytes:
         """APPEND with a non-synchronising literal; gives the tagged line."""
