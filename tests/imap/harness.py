@@ -91,7 +91,7 @@ class Client:
         return lines
 
     async def ok(self, command: str | bytes) -> list[bytes]:
-        """`do` that must be answered OK; gives untagged lines, without words about progress, which come by the clock."""
+        """`do` that must be answered OK; gives untagged lines, without words of progress, which come by the clock."""
         lines = await self.do(command)
         assert lines[-1].startswith(b"OK"), lines
         return [line for line in lines[:-1] if not line.startswith(b"* OK [INPROGRESS ")]

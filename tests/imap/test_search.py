@@ -285,3 +285,16 @@ async def test_columns_are_the_rows(world: World) -> None:
         assert columns.days[at] == (row.internal_date_s + row.tz_minutes * 60) // 86400
         assert columns.prefixes[at] == len(row.prefix)
         assert columns.keywords[columns.words[at]] == row.keywords
+
+
+async def test_a_long_search_says_how_far_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9585 §4."""
+    monkeypatch.setattr("fastmta.imap.search.IMAP_PROGRESS_S", 0.0)
+    client = await world.login("INBOX")
+    for _ in range(3):
+        await client.append(b"Subject: x\r\n\r\nhello")
+    await client.ok("NOOP")
+    *words, found, done = await client.do("SEARCH BODY hello")
+    assert words and all(word.startswith(b'* OK [INPROGRESS ("t') for word in words)
+    assert words[-1].endswith(b" 3)] Still searching")
+    assert (found, done[:2]) == (b"* SEARCH 1 2 3", b"OK")
