@@ -64,6 +64,10 @@ WORDS: Final[dict[str, Word]] = {
     "defer_unauth_destination": Word("", Stage.RCPT),
     "reject_unlisted_recipient": Word("", Stage.RCPT),  # always so, behind the list
     "reject_unlisted_sender": Word("", Stage.MAIL),
+    "reject_sender_login_mismatch": Word("", Stage.MAIL),
+    "reject_authenticated_sender_login_mismatch": Word("", Stage.MAIL),  # always so (smtp/session)
+    "reject_unauthenticated_sender_login_mismatch": Word("", Stage.MAIL),
+    "reject_known_sender_login_mismatch": Word("", Stage.MAIL),
     "reject_unverified_sender": Word("", Stage.MAIL),
     "reject_unverified_recipient": Word("", Stage.RCPT),
     "reject_multi_recipient_bounce": Word("", Stage.DATA),

@@ -22,6 +22,7 @@ from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targ
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.outgoing import Outgoing
 from fastmta.directory.seams import Account, Router, Store
+from fastmta.directory.senders import Senders
 from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
 from fastmta.dns.mx import ourselves
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
@@ -69,7 +70,6 @@ class Directory:
         "_homeless",
         "_log_homeless",
         "_log_problem",
-        "_logins",
         "_ourselves",
         "_outgoing",
         "_relay",
@@ -81,6 +81,7 @@ class Directory:
         "_told",
         "_version",
         "_virtual",
+        "senders",
         "srs",
     )
 
@@ -122,7 +123,7 @@ class Directory:
         self._ourselves = ourselves(config)
         self._virtual = TableSet(config.virtual_alias_maps)
         self._aliases = alias_tables(config.alias_maps)
-        self._logins = TableSet(config.smtpd_sender_login_maps)
+        self.senders = Senders(self, TableSet(config.smtpd_sender_login_maps))
         self._relay_recipients = TableSet(config.relay_recipient_maps)
         self._outgoing = Outgoing(config, router)
         self._store_version = self._version_of_store()
@@ -155,7 +156,7 @@ class Directory:
                 self._homeless.clear()
 
     def _tables(self) -> Iterable[TableSet]:
-        return self._virtual, self._aliases, self._logins, self._relay_recipients, *self._outgoing.tables
+        return self._virtual, self._aliases, self.senders.logins, self._relay_recipients, *self._outgoing.tables
 
     def _version_of_store(self) -> int:
         """The store's count of changes; that it cannot be read is told by what needs it."""
@@ -263,19 +264,16 @@ class Directory:
         if not reverse_path:
             return True
         self._refresh()
-        try:
-            sender = self.qualify(reverse_path.decode("utf-8", "surrogateescape"))
-            owners = self._logins.get(sender.key) if self._logins else None
-            if owners is None and self._logins:
-                owners = self._logins.get(f"@{sender.domain}", whole=False)
-            if owners is not None and login.lower() in (self.qualify(item).key for item in split_targets(owners)):
-                return True
-            if self.class_of(sender.domain) in (DomainClass.OTHER, DomainClass.RELAY):
-                return False
-            targets = self._expanded(sender).targets
-        except (ValueError, TemporaryFailure, PermanentFailure):
-            return False
-        return any(isinstance(target, LocalTarget) and target.account_id == account.id for target in targets)
+        return self.senders.allowed(login, account.id, reverse_path)
+
+    def at_home(self, path: bytes) -> Sequence[LocalTarget | QueuedTarget]:
+        """Where mail to an address of our own domains goes; nowhere, for others. ValueError, Permanent- or
+        TemporaryFailure.
+        """
+        address = self.qualify(path.decode("utf-8", "surrogateescape"))
+        if self.class_of(address.domain) in (DomainClass.OTHER, DomainClass.RELAY):
+            return ()
+        return self._expanded(address).targets
 
     def is_ours(self, domain: str) -> bool:
         """Whether mail of a domain is delivered here, or by hosts that we relay to."""

@@ -8,6 +8,7 @@ from fastmta._intake import Recipient
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
 from fastmta.policy import judge
+from fastmta.policy.check import Senders
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells
@@ -23,6 +24,8 @@ class Named(Protocol):
 class Directory(Protocol):
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
+    @property
+    def senders(self) -> Senders: ...
     def qualify(self, text: str) -> Named: ...
     @property
     def adjusts(self) -> bool: ...

@@ -64,11 +64,20 @@ class Context(msgspec.Struct, frozen=True):
         return self.trusted or bool(self.login)
 
 
+class Senders(Protocol):
+    """Whose addresses are whose (directory/senders.py)."""
+
+    def owned(self, reverse_path: bytes) -> bool: ...
+    def listed(self, reverse_path: bytes) -> frozenset[str] | None: ...
+
+
 class Directory(Protocol):
     """What checks ask of the recipients' directory."""
 
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Any: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
+    @property
+    def senders(self) -> Senders: ...
 
 
 class SigningKey(Protocol):

@@ -10,6 +10,7 @@ from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory.recipients import Directory, DomainClass
 from fastmta.model.envelope import LocalTarget, QueuedTarget
+from fastmta.model.errors import TemporaryFailure
 from fastmta.runtime.clock import ManualClock
 
 
@@ -540,3 +541,33 @@ def test_each_rewriting_is_told_in_order_to_whoever_asks(make):
     ]
     assert resolution == world.resolve("old@example.test")
     assert world.directory.explain(b"far@elsewhere.test", may_relay=False)[0].refusal is not None
+
+
+@pytest.mark.parametrize(
+    ("sender", "owned", "listed"),
+    [
+        ("user@example.test", True, False),
+        ("sales@example.test", True, False),
+        ("nobody@example.test", False, False),
+        ("brand@elsewhere.test", True, True),
+        ("any@brand.test", True, True),
+        ("x@elsewhere.test", False, False),
+        ("x@", False, False),
+        ("", False, False),
+    ],
+)
+def test_which_senders_belong_to_somebody(make, tmp_path, sender, owned, listed):
+    (tmp_path / "logins").write_text("brand@elsewhere.test other, user, @\n@brand.test user@example.test\n")
+    world = make("sales@example.test user\n", "", smtpd_sender_login_maps=(f"hash:{tmp_path}/logins",))
+    senders = world.directory.senders
+    assert senders.owned(sender.encode()) is owned
+    assert (senders.listed(sender.encode()) is not None) is listed
+    if listed:
+        assert "user@example.test" in senders.listed(sender.encode())
+
+
+def test_senders_of_a_table_that_was_never_read_are_trouble(make, tmp_path):
+    world = make("", "", smtpd_sender_login_maps=(f"hash:{tmp_path}/absent",))
+    with pytest.raises(TemporaryFailure):
+        world.directory.senders.owned(b"x@elsewhere.test")
+    assert not world.directory.sender_allowed("user@example.test", b"user@example.test")

@@ -11,6 +11,7 @@ from fastmta.config.load import parse
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.envelope import QueuedTarget, Resolution
+from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import RESTRICTIONS_ASKED
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
@@ -51,7 +52,27 @@ class FakeResolver:
         return self._find(name, "A")
 
 
+class FakeSenders:
+    """ann@sender.test is ann's; sales@sender.test is ann's by smtpd_sender_login_maps."""
+
+    trouble = False
+
+    def owned(self, reverse_path: bytes) -> bool:
+        return reverse_path == b"ann@sender.test" or self.listed(reverse_path) is not None
+
+    def listed(self, reverse_path: bytes) -> frozenset[str] | None:
+        if self.trouble:
+            raise TemporaryFailure(Reply(451, "4.3.0", "x"))
+        return frozenset({"ann@sender.test"}) if reverse_path == b"sales@sender.test" else None
+
+
 class FakeDirectory:
+    def __init__(self) -> None:
+        self.senders = FakeSenders()
+
+    def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
+        return login == "ann@sender.test" and self.senders.owned(reverse_path)
+
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution:
         if forward_path.endswith(b"@example.test"):
             return Resolution(targets=(QueuedTarget(forward_path, b"smtp:x"),))
@@ -502,3 +523,36 @@ async def test_want_of_an_answer_waits_for_the_rest_of_the_list(
     parts.verifier = FakeVerifier(Answer("asked", "", IN_PROGRESS))
     keys = f'reject_tempfail_action = "{action}"\n'
     assert (await said(judge(Stage.RCPT, "reject_unverified_recipient, reject", keys=keys))).startswith(expected)
+
+
+ANN, BOB, SALES, OTHER = "ann@sender.test", "bob@sender.test", b"sales@sender.test", b"x@other.test"
+
+
+@pytest.mark.parametrize(
+    ("word", "login", "sender", "refused"),
+    [
+        ("reject_sender_login_mismatch", "", ANN.encode(), "not logged in"),
+        ("reject_sender_login_mismatch", "", SALES, "not logged in"),
+        ("reject_sender_login_mismatch", "", OTHER, ""),
+        ("reject_sender_login_mismatch", "", b"", ""),
+        ("reject_sender_login_mismatch", ANN, SALES, ""),
+        ("reject_sender_login_mismatch", BOB, SALES, f"not owned by user {BOB}"),
+        ("reject_sender_login_mismatch", ANN, OTHER, f"not owned by user {ANN}"),
+        ("reject_authenticated_sender_login_mismatch", "", SALES, ""),
+        ("reject_authenticated_sender_login_mismatch", BOB, SALES, f"not owned by user {BOB}"),
+        ("reject_unauthenticated_sender_login_mismatch", "", SALES, "not logged in"),
+        ("reject_unauthenticated_sender_login_mismatch", BOB, SALES, ""),
+        ("reject_known_sender_login_mismatch", "", SALES, "not logged in"),
+        ("reject_known_sender_login_mismatch", "", ANN.encode(), ""),
+        ("reject_known_sender_login_mismatch", BOB, SALES, f"not owned by user {BOB}"),
+        ("reject_known_sender_login_mismatch", BOB, OTHER, ""),
+    ],
+)
+async def test_senders_belong_to_logins(judge: Judge, word: str, login: str, sender: bytes, refused: str) -> None:
+    expected = f"553 5.7.1 <{sender.decode()}>: Sender address rejected: {refused}" if refused else "NONE"
+    assert await said(judge(Stage.MAIL, word, login=login, sender=sender)) == expected
+
+
+async def test_owners_that_cannot_be_looked_up_defer(judge: Judge, parts: Parts) -> None:
+    parts.directory.senders.trouble = True
+    assert (await said(judge(Stage.MAIL, "reject_known_sender_login_mismatch"))).startswith("451 4.3.0")

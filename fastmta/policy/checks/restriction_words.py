@@ -371,6 +371,35 @@ class Words:
         refusal = self._resolution(subject.context.recipient) if subject.recipient else None
         return None if refusal is None or refusal.enhanced != "5.1.1" else ("now", Verdict(Action.REJECT, refusal))
 
+    def reject_sender_login_mismatch(self, subject: Subject) -> Found:
+        return self._mismatch(subject)
+
+    def reject_authenticated_sender_login_mismatch(self, subject: Subject) -> Found:
+        return self._mismatch(subject, of_others=False)
+
+    def reject_unauthenticated_sender_login_mismatch(self, subject: Subject) -> Found:
+        return self._mismatch(subject, of_logins=False)
+
+    def reject_known_sender_login_mismatch(self, subject: Subject) -> Found:
+        return self._mismatch(subject, only_listed=True)
+
+    def _mismatch(
+        self, subject: Subject, *, of_logins: bool = True, of_others: bool = True, only_listed: bool = False
+    ) -> Found:
+        login, sender = subject.context.login, subject.context.sender
+        if not sender or not (of_logins if login else of_others):
+            return None
+        directory = self._parts.directory
+        try:
+            if only_listed and directory.senders.listed(sender) is None:
+                return None
+            if directory.sender_allowed(login, sender) if login else not directory.senders.owned(sender):
+                return None
+        except TemporaryFailure:
+            return "now", Verdict(Action.DEFER, UNREADABLE, reason="a table of senders cannot be read")
+        text = f"not owned by user {login}" if login else "not logged in"
+        return self._refuse(553, "7.1", subject.sender, "Sender address", text)
+
     def reject_unverified_sender(self, subject: Subject) -> Found | Awaitable[Found]:
         sender = subject.context.sender
         return self._unverified(sender, subject.sender, "sender", "1.7") if sender else None
