@@ -59,6 +59,36 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     default_destination_concurrency_limit: Annotated[int, Key("int", low=1, high=1000)] = 20
     default_destination_concurrency_failed_cohort_limit: Annotated[int, Key("int", high=1000)] = 1
     default_destination_recipient_limit: Annotated[int, Key("int", low=1, high=1000)] = 50
+    default_destination_rate_delay: Annotated[
+        float,
+        Key("time", default="0s", about="between two deliveries to one destination, which are one at a time then"),
+    ] = 0.0
+    smtp_destination_concurrency_limit: Annotated[
+        int, Key("int", default="$default_destination_concurrency_limit", low=1, high=1000)
+    ] = 20
+    smtp_initial_destination_concurrency: Annotated[
+        int, Key("int", default="$initial_destination_concurrency", low=1, high=1000)
+    ] = 5
+    smtp_destination_concurrency_failed_cohort_limit: Annotated[
+        int, Key("int", default="$default_destination_concurrency_failed_cohort_limit", high=1000)
+    ] = 1
+    smtp_destination_recipient_limit: Annotated[
+        int, Key("int", default="$default_destination_recipient_limit", low=1, high=1000)
+    ] = 50
+    smtp_destination_rate_delay: Annotated[float, Key("time", default="$default_destination_rate_delay")] = 0.0
+    lmtp_destination_concurrency_limit: Annotated[
+        int, Key("int", default="$default_destination_concurrency_limit", low=1, high=1000)
+    ] = 20
+    lmtp_initial_destination_concurrency: Annotated[
+        int, Key("int", default="$initial_destination_concurrency", low=1, high=1000)
+    ] = 5
+    lmtp_destination_concurrency_failed_cohort_limit: Annotated[
+        int, Key("int", default="$default_destination_concurrency_failed_cohort_limit", high=1000)
+    ] = 1
+    lmtp_destination_recipient_limit: Annotated[
+        int, Key("int", default="$default_destination_recipient_limit", low=1, high=1000)
+    ] = 50
+    lmtp_destination_rate_delay: Annotated[float, Key("time", default="$default_destination_rate_delay")] = 0.0
     bounce_size_limit: Annotated[int, Key("size", default="50000")] = 50_000
     smtp_connect_timeout: Annotated[float, Key("time", default="30s", low=1)] = 30.0
     smtp_helo_timeout: Annotated[float, Key("time", default="300s", low=1)] = 300.0

@@ -22,6 +22,7 @@ from fastmta.config.location import FILE_BYTES, default_path
 from fastmta.config.not_built import NOT_BUILT
 from fastmta.config.pipes import parse_argv, parse_flags
 from fastmta.config.schema import TABLES, Config, Leaf, leaves, leaves_of
+from fastmta.config.shaping import ShapingConfig, problem_of
 from fastmta.config.tables import PipeConfig
 from fastmta.model.errors import ConfigError
 from fastmta.model.routes import is_pipe_name
@@ -134,6 +135,7 @@ class _Reader:
                     self._add(leaf.dotted, text)
         transport = self._transport()
         pipes = self._pipes()
+        shaping = self._shaping()
         if not self._problems:
             for dotted, text in defaults:
                 self._add(dotted, text)
@@ -142,7 +144,7 @@ class _Reader:
         values_of: dict[str, Any] = tables.pop("")
         for table, given in tables.items():
             values_of[table] = TABLES[table](**given)
-        config = Config(transport=transport, pipe=pipes, **values_of)
+        config = Config(transport=transport, pipe=pipes, shaping=shaping, **values_of)
         for key, text in inconsistencies(config):
             self._add(key, text)
         return (None, self._sorted()) if self._problems else (config, [])
@@ -311,6 +313,34 @@ class _Reader:
                 out[name] = PipeConfig(**values_of)
         return out
 
+    def _shaping(self) -> tuple[ShapingConfig, ...]:
+        tables = self._document.get("shaping", [])
+        if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
+            self._add("shaping", "is a list of tables: write [[shaping]] on a line of its own for each rule")
+            return ()
+        out = []
+        keys = leaves_of("shaping", ShapingConfig)
+        for number, given in enumerate(tables, 1):
+            count = len(self._problems)
+            for unknown in given.keys() - {leaf.name for leaf in keys}:
+                known = ", ".join(leaf.name for leaf in keys)
+                self._add("shaping", f"rule {number}: {unknown}: unknown key; known in [[shaping]]: {known}")
+            values_of: dict[str, Any] = {}
+            for leaf in keys:
+                raw = given.get(leaf.name, leaf.value)
+                try:
+                    values_of[leaf.name] = self._value(leaf, raw)
+                except (ValueError, TypeError) as error:
+                    self._add("shaping", f"rule {number}: {leaf.name} = {_shown(raw)}: expected {error}")
+            if len(self._problems) > count:
+                continue
+            rule = ShapingConfig(**values_of)
+            problem = problem_of(rule)
+            if problem:
+                self._add("shaping", f"rule {number}: {problem}")
+            out.append(rule)
+        return tuple(out)
+
     def _classes(self, raw: Any) -> dict[str, tuple[str, ...]]:
         if raw == "":
             return {}
@@ -334,9 +364,11 @@ class _Reader:
 
     def _find_unknown(self) -> None:
         known = {leaf.dotted for leaf in self._leaves}
-        tables = (*TABLES, "transport", "pipe")
+        tables = (*TABLES, "transport", "pipe", "shaping")
         for name, value in self._document.items():
             if name in tables:
+                if name == "shaping":
+                    continue
                 if not isinstance(value, dict):
                     self._add(name, f"is a table: write [{name}] on a line of its own")
                 elif name not in ("transport", "pipe"):
@@ -381,7 +413,7 @@ class _Reader:
     def _nearest(self, table: str, name: str) -> str:
         here = [leaf.name for leaf in self._leaves if leaf.table == table]
         if not table:
-            here += [*TABLES, "transport", "pipe"]
+            here += [*TABLES, "transport", "pipe", "shaping"]
         close = difflib.get_close_matches(name, here, 1, 0.6)
         if close:
             return f"; did you mean {close[0]}?"

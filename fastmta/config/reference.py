@@ -12,6 +12,7 @@ import msgspec
 
 from fastmta.config.kinds import SASL_OPTIONS, Key
 from fastmta.config.schema import TABLES, Config, Leaf, leaves, leaves_of
+from fastmta.config.shaping import ShapingConfig
 from fastmta.config.tables import PipeConfig
 from fastmta.model.routes import NAMES
 
@@ -64,12 +65,16 @@ def page() -> str:
     sections = [_HEAD, _section("The file's top", Config.__doc__ or "", "")]
     for table, struct in TABLES.items():
         sections.append(_section(f"[{table}]", struct.__doc__ or "", table))
-    return "\n".join(sections) + _TRANSPORT + "\n" + _section("[pipe.NAME]", PipeConfig.__doc__ or "", "pipe.NAME")
+    pipes = _section("[pipe.NAME]", PipeConfig.__doc__ or "", "pipe.NAME")
+    shaping = _section("[[shaping]]", ShapingConfig.__doc__ or "", "shaping")
+    return "\n".join([*sections]) + _TRANSPORT + "\n" + pipes + "\n" + shaping
 
 
 def _section(title: str, about: str, table: str) -> str:
     about = about.partition("]: ")[2] if table else ""
-    found = leaves_of(table, PipeConfig) if table == "pipe.NAME" else [leaf for leaf in leaves() if leaf.table == table]
+    structs: dict[str, type[msgspec.Struct]] = {"pipe.NAME": PipeConfig, "shaping": ShapingConfig}
+    named = structs.get(table)
+    found = leaves_of(table, named) if named is not None else [leaf for leaf in leaves() if leaf.table == table]
     rows = [_row(leaf) for leaf in found]
     lines = [f"## {title}", ""]
     if about:

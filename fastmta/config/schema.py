@@ -21,6 +21,7 @@ from fastmta.config.kinds import (
     Key,
 )
 from fastmta.config.reading_keys import ReadingKeys
+from fastmta.config.shaping import ShapingConfig
 from fastmta.config.tables import LISTEN, AuthConfig, DnsConfig, Listen, PipeConfig, TlsConfig
 
 _Texts = tuple[str, ...]
@@ -384,6 +385,7 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliveryConfig = msgspec.field(default_factory=DeliveryConfig)
     transport: dict[str, str] = {}
     pipe: dict[str, PipeConfig] = {}
+    shaping: tuple[ShapingConfig, ...] = ()
 
     @property
     def mailbox_domains(self) -> tuple[str, ...]:
@@ -423,7 +425,7 @@ class Leaf(NamedTuple):
 
 
 def leaves() -> list[Leaf]:
-    """Every key but those of [transport] and [pipe.NAME], in the order of declaration."""
+    """Every key but those of [transport], [pipe.NAME] and [[shaping]], in the order of declaration."""
     structs: list[tuple[str, type[msgspec.Struct]]] = [("", Config), *TABLES.items()]
     return [leaf for table, struct in structs for leaf in leaves_of(table, struct)]
 

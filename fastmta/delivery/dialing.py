@@ -26,25 +26,33 @@ def connection_to(
     *,
     is_lmtp: bool,
     is_ours: bool,
+    helo_name: str = "",
 ) -> Connection:
     """A connection that has yet to be dialled. `is_ours`: a relay host that the administrator has named."""
     place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
     peer = (address.host if address.port else service.config.myhostname) + place
     delivery = service.config.delivery
     client = Client(
-        delivery.smtp_helo_name, peer, lmtp=is_lmtp, tls_level=policy.level, credentials=credentials, own_relay=is_ours
+        helo_name or delivery.smtp_helo_name,
+        peer,
+        lmtp=is_lmtp,
+        tls_level=policy.level,
+        credentials=credentials,
+        own_relay=is_ours,
     )
     return Connection(service.loop, owner, client, address, delivery, policy)
 
 
-async def dial(service: "DeliveryService", connection: Connection, address: Address) -> None:
-    """Connects within smtp_connect_timeout; OSError (TimeoutError is one) where that fails."""
+async def dial(service: "DeliveryService", connection: Connection, address: Address, source: str = "") -> None:
+    """Connects within smtp_connect_timeout, from `source` where it is given; OSError (TimeoutError is one) where that
+    fails.
+    """
     delivery = service.config.delivery
     async with asyncio.timeout(delivery.smtp_connect_timeout):
         if not address.port:
             await service.loop.create_unix_connection(lambda: connection, address.ip)
         else:
-            own = delivery.smtp_bind_address6 if ":" in address.ip else delivery.smtp_bind_address
+            own = source or (delivery.smtp_bind_address6 if ":" in address.ip else delivery.smtp_bind_address)
             await service.loop.create_connection(
                 lambda: connection, address.ip, address.port, local_addr=(own, 0) if own else None
             )

@@ -15,6 +15,8 @@ from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.queue.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from fastmta.config.delivery_keys import DeliveryConfig
+    from fastmta.config.shaping import ShapingConfig
     from fastmta.delivery.service import DeliveryService
     from fastmta.delivery.tls_policy import TlsPolicy
     from fastmta.dns.mx import Address
@@ -68,19 +70,16 @@ async def delivery_steps(
         )
     elif next_hop.transport in ("smtp", "lmtp"):
         lmtp = next_hop.transport == "lmtp"
+        hosts = []
         async for step in _server_steps(service, hop, forward_path, reverse_path, lmtp=lmtp):
+            if step.kind == "address" and "host" in step.values:
+                hosts.append(str(step.values["host"]))
             yield step
-        yield Step(
-            "limits",
-            f"at most {config.default_destination_concurrency_limit} connections to this hop, "
-            f"{config.initial_destination_concurrency} at first; "
-            f"{config.default_destination_recipient_limit} recipients a transaction",
-            {
-                "concurrency": config.default_destination_concurrency_limit,
-                "initial_concurrency": config.initial_destination_concurrency,
-                "recipients": config.default_destination_recipient_limit,
-            },
-        )
+        yield _limits_step(config, next_hop.transport)
+        name = _text(hop).partition(":")[2]
+        for rule in service.shaping.rules:
+            if rule.names(name) or any(rule.names_host(host) for host in hosts):
+                yield _rule_step(rule.config)
     else:
         yield Step("transport", f"{next_hop.transport}: no other server takes part", {"transport": next_hop.transport})
     yield _retry_step(RetryPolicy.of(config), reverse_path)
@@ -145,6 +144,44 @@ def _login_step(service: "DeliveryService", address: "Address", reverse_path: by
         return Step("login", f"the login cannot be looked up: {failure.reply}", {"error": str(failure.reply)})
     user = entry.partition(":")[0]
     return Step("login", f"AUTH as {user} by smtp_sasl_password_maps", {"user": user}) if user else None
+
+
+def _limits_step(config: "DeliveryConfig", transport: str) -> Step:
+    limit = {
+        name: getattr(config, f"{transport}_{key}")
+        for name, key in (
+            ("concurrency", "destination_concurrency_limit"),
+            ("initial_concurrency", "initial_destination_concurrency"),
+            ("recipients", "destination_recipient_limit"),
+            ("rate_delay", "destination_rate_delay"),
+        )
+    }
+    text = f"at most {limit['concurrency']} connections to this hop, {limit['initial_concurrency']} at first; "
+    text += f"{limit['recipients']} recipients a transaction"
+    if limit["rate_delay"]:
+        text = f"one delivery at a time to this hop, and {limit['rate_delay']:g} s between two; "
+        text += f"{limit['recipients']} recipients a transaction"
+    return Step("limits", text, limit)
+
+
+def _rule_step(rule: "ShapingConfig") -> Step:
+    """A traffic rule that names the hop or one of its hosts."""
+    said = [
+        f"{value} {words}"
+        for value, words in (
+            (rule.concurrency, "connections"),
+            (rule.messages_per_second, "messages a second"),
+            (rule.messages_per_hour, "messages an hour"),
+            (rule.messages_per_connection, "messages a connection"),
+            (rule.recipients_per_message, "recipients a transaction"),
+        )
+        if value
+    ]
+    if rule.source_addresses:
+        said.append("from " + ", ".join(rule.source_addresses))
+    per = {"rule": "all that it names together", "domain": "each next hop", "source": "each address of ours"}[rule.per]
+    text = f"rule {rule.title} ({per}): {'; '.join(said) or 'no limit'}"
+    return Step("shaping", text, {"rule": rule.title, **msgspec.structs.asdict(rule)})
 
 
 def _retry_step(policy: RetryPolicy, reverse_path: bytes) -> Step:

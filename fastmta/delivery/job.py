@@ -14,6 +14,7 @@ from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
     from fastmta.delivery.owner import HopOwner
+    from fastmta.delivery.shaping import Grant
     from fastmta.dns.mx import Address
 
 # What is to be written of one recipient: n, new state, attempts, due_ms, last reply.
@@ -42,6 +43,7 @@ class Job(Transaction, eq=False, kw_only=True):
     gone: bool = False  # the message was deleted while it was on its way
     relay: str = ""  # "host[address]:port" of the last server that was spoken to
     relaxed: bool = False  # its sender said so, and a policy of the domain could not be met
+    grant: "Grant | None" = None  # of traffic rules, until a connection has it
     plain_text: bool = False  # a TLS handshake failed where it is not required
     done: set[int] = msgspec.field(default_factory=set)  # numbers of recipients whose end is committed already
     moves: list[Move] = msgspec.field(default_factory=list)

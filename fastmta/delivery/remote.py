@@ -1,29 +1,25 @@
-"""Hops behind SMTP or LMTP: connections, kept and reused; addresses, tried in turn; the window; death and revival.
+"""Hops behind SMTP or LMTP: connections, kept and reused; addresses, tried in turn.
 
 The common path, a message over a connection that is there, runs in callbacks of the transport and the store alone. A
 task exists only while a connection is being made.
 """
 
-import math
 import ssl
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.delivery.bodies import asks_no_tls, convert, header_of, read_body, seal, tell_folded
+from fastmta.delivery.destination import Destination
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
-from fastmta.delivery.owner import HopOwner
 from fastmta.delivery.tls_policy import Refused
 from fastmta.dns.mx import unusable
-from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import HOP_REASON_BYTES, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
-from fastmta.queue.concurrency import Window
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.transaction import Transaction
@@ -35,46 +31,21 @@ if TYPE_CHECKING:
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
 
 
-class RemoteHop(HopOwner):
+class Postponed(Exception):
+    """Traffic rules let nobody connect now."""
+
+
+class RemoteHop(Destination):
     """One SMTP or LMTP destination, with all its connections."""
 
-    __slots__ = (
-        "_closing",
-        "_dead_reason",
-        "_dead_until",
-        "_died_ms",
-        "_finder",
-        "_idle",
-        "_logins",
-        "_open",
-        "_pardoned_at",
-        "busy",
-        "window",
-    )
-
-    is_remote = True
+    __slots__ = ("_finder", "_idle", "_logins", "_open")
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         super().__init__(service, hop, transport)
-        self.window = self._new_window()
-        self.busy = 0  # deliveries under way, those that only connect included: Postfix's busy_refcount
         self._idle: list[Connection] = []  # the last one in is the first one out, so the others may time out
         self._open: dict[Connection, Job | None] = {}  # with the job that waits for the end of the handshake
-        self._dead_until = 0.0
-        self._dead_reason: Reply | None = None
-        self._died_ms = 0  # by the wall clock, as the schedule counts
-        self._pardoned_at = float("-inf")  # when an administrator last had a dead destination tried
         self._finder = Finder(service, hop)
         self._logins = HopLogins(service, hop)
-        self._closing = False
-
-    def _new_window(self) -> Window:
-        delivery = self.service.config.delivery
-        return Window(
-            delivery.initial_destination_concurrency,
-            delivery.default_destination_concurrency_limit,
-            delivery.default_destination_concurrency_failed_cohort_limit,
-        )
 
     # --- what the service calls ---
 
@@ -82,53 +53,43 @@ class RemoteHop(HopOwner):
         service = self.service
         if self._closing:
             return
-        if self._dead_reason is not None:
-            if service.clock.monotonic() < self._dead_until:
-                self._suspend()
-                return
-            self._dead_reason = None
-            self.window.revived(self.busy)
-            service.log.info("destination.revived", next_hop=self.hop)
+        if self._dead_reason is not None and not self._revive():
+            self._suspend()
+            return
         ready = self.ready
         by_sender = service.logins.by_sender
         book = self.book
+        shaper = self._shaper
         while (ready or book.more) and not service.is_stalled(self) and (ready or self.refill()):
+            if self._next_at and self._holds_back():
+                return
             if by_sender and not self._logins.may_begin(ready[0]):
                 self._put_off(ready.popleft())
                 continue
             connection = self._at_rest(ready[0].login) if self._idle else None
             if connection is not None:
-                if connection.is_reusable:
+                if not connection.is_reusable:
+                    connection.close()
+                elif shaper is not None and not shaper.may_begin(connection.grant):
+                    self._idle.append(connection)
+                    return
+                else:
                     self.busy += 1
                     self._start(connection, ready.popleft())
-                else:
-                    connection.close()
             elif self.busy < self.window.size and service.may_connect(self):
-                self._connect_for(ready.popleft())
+                if not self._connect_for(ready.popleft()):
+                    return
             else:
                 return
 
     @property
     def is_idle(self) -> bool:
-        return (
-            super().is_idle and not self._open and not self.busy and self._dead_reason is None and self.window.is_fresh
-        )
+        return super().is_idle and not self._open
 
     def state(self) -> dict[str, object]:
         state = super().state()
         state["connections"] = len(self._open)
-        state["concurrency"] = self.window.size
-        if self._dead_reason is not None:
-            state["dead_seconds"] = max(0, math.ceil(self._dead_until - self.service.clock.monotonic()))
-            state["reason"] = str(self._dead_reason)[:HOP_REASON_BYTES]
         return state
-
-    def clock_set_back(self, seconds: float) -> None:
-        self._died_ms -= int(seconds * 1000)
-
-    def tick(self, now: float) -> None:
-        if self._dead_reason is not None and now >= self._dead_until:
-            self.pump()
 
     def close_idle(self) -> bool:
         """Closes one connection that is at rest, to make room for another hop's; whether there was one."""
@@ -142,14 +103,13 @@ class RemoteHop(HopOwner):
 
     def close(self) -> None:
         super().close()
-        self._closing = True
         for connection in self._idle:
             connection.close()
         self._idle.clear()
 
     def settings_changed(self) -> None:
         self._finder.forget()
-        self.window = self._new_window()
+        super().settings_changed()
         while self.close_idle():
             pass
 
@@ -184,6 +144,7 @@ class RemoteHop(HopOwner):
             return  # the connection ended before its turn came, and `session_over` saw to the job
         service = self.service
         self.window.succeeded(self.busy)
+        self._ended()
         job.relay = connection.client.peer
         job.tls = connection.tls_shown
         elsewhere = self._for_fallback(job) if service.fallback and not job.kept else None
@@ -201,6 +162,8 @@ class RemoteHop(HopOwner):
             and not job.kept
             and not service.is_stalled(self)
             and (ready or self.refill())
+            and not (self._next_at and self._holds_back())
+            and (self._shaper is None or self._shaper.may_begin(connection.grant))
         ):
             self._start(connection, ready.popleft())
             if ready and self.busy < self.window.size:
@@ -208,7 +171,8 @@ class RemoteHop(HopOwner):
             return
         self.busy -= 1
         connection.transaction = None
-        if reusable and not self._closing and not job.kept:
+        others_wait = self._shaper is not None and self._shaper.others_wait
+        if reusable and not self._closing and not job.kept and not others_wait:
             self._rest(connection)
         else:
             connection.close()
@@ -239,6 +203,8 @@ class RemoteHop(HopOwner):
         reporting = self.service.tls_reporting
         if reporting is not None and waiting is not None and connection.resumes is None and self.transport == "smtp":
             reporting.failed(connection)
+        if connection.grant is not None:
+            connection.grant.release()
         self.service.connection_over(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -422,14 +388,6 @@ class RemoteHop(HopOwner):
         self.service.recorder.finish(job)
         self.take_again(job)
 
-    def _die(self, reply: Reply) -> None:
-        """Nothing more is tried for a while."""
-        backoff_s = self.service.config.delivery.minimal_backoff_time
-        self._dead_reason = reply
-        self._dead_until = self.service.clock.monotonic() + backoff_s
-        self._died_ms = self.service.now_ms()
-        self.service.log.info("destination.dead", next_hop=self.hop, seconds=backoff_s, reply=str(reply))
-
     def _login_refused(self, connection: Connection, job: Job, reply: Reply) -> None:
         """Another address of the same host would refuse the login too: all mail that needs it waits."""
         self._logins.refused(connection, job, reply)
@@ -438,52 +396,31 @@ class RemoteHop(HopOwner):
         job.decide(reply)
         self.service.recorder.finish(job)
 
-    def _suspend(self) -> None:
-        """Defers what is due of a dead destination, with the reason; none of it counts as an attempt."""
-        service = self.service
-        assert self._dead_reason is not None
-        until = service.clock.now() + self._dead_until - service.clock.monotonic()
-        reason = self._dead_reason
-        reply = Reply(450, reason.enhanced or "4.4.1", f"delivery temporarily suspended: {reason.text}")
-        while not service.is_stalled(self) and (self.ready or self.refill()):
-            job = self.ready.popleft()
-            if self._is_pardoned(job):
-                self.ready.appendleft(job)
-                self._dead_until = 0.0
-                self.pump()
-                return
-            job.decide(reply)
-            service.recorder.finish(job, counts=False, not_before_s=until)
-
-    def _is_pardoned(self, job: Job) -> bool:
-        """Whether an administrator wants the dead destination tried now, as `postqueue -f` does: once for each wish.
-
-        A recipient that was tried before and is active again was made due by a command, at the time of the command. If
-        the destination has died once more since, the wish was granted, and the rest waits with all the others.
-        """
-        now = self.service.clock.monotonic()
-        if now - self._pardoned_at < REVIVAL_PAUSE_S or not any(
-            row.state == RecipientState.ACTIVE and row.last_reply and row.due_ms >= self._died_ms for row in job.rows
-        ):
-            return False
-        self._pardoned_at = now
-        return True
-
     # --- connections ---
 
-    def _connect_for(self, job: Job) -> None:
+    def _connect_for(self, job: Job) -> bool:
+        """Has a job connect; where traffic rules have no place for it, it waits, and nobody of the hop goes on."""
+        if self._shaper is not None and job.grant is None:
+            job.grant = self._shaper.may_connect()
+            if job.grant is None:
+                self.ready.appendleft(job)
+                return False
         self.busy += 1
         if job.began < 0:
             job.began = self.service.clock.monotonic()
         self.service.connections += 1
         self.service.pace.spawned()
         self.spawn("delivery connects", self._connect(job))
+        return True
 
     async def _connect(self, job: Job) -> None:
         """Finds an address that answers; from then on the connection's callbacks go on."""
         try:
             connected = await self._try_addresses(job)
             failure = job.failure or Reply(450, "4.4.1", "no address answered")
+        except Postponed:
+            self.service.pace.later(partial(self._postponed, job))
+            return
         except (PermanentFailure, TemporaryFailure) as error:
             connected, failure = False, error.reply
         except Exception as error:
@@ -493,7 +430,24 @@ class RemoteHop(HopOwner):
         if not connected:
             self.service.pace.later(partial(self._not_connected, job, failure))
 
+    def _postponed(self, job: Job) -> None:
+        """No connection for now, by traffic rules that name its exchanger: the job waits for its turn."""
+        self._let_grant_go(job)
+        self.busy -= 1
+        self.service.connection_over(None)
+        if self._closing:
+            self._record_decided(job)
+        else:
+            self.ready.appendleft(job)
+
+    def _let_grant_go(self, job: Job) -> None:
+        grant, job.grant = job.grant, None
+        if grant is not None:
+            grant.release()
+
     def _not_connected(self, job: Job, failure: Reply) -> None:
+        self._let_grant_go(job)
+        self._ended()
         self.busy -= 1
         self.service.connection_over(None)
         if self._closing:
@@ -525,6 +479,11 @@ class RemoteHop(HopOwner):
                 job.relay = ""
                 job.failure = error.reply
                 continue
+            grant = job.grant
+            if self._shaper is not None and grant is not None and not self._shaper.may_dial(grant, address):
+                job.addresses.insert(0, address)
+                raise Postponed
+            source = grant.source if grant is not None else None
             credentials = None
             if self.service.logins.is_enabled and self.transport == "smtp":
                 credentials = await self._logins.credentials(job.login, address)
@@ -536,11 +495,12 @@ class RemoteHop(HopOwner):
                 credentials,
                 is_lmtp=self.transport == "lmtp",
                 is_ours=self._finder.is_ours(job.recipients[0].forward_path),
+                helo_name=source.helo if source is not None else "",
             )
             connection.login = job.login
             self._open[connection] = job
             try:
-                await dial(self.service, connection, address)
+                await dial(self.service, connection, address, source.ip if source is not None else "")
             except OSError as error:  # TimeoutError is one
                 del self._open[connection]
                 job.relay = ""
@@ -551,6 +511,11 @@ class RemoteHop(HopOwner):
                 self._open.pop(connection, None)
                 raise
             job.sessions += 1
+            connection.grant, job.grant = grant, None
+            if self._shaper is not None:
+                connection.most_messages = self._shaper.messages_per_connection or connection.most_messages
+            if connection not in self._open and grant is not None:  # it ended at once
+                grant.release()
             if connection in self._open:
                 self.service.services.sweep.add(connection)
             return True

@@ -10,11 +10,13 @@ delivered twice; hops that wait for a connection, in a ring.
 import asyncio
 import os
 import resource
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta._limits import Table
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
@@ -25,6 +27,7 @@ from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
 from fastmta.delivery.routing import parse_hop
 from fastmta.delivery.seams import Services
+from fastmta.delivery.shaping import Shaping
 from fastmta.delivery.suspended import SuspendedHops
 from fastmta.delivery.tls_policies import TlsPolicies
 from fastmta.delivery.tls_reporting import TlsReporting
@@ -34,6 +37,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import HOPS_TOLD
 from fastmta.model.reply import Reply
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
+from fastmta.policy.limits import local_table
 from fastmta.queue.ownership import partition_of, partitions_of
 from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.turns import Pace
@@ -67,9 +71,15 @@ def kind_of(transport: Transport) -> "type[HopOwner]":
 class DeliveryService:
     """The deliveries of one slot. `start` once nobody else owns the slot's hops; `stop` before somebody else may."""
 
-    def __init__(self, services: Services, answers: Answers | None = None) -> None:
-        """`answers`: where a next hop's 250 is noted until it is committed; None: nowhere."""
+    def __init__(
+        self, services: Services, answers: Answers | None = None, shared: Callable[[], Table] = local_table
+    ) -> None:
+        """`answers`: where a next hop's 250 is noted until it is committed; None: nowhere.
+
+        `shared`: gives the table of limits that all workers have.
+        """
         self.services = services
+        self._shared = cache(shared)
         self.config: Config = services.config
         self.loop = services.loop
         self.queue = services.store.queue
@@ -331,6 +341,7 @@ class DeliveryService:
             host_lookup=config.delivery.smtp_host_lookup,
         )
         relays = ",".join(delivery.smtp_fallback_relay)
+        self.shaping = Shaping(config.shaping, self._shared, self.clock)
         self.fallback = parse_hop(f"smtp:{relays}".encode(), delivery.smtp_tcp_port).hosts if relays else ()
         contexts = self.services.contexts
         self._tokens = Tokens(config.delivery, contexts.https_context, self._resolver.addresses, self.clock.monotonic)
@@ -396,7 +407,9 @@ class DeliveryService:
                 owner.clock_set_back(set_back_s)
             owner.tick(now)
             if owner.is_idle:
+                owner.close()
                 del self._owners[hop]
+        self.shaping.tick()
         self._look()
 
     def _look(self) -> None:

@@ -1,6 +1,7 @@
 """What is limited by the address or the account of a client; policy/limits.py holds the limits."""
 
 from enum import IntEnum
+from typing import Final
 
 
 class What(IntEnum):
@@ -21,3 +22,9 @@ class What(IntEnum):
     FAILURES = 14  # for which an address is banned in the end
     BANNED = 15
     APPEND_BYTES = 12  # octets that an account's APPENDs have announced: for its quota, never refused by itself
+
+
+# What traffic rules count of next hops in the same table (delivery/shaping.py).
+SHAPED_CONNECTIONS: Final = 101
+SHAPED_SECOND: Final = 102
+SHAPED_HOUR: Final = 103

@@ -204,4 +204,6 @@ def state_step(hop: dict[str, Any] | None) -> Step:
         text += f", of at most {hop['concurrency']} now"
     if hop["dead_seconds"]:
         text += f"; dead for {hop['dead_seconds']} s more: {hop['reason']}"
+    if hop.get("shaped"):
+        text += f"; it waits by {hop['shaped']}"
     return Step("state", text, {"running": True, **hop})

@@ -203,6 +203,8 @@ def state_of(suspended: bool, now: dict[str, Any]) -> str:
         return "suspended"
     if now.get("dead_seconds"):
         return f"dead for {now['dead_seconds']}s"
+    if now.get("shaped"):
+        return "shaped"
     return "delivering" if now.get("in_flight") else "waiting"
 
 

@@ -117,6 +117,8 @@ def _why(
         return "due, but no server is running", None
     if not hop:
         return "due: it is taken up within a second", None
+    if hop.get("shaped"):
+        return f"due: it waits by {hop['shaped']}", None
     if hop["concurrency"] and hop["connections"] >= hop["concurrency"]:
         return f"due: it is being sent, or waits for one of {hop['concurrency']} connections", None
     return "due: it is being sent, or about to be", None

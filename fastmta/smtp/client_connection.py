@@ -145,8 +145,10 @@ class Connection(asyncio.Protocol):
         "address",
         "client",
         "deadline",
+        "grant",
         "idle_since",
         "login",
+        "most_messages",
         "opened_at",
         "policy",
         "resumes",
@@ -186,6 +188,8 @@ class Connection(asyncio.Protocol):
         self.address = address
         self.policy = policy
         self.login: str | None = None  # the owner's: connections are shared only by those of one login
+        self.grant: Any = None  # the owner's: what traffic rules have given the connection
+        self.most_messages = MESSAGES
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + settings.smtp_helo_timeout
@@ -231,7 +235,7 @@ class Connection(asyncio.Protocol):
         return (
             client.is_usable
             and not self._ended
-            and client.messages < MESSAGES
+            and client.messages < self.most_messages
             and self._loop.time() - self.opened_at < LIFETIME_S
         )
 

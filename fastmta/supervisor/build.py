@@ -110,7 +110,7 @@ class MailServer:
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
-            self._delivery = DeliveryService(services, Answers(Path(config.data_directory)))
+            self._delivery = DeliveryService(services, Answers(Path(config.data_directory)), lambda: place.limits)
             assert place.ask is not None
             self._acts = Serving(services, place.ask, Delivering(services, self._delivery))
             self._pickup = Pickup(services, PublicSocket(services, self._acts))

@@ -57,6 +57,10 @@ class Rig:
         self.clock = ManualClock()
         top = {"myorigin": "mx.test", **delivery.pop("top", {})}  # keys that stand in no table
         config = Config(myhostname="mx.test", mydestination=("mx.test",), **top)
+        for name in ("initial_destination_concurrency", "default_destination_concurrency_limit"):
+            if name in delivery:  # as the configuration's defaults do it
+                delivery.setdefault(f"smtp_{name.removeprefix('default_')}", delivery[name])
+        config = msgspec.structs.replace(config, shaping=tuple(delivery.pop("shaping", ())))
         delivery = {"smtp_tls_security_level": "none", "smtp_helo_name": "mx.test", **delivery}
         dns = msgspec.structs.replace(config.dns, nameservers=delivery.pop("nameservers", ("127.0.0.1:1",)))
         config = msgspec.structs.replace(config, data_directory=delivery.pop("data_directory", str(tmp_path)))
