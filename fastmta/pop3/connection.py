@@ -34,7 +34,19 @@ from fastmta.policy.networks import is_loopback
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
 from fastmta.pop3.seams import Account, Seat, Services
-from fastmta.pop3.session import Close, Listing, LogIn, Maildrop, Retrieve, Session, StartTls, State, Update
+from fastmta.pop3.session import (
+    SASL,
+    TRANSACTION,
+    Close,
+    Listing,
+    LogIn,
+    Maildrop,
+    Retrieve,
+    Session,
+    StartTls,
+    State,
+    Update,
+)
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.upgrade import start_tls
 
@@ -278,11 +290,13 @@ class Pop3Connection(asyncio.Protocol):
     def _go_on(self, *, fresh: bool = False) -> None:
         """Sends more of the response that is under way, then obeys the commands that have come; now or in its turn."""
         if not self._stopped and self._share.enter(self._turn_came, fresh=fresh):
-            self._turn_came()
+            self._work()
 
     def _turn_came(self) -> None:
-        if self._stopped:
-            return
+        if not self._stopped:
+            self._work()
+
+    def _work(self) -> None:
         try:
             if self._blocks is not None:
                 self._draw()
@@ -294,7 +308,7 @@ class Pop3Connection(asyncio.Protocol):
 
     def _process(self) -> None:
         lines = 0
-        while not self._busy:
+        while self._input and not self._busy:
             line = self._next_line()
             if line is None:
                 break
@@ -302,9 +316,9 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.command(line) if line is not _TOO_LONG else self._session.too_long())
             if self._out_bytes >= POP3_BLOCK_BYTES:
                 self._flush()
-            if self._share.over() and not self._busy and self._input:
+            if self._share.over() and self._input and not self._busy:
                 self._share.later(self._turn_came)
-        if lines and self._session.state is State.TRANSACTION and not self._closing:
+        if lines and self._session.state is TRANSACTION and not self._closing:
             timeout = POP3_IDLE_TIMEOUT_S if self._blocks is None else POP3_TRANSFER_TIMEOUT_S
             self.deadline = self._server.services.loop.time() + timeout
         self._flush()
@@ -320,7 +334,7 @@ class Pop3Connection(asyncio.Protocol):
 
     def _next_line(self) -> bytes | None:
         """The next line without its end, `_TOO_LONG` for one that passed its bound, None where there is none yet."""
-        limit = POP3_SASL_LINE_BYTES if self._session.state is State.SASL else POP3_COMMAND_BYTES
+        limit = POP3_SASL_LINE_BYTES if self._session.state is SASL else POP3_COMMAND_BYTES
         end = self._input.find(b"\n")
         if end < 0:
             if self._skipped or len(self._input) > limit:
@@ -363,8 +377,8 @@ class Pop3Connection(asyncio.Protocol):
         drop = self._session.maildrop
         if drop is None:
             return
-        blocks = self._server.reader.blocks(drop, action.index, action.body_lines)
         try:
+            blocks = self._server.reader.blocks(drop, action.index, action.body_lines)
             first = next(blocks)
         except MessageGone:
             self._say(b"-ERR Message is no longer there\r\n")

@@ -106,7 +106,7 @@ class MaildropReader:
         return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))
 
     def blocks(self, drop: Maildrop, index: int, body_lines: int | None) -> Iterator[bytes]:
-        """The whole response to RETR, or to TOP with a number of body lines, in blocks."""
+        """The whole response to RETR, or to TOP with a number of body lines, in blocks. MessageGone, StorageFailure."""
         uid = drop.uids[index]
         rows = self._mailboxes.rows(drop.mailbox_id, array("I", (uid,)))
         if not rows:
@@ -120,7 +120,7 @@ class MaildropReader:
                 raise MessageGone
             whole = min(text[0], size)
         status = b"+OK\r\n" if body_lines is not None else b"+OK %d octets\r\n" % drop.sizes[index]
-        yield from self._stuffed(rows[0], whole, body_lines or 0, status)
+        return self._stuffed(rows[0], whole, body_lines or 0, status)
 
     def _stuffed(self, row: "MessageRow", whole: int, lines: int, status: bytes) -> Iterator[bytes]:
         """`status`, the first `whole` octets, then `lines` more lines, stuffed, and the end."""
@@ -130,6 +130,9 @@ class MaildropReader:
         tail = _END  # nothing is a complete line as well
         out = status
         while offset < whole or (lines and offset < size):
+            if offset:
+                yield out
+                out = b""
             limit = whole if offset < whole else size
             block = self._mailboxes.read_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
             if not block:
@@ -139,8 +142,7 @@ class MaildropReader:
             offset += len(block)
             tail = (tail + block[-2:])[-2:]
             block, line_start = stuff(block, line_start)
-            yield out + block if out else block
-            out = b""
+            out += block
         yield out + (b".\r\n" if tail == _END else b"\r\n.\r\n")
 
 

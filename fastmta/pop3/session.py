@@ -57,6 +57,11 @@ class Verb(Enum):
     USER = b"USER"
 
 
+# For the hot path: module constants are cheaper than attributes of an enum.
+SASL: Final = State.SASL
+TRANSACTION: Final = State.TRANSACTION
+_PASS: Final = Verb.PASS
+
 _ALWAYS: Final = frozenset({Verb.CAPA, Verb.QUIT})
 _BEFORE_LOGIN: Final = _ALWAYS | {Verb.USER, Verb.AUTH, Verb.STLS}
 ALLOWED: Final[dict[State, frozenset[Verb]]] = {
@@ -250,7 +255,7 @@ class Session:
 
     def command(self, raw_line: bytes) -> Action:
         """Takes a line without its line end."""
-        if self.state is State.SASL and self._sasl is not None:
+        if self.state is SASL and self._sasl is not None:
             return self._step(self._sasl.respond_line(raw_line))
         raw_verb, _, argument = raw_line.partition(b" ")
         verb = _VERBS.get(raw_verb.upper())
@@ -260,7 +265,7 @@ class Session:
             return self._wrong(b"-ERR Unknown command\r\n")
         if verb not in ALLOWED[self.state]:
             return self._wrong(b"-ERR Command not valid in this state\r\n")
-        if verb is not Verb.PASS:  # a password may begin or end with a space (RFC 1939 §7)
+        if verb is not _PASS:  # a password may begin or end with a space (RFC 1939 §7)
             argument = argument.strip(b" ")
         action = _COMMANDS[verb](self, argument)
         if isinstance(action, bytes) and action.startswith(b"-ERR"):
