@@ -5,6 +5,7 @@ the answer's last line. What comes before that line is counted, not kept: the cl
 that streams at hundreds of megabytes a second.
 """
 
+import random
 import select
 import socket
 import time
@@ -17,6 +18,10 @@ Script = Generator[tuple[bytes, bytes], bytes, None]
 _READ_BYTES = 1 << 18
 _TAIL_BYTES = 2048
 MESSAGE_BYTES = 4096
+_WORDS = [
+    "".join(random.Random(number).choices("eeettaaooiinnsshhrrddlu", k=2 + number % 9)).encode()
+    for number in range(5000)
+]
 
 
 class Account(NamedTuple):
@@ -135,6 +140,28 @@ def imap_fill(account: Account, count: int, size: int = MESSAGE_BYTES) -> Script
         message = head + body[: size - len(head) - 2] + b"\r\n"
         yield b"b APPEND INBOX {%d}\r\n" % len(message), b"+"
         yield message + b"\r\n", b"b OK"
+    yield b"z LOGOUT\r\n", b"z OK"
+
+
+def imap_fill_words(account: Account, count: int, size: int = MESSAGE_BYTES) -> Script:
+    """Appends `count` messages of words to INBOX; each has one that no other has, "unique" with its number and a dot."""
+    yield from _imap_login(account)
+    for number in range(count):
+        rng = random.Random(number)
+        out = b"Subject: message %d\r\n\r\nunique%d.\r\n" % (number, number)
+        while len(out) < size:
+            out += b" ".join(rng.choices(_WORDS, k=12)) + b"\r\n"
+        yield b"b APPEND INBOX {%d}\r\n" % len(out), b"+"
+        yield out + b"\r\n", b"b OK"
+    yield b"z LOGOUT\r\n", b"z OK"
+
+
+def imap_search(account: Account, count: int, times: int) -> Script:
+    """SEARCH TEXT of a word that one of `count` messages has, `times` over, each time another one."""
+    yield from _imap_login(account)
+    yield b"b SELECT INBOX\r\n", b"b OK"
+    for number in range(times):
+        yield b"c SEARCH TEXT unique%d.\r\n" % (number * 7 % count), b"c OK"
     yield b"z LOGOUT\r\n", b"z OK"
 
 

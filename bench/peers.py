@@ -127,7 +127,13 @@ class FastMTAPeer:
     """FastMTA with its default settings: log, metrics, Received header, durable commits; one worker unless told."""
 
     def __init__(
-        self, directory: Path, next_hop_port: int, workers: int = 1, name: str = "fastmta", tree: Path = REPOSITORY
+        self,
+        directory: Path,
+        next_hop_port: int,
+        workers: int = 1,
+        name: str = "fastmta",
+        tree: Path = REPOSITORY,
+        **settings: object,
     ) -> None:
         self.name = name
         self.server = Server(
@@ -136,6 +142,7 @@ class FastMTAPeer:
             workers=workers,
             settings={
                 "transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{next_hop_port}"},
+                **settings,
             },
             env=trees.environment(tree),
         )

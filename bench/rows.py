@@ -18,6 +18,7 @@ from bench.peers import (
     LOCAL_USER,
     PASSWORD,
     RELAY_DOMAIN,
+    FastMTAPeer,
     Peer,
     Sink,
     settle,
@@ -197,6 +198,16 @@ def _fill(peer: Peer, context: Context) -> None:
     _run_all(peer, "imap", lambda account: access.imap_fill(account, count))
 
 
+def _fill_words(peer: Peer, context: Context) -> None:
+    """Mailboxes to be searched, indexed where the peer has an index."""
+    count = _mailbox_messages(context)
+    _run_all(peer, "imap", lambda account: access.imap_fill(account, 1))
+    _run_all(peer, "imap", access.imap_empty)
+    _run_all(peer, "imap", lambda account: access.imap_fill_words(account, count))
+    if peer.name in ("fastmta", "beside") and isinstance(peer, FastMTAPeer):
+        peer.server.cli("index", "rebuild", check=peer.name == "fastmta")
+
+
 def reading(
     service: str,
     operations: Callable[[Context], int],
@@ -280,6 +291,18 @@ ROWS: tuple[Row, ...] = (
             least_bytes=access.MESSAGE_BYTES,
         ),
         prepare=_fill,
+    ),
+    Row(
+        "imap-search-text",
+        "IMAP SEARCH TEXT of a rare word, 10 clients",
+        ("dovecot", "scan", "fastmta"),
+        reading(
+            "imap",
+            lambda context: context.count(40),
+            lambda account, context: access.imap_search(account, _mailbox_messages(context), context.count(40)),
+        ),
+        "ops/s",
+        prepare=_fill_words,
     ),
     Row(
         "imap-store",

@@ -43,6 +43,7 @@ class Bench:
             "postfix": lambda: PostfixPeer(hop_port),
             "dovecot": DovecotPeer,
             "fastmta": lambda: FastMTAPeer(directory, hop_port, workers),
+            "scan": lambda: FastMTAPeer(directory, hop_port, workers, "scan", fts=""),
         }
         if beside is not None:
             self._makers["beside"] = lambda: FastMTAPeer(directory, hop_port, workers, "beside", beside)
