@@ -18,10 +18,8 @@ Script = Generator[tuple[bytes, bytes], bytes, None]
 _READ_BYTES = 1 << 18
 _TAIL_BYTES = 2048
 MESSAGE_BYTES = 4096
-_WORDS = [
-    "".join(random.Random(number).choices("eeettaaooiinnsshhrrddlu", k=2 + number % 9)).encode()
-    for number in range(5000)
-]
+_LETTERS = b"eeettaaooiinnsshhrrddlu"
+_WORDS = [bytes(random.Random(number).choices(_LETTERS, k=2 + number % 9)) for number in range(5000)]
 
 
 class Account(NamedTuple):
@@ -144,7 +142,7 @@ def imap_fill(account: Account, count: int, size: int = MESSAGE_BYTES) -> Script
 
 
 def imap_fill_words(account: Account, count: int, size: int = MESSAGE_BYTES) -> Script:
-    """Appends `count` messages of words to INBOX; each has one that no other has, "unique" with its number and a dot."""
+    """Appends `count` messages of words to INBOX; each has one of its own, "unique" with its number and a dot."""
     yield from _imap_login(account)
     for number in range(count):
         rng = random.Random(number)

@@ -31,7 +31,8 @@ RUN: Final = 1024  # values sorted in one go: under a millisecond
 STEP: Final = 256  # values merged or read before the turn is asked for
 SLICE: Final = 4096  # values copied in one go: a tenth of a millisecond
 _ROWS: Final = frozenset({b"ARRIVAL", b"SIZE"})
-_KEYS: Final = _ROWS | {b"CC", b"DATE", b"FROM", b"SUBJECT", b"TO", b"DISPLAYFROM", b"DISPLAYTO"}
+RELEVANCY: Final = b"RELEVANCY"  # of FUZZY keys, the best first (RFC 6203 §5)
+_KEYS: Final = _ROWS | {RELEVANCY, b"CC", b"DATE", b"FROM", b"SUBJECT", b"TO", b"DISPLAYFROM", b"DISPLAYTO"}
 _PLACES: Final = {b"FROM": 4, b"TO": 5, b"CC": 6, b"DISPLAYFROM": 4, b"DISPLAYTO": 5}
 
 
@@ -168,9 +169,13 @@ async def values_of(session: Session, view: View, uids: array[int], names: set[b
     return out
 
 
-async def sorted_places(session: Session, view: View, uids: array[int], keys: Sequence[SortKey]) -> Sequence[int]:
-    """The places in `uids` in the order that the keys ask for; equal ones in their own. SessionEnded."""
-    values = await values_of(session, view, uids, {key.name for key in keys})
+async def sorted_places(
+    session: Session, view: View, uids: array[int], keys: Sequence[SortKey], scores: Sequence[int] = ()
+) -> Sequence[int]:
+    """The places in `uids` in the order that the keys ask for; equal ones in their own. `scores`: of the uids, where a
+    key is RELEVANCY. SessionEnded."""
+    values = await values_of(session, view, uids, {key.name for key in keys} - {RELEVANCY})
+    values[RELEVANCY] = [-score for score in scores]
     order: Sequence[int] = range(len(uids))
     for key in reversed(keys):
         order = await stable(session, order, values[key.name].__getitem__, key.reverse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -159,6 +160,8 @@ class Parser:
         self._keys = 0
         self._known: dict[tuple[Any, ...], Key] = {}
         self.asks_modseq = False  # some key is MODSEQ
+        self.fuzzy: list[str] | None = None  # the words of FUZZY keys that a message shall have, where there are any
+        self._is_fuzzy = self._is_negated = False
 
     def parse(self) -> Key:
         """RETURN and the whole program, up to the command's end. BadSyntax, BadCharset."""
@@ -246,7 +249,16 @@ class Parser:
         cursor = self._cursor
         cursor.sp()
         if name == b"NOT":
-            return Not(self._key(depth + 1))
+            before, self._is_negated = self._is_negated, True
+            negated = Not(self._key(depth + 1))
+            self._is_negated = before
+            return negated
+        if name == b"FUZZY":  # RFC 6203
+            before, self._is_fuzzy = self._is_fuzzy, True
+            self.fuzzy = self.fuzzy or []
+            key = self._key(depth + 1)
+            self._is_fuzzy = before
+            return key
         if name == b"OR":
             first = self._key(depth + 1)
             cursor.sp()
@@ -256,15 +268,15 @@ class Parser:
     def _with_value(self, name: bytes) -> Key:
         cursor = self._cursor
         if name in _FIELDS:
-            return self._once(Envelope(_FIELDS[name], self._needle()))
+            return self._matching(lambda needle: Envelope(_FIELDS[name], needle))
         if name == b"HEADER":
             field = cursor.astring().upper()
             cursor.sp()
             if field in _HEADERS:
-                return self._once(Envelope(_HEADERS[field], self._needle()))
-            return self._once(Header(field, self._needle()))
+                return self._matching(lambda needle: Envelope(_HEADERS[field], needle))
+            return self._matching(lambda needle: Header(field, needle))
         if name in (b"BODY", b"TEXT"):
-            return self._once(Text(self._needle(), name == b"TEXT"))
+            return self._matching(lambda needle: Text(needle, name == b"TEXT"))
         if name == b"KEYWORD":
             return Keyword(cursor.raw_atom().lower())
         if name == b"UNKEYWORD":
@@ -302,6 +314,18 @@ class Parser:
             cursor.sp()
         self.asks_modseq = True
         return cursor.modseq()
+
+    def _matching(self, made: Callable[[str], Key]) -> Key:
+        """A key of the command's string; where it is FUZZY, one of each of its words, wherever they stand."""
+        needle = self._needle()
+        words = needle.split() if self._is_fuzzy else []
+        if self.fuzzy is not None and self._is_fuzzy and not self._is_negated:
+            self.fuzzy.extend(words)
+        if len(words) < 2:
+            return self._once(made(words[0] if words else needle))
+        for _ in words[1:]:
+            self._count()
+        return And(tuple(self._once(made(word)) for word in words))
 
     def _once(self, key: Key) -> Key:
         """The same key for the same question, so that it is answered once."""

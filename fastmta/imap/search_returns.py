@@ -1,4 +1,5 @@
-"""What a SEARCH returns: RFC 4731's options with SAVE (RFC 5182) and PARTIAL (RFC 9394), and the ESEARCH response.
+"""What a SEARCH returns: RFC 4731's options with SAVE (RFC 5182), PARTIAL (RFC 9394) and RELEVANCY (RFC 6203), and the
+ESEARCH response.
 
 A set is written a slice at a time, so no response is in memory at once but by its numbers.
 """
@@ -6,7 +7,7 @@ A set is written a slice at a time, so no response is in memory at once but by i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fastmta._imap import Cursor
 
 SLICE: Final = 16_384  # numbers of one piece of a response
-_OPTIONS: Final = frozenset({b"MIN", b"MAX", b"ALL", b"COUNT", b"SAVE", b"PARTIAL"})
+_OPTIONS: Final = frozenset({b"MIN", b"MAX", b"ALL", b"COUNT", b"SAVE", b"PARTIAL", b"RELEVANCY"})
 
 
 class Returns(msgspec.Struct, frozen=True):
@@ -40,7 +41,7 @@ class Returns(msgspec.Struct, frozen=True):
     @property
     def few(self) -> bool:
         """Whether the result is what MIN, MAX or PARTIAL give, and not all that was found (RFC 5182 §2.1)."""
-        asked = self.options - {b"SAVE"}
+        asked = self.options - {b"SAVE", b"RELEVANCY"}
         return bool(asked) and asked <= {b"MIN", b"MAX", b"PARTIAL"}
 
     def picked(self, found: array[int]) -> array[int]:
@@ -59,8 +60,13 @@ class Returns(msgspec.Struct, frozen=True):
             places.update(range(begin, end))
         return array("I", [found[at] for at in sorted(places)])
 
-    def lines(self, found: array[int], modseq: int) -> Iterator[bytes]:
-        """The return data of an ESEARCH response, each with a space before it, in pieces."""
+    @property
+    def ranks(self) -> bool:
+        return b"RELEVANCY" in self.options
+
+    def lines(self, found: array[int], modseq: int, scores: Sequence[int] = ()) -> Iterator[bytes]:
+        """The return data of an ESEARCH response, each with a space before it, in pieces. `scores`: of what is
+        `picked`, where RELEVANCY was asked for."""
         if found and b"MIN" in self.options:
             yield b" MIN %d" % found[0]
         if found and b"MAX" in self.options:
@@ -80,6 +86,11 @@ class Returns(msgspec.Struct, frozen=True):
             yield b")"
         if modseq:
             yield b" MODSEQ %d" % modseq
+        if self.ranks:
+            yield b" RELEVANCY ("
+            for at in range(0, len(scores), SLICE):
+                yield (b" " if at else b"") + b" ".join(b"%d" % score for score in scores[at : at + SLICE])
+            yield b")"
 
 
 def set_pieces(numbers: array[int]) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from fastmta.model.found import Found, Word
 from fastmta.model.limits import INDEX_BEHIND, INDEX_OPEN, INDEX_WAITING
 from fastmta.runtime.account_locks import AccountLocks
 from fastmta.runtime.metrics import METRICS
+from fastmta.runtime.tasks import seen_through
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailboxes
@@ -129,7 +130,9 @@ class Indexing:
             return None
         async with opened.busy:
             try:
-                found = await self._services.loop.run_in_executor(self._finders, opened.file.find, mailbox_id, words)
+                found = await seen_through(
+                    self._services.loop.run_in_executor(self._finders, opened.file.find, mailbox_id, words)
+                )
             except IndexDamaged as error:
                 self._throw_away(opened.file, str(error))
                 return None
@@ -255,7 +258,7 @@ class Indexing:
         self._marker.note(self._services.store.last_txn_id())
 
     async def make(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await self._services.loop.run_in_executor(self._maker, work, *arguments)
+        return await seen_through(self._services.loop.run_in_executor(self._maker, work, *arguments))
 
     def has_room(self) -> bool:
         return self._services.storage_ok()

@@ -56,7 +56,7 @@ async def status(desk: Desk, asked: Whose) -> AsyncIterator[Indexed]:
         file = IndexFile(folder, account.id, number)
         messages = indexed = 0
         try:
-            await desk.offload(file.refresh)
+            await _Place(desk, folder, None).offload(file.refresh)
             async for box in of_account(desk, account.id):
                 messages += box.exists
                 indexed += box.exists - await _behind(desk, box.id, file.until(box.id), box.exists)
@@ -189,18 +189,23 @@ class _Progress:
 class _Place:
     """Where an act builds: index.building.Place."""
 
-    def __init__(self, desk: Desk, folder: Path, marker: "Marker") -> None:
+    def __init__(self, desk: Desk, folder: Path, marker: "Marker | None") -> None:
         self._desk = desk
         self._folder = folder
         self._marker = marker
 
     async def offload(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await self._desk.offload(work, *arguments)
+        import asyncio
+
+        from fastmta.runtime.tasks import seen_through
+
+        return await seen_through(asyncio.ensure_future(self._desk.offload(work, *arguments)))
 
     def pause_now(self) -> Awaitable[None] | None:
         return self._desk.pause()
 
     def seen(self) -> None:
+        assert self._marker is not None
         self._marker.note(self._desk.store.last_txn_id())
 
     def has_room(self) -> bool:

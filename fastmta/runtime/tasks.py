@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -43,6 +45,17 @@ class Tasks:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+
+async def seen_through(future: "asyncio.Future[T]") -> T:
+    """What a thread gives. Who waits for it and is cancelled goes on when the thread has ended, so that what it uses
+    can be closed then.
+    """
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 class Expiring(Protocol):

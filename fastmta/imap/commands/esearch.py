@@ -9,6 +9,7 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
+from fastmta.imap import relevancy
 from fastmta.imap.commands.listing import each_mailbox, each_subscription
 from fastmta.imap.commands.search import BAD_CHARSET, parser_for, write_pieces
 from fastmta.imap.mailbox_name import SEPARATOR
@@ -68,9 +69,11 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     returns = parser.returns or Returns(frozenset((b"ALL",)))
     if returns.saves:
         raise BadSyntax("SAVE is for the selected mailbox, by SEARCH")
+    if returns.ranks and parser.fuzzy is None:
+        raise BadSyntax("RELEVANCY is of FUZZY keys")
     if parser.asks_modseq:
         session.enable(Feature.CONDSTORE)
-    return _run(session, tag, sources, key, returns, with_modseq=parser.asks_modseq)
+    return _run(session, tag, sources, key, returns, parser.fuzzy or [], with_modseq=parser.asks_modseq)
 
 
 def _sources(session: Session, cursor: Cursor) -> list[Source]:
@@ -107,7 +110,14 @@ def _names(session: Session, cursor: Cursor) -> list[str]:
 
 
 async def _run(
-    session: Session, tag: bytes, sources: list[Source], key: Key, returns: Returns, *, with_modseq: bool
+    session: Session,
+    tag: bytes,
+    sources: list[Source],
+    key: Key,
+    returns: Returns,
+    words: list[str],
+    *,
+    with_modseq: bool,
 ) -> bytes:
     async for box in _boxes(session, sources):
         view = await _view_of(session, box)
@@ -115,10 +125,11 @@ async def _run(
         uids = await search.run(by_uid=True)
         if not uids:
             continue  # RFC 7377 §2.2: nothing is said of a mailbox without a match
+        scores = await relevancy.scores(session, view, returns.picked(uids), words) if returns.ranks else ()
         name = session.written_name(box.name)
         head = (_imap.quoted(tag), name, box.uid_validity)
         session.write(b"* ESEARCH (TAG %b MAILBOX %b UIDVALIDITY %d) UID" % head)
-        if not await write_pieces(session, returns.lines(uids, search.highest_modseq)):
+        if not await write_pieces(session, returns.lines(uids, search.highest_modseq, scores)):
             return b""
         session.write(b"\r\n")
     return b"OK ESEARCH completed"

@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
+from fastmta.imap import relevancy
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset, Parser
 from fastmta.imap.search_returns import Returns
@@ -13,7 +14,7 @@ from fastmta.imap.session import Feature, State
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fastmta._imap import Cursor
     from fastmta.imap.seams import Answer
@@ -53,15 +54,17 @@ def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> An
             view.saved = array("I")  # RFC 5182 §2.1: a SEARCH that fails empties it
         return BAD_CHARSET
     returns = parser.returns
+    if returns is not None and returns.ranks and parser.fuzzy is None:
+        raise _imap.BadSyntax("RELEVANCY is of FUZZY keys")  # RFC 6203 §4
     if returns is None and session.enabled & Feature.REV2:
         returns = Returns(frozenset((b"ALL",)))  # RFC 9051 §6.4.4
     search = Search(session, view, key, with_modseq=parser.asks_modseq)
     if parser.asks_modseq:
         session.enable(Feature.CONDSTORE)
     if parser.asks_modseq and not by_uid:
-        return _after_changes(session, tag, search, returns)
+        return _after_changes(session, tag, search, returns, parser.fuzzy)
     if returns is not None:
-        return _run_extended(session, tag, search, view, returns, by_uid)
+        return _run_extended(session, tag, search, view, returns, by_uid, parser.fuzzy)
     if search.is_short:
         numbers = search.now(by_uid=by_uid)
         session.write(b"* SEARCH%b%b\r\n" % (_imap.numbers_line(numbers), _modseq(search)))
@@ -69,11 +72,13 @@ def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> An
     return _run(session, search, by_uid)
 
 
-async def _after_changes(session: Session, tag: bytes, search: Search, returns: Returns | None) -> bytes:
+async def _after_changes(
+    session: Session, tag: bytes, search: Search, returns: Returns | None, words: list[str] | None
+) -> bytes:
     view = session.selected
     await search.cap_modseqs()
     if returns is not None:
-        return await _run_extended(session, tag, search, view, returns, by_uid=False)
+        return await _run_extended(session, tag, search, view, returns, False, words)
     return await _run(session, search, by_uid=False)
 
 
@@ -110,10 +115,18 @@ async def write_pieces(session: Session, pieces: Iterator[bytes]) -> bool:
 
 
 async def _run_extended(
-    session: Session, tag: bytes, search: Search, view: View, returns: Returns, by_uid: bool
+    session: Session,
+    tag: bytes,
+    search: Search,
+    view: View,
+    returns: Returns,
+    by_uid: bool,
+    words: list[str] | None,
 ) -> bytes:
     uids = search.now(by_uid=True) if search.is_short else await search.run(by_uid=True)
-    if not await write_esearch(session, tag, view, returns, uids, search.highest_modseq, by_uid, search.modseq_cap):
+    scores = await relevancy.scores(session, view, returns.picked(uids), words or []) if returns.ranks else ()
+    modseq, cap = search.highest_modseq, search.modseq_cap
+    if not await write_esearch(session, tag, view, returns, uids, modseq, by_uid, cap, scores):
         return b""
     return _done(by_uid)
 
@@ -127,6 +140,7 @@ async def write_esearch(
     modseq: int,
     by_uid: bool,
     modseq_cap: int = 2**64 - 1,
+    scores: Sequence[int] = (),
 ) -> bool:
     """The ESEARCH response for uids in ascending order; False where the session has ended."""
     if returns.few or returns.saves:
@@ -139,7 +153,7 @@ async def write_esearch(
         return True
     numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
     session.write(esearch_head(tag, by_uid))
-    if not await write_pieces(session, returns.lines(numbers, modseq)):
+    if not await write_pieces(session, returns.lines(numbers, modseq, scores)):
         return False
     session.write(b"\r\n")
     return True

@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from fastmta import _imap
-from fastmta.imap import order, search_returns
+from fastmta.imap import order, relevancy, search_returns
 from fastmta.imap.commands.search import BAD_CHARSET, esearch_head, parser_for, write_pieces
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset
@@ -50,14 +50,23 @@ def _sort(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> Answ
         if returns is not None and returns.saves:
             session.selected.saved = array("I")
         return BAD_CHARSET
+    ranks = any(each.name == order.RELEVANCY for each in keys)
+    if (ranks or (returns is not None and returns.ranks)) and parser.fuzzy is None:
+        raise _imap.BadSyntax("RELEVANCY is of FUZZY keys")  # RFC 6203 §4, §5
     search = Search(session, session.selected, key, with_modseq=parser.asks_modseq)
     if parser.asks_modseq:
         session.enable(Feature.CONDSTORE)
-    return _run(session, tag, search, keys, returns, by_uid)
+    return _run(session, tag, search, keys, returns, by_uid, parser.fuzzy or [])
 
 
 async def _run(
-    session: Session, tag: bytes, search: Search, keys: Sequence[SortKey], returns: Returns | None, by_uid: bool
+    session: Session,
+    tag: bytes,
+    search: Search,
+    keys: Sequence[SortKey],
+    returns: Returns | None,
+    by_uid: bool,
+    words: list[str],
 ) -> bytes:
     view = session.selected
     done = b"OK UID SORT completed" if by_uid else b"OK SORT completed"
@@ -66,7 +75,9 @@ async def _run(
     uids = await search.run(by_uid=True)
     if len(uids) > IMAP_SORT_MESSAGES:
         return TOO_MANY
-    places = await order.sorted_places(session, view, uids, keys)
+    ranks = any(key.name == order.RELEVANCY for key in keys) or (returns is not None and returns.ranks)
+    scores = await relevancy.scores(session, view, uids, words) if ranks else []
+    places = await order.sorted_places(session, view, uids, keys, scores)
     numbers = uids if by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
     numbers = await order.at_places(session, numbers, places)
     modseq = search.highest_modseq
@@ -85,7 +96,8 @@ async def _run(
             modseq = min(search.modseq_cap, max(session.mailboxes.modseqs(view.mailbox_id, picked), default=0))
     if not returns.silent:
         session.write(esearch_head(tag, by_uid))
-        if not await write_pieces(session, returns.lines(numbers, modseq)):
+        told = returns.picked(array("I", map(scores.__getitem__, places))) if returns.ranks else ()
+        if not await write_pieces(session, returns.lines(numbers, modseq, told)):
             return b""
         session.write(b"\r\n")
     return done
