@@ -135,6 +135,20 @@ async def test_a_modseq_that_was_told_is_not_told_again(nodes: Callable[..., lis
     assert watcher.told == [7]
 
 
+async def test_who_asks_hears_which_mailboxes_this_process_changed(nodes: Callable[..., list[Node]]) -> None:
+    (one,) = nodes(1)
+    quiet = one.store.observer
+    heard: list[Any] = []
+    one.bus.on_mailboxes(heard.append)
+    one.store.observer([(7, 3)], [])
+    one.store.observer([], [b"hop"])
+    assert heard == [[(7, 3)]]
+    one.bus.on_mailboxes(None)
+    assert one.store.observer == quiet
+    one.store.observer([(7, 4)], [])
+    assert heard == [[(7, 3)]]
+
+
 async def test_nobody_is_told_after_unsubscribing(nodes: Callable[..., list[Node]]) -> None:
     (one,) = nodes(1)
     first, second = Watcher(), Watcher()

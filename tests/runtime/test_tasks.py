@@ -1,8 +1,11 @@
 import asyncio
 import os
+import threading
+
+import pytest
 
 from fastmta.runtime.log import Log
-from fastmta.runtime.tasks import Sweep, Tasks
+from fastmta.runtime.tasks import Sweep, Tasks, seen_through
 
 
 async def test_a_failed_task_is_logged_and_forgotten() -> None:
@@ -59,3 +62,23 @@ async def test_a_sweep_calls_only_those_whose_deadline_has_passed() -> None:
     assert not later.passed.is_set()
     assert not gone.passed.is_set()
     sweep.close()
+
+
+async def test_who_waits_for_a_thread_and_is_cancelled_goes_on_when_it_has_ended() -> None:
+    going, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        going.wait(10)
+        ended.set()
+
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(seen_through(loop.run_in_executor(None, work)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    going.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+    assert await seen_through(loop.run_in_executor(None, lambda: 5)) == 5
