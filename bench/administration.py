@@ -214,6 +214,13 @@ def _dkim(server: Server) -> None:
         run(server, "dkim", "delete", "--yes", "example.test", "s1")
 
 
+@row("session list, kill")
+def _sessions(server: Server) -> None:
+    while True:
+        run(server, "session", "list")
+        run(server, "session", "kill", "--address", "192.0.2.1")
+
+
 @row("mailbox share add, list, remove")
 def _sharing(server: Server) -> None:
     while True:

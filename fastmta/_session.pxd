@@ -105,6 +105,7 @@ cdef class Connection(Waiter):
     cdef bint want_tls
     cdef bytes residual
     cdef int64_t last_tick
+    cdef int64_t first_tick
     cdef Py_ssize_t lingered
 
     # the transaction

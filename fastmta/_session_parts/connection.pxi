@@ -21,7 +21,7 @@ cdef class Connection(Waiter):
         self.transport = transport
         service.last_session += 1
         self.number = service.last_session
-        self.last_tick = service.tick
+        self.last_tick = self.first_tick = service.tick
         service.sessions.add(self)
         service.cells[service.c_connections] += 1
         service.cells[service.c_open] += 1
@@ -249,6 +249,11 @@ cdef class Connection(Waiter):
         self.service.out.size = 0
         if self.transport is not None and not self.closing:
             self._finish_event()
+
+    @property
+    def age_s(self):
+        """Seconds since the connection came."""
+        return self.service.tick - self.first_tick
 
     def shut_down(self, reply):
         """Says a last reply, unless the client waits for its message's commit, and closes."""

@@ -61,6 +61,10 @@ class Owners:
         answer = self._answer({"do": "hops", "hops": names})
         return answer["hops"] if answer else None
 
+    async def sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]] | None:
+        answer = self._answer({"do": "sessions", "wanted": wanted})
+        return answer["sessions"] if answer else None
+
     def _answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         try:
             answer = request(self._config, command)

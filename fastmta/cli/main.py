@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),
     "newaliases": ("fastmta.cli.classic", "newaliases", "Compile the alias files."),
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
+    "session": ("fastmta.cli.session", "session", "Who is connected now: list, kill."),
     "ban": ("fastmta.cli.ban", "ban", "Addresses that this server does not talk to: list, add, remove."),
     "policy": ("fastmta.cli.policy", "policy", "The site's own policy module: test."),
     "quarantine": ("fastmta.cli.quarantine", "quarantine", "Mail that checks have put aside: list, release, delete."),

@@ -232,6 +232,10 @@ class ImapConnection(asyncio.Protocol):
             if self._compression is None or not self._compression.pending or self._closing:
                 return
 
+    @property
+    def transport(self) -> Any:
+        return self._transport
+
     def turn_is_over(self) -> bool:
         return bool(self._share.over())
 

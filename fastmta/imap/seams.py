@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastmta.runtime.turns import Turns
     from fastmta.store.acl import Given
     from fastmta.store.annotations import Annotations
+    from fastmta.store.last_logins import LastLogins
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import Columns, MessageRow
 
@@ -124,6 +125,8 @@ class MailStore(Protocol):
     def access(self) -> Access: ...
     @property
     def mailboxes(self) -> Mailboxes: ...
+    @property
+    def last_logins(self) -> LastLogins: ...
     @property
     def annotations(self) -> Annotations: ...
 

@@ -6,10 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastmta.imap.connection import ImapConnection
+from fastmta.model.open_session import OpenSession
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fastmta.imap.seams import Services
 
@@ -20,7 +21,8 @@ class ImapServer:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.draining = False
-        self._connections: set[ImapConnection] = set()
+        self._connections: dict[ImapConnection, tuple[int, float]] = {}  # its number, and when it came
+        self._number = 0
 
     def factory(self, service: str) -> Callable[[], asyncio.BaseProtocol]:
         """The protocol factory of a service that speaks IMAP; the acceptor puts implicit TLS around it."""
@@ -31,11 +33,12 @@ class ImapServer:
         return len(self._connections)
 
     def opened(self, connection: ImapConnection) -> None:
-        self._connections.add(connection)
+        self._number += 1
+        self._connections[connection] = self._number, self.services.loop.time()
         self.services.sweep.add(connection)
 
     def closed(self, connection: ImapConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self.services.sweep.discard(connection)
 
     def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
@@ -45,6 +48,24 @@ class ImapServer:
             for c in self._connections
             if c.session.account_id
         ]
+
+    def open_sessions(self) -> Iterator[OpenSession]:
+        """Every session, for who asks about them."""
+        now = self.services.loop.time()
+        for connection, (number, since) in self._connections.items():
+            session = connection.session
+            yield OpenSession(
+                connection.service,
+                number,
+                session.peer_ip,
+                session.address,
+                session.account_id,
+                session.view.mailbox_id if session.view is not None else 0,
+                session.tls,
+                now - since,
+                connection.transport,
+                partial(_end, connection),
+            )
 
     def drain(self) -> None:
         """`* BYE` to everyone, also to whoever comes; a command that is under way is finished first."""
@@ -62,3 +83,7 @@ class ImapServer:
         self.services = services
         for connection in self._connections:
             connection.session.services = services
+
+
+def _end(connection: ImapConnection, text: str) -> None:
+    connection.bye(b"Session " + text.encode("ascii", "replace"), now=True)

@@ -32,6 +32,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "tlsrpt": ("fastmta.operations.tlsrpt",),
     "quarantine": ("fastmta.operations.quarantine",),
     "index": ("fastmta.operations.indexes",),
+    "session": ("fastmta.operations.sessions",),
     "ban": ("fastmta.operations.bans",),
     "alias": ("fastmta.operations.aliases",),
     "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files", "fastmta.operations.sharing"),

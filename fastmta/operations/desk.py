@@ -37,6 +37,10 @@ class Owners(Protocol):
         """What they have in hand for these next hops, having read what is suspended; None where no server runs."""
         ...
 
+    async def sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Some of the sessions that are open, as supervisor/sessions.py tells of them; None where no server runs."""
+        ...
+
 
 class NoOwners:
     """No server runs: the store decides."""
@@ -45,6 +49,9 @@ class NoOwners:
         return set()
 
     async def hops(self, names: list[str]) -> list[dict[str, Any]] | None:
+        return None
+
+    async def sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]] | None:
         return None
 
 

@@ -84,6 +84,10 @@ class Owners:
         found: list[dict[str, Any]] = (await self._answer("hops", hops=names))["hops"]
         return found
 
+    async def sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]] | None:
+        found: list[dict[str, Any]] = (await self._answer("sessions", wanted=wanted))["sessions"]
+        return found
+
     async def _answer(self, question: str, **given: Any) -> dict[str, Any]:
         answer = await self._ask(question, **given)
         if not answer.get("ok"):

@@ -33,6 +33,9 @@ class Listed(msgspec.Struct):
     used_bytes: int
     messages: int
     created_at: str
+    last_login: str
+    last_login_address: str
+    last_login_protocol: str
 
 
 class Known(msgspec.Struct):
@@ -233,7 +236,18 @@ def required(desk: Desk, name: str) -> "Account":
 
 def _listed(desk: Desk, account: "Account") -> Listed:
     used, messages = desk.store.accounts.usage(account.id)
-    return Listed(account.address, account.enabled, account.quota_bytes, used, messages, stamp(account.created_at_s))
+    last = desk.store.last_logins.get(account.id)
+    return Listed(
+        account.address,
+        account.enabled,
+        account.quota_bytes,
+        used,
+        messages,
+        stamp(account.created_at_s),
+        stamp(last.at_s) if last is not None else "",
+        last.address if last is not None else "",
+        last.protocol if last is not None else "",
+    )
 
 
 async def _keep_scram_keys(desk: Desk, account_id: int, password_hash: str, password: str) -> None:

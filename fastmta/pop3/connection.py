@@ -30,6 +30,7 @@ from fastmta.model.limits import (
     POP3_TRANSFER_TIMEOUT_S,
     POP3_WAITING_BYTES,
 )
+from fastmta.model.open_session import OpenSession
 from fastmta.policy.networks import is_loopback
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
@@ -59,13 +60,14 @@ class Server(Protocol):
     """The Pop3Server, as far as a connection uses it."""
 
     services: Services
-    connections: "set[Pop3Connection]"
+    connections: "dict[Pop3Connection, tuple[int, float]]"
     draining: bool
     reader: MaildropReader
 
     @property
     def locks(self) -> MaildropLocks: ...
     def next_id(self) -> str: ...
+    def opened(self, connection: "Pop3Connection", /) -> None: ...
 
 
 class Pop3Connection(asyncio.Protocol):
@@ -79,6 +81,7 @@ class Pop3Connection(asyncio.Protocol):
         "_eof",
         "_id",
         "_input",
+        "_login",
         "_loopback",
         "_out",
         "_out_bytes",
@@ -102,6 +105,7 @@ class Pop3Connection(asyncio.Protocol):
         self._service = service
         self._id = ""
         self._client = ""
+        self._login = ""
         self._loopback = False
         self._tls = False
         self._transport: asyncio.Transport | None = None
@@ -131,7 +135,7 @@ class Pop3Connection(asyncio.Protocol):
         self._client = peer[0] if isinstance(peer, tuple) and peer else ""
         self._loopback = is_loopback(self._client)
         self._id = self._server.next_id()
-        self._server.connections.add(self)
+        self._server.opened(self)
         services.cells[METRICS.connections_total[self._service]] += 1
         services.cells[METRICS.connections[self._service]] += 1
         services.log.debug("pop3.connected", session=self._id, service=self._service, client=self._client)
@@ -197,7 +201,7 @@ class Pop3Connection(asyncio.Protocol):
         services = self._server.services
         if self not in self._server.connections:
             return
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
         services.sweep.discard(self)
         self._share.leave()
         services.cells[METRICS.connections[self._service]] -= 1
@@ -256,6 +260,21 @@ class Pop3Connection(asyncio.Protocol):
     def account_id(self) -> int:
         """Whose maildrop is open, 0: nobody's."""
         return self._account_id
+
+    def told(self, number: int, age_s: float) -> OpenSession:
+        """The session, for who asks about the open ones."""
+        return OpenSession(
+            self._service,
+            number,
+            self._client,
+            self._login if self._account_id else "",
+            self._account_id,
+            "INBOX" if self._account_id else "",
+            self._tls,
+            age_s,
+            self._transport,
+            lambda text: self.close(b"-ERR [SYS/PERM] Session " + text.encode("ascii", "replace") + b"\r\n"),
+        )
 
     def _release(self) -> None:
         if self._account_id:
@@ -474,6 +493,7 @@ class Pop3Connection(asyncio.Protocol):
         if drop is None:
             return False
         if isinstance(drop, Maildrop):
+            self._server.services.store.last_logins.note(account.id, self._service, self._client)
             self._server.services.log.info(
                 "pop3.login", session=self._id, login=account.address, client=self._client, messages=drop.live
             )
@@ -492,7 +512,7 @@ class Pop3Connection(asyncio.Protocol):
         if not self._server.locks.acquire(account.id):
             self._act(self._session.refused(b"IN-USE", b"Maildrop is in use by another session"))
             return False
-        self._account_id = account.id
+        self._account_id, self._login = account.id, account.address
         seat = self._seat
         if seat is not None and not seat.log_in(account.id):
             self._release()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmta.runtime.log import Log
     from fastmta.runtime.tasks import Expiring
     from fastmta.runtime.turns import Turns
+    from fastmta.store.last_logins import LastLogins
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import MessageRow
 
@@ -58,6 +59,8 @@ class MailStore(Protocol):
     def access(self) -> Access: ...
     @property
     def mailboxes(self) -> Mailboxes: ...
+    @property
+    def last_logins(self) -> LastLogins: ...
 
 
 class Authenticator(Protocol):

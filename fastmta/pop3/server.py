@@ -1,8 +1,9 @@
 """The POP3 service of one worker: makes connections, and ends them when the worker leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
+from fastmta.model.open_session import OpenSession
 from fastmta.pop3.connection import Pop3Connection
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader
@@ -14,7 +15,7 @@ class Pop3Server:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.connections: set[Pop3Connection] = set()
+        self.connections: dict[Pop3Connection, tuple[int, float]] = {}  # its number, and when it came
         self.draining = False
         self._locks: MaildropLocks | None = None
         self._serial = 0
@@ -34,6 +35,9 @@ class Pop3Server:
         """The protocol factory of a service that speaks POP3; the acceptor puts implicit TLS around it."""
         return lambda: Pop3Connection(self, service)
 
+    def opened(self, connection: Pop3Connection) -> None:
+        self.connections[connection] = self._serial, self.services.loop.time()
+
     def next_id(self) -> str:
         self._serial += 1
         return f"pop3-{self._serial}"
@@ -46,6 +50,12 @@ class Pop3Server:
         """(account, what ends it with a word) of every session that has logged in."""
         farewell = b"-ERR [AUTH] This account is closed\r\n"
         return [(c.account_id, partial(c.close, farewell)) for c in self.connections if c.account_id]
+
+    def open_sessions(self) -> Iterator[OpenSession]:
+        """Every session, for who asks about them."""
+        now = self.services.loop.time()
+        for connection, (number, since) in self.connections.items():
+            yield connection.told(number, now - since)
 
     def drain(self) -> None:
         """Ends each session at its next quiet moment; one with deletions may still say QUIT."""

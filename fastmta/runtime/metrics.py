@@ -83,6 +83,7 @@ DELIVERY_RESULTS: Final = ("delivered", "deferred", "bounced")
 ACT_FAMILIES: Final = (
     "user",
     "app-password",
+    "session",
     "alias",
     "mailbox",
     "queue",

@@ -6,7 +6,8 @@ smtp/session.py's, the hot path is `_session`'s, and sockets with implicit TLS a
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from fastmta._session import Connection, Service
@@ -16,6 +17,7 @@ from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
 from fastmta.model.limits import CLIENT_NAMES
+from fastmta.model.open_session import OpenSession
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import COUNTED, RELAYS_AS_KNOWN, Stage, bit
@@ -36,7 +38,7 @@ from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
 from fastmta.smtp.paths import named_path, paths_of, safe_name
 from fastmta.smtp.quarantine import make_quarantines, missing_quarantines, suspects_mailbox
 from fastmta.smtp.screening import Screening
-from fastmta.smtp.seams import Services
+from fastmta.smtp.seams import Account, Services
 from fastmta.smtp.session import AUTH_TEMPORARY, Rules
 from fastmta.smtp.settings import settings_of
 from fastmta.smtp.transitions import State, Verb, table_bytes
@@ -113,8 +115,7 @@ class ServiceHost:
         services = self._server.services
         account = services.authenticator.try_now(credentials, self.name)
         if account is not None:
-            session.account_id = account.id
-            self._server.guests.leave(session)
+            self._logged_in(session, account)
             return account.address
         generation = session.wait()
         task = services.tasks.spawn(
@@ -135,9 +136,13 @@ class ServiceHost:
         address = ""
         if account is not None:
             address = account.address
-            session.account_id = account.id
-            self._server.guests.leave(session)
+            self._logged_in(session, account)
         session.resume(generation, lambda: rules.authenticated(session, address))
+
+    def _logged_in(self, session: Connection, account: Account) -> None:
+        session.account_id = account.id
+        self._server.guests.leave(session)
+        self._server.services.store.last_logins.note(account.id, self.name, session.peer_ip)
 
     # --- what checks say (smtp/screening.py) ---
 
@@ -510,6 +515,24 @@ class SmtpServer:
             host.draining = True
             host.service.drain(reply)
 
+    def open_sessions(self) -> Iterator[OpenSession]:
+        """Every session, for who asks about them."""
+        reply = Reply(421, "4.3.2", f"{self.services.config.myhostname} Session ended by the administrator")
+        for name, host in self._hosts.items():
+            for session in host.service.sessions:
+                yield OpenSession(
+                    name,
+                    session.number,
+                    session.peer_ip,
+                    session.login,
+                    session.account_id,
+                    0,
+                    session.tls,
+                    session.age_s,
+                    session.transport,
+                    partial(_end, session, reply),
+                )
+
     def close_all(self, reason: str = "shutting down") -> None:
         """Ends every session with 421 now; one that waits for its commit is answered first."""
         self.drain()
@@ -517,3 +540,7 @@ class SmtpServer:
         for host in self._hosts.values():
             for session in list(host.service.sessions):
                 session.shut_down(reply)
+
+
+def _end(session: Connection, reply: Reply, text: str) -> None:
+    session.shut_down(reply)

@@ -20,6 +20,7 @@ from fastmta.store.days import Days
 from fastmta.store.dkim_keys import DkimKeys
 from fastmta.store.dmarc_rows import DmarcRows
 from fastmta.store.guard import hold_open
+from fastmta.store.last_logins import LastLogins
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.posting_notes import PostingNotes
 from fastmta.store.queue import Queue
@@ -55,6 +56,7 @@ class MailStore:
         self.dkim_keys = DkimKeys(self)
         self.annotations = Annotations(self)
         self.credentials = AccountCredentials(self)
+        self.last_logins = LastLogins(self)
         self.suspensions = Suspensions(self)
         self.bans = Bans(self)
         self.verified = VerifiedAddresses(self)

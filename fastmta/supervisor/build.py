@@ -1,6 +1,7 @@
 """Builds the server inside a worker, from the store up, and is what the worker's life then drives."""
 
 import asyncio
+import contextlib
 import importlib
 import os
 import ssl
@@ -31,7 +32,7 @@ from fastmta.imap.server import ImapServer
 from fastmta.index.files import FOLDER as INDEX_FOLDER
 from fastmta.index.marker import turned_off
 from fastmta.index.service import Indexing
-from fastmta.model.errors import StorageFailure
+from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.events import Actor
 from fastmta.model.limits import REPORT_FLUSH_S
 from fastmta.model.services import BY_NAME
@@ -63,6 +64,7 @@ from fastmta.supervisor.closed import ClosedAccounts
 from fastmta.supervisor.daily import Daily
 from fastmta.supervisor.damage import DamageWatch
 from fastmta.supervisor.services import Services
+from fastmta.supervisor.sessions import Sessions
 from fastmta.supervisor.storage import StorageWatch
 from fastmta.supervisor.worker import Place
 from fastmta.tls.contexts import Contexts
@@ -106,6 +108,7 @@ class MailServer:
             self._index_as_configured()
             self._look_at_bans()
             self._flushed_at = 0.0
+            self._noting: asyncio.Task[None] | None = None
             self._daily = Daily(services.tasks.spawn) if place.slot == 0 else None
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
@@ -117,6 +120,12 @@ class MailServer:
         except BaseException:
             self._store.close()
             raise
+        self._open_sessions = Sessions(
+            self._store,
+            services.clock.now,
+            [self._smtp.open_sessions, self._imap.open_sessions, self._pop3.open_sessions],
+            services.slots,
+        )
         self._closed = ClosedAccounts(
             self._store, place.loop, lambda: [*self._imap.logged_in(), *self._pop3.logged_in()]
         )
@@ -351,6 +360,9 @@ class MailServer:
     def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return self._delivery.withdraw(keys)
 
+    def open_sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._open_sessions.find(wanted)
+
     def hops(self, wanted: list[str]) -> list[dict[str, object]]:
         return self._delivery.hops([hop.encode("utf-8", "surrogateescape") for hop in wanted])
 
@@ -452,9 +464,15 @@ class MailServer:
         if self._daily is not None and self._delivering:
             self._daily.tick(self._services)
         self._flush_counts()
+        if self._store.last_logins.has_fresh and (self._noting is None or self._noting.done()):
+            self._noting = self._services.tasks.spawn("logins.note", self._note_logins())
         if self._services.index is not None:
             self._services.index.tick()
         self._site_policy.tick()
+
+    async def _note_logins(self) -> None:
+        with contextlib.suppress(StorageFailure, Refused):  # the store says so itself, and a later login comes
+            await self._store.last_logins.flush()
 
     def _flush_counts(self) -> None:
         now = self._services.clock.monotonic()
@@ -497,6 +515,8 @@ class MailServer:
         self._place.log.trace = None
         self._trace.close()
         self._bad_end.stop()
+        with contextlib.suppress(StorageFailure, Refused):
+            await self._store.last_logins.flush(all_of_them=True)
         self._store.detach()
         failed = bool(self.failure)
         self._store.close()

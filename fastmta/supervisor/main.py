@@ -390,10 +390,12 @@ class Supervisor:
                 self._withdraw(client, request.get("recipients"))
             case "hops":
                 self._hops(client, request.get("hops"))
+            case "sessions":
+                self._sessions(client, request.get("wanted"))
             case "reload" | "stop" | "status" | "flush_trace" as what:
                 self._whole(client, what, client.who)
             case other:
-                known = "act, flush_trace, hops, ping, note, reload, status, stop, withdraw"
+                known = "act, flush_trace, hops, ping, note, reload, sessions, status, stop, withdraw"
                 client.answer(ok=False, error=f"unknown command {other!r}; known: {known}")
 
     def _whole(self, client: Answerable, what: str, who: dict[str, Any]) -> None:
@@ -423,6 +425,8 @@ class Supervisor:
                 self._withdraw(back, message["recipients"])
             case "hops":
                 self._hops(back, message["hops"])
+            case "sessions":
+                self._sessions(back, message["wanted"])
             case question:
                 self._whole(back, question, message["who"])
 
@@ -445,6 +449,13 @@ class Supervisor:
             client.answer(ok=False, error=f"hops: a list of at most {HOPS_TOLD} next hops is needed")
             return
         self._ask(client, "hops", "hops", "a worker did not say what it is sending", hops=named)
+
+    def _sessions(self, client: Answerable, wanted: object) -> None:
+        """Has every worker tell of its open sessions, or end them."""
+        if not isinstance(wanted, dict):
+            client.answer(ok=False, error="wanted: an object is needed")
+            return
+        self._ask(client, "sessions", "sessions", "a worker did not say who is connected", wanted=wanted)
 
     def _hand_over(self, client: Client, request: dict[str, Any]) -> None:
         """Has a worker do what an administrator asks for, and answer; where none can, whoever asks does it himself."""

@@ -126,6 +126,10 @@ class Program(Protocol):
         """The state of these next hops, or of the busiest."""
         ...
 
+    def open_sessions(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        """Some of the open sessions that fit, which end where that is wanted (supervisor/sessions.py)."""
+        ...
+
     def act(self, fd: int, actor: Actor, name: str, request: dict[str, Any]) -> None:
         """Does what an administrator asks for and answers on the descriptor, which is the program's to close."""
         ...
@@ -303,6 +307,9 @@ class WorkerLife:
                     asked.set_result(message["answer"])
             case "hops":
                 self._channel.send("answer", number=message["number"], found=self._program.hops(message["hops"]))
+            case "sessions":
+                found = self._program.open_sessions(message["wanted"])
+                self._channel.send("answer", number=message["number"], found=found)
             case "flush_trace":
                 self._spawn(self._flush_trace(message["number"]))
 

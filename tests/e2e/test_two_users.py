@@ -42,7 +42,8 @@ def known() -> Iterator[str]:
     yield from (f"pop3 {verb.value.decode()}" for verb in Verb)
     yield from (f"smtp {name}" for name in VERB_NUMBERS if name)
     yield from (f"http {path}" for path in re.findall(r'"(/\w+)"', inspect.getsource(build)))
-    yield from (f"control {name}" for name in re.findall(r'case "(\w+)":', inspect.getsource(Supervisor._command)))
+    cases = " ".join(re.findall(r"case (.*):", inspect.getsource(Supervisor._command)))
+    yield from (f"control {name}" for name in re.findall(r'"(\w+)"', cases))
     yield from (f"fastmta {name}" for name in program(fastmta))
 
 

@@ -134,6 +134,9 @@ class StubProgram:
     def withdraw(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         return keys[:1]
 
+    def open_sessions(self, wanted: dict[str, object]) -> list[dict[str, object]]:
+        return []
+
     def hops(self, wanted: list[str]) -> list[dict[str, object]]:
         return [{"next_hop": hop} for hop in wanted or ["smtp:busy.test"]]
 

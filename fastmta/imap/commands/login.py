@@ -74,6 +74,7 @@ def _welcome(session: Session, account: Account) -> bytes:
     session.address = account.address
     session.state = State.AUTHENTICATED
     session.failed_logins = 0
+    session.services.store.last_logins.note(account.id, session.service, session.peer_ip)
     session.wire.logged_in()
     session.services.log.info("imap.login", account=account.address, client=session.peer_ip, tls=int(session.tls))
     return b"OK [CAPABILITY %b] Logged in" % capabilities(session)
