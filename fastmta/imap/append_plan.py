@@ -73,6 +73,7 @@ class Stretches(msgspec.Struct, gc=False):
     place: int = Place.MESSAGE
     messages: int = 0
     parts: int = 0
+    has_urls: bool = False  # the stretch that was read last
 
     def read(self, cursor: Cursor) -> tuple[list[Step], Stretches]:
         """The steps of a stretch, and what reads the next one; a Literal can only be the last. BadSyntax, Argument."""
@@ -141,6 +142,7 @@ class Stretches(msgspec.Struct, gc=False):
         if name != b"URL":
             raise BadSyntax("TEXT or URL expected")
         steps.append(Url(argument(cursor)))
+        self.has_urls = True
         return False
 
     def _rest_of_parts(self, cursor: Cursor, steps: list[Step]) -> bool:

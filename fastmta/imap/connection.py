@@ -17,7 +17,7 @@ from fastmta.imap import upload
 from fastmta.imap.commands import COMMANDS
 from fastmta.imap.commands.capability import capabilities
 from fastmta.imap.compression import BadStream, Compression
-from fastmta.imap.session import SERVER_BUG, Session, SessionEnded, State
+from fastmta.imap.session import LOGGED_IN, SERVER_BUG, Session, SessionEnded, State
 from fastmta.imap.upload import Verdict
 from fastmta.model.limits import (
     IMAP_CHUNK_BYTES,
@@ -162,10 +162,12 @@ class ImapConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if type(data) is not bytes:
+            data = bytes(data)
         if self._compression is not None:
-            self._compression.feed(bytes(data))
+            self._compression.feed(data)
         else:
-            self._parser.feed(bytes(data))
+            self._parser.feed(data)
         if self._busy or self._paused or self._share.waiting:
             self._stop_reading()
         elif self._share.enter(self._turn_came):
@@ -548,7 +550,7 @@ class ImapConnection(asyncio.Protocol):
 
     def _touch(self) -> None:
         """Something happened: the next deadline. Before login there is one for all of it."""
-        if self.session.state & (State.AUTHENTICATED | State.SELECTED):
+        if self.session.state & LOGGED_IN:
             self.deadline = self.server.services.loop.time() + IMAP_IDLE_TIMEOUT_S
 
     def _touch_upload(self) -> None:

@@ -93,6 +93,7 @@ REFUSALS: Final = {
     "forbidden": b"NO [NOPERM] Permission denied",
     "elsewhere": b"NO [CANNOT] A mailbox can't become another account's",
 }
+FAILURES: Final = (BadSyntax, BadName, Refused, StorageFailure, MailboxGone, SessionEnded)  # of commands that wait
 GONE: Final = b"NO [EXPUNGEISSUED] Some of the messages no longer exist"
 UNAVAILABLE: Final = b"NO [UNAVAILABLE] Storage is not available now, try again later"
 DAMAGED: Final = b"NO [SERVERBUG] Not all of this mailbox can be read, the administrator has been told"
@@ -346,7 +347,10 @@ class Session:
 
     async def run(self, tag: bytes, answer: Awaitable[bytes], sync: int = Sync.NOTHING) -> None:
         """Waits for a command's answer and gives it; b"" where the command answers by other ways."""
-        text = await self.outcome(answer)
+        try:
+            text = await answer
+        except FAILURES as error:
+            text = self._failed(error)
         if not text:
             return  # the command answers by other ways
         pending = self.finish(tag, text, sync)
@@ -357,18 +361,20 @@ class Session:
         """The tagged text of a command that had to wait, failures included."""
         try:
             return await answer
-        except BadSyntax as error:
+        except FAILURES as error:
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> bytes:
+        """What a command that had to wait answers to one of FAILURES."""
+        if isinstance(error, BadSyntax):
             return b"BAD %b" % str(error).encode("ascii", "backslashreplace")
-        except BadName as error:
+        if isinstance(error, BadName):
             return b"NO [CANNOT] %b" % str(error).encode("ascii", "replace")
-        except Refused as error:
+        if isinstance(error, Refused):
             return REFUSALS.get(error.code, b"NO Refused")
-        except StorageFailure as error:
+        if isinstance(error, StorageFailure):
             return self.storage_failed(error)
-        except MailboxGone:
-            return self.mailbox_gone()
-        except SessionEnded:
-            return b""
+        return self.mailbox_gone() if isinstance(error, MailboxGone) else b""
 
     def storage_failed(self, error: StorageFailure) -> bytes:
         """The tagged text of a command that the store failed; damage has been logged already, once for each place."""

@@ -333,7 +333,7 @@ def announced(session: Session, text: bytes, size: int) -> int | Awaitable[int]:
             upload = begun
         tag, verb = upload.tag, upload.target.verb
         steps, following = upload.stretches.read(cursor)
-        if has_urls(steps):
+        if following.has_urls:
             session.upload = upload
             upload.stretches = following
             return _accepted_later(session, upload, steps, size)
@@ -376,10 +376,6 @@ def _refused(session: Session, tag: bytes, answer: bytes) -> int:
     session.drop_upload()
     session.finish(tag, answer, Sync.NOTHING)
     return Verdict.REFUSED
-
-
-def has_urls(steps: Sequence[Step]) -> bool:
-    return Url in map(type, steps)
 
 
 async def _accepted_later(session: Session, upload: Upload, steps: Sequence[Step], size: int) -> int:
@@ -459,10 +455,10 @@ def whole(session: Session, tag: bytes, target: Target, cursor: Cursor) -> bytes
 
 def _finished(session: Session, upload: Upload, cursor: Cursor) -> bytes | Awaitable[bytes]:
     """The command's last stretch: its refusal, or what answers it. BadSyntax, StorageFailure."""
-    steps, _ = upload.stretches.read(cursor)
+    steps, following = upload.stretches.read(cursor)
     if steps and type(steps[-1]) is Literal:
         raise BadSyntax("Literal expected")
-    if has_urls(steps):
+    if following.has_urls:
         return _store_later(session, upload, _copied(upload, steps))
     refusal = upload.refusal(steps, 0)
     if refusal is not None:
