@@ -132,8 +132,10 @@ class Srs:
         return any(domain == name or (name[:1] == "." and domain.endswith(name)) for name in self._excluded)
 
     def forward(self, sender: Address) -> bytes | None:
-        """The path that stands for a foreign sender; None where none can: it would be too long."""
+        """The path that stands for a foreign sender; None where none can: it would be too long, or not lead back."""
         local, domain = sender.local_part, sender.domain
+        if "=" in domain:  # no domain of the DNS; the way back would end at the first "="
+            return None
         if is_srs(local) and local[3] == "1":
             first, _, rest = _split_srs1(local[5:])
             made = f"SRS1={self._hash(first, rest)}={first}={rest}" if rest else self._new(local, domain)

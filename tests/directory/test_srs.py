@@ -175,3 +175,8 @@ def test_without_secrets_such_mail_is_put_off(tmp_path) -> None:
     reply = directory.resolve(b"SRS0=AAAA=ZZ=a.example=b@srs.test", may_relay=False).refusal
     assert reply is not None and reply.code == 451
     assert any("srs_secrets" in problem for problem in directory.problems())
+
+
+def test_a_sender_that_could_not_come_back_stays_as_it_is(clock: Clock) -> None:
+    assert make(clock).forward(Address("ann", "a=b.example")) is None
+    assert make(clock).forward(Address("SRS0=AAAA=BB=c.example=ann", "a=b.example")) is None
