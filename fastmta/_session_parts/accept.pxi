@@ -97,7 +97,10 @@ cdef object _adjust(Connection self):
     cdef Py_ssize_t named = len(self.recipients)
     cdef Py_ssize_t i = 0
     try:
-        found = self.service.directory.adjusted(self.reverse_path, self.recipients)
+        if self.outcome is None or not self.outcome.copies:
+            found = self.service.directory.adjusted(self.reverse_path, self.recipients)
+        else:
+            found = self.service.directory.adjusted(self.reverse_path, self.recipients, more=self.outcome.copies)
     except TemporaryFailure as failure:
         return failure.reply
     for recipient in found:
@@ -172,7 +175,7 @@ cdef int _submit(Connection self) except -1:
     cdef Posting posting
     cdef bytes head
     cdef object recipients = self.recipients
-    if service.adjusts:
+    if service.adjusts or (self.outcome is not None and self.outcome.copies and not service.lmtp):
         recipients = _adjust(self)
         if isinstance(recipients, Reply):
             return _conclude(self, recipients)

@@ -78,11 +78,18 @@ class Outgoing:
         return self._of_senders, self._of_recipients, self._relayhosts, self._transports
 
     def adjusted(
-        self, directory: Resolver, sender: bytes, recipients: Sequence[Recipient], copies: bool
+        self,
+        directory: Resolver,
+        sender: bytes,
+        recipients: Sequence[Recipient],
+        copies: bool,
+        more: Sequence[bytes] = (),
     ) -> list[Recipient]:
         """As Directory.adjusted."""
         out = list(recipients)
-        for text in self.copies(sender, [each.forward_path for each in out]) if copies else ():
+        wanted = self.copies(sender, [each.forward_path for each in out]) if copies else []
+        wanted += [each.decode("utf-8", "surrogateescape") for each in more]
+        for text in dict.fromkeys(wanted):
             try:
                 raw = directory.qualify(text).raw
             except ValueError:

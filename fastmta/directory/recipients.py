@@ -534,12 +534,14 @@ class Directory:
         """Whether `adjusted` may change anything."""
         return self._outgoing.copies_any or self._outgoing.routes_any
 
-    def adjusted(self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True) -> list[Recipient]:
-        """The recipients of an accepted envelope, each with the route that its sender's mail takes, and behind them
-        those of blind copies, unless `copies` is false (our own mail has none). Raises TemporaryFailure.
+    def adjusted(
+        self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True, more: Sequence[bytes] = ()
+    ) -> list[Recipient]:
+        """The recipients of an accepted envelope, each with its sender's route, and behind them those of blind
+        copies: by configuration, if `copies` (our own mail has none), and `more` by checks. Raises TemporaryFailure.
         """
         self._refresh()
-        return self._outgoing.adjusted(self, sender, recipients, copies)
+        return self._outgoing.adjusted(self, sender, recipients, copies, more)
 
     def _unknown(
         self,

@@ -69,6 +69,7 @@ TRACE_EVENTS: Final = 20_000  # told of one message at most, the oldest ones fir
 # --- checks (policy/) ---
 CHECK_S: Final = 30.0  # all checks of one stage before DATA; clients wait 5 minutes (RFC 5321 §4.5.3.2)
 CHECK_MESSAGE_S: Final = 240.0  # those at the end of a message, where clients wait 10 minutes
+CHECK_COPIES: Final = 50  # addresses that the checks of one message send it to besides
 VERIFY_AT_ONCE: Final = 50  # addresses that one worker asks next hops about at a time
 VERIFY_DOMAIN_AT_ONCE: Final = 5  # of these, in one domain: whoever guesses addresses there is slowed down by it
 VERIFY_LONGEST_S: Final = 20.0  # a client waits for an answer, whatever the polls' settings: within CHECK_S

@@ -32,6 +32,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     recipients: tuple[int, ...] = ()  # numbers of those that it is about; empty: all of them
     fields: tuple[bytes, ...] = ()  # whole header fields, each with its CRLF, for the top of the message
     cuts: tuple[tuple[int, int], ...] = ()  # (offset, octets) in what came, not to be shown
+    copies: tuple[bytes, ...] = ()  # addresses that get one too, and nobody hears of it
     results: tuple[str, ...] = ()  # parts of Authentication-Results
     target: bytes = b""  # of REDIRECT, or of HOLD beside it
     reason: str = ""  # for the log
@@ -52,5 +53,13 @@ class Outcome(msgspec.Struct, gc=False):
     hold: bool = False
     quarantine: bool = False
     redirect: bytes = b""
+    copies: tuple[bytes, ...] = ()
     head: bytes = b""  # fields for the top
     cuts: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether a message that is not refused is to be taken otherwise than as it came."""
+        return bool(
+            self.discard or self.hold or self.quarantine or self.redirect or self.copies or self.head or self.cuts
+        )

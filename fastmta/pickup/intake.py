@@ -159,9 +159,9 @@ def _judged(services: Services, drops: list[Drop], recipients: list[Recipient], 
 
 def _adjusted(services: Services, handed: Handed, recipients: list[Recipient], outcome: Outcome) -> list[Recipient]:
     """The same with copies and routes by sender; of mail that is held copies are held too."""
-    if not services.directory.adjusts or outcome.reply is not None:
+    if outcome.reply is not None or not (services.directory.adjusts or outcome.copies):
         return recipients
-    found = services.directory.adjusted(handed.reverse_path, recipients)
+    found = services.directory.adjusted(handed.reverse_path, recipients, more=outcome.copies)
     if not outcome.hold:
         return found
     copies = found[len(recipients) :]

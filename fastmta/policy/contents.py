@@ -28,7 +28,7 @@ _TYPE: Final = re.compile(rb"[^:]*:\s*([!-~]+?)\s*/\s*([!-~]+?)\s*(?:;|\Z)", re.
 _BOUNDARY: Final = re.compile(rb";\s*boundary\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE | re.DOTALL)
 _BOUNDARY_BYTES: Final = 2048  # Postfix's mime_boundary_length_limit, beyond which two are equal
 _ENHANCED: Final = re.compile(r"(5\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_PREPENDED: Final = re.compile(r"[!-9;-~]+:.*", re.DOTALL)
+_PREPENDED: Final = re.compile(r"[!-9;-~]+:[^\r\n\0]*")
 _REJECTED: Final = "message content rejected"
 
 
@@ -62,7 +62,6 @@ CHANGES: Final = frozenset({"PREPEND", "REPLACE", "IGNORE", "STRIP"})
 _PLAIN: Final = frozenset({"DISCARD", "DUNNO", "HOLD", "INFO", "OK", "PASS", "WARN", "REJECT", "IGNORE", "STRIP"})
 _LACKING: Final = {
     "FILTER": "content filters are not built; a milter can do it",
-    "BCC": "adding recipients is not built; virtual_alias_maps can do it",
     "DELAY": "delaying is not built; HOLD keeps the message",
 }
 
@@ -74,11 +73,11 @@ def parse_action(value: str) -> Action:
     if word in _LACKING:
         raise ValueError(f"{word}: {_LACKING[word]}")
     if word in ("PREPEND", "REPLACE"):
-        if not _PREPENDED.fullmatch(text) or "\n" in text or "\r" in text:
+        if not _PREPENDED.fullmatch(text):
             raise ValueError(f"{word}: expected a header field behind it, such as X-Name: text")
-    elif word == "REDIRECT":
+    elif word in ("REDIRECT", "BCC"):
         if "@" not in text.strip("@"):
-            raise ValueError("REDIRECT: expected an address behind it")
+            raise ValueError(f"{word}: expected an address behind it")
     elif word not in _PLAIN:
         raise ValueError(f"{word[:40]}: no action of header_checks(5)")
     return Action(word, text)

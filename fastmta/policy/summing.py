@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from fastmta.authentication.results import authentication_results
-from fastmta.model.limits import CHECK_HEAD_BYTES, MESSAGE_CUTS
+from fastmta.model.limits import CHECK_COPIES, CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
 from fastmta.model.verdict import Action, Outcome, Verdict
 from fastmta.policy.check import Check
@@ -27,6 +27,9 @@ def note(outcome: Outcome, verdict: Verdict) -> None:
     outcome.quarantine |= verdict.action is Action.QUARANTINE
     if verdict.target:
         outcome.redirect = verdict.target
+    if verdict.copies:
+        new = [each for each in dict.fromkeys(verdict.copies) if each not in outcome.copies]
+        outcome.copies += tuple(new[: max(0, CHECK_COPIES - len(outcome.copies))])
     if verdict.fields:
         outcome.head = b"".join([outcome.head, *verdict.fields])
     if verdict.cuts:

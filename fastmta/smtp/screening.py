@@ -205,7 +205,7 @@ class Screening:
     def _note(self, verdict: Verdict) -> None:
         outcome = self._outcome
         note(outcome, verdict)
-        if outcome.discard or outcome.hold or outcome.quarantine or outcome.redirect or outcome.head or outcome.cuts:
+        if outcome.wants_more:
             self._session.stages |= bit(Stage.END)  # where it is carried out
 
     # --- the end ---

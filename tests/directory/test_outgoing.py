@@ -155,3 +155,11 @@ def test_a_route_of_a_changed_table_is_obeyed(tmp_path: Path) -> None:
     (tmp_path / "transport_maps").write_text("b.test smtp:[three.test]\n")
     known.clock.advance(2)
     assert known.targets("x@b.test", True) == ["smtp:[three.test] x@b.test"]
+
+
+def test_checks_may_add_copies(tmp_path: Path) -> None:
+    known = world(tmp_path)
+    given = [Recipient(b"user@example.test", known.directory.resolve(b"user@example.test", may_relay=True))]
+    out = known.directory.adjusted(b"a@b.test", given, more=(b"other@example.test", b"nobody@example.test"))
+    assert [each.forward_path for each in out[1:]] == [b"other@example.test", b"nobody@example.test"]
+    assert [to.hop.startswith(b"error:") for each in out[2:] for to in each.targets] == [True]

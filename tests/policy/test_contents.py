@@ -108,7 +108,7 @@ def test_nesting_is_bounded_and_nothing_recurses() -> None:
     ("value", "problem"),
     [
         ("FILTER smtp:x", "FILTER: content filters are not built"),
-        ("BCC a@b", "BCC: adding recipients is not built"),
+        ("BCC nobody", "BCC: expected an address behind it"),
         ("DELAY 1h", "DELAY: delaying is not built"),
         ("PREPEND no field", "PREPEND: expected a header field"),
         ("REDIRECT nobody", "REDIRECT: expected an address"),

@@ -17,7 +17,9 @@ from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
+from fastmta.policy.checks.access import AccessTables
 from fastmta.policy.checks.restrictions import build
+from fastmta.policy.contents import parse_action
 from fastmta.policy.verification import IN_PROGRESS, Answer
 from fastmta.runtime.clock import ManualClock
 
@@ -556,3 +558,20 @@ async def test_senders_belong_to_logins(judge: Judge, word: str, login: str, sen
 async def test_owners_that_cannot_be_looked_up_defer(judge: Judge, parts: Parts) -> None:
     parts.directory.senders.trouble = True
     assert (await said(judge(Stage.MAIL, "reject_known_sender_login_mismatch"))).startswith("451 4.3.0")
+
+
+@pytest.mark.parametrize("text", ["X-A: a\rb", "X-A: a\x00b", "X-A: a\nEvil: b"])
+def test_a_field_of_a_table_is_one_line(text: str) -> None:
+    tables = AccessTables(Config(), ManualClock())
+    found = tables.action(f"PREPEND {text}", "x", "Client host", "x")
+    assert isinstance(found, tuple) and str(found[1].reply).startswith("451 4.3.5")
+    with pytest.raises(ValueError, match="expected a header field"):
+        parse_action(f"PREPEND {text}")
+
+
+async def test_a_table_may_send_a_copy(judge: Judge, tmp_path: Path) -> None:
+    name = table(tmp_path, "ann@sender.test BCC boss@example.test\nsender.test BCC nobody\n")
+    verdict = await judge(Stage.MAIL, f"check_sender_access {name}, permit")
+    assert verdict.copies == (b"boss@example.test",) and verdict.permits
+    refused = await judge(Stage.MAIL, f"check_sender_access {name}", sender=b"x@sender.test")
+    assert str(refused.reply).startswith("451 4.3.5")

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from fastmta.config.load import parse
+from fastmta.model.envelope import NOTIFY_NEVER
+from fastmta.model.limits import CHECK_COPIES
 from fastmta.policy.checks import contents
 from fastmta.policy.plan import plan_for
 from tests.smtp.stages import STRANGER, turn
@@ -59,3 +61,24 @@ async def test_a_refusal_is_said_after_the_dot_and_nothing_is_kept(checked: Chec
     assert await deliver(rig) == b"550 5.7.1 No money\r\n"
     assert await deliver(rig, LETTER.replace(b"Money", b"None")) == b"550 5.7.1 No greetings\r\n"
     assert rig.blobs() == []
+
+
+async def test_bcc_sends_a_copy_and_the_header_says_nothing(checked: Checked) -> None:
+    rig = checked(
+        "/^Subject:/ BCC boss@relay.test\n/^From: (\\S+)/ BCC boss@relay.test\n/^X-Int/ BCC nobody@example.test\n"
+    )
+    assert (await deliver(rig, LETTER.replace(b"Hello", b"Text"))).startswith(b"250 ")
+    ((message, recipients),) = rig.queue()
+    assert [(each.tail.forward_path, each.tail.notify) for each in recipients] == [(b"boss@relay.test", NOTIFY_NEVER)]
+    (stored,) = {*rig.blobs()}
+    assert b"boss" not in stored and b"Subject: Money" in stored
+    assert len(rig.store.mailboxes.rows(rig.directory.accounts[b"amy@example.test"].mailbox_id)) == 1
+    assert message.envelope.reverse_path == b"a@sender.test"
+
+
+async def test_copies_are_bounded(checked: Checked) -> None:
+    rig = checked("/^X-To: (\\S+)/ BCC $1\n")
+    fields = b"".join(b"X-To: u%d@relay.test\r\n" % n for n in range(CHECK_COPIES + 1))
+    assert (await deliver(rig, fields + LETTER.replace(b"Hello", b"Text"))).startswith(b"250 ")
+    ((_, recipients),) = rig.queue()
+    assert len(recipients) == CHECK_COPIES

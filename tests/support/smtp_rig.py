@@ -11,14 +11,16 @@
 import asyncio
 import select
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastmta._intake import Recipient
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
-from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
+from fastmta.model.envelope import NOTIFY_NEVER, LocalTarget, QueuedTarget, Resolution
 from fastmta.model.reply import Reply
 from fastmta.policy.networks import Networks
 from fastmta.runtime.clock import ManualClock
@@ -129,6 +131,11 @@ class FakeDirectory:
         if domain == b"relay.test" or may_relay:
             return Resolution(targets=(QueuedTarget(forward_path, b"smtp:" + domain),))
         return Resolution(Reply(554, "5.7.1", "Relay access denied"))
+
+    def adjusted(
+        self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True, more: Sequence[bytes] = ()
+    ) -> list[Recipient]:
+        return [*recipients, *(Recipient(path, self.resolve(path, may_relay=True), NOTIFY_NEVER) for path in more)]
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         return reverse_path in (login.encode(), b"")

@@ -21,7 +21,7 @@ from fastmta.runtime.clock import Clock
 _REFRESH_S: Final = 1.0
 _CODED: Final = re.compile(r"([45])\d\d$")
 _ENHANCED: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_FIELD: Final = re.compile(r"[!-9;-~]+:.*", re.DOTALL)
+_FIELD: Final = re.compile(r"[!-9;-~]+:[^\r\n\0]*")
 _ACCEPT: Final = ("now", Verdict(Action.ACCEPT))
 _MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
 UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
@@ -131,6 +131,8 @@ class AccessTables:
                 return "now", Verdict(reason=f"{word.lower()}: {text or reason}")
             case "REDIRECT" if "@" in text:
                 return "now", Verdict(Action.REDIRECT, target=text.encode(), reason=reason)
+            case "BCC" if "@" in text:
+                return "now", Verdict(copies=(text.encode("utf-8", "surrogateescape"),), reason=reason)
             case "PREPEND" if _FIELD.fullmatch(text):
                 return "now", Verdict(fields=(f"{text}\r\n".encode(),), reason=reason)
         try:

@@ -11,7 +11,7 @@ from typing import Final
 from fastmta.config.schema import Config
 from fastmta.directory.maps import TableSet
 from fastmta.model.errors import TemporaryFailure
-from fastmta.model.limits import CONTENT_PIECE_BYTES, MESSAGE_CUTS
+from fastmta.model.limits import CHECK_COPIES, CONTENT_PIECE_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 from fastmta.model.verdict import PASS, Action, Verdict
@@ -86,6 +86,7 @@ class _Findings:
         self._end: Verdict | None = None
         self._hold = False
         self._target = b""
+        self._copies: dict[bytes, None] = {}
         self._fields: list[bytes] = []
         self._cuts: list[tuple[int, int]] = []
         self._reason = ""
@@ -97,7 +98,12 @@ class _Findings:
             return Verdict(Action.DEFER, _TOO_MANY, reason=f"{len(self._cuts)} fields to change", is_late=True)
         action = Action.HOLD if self._hold else Action.REDIRECT if self._target else Action.NONE
         return Verdict(
-            action, fields=tuple(self._fields), cuts=tuple(self._cuts), target=self._target, reason=self._reason
+            action,
+            fields=tuple(self._fields),
+            cuts=tuple(self._cuts),
+            copies=tuple(self._copies),
+            target=self._target,
+            reason=self._reason,
         )
 
     def look(self, piece: Piece) -> bool:
@@ -127,6 +133,9 @@ class _Findings:
             case "HOLD":
                 self._hold = True
                 self._reason = self._reason or f"{piece.kind}: {text or shown}"
+            case "BCC":
+                if len(self._copies) < CHECK_COPIES:
+                    self._copies[text.encode("utf-8", "surrogateescape")] = None
             case "REDIRECT":
                 self._target = text.encode("utf-8", "surrogateescape")
                 self._reason = self._reason or f"{piece.kind}: {shown}"

@@ -165,6 +165,7 @@ class Evaluation:
             self._verdict = Verdict(
                 verdict.action or mine.action,
                 fields=mine.fields + verdict.fields,
+                copies=mine.copies + verdict.copies,
                 target=verdict.target or mine.target,
                 reason=verdict.reason or mine.reason,
             )
