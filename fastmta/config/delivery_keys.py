@@ -59,6 +59,12 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     default_destination_concurrency_limit: Annotated[int, Key("int", low=1, high=1000)] = 20
     default_destination_concurrency_failed_cohort_limit: Annotated[int, Key("int", high=1000)] = 1
     default_destination_recipient_limit: Annotated[int, Key("int", low=1, high=1000)] = 50
+    destination_rate_tuning: Annotated[
+        bool, Key("bool", about='a destination that says "too much" is sent less for a while, then slowly more')
+    ] = True
+    reply_class_file: Annotated[
+        str, Key("path", about="what replies mean, looked at before the lines of queue/replies.txt, in its form")
+    ] = ""
     default_destination_rate_delay: Annotated[
         float,
         Key("time", default="0s", about="between two deliveries to one destination, which are one at a time then"),

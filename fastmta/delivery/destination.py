@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
 from fastmta.model.envelope import RecipientState
-from fastmta.model.limits import HOP_REASON_BYTES, REVIVAL_PAUSE_S
+from fastmta.model.limits import HOP_REASON_BYTES, PACE_KEPT_S, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
+from fastmta.queue.tuning import Pace
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -32,6 +33,7 @@ class Destination(HopOwner):
         "_dead_until",
         "_died_ms",
         "_next_at",
+        "_pace",
         "_pardoned_at",
         "_shaper",
         "_waking",
@@ -54,6 +56,7 @@ class Destination(HopOwner):
         self._pardoned_at = float("-inf")  # when an administrator last had a dead destination tried
         self._shaper = service.shaping.of(self)
         self._next_at = 0.0  # before which nothing is begun; 0: there is no such time
+        self._pace = Pace()
         self._waking: asyncio.TimerHandle | None = None
 
     def _new_window(self) -> Window:
@@ -80,12 +83,20 @@ class Destination(HopOwner):
 
     @property
     def is_idle(self) -> bool:
-        return super().is_idle and not self.busy and self._dead_reason is None and self.window.is_fresh
+        return (
+            super().is_idle
+            and not self.busy
+            and not self._pace.per_second
+            and self._dead_reason is None
+            and self.window.is_fresh
+        )
 
     def state(self) -> dict[str, object]:
         state = super().state()
         state["concurrency"] = self.window.size
-        if self._shaper is not None and self.ready:
+        if self._pace.per_second:
+            state["shaped"] = f"what it said: {self._pace.per_second * 60:.3g} messages a minute since {self._pace.why}"
+        elif self._shaper is not None and self.ready:
             state["shaped"] = self._shaper.reason
         if self._dead_reason is not None:
             state["dead_seconds"] = max(0, math.ceil(self._dead_until - self.service.clock.monotonic()))
@@ -96,6 +107,7 @@ class Destination(HopOwner):
         self._died_ms -= int(seconds * 1000)
 
     def tick(self, now: float) -> None:
+        self._pace.forgotten(now, PACE_KEPT_S)
         if self._dead_reason is not None and now >= self._dead_until:
             self.pump()
 
@@ -119,6 +131,31 @@ class Destination(HopOwner):
         raise AssertionError("a kind of destination has connections")
 
     # --- time between deliveries ---
+
+    def asked_for_less(self, reply: Reply) -> None:
+        if not self.service.config.delivery.destination_rate_tuning:
+            return
+        if self._pace.slowed(self.service.clock.monotonic(), str(reply)[:HOP_REASON_BYTES]):
+            self.window.size = max(1, self.window.size // 2)
+            self._next_at = max(self._next_at, self._pace.next_at)
+            self.service.log.info(
+                "destination.slowed",
+                next_hop=self.hop,
+                per_minute=round(self._pace.per_second * 60, 2),
+                reply=str(reply)[:HOP_REASON_BYTES],
+            )
+
+    def _begun(self) -> None:
+        """A message is begun: the next may have to wait for its time."""
+        pace = self._pace
+        pace.begun(self.service.clock.monotonic())
+        if pace.next_at:
+            self._next_at = max(self._next_at, pace.next_at)
+
+    def _taken(self) -> None:
+        """The destination has taken a message."""
+        if self._pace.per_second and self._pace.eased(self.service.clock.monotonic()):
+            self.service.log.info("destination.unslowed", next_hop=self.hop)
 
     def _ended(self) -> None:
         """A delivery has ended, well or not: the next may have to wait (destination_rate_delay)."""

@@ -105,6 +105,9 @@ class HopOwner:
     def abort(self) -> None:
         """Ends what is under way."""
 
+    def asked_for_less(self, reply: Reply) -> None:
+        """The other server has said that it gets too much."""
+
     def settings_changed(self) -> None:
         """The configuration was reread."""
 

@@ -97,16 +97,27 @@ class Recorder:
             elif reply.code >= 500 or (not self._soft_bounce and self.policy.is_expired(age_s, envelope.reverse_path)):
                 moves.append((row.n, _BOUNCED, attempts, 0, b""))
                 status = "bounced"
+                self._classify(job, reply, counts=counts)
                 self._report(job, "failed", row, reply)
             else:
                 moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
                 status = "deferred"
+                self._classify(job, reply, counts=counts)
             job.events.append((row.n, self._event(status, job, row, reply, age_s, took_s)))
         if moves or job.reports:
             self.submit(job)
         else:
             self.tell(job)
             job.owner.forget_decided(job)
+
+    def _classify(self, job: Job, reply: Reply, *, counts: bool) -> None:
+        """Counts what a reply means; a server that asks for less is sent less."""
+        if not counts:
+            return
+        meaning = self._service.replies.of_reply(reply)
+        self._services.cells[METRICS.delivery_replies_total[meaning]] += 1
+        if meaning == "rate-limited" and job.relay:
+            job.owner.asked_for_less(reply)
 
     def _note(self, job: Job, answers: Answers) -> None:
         """Notes what the next hop took, so that it is not sent again should we be killed before the commit.

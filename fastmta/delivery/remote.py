@@ -75,10 +75,12 @@ class RemoteHop(Destination):
                     return
                 else:
                     self.busy += 1
+                    self._begun()
                     self._start(connection, ready.popleft())
             elif self.busy < self.window.size and service.may_connect(self):
                 if not self._connect_for(ready.popleft()):
                     return
+                self._begun()
             else:
                 return
 
@@ -148,6 +150,8 @@ class RemoteHop(Destination):
         job.relay = connection.client.peer
         job.tls = connection.tls_shown
         elsewhere = self._for_fallback(job) if service.fallback and not job.kept else None
+        if self._pace.per_second and any(reply is not None and reply.code < 300 for reply in job.results):
+            self._taken()
         service.recorder.finish(job)
         ready = self.ready
         if job.again:
@@ -165,6 +169,7 @@ class RemoteHop(Destination):
             and not (self._next_at and self._holds_back())
             and (self._shaper is None or self._shaper.may_begin(connection.grant))
         ):
+            self._begun()
             self._start(connection, ready.popleft())
             if ready and self.busy < self.window.size:
                 self.pump()

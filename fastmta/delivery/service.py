@@ -39,6 +39,7 @@ from fastmta.model.reply import Reply
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.policy.limits import local_table
 from fastmta.queue.ownership import partition_of, partitions_of
+from fastmta.queue.replies import ReplyClasses
 from fastmta.runtime.metrics import METRICS
 from fastmta.runtime.turns import Pace
 from fastmta.tls.mta_sts import MtaSts
@@ -341,6 +342,7 @@ class DeliveryService:
             host_lookup=config.delivery.smtp_host_lookup,
         )
         relays = ",".join(delivery.smtp_fallback_relay)
+        self.replies = self._reply_classes(delivery.reply_class_file)
         self.shaping = Shaping(config.shaping, self._shared, self.clock)
         self.fallback = parse_hop(f"smtp:{relays}".encode(), delivery.smtp_tcp_port).hosts if relays else ()
         contexts = self.services.contexts
@@ -363,6 +365,13 @@ class DeliveryService:
             if noted is not None:
                 self.tls_reporting.take_over(noted)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
+
+    def _reply_classes(self, path: str) -> ReplyClasses:
+        try:
+            return ReplyClasses.of(path)
+        except (OSError, ValueError) as error:
+            self.log.warning("delivery.configuration_problem", setting="reply_class_file", cause=str(error))
+            return ReplyClasses.of()
 
     async def _take_answers(self, answers: Answers) -> None:
         """Records what next hops said to processes that were killed before their commit; then begins notes of ours."""

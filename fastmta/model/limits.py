@@ -34,6 +34,7 @@ BANS: Final = 10_000  # addresses and networks, some 100 bytes each in every wor
 SRS_PATH_BYTES: Final = 254  # of a rewritten sender: with its angle brackets a path of SMTP
 SRS_SECRETS: Final = 10  # in one file: each is tried for an address that comes back
 SRS_SECRET_BYTES: Final = 1024  # of one of them
+PACE_KEPT_S: Final = 3600.0  # that a destination which asked for less is remembered without another word of it
 TLS_SESSIONS: Final = 500  # with next hops that a worker keeps to resume them: some 8 KB each with their certificates
 SMTP_LOCAL_PART_BYTES: Final = 64  # RFC 5321 §4.5.3.1.1
 SMTP_DOMAIN_BYTES: Final = 255  # RFC 5321 §4.5.3.1.2

@@ -14,6 +14,7 @@ from fastmta.operations.values import stamp
 
 if TYPE_CHECKING:
     from fastmta.delivery.routing import Router
+    from fastmta.queue.replies import ReplyClasses
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
     from fastmta.store.suspensions import ByHop, Suspension
 
@@ -46,6 +47,7 @@ class Explained(msgspec.Struct):
 async def explain(desk: Desk, asked: OfMessage) -> Explained:
     """Say why each recipient of a queued message waits, and until when."""
     from fastmta.delivery.routing import Router
+    from fastmta.queue.replies import ReplyClasses
     from fastmta.queue.retry import RetryPolicy
 
     message = required(desk, asked.id)
@@ -56,10 +58,11 @@ async def explain(desk: Desk, asked: OfMessage) -> Explained:
     sender = message.envelope.reverse_path
     gives_up_s = message.envelope.received_at_ms / 1000 + policy.lifetime_s(sender)
     router = Router(desk.config)
+    meanings = ReplyClasses.usable(desk.config.delivery.reply_class_file)
     out = []
     for each in recipients:
         now = None if known is None else known.get(text(each.hop), {})
-        out.append(_waiting(desk, router, message, each, stopped, now))
+        out.append(_waiting(desk, router, message, each, stopped, now, meanings))
         await desk.pause()
     received_at = stamp(message.envelope.received_at_ms / 1000)
     return Explained(queue_id_text(message.queue_id), text(sender), received_at, stamp(gives_up_s), out)
@@ -79,9 +82,10 @@ def _waiting(
     recipient: "QueuedRecipient",
     stopped: "ByHop",
     now: dict[str, Any] | None,
+    meanings: "ReplyClasses",
 ) -> Waiting:
     """`now`: what the owner has in hand for the hop, {} where it is at rest, None where no server runs."""
-    why, until_s = _why(recipient, stopped.of(recipient.hop), now, desk.clock.now())
+    why, until_s = _why(recipient, stopped.of(recipient.hop), now, desk.clock.now(), meanings)
     path = recipient.tail.forward_path
     route = router.route(path)
     moved = bool(route.hop) and route.hop != recipient.hop and not recipient.hop.startswith((b"local:", b"error:"))
@@ -99,7 +103,11 @@ def _waiting(
 
 
 def _why(
-    recipient: "QueuedRecipient", stopped: "Suspension | None", hop: dict[str, Any] | None, now_s: float
+    recipient: "QueuedRecipient",
+    stopped: "Suspension | None",
+    hop: dict[str, Any] | None,
+    now_s: float,
+    meanings: "ReplyClasses",
 ) -> tuple[str, float | None]:
     """(why it waits, until when in seconds of the wall clock; None: until somebody acts, or for no set time)."""
     if recipient.state == RecipientState.HELD:
@@ -112,7 +120,12 @@ def _why(
         until_s = now_s + hop["dead_seconds"]
         return f"the next hop cannot be reached, and is left alone for a while: {hop['reason']}", max(due_s, until_s)
     if not is_due:
-        return "deferred by the last answer, and tried again when its time has come", due_s
+        found = meanings.of_text(text(recipient.last_reply))
+        meaning = "" if found == "other" else f" ({found})"
+        return (
+            f"deferred by the last answer{meaning}, and tried again when its time has come",
+            due_s,
+        )
     if hop is None:
         return "due, but no server is running", None
     if not hop:

@@ -123,6 +123,19 @@ LIMITS: Final = (
     "banned",
 )
 TLS_VERSIONS: Final = ("TLSv1.2", "TLSv1.3", "other")
+REPLY_CLASSES: Final = (
+    "rate-limited",
+    "greylisted",
+    "blocked",
+    "mailbox-full",
+    "unknown-user",
+    "policy",
+    "content",
+    "tls",
+    "dns",
+    "connection",
+    "other",
+)
 TLS_SERVICES: Final = (*(service.name for service in SERVICES if service.tls is not Tls.NONE), "delivery")
 
 
@@ -216,6 +229,11 @@ class Metrics:
             "TLS sessions with next hops, by level and by what the server's certificate was verified",
             level=("may", "encrypt", "verify", "secure", "fingerprint", "dane", "mta-sts"),
             verified=("none", "hostname", "nexthop", "dot-nexthop", "fingerprint", "dane-ee", "dane-ta", "other"),
+        )
+        self.delivery_replies_total = self._family(
+            "delivery_replies_total",
+            "Negative replies for one recipient, by what they mean",
+            meaning=REPLY_CLASSES,
         )
         self.delivery_tls_sessions_total = self._family(
             "delivery_tls_sessions_total",
