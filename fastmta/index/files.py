@@ -21,7 +21,7 @@ from fastmta import _grams
 from fastmta._grams import Segment
 from fastmta.model.errors import FastMTAError
 from fastmta.model.found import Found, Word
-from fastmta.model.limits import INDEX_DEAD_BYTES, INDEX_MERGED_DOCS, INDEX_MERGED_PAIRS
+from fastmta.model.limits import INDEX_DEAD_BYTES, INDEX_MERGED_DOCS, INDEX_MERGED_PAIRS, INDEX_NAMED
 
 FOLDER: Final = "index"  # in the data directory
 SUFFIX: Final = ".fts"
@@ -150,11 +150,13 @@ class IndexFile:
         if not mine:
             return None
         found: list[array[int] | None] = []
+        left = INDEX_NAMED
         for needle, with_header in words:
             uids, damaged = _grams.find(self._fd, mine, needle, with_header)
             if damaged >= 0:
                 raise IndexDamaged(f"{self.path}: the segment at {mine[damaged].offset} is damaged")
-            found.append(uids)
+            left -= len(uids)
+            found.append(uids if left >= 0 else None)
         exact = [len(needle) == _WORD and needle.isascii() for needle, _ in words]
         return Found(mine[-1].last, self._skipped[mailbox_id][:], found, exact)
 

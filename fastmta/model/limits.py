@@ -260,6 +260,7 @@ INDEX_SEGMENT_PAIRS: Final = 1_048_576  # of three characters and a message: 20 
 INDEX_MERGED_PAIRS: Final = 8_388_608  # of a segment made of others: twice its size in memory, about 20 MB
 INDEX_MERGED_DOCS: Final = 32_768  # messages of it
 INDEX_DEAD_BYTES: Final = 1_048_576  # of a file that may be good for nothing before half of it is
+INDEX_NAMED: Final = 1_000_000  # messages that all words of one search name: 12 MB; what is left is looked through
 INDEX_OPEN: Final = 64  # files that a worker keeps open
 INDEX_WAITING: Final = 10_000  # mailboxes that wait to be indexed; more are found by the next search
 

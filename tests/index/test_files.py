@@ -155,6 +155,17 @@ def test_small_segments_are_merged_and_large_ones_left(tmp_path: Path) -> None:
     file.close()
 
 
+def test_words_that_very_many_messages_have_are_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = IndexFile(tmp_path, 5, 1)
+    file.append(record(1, 1, 30))
+    for bound, named in ((90, [30, 30, 30]), (89, [30, 30, None]), (29, [None, None, None])):
+        monkeypatch.setattr(files, "INDEX_NAMED", bound)
+        found = file.find(1, [("hello", True), ("ell", True), ("llo ", False)])
+        assert found is not None
+        assert [None if uids is None else len(uids) for uids in found.words] == named
+    file.close()
+
+
 def test_names_of_files() -> None:
     assert [account_of(name) for name in ("1f.fts", "1f.fts.part", "lock", "store", "x.fts", "1f.txt")] == [
         31,
