@@ -1,10 +1,12 @@
 """The keys of those who read mail: IMAP, POP3, and what mailboxes are to them. config/schema.py says what a key is."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from fastmta.config.kinds import Key
+
+_STEPS: Final = tuple(f"{percent}%" for percent in range(5, 101, 5))
 
 
 class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,3 +27,11 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Key("text", about="whose mailboxes others have under Shared/; empty: nobody's"),
     ] = ""
+    trash_autoexpunge: Annotated[
+        float, Key("time", unit="d", default="0", about="after which mail leaves mailboxes of use \\Trash; 0: never")
+    ] = 0.0
+    junk_autoexpunge: Annotated[float, Key("time", unit="d", default="0", about="the same of \\Junk")] = 0.0
+    quota_mail_warnings: Annotated[
+        tuple[str, ...],
+        Key("options", choices=_STEPS, default="80%, 95%", about="of a quota: a mail when one is passed; empty: none"),
+    ] = ("80%", "95%")

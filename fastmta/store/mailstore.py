@@ -24,6 +24,7 @@ from fastmta.store.last_logins import LastLogins
 from fastmta.store.mailboxes import Mailboxes
 from fastmta.store.posting_notes import PostingNotes
 from fastmta.store.queue import Queue
+from fastmta.store.quota_warnings import QuotaWarnings
 from fastmta.store.suspensions import Suspensions
 from fastmta.store.tls_rows import TlsRows
 from fastmta.store.verified import VerifiedAddresses
@@ -57,6 +58,7 @@ class MailStore:
         self.annotations = Annotations(self)
         self.credentials = AccountCredentials(self)
         self.last_logins = LastLogins(self)
+        self.quota_warnings = QuotaWarnings(self)
         self.suspensions = Suspensions(self)
         self.bans = Bans(self)
         self.verified = VerifiedAddresses(self)

@@ -63,6 +63,7 @@ from fastmta.supervisor.bad_end import BadEndCheck
 from fastmta.supervisor.closed import ClosedAccounts
 from fastmta.supervisor.daily import Daily
 from fastmta.supervisor.damage import DamageWatch
+from fastmta.supervisor.hourly import Hourly
 from fastmta.supervisor.services import Services
 from fastmta.supervisor.sessions import Sessions
 from fastmta.supervisor.storage import StorageWatch
@@ -110,6 +111,7 @@ class MailServer:
             self._flushed_at = 0.0
             self._noting: asyncio.Task[None] | None = None
             self._daily = Daily(services.tasks.spawn) if place.slot == 0 else None
+            self._hourly = Hourly(services.tasks.spawn, services.clock.monotonic()) if place.slot == 0 else None
             self._smtp = SmtpServer(services)
             self._imap = ImapServer(services)
             self._pop3 = Pop3Server(services)
@@ -463,6 +465,8 @@ class MailServer:
         self._look_at_bans()
         if self._daily is not None and self._delivering:
             self._daily.tick(self._services)
+        if self._hourly is not None and self._delivering:
+            self._hourly.tick(self._services)
         self._flush_counts()
         if self._store.last_logins.has_fresh and (self._noting is None or self._noting.done()):
             self._noting = self._services.tasks.spawn("logins.note", self._note_logins())

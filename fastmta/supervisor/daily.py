@@ -136,7 +136,7 @@ async def digest(services: Services) -> int:
                 continue
             text = _digest_text(services, account, since)
             if text:
-                await post(services, account.address, "Mail in quarantine", text)
+                await post(services.config, account.address, "Mail in quarantine", text)
                 sent += 1
             await asyncio.sleep(0)
         if not after:
@@ -168,9 +168,8 @@ def _digest_text(services: Services, account: Any, since: float) -> str:
     )
 
 
-async def post(services: Services, to: str, subject: str, text: str) -> None:
+async def post(config: Config, to: str, subject: str, text: str) -> None:
     """Hands in a mail of ours, on a thread."""
-    config = services.config
     mail = EmailMessage()
     mail["From"] = f"Mail Delivery System <MAILER-DAEMON@{config.myorigin}>"
     mail["To"] = to
