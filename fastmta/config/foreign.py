@@ -27,7 +27,7 @@ _POSTFIX: Final = (
         "header_(address_token_limit from_format size_limit) lmtp_(body_checks delivery_status_filter "
         "header_checks mime_header_checks nested_header_checks) milter_(connect_macros "
         "data_macros end_of_data_macros end_of_header_macros "
-        "header_checks helo_macros macro_daemon_name macro_defaults macro_v mail_macros protocol rcpt_macros "
+        "helo_macros macro_daemon_name macro_defaults macro_v mail_macros protocol rcpt_macros "
         "unknown_command_macros) smtp_(body_checks header_checks mime_header_checks nested_header_checks) "
         "smtpd_(command_filter dns_reply_filter milter_maps proxy_ehlo proxy_filter proxy_options "
         "proxy_timeout) content_filter default_delivery_status_filter "

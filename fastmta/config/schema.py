@@ -265,6 +265,7 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
         _Texts, Key("milters", about='"inet:host:port", "unix:/path", or in braces with settings of its own')
     ] = ()
     non_smtpd_milters: Annotated[_Texts, Key("milters", about="the same, for mail of local programs")] = ()
+    milter_header_checks: Annotated[_Texts, Key("maps", about="header_checks(5) of the fields that milters add")] = ()
     milter_default_action: Annotated[
         str, Key("choice", choices=MILTER_ACTIONS, about="where a milter does not answer as it should")
     ] = "tempfail"

@@ -16,8 +16,10 @@ from fastmta.model.limits import MILTER_CHANGES, MILTER_PACKET_BYTES
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
+from fastmta.policy.checks.milter_headers import MilterHeaders
 from fastmta.policy.checks.milters import build
 from fastmta.policy.milter import Change, Changes, Header, MilterError, Terms, parse_reply
+from fastmta.runtime.clock import ManualClock
 from tests.support.scripted_milter import CONTINUE, packet, scripted_milter, terms
 
 LETTER = b"From: ann@sender.test\r\nSubject: one\r\n two\r\nX-A: 1\r\nX-A: 2\r\n\r\nHello\r\n"
@@ -53,6 +55,7 @@ CONTEXT = Context(
 class Parts:
     def __init__(self) -> None:
         self.log = self
+        self.clock = ManualClock()
         self.told: list[Any] = []
 
     def warning(self, event: str, **fields: Any) -> None:
@@ -271,3 +274,43 @@ def test_settings_stand_in_braces() -> None:
 def test_what_is_no_list_of_milters(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         split_milters(text)
+
+
+NEW = (b"X-Spam-Flag: YES\r\n", b"X-Score: 9\r\n\tfolded\r\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("/^nothing/ REJECT", Verdict(fields=NEW)),
+        ("/^X-Spam-Flag: YES/ REJECT spam", "550 5.7.1 spam"),
+        ("/^X-Spam-Flag: YES/ DISCARD", Action.DISCARD),
+        ("/^X-Score:/ IGNORE", Verdict(fields=NEW[:1])),
+        ("/^X-Score: ([0-9]+)\\n\\tfolded/ REPLACE X-Points: $1", Verdict(fields=(NEW[0], b"X-Points: 9\r\n"))),
+        ("/^X-Score:/ PREPEND X-Seen: yes", Verdict(fields=(NEW[0], b"X-Seen: yes\r\n", NEW[1]))),
+        ("/YES/ BCC boss@example.test", Verdict(fields=NEW, copies=(b"boss@example.test",))),
+        ("/YES/ PASS\n/^X-Score/ REJECT", Verdict(fields=NEW)),
+        ("/YES/ HOLD", Action.HOLD),
+        ("/YES/ REDIRECT b@c.test", Action.REDIRECT),
+        ("/YES/ FILTER smtp:x", "451 4.3.5 Server configuration error"),
+    ],
+)
+def test_tables_look_at_what_filters_have_made(tmp_path: Path, table: str, expected: Any) -> None:
+    (tmp_path / "table").write_text(table + "\n")
+    found = MilterHeaders((f"pcre:{tmp_path}/table",), ManualClock()).sift(NEW)
+    if isinstance(expected, Verdict):
+        assert found == expected
+    else:
+        assert (str(found.reply) if isinstance(expected, str) else found.action) == expected
+
+
+async def test_the_tables_are_asked_once_all_filters_have_spoken(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("/^X-Flag: YES/ REJECT spam\n/^Subject: one/ REJECT not made by a filter\n")
+    path = tmp_path / "milter"
+    async with scripted_milter(path, {b"E": added(b"X-Flag", b" NO") + CONTINUE}):
+        keys = f'unix:{path}"\nmilter_header_checks = "pcre:{tmp_path}/table'
+        verdict = await ask(keys)
+        assert verdict.fields == (b"X-Flag: NO\r\n",) and verdict.reply is None
+    async with scripted_milter(tmp_path / "other", {b"E": added(b"X-Flag", b" YES") + CONTINUE}):
+        keys = f'unix:{tmp_path}/other"\nmilter_header_checks = "pcre:{tmp_path}/table'
+        assert str((await ask(keys)).reply) == "550 5.7.1 spam"

@@ -10,6 +10,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from fastmta.authentication.message import HeaderTooLong, parse_fields
 from fastmta.config.milters import Milter, milters
 from fastmta.config.schema import Config
@@ -20,6 +22,7 @@ from fastmta.model.services import speaking
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
+from fastmta.policy.checks.milter_headers import MilterHeaders
 from fastmta.policy.milter import Header, Steps, strings
 from fastmta.policy.milter_client import Decided, MilterConnection, MilterTrouble
 
@@ -47,6 +50,8 @@ class Milters(Check):
         self._milters = tuple(found)
         self._hostname = config.myhostname
         self._log = parts.log
+        tables = config.milter_header_checks
+        self._sieve = MilterHeaders(tables, parts.clock) if tables else None
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         return PASS if context.message is None else self._ask(context, context.message)
@@ -84,7 +89,20 @@ class Milters(Check):
                         held = reason
                     case _:
                         return Verdict(Action.DEFER, _UNAVAILABLE, reason=reason, is_late=True)
-        return _verdict(header, refused, held)
+        verdict = _verdict(header, refused, held)
+        if self._sieve is None or not verdict.fields:
+            return verdict
+        sifted = self._sieve.sift(verdict.fields)
+        if sifted.action in (Action.REJECT, Action.DEFER, Action.DISCARD):
+            return sifted
+        return replace(
+            verdict,
+            action=verdict.action or sifted.action,
+            fields=sifted.fields,
+            copies=sifted.copies,
+            target=sifted.target,
+            reason=verdict.reason or sifted.reason,
+        )
 
 
 def _verdict(header: Header, refused: dict[int, Reply], held: str) -> Verdict:
