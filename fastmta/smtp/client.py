@@ -163,6 +163,8 @@ class Client:
                 event = self._final_reply(reply, code)
             elif state is _READY:
                 self.is_usable = False  # nobody asked: whatever it says, answers are out of step now
+                if event is Event.READY:  # nor has the owner begun with it
+                    event = self._unexpected(reply)
             elif state is _BODY:
                 event = self._early_reply(reply, code)
             elif state is _RESET:

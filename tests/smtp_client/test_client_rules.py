@@ -68,6 +68,12 @@ def codes(tx):
     return [result.code if result else None for result in tx.results]
 
 
+def test_answers_that_come_before_their_questions_end_the_session():
+    client = Client("me.test", "mx.test[192.0.2.1]:25")
+    assert client.receive(b"220 hi\r\n250 mx\r\n250 ok\r\n354 go\r\n") is Event.CLOSED
+    assert client.failure.enhanced == "4.5.0" and not client.is_usable
+
+
 def test_mail_rcpt_and_data_leave_in_one_segment(peer):
     tx = transaction(b"a@b.test", b"c@b.test")
     peer.start(tx)
