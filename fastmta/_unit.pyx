@@ -9,8 +9,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc
 from libc.string cimport memset
 
-from asyncio import CancelledError, InvalidStateError
-
 from fastmta.model.errors import StorageFailure
 
 include "_unit_parts/results.pxi"

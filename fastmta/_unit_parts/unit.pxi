@@ -73,10 +73,10 @@ cdef class Fate(Waiter):
 
     def result(self):
         """None; CancelledError where nobody waits any more."""
-        if self.is_cancelled:
-            raise CancelledError
-        if not self.is_done:
-            raise InvalidStateError("the unit is under way")
+        if self.is_cancelled or not self.is_done:
+            from asyncio import CancelledError, InvalidStateError  # a command that has no loop does not load it
+
+            raise CancelledError if self.is_cancelled else InvalidStateError("the unit is under way")
 
     def exception(self):
         self.result()

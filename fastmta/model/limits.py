@@ -12,6 +12,8 @@ SLICE_S: Final = 0.0001  # one session at a stretch, while others wait: two hund
 FIRST_S: Final = 0.0005  # one session on what has just arrived: an ordinary client's pipeline is answered in one write
 PIECE_S: Final = 0.002  # the longest piece of work that nothing interrupts; the counts below stay under it
 FREE_S: Final = 0.0002  # of what arrived at once, not counted: who sends a command now and then is always first
+GARBAGE_S: Final = 10.0  # between two collections of all garbage: each holds the loop for as long as there are objects
+GARBAGE_MOST: Final = 200  # times 7,000 objects more than at the last one, and the next does not wait: some 100 MB
 
 # --- every protocol ---
 LINE_SKIP_BYTES: Final = 1 << 20  # dropped of a line over its limit; then the session ends: no line is read for ever

@@ -15,7 +15,8 @@ from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from fastmta.operations.nofollow import directory, new_file, read_file
 
 if TYPE_CHECKING:
-    from fastmta.store import Mailbox, Mailboxes, MessageRow
+    from fastmta.store.mailbox_names import Mailbox
+    from fastmta.store.mailboxes import Mailboxes, MessageRow
     from fastmta.store.pace import Pace
 
 MAILDIR_FLAGS: Final = ((DRAFT, "D"), (FLAGGED, "F"), (ANSWERED, "R"), (SEEN, "S"), (DELETED, "T"))

@@ -20,7 +20,9 @@ from fastmta.operations.exporting import CODED_DOT, MAILDIR_FLAGS, PASSED, read_
 from fastmta.operations.nofollow import directory, read_file
 
 if TYPE_CHECKING:
-    from fastmta.store import Account, Mailbox, MailStore
+    from fastmta.store import MailStore
+    from fastmta.store.accounts import Account
+    from fastmta.store.mailbox_names import Mailbox
 
 _READ_BYTES: Final = 65_536
 _HEADER_BYTES: Final = 1_048_576  # of an mbox message's header, looked through for Status fields

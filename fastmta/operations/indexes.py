@@ -16,7 +16,7 @@ from fastmta.operations.values import account_address
 
 if TYPE_CHECKING:
     from fastmta.index.marker import Marker
-    from fastmta.store import Account
+    from fastmta.store.accounts import Account
 
 T = TypeVar("T")
 ACCOUNTS_AT_ONCE: Final = 100

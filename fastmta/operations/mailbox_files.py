@@ -19,7 +19,8 @@ from fastmta.operations.users import required
 from fastmta.operations.values import account_address
 
 if TYPE_CHECKING:
-    from fastmta.store import Account, MailStore
+    from fastmta.store import MailStore
+    from fastmta.store.accounts import Account
 
 Format = Annotated[
     str,

@@ -12,7 +12,7 @@ from fastmta.operations.users import required
 from fastmta.operations.values import account_address
 
 if TYPE_CHECKING:
-    from fastmta import store
+    from fastmta.store.mailbox_names import Mailbox as StoredMailbox
 
 MAILBOXES_AT_ONCE = 100
 
@@ -63,7 +63,7 @@ async def purge(desk: Desk, asked: Of) -> None:
     discard(Path(desk.config.data_directory) / FOLDER, account.id)
 
 
-async def of_account(desk: Desk, account_id: int) -> "AsyncIterator[store.Mailbox]":
+async def of_account(desk: Desk, account_id: int) -> "AsyncIterator[StoredMailbox]":
     """An account's mailboxes in order of name, with pauses."""
     after = ""
     while page := desk.store.mailboxes.page(account_id, after, MAILBOXES_AT_ONCE):

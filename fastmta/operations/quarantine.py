@@ -18,7 +18,8 @@ from fastmta.operations.values import account_address, stamp
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
-    from fastmta.store import Account, MailStore
+    from fastmta.store import MailStore
+    from fastmta.store.accounts import Account
 
 HEADER_BYTES = 16_384  # of a message that is listed
 MESSAGES_AT_ONCE = 100  # read before others get their turn

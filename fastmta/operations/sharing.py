@@ -14,7 +14,7 @@ from fastmta.operations.users import required
 from fastmta.operations.values import account_address
 
 if TYPE_CHECKING:
-    from fastmta import store
+    from fastmta.store.mailbox_names import Mailbox
 
 EVERYBODY = ("anyone", "authenticated")
 _HOW = {"+": 1, "-": 2}  # store/acl.py: ADD, TAKE; else SET
@@ -104,7 +104,7 @@ async def remove(desk: Desk, asked: Remove) -> None:
     desk.note(address=account.address, mailbox=box.name, identifier=identifier)
 
 
-def _box(desk: Desk, account_id: int, name: str) -> "store.Mailbox":
+def _box(desk: Desk, account_id: int, name: str) -> "Mailbox":
     box = desk.store.mailboxes.get(account_id, name)
     if box is None:
         raise ActFailed(f"there is no mailbox {name}", "no_user")

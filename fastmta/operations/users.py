@@ -16,7 +16,7 @@ from fastmta.operations.values import Nothing, Secret, Subject, account_address,
 
 if TYPE_CHECKING:
     from fastmta._unit import Unit
-    from fastmta.store import Account
+    from fastmta.store.accounts import Account
 
 SCRAM_NAMES = frozenset(SCRAM)
 ACCOUNTS_AT_ONCE = 100  # read before others get their turn

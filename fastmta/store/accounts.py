@@ -22,8 +22,8 @@ from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.store.acl_rows import forget_list
 from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.record_keys import DIRECTORY_COUNTER, id_key
 
-DIRECTORY_COUNTER: Final = b"directory"
 FIRST_MAILBOXES: Final = (
     ("INBOX", ""),
     ("Drafts", "\\Drafts"),
@@ -57,11 +57,6 @@ _decoder: Final = msgspec.msgpack.Decoder(Account)
 def canonical_address(address: str) -> str:
     """The form under which an address is kept: lower case, without spaces around it."""
     return address.strip().lower()
-
-
-def id_key(number: int) -> bytes:
-    """An identifier as a key."""
-    return number.to_bytes(8, "big")
 
 
 class Accounts:

@@ -8,8 +8,9 @@ import msgspec
 from fastmta._store import TABLE_ALIAS
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
-from fastmta.store.accounts import DIRECTORY_COUNTER, canonical_address
+from fastmta.store.accounts import canonical_address
 from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.record_keys import DIRECTORY_COUNTER
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(tuple[str, ...])

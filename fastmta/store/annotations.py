@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from fastmta._store import TABLE_ANNOTATION
 from fastmta.model.errors import Refused
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import Committer
+from fastmta.store.record_keys import id_key
 
 Change = tuple[bytes, bytes | None]
 

@@ -16,8 +16,8 @@ from fastmta._unit import Unit
 from fastmta.model.credentials import AppPassword, ScramKeys
 from fastmta.model.errors import Refused
 from fastmta.model.limits import APP_PASSWORDS_OF_ACCOUNT
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.record_keys import id_key
 
 LOGIN_SECRET: Final = b"login_secret"  # in `meta`: what made-up salts are made of
 _SCRAM: Final = b"s"

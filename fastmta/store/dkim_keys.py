@@ -7,8 +7,8 @@ import msgspec
 from fastmta._store import TABLE_DKIM_KEY
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
-from fastmta.store.accounts import DIRECTORY_COUNTER
 from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.record_keys import DIRECTORY_COUNTER
 
 State = Literal["new", "active", "old"]
 PAGE: Final = 1000

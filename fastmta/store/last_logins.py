@@ -6,8 +6,8 @@ import msgspec
 
 from fastmta._store import TABLE_CREDENTIAL
 from fastmta.model.limits import LAST_LOGINS_NOTED
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import Committer
+from fastmta.store.record_keys import id_key
 
 _KIND: Final = b"l"
 _REST_S: Final = 60.0  # between two writes of an account's row

@@ -32,10 +32,10 @@ from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import commit_guarded
 from fastmta.store.mailbox_names import MailboxNames, canonical_name
 from fastmta.store.pace import others_turn
+from fastmta.store.record_keys import id_key
 
 COPIED: Final = 500  # messages of one copying unit: each is a new record beside a change of its blob's
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer

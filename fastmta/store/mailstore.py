@@ -2,43 +2,69 @@
 
 import os
 from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastmta._store import TABLE_COUNTER, TABLE_META, Store
 from fastmta._unit import COMMITTED, REFUSED, Blob, Engine, Unit
 from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
-from fastmta.store.access import Access
-from fastmta.store.accounts import DIRECTORY_COUNTER, Accounts
-from fastmta.store.acl import AccessLists
-from fastmta.store.aliases import Aliases
-from fastmta.store.annotations import Annotations
-from fastmta.store.bans import Bans
-from fastmta.store.credentials import AccountCredentials
-from fastmta.store.days import Days
-from fastmta.store.dkim_keys import DkimKeys
-from fastmta.store.dmarc_rows import DmarcRows
 from fastmta.store.guard import hold_open
-from fastmta.store.last_logins import LastLogins
-from fastmta.store.mailboxes import Mailboxes
-from fastmta.store.posting_notes import PostingNotes
-from fastmta.store.queue import Queue
-from fastmta.store.quota_warnings import QuotaWarnings
-from fastmta.store.suspensions import Suspensions
-from fastmta.store.tls_rows import TlsRows
-from fastmta.store.verified import VerifiedAddresses
+from fastmta.store.record_keys import DIRECTORY_COUNTER
 
 if TYPE_CHECKING:
     import asyncio
 
     from fastmta.runtime.bus import Observer
     from fastmta.runtime.metrics import Cells
+    from fastmta.store.access import Access
+    from fastmta.store.accounts import Accounts
+    from fastmta.store.acl import AccessLists
+    from fastmta.store.aliases import Aliases
+    from fastmta.store.annotations import Annotations
+    from fastmta.store.bans import Bans
+    from fastmta.store.credentials import AccountCredentials
+    from fastmta.store.days import Days
+    from fastmta.store.dkim_keys import DkimKeys
+    from fastmta.store.dmarc_rows import DmarcRows
+    from fastmta.store.last_logins import LastLogins
+    from fastmta.store.mailboxes import Mailboxes
+    from fastmta.store.posting_notes import PostingNotes
+    from fastmta.store.queue import Queue
+    from fastmta.store.quota_warnings import QuotaWarnings
+    from fastmta.store.suspensions import Suspensions
+    from fastmta.store.tls_rows import TlsRows
+    from fastmta.store.verified import VerifiedAddresses
+
+# The modules of its parts.
+PARTS: Final = (
+    "access",
+    "accounts",
+    "acl",
+    "aliases",
+    "annotations",
+    "bans",
+    "credentials",
+    "days",
+    "dkim_keys",
+    "dmarc_rows",
+    "last_logins",
+    "mailboxes",
+    "posting_notes",
+    "queue",
+    "quota_warnings",
+    "suspensions",
+    "tls_rows",
+    "verified",
+)
 
 
 class MailStore:
     """Accounts, mailboxes, queue and aliases over one environment.
 
+    Its parts are made, and their modules loaded, when they are first asked for: a command needs few of them.
     Reads are synchronous and short. Mutators are coroutines: with a loop attached they wait for the committer's signal;
     without one (commands, tests) they commit at once, blocking.
     """
@@ -48,25 +74,125 @@ class MailStore:
         self.raw = raw
         self._guard = guard
         self.clock = clock if clock is not None else SystemClock()
-        self.accounts = Accounts(self)
-        self.mailboxes = Mailboxes(self)
-        self.access_lists = AccessLists(self, self.accounts)
-        self.access = Access(self.mailboxes, self.accounts, self.access_lists)
-        self.queue = Queue(self)
-        self.aliases = Aliases(self)
-        self.dkim_keys = DkimKeys(self)
-        self.annotations = Annotations(self)
-        self.credentials = AccountCredentials(self)
-        self.last_logins = LastLogins(self)
-        self.quota_warnings = QuotaWarnings(self)
-        self.suspensions = Suspensions(self)
-        self.bans = Bans(self)
-        self.verified = VerifiedAddresses(self)
-        self.dmarc_rows = DmarcRows(self)
-        self.tls_rows = TlsRows(self)
-        self.days = Days(self)
-        self.posting_notes = PostingNotes(self)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- its parts ---
+
+    @cached_property
+    def accounts(self) -> "Accounts":
+        from fastmta.store.accounts import Accounts
+
+        return Accounts(self)
+
+    @cached_property
+    def mailboxes(self) -> "Mailboxes":
+        from fastmta.store.mailboxes import Mailboxes
+
+        return Mailboxes(self)
+
+    @cached_property
+    def access_lists(self) -> "AccessLists":
+        from fastmta.store.acl import AccessLists
+
+        return AccessLists(self, self.accounts)
+
+    @cached_property
+    def access(self) -> "Access":
+        from fastmta.store.access import Access
+
+        return Access(self.mailboxes, self.accounts, self.access_lists)
+
+    @cached_property
+    def queue(self) -> "Queue":
+        from fastmta.store.queue import Queue
+
+        return Queue(self)
+
+    @cached_property
+    def aliases(self) -> "Aliases":
+        from fastmta.store.aliases import Aliases
+
+        return Aliases(self)
+
+    @cached_property
+    def dkim_keys(self) -> "DkimKeys":
+        from fastmta.store.dkim_keys import DkimKeys
+
+        return DkimKeys(self)
+
+    @cached_property
+    def annotations(self) -> "Annotations":
+        from fastmta.store.annotations import Annotations
+
+        return Annotations(self)
+
+    @cached_property
+    def credentials(self) -> "AccountCredentials":
+        from fastmta.store.credentials import AccountCredentials
+
+        return AccountCredentials(self)
+
+    @cached_property
+    def last_logins(self) -> "LastLogins":
+        from fastmta.store.last_logins import LastLogins
+
+        return LastLogins(self)
+
+    @cached_property
+    def quota_warnings(self) -> "QuotaWarnings":
+        from fastmta.store.quota_warnings import QuotaWarnings
+
+        return QuotaWarnings(self)
+
+    @cached_property
+    def suspensions(self) -> "Suspensions":
+        from fastmta.store.suspensions import Suspensions
+
+        return Suspensions(self)
+
+    @cached_property
+    def bans(self) -> "Bans":
+        from fastmta.store.bans import Bans
+
+        return Bans(self)
+
+    @cached_property
+    def verified(self) -> "VerifiedAddresses":
+        from fastmta.store.verified import VerifiedAddresses
+
+        return VerifiedAddresses(self)
+
+    @cached_property
+    def dmarc_rows(self) -> "DmarcRows":
+        from fastmta.store.dmarc_rows import DmarcRows
+
+        return DmarcRows(self)
+
+    @cached_property
+    def tls_rows(self) -> "TlsRows":
+        from fastmta.store.tls_rows import TlsRows
+
+        return TlsRows(self)
+
+    @cached_property
+    def days(self) -> "Days":
+        from fastmta.store.days import Days
+
+        return Days(self)
+
+    @cached_property
+    def posting_notes(self) -> "PostingNotes":
+        from fastmta.store.posting_notes import PostingNotes
+
+        return PostingNotes(self)
+
+    @classmethod
+    def load(cls) -> None:
+        """Imports all parts: a process that forks, or has a loop, does it first."""
+        for name in PARTS:
+            import_module(f"fastmta.store.{name}")
+
+    # --- opening and closing ---
 
     @classmethod
     def open(

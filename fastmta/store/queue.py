@@ -31,10 +31,10 @@ from fastmta._unit import Blob
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.model.errors import Refused, StoreDamaged
 from fastmta.model.limits import UNINDEXED_MS
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import GUARDED_RUNS, Committer
 from fastmta.store.queue_records import QueuedMessage, QueuedRecipient, Selection, selects
 from fastmta.store.queue_walk import FAR_MS, QueueWalk
+from fastmta.store.record_keys import id_key
 
 __all__ = ["Outcome", "Queue", "QueueTotals", "QueuedMessage", "QueuedRecipient", "Selection", "selects"]
 

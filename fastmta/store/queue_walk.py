@@ -24,9 +24,9 @@ from fastmta._store import (
 )
 from fastmta.model.envelope import RecipientState
 from fastmta.model.limits import UNINDEXED_MS
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import Committer
 from fastmta.store.queue_records import QueuedMessage, QueuedRecipient, Selection, selects
+from fastmta.store.record_keys import id_key
 
 SCANNED: Final = 300  # rows that one page looks at, however few of them fit: 3 ms
 ACTIVE_LOOKED: Final = 2000  # of them where each is sought by its key, about 3 ms

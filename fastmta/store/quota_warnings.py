@@ -3,8 +3,8 @@
 from typing import Final
 
 from fastmta._store import TABLE_CREDENTIAL
-from fastmta.store.accounts import id_key
 from fastmta.store.committing import Committer
+from fastmta.store.record_keys import id_key
 
 _KIND: Final = b"q"
 

@@ -58,7 +58,7 @@ from fastmta._unit import Unit
 from fastmta.model.envelope import RecipientState, RecipientTail
 from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
-from fastmta.store.accounts import Account, id_key
+from fastmta.store.accounts import Account
 from fastmta.store.bans import PREFIX as BANS
 from fastmta.store.check import check_store
 from fastmta.store.credentials import LOGIN_SECRET
@@ -66,6 +66,7 @@ from fastmta.store.days import PREFIX as DAYS
 from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
+from fastmta.store.record_keys import id_key
 from fastmta.store.suspensions import PREFIX as SUSPENSIONS
 from fastmta.store.tls_rows import PREFIX as TLS_ROWS
 from fastmta.store.upgrade import OLD_MESSAGE_BYTES, body_from_one, is_blob_of_one, message_from_one

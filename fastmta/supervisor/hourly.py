@@ -13,7 +13,8 @@ from fastmta.config.schema import Config
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
-from fastmta.store import Account, MailStore
+from fastmta.store import MailStore
+from fastmta.store.accounts import Account
 from fastmta.supervisor.daily import post
 
 FIRST_S: Final = 60.0  # after the start

@@ -32,6 +32,7 @@ from fastmta.runtime.identity import FIXED, MAY_BE_ROOT, WorkersUser, acting_as_
 from fastmta.runtime.library_log import take_library_records
 from fastmta.runtime.lock import DirectoryBusy, lock_directory, tell_leaving
 from fastmta.runtime.log import get_logger
+from fastmta.store import MailStore
 from fastmta.supervisor.control import Client, ControlSocket
 from fastmta.supervisor.launcher import LauncherProcess
 from fastmta.supervisor.listeners import AddressInUse, Listeners, addresses, inherited_sockets
@@ -155,6 +156,7 @@ class Supervisor:
         self._catch_signals()
         with acting_as_workers(self.user):
             self.control = ControlSocket(Path(self.config.data_directory), self.selector, self._command)
+        MailStore.load()
         gc.collect()
         gc.freeze()  # what is imported now stays: no collection of a worker writes to these pages
         self.log.info("supervisor.started", version=__version__, config=self.config_path, workers=self._slots())

@@ -29,7 +29,8 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import Cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
-from fastmta.store import Account, MailStore
+from fastmta.store import MailStore
+from fastmta.store.accounts import Account
 from fastmta.tls.contexts import Contexts
 
 

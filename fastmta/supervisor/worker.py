@@ -7,7 +7,6 @@ directory.
 """
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from fastmta.model.errors import ConfigError, FastMTAError, StoreUnreadable
 from fastmta.model.events import Actor
 from fastmta.policy.networks import Networks
 from fastmta.runtime.board import Board
+from fastmta.runtime.garbage import Garbage
 from fastmta.runtime.launching import Launcher
 from fastmta.runtime.log import Log, get_logger
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
@@ -171,6 +171,7 @@ class WorkerLife:
         self._reloading = asyncio.Lock()
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._questions = 0
+        self._garbage = Garbage()
 
     async def run(self) -> int:
         started = time.monotonic()
@@ -225,8 +226,7 @@ class WorkerLife:
             self._log.error("config.rejected", error=str(error))
             return EX_CONFIG
         self._acceptor.measure()
-        gc.collect()
-        gc.freeze()  # what is built now lives as long as the process: no collection walks it again
+        self._garbage.begin(loop.time())
         self._channel.send("ready", seconds=round(time.monotonic() - started, 3))
         ticking = loop.create_task(self._tick(), name="worker.tick")
         try:
@@ -418,6 +418,7 @@ class WorkerLife:
             beat(self._cells)
             due = max(due + 1.0, loop.time())
             await asyncio.sleep(due - loop.time())
+            self._garbage.look(loop.time())
             try:
                 self._program.tick()
             except Exception as error:

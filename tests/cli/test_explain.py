@@ -9,7 +9,8 @@ import pytest
 from fastmta.cli.failures import EX_DATAERR, EX_USAGE
 from fastmta.config.load import load
 from fastmta.model.envelope import RecipientState
-from fastmta.store import MailStore, Outcome
+from fastmta.store import MailStore
+from fastmta.store.queue import Outcome
 
 
 def steps(done):

@@ -4,12 +4,14 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fastmta.store import MailStore
+from fastmta.store.mailstore import PARTS
 from tests.support.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,13 +127,20 @@ assert plain == became(sys.argv[3:] + sys.argv[2:3])  # `-c FILE` before the com
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", [["mailq"], ["program", "queue", "list", "--json"]], ids=" ".join)
-def test_a_listing_without_a_server_loads_the_store_and_little_else(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [(["mailq"], {"queue", "suspensions"}), (["program", "queue", "list", "--json"], {"queue", "suspensions"})],
+    ids=str,
+)
+def test_a_listing_without_a_server_loads_the_store_and_little_else(
+    tmp_path: Path, words: list[str], parts: set[str]
+) -> None:
     MailStore.open(tmp_path / "data").close()
     (tmp_path / "fastmta.toml").write_text('myhostname = "mx.example.test"\ndata_directory = "data"\n')
     needed = {"fastmta._store", "fastmta.store", "inspect", "msgspec"}
+    unwanted = (HEAVY - needed) | {f"fastmta.store.{part}" for part in set(PARTS) - parts}
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(module=words[0]), " ".join(HEAVY - needed), *words[1:]],
+        [sys.executable, "-c", _PROGRAM.format(module=words[0]), " ".join(unwanted), *words[1:]],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "FASTMTA_CONFIG": str(tmp_path / "fastmta.toml")},
         timeout=60,
@@ -139,3 +148,28 @@ def test_a_listing_without_a_server_loads_the_store_and_little_else(tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout in (b"Mail queue is empty\n", b"[]\n")
+
+
+def test_every_part_of_the_store_is_in_the_list_that_a_server_loads_beforehand() -> None:
+    """A worker is a fork: what it loads later is loaded by each, on its loop."""
+    program = """
+import sys
+from fastmta.store import MailStore
+MailStore.load()
+before = set(sys.modules)
+store = MailStore.open(sys.argv[1])
+made = [name for name in dir(MailStore) if type(vars(MailStore).get(name)).__name__ == "cached_property"]
+for name in made:
+    getattr(store, name)
+assert len(made) > 10, made
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run(
+            [sys.executable, "-c", program, directory],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr

@@ -24,7 +24,8 @@ from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.events import teller
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, local_cells
-from fastmta.store import Account, MailStore
+from fastmta.store import MailStore
+from fastmta.store.accounts import Account
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 AT = 1_800_000_000.0

@@ -21,8 +21,9 @@ from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import local_cells
 from fastmta.runtime.tasks import Sweep, Tasks
 from fastmta.runtime.turns import Turns
-from fastmta.store import Mailboxes, MailStore
+from fastmta.store import MailStore
 from fastmta.store.access import Access
+from fastmta.store.mailboxes import Mailboxes
 from fastmta.tls.upgrade import SharedBuffer
 from tests.support.limits import local_limits
 

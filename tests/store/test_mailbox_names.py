@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fastmta.model.errors import Refused
-from fastmta.store import Account, MailStore
-from fastmta.store.accounts import GONE
+from fastmta.store import MailStore
+from fastmta.store.accounts import GONE, Account
 from fastmta.store.check import check_store
 from fastmta.store.mailbox_names import RENAMED
 

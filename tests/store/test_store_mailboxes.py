@@ -13,7 +13,8 @@ from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.model.appended import Appended
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import ManualClock
-from fastmta.store import Account, MailStore
+from fastmta.store import MailStore
+from fastmta.store.accounts import Account
 from fastmta.store.check import check_store
 from tests.store.composing import STRUCTURE, append, blob_of, file, new_mailbox, run, uids
 

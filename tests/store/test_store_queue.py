@@ -19,9 +19,9 @@ from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.model.errors import Refused
 from fastmta.queue.moves import LEGAL
 from fastmta.runtime.clock import ManualClock
-from fastmta.store import MailStore, Outcome, Selection
+from fastmta.store import MailStore
 from fastmta.store.check import check_store
-from fastmta.store.queue import WAITING_LOOKED
+from fastmta.store.queue import WAITING_LOOKED, Outcome, Selection
 from tests.store.composing import HOP, NOW_MS, STRUCTURE, blob_of, enqueue, envelope, file, move, new_mailbox, run, tail
 
 LIVE = (1, 2, 3)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fastmta._store import STORE_LEVEL, TABLE_META, TABLE_QUEUE, TABLE_QUEUE_BY_ERROR, Store
-from fastmta.store import MailStore, Outcome, Selection
+from fastmta.store import MailStore
 from fastmta.store.check import check_store
+from fastmta.store.queue import Outcome, Selection
 from fastmta.store.queue_records import INDEXED, RECORD_INDEXED
 from fastmta.store.salvage import salvage
 from fastmta.store.upgrade import finish, plan, plan_finish, upgrade
