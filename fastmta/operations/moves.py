@@ -5,7 +5,8 @@ and `delete` the owners are asked what they are sending at that moment: those re
 Each recipient that has changed is one event, told after the commit.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from fastmta.store.queue import QueuedMessage, QueuedRecipient
 
 SELECTED_AT_ONCE: Final = 256  # recipients, and so many at most that owners are asked of in one message
-MOVED_AT_ONCE: Final = 64  # recipients read and moved between which others get their turn: 1 ms
-TOLD_AT_ONCE: Final = 32  # lines of the log between which others get their turn
+MOVED_AT_ONCE: Final = 32  # recipients read and moved, in one unit, between which others get their turn: 1 ms
 _EVERY: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD)
-Move = Callable[[int, list[int]], Awaitable[int]]  # of these recipients of a message; how many that changed
+Made = Callable[[list[Key]], Awaitable[list[Key]]]  # of these recipients, those that it changed
 
 
 class Changed(msgspec.Struct):
@@ -48,7 +48,7 @@ async def flush(desk: Desk, asked: Selector) -> Changed:
     queue = desk.store.queue
     wished_ms = int(desk.clock.now() * 1000)  # one wish: a destination that dies meanwhile is not tried again for it
     made = _Making(desk, "queue.flush", "flushed", (RecipientState.DEFERRED,), chosen)
-    await made.all(lambda number, n: queue.flush(number, n, due_ms=wished_ms))
+    await made.all(lambda keys: queue.move("flush", keys, wished_ms))
     return Changed(made.changed)
 
 
@@ -57,7 +57,8 @@ async def hold(desk: Desk, asked: Selector) -> Withdrawn:
     """Stop trying recipients until they are released."""
     states = (RecipientState.ACTIVE, RecipientState.DEFERRED)
     made = _Making(desk, "queue.hold", "held", states, required(asked), withdraws=True)
-    await made.all(desk.store.queue.hold)
+    queue = desk.store.queue
+    await made.all(lambda keys: queue.move("hold", keys))
     return Withdrawn(made.changed, made.left)
 
 
@@ -67,7 +68,7 @@ async def release(desk: Desk, asked: Selector) -> Changed:
     queue = desk.store.queue
     wished_ms = int(desk.clock.now() * 1000)
     made = _Making(desk, "queue.release", "released", (RecipientState.HELD,), required(asked))
-    await made.all(lambda number, n: queue.release(number, n, due_ms=wished_ms))
+    await made.all(lambda keys: queue.move("release", keys, wished_ms))
     return Changed(made.changed)
 
 
@@ -79,13 +80,15 @@ async def requeue(desk: Desk, asked: Selector) -> Changed:
     queue, router = desk.store.queue, Router(desk.config)
     wished_ms = int(desk.clock.now() * 1000)
 
-    async def again(number: int, n: list[int]) -> int:
-        for each in queue.recipients(number, n):
-            if not each.hop.startswith(b"local:"):
-                route = router.route(each.tail.forward_path)
-                if route.refusal is None and route.hop and route.hop != each.hop:
-                    await queue.reroute(number, each.n, route.hop, each.lane)
-        return await queue.requeue(number, n, due_ms=wished_ms)
+    async def again(keys: list[Key]) -> list[Key]:
+        for message, recipients in queue.load(keys):
+            for each in recipients:
+                if not each.hop.startswith(b"local:"):
+                    route = router.route(each.tail.forward_path)
+                    if route.refusal is None and route.hop and route.hop != each.hop:
+                        with suppress(Refused):  # it has left the queue meanwhile
+                            await queue.reroute(message.queue_id, each.n, route.hop, each.lane)
+        return await queue.move("requeue", keys, wished_ms)
 
     states = (RecipientState.DEFERRED, RecipientState.HELD)
     made = _Making(desk, "queue.requeue", "requeued", states, required(asked))
@@ -97,7 +100,8 @@ async def requeue(desk: Desk, asked: Selector) -> Changed:
 async def delete(desk: Desk, asked: Selector) -> Withdrawn:
     """Delete recipients without telling their senders; a message goes with its last one."""
     made = _Making(desk, "queue.delete", "deleted", _EVERY, required(asked), withdraws=True)
-    await made.all(desk.store.queue.delete)
+    queue = desk.store.queue
+    await made.all(lambda keys: queue.move("delete", keys))
     return Withdrawn(made.changed, made.left)
 
 
@@ -124,7 +128,7 @@ class _Making:
         self._selector = selector
         self._withdraws = withdraws
 
-    async def all(self, move: Move) -> None:
+    async def all(self, move: Made) -> None:
         desk = self._desk
         desk.note(changed=0, selection=self._selector.shown)
         total = sum(desk.store.queue.counts().values()) if self._selector.everything else 0
@@ -154,46 +158,20 @@ class _Making:
             by=self._desk.actor,
         )
 
-    async def _settle(self, move: Move, found: dict[Key, Event]) -> None:
+    async def _settle(self, move: Made, found: dict[Key, Event]) -> None:
         """Moves the recipients of a message together, and tells of those that moved."""
         desk = self._desk
         busy = await desk.owners.withdraw(list(found)) if self._withdraws else set()
         self.left += len(busy)
-        by_message: dict[int, list[int]] = {}
-        for number, n in found:
-            if (number, n) not in busy:
-                by_message.setdefault(number, []).append(n)
-        gone: set[int] = set()
-        for batch in _batches(by_message):
-            moved = await desk.committed([partial(_unless_refused, move, number, n) for number, n in batch])
-            gone.update(number for (number, _), count in zip(batch, moved, strict=True) if count)
-            self.changed += sum(moved)
+        free = [key for key in found if key not in busy]
+        moved: list[Key] = []
+        for start in range(0, len(free), MOVED_AT_ONCE):
+            for some in await desk.committed([partial(move, free[start : start + MOVED_AT_ONCE])]):
+                moved += some
             await desk.breathe()
+        self.changed += len(moved)
         desk.note(changed=self.changed, in_flight=self.left or None)
-        told = [event for key, event in found.items() if key[0] in gone and key not in busy and event.act]
-        for start in range(0, len(told), TOLD_AT_ONCE):
-            desk.telling.recipients(told[start : start + TOLD_AT_ONCE])
+        told = [found[key] for key in moved if found[key].act]
+        for start in range(0, len(told), desk.told_at_once):
+            desk.telling.recipients(told[start : start + desk.told_at_once])
             await desk.breathe()
-
-
-def _batches(by_message: dict[int, list[int]]) -> Iterator[list[tuple[int, list[int]]]]:
-    """The same in pieces of at most MOVED_AT_ONCE recipients."""
-    batch: list[tuple[int, list[int]]] = []
-    room = MOVED_AT_ONCE
-    for number, of in by_message.items():
-        for start in range(0, len(of), MOVED_AT_ONCE):
-            some = of[start : start + MOVED_AT_ONCE]
-            if len(some) > room:
-                yield batch
-                batch, room = [], MOVED_AT_ONCE
-            batch.append((number, some))
-            room -= len(some)
-    if batch:
-        yield batch
-
-
-async def _unless_refused(move: Move, number: int, n: list[int]) -> int:
-    try:
-        return await move(number, n)
-    except Refused:
-        return 0  # it has left the queue, or its state, meanwhile

@@ -4,7 +4,7 @@ The states and legal moves stand in fastmta/queue/README.md; the operation insid
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -58,6 +58,18 @@ class QueueTotals(NamedTuple):
     held: int
     messages: int | None
     size_bytes: int | None
+
+
+MoveName = Literal["hold", "release", "requeue", "flush", "delete"]
+_WAITS: Final = frozenset({RecipientState.ACTIVE, RecipientState.DEFERRED})
+_MOVES: Final[dict[MoveName, tuple[frozenset[RecipientState], RecipientState]]] = {
+    # what an administrator may do: from which states, to which; recipients in others stay as they are
+    "hold": (_WAITS, RecipientState.HELD),
+    "release": (frozenset({RecipientState.HELD}), RecipientState.ACTIVE),
+    "requeue": (frozenset({RecipientState.DEFERRED, RecipientState.HELD}), RecipientState.ACTIVE),
+    "flush": (frozenset({RecipientState.DEFERRED}), RecipientState.ACTIVE),
+    "delete": (_WAITS | {RecipientState.HELD}, RecipientState.BOUNCED),
+}
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -341,7 +353,7 @@ class Queue:
 
     async def hold(self, queue_id: int, n: int | Collection[int] | None = None) -> int:
         """Stops trying these recipients until they are released; how many that changed."""
-        return await self._move(queue_id, n, {RecipientState.ACTIVE, RecipientState.DEFERRED}, RecipientState.HELD)
+        return await self._move(queue_id, n, "hold")
 
     async def release(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Lets held recipients be tried again, at once; how many that changed.
@@ -349,21 +361,19 @@ class Queue:
         `due_ms`, as in requeue and flush: when whoever wants many of them tried said so, by default now. A destination
         that has died since then has been tried for this wish (delivery/remote.py).
         """
-        return await self._move(queue_id, n, {RecipientState.HELD}, RecipientState.ACTIVE, due_ms)
+        return await self._move(queue_id, n, "release", due_ms)
 
     async def requeue(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred and held recipients tried at once; how many that changed."""
-        waiting = {RecipientState.DEFERRED, RecipientState.HELD}
-        return await self._move(queue_id, n, waiting, RecipientState.ACTIVE, due_ms)
+        return await self._move(queue_id, n, "requeue", due_ms)
 
     async def flush(self, queue_id: int, n: int | Collection[int] | None = None, *, due_ms: int | None = None) -> int:
         """Has deferred recipients tried at once, and leaves held ones; how many that changed."""
-        return await self._move(queue_id, n, {RecipientState.DEFERRED}, RecipientState.ACTIVE, due_ms)
+        return await self._move(queue_id, n, "flush", due_ms)
 
     async def delete(self, queue_id: int, n: int | Collection[int] | None = None) -> int:
         """Removes recipients without a DSN, and the message with its last one; how many that were."""
-        every = {RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD}
-        return await self._move(queue_id, n, every, RecipientState.BOUNCED)
+        return await self._move(queue_id, n, "delete")
 
     async def reroute(self, queue_id: int, n: int, hop: bytes, lane: int) -> None:
         """Gives a recipient another next hop, as after a change of routes."""
@@ -372,48 +382,58 @@ class Queue:
         await self._store.commit(unit)
 
     async def _move(
-        self,
-        queue_id: int,
-        n: int | Collection[int] | None,
-        from_states: set[RecipientState],
-        to_state: int,
-        due_ms: int | None = None,
+        self, queue_id: int, n: int | Collection[int] | None, move: MoveName, due_ms: int | None = None
     ) -> int:
-        """Moves the recipients of a message that are in one of the states, MOVED of them in one unit.
-
-        `n` may be several of them, which cost what they are and not what the message has.
-        """
+        """`n` may be several recipients, which cost what they are and not what the message has."""
         if n is None:
             numbers = [each.n for each in self.recipients(queue_id)]
         else:
             numbers = [n] if isinstance(n, int) else list(n)
-        moved = 0
-        for start in range(0, len(numbers), MOVED):
-            moved += await self._move_these(queue_id, numbers[start : start + MOVED], from_states, to_state, due_ms)
+        return len(await self.move(move, [(queue_id, number) for number in numbers], due_ms))
+
+    async def move(
+        self, move: MoveName, pairs: Sequence[tuple[int, int]], due_ms: int | None = None
+    ) -> list[tuple[int, int]]:
+        """Moves those of the recipients (queue_id, n) that are in one of its states; those that moved. MOVED of them go
+        in one unit, whatever messages they belong to. `due_ms` as in `release`.
+        """
+        moved: list[tuple[int, int]] = []
+        for start in range(0, len(pairs), MOVED):
+            moved += await self._move_these(move, pairs[start : start + MOVED], due_ms)
         return moved
 
     async def _move_these(
-        self, queue_id: int, numbers: list[int], from_states: set[RecipientState], to_state: int, due_ms: int | None
-    ) -> int:
-        """One unit; read anew where one of them moved meanwhile."""
-        for run in range(GUARDED_RUNS):
+        self, move: MoveName, pairs: Sequence[tuple[int, int]], due_ms: int | None
+    ) -> list[tuple[int, int]]:
+        """One unit, which is all or nothing; where one of them moved meanwhile, a unit for each message, read anew."""
+        from_states, to_state = _MOVES[move]
+        for _ in range(GUARDED_RUNS):
             at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
             unit = self._raw.new_unit()
-            moved = 0
-            for each in self.recipients(queue_id, numbers):
-                if each.state in from_states:
-                    unit.move_recipient(queue_id, each.n, each.state, to_state, each.attempts, at_ms, each.last_reply)
-                    moved += 1
+            moved: list[tuple[int, int]] = []
+            messages = self.load(pairs)
+            for message, recipients in messages:
+                for each in recipients:
+                    if each.state in from_states:
+                        unit.move_recipient(
+                            message.queue_id, each.n, each.state, to_state, each.attempts, at_ms, each.last_reply
+                        )
+                        moved.append((message.queue_id, each.n))
             if not moved:
-                return 0
+                return []
             try:
                 await self._store.commit(unit)
-            except Refused as refusal:
-                if refusal.code not in ("state", "missing") or run == GUARDED_RUNS - 1:
-                    raise
+            except Refused:  # one of them has moved, or has left the queue
+                if len(messages) > 1:
+                    moved = []
+                    for message, recipients in messages:
+                        moved += await self._move_these(
+                            move, [(message.queue_id, each.n) for each in recipients], due_ms
+                        )
+                    return moved
             else:
                 return moved
-        return 0
+        return []
 
     # --- listing ---
 

@@ -15,13 +15,14 @@ from fastmta._store import (
     Store,
     partition_of,
 )
+from fastmta._unit import Unit
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.model.errors import Refused
 from fastmta.queue.moves import LEGAL
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import MailStore
 from fastmta.store.check import check_store
-from fastmta.store.queue import WAITING_LOOKED, Outcome, Selection
+from fastmta.store.queue import MOVED, WAITING_LOOKED, Outcome, Selection
 from tests.store.composing import HOP, NOW_MS, STRUCTURE, blob_of, enqueue, envelope, file, move, new_mailbox, run, tail
 
 LIVE = (1, 2, 3)
@@ -270,6 +271,46 @@ async def test_hold_release_requeue_and_delete(mail: MailStore) -> None:
     assert await queue.delete(queue_id) == 2
     assert queue.message(queue_id) is None
     assert await queue.delete(queue_id) == 0
+
+
+async def test_moves_of_many_messages_share_a_unit(mail: MailStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand messages with a recipient each are some units, not a thousand."""
+    numbers = [await add(mail, b"s@x", recipient(b"u%d@x" % n)) for n in range(MOVED + 1)]
+    pairs = [(number, 0) for number in numbers]
+    units = 0
+    commit = mail.commit
+
+    async def counted(unit: Unit) -> Unit:
+        nonlocal units
+        units += 1
+        return await commit(unit)
+
+    monkeypatch.setattr(mail, "commit", counted)
+    assert await mail.queue.move("hold", pairs) == pairs
+    assert units == 2
+    assert await mail.queue.move("hold", pairs) == []
+    assert units == 2  # nothing to do, nothing to commit
+    assert await mail.queue.move("delete", [*pairs[:3], (10**9, 0)]) == pairs[:3]
+    assert mail.queue.counts() == {"active": 0, "deferred": 0, "held": MOVED - 2}
+
+
+async def test_one_that_moves_meanwhile_leaves_the_others_their_move(
+    mail: MailStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [await add(mail, b"s@x", recipient(b"a@x"), recipient(b"b@x")) for _ in range(3)]
+    pairs = [(number, n) for number in numbers for n in (0, 1)]
+    commit = mail.commit
+    moves: list[tuple[int, int]] = [(numbers[1], 0)]
+
+    async def after_another(unit: Unit) -> Unit:
+        for number, n in list(moves):
+            moves.clear()
+            await mail.queue.delete(number, n)
+        return await commit(unit)
+
+    monkeypatch.setattr(mail, "commit", after_another)
+    assert await mail.queue.move("hold", pairs) == [each for each in pairs if each != (numbers[1], 0)]
+    assert mail.queue.counts() == {"active": 0, "deferred": 0, "held": 5}
 
 
 async def test_finish_records_outcomes_and_queues_the_dsn_at_once(mail: MailStore) -> None:
