@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
 from fastmta.admin.http import Answer, Page, Request
@@ -76,6 +76,7 @@ def pages(config: Callable[[], Config]) -> tuple[dict[str, Page], dict[str, Page
         "/mail/config-v1.1.xml": page(_autoconfig),
         "/.well-known/autoconfig/mail/config-v1.1.xml": page(_autoconfig),
         "/autodiscover/autodiscover.json": page(_finder),
+        "/autodiscover/autodiscover.json/v1.0/": page(_finder),  # with the address behind it
         "/mobileconfig": page(_mobileconfig),
     }
     return read, {"/autodiscover/autodiscover.xml": page(_autodiscover)}
@@ -127,7 +128,8 @@ def _autodiscover(config: Config, request: Request) -> Answer:
 
 def _finder(config: Config, request: Request) -> Answer:
     """Autodiscover's second version: it tells only where the first one is."""
-    domain = _domain_of(_parameter(request, "email"), config)
+    below = request.path.partition("/v1.0/")[2]
+    domain = _domain_of(unquote(below) if below else _parameter(request, "email"), config)
     if not domain:
         return _NOT_HERE
     protocol = _parameter(request, "protocol")

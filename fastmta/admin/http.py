@@ -72,7 +72,7 @@ class HttpServer:
         *,
         forms: dict[str, Page] | None = None,
     ) -> None:
-        """`pages` are for GET and HEAD, `forms` for POST."""
+        """`pages` are for GET and HEAD, `forms` for POST. One whose path ends with "/" has what lies right below it."""
         self.turns = turns
         self._pages = pages
         self._forms = forms or {}
@@ -93,7 +93,7 @@ class HttpServer:
     def answer(self, request: Request) -> Answer:
         """The answer to one request; a page's failure is a 500 and a line in the log."""
         known = self._forms if request.method == "POST" else self._pages
-        page = known.get(request.path)
+        page = known.get(request.path) or known.get(request.path[: request.path.rfind("/") + 1])
         if page is None or request.method not in ("GET", "HEAD", "POST"):
             if request.path in self._pages:
                 return Answer(405, b"only GET and HEAD\n", allow="GET, HEAD")

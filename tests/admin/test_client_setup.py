@@ -33,7 +33,9 @@ def config(**settings):
 def ask(path, query="", host="mx.example.test", body=b"", **settings):
     read, forms = pages(lambda: config(**settings))
     method = "POST" if body else "GET"
-    return (forms if body else read)[path](Request(method, path, query, host, body))
+    known = forms if body else read
+    page = known.get(path) or known[path[: path.rfind("/") + 1]]  # as HttpServer finds it
+    return page(Request(method, path, query, host, body))
 
 
 def test_the_best_way_of_each_protocol_comes_first():
@@ -113,6 +115,11 @@ def test_the_second_autodiscover_tells_where_the_first_is():
         "Url": "https://autodiscover.example.test/autodiscover/autodiscover.xml",
     }
     assert ask("/autodiscover/autodiscover.json", "Email=bill%40example.test&Protocol=ActiveSync").status == 404
+    for address in ("bill@example.test", "bill%40example.test"):
+        below = ask(f"/autodiscover/autodiscover.json/v1.0/{address}", "Protocol=AutodiscoverV1")
+        assert below.body == answer.body
+    assert ask("/autodiscover/autodiscover.json/v1.0/bill@strange.test", "Protocol=AutodiscoverV1").status == 404
+    assert ask("/autodiscover/autodiscover.json/v1.0/", "Protocol=AutodiscoverV1").status == 404
 
 
 def test_apple_gets_a_profile_for_one_address():
