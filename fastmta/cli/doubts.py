@@ -107,20 +107,21 @@ def _map_contents(config: Config) -> Iterator[Problem]:
 def _content_tables(config: Config) -> Iterator[Problem]:
     """Tables that look into messages, which answer 451 to all mail where they cannot be obeyed."""
     told: set[tuple[str, str]] = set()
-    for kind in Kind:
-        inherited = config.header_checks if kind is not Kind.HEADER else ()
-        for name in getattr(config, kind):
+    asked = [(str(kind), kind, getattr(config, kind)) for kind in Kind]
+    for key, kind, names in (*asked, ("milter_header_checks", Kind.HEADER, config.milter_header_checks)):
+        inherited = asked[0][2] if key != asked[0][0] else ()
+        for name in names:
             if name in inherited:
                 continue  # named already; what it cannot change in attached messages is in the log
             table = Table(name)
             if table.problem:
-                yield Problem(str(kind), f"{table.problem}; until this is mended, all mail gets a temporary failure")
+                yield Problem(key, f"{table.problem}; until this is mended, all mail gets a temporary failure")
                 continue
             for value in islice(table.values(), ENTRIES):
                 problem = problem_of(kind, value)
                 if problem and (name, problem) not in told:
                     told.add((name, problem))
-                    yield Problem(str(kind), f"{name}: {problem}")
+                    yield Problem(key, f"{name}: {problem}")
 
 
 def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:

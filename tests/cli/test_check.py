@@ -292,3 +292,10 @@ def test_words_about_certificates_that_nobody_is_asked_for_are_a_warning(quiet):
     done = quiet("check")
     assert "relay_clientcerts is empty" in done.err and "no client is asked" not in done.err
     assert "tls.smtpd_tls_req_ccert: no authority is set" in done.err
+
+
+def test_tables_of_what_milters_have_made_are_looked_at_too(quiet, tmp_path):
+    table = tmp_path / "checks"
+    table.write_text("/a/ FILTER smtp:x\n")
+    quiet.config.write_text(f'milter_header_checks = "pcre:{table}"\n' + quiet.config.read_text())
+    assert f"milter_header_checks: pcre:{table}: FILTER: content filters are not built" in quiet("check").err

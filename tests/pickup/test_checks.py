@@ -147,3 +147,11 @@ def test_header_checks_are_asked_about_mail_of_sendmail_too(config_path: Path, t
     log, _ = hand_in(config_path, tmp_path, {})
     told = " ".join(str(each) for each in log.events)
     assert "not that field" in told
+
+
+def test_a_copy_that_header_checks_ask_for_is_delivered_too(config_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "checks").write_text("/^X-Bad: y/ BCC carl@example.test\n")
+    config_path.write_text(f'header_checks = "pcre:{tmp_path}/checks"\n' + config_path.read_text())
+    log, _ = hand_in(config_path, tmp_path, {})
+    told = sorted(each["recipient"] for each in log.named("delivery.delivered"))
+    assert told == ["bill@example.test", "carl@example.test"]
