@@ -35,6 +35,8 @@ class Destination(HopOwner):
         "_next_at",
         "_pace",
         "_pardoned_at",
+        "_rate_delay_s",
+        "_recipient_limit",
         "_shaper",
         "_waking",
         "busy",
@@ -55,6 +57,7 @@ class Destination(HopOwner):
         self._died_ms = 0  # by the wall clock, as the schedule counts
         self._pardoned_at = float("-inf")  # when an administrator last had a dead destination tried
         self._shaper = service.shaping.of(self)
+        self._read_limits()
         self._next_at = 0.0  # before which nothing is begun; 0: there is no such time
         self._pace = Pace()
         self._waking: asyncio.TimerHandle | None = None
@@ -66,13 +69,18 @@ class Destination(HopOwner):
             self._setting("destination_concurrency_failed_cohort_limit"),
         )
 
+    def _read_limits(self) -> None:
+        """What is asked for with each message."""
+        self._rate_delay_s: float = self._setting("destination_rate_delay")
+        self._recipient_limit: int = self._setting("destination_recipient_limit")
+
     def _setting(self, name: str) -> Any:
         """A limit of [delivery] that each transport has for itself, as in Postfix."""
         return getattr(self.service.config.delivery, f"{self.transport}_{name}")
 
     @property
     def recipient_limit(self) -> int:
-        limit: int = self._setting("destination_recipient_limit")
+        limit = self._recipient_limit
         rules = self._shaper.recipient_limit if self._shaper is not None else 0
         return min(limit, rules) if rules else limit
 
@@ -124,6 +132,7 @@ class Destination(HopOwner):
         if self._shaper is not None:
             self._shaper.leave()
         self._shaper = self.service.shaping.of(self)
+        self._read_limits()
         self._next_at = 0.0
         self.window = self._new_window()
 
@@ -159,9 +168,8 @@ class Destination(HopOwner):
 
     def _ended(self) -> None:
         """A delivery has ended, well or not: the next may have to wait (destination_rate_delay)."""
-        delay_s = self._setting("destination_rate_delay")
-        if delay_s:
-            self._next_at = self.service.clock.monotonic() + delay_s
+        if self._rate_delay_s:
+            self._next_at = self.service.clock.monotonic() + self._rate_delay_s
 
     def _holds_back(self) -> bool:
         """Whether the destination is to be left alone for a moment; it is pumped behind it."""

@@ -42,7 +42,7 @@ class HopBook:
         """The rows that are not in flight yet, which now are; a page that was not full means no more are due."""
         self.more = len(rows) >= limit
         in_flight = self.in_flight
-        taken = [(row[2], row[3]) for row in rows if (row[2], row[3]) not in in_flight]
+        taken = [key for row in rows if (key := (row[2], row[3])) not in in_flight]
         in_flight.update(taken)
         return taken
 

@@ -67,14 +67,17 @@ class Trace:
 
     def add(self, lines: bytes) -> None:
         """One line or several, each with its newline."""
-        gathered = self._lines
-        gathered.append(lines)
+        self._lines.append(lines)
         self._bytes += len(lines)
+        if self._timer is None or self._bytes > TRACE_GATHERED_BYTES:
+            self._gathered()
+
+    def _gathered(self) -> None:
         if self._loop is None:
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(TRACE_GATHERED_S, self._due)
-        elif self._bytes > TRACE_GATHERED_BYTES and self._writing is None:
+        elif self._writing is None:
             self._due()
 
     def _due(self) -> None:
