@@ -30,6 +30,7 @@ from fastmta.runtime.board import Board
 from fastmta.runtime.garbage import Garbage
 from fastmta.runtime.launching import Launcher
 from fastmta.runtime.log import Log, get_logger
+from fastmta.runtime.memory import return_large_blocks
 from fastmta.runtime.metrics import METRICS, Cells, SharedCells, reset_gauges
 from fastmta.supervisor.acceptor import Acceptor, Factory
 from fastmta.supervisor.channel import Channel
@@ -177,6 +178,7 @@ class WorkerLife:
         started = time.monotonic()
         spec = self._spec
         loop = asyncio.get_running_loop()
+        return_large_blocks()
         self._board = spec.shared.range(0)
         self._cells = spec.shared.range(spec.range)
         reset_gauges(self._cells)
