@@ -19,6 +19,7 @@ from fastmta.model.envelope import (
 )
 from fastmta.model.limits import RESULTS_A_PASS
 from fastmta.runtime.metrics import METRICS
+from tests.support.ports import free_port
 from tests.support.smtp_sink import CLOSE, HANG, SmtpSink
 
 
@@ -138,9 +139,8 @@ async def test_the_next_host_is_tried_after_421_and_after_a_refused_connection(r
 
 
 async def test_a_dead_destination_defers_what_is_due_and_comes_back(rig):
-    async with SmtpSink() as sink:
-        pass  # its port is closed now
-    ids = [await rig.queue(hop(sink)) for _ in range(20)]
+    port = free_port()
+    ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(20)]
     await rig.until(lambda: all(rig.rows(queue_id)[0].state == RecipientState.DEFERRED for queue_id in ids))
     assert any(b"delivery temporarily suspended: connect to" in rig.rows(queue_id)[0].last_reply for queue_id in ids)
     suspended = [row for queue_id in ids for row in rig.rows(queue_id) if b"suspended" in row.last_reply]
@@ -152,8 +152,7 @@ async def test_a_dead_destination_defers_what_is_due_and_comes_back(rig):
 
 
 async def test_a_flush_tries_a_dead_destination_at_once(rig):
-    async with SmtpSink() as sink:
-        port = sink.port
+    port = free_port()
     queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % port)
     others = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(20)]
     await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in [queue_id, *others]))
@@ -164,8 +163,7 @@ async def test_a_flush_tries_a_dead_destination_at_once(rig):
 
 
 async def test_a_flush_of_many_revives_a_dead_destination_once_and_then_all_wait(rig):
-    async with SmtpSink() as sink:
-        port = sink.port
+    port = free_port()
     ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(300)]
     await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
     for wish in (1, 2):
@@ -181,8 +179,7 @@ async def test_a_flush_of_many_revives_a_dead_destination_once_and_then_all_wait
 
 async def test_a_long_flush_is_one_wish(rig):
     """A million recipients take a command minutes; the destination is tried once all the same."""
-    async with SmtpSink() as sink:
-        port = sink.port
+    port = free_port()
     ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(60)]
     await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
     rig.clock.advance(30)
@@ -195,8 +192,7 @@ async def test_a_long_flush_is_one_wish(rig):
 
 
 async def test_a_release_to_a_dead_destination_waits_with_all_the_rest(rig):
-    async with SmtpSink() as sink:
-        port = sink.port
+    port = free_port()
     ids = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(50)]
     await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in ids))
     for n in ids:
@@ -256,8 +252,7 @@ async def test_times_of_a_wrong_clock_are_found_at_start(make_rig):
 
 
 async def test_a_dead_destination_is_tried_by_a_flush_after_the_clock_went_back(rig):
-    async with SmtpSink() as sink:
-        port = sink.port
+    port = free_port()
     queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % port)
     others = [await rig.queue(b"smtp:[127.0.0.1]:%d" % port) for _ in range(20)]
     await rig.until(lambda: all(rig.rows(n)[0].state == RecipientState.DEFERRED for n in [queue_id, *others]))
