@@ -33,7 +33,7 @@ def server(tmp_path: Path):
 
 
 def test_every_act_is_a_line_with_who_did_it(server: Server) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         client.sendmail(BILL, ["one@held.example", "two@held.example"], letter("held", sender=BILL, to="x@y"))
     commands = [
         ("user", "quota", BILL, "2G"),

@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def imap(server: Server, name: str = BILL) -> imaplib.IMAP4:
-    client = imaplib.IMAP4(server.host, server.port("imap"), timeout=15)
+    client = imaplib.IMAP4(server.host, server.port("imap"), timeout=60)
     try:
         client.authenticate("PLAIN", lambda _: f"\0{name}\0{PASSWORD}".encode())
     except imaplib.IMAP4.error:
@@ -37,7 +37,7 @@ def imap(server: Server, name: str = BILL) -> imaplib.IMAP4:
 
 
 def pop3(server: Server, name: str = BILL) -> poplib.POP3:
-    client = poplib.POP3(server.host, server.port("pop3"), timeout=15)
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=60)
     client.user(name)
     try:
         client.pass_(PASSWORD)
@@ -80,7 +80,7 @@ def test_disabling_ends_sessions_and_refuses_logins_and_mail_until_it_is_enabled
         with pytest.raises((imaplib.IMAP4.error, poplib.error_proto, smtplib.SMTPAuthenticationError)):
             login(server)
     with (
-        smtplib.SMTP(server.host, server.port("smtp"), timeout=15) as client,
+        smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client,
         pytest.raises(smtplib.SMTPRecipientsRefused),
     ):
         client.sendmail("x@elsewhere.test", [BILL], "Subject: x\r\n\r\nx\r\n")

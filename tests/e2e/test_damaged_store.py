@@ -51,7 +51,7 @@ def test_damage_is_an_error_in_every_protocol_and_others_are_served(server: Serv
             assert status == "NO"
             assert b"SERVERBUG" in said[0]
             assert client.noop()[0] == "OK"  # the session lives
-        pop = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=15)
+        pop = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=60)
         pop.user(VICTIM)
         with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
             pop.pass_(PASSWORD)

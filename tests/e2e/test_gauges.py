@@ -76,7 +76,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def open_gauges(server: Server) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port('http')}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port('http')}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found = re.findall(r'^fastmta_connections\{service="(\w+)"\} (\S+)', text, re.MULTILINE)
     return {name: float(value) for name, value in found if name != "http" and float(value)} | {
@@ -86,7 +86,7 @@ def open_gauges(server: Server) -> dict[str, float]:
 
 def test_sessions_that_are_reset_at_any_stage_are_counted_out_once(server: Server) -> None:
     def connect(service: str) -> socket.socket:
-        return socket.create_connection((server.host, server.port(service)), timeout=10)
+        return socket.create_connection((server.host, server.port(service)), timeout=60)
 
     for service, stages in PLAIN.items():
         for said in stages:
@@ -147,7 +147,7 @@ def test_sessions_that_are_reset_at_any_stage_are_counted_out_once(server: Serve
 
 def test_figures_of_process_disk_and_certificate_are_exported(server: Server) -> None:
     def figures() -> dict[str, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('http')}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port('http')}/metrics", timeout=60) as answer:
             lines = [line.split() for line in answer.read().decode().splitlines() if not line.startswith("#")]
         return {line[0]: float(line[1]) for line in lines}
 

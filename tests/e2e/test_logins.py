@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def log_in(server: Server, mechanism: str, name: str, password: str, *, token: bool = False) -> bool:
     """Whether IMAP lets somebody in; the client's side must believe it, too."""
     login = choose([mechanism], Secret(name, password, token), Place("mx", 143), nonce=lambda: b"n" * 18)
-    client = imaplib.IMAP4(server.host, server.port("imap"), timeout=15)
+    client = imaplib.IMAP4(server.host, server.port("imap"), timeout=60)
     first = login.start() or b""
     sent = []
 
@@ -82,7 +82,7 @@ def test_scram_works_from_the_first_plain_login_on(server: Server) -> None:
 def test_an_app_password_opens_what_it_is_for_until_it_is_deleted(server: Server) -> None:
     made = server.cli("app-password", "add", BILL, "phone", "--protocol", "imap").stdout.strip()
     assert log_in(server, "PLAIN", BILL, made)
-    client = poplib.POP3(server.host, server.port("pop3"), timeout=15)
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=60)
     client.user(BILL)
     with pytest.raises(poplib.error_proto):
         client.pass_(made)
@@ -93,7 +93,7 @@ def test_an_app_password_opens_what_it_is_for_until_it_is_deleted(server: Server
 
 
 def test_a_master_user_opens_another_account_and_the_log_names_both(server: Server) -> None:
-    client = poplib.POP3(server.host, server.port("pop3"), timeout=15)
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=60)
     client.user(f"{BILL}*{ADMIN}")
     client.pass_(PASSWORD)
     client.quit()
@@ -116,7 +116,7 @@ def test_a_token_of_the_issuer_opens_its_user(server: Server, mechanism: str) ->
 
 
 def test_submission_takes_tokens_too(server: Server) -> None:
-    with smtplib.SMTP(server.host, server.port("submission"), timeout=15) as client:
+    with smtplib.SMTP(server.host, server.port("submission"), timeout=60) as client:
         client.ehlo()
         assert set(client.esmtp_features["auth"].split()) == set(MECHANISMS)
         message = f"n,a={BILL},\x01auth=Bearer {token()}\x01\x01".encode()

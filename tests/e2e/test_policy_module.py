@@ -59,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, module: Path) -> Iterator[S
 
 
 def rcpt(server: Server, sender: str) -> tuple[int, bytes]:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         client.ehlo()
         client.mail(f"{sender}@sender.test")
         return client.rcpt(BOB)
@@ -72,7 +72,7 @@ def test_verdicts_and_fields(server: Server) -> None:
     assert rcpt(server, "ann")[0] == 250
     assert rcpt(server, "refuse") == (550, b"5.7.9 by the site")
     assert rcpt(server, "later") == (450, b"4.7.9 come back")
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         for subject in ("drop", "keep"):
             client.sendmail("ann@sender.test", [BOB], f"Subject: {subject}\r\n\r\n12345\r\n")
     (raw,) = wait_for_messages(server, BOB, "secret", 1)
@@ -88,9 +88,9 @@ def test_a_failure_defers_and_is_told(server: Server, sender: str, cause: str) -
 
 @pytest.mark.parametrize("sender", ["wait", "busy", "exit"])
 def test_a_stall_holds_no_worker_and_the_next_question_is_answered(server: Server, sender: str) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as other:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as other:
         other.ehlo()
-        with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+        with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
             client.ehlo()
             client.mail(f"{sender}@sender.test")
             client.putcmd("rcpt", f"TO:<{BOB}>")
@@ -102,7 +102,7 @@ def test_a_stall_holds_no_worker_and_the_next_question_is_answered(server: Serve
 
 
 def test_a_changed_module_is_taken_up_and_a_broken_one_not(server: Server, module: Path) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         client.ehlo()
         module.write_text(MODULE.replace("by the site", "by the new site"))
         wait_for(lambda: rcpt(server, "refuse") == (550, b"5.7.9 by the new site"), "the new file")

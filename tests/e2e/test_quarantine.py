@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def send(server: Server, number: int, *to: str) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), local_hostname="mx.strict.test", timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), local_hostname="mx.strict.test", timeout=60) as client:
         assert client.sendmail("eve@strict.test", list(to), TEXT.format(number)) == {}
 
 

@@ -27,7 +27,7 @@ def lines(server: Server, event: str) -> list[dict[str, object]]:
 def test_a_connection_too_many_is_a_line(tmp_path: Path, service: str, event: str) -> None:
     with Server(tmp_path, services=(service,), settings=LIMITS) as server:
         address = (server.host, server.port(service))
-        with socket.create_connection(address, timeout=10) as first, socket.create_connection(address) as second:
+        with socket.create_connection(address, timeout=60) as first, socket.create_connection(address) as second:
             first.recv(4096)
             second.recv(4096)
             wait_for(lambda: lines(server, f"{event}.refused"), server.log_tail)
@@ -38,7 +38,7 @@ def test_a_connection_too_many_is_a_line(tmp_path: Path, service: str, event: st
 
 def test_a_foreign_host_name_is_a_line(tmp_path: Path) -> None:
     with Server(tmp_path, services=()) as server:
-        client = http.client.HTTPConnection(server.host, server.port("http"), timeout=10)
+        client = http.client.HTTPConnection(server.host, server.port("http"), timeout=60)
         client.request("GET", "/metrics", headers={"Host": "evil.example"})
         assert client.getresponse().status == 403
         client.close()

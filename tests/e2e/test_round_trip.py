@@ -70,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _submit(server: Server, user: str, to: str, message: bytes) -> None:
-    with smtplib.SMTP(server.host, server.port("submission"), local_hostname="pc.example.net", timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("submission"), local_hostname="pc.example.net", timeout=60) as client:
         client.starttls(context=unverified())
         client.login(user, PASSWORD)
         refused = client.sendmail(user, [to], message, ["BODY=8BITMIME"])
@@ -105,14 +105,14 @@ def test_a_letter_reaches_bill_over_pop3(world: World) -> None:
 
 def _fetch_and_delete(server: Server) -> tuple[bytes, int]:
     """Bill's POP3 client: takes his one letter away; gives it, and how many are left in a new session."""
-    client = poplib.POP3(server.host, server.port("pop3"), timeout=20)
+    client = poplib.POP3(server.host, server.port("pop3"), timeout=60)
     client.stls(unverified())
     client.user(BILL)
     client.pass_(PASSWORD)
     _, lines, _ = client.retr(1)
     client.dele(1)
     client.quit()
-    again = poplib.POP3(server.host, server.port("pop3"), timeout=20)
+    again = poplib.POP3(server.host, server.port("pop3"), timeout=60)
     again.user(BILL)
     again.pass_(PASSWORD)
     count, _ = again.stat()

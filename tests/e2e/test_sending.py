@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def submit(server: Server, login: str, to: list[str], *, text: str = "") -> tuple[int, bytes]:
-    with smtplib.SMTP(server.host, server.port("submission"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("submission"), timeout=60) as client:
         client.starttls(context=ssl._create_unverified_context())
         client.login(login, "secret")
         try:

@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def client(server: Server, name: str) -> imaplib.IMAP4:
-    found = imaplib.IMAP4(server.host, server.port("imap"), timeout=15)
+    found = imaplib.IMAP4(server.host, server.port("imap"), timeout=60)
     found.login(name, PASSWORD)
     return found
 

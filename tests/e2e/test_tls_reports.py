@@ -49,7 +49,7 @@ async def deliver(server: Server, directory: Any, count: int) -> None:
     async with sink:
 
         def send() -> None:
-            with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+            with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
                 for n in range(count):
                     client.sendmail("ann@example.test", [f"u{n}@b.test"], "Subject: x\r\n\r\nx\r\n")
                 client.sendmail("ann@example.test", ["u@silent.test"], "Subject: x\r\n\r\nx\r\n")

@@ -13,7 +13,7 @@ SLOW, LATER = "now@slow.example", "later@held.example"
 
 
 def _send(server: Server) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         client.sendmail(SENDER, [SLOW, LATER], letter("two ways", sender=SENDER, to=SLOW))
 
 

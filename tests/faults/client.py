@@ -16,7 +16,7 @@ from typing import BinaryIO
 from tests.support.ledger_sink import FIELD, LedgerFile
 
 RECONNECT_S = 0.02
-SOCKET_TIMEOUT_S = 20.0
+SOCKET_TIMEOUT_S = 60.0
 
 
 class Ledger:

@@ -156,7 +156,7 @@ async def test_a_slow_reader_gets_its_message_to_the_end_though_it_is_expunged(t
     out = reader.take()
     wanted = {"BODY.PEEK[]": message, "BODY.PEEK[TEXT]": message.partition(b"\r\n\r\n")[2]}
     assert b"{%d}\r\n%b" % (len(wanted.get(item, message[10:900_010])), wanted.get(item, message[10:900_010])) in out
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while _blobs(raw):
             await asyncio.to_thread(raw.reap)
     await world.close()

@@ -47,7 +47,7 @@ def _shape(raw: bytes) -> list[tuple[str, str, bytes]]:
 
 def _relay(parameters: dict[str, str], raw: bytes) -> None:
     with postfix.Postfix(parameters) as upstream:
-        with smtplib.SMTP(upstream.host, upstream.port, timeout=20) as client:
+        with smtplib.SMTP(upstream.host, upstream.port, timeout=60) as client:
             client.sendmail("s@a.example", ["r@b.example"], raw, ["BODY=8BITMIME"])
         upstream.wait_empty()
 

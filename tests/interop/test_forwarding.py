@@ -106,7 +106,7 @@ def author(
 
 
 def send(server: Server, to: str, subject: str) -> None:
-    with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+    with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
         date = "Fri, 27 Nov 2026 12:00:00 +0000"
         text = f"From: Ann <{ANN}>\r\nTo: {to}\r\nSubject: {subject}\r\nDate: {date}\r\n\r\n.dot\r\n"
         client.sendmail(ANN, [to], text + "text\r\n" * 20)

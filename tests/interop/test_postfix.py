@@ -31,7 +31,7 @@ def test_postfix_relays_into_us(server: Server, account: Account) -> None:
     }
     sent = [letter(f"through postfix {number}") for number in range(COUNT)]
     with postfix.Postfix(parameters) as upstream:
-        with smtplib.SMTP(upstream.host, upstream.port, timeout=20) as client:
+        with smtplib.SMTP(upstream.host, upstream.port, timeout=60) as client:
             for message in sent:
                 client.sendmail("sender@client.example", [account.user], message, ["BODY=8BITMIME"])
         upstream.wait_empty()
@@ -46,7 +46,7 @@ def test_postfix_learns_that_a_recipient_is_unknown(server: Server, account: Acc
     """The 5xx of our RCPT makes Postfix bounce at once, to a mailbox of ours."""
     parameters = {"relayhost": f"[{server.host}]:{server.port('smtp')}"}
     with postfix.Postfix(parameters) as upstream:
-        with smtplib.SMTP(upstream.host, upstream.port, timeout=20) as client:
+        with smtplib.SMTP(upstream.host, upstream.port, timeout=60) as client:
             client.sendmail(account.user, ["nobody-here@example.test"], letter("to nobody"))
         (bounce,) = wait_for_messages(server, *account, 1)
     assert b"5.1.1" in bounce

@@ -20,7 +20,7 @@ LETTER = (
     b"From: Ann <ann@sender.test>\r\nTo: bob@example.test\r\nSubject: Words\r\n"
     b"Date: Fri, 27 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@sender.test>\r\n\r\nHello Bob, %s\r\n"
 )
-DEADLINE_S = 25
+DEADLINE_S = 60
 
 Start = Callable[..., Any]
 

@@ -120,7 +120,7 @@ def _run_postfix(parameters: dict[str, str], resolv: Path) -> str:
     """Sends one letter to each domain, and gives the log once every one has its verdict."""
     relay = postfix.Postfix(parameters, prefix=_in_namespace(resolv))
     with relay:
-        with smtplib.SMTP(relay.host, relay.port, timeout=20) as client:
+        with smtplib.SMTP(relay.host, relay.port, timeout=60) as client:
             for number in range(len(CASES)):
                 client.sendmail("s@a.test", [f"r@b{number}.test"], b"Subject: x\r\n\r\nx\r\n")
         for _ in range(300):

@@ -84,7 +84,7 @@ def test_the_command_opens_no_store_where_a_server_runs(server: Server) -> None:
 def test_a_worker_that_is_killed_or_stopped_in_the_middle_is_said_as_such(tmp_path: Path) -> None:
     settings = {"transport": {"held.example": "hold:"}}
     with Server(tmp_path, services=("smtp",), workers=1, settings=settings) as server:
-        with smtplib.SMTP(server.host, server.port("smtp"), timeout=20) as client:
+        with smtplib.SMTP(server.host, server.port("smtp"), timeout=60) as client:
             for n in range(20):
                 to = [f"u{n}-{k}@held.example" for k in range(100)]
                 client.sendmail(BILL, to, letter("x", sender=BILL, to="x@y"))

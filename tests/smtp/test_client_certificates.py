@@ -62,7 +62,7 @@ async def _running(path: Path, tls: dict[str, Any], keys: dict[str, Any]) -> Asy
         rig.server.close_all()
         await tasks.close()
         tasks.spawned = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while rig.server.sessions:  # noqa: ASYNC110 - the server only counts
                 await asyncio.sleep(0.01)
         rig.close()

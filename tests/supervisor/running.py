@@ -12,7 +12,7 @@ from typing import Any
 
 from fastmta.admin.control import NotRunning, request
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 class Directory:

@@ -61,7 +61,7 @@ def test_connections_of_an_account_from_an_address_are_exact_over_two_workers(st
     boxes = []
     refused = 0
     for _ in range(14):
-        box = imaplib.IMAP4(*server.address("imap"), timeout=15)
+        box = imaplib.IMAP4(*server.address("imap"), timeout=60)
         boxes.append(box)
         try:
             box.login(ALICE, PASSWORD)
@@ -69,9 +69,9 @@ def test_connections_of_an_account_from_an_address_are_exact_over_two_workers(st
             assert "mail_max_userip_connections=10" in str(error)
             refused += 1
     assert refused == 4
-    other = imaplib.IMAP4(*server.address("imap"), timeout=15)
+    other = imaplib.IMAP4(*server.address("imap"), timeout=60)
     other.login(BOB, PASSWORD)
-    pop = poplib.POP3(*server.address("pop3"), timeout=15)
+    pop = poplib.POP3(*server.address("pop3"), timeout=60)
     pop.user(ALICE)
     pop.pass_(PASSWORD)
     pop.quit()
@@ -118,7 +118,7 @@ def test_http_connections_of_an_address_are_bounded_and_foreign_names_refused(st
             f"http://{server.address('http')[0]}:{server.address('http')[1]}/metrics", headers={"Host": host}
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -154,7 +154,7 @@ def test_unfinished_appends_of_an_account_are_exact_over_two_workers_and_a_death
     server = start(2)
 
     def appending() -> tuple[imaplib.IMAP4, bool]:
-        box = imaplib.IMAP4(*server.address("imap"), timeout=15)
+        box = imaplib.IMAP4(*server.address("imap"), timeout=60)
         box.login(ALICE, PASSWORD)
         box.send(b"x APPEND INBOX {1000}\r\n")
         return box, box.readline().startswith(b"+")

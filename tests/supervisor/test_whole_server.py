@@ -53,12 +53,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def send(server: Server, subject: str, to: str = ALICE) -> None:
-    with smtplib.SMTP(*server.address("smtp"), timeout=15) as client:
+    with smtplib.SMTP(*server.address("smtp"), timeout=60) as client:
         client.sendmail(BOB, [to], f"From: {BOB}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nHello\r\n")
 
 
 def imap(server: Server) -> imaplib.IMAP4:
-    client = imaplib.IMAP4(*server.address("imap"), timeout=15)
+    client = imaplib.IMAP4(*server.address("imap"), timeout=60)
     client.login(ALICE, PASSWORD)
     client.select("INBOX")
     return client
@@ -78,7 +78,7 @@ def subjects(server: Server) -> set[str]:
 def get(server: Server, page: str) -> tuple[int, str]:
     host, port = server.address("http")
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}{page}", timeout=15) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}{page}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -95,7 +95,7 @@ def test_mail_goes_in_by_smtp_and_out_by_imap_and_pop3(start: Start, workers: in
     server = start(workers)
     send(server, "one")
     assert subjects(server) == {"one"}
-    pop = poplib.POP3(*server.address("pop3"), timeout=15)
+    pop = poplib.POP3(*server.address("pop3"), timeout=60)
     pop.user(ALICE)
     pop.pass_(PASSWORD)
     assert pop.stat()[0] == 1
@@ -119,7 +119,7 @@ def test_implicit_tls_and_starttls_speak_the_same(start: Start) -> None:
     with smtplib.SMTP_SSL(host, port, timeout=15, context=context) as client:
         client.login(BOB, PASSWORD)
         client.sendmail(BOB, [ALICE], "Subject: over tls\r\n\r\nx\r\n")
-    with smtplib.SMTP(*server.address("submission"), timeout=15) as client:
+    with smtplib.SMTP(*server.address("submission"), timeout=60) as client:
         client.starttls(context=context)
         client.login(BOB, PASSWORD)
         client.sendmail(BOB, [ALICE], "Subject: over starttls\r\n\r\nx\r\n")
@@ -213,7 +213,7 @@ def test_low_space_is_said_by_readyz_and_452(start: Start) -> None:
     status, body = get(server, "/readyz")
     assert status == 503
     assert "queue_minfree" in body
-    with smtplib.SMTP(*server.address("smtp"), timeout=15) as client, pytest.raises(smtplib.SMTPException) as failure:
+    with smtplib.SMTP(*server.address("smtp"), timeout=60) as client, pytest.raises(smtplib.SMTPException) as failure:
         client.sendmail(BOB, [ALICE], "Subject: x\r\n\r\nx\r\n")
     assert "452" in str(failure.value)
     server.config_path.write_text(config())
@@ -238,7 +238,7 @@ def test_what_the_store_holds_is_in_the_metrics(start: Start) -> None:
 
 def test_postmaster_and_abuse_have_a_home_in_the_demo(start: Start) -> None:
     server = start(1)
-    with smtplib.SMTP(*server.address("smtp"), timeout=15) as client:
+    with smtplib.SMTP(*server.address("smtp"), timeout=60) as client:
         client.mail(BOB)
         for role in ("postmaster", f"Postmaster@{DEMO_DOMAIN}", f"abuse@{DEMO_DOMAIN}"):
             assert client.rcpt(role)[0] == 250

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Site(Protocol):

@@ -49,7 +49,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     return free_ports(1, host)[0]
 
 
-def wait_until_listening(host: str, port: int, timeout_s: float = 20.0) -> None:
+def wait_until_listening(host: str, port: int, timeout_s: float = 60.0) -> None:
     """Returns when a TCP connection to `host`:`port` succeeds; TimeoutError otherwise."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -27,7 +27,7 @@ from tests.support.ports import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVICES = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "http")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
 # An older tree, which a benchmark has beside this one (bench/trees.py), has the entry point of before.
 _PROGRAM = """\
 import sys

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 
-def wait_for(condition: Callable[[], object], what: Callable[[], str] | str, timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], what: Callable[[], str] | str, timeout_s: float = 60.0) -> None:
     """Returns when `condition` is true; fails the test with `what` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
