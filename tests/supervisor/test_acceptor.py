@@ -66,6 +66,9 @@ async def accepting(lines: Lines, limit: int = LIMIT) -> tuple[Acceptor, tuple[s
     sock.setblocking(False)
     where = sock.getsockname()
     await acceptor.add(0, "smtp", sock, Session, None)
+    scene = asyncio.current_task()
+    assert scene is not None
+    scene.add_done_callback(lambda _: acceptor.close())  # with a listener open, uvloop's loop never closes
     return acceptor, where
 
 
@@ -155,11 +158,13 @@ def test_what_the_worker_has_open_itself_counts_for_neither_bound(monkeypatch: p
     monkeypatch.setattr(module, "lowest_free_descriptor", lambda: own + Session.open)
 
     async def scene() -> None:
+        _, where = await accepting(Lines(), limit=own + 10 * CROWD)
+        without_pause = await crowd(where)
         acceptor, where = await accepting(Lines())
         acceptor._soft = own + 16
         acceptor.measure()
         assert acceptor._limit == own + LIMIT
-        assert await crowd(where) < 1.5
+        assert await crowd(where) < 1.5 + 5 * without_pause
         assert not acceptor.paused
         acceptor.close()
 
