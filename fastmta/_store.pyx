@@ -19,7 +19,7 @@ import os
 from array import array
 from typing import NamedTuple
 
-from fastmta.model.errors import StorageFailure, StoreDamaged, StoreUnreadable
+from fastmta.model.errors import Cold, StorageFailure, StoreDamaged, StoreUnreadable
 
 include "_store_parts/lmdb.pxi"
 include "_store_parts/records.pxi"

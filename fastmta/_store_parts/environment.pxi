@@ -108,6 +108,11 @@ cdef int open_lmdb(Store self, bint again) except -1:
     raise StorageFailure(f"cannot open the store {self.path}: {lmdb_error(rc)}")
 
 
+cdef void count_map() noexcept:
+    global fm_maps
+    fm_maps += 1
+
+
 cdef int measure_map(Store self) except -1:
     """Where the map lies (LMDB does not tell) and how the file is read; 0 or an error of LMDB or of ours.
 
@@ -136,6 +141,7 @@ cdef int measure_map(Store self) except -1:
     self.s.calls.txn_abort(txn)
     if rc:
         return rc
+    count_map()
     self.s.map.page = stat.ms_psize
     self.s.map.bytes = 0
     with open("/proc/self/maps", "rb") as maps:

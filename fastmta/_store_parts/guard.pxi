@@ -51,7 +51,10 @@ cdef extern from *:
                                                 unsigned dbi, void *key, void *value)
     {
         const fm_val *sought = key, *found = value;
-        FM_GUARDED(((fm_get_function)get)(txn, dbi, key, value))
+        FM_GUARDED(fm_hot_only && map->base != NULL
+                           && (fm_way_is_cold(map, txnid, name, sought->mv_data, sought->mv_size)
+                               || fm_value_is_cold(map, sought->mv_data, sought->mv_size))
+                       ? FM_COLD : ((fm_get_function)get)(txn, dbi, key, value))
         if (map->base == NULL) { /* records in memory have no pages */
             fm_guard = NULL;
             return rc;
@@ -65,12 +68,48 @@ cdef extern from *:
         return rc;
     }
 
+    static inline int fm_on_page(const MapBounds *map, const void *key)
+    {
+        const char *at = key;
+        return at >= map->base + 24 && at < map->base + map->bytes && ((size_t)(at - map->base) & (map->page - 1)) >= 24;
+    }
+
+    /* A step that waits for no disk but where it comes to another leaf. LMDB touches a value that has pages of its own
+       when it is asked for it, so it is asked for the key alone. */
+    static int fm_cursor_hot(void *get, MapBounds *map, size_t txnid, const char *name, void *cursor, void *key, void *value,
+                             int op)
+    {
+        const fm_val *found = key;
+        fm_val *data = value;
+        const char *node;
+        size_t number;
+        int rc;
+        if (op == 17 && fm_way_is_cold(map, txnid, name, found->mv_data, found->mv_size))
+            return FM_COLD;
+        rc = ((fm_cursor_function)get)(cursor, key, NULL, op);
+        if (rc)
+            return rc;
+        if (!fm_on_page(map, found->mv_data))
+            return FM_DISORDER;
+        node = (const char *)found->mv_data - 8;
+        number = fm_value_apart(node, &data->mv_size);
+        if (number == 0) {
+            data->mv_data = (void *)(node + 8 + found->mv_size);
+            return 0;
+        }
+        if (number >= map->bytes / map->page && !fm_grown(map, (number + 1) * map->page))
+            return FM_DISORDER;
+        data->mv_data = (void *)(map->base + number * map->page + 16);
+        return fm_hot(map, data->mv_data, data->mv_size) ? 0 : FM_COLD;
+    }
+
     /* op: MDB_NEXT and MDB_PREV from `key`, MDB_SET_RANGE at or after it. */
     static __attribute__((noinline)) int fm_cursor(void *get, MapBounds *map, size_t txnid, const char *name, void *cursor,
                                                    void *key, void *value, int op)
     {
         const fm_val before = *(fm_val *)key, *found = key;
-        FM_GUARDED(((fm_cursor_function)get)(cursor, key, value, op))
+        FM_GUARDED(fm_hot_only && map->base != NULL ? fm_cursor_hot(get, map, txnid, name, cursor, key, value, op)
+                                                    : ((fm_cursor_function)get)(cursor, key, value, op))
         if (map->base == NULL) {
             fm_guard = NULL;
             return rc;
@@ -84,6 +123,19 @@ cdef extern from *:
             || rc == FM_NOTFOUND)
             if (before.mv_size && !fm_way_fits(map, txnid, name, before.mv_data, before.mv_size))
                 rc = FM_DISORDER;
+        fm_guard = NULL;
+        return rc;
+    }
+
+    /* Steps and says whether the value is in memory, which is not touched. Its place: `fm_cold_at`, if it is not. */
+    static __attribute__((noinline)) int fm_place(void *get, MapBounds *map, size_t txnid, const char *name, void *cursor,
+                                                  void *key, int op, int *is_cold)
+    {
+        const fm_val before = *(fm_val *)key, *found = key;
+        FM_GUARDED(map->base == NULL ? FM_NOTFOUND
+                   : op == 17 && fm_way_is_cold(map, txnid, name, before.mv_data, before.mv_size)
+                       ? FM_COLD : ((fm_cursor_function)get)(cursor, key, NULL, op))
+        *is_cold = rc == 0 && fm_on_page(map, found->mv_data) && fm_node_is_cold(map, (const char *)found->mv_data - 8);
         fm_guard = NULL;
         return rc;
     }
@@ -161,6 +213,12 @@ cdef extern from *:
     const int FM_DISORDER
     const int FM_TORN
     const int FM_FORMAT
+    const int FM_COLD
+    int fm_only_hot(int) noexcept nogil
+    unsigned int fm_maps
+    size_t fm_cold_at
+    size_t fm_cold_length
+    int fm_place(void*, MapBounds*, size_t, const char*, void*, void*, int, int*) noexcept nogil
     int fm_install() nogil
     const char* fm_leaf_of(MapBounds*, const void*, unsigned int*) noexcept nogil
     int fm_beside(MapBounds*, const char*, unsigned int*, void*, void*) noexcept nogil

@@ -3,6 +3,9 @@
 # LMDB looks at none of this, and a search in a page that is not whole mostly ends with "not found". So each page on the way to a
 # leaf is looked at once in a process, when a reader comes to it for the first time; a bit for each says that it was. What comes
 # later to a page's number was written by LMDB and is whole. Besides, what was not found is sought again by this way.
+#
+# A reader that must not wait for the disk sets `fm_hot_only`: then the way to a key and the pages of its value are looked up in the
+# page cache first (mincore, 64 pages at a time), and what is not there is FM_COLD, with its place in the file.
 
 cdef extern from *:
     """
@@ -11,13 +14,16 @@ cdef extern from *:
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/mman.h>
     #include <sys/stat.h>
+    #include <time.h>
     #include <unistd.h>
 
     #define FM_FAULT (-31000)
     #define FM_DISORDER (-31001)
     #define FM_TORN (-31002)
     #define FM_FORMAT (-31003)
+    #define FM_COLD (-31004)
     #define FM_NOTFOUND (-30798)
 
     typedef struct { size_t mv_size; void *mv_data; } fm_val;
@@ -77,6 +83,60 @@ cdef extern from *:
             return 0;
         map->bytes = now.st_size;
         return needed <= map->bytes;
+    }
+
+    static __thread int fm_asks; /* fm_descend ends at a page that is not in memory */
+    static __thread int fm_hot_only; /* this thread must not wait for the disk */
+    static __thread time_t fm_second; /* when that was set */
+    static unsigned fm_maps; /* that were opened: what is known of one before is nothing of another at its place */
+
+    static int fm_only_hot(int on) /* the setting before */
+    {
+        int before = fm_hot_only;
+        struct timespec now;
+        if (on) {
+            clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+            fm_second = now.tv_sec;
+        }
+        fm_hot_only = on;
+        return before;
+    }
+
+    static __thread size_t fm_cold_at, fm_cold_length; /* what was not in memory, in the file */
+
+    /* Whether n bytes of the map are in the page cache. What was said a second ago is believed: a page that goes
+       meanwhile costs its reader one fault. */
+    static int fm_hot(MapBounds *map, const void *at, size_t n)
+    {
+        static __thread struct { const MapBounds *of; unsigned map; size_t window; unsigned long bits; time_t second; } known[16];
+        unsigned char found[64];
+        size_t place = (size_t)((const char *)at - map->base), page, last, window, i;
+        if (map->base == NULL || (const char *)at < map->base || n == 0 || map->page != 4096
+            || (place + n > map->bytes && !fm_grown(map, place + n)))
+            return 1;
+        last = (place + n - 1) / map->page;
+        for (page = place / map->page; page <= last; page++) {
+            window = page >> 6;
+            i = window & 15;
+            if (known[i].of == map && known[i].map == fm_maps && known[i].window == window && known[i].second == fm_second
+                && known[i].bits >> (page & 63) & 1)
+                continue;
+            if (mincore((void *)(map->base + (window << 6) * map->page), 64 * map->page, found))
+                return 1; /* nobody knows: it is read as it lies */
+            known[i].of = map;
+            known[i].map = fm_maps;
+            known[i].window = window;
+            known[i].second = fm_second;
+            known[i].bits = 0;
+            for (place = 0; place < 64; place++)
+                known[i].bits |= (unsigned long)(found[place] & 1) << place;
+            if (!(known[i].bits >> (page & 63) & 1)) {
+                fm_cold_at = page * map->page;
+                fm_cold_length = (last + 1 - page) * map->page;
+                return 0;
+            }
+        }
+        return 1;
     }
 
     /* Whether a record that a reader found lies where LMDB puts records; touches every page of it. */
@@ -199,6 +259,8 @@ cdef extern from *:
                 || ((number + 1) * map->page > map->bytes && !fm_grown(map, (number + 1) * map->page)))
                 return NULL;
             page = map->base + number * map->page;
+            if (fm_asks && !fm_hot(map, page, map->page))
+                return NULL;
             if (!fm_seen(map, number)) {
                 if (!fm_page_fits(map, page, number, low, low_n, high, high_n))
                     return NULL;
@@ -237,6 +299,7 @@ cdef extern from *:
         const char *meta, *page, *node;
         size_t root;
         unsigned i, count;
+        fm_asks = 0; /* a fault may have left it set */
         meta = map->base + 16;
         if (fm_u64(meta + 128) != txnid)
             meta += map->page;
@@ -257,6 +320,121 @@ cdef extern from *:
                 root = fm_u64(node + 8 + fm_u16(node + 6) + 40);
                 return root == (size_t)-1 || fm_descend(map, root, key, n) != NULL;
             }
+        }
+        return 0;
+    }
+
+    static __thread const char *fm_leaves[64]; /* of each table, the last leaf to which the way was in memory */
+    #define FM_LEAF_OF(key) fm_leaves[*(const unsigned char *)(key) & 63]
+
+    static inline int fm_on_leaf(MapBounds *map, const char *page, const char *key, size_t n)
+    {
+        const char *node;
+        unsigned lower, first, last;
+        if (page == NULL || page < map->base || page + map->page > map->base + map->bytes || !fm_hot(map, page, map->page)
+            || (fm_u16(page + 10) & 0x0f) != FM_LEAF)
+            return 0;
+        lower = fm_u16(page + 12);
+        if (lower < 18 || lower > map->page)
+            return 0;
+        first = fm_u16(page + 16);
+        last = fm_u16(page + lower - 2);
+        if (first + 8 > map->page || last + 8 > map->page)
+            return 0;
+        node = page + first;
+        if (first + 8 + fm_u16(node + 6) > map->page || fm_compare(node + 8, fm_u16(node + 6), key, n) > 0)
+            return 0;
+        node = page + last;
+        return last + 8 + fm_u16(node + 6) <= map->page && fm_compare(node + 8, fm_u16(node + 6), key, n) >= 0;
+    }
+
+    static int fm_way_asked(MapBounds *map, size_t txnid, const char *name, const char *key, size_t n)
+    {
+        static __thread struct { const MapBounds *of; unsigned map; const char *name; size_t txnid, root; } known[4]; /* of databases, in one state */
+        const char *meta = map->base + 16, *page, *node;
+        size_t root;
+        unsigned i, count, at = (unsigned)((size_t)name >> 2) & 3;
+        if (map->base == NULL || fm_on_leaf(map, FM_LEAF_OF(key), key, n))
+            return 0;
+        FM_LEAF_OF(key) = NULL;
+        fm_cold_length = 0;
+        if (known[at].of == map && known[at].map == fm_maps && known[at].name == name && known[at].txnid == txnid) {
+            FM_LEAF_OF(key) = page = fm_descend(map, known[at].root, key, n);
+            return page == NULL && fm_cold_length != 0;
+        }
+        if (fm_u64(meta + 128) != txnid)
+            meta += map->page;
+        root = fm_u64(meta + 112);
+        if (fm_u64(meta + 128) != txnid || root == (size_t)-1)
+            return 0;
+        page = fm_descend(map, root, name, strlen(name));
+        if (page == NULL)
+            return fm_cold_length != 0;
+        count = (fm_u16(page + 12) - 16) / 2;
+        for (i = 0; i < count; i++) {
+            node = page + fm_u16(page + 16 + 2 * i);
+            if (fm_compare(node + 8, fm_u16(node + 6), name, strlen(name)) == 0 && fm_u32(node) == 48) {
+                root = fm_u64(node + 8 + fm_u16(node + 6) + 40);
+                if (root == (size_t)-1)
+                    return 0;
+                known[at].of = map;
+                known[at].map = fm_maps;
+                known[at].name = name;
+                known[at].txnid = txnid;
+                known[at].root = root;
+                FM_LEAF_OF(key) = page = fm_descend(map, root, key, n);
+                return page == NULL && fm_cold_length != 0;
+            }
+        }
+        return 0;
+    }
+
+    /* Whether some page on the way to `key` is not in memory: then `fm_cold_at` says which. */
+    static int fm_way_is_cold(MapBounds *map, size_t txnid, const char *name, const char *key, size_t n)
+    {
+        int is_cold;
+        fm_asks = 1;
+        is_cold = fm_way_asked(map, txnid, name, key, n);
+        fm_asks = 0;
+        return is_cold;
+    }
+
+    /* Where the value of a record of a leaf lies that has pages of its own; 0: with the record. LMDB touches such a page
+       when it is asked for the value. */
+    static inline size_t fm_value_apart(const char *node, size_t *size)
+    {
+        *size = fm_u32(node);
+        return fm_u16(node + 4) & 1 ? fm_u64(node + 8 + fm_u16(node + 6)) : 0;
+    }
+
+    static int fm_node_is_cold(MapBounds *map, const char *node)
+    {
+        size_t size, number = fm_value_apart(node, &size);
+        return number > 1 && number < (size_t)1 << 40 && size < (size_t)1 << 32
+               && !fm_hot(map, map->base + number * map->page + 16, size);
+    }
+
+    /* Whether the value of `key`, on the leaf to which the way was in memory, is not. */
+    static int fm_value_is_cold(MapBounds *map, const char *key, size_t n)
+    {
+        const char *page = FM_LEAF_OF(key), *node;
+        unsigned first = 0, last, middle;
+        int order;
+        if (page == NULL)
+            return 0;
+        last = (fm_u16(page + 12) - 16) / 2;
+        while (first < last) {
+            middle = (first + last) / 2;
+            if (fm_u16(page + 16 + 2 * middle) + (size_t)16 > map->page)
+                return 0;
+            node = page + fm_u16(page + 16 + 2 * middle);
+            order = fm_compare(node + 8, fm_u16(node + 6), key, n);
+            if (order == 0)
+                return fm_node_is_cold(map, node);
+            if (order < 0)
+                first = middle + 1;
+            else
+                last = middle;
         }
         return 0;
     }

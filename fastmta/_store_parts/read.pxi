@@ -57,7 +57,9 @@ cdef class Reading:
         self.store.s.calls.cursor_close(self.opened[self.cursors])
 
     cdef int failed(self, int rc, Key* k) except -1:
-        """Raises what LMDB's error means; k is the place that was sought."""
+        """Raises what LMDB's error means; k is the place that was sought. Cold, where this thread wants hot bytes alone."""
+        if rc == FM_COLD:
+            raise Cold([(fm_cold_at, fm_cold_length)])
         if is_damage(rc):
             raise_damage(self.store, rc, k.b[0], k.b + 1, k.n - 1)
         raise StorageFailure(read_error(rc))

@@ -237,6 +237,92 @@ def message_read(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64
                            message.prefix_length, message.blob_id, offset, length, message.size)
 
 
+cdef enum:
+    PLACES = 64  # of one answer: what is farther on is asked for again
+
+
+cdef list blob_places(Reading reading, uint64_t blob_id, uint64_t offset, uint64_t length):
+    """Where bytes of what is shown of a blob lie in the file that are not in memory; its pages are not touched."""
+    cdef Key k
+    cdef MDB_val key
+    cdef BlobView view
+    cdef list out = []
+    cdef uint64_t cut = 0, first, end, begin = 0
+    cdef int i, rc, is_cold
+    cdef void* cursor
+    k_id(&k, T_BLOB, blob_id)
+    if not blob_view(reading, blob_id, &view):
+        return out
+    for i in range(<int>view.meta.cuts):
+        cut += cut_at(&view, i, 1) - cut_at(&view, i, 0)
+    first = offset - view.meta.head_length if offset > view.meta.head_length else 0
+    end = min(offset + length + cut, <uint64_t>view.meta.stored_size)
+    if first >= min(end, view.in_chunks):
+        return out
+    length = 0
+    cursor = reading.cursor(T_BLOB)
+    k_id_n(&k, T_BLOB, blob_id, <uint32_t>(first // CHUNK))
+    key.mv_size = k.n
+    key.mv_data = k.b
+    rc = place_step(reading, cursor, &key, MDB_SET_RANGE, &is_cold)
+    while (rc == 0 and key.mv_size == k.n and memcmp(key.mv_data, k.b, 9) == 0
+           and be32(<uint8_t*>key.mv_data + 9) * <uint64_t>CHUNK < end):
+        if is_cold:
+            if length and begin + length == fm_cold_at:  # pages side by side are one place
+                length += fm_cold_length
+            else:
+                if length:
+                    out.append((begin, length))
+                if len(out) == PLACES:
+                    break
+                begin = fm_cold_at
+                length = fm_cold_length
+        rc = place_step(reading, cursor, &key, MDB_NEXT, &is_cold)
+    else:
+        if length:
+            out.append((begin, length))
+    reading.close_last()
+    if rc == FM_COLD:
+        out.append((fm_cold_at, fm_cold_length))
+    return out
+
+
+cdef inline int place_step(Reading reading, void* cursor, MDB_val* key, int op, int* is_cold) noexcept:
+    return fm_place(<void*>reading.store.s.calls.cursor_get, reading.map, reading.txn_id, database_name[database_of(T_BLOB)], cursor, key, op, is_cold)
+
+
+cdef list cold_places(Store store, uint64_t mailbox_id, uint32_t uid, uint64_t blob_id, uint64_t offset, uint64_t length):
+    cdef Reading reading = Reading(store)
+    cdef Key k
+    cdef MDB_val value
+    cdef MessageRecord message
+    if mailbox_id:
+        k_id_n(&k, T_MESSAGE, mailbox_id, uid)
+        if not reading.get(&k, &value):
+            return []
+        memcpy(&message, value.mv_data, sizeof(message))
+        blob_id = message.blob_id
+        offset = offset - message.prefix_length if offset > message.prefix_length else 0
+    return blob_places(reading, blob_id, offset, length)
+
+
+def cold_bytes(Store store not None, uint64_t mailbox_id, uint32_t uid, uint64_t blob_id, uint64_t offset, uint64_t length):
+    """[(offset in the file, length)] of what a read of these bytes would wait for the disk for; [] where all of it is in memory.
+
+    Of a message of a mailbox, or with mailbox 0 of what is shown of a blob. It is no list of all: who has read these places
+    asks again.
+    """
+    cdef int before = fm_only_hot(True)
+    try:
+        return cold_places(store, mailbox_id, uid, blob_id, offset, length)
+    except Cold as cold:
+        return cold.places
+    except StorageFailure:
+        return []  # who reads it will say so
+    finally:
+        fm_only_hot(before)
+
+
 def blob_meta(bytes record not None):
     """A blob's record: refs, size of what is shown and of what came, arrival bits, chunks, digest, cuts, head, last bytes, and
     `rest`, all that stands behind the struct, which the digest covers last."""

@@ -123,12 +123,20 @@ cdef inline void row_of(Row* row, MDB_val* value) noexcept nogil:
     row.prefix_length = message.prefix_length
 
 
-def give_rows(Store store not None, uint64_t mailbox_id, numbers, uids, Py_ssize_t start, RowSink sink not None):
+def give_rows(Store store not None, uint64_t mailbox_id, numbers, uids, Py_ssize_t start, RowSink sink not None, bint hot=False):
     """Gives `sink` the rows of uids[start:], each with its number, and the index that the next call begins with.
 
     It ends where the sink has enough, after ROWS_A_CALL, or before a row that is damaged; StoreDamaged where that is the first.
-    A message that is gone is passed over.
+    With `hot` it ends before what is not in memory too; Cold where that is the first. A message that is gone is passed over.
     """
+    cdef int before = fm_only_hot(hot)
+    try:
+        return rows_given(store, mailbox_id, numbers, uids, start, sink)
+    finally:
+        fm_only_hot(before)
+
+
+cdef Py_ssize_t rows_given(Store store, uint64_t mailbox_id, numbers, uids, Py_ssize_t start, RowSink sink) except -1:
     cdef const unsigned int[::1] given = numbers
     cdef const unsigned int[::1] wanted = uids
     cdef Py_ssize_t count = min(given.shape[0], wanted.shape[0])
@@ -167,13 +175,13 @@ def give_rows(Store store not None, uint64_t mailbox_id, numbers, uids, Py_ssize
                         row.structure_length = structures.value.mv_size
                     filled += 1
                 i += 1
-        except StoreDamaged as failure:
+        except (StoreDamaged, Cold) as failure:
             error = failure
         if filled:
             first = rows[0].index
             try:
                 taken = sink.take(source, rows, filled)
-            except StoreDamaged:
+            except (StoreDamaged, Cold):
                 first = sink.stopped_at()
                 if first == start:
                     raise

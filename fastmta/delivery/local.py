@@ -117,6 +117,9 @@ class LocalHop(TaskHop):
         size = job.envelope.size_bytes
         offset = 0
         while offset < size:
+            waiting = queue.need(job.message.blob_id, offset, min(PIECE_BYTES, size - offset))
+            if waiting is not None:
+                await waiting
             piece = queue.read(job.message.blob_id, offset, min(PIECE_BYTES, size - offset))
             if not piece:
                 return None

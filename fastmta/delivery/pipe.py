@@ -127,6 +127,9 @@ class PipeHop(TaskHop):
         pipe, tail = self.pipe, job.rows[0].tail
         sender = _text(job.envelope.reverse_path) or pipe.null_sender
         recipient, original = _text(tail.forward_path), _text(tail.original or tail.forward_path)
+        waiting = self.service.queue.need(job.message.blob_id, 0, job.envelope.size_bytes)
+        if waiting is not None:
+            await waiting
         head = opening(pipe, sender, recipient, original, self.service.clock.now())
         for piece in converted(pipe, self._pieces(job, head)):
             view = memoryview(piece)

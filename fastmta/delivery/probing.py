@@ -6,7 +6,7 @@ alias) is good without a question; a server is asked up to RCPT, and what it say
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key
@@ -138,6 +138,9 @@ class _Asking:
             self._over.set_result(None)
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
+        return None
+
+    def need_body(self, transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
         return None
 
     def folded(self, connection: Connection, lines: int) -> None:

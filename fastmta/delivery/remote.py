@@ -5,11 +5,11 @@ task exists only while a connection is being made.
 """
 
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.delivery.bodies import asks_no_tls, convert, header_of, read_body, seal, tell_folded
+from fastmta.delivery.bodies import asks_no_tls, convert, header_of, need_body, read_body, seal, tell_folded
 from fastmta.delivery.destination import Destination
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
@@ -222,6 +222,9 @@ class RemoteHop(Destination):
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         return read_body(self.service, transaction, offset, length)
+
+    def need_body(self, transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
+        return need_body(self.service, transaction, offset, length)
 
     def folded(self, connection: Connection, lines: int) -> None:
         tell_folded(self.service, connection, lines)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from fastmta._intake import Recipient
@@ -64,6 +64,7 @@ class Queue(Protocol):
     def message(self, queue_id: int) -> QueuedMessage | None: ...
     def recipient(self, queue_id: int, n: int) -> QueuedRecipient | None: ...
     def read(self, blob_id: int, offset: int, length: int) -> bytes | None: ...
+    def need(self, blob_id: int, offset: int, length: int) -> Awaitable[None] | None: ...
 
 
 class Suspension(Protocol):

@@ -176,6 +176,9 @@ async def _pieces(session: Session, row: MessageRow, place: tuple[int, int], enc
     decoder = decoder_of(encoding) or Plain()
     at = 0
     while at < length:
+        waiting = session.mailboxes.need_on(row, offset + at, min(length - at, IMAP_BINARY_BYTES))
+        if waiting is not None:
+            await waiting
         data = session.mailboxes.read_on(row, offset + at, min(length - at, IMAP_BINARY_BYTES))
         if not data:
             raise Gone

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import FetchWriter
 from fastmta.imap.view import NEVER_RECENT, NO_CAP
+from fastmta.model.errors import Cold
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Sequence
 
     from fastmta.imap.seams import Mailboxes
+
+COLD_ROUNDS: Final = 16  # of one message: each leads to what the one before could not see
 
 
 def fetch_lines(
@@ -26,6 +29,7 @@ def fetch_lines(
     recent_from: int = NEVER_RECENT,
     sections: Sequence[tuple[bytes, bytes, bool]] | None = None,
     modseq_cap: int = NO_CAP,
+    hot: bool = False,
 ) -> tuple[bytes, int]:
     """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits of
     fetch_plan: UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE
@@ -34,8 +38,29 @@ def fetch_lines(
     `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
     whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above
     `modseq_cap` is told. StoreDamaged where the first message is damaged; a later one ends the lines before itself.
+    With `hot` nothing is read from the disk: Cold where the first message is not in memory, and so on.
     """
     wanted = None if sections is None else list(sections)
     writer = FetchWriter(items, max_bytes, recent_from, wanted, modseq_cap)
-    following = mailboxes.give_rows(mailbox_id, seqs, uids, start, writer)
+    following = mailboxes.give_rows(mailbox_id, seqs, uids, start, writer, hot)
     return writer.lines, following
+
+
+async def lines_in_memory(
+    mailboxes: Mailboxes,
+    mailbox_id: int,
+    seqs: array[int],
+    uids: array[int],
+    items: int,
+    start: int,
+    max_bytes: int,
+    *,
+    sections: Sequence[tuple[bytes, bytes, bool]] | None = None,
+) -> tuple[bytes, int]:
+    """As `fetch_lines`, but what is not in memory is waited for, and the loop goes on meanwhile."""
+    for _ in range(COLD_ROUNDS):
+        try:
+            return fetch_lines(mailboxes, mailbox_id, seqs, uids, items, start, max_bytes, sections=sections, hot=True)
+        except Cold as cold:
+            await mailboxes.bring(cold)
+    return fetch_lines(mailboxes, mailbox_id, seqs, uids, items, start, max_bytes, sections=sections)

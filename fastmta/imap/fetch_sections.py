@@ -63,7 +63,7 @@ async def write_message(
             if section.place and record is None:
                 record = mailboxes.structure(view.mailbox_id, uid) or b""
             if section == PREVIEW:
-                text = preview_of(mailboxes, view.mailbox_id, uid, len(row.prefix))
+                text = await preview_of(mailboxes, view.mailbox_id, uid, row)
                 write(b" " + (_imap.quoted(text) if text.isascii() else b"{%d}\r\n%b" % (len(text), text)))
             elif section.decodes:
                 if encodings is None and record:
@@ -130,7 +130,13 @@ async def _header_subset(session: Session, row: MessageRow, offset: int, length:
     session.mailboxes.hold(row)
     try:
         while offset < ends_at and size < needed and not picked.done:
-            piece = session.mailboxes.read_on(row, offset, min(ends_at - offset, IMAP_HEADER_PIECE_BYTES))
+            length = min(ends_at - offset, IMAP_HEADER_PIECE_BYTES)
+            waiting = session.mailboxes.need_on(row, offset, length)
+            if waiting is not None:
+                await waiting
+                if session.state == State.LOGOUT:
+                    return None
+            piece = session.mailboxes.read_on(row, offset, length)
             if piece is None:
                 return None
             if not piece:
@@ -165,6 +171,9 @@ async def _span(
     if length == 0:
         session.write(b' ""')
         return
+    waiting = session.mailboxes.need_on(row, offset, min(length, IMAP_CHUNK_BYTES))
+    if waiting is not None:
+        await waiting
     data = session.mailboxes.read(mailbox_id, uid, offset, min(length, IMAP_CHUNK_BYTES))
     if not data:
         session.write(b" NIL")
@@ -180,6 +189,11 @@ async def _span(
             await session.wire.flush()
             if session.state == State.LOGOUT:
                 break
+            waiting = session.mailboxes.need_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
+            if waiting is not None:
+                await waiting
+                if session.state == State.LOGOUT:
+                    break
             # By its row: another session's EXPUNGE must not cost this one its connection.
             data = session.mailboxes.read_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
             if not data:

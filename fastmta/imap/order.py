@@ -16,7 +16,7 @@ import msgspec
 
 from fastmta import _imap, _mime
 from fastmta._imap import BadSyntax
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import lines_in_memory
 from fastmta.imap.fetch_plan import ENVELOPE
 from fastmta.imap.session import SessionEnded, State
 from fastmta.imap.subject import base_subject, collated
@@ -80,7 +80,7 @@ async def envelopes(
         places = array("I", range(1, len(block) + 1))
         start = 0
         while start < len(block):
-            lines, start = fetch_lines(
+            lines, start = await lines_in_memory(
                 session.mailboxes, view.mailbox_id, places, block, ENVELOPE, start, SEARCH_LINES_BYTES
             )
             for values in _imap.envelope_values(lines):

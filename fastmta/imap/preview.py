@@ -10,6 +10,7 @@ from fastmta import _mime
 
 if TYPE_CHECKING:
     from fastmta.imap.seams import Mailboxes
+    from fastmta.store.mailboxes import MessageRow
 
 CHARACTERS: Final = 200  # RFC 8970 §3.1: at most 256
 READ_BYTES: Final = 16_384  # of the text's part, encoded
@@ -17,7 +18,7 @@ _SPACES: Final = re.compile(r"[\s\x00-\x1f\x7f]+")
 _HIDDEN: Final = re.compile(r"<(head|style|script|title)\b")
 
 
-def preview_of(mailboxes: Mailboxes, mailbox_id: int, uid: int, prefix: int) -> bytes:
+async def preview_of(mailboxes: Mailboxes, mailbox_id: int, uid: int, row: MessageRow) -> bytes:
     """In UTF-8; b"" for a message without text."""
     record = mailboxes.structure(mailbox_id, uid)
     parts = [part for part in _mime.parts_of(record) if part.kind == "text"] if record is not None else []
@@ -25,7 +26,11 @@ def preview_of(mailboxes: Mailboxes, mailbox_id: int, uid: int, prefix: int) -> 
         return b""
     # The first text there is; of alternatives the plain one stands first (RFC 2046 §5.1.4).
     part = parts[0]
-    raw = mailboxes.read(mailbox_id, uid, prefix + part.body_offset, min(part.body_length, READ_BYTES)) or b""
+    offset, length = len(row.prefix) + part.body_offset, min(part.body_length, READ_BYTES)
+    waiting = mailboxes.need_on(row, offset, length)
+    if waiting is not None:
+        await waiting
+    raw = mailboxes.read(mailbox_id, uid, offset, length) or b""
     text = _mime.decode_body(raw, part.encoding, part.charset, READ_BYTES)
     if part.content_type.endswith("/html"):
         text = without_markup(text)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastmta.config.schema import Config
     from fastmta.model.actor import Actor
     from fastmta.model.appended import Appended
-    from fastmta.model.errors import FastMTAError
+    from fastmta.model.errors import Cold, FastMTAError
     from fastmta.model.found import Found, Word
     from fastmta.runtime.bus import Watcher
     from fastmta.runtime.clock import Clock
@@ -76,8 +76,11 @@ class Mailboxes(Protocol):
         self, mailbox_id: int, after: int = ..., limit: int = ..., /
     ) -> tuple[array[int], array[int], array[int], array[int], set[bytes]]: ...
     def give_rows(
-        self, mailbox_id: int, numbers: array[int], uids: array[int], start: int, sink: RowSink, /
+        self, mailbox_id: int, numbers: array[int], uids: array[int], start: int, sink: RowSink, hot: bool = ..., /
     ) -> int: ...
+    async def bring(self, cold: Cold, /) -> None: ...
+    def need(self, mailbox_id: int, uid: int, offset: int, length: int, /) -> Awaitable[None] | None: ...
+    def need_on(self, row: MessageRow, offset: int, length: int, /) -> Awaitable[None] | None: ...
     def changes(self, mailbox_id: int, since_modseq: int, /) -> tuple[Sequence[MessageRow], array[int]]: ...
     def changes_page(
         self, mailbox_id: int, since_modseq: int, limit: int, /

@@ -23,7 +23,7 @@ from fastmta import _imap, _mime
 from fastmta.imap import search_index
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import lines_in_memory
 from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
 from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
@@ -189,7 +189,7 @@ class Search:
         found = {id(key): bytearray(len(mask)) for key in self._envelopes}
         start = 0
         while start < len(uids):
-            lines, start = fetch_lines(
+            lines, start = await lines_in_memory(
                 self._mailboxes, self._view.mailbox_id, places, uids, ENVELOPE, start, SEARCH_LINES_BYTES
             )
             texts: dict[tuple[int, int], str | None] = {}  # decoded once for all keys
@@ -218,7 +218,7 @@ class Search:
         start = 0
         while start < len(uids):
             last = start
-            lines, start = fetch_lines(
+            lines, start = await lines_in_memory(
                 self._mailboxes, self._view.mailbox_id, places, uids, 0, start, SEARCH_LINES_BYTES, sections=section
             )
             at = 0

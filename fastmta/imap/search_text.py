@@ -6,7 +6,7 @@ session's turn is over: neither the loop nor the memory is held by a long messag
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta import _mime
@@ -95,19 +95,22 @@ class Message:
         self._prefix = prefix
         self._beginning = b""
 
-    def _read(self, offset: int, length: int) -> bytes:
+    async def _read(self, offset: int, length: int) -> bytes:
         """Bytes of the message; fewer only at its end."""
         if offset + length <= len(self._beginning):
             return self._beginning[offset : offset + length]
+        waiting = self._mailboxes.need(self._mailbox_id, self._uid, offset, length)
+        if waiting is not None:
+            await waiting
         data = self._mailboxes.read(self._mailbox_id, self._uid, offset, length)
         if data is None:
             raise Vanished
         return data
 
-    def _header(self, whole: bool) -> Iterator[bytes]:
+    async def _header(self, whole: bool) -> AsyncIterator[bytes]:
         """The header in pieces that end where a field does, unless a field is longer than a piece."""
         length = WHOLE_BYTES if whole else FIRST_BYTES
-        self._beginning = self._read(0, min(length, self._size))
+        self._beginning = await self._read(0, min(length, self._size))
         end = _mime.header_end(self._beginning)
         if 0 <= end <= SEARCH_PIECE_BYTES:
             yield self._beginning[:end]
@@ -116,7 +119,7 @@ class Message:
         at_line = True  # whether the piece begins with a line
         limit = min(self._size, IMAP_HEADER_BYTES) if end < 0 else end
         while offset < limit:
-            data = self._read(offset, min(SEARCH_PIECE_BYTES, limit - offset))
+            data = await self._read(offset, min(SEARCH_PIECE_BYTES, limit - offset))
             skipped = 0 if at_line else data.find(b"\n") + 1
             end = _mime.header_end(data[skipped:]) if at_line or skipped else -1
             if end >= 0 or not data:
@@ -141,7 +144,7 @@ class Message:
         for key in headers:
             fields.setdefault(key.field.lower(), []).append(key)
             known[id(key)] = False
-        for piece in self._header(goes_on):
+        async for piece in self._header(goes_on):
             if fields:
                 await self._look_at_fields(piece, fields, known, pause)
             if reader:
@@ -180,7 +183,7 @@ class Message:
         offset, left = self._prefix + part.header_offset, min(part.header_length, IMAP_HEADER_BYTES)
         reader.start()
         while left > 0 and reader:
-            data = self._read(offset, min(left, SEARCH_PIECE_BYTES))
+            data = await self._read(offset, min(left, SEARCH_PIECE_BYTES))
             if not data:
                 return
             cut = last_field(data) if len(data) < left else len(data)
@@ -195,12 +198,12 @@ class Message:
         offset, left = self._prefix + part.body_offset, min(part.body_length, IMAP_HEADER_BYTES)
         reader.start()
         if left <= SEARCH_PIECE_BYTES:
-            raw = self._read(offset, left)
+            raw = await self._read(offset, left)
             await reader.look(_mime.decode_body(raw, part.encoding, part.charset, SEARCH_PIECE_BYTES))
             return
         decoder = _mime.TextDecoder(part.encoding, part.charset)
         while left > 0 and reader:
-            data = self._read(offset, min(left, SEARCH_PIECE_BYTES))
+            data = await self._read(offset, min(left, SEARCH_PIECE_BYTES))
             if not data:
                 return
             offset += len(data)

@@ -235,6 +235,9 @@ class Upload:
             if source.data is not None:
                 data = source.data[at : at + wanted]
             else:
+                waiting = self._session.mailboxes.need_on(source.row, source.offset + at, wanted)
+                if waiting is not None:
+                    await waiting
                 data = self._session.mailboxes.read_on(source.row, source.offset + at, wanted)
             if not data:
                 raise Refused("source")

@@ -91,6 +91,16 @@ class StoreDamaged(StorageFailure):
         self.reason = reason
 
 
+class Cold(Exception):
+    """What was to be read without waiting for the disk is not in memory. `places` are (offset, length) in the store's
+    file; a thread reads them, and the reader begins again. Only who asks for hot bytes alone meets it.
+    """
+
+    def __init__(self, places: list[tuple[int, int]]) -> None:
+        super().__init__("not in memory")
+        self.places = places
+
+
 class StoreUnreadable(StorageFailure):
     """The store cannot be opened, and no other try will open it; the text names the file and the remedy."""
 

@@ -309,6 +309,7 @@ PIPE_START_S: Final = 10.0  # for the launcher to take a request
 
 # --- delivery, told and controlled by command ---
 SUSPENDED_HOPS: Final = 10_000  # by command, in all: each worker keeps their names, about 1 MB
+COLD_READERS: Final = 8  # threads of a worker that wait for the disk: a queue of eight keeps one busy
 ACTS_AT_ONCE: Final = 16  # of administrators, and of everybody, in one worker: each may hold a page of rows
 HOPS_TOLD: Final = 50  # of one worker's answer, so that it fits into a message of its channel
 HOP_REASON_BYTES: Final = 200  # of a hop's last trouble in such an answer

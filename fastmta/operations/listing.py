@@ -109,6 +109,9 @@ async def content(desk: Desk, asked: OfMessage) -> AsyncIterator[bytes]:
     """Give the message itself, as it lies in the queue, in pieces."""
     message = required(desk, asked.id)
     offset = 0
+    waiting = desk.store.queue.need(message.blob_id, 0, message.envelope.size_bytes)
+    if waiting is not None:
+        await waiting
     while piece := desk.store.queue.read(message.blob_id, offset, PIECE_BYTES):
         yield piece
         offset += len(piece)

@@ -13,7 +13,8 @@ login (auth), TLS on pop3s (the acceptor wraps the session).
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, Final, Protocol
 
 from fastmta.auth.sasl import Credentials
@@ -75,6 +76,7 @@ class Pop3Connection(asyncio.Protocol):
 
     __slots__ = (
         "_account_id",
+        "_begins",
         "_blocks",
         "_client",
         "_closing",
@@ -115,7 +117,8 @@ class Pop3Connection(asyncio.Protocol):
         self._skipped = 0  # octets of a line that is too long, until its end
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._blocks: Iterator[bytes] | None = None
+        self._blocks: Iterator[bytes | Awaitable[None]] | None = None
+        self._begins: Callable[[], None] | None = None  # a response whose first block was not in memory
         self._task: asyncio.Task[Any] | None = None
         self._seat: Seat | None = None
         self._paused = False  # the peer does not read
@@ -317,7 +320,10 @@ class Pop3Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         try:
-            if self._blocks is not None:
+            if self._begins is not None:
+                begins, self._begins = self._begins, None
+                begins()
+            if self._blocks is not None and self._task is None:
                 self._draw()
             self._process()
         except Exception as error:  # the one place where a fault of ours ends one connection and no more
@@ -396,8 +402,13 @@ class Pop3Connection(asyncio.Protocol):
         drop = self._session.maildrop
         if drop is None:
             return
+        self._draw_first(action, drop, None)
+
+    def _draw_first(self, action: Retrieve, drop: Maildrop, blocks: "Iterator[bytes | Awaitable[None]] | None") -> None:
+        """Until its first block is there, a response may be another one. `blocks`: the response, once it is begun."""
         try:
-            blocks = self._server.reader.blocks(drop, action.index, action.body_lines)
+            if blocks is None:
+                blocks = self._server.reader.blocks(drop, action.index, action.body_lines)
             first = next(blocks)
         except MessageGone:
             self._say(b"-ERR Message is no longer there\r\n")
@@ -405,12 +416,16 @@ class Pop3Connection(asyncio.Protocol):
         except StorageFailure as error:
             self._say(b"-ERR [SYS/TEMP] %b\r\n" % self._storage_failed(error))
             return
+        if not isinstance(first, bytes):
+            self._begins = partial(self._draw_first, action, drop, blocks)
+            self._spawn("cold", _awaited(first))
+            return
         if action.body_lines is None:
             drop.retrieved(action.index)
         self._say(first)
         self._send(blocks)
 
-    def _send(self, blocks: Iterator[bytes]) -> None:
+    def _send(self, blocks: "Iterator[bytes | Awaitable[None]]") -> None:
         """Begins a response; the part of it that fits goes out with the replies before it."""
         self._blocks = blocks
         self._draw()
@@ -425,6 +440,9 @@ class Pop3Connection(asyncio.Protocol):
                 block = next(self._blocks, None)
                 if block is None:
                     self._blocks = None
+                    break
+                if not isinstance(block, bytes):
+                    self._spawn("cold", _awaited(block))
                     break
                 self._say(block)
                 if self._out_bytes >= POP3_BLOCK_BYTES:
@@ -576,3 +594,7 @@ class Pop3Connection(asyncio.Protocol):
 
 
 _TOO_LONG: Final = b"(too long)"
+
+
+async def _awaited(waiting: "Awaitable[None]") -> None:
+    await waiting

@@ -12,7 +12,7 @@ end without the final ".".
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING
 
 from fastmta import _mime
@@ -105,8 +105,10 @@ class MaildropReader:
     def _ends_well(self, mailbox_id: int, uid: int, size: int) -> bool:
         return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))
 
-    def blocks(self, drop: Maildrop, index: int, body_lines: int | None) -> Iterator[bytes]:
-        """The whole response to RETR, or to TOP with a number of body lines, in blocks. MessageGone, StorageFailure."""
+    def blocks(self, drop: Maildrop, index: int, body_lines: int | None) -> "Iterator[bytes | Awaitable[None]]":
+        """The whole response to RETR, or to TOP with a number of body lines, in blocks. What comes between them is to
+        be awaited: the next one is not in memory. MessageGone, StorageFailure.
+        """
         uid = drop.uids[index]
         rows = self._mailboxes.rows(drop.mailbox_id, array("I", (uid,)))
         if not rows:
@@ -122,7 +124,7 @@ class MaildropReader:
         status = b"+OK\r\n" if body_lines is not None else b"+OK %d octets\r\n" % drop.sizes[index]
         return self._stuffed(rows[0], whole, body_lines or 0, status)
 
-    def _stuffed(self, row: "MessageRow", whole: int, lines: int, status: bytes) -> Iterator[bytes]:
+    def _stuffed(self, row: "MessageRow", whole: int, lines: int, status: bytes) -> "Iterator[bytes | Awaitable[None]]":
         """`status`, the first `whole` octets, then `lines` more lines, stuffed, and the end."""
         size = row.size
         offset = 0
@@ -134,6 +136,9 @@ class MaildropReader:
                 yield out
                 out = b""
             limit = whole if offset < whole else size
+            waiting = self._mailboxes.need_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
+            if waiting is not None:
+                yield waiting
             block = self._mailboxes.read_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
             if not block:
                 raise MessageGone

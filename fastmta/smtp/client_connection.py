@@ -11,7 +11,7 @@ CRLF, whatever the store holds.
 import asyncio
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -104,6 +104,10 @@ class ConnectionOwner(Protocol):
         """The message's bytes, the transaction's front before what is stored; None: it has been deleted meanwhile."""
         ...
 
+    def need_body(self, transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
+        """None where `read_body` will not wait for the disk; else to be awaited before it."""
+        ...
+
     def folded(self, connection: "Connection", lines: int) -> None:
         """So many lines of the connection's transaction were too long."""
         ...
@@ -132,6 +136,7 @@ class Connection(asyncio.Protocol):
         "_ended",
         "_folder",
         "_held",
+        "_is_cold",
         "_loop",
         "_offset",
         "_owner",
@@ -179,7 +184,7 @@ class Connection(asyncio.Protocol):
         self._unusual = _UNUSUAL | (HAS_LONG_LINE if limit else 0)
         self._assumed = HAS_LONG_LINE if 0 < limit < LINE_BYTES else 0
         self._transport: asyncio.Transport | None = None
-        self._ended = self._paused = False
+        self._ended = self._paused = self._is_cold = False
         self._offset = self._size = self._replies = 0
         self._at_line_start, self._after_cr = True, False
         self._pieces: Iterator[bytes] | None = None  # of a message that is made 7-bit
@@ -338,7 +343,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self.client.state is State.BODY and not self._ended:
+        if self.client.state is State.BODY and not self._ended and not self._is_cold:
             self._continue_body()
 
     # --- the message ---
@@ -362,7 +367,30 @@ class Connection(asyncio.Protocol):
         timeout_s: float = getattr(self._timeouts, _TIMEOUTS.get(self.client.stage, "smtp_mail_timeout"))
         return timeout_s
 
+    def _waits(self, offset: int, length: int, then: Callable[[], None]) -> bool:
+        """Whether a piece of the body is not in memory; `then` is called when it is, unless the session has ended."""
+        transaction = self.transaction
+        assert transaction is not None
+        waiting = self._owner.need_body(transaction, offset, length)
+        if waiting is None:
+            return False
+        self._is_cold = True
+        self._owner.spawn("delivery of a cold body", self._brought(waiting, transaction, then))
+        return True
+
+    async def _brought(self, waiting: Awaitable[None], transaction: Transaction, then: Callable[[], None]) -> None:
+        await waiting
+        self._is_cold = False
+        if self.transaction is transaction and self.client.state is State.BODY and not self._ended:
+            then()
+
     def _begin_body(self) -> None:
+        transaction = self.transaction
+        assert transaction is not None
+        if not self._waits(0, min(transaction.size_bytes, SLICE_BYTES), self._send_body):
+            self._send_body()
+
+    def _send_body(self) -> None:
         transaction = self.transaction
         assert transaction is not None
         envelope = transaction.envelope
@@ -393,8 +421,8 @@ class Connection(asyncio.Protocol):
         self._at_line_start, self._after_cr = True, False
         self._continue_body()
 
-    def _continue_body(self) -> None:
-        """Writes slices until the socket has enough or the message is whole."""
+    def _continue_body(self, is_warm: bool = False) -> None:
+        """Writes slices until the socket has enough or the message is whole. `is_warm`: the next one is in memory."""
         transaction = self.transaction
         assert transaction is not None and self._transport is not None
         if self._pieces is not None:
@@ -402,6 +430,9 @@ class Connection(asyncio.Protocol):
             return
         while not self._paused and not self._transport.is_closing():
             length = min(SLICE_BYTES, self._size - self._offset)
+            if not is_warm and self._offset and self._waits(self._offset, length, partial(self._continue_body, True)):
+                return
+            is_warm = False
             piece = self._owner.read_body(transaction, self._offset, length)
             if piece is None or len(piece) != length:
                 self._gone()

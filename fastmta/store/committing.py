@@ -7,6 +7,7 @@ from fastmta._store import Store
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import Clock
+from fastmta.store.warming import Warming
 
 GUARDED_RUNS: Final = 8  # of a unit composed from earlier reads, before somebody else's changes win
 
@@ -16,6 +17,7 @@ class Committer(Protocol):
 
     raw: Store
     clock: Clock
+    warming: Warming
 
     async def commit(self, unit: Unit) -> Unit: ...
 

@@ -1,7 +1,7 @@
 """Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
 
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from itertools import starmap
 from typing import Final
 
@@ -14,6 +14,7 @@ from fastmta._store import (
     TABLE_USAGE,
     blob_read,
     changed_uids,
+    cold_bytes,
     digest_of,
     give_rows,
     mailbox_changes,
@@ -29,7 +30,7 @@ from fastmta._store import (
 )
 from fastmta._unit import Blob, RowSink, Unit
 from fastmta.model.appended import Appended
-from fastmta.model.errors import Refused, StorageFailure
+from fastmta.model.errors import Cold, Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE
 from fastmta.store.committing import commit_guarded
@@ -142,13 +143,33 @@ class Mailboxes(MailboxNames):
         return [(row[0], row[2], row[3]) for row in message_rows(self._raw, mailbox_id, uids)]
 
     def give_rows(
-        self, mailbox_id: int, numbers: "array[int]", uids: "array[int]", start: int, sink: RowSink, /
+        self,
+        mailbox_id: int,
+        numbers: "array[int]",
+        uids: "array[int]",
+        start: int,
+        sink: RowSink,
+        hot: bool = False,
+        /,
     ) -> int:
         """Gives the rows of uids[start:], each with its number, to `sink`, in blocks of structs that it may look at
         during the call; and where to go on. A message that is gone is passed over; StoreDamaged where the first is
-        damaged.
+        damaged. With `hot` nothing is read from the disk: it ends before that; Cold where it is the first (`bring`).
         """
-        return give_rows(self._raw, mailbox_id, numbers, uids, start, sink)
+        return give_rows(self._raw, mailbox_id, numbers, uids, start, sink, hot)
+
+    async def bring(self, cold: Cold) -> None:
+        """Returns when what was cold is in memory."""
+        await self._store.warming.bring(cold.places)
+
+    def need(self, mailbox_id: int, uid: int, offset: int, length: int) -> Awaitable[None] | None:
+        """None where `read` of these bytes will not wait for the disk; else to be awaited before it."""
+        return self._store.warming.need(lambda: cold_bytes(self._raw, mailbox_id, uid, 0, offset, length))
+
+    def need_on(self, row: MessageRow, offset: int, length: int) -> Awaitable[None] | None:
+        """The same for `read_on`."""
+        skipped = max(0, offset - len(row.prefix))
+        return self._store.warming.need(lambda: cold_bytes(self._raw, 0, 0, row.blob_id, skipped, length))
 
     def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
         """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or

@@ -13,6 +13,7 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.runtime.clock import Clock, SystemClock
 from fastmta.store.guard import hold_open
 from fastmta.store.record_keys import DIRECTORY_COUNTER
+from fastmta.store.warming import Warming
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,6 +75,7 @@ class MailStore:
         self.raw = raw
         self._guard = guard
         self.clock = clock if clock is not None else SystemClock()
+        self.warming = Warming(raw.path)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- its parts ---
@@ -236,16 +238,19 @@ class MailStore:
         self.raw.reserve_ids()
         loop.add_reader(self.raw.event_fd, self.raw.dispatch)
         self._loop = loop
+        self.warming.attach(loop)
 
     def detach(self) -> None:
         """Leaves the loop; what is committed after this is told by close."""
         if self._loop is not None:
             self._loop.remove_reader(self.raw.event_fd)
             self._loop = None
+            self.warming.attach(None)
 
     def close(self) -> None:
         """Commits what is pending, tells its waiters, and closes; calling it twice does nothing."""
         self.detach()
+        self.warming.close()
         self.raw.close()
         if self._guard is not None:
             os.close(self._guard)

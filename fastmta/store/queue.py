@@ -3,7 +3,7 @@
 The states and legal moves stand in fastmta/queue/README.md; the operation inside the transaction refuses any other.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from fastmta._store import (
     TABLE_QUEUE,
     TABLE_QUEUE_BY_AGE,
     blob_read,
+    cold_bytes,
     domain_counts,
     hop_due,
     hop_fields,
@@ -177,6 +178,10 @@ class Queue:
     def read(self, blob_id: int, offset: int, length: int) -> bytes | None:
         """Bytes of a queued message, a copy; b"" at the end, None where it is gone. At most 256 KB a call."""
         return blob_read(self._raw, blob_id, offset, length)
+
+    def need(self, blob_id: int, offset: int, length: int) -> Awaitable[None] | None:
+        """None where `read` of these bytes will not wait for the disk; else to be awaited before it."""
+        return self._store.warming.need(lambda: cold_bytes(self._raw, 0, 0, blob_id, offset, length))
 
     def counts(self) -> dict[str, int]:
         """Recipients by state, of all workers; one read."""

@@ -25,8 +25,8 @@ class Looked:
         mailboxes = client.protocol.session.mailboxes
         give_rows, read, read_on = mailboxes.give_rows, mailboxes.read, mailboxes.read_on
 
-        def rows(mailbox_id: int, numbers: Any, uids: Any, start: int, sink: Any) -> int:
-            following = int(give_rows(mailbox_id, numbers, uids, start, sink))
+        def rows(mailbox_id: int, numbers: Any, uids: Any, start: int, sink: Any, hot: bool) -> int:
+            following = int(give_rows(mailbox_id, numbers, uids, start, sink, hot))
             self._rows += following - start
             self._note()
             return following

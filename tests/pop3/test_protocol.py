@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -306,6 +307,32 @@ async def test_big_message_is_read_only_as_fast_as_the_peer_takes_it(tmp_path: P
         assert status == b"+OK %d octets\r\n" % len(PREFIX + BIG)
         assert await client.body() == PREFIX + BIG
         assert await client.line() == b"+OK\r\n"
+        client.close()
+
+
+@on_both_loops
+async def test_what_is_not_in_memory_is_waited_for_and_commands_behind_it_too(tmp_path: Path) -> None:
+    async with Running(tmp_path) as server:
+        await server.fill(BIG, *MESSAGES)
+        client = await server.connect()
+        await client.log_in()
+        gate, asked = asyncio.Event(), []
+
+        def need_on(row: Any, offset: int, length: int) -> Any:
+            asked.append(offset)
+            return gate.wait() if len(asked) % 3 == 1 else None
+
+        server.mailboxes.need_on = need_on
+        client.send(b"RETR 1\r\nRETR 2\r\nNOOP\r\n")
+        await until(lambda: only(server)._task is not None)
+        assert asked == [0]
+        gate.set()
+        assert await client.line() == b"+OK %d octets\r\n" % len(PREFIX + BIG)
+        assert await client.body() == PREFIX + BIG
+        assert (await client.line()).startswith(b"+OK")
+        assert await client.body() == PREFIX + MESSAGES[0]
+        assert await client.line() == b"+OK\r\n"
+        assert len(asked) > 10
         client.close()
 
 

@@ -45,6 +45,7 @@ class Owner:
         self.body = body
         self.context = context
         self.session = None
+        self.cold = None  # offset -> what has to be awaited before a piece is read
         self.ready, self.done, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.most_ahead = 0
         self.lines = 0
@@ -62,6 +63,9 @@ class Owner:
     def read_body(self, transaction, offset, length):
         assert length <= 262_144
         return self.body[offset : offset + length]
+
+    def need_body(self, transaction, offset, length):
+        return None if self.cold is None else self.cold(offset)
 
     def folded(self, connection, lines):
         self.lines = lines
@@ -90,9 +94,10 @@ def transaction(body, bits=0):
     return Transaction(Envelope(b"s@a.test", 0, len(body), bits), [RecipientTail(b"r@b.test")])
 
 
-async def send(body, bits=0, **options):
+async def send(body, bits=0, cold=None, **options):
     async with SmtpSink() as sink:
         owner = Owner(body)
+        owner.cold = cold
         connection = await connect(sink, owner, **options)
         await owner.ready.wait()
         tx = transaction(body, bits)
@@ -288,3 +293,21 @@ async def test_a_verified_level_refuses_a_self_signed_certificate(contexts):
         connection = await connect(sink, owner, tls_level="verify")
         await owner.over.wait()
         assert connection.tls_failed and connection.client.failure.is_temporary
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+async def test_a_body_that_is_not_in_memory_is_waited_for_and_arrives_whole(size):
+    waited = []
+
+    def cold(offset):
+        async def brought():
+            await asyncio.sleep(0)
+            waited.append(offset)
+
+        return brought()
+
+    body = b"x" * 48 + b"\r\n" + (b"y" * 98 + b"\r\n") * (size // 100 - 1) + b"z" * 48 + b"\r\n"
+    tx, sink = await send(body, cold=cold)
+    assert tx.results[0].code == 250
+    assert sink.messages[0].data == body
+    assert waited == list(range(0, len(body), SLICE_BYTES))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set, resync
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import COLD_ROUNDS, fetch_lines
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
@@ -21,9 +21,9 @@ from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
 from fastmta.imap.view import NO_CAP
 from fastmta.model import rights
-from fastmta.model.errors import StorageFailure, StoreDamaged
+from fastmta.model.errors import Cold, StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import IMAP_CHUNK_BYTES
+from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_PIECE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -121,13 +121,19 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
                 recent_from=segments[0][2],
                 sections=fields,
                 modseq_cap=_cap(view, plan),
+                hot=True,
             )
-        except StoreDamaged:
+        except (StoreDamaged, Cold):
             return _rest(session, view, plan, seqs, uids, done, 0)
         session.write(data)
         if start >= len(uids):
             return done
     return _rest(session, view, plan, seqs, uids, done, start)
+
+
+def _needed(items: int, fields: object) -> int:
+    """How many octets of a message are wanted, about."""
+    return IMAP_CHUNK_BYTES if items & fetch_plan.WHOLE else IMAP_HEADER_PIECE_BYTES if fields else 0
 
 
 def _cap(view: View, plan: Plan) -> int:
@@ -156,6 +162,7 @@ async def write_lines(
     items = plan.items | more | (fetch_plan.WHOLE if plan.whole else 0)
     fields = plan.fields()
     paused = start > 0
+    cold_rounds = 0  # of the message that is next
     damage: StoreDamaged | None = None
     for begin, end, recent_from in view.recent_segments(uids):
         if end <= start:
@@ -181,7 +188,9 @@ async def write_lines(
                     recent_from=recent_from,
                     sections=fields,
                     modseq_cap=_cap(view, plan),
+                    hot=cold_rounds < COLD_ROUNDS,
                 )
+                cold_rounds = 0
                 session.write(data)
                 if position == last:
                     # Too large for the loop: it is streamed.
@@ -191,6 +200,14 @@ async def write_lines(
             except StoreDamaged as error:  # the others are told; the command ends with NO
                 damage = error
                 position += 1
+            except Cold as cold:
+                cold_rounds += 1
+                await session.mailboxes.bring(cold)
+                waiting = session.mailboxes.need(view.mailbox_id, piece_uids[position], 0, _needed(items, fields))
+                if waiting is not None:
+                    await waiting
+                paused = True
+                continue
             if session.wire.written() >= _chunk_bytes(items):
                 await session.wire.flush()
                 paused = True

@@ -11,7 +11,7 @@ from fastmta import _imap, _mime
 from fastmta.imap import order, threads
 from fastmta.imap.commands.search import BAD_CHARSET, parser_for, write_pieces
 from fastmta.imap.commands.sort import TOO_MANY
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import lines_in_memory
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset
 from fastmta.imap.session import Feature
@@ -134,7 +134,7 @@ async def _refer(session: Session, view: View, uids: array[int], built: threads.
         start = 0
         while start < len(block):
             last = start
-            lines, start = fetch_lines(
+            lines, start = await lines_in_memory(
                 session.mailboxes, view.mailbox_id, places, block, 0, start, SEARCH_LINES_BYTES, sections=_SECTION
             )
             named: dict[int, list[bytes]] = {}
@@ -145,6 +145,9 @@ async def _refer(session: Session, view: View, uids: array[int], built: threads.
                     named[int(found[1]) - 1] = threads.message_ids(lines[found.end() : end])
                 at = end + 3
             if start == last:  # its header does not lie in one piece
+                waiting = session.mailboxes.need(view.mailbox_id, block[start], 0, _HEADER_BYTES)
+                if waiting is not None:
+                    await waiting
                 header = session.mailboxes.read(view.mailbox_id, block[start], 0, _HEADER_BYTES) or b""
                 named[start] = threads.message_ids(_mime.header_fields(header, (b"references",)))
                 start += 1
