@@ -94,7 +94,7 @@ async def _serving(site: Server, user: str) -> AsyncIterator[MailServer]:
         for service in SERVICES:
             sock = socket.create_server((site.host, site.port(service)))
             sock.setblocking(False)
-            await acceptor.add(0, service, sock, server.factory(service), server.server_context())
+            await acceptor.add(0, service, sock, server.factory(service), server.server_context(service))
         acceptor.measure()
         server.own()
         await server._services.store.accounts.add(user, hash_password(PASSWORD))
