@@ -229,7 +229,7 @@ class Session:
         view = self.selected
         return self.access.rights(self.actor, view.owner_id, view.mailbox_id)
 
-    def _require_readable(self) -> None:
+    def require_readable(self) -> None:
         """MailboxGone where somebody else's mailbox is selected that may not be read any more."""
         view = self.view
         if view is not None and view.owner_id != self.actor.account_id and not self.rights & rights.READ:
@@ -303,7 +303,7 @@ class Session:
         self.tag = tag
         try:
             if entry.states == State.SELECTED:
-                self._require_readable()
+                self.require_readable()
             answer = entry.run(self, tag, cursor)
         except BadSyntax as error:
             return self.bad(tag, str(error) if str(error).startswith("[") else f"{name.decode('ascii')}: {error}")
@@ -395,7 +395,7 @@ class Session:
             self._refused(text)
         if sync and self.view is not None:
             try:
-                self._require_readable()
+                self.require_readable()
                 pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync == Sync.ALL)
             except MailboxGone:
                 self.mailbox_gone()
@@ -491,7 +491,7 @@ class Session:
         if self.idle_tag is None or self.view is None:
             return None
         try:
-            self._require_readable()
+            self.require_readable()
             pending = self.view.sync(self.mailboxes, self.wire.write, expunge=True)
         except MailboxGone:
             self.mailbox_gone()

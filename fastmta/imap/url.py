@@ -114,7 +114,8 @@ def _section(raw: bytes) -> Section:
 
 
 def _selected(session: Session) -> Mailbox | None:
-    return session.mailboxes.by_id(session.view.mailbox_id) if session.view is not None else None
+    box = session.access.by_id(session.actor, session.view.mailbox_id) if session.view is not None else None
+    return box if box is not None and box.rights & rights.READ else None
 
 
 def _bad(raw: bytes, text: bytes) -> bytes:

@@ -114,6 +114,21 @@ class Access:
             return rights.ALL
         return self._lists.rights(actor.account_id, owner_id, mailbox_id)
 
+    def by_id(self, actor: Actor, mailbox_id: int) -> Mailbox | None:
+        """A mailbox that the actor has resolved before, as he names it now and with the rights that he has now."""
+        box = self._mailboxes.by_id(mailbox_id)
+        if box is None or box.account_id == actor.account_id:
+            return box
+        lead = self._lead(box.account_id)
+        return self._seen(actor, box, lead) if lead else None
+
+    def _lead(self, owner_id: int) -> str:
+        """What others write in front of the names of an account's mailboxes; "" where it is gone."""
+        if owner_id == self._public():
+            return _PUBLIC
+        owner = self._accounts.by_id(owner_id)
+        return _OTHERS + owner.address + DELIMITER if owner is not None else ""
+
     def pages(self, actor: Actor) -> Iterator[Sequence[Mailbox]]:
         """The mailboxes that the actor may list, LISTED at most at a time, each once; his own first."""
         yield from self._own_pages(actor.account_id, "")
@@ -126,9 +141,8 @@ class Access:
             yield page
 
     def _shared_pages(self, actor: Actor) -> Iterator[Sequence[Mailbox]]:
-        public = self._public()
         seen: set[int] = set()
-        leads: dict[int, str] = {public: _PUBLIC} if public else {}
+        leads: dict[int, str] = {}
         for given in self._lists.given_to(actor.account_id):
             for start in range(0, len(given), LISTED):
                 yield [box for each in given[start : start + LISTED] if (box := self._given(actor, *each, seen, leads))]
@@ -143,8 +157,7 @@ class Access:
         if box is None or box.account_id != owner_id:
             return None
         if owner_id not in leads:
-            owner = self._accounts.by_id(owner_id)
-            leads[owner_id] = "" if owner is None else _OTHERS + owner.address + DELIMITER
+            leads[owner_id] = self._lead(owner_id)
         if not leads[owner_id]:
             return None
         box = self._seen(actor, box, leads[owner_id])
@@ -229,13 +242,16 @@ class Access:
     def _new_place(self, actor: Actor, name: str) -> _Place:
         """Where a mailbox of a new name goes. Somebody else's needs the right on the nearest one above it."""
         place = self._foreign(actor, name)
+        if place is not None and place.owner_id == actor.account_id:
+            name = place.name
+            place = self._foreign(actor, name)
+            if not name or place is not None:  # what is his own does not look like others'
+                raise Refused("forbidden", name)
         if place is None:
             root = name.partition(DELIMITER)[0]
             if root == OTHERS and self._mailboxes.get(actor.account_id, OTHERS) is None:
                 raise Refused("forbidden", name)
             return _Place(actor.account_id, name)
-        if place.owner_id == actor.account_id:
-            return _Place(place.owner_id, place.name)
         superior = place.name
         while superior:
             superior = superior.rpartition(DELIMITER)[0]

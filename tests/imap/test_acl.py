@@ -416,3 +416,32 @@ async def test_esearch_looks_into_what_may_be_read(world: Shared) -> None:
     assert not await ann.ok("ESEARCH IN (PERSONAL) ALL")
     await owner.ok("SETACL Work ann@example.test l")
     assert not await ann.ok('ESEARCH IN (SUBTREE "Other Users") ALL')
+
+
+async def test_esearch_of_the_selected_mailbox_names_it_as_the_session_does(world: Shared) -> None:
+    owner = await owner_of_work(world, "lr")
+    ann = await world.ann(WORK)
+    assert WORK.encode() in (await ann.ok("ESEARCH IN (SELECTED) RETURN (ALL) ALL"))[0]
+    await owner.ok("DELETEACL Work ann@example.test")
+    said = await ann.send(b"e ESEARCH IN (SELECTED) RETURN (ALL) BODY text\r\n")
+    assert b"* BYE" in said and b"ESEARCH" not in said
+
+
+async def test_no_url_leads_into_a_mailbox_that_may_not_be_read_any_more(world: Shared) -> None:
+    owner = await owner_of_work(world, "lr")
+    ann = await world.ann(WORK)
+    await ann.ok('APPEND INBOX CATENATE (URL "/;UID=1")')
+    await owner.ok("DELETEACL Work ann@example.test")
+    await ann.send(b'e APPEND INBOX CATENATE (URL "/;UID=1")\r\n')
+    assert b"(MESSAGES 1)" in (await (await world.ann()).ok("STATUS INBOX (MESSAGES)"))[0]
+
+
+@pytest.mark.parametrize("name", ["", "/", "/Other Users/x", "/Other Users/ann@example.test/x"])
+async def test_what_is_ones_own_is_not_made_to_look_like_others(world: Shared, name: str) -> None:
+    owner = await owner_of_work(world, "lr")
+    for command in ("CREATE", "RENAME Work2", "RENAME Work"):
+        answer = (await owner.do(f'{command} "Other Users/user@example.test{name}"'))[-1]
+        assert answer.startswith((b"NO [NOPERM]", b"NO [NONEXISTENT]"))
+    assert not [line for line in await owner.ok('LIST "" *') if b"Other" in line]
+    await owner.ok('CREATE "Other Users/user@example.test/Work/mine"')
+    await owner.ok("DELETE Work/mine")

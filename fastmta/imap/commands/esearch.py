@@ -136,7 +136,7 @@ async def _run(
 
 
 async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Mailbox]:
-    """The mailboxes that are meant, each once, in order of their names. SessionEnded."""
+    """The mailboxes that are meant, each once, in order of their names. SessionEnded, MailboxGone."""
     found: dict[str, Mailbox] = {}
     subscribed: dict[str, None] = {}
     if any(source.kind not in _SELECTED for source in sources):
@@ -148,14 +148,15 @@ async def _boxes(session: Session, sources: list[Source]) -> AsyncIterator[Mailb
     selected = 0
     if session.view is not None and any(source.kind in _SELECTED for source in sources):
         selected = session.view.mailbox_id
-        box = session.mailboxes.by_id(selected)
+        session.require_readable()
+        box = session.access.by_id(session.actor, selected)
         if box is not None:
             yield box
     for name, box in found.items():
         own = box.account_id == session.account_id
         if box.id != selected and box.rights & rights.READ and any(each.has(name, own, subscribed) for each in sources):
-            fresh = session.mailboxes.by_id(box.id)
-            if fresh is not None:
+            fresh = session.access.by_id(session.actor, box.id)
+            if fresh is not None and fresh.rights & rights.READ:  # the search of those before it may have taken long
                 fresh.name = name
                 yield fresh
         await _pause(session)
