@@ -68,6 +68,8 @@ async def kill(desk: Desk, asked: Kill) -> Killed:
     """
     if not (asked.ids or asked.login or asked.address):
         raise ActFailed("no session is named: give an id of `session list`, --login or --address", "usage")
+    if not all(each.strip() for each in asked.ids):  # "" would stand for every session
+        raise ActFailed("an id is empty", "usage")
     wanted = _wanted(desk, asked.login, asked.address, asked.protocol)
     killed: set[str] = set()
     for each_id in asked.ids or ("",):

@@ -117,6 +117,11 @@ def test_the_last_login_is_kept(server: Server) -> None:
 
 
 def test_what_is_wrong_is_said(server: Server) -> None:
+    keeper = imap(server)
+    for ids in ([""], [" "], ["", "--login", BILL]):
+        assert server.cli("session", "kill", *ids, check=False).returncode == 64
+    assert keeper.noop()[0] == "OK"
+    keeper.logout()
     assert server.cli("session", "kill", check=False).returncode == 64
     assert server.cli("session", "kill", "1-imap-1", check=False).returncode == 67
     assert server.cli("session", "list", "--address", "x", check=False).returncode == 64
