@@ -17,6 +17,7 @@ from fastmta.supervisor import listeners as module
 from fastmta.supervisor.listeners import Address, AddressInUse, Listeners
 from tests.supervisor.running import Server, eventually, python
 from tests.supervisor.test_supervisor import PATHS, STUB, config, line
+from tests.support.ports import free_port
 
 SOON_S = 1.0 + 0.5  # the promise, and an interpreter; on a busy machine beside what a start takes there
 REFUSED = 75
@@ -161,8 +162,9 @@ def test_a_server_that_is_leaving_is_waited_for(begin: Begin) -> None:
 def test_ports_are_kept_through_reloads_and_given_back(begin: Begin) -> None:
     server = begin("one", config(2))
     port = server.address("smtp")[1]
+    another = free_port()
     for workers in (3, 1, 2):
-        text = config(workers, f'smtp = ["127.0.0.1:0"]\nimap = ["127.0.0.1:{port + 1}"]')
+        text = config(workers, f'smtp = ["127.0.0.1:0"]\nimap = ["127.0.0.1:{another}"]')
         server.config_path.write_text(text if workers == 3 else config(workers))
         assert server.ask("reload")["ok"]
         eventually(lambda: server.status()["ready"], "ready again")
