@@ -445,3 +445,18 @@ async def test_what_is_ones_own_is_not_made_to_look_like_others(world: Shared, n
     assert not [line for line in await owner.ok('LIST "" *') if b"Other" in line]
     await owner.ok('CREATE "Other Users/user@example.test/Work/mine"')
     await owner.ok("DELETE Work/mine")
+
+
+@pytest.mark.parametrize("spelled", ["Other Users/USER@Example.Test/Work/below", "Other Users/user@example.test/inbox"])
+async def test_a_subscription_is_of_the_name_that_list_has(world: Shared, spelled: str) -> None:
+    owner = await owner_of_work(world, "lr")
+    for name in ("Work/below", "INBOX"):
+        await owner.do(f"CREATE {name}")
+        await owner.ok(f"SETACL {name} ann@example.test lr")
+    ann = await world.ann()
+    await ann.ok(f'SUBSCRIBE "{spelled}"')
+    (line,) = [line for line in await ann.ok('LIST (SUBSCRIBED) "" *') if b"Other" in line]
+    assert b"NonExistent" not in line
+    await ann.ok(f'UNSUBSCRIBE "{spelled}"')
+    assert not [line for line in await ann.ok('LSUB "" *') if b"Other" in line]
+    await owner.ok("DELETEACL INBOX ann@example.test")

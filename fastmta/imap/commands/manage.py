@@ -109,7 +109,7 @@ def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     box = session.box_named(name, rights.LOOKUP)
     if isinstance(box, bytes) and not session.access.has_inferiors(session.actor, name):
         return box
-    return _subscribe(session, name)
+    return _subscribe(session, name if isinstance(box, bytes) else box.name)  # as LIST has it
 
 
 async def _subscribe(session: Session, name: str) -> bytes:
@@ -121,7 +121,10 @@ def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     name = _name(session, cursor).removesuffix(SEPARATOR)
     cursor.end()
     if not session.access.is_subscribed(session.actor, name):
-        return b"OK UNSUBSCRIBE completed"  # it is as the client wants it
+        box = session.box_named(name, rights.LOOKUP)
+        if isinstance(box, bytes) or not session.access.is_subscribed(session.actor, box.name):
+            return b"OK UNSUBSCRIBE completed"  # it is as the client wants it
+        name = box.name
     return _unsubscribe(session, name)
 
 
