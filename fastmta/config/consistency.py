@@ -15,6 +15,8 @@ from fastmta.model.services import NAMES, SERVICES, Tls
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 
+_KEYWORD: Final = r"[!#$&'+,\-./0-9:;<=>?@A-Z\[^_`a-z|}~]*"  # RFC 9051 §9: atom, or nothing
+
 
 def own_domains(config: Config) -> tuple[str, ...]:
     """All domains whose mail comes to us: local ones, virtual ones, and those that we relay to."""
@@ -36,6 +38,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     yield from _client_logins(config)
     yield from _relaying(config)
     yield from _outgoing_tls(config)
+    if config.pop3_delete_type == "flag" and not config.pop3_deleted_flag:
+        yield "pop3_delete_type", "flag needs pop3_deleted_flag"
+    if not re.fullmatch(_KEYWORD, config.pop3_deleted_flag):
+        yield "pop3_deleted_flag", f'"{config.pop3_deleted_flag}" is not a keyword, such as $POP3Deleted'
     for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):
         text = getattr(config.delivery, name)
         if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):

@@ -321,7 +321,7 @@ _DOVECOT: Final = (
         "the protocol is served as its RFCs say; this cannot be set",
         "imap_(capability client_workarounds fetch_failure hibernate_timeout id_retain id_send "
         "literal_minus max_line_length metadata urlauth_host urlauth_port) "
-        "pop3_(client_workarounds delete_type deleted_flag enable_last fast_size_lookups lock_session "
+        "pop3_(client_workarounds enable_last fast_size_lookups lock_session "
         "no_flag_updates reuse_xuidl save_uidl uidl_duplicates uidl_format) mail_max_keyword_length",
     ),
 )

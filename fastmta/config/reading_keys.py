@@ -31,6 +31,23 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
         float, Key("time", unit="d", default="0", about="after which mail leaves mailboxes of use \\Trash; 0: never")
     ] = 0.0
     junk_autoexpunge: Annotated[float, Key("time", unit="d", default="0", about="the same of \\Junk")] = 0.0
+    inbox_autoexpunge: Annotated[
+        float, Key("time", unit="d", default="0", about="the same of INBOX; POP3 tells it as EXPIRE")
+    ] = 0.0
+    pop3_delete_type: Annotated[
+        str,
+        Key(
+            "choice",
+            choices=("default", "expunge", "flag"),
+            about="what DELE does; default: flag where pop3_deleted_flag is set, else expunge",
+        ),
+    ] = "default"
+    pop3_deleted_flag: Annotated[
+        str, Key("text", about="keyword of what DELE deletes: POP3 hides it, IMAP shows it; empty: none")
+    ] = ""
+    pop3_login_delay: Annotated[
+        float, Key("time", default="0", about="from a POP3 login of an account to its next (LOGIN-DELAY); 0: none")
+    ] = 0.0
     quota_mail_warnings: Annotated[
         tuple[str, ...],
         Key("options", choices=_STEPS, default="80%, 95%", about="of a quota: a mail when one is passed; empty: none"),

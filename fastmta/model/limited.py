@@ -19,6 +19,7 @@ class What(IntEnum):
     UPLOADS = 10  # messages that have begun to come and not ended
     UPLOAD_BYTES = 11  # octets of these
     GREETED = 13  # clients that have waited for the greeting once: remembered, never refused by itself
+    LOGIN_DELAY = 16  # when accounts last logged in over POP3
     FAILURES = 14  # for which an address is banned in the end
     BANNED = 15
     APPEND_BYTES = 12  # octets that an account's APPENDs have announced: for its quota, never refused by itself

@@ -164,6 +164,21 @@ class Limits:
         kind, a = _key(What.GREETED, "smtp", ip)
         self._table.note(kind, a, 0, 0xFFFFFFFF, 0, int(self._monotonic()), True)
 
+    # --- when mail was checked ---
+
+    def checked_within(self, account_id: int, delay_s: int) -> bool:
+        """Whether an account logged in over POP3 less than so many seconds ago, at any worker."""
+        kind, a = _key(What.LOGIN_DELAY, "pop3", "")
+        if self._table.note(kind, a, account_id, delay_s - 1, 0, int(self._monotonic()), False):
+            self.count(What.LOGIN_DELAY)
+            return True
+        return False
+
+    def mail_checked(self, account_id: int) -> None:
+        """An account has logged in over POP3."""
+        kind, a = _key(What.LOGIN_DELAY, "pop3", "")
+        self._table.note(kind, a, account_id, 0xFFFFFFFF, 0, int(self._monotonic()), True)
+
     # --- places ---
 
     def connect(self, service: str, ip: str) -> int:

@@ -19,8 +19,7 @@ from typing import Any, Final, Protocol
 
 from fastmta.auth.sasl import Credentials
 from fastmta.model.actor import Actor
-from fastmta.model.errors import FastMTAError, StorageFailure, StoreDamaged, TemporaryFailure
-from fastmta.model.flags import SEEN
+from fastmta.model.errors import StorageFailure, StoreDamaged, TemporaryFailure
 from fastmta.model.limits import (
     LINE_SKIP_BYTES,
     POP3_BLOCK_BYTES,
@@ -33,6 +32,7 @@ from fastmta.model.limits import (
 )
 from fastmta.model.open_session import OpenSession
 from fastmta.policy.networks import is_loopback
+from fastmta.pop3.keeping import deleted_keyword, login_delay_s, promises
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
 from fastmta.pop3.seams import Account, Seat, Services
@@ -49,10 +49,10 @@ from fastmta.pop3.session import (
     State,
     Update,
 )
+from fastmta.pop3.updating import update
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.upgrade import start_tls
 
-_ADD_FLAGS: Final = 1  # Mailboxes.set_flags' mode
 _NEVER: Final = float("inf")
 SHUTTING_DOWN: Final = b"-ERR [SYS/TEMP] Server shutting down\r\n"
 
@@ -175,6 +175,7 @@ class Pop3Connection(asyncio.Protocol):
             mechanisms=services.authenticator.mechanisms(self._tls, self._loopback),
             login_allowed=services.authenticator.login_allowed(self._tls, self._loopback),
             exchange=services.authenticator.exchange,
+            promises=promises(services.config),
         )
 
     def data_received(self, data: bytes) -> None:
@@ -484,7 +485,7 @@ class Pop3Connection(asyncio.Protocol):
         if account is None:
             self._spawn("login", self._authenticate(credentials))
         elif self._lock(account):
-            opening = self._server.reader.open(Actor(account.id))
+            opening = self._opening(account)
             if not self._open(account, opening):
                 self._spawn("open", self._open_slowly(account, opening))
 
@@ -497,7 +498,10 @@ class Pop3Connection(asyncio.Protocol):
         if account is None:
             self._act(self._session.refused(b"AUTH", b"Authentication failed"))
         elif self._lock(account):
-            await self._open_slowly(account, self._server.reader.open(Actor(account.id)))
+            await self._open_slowly(account, self._opening(account))
+
+    def _opening(self, account: Account) -> Iterator[Maildrop | None]:
+        return self._server.reader.open(Actor(account.id), deleted_keyword(self._server.services.config))
 
     def _open(self, account: Account, opening: Iterator[Maildrop | None]) -> bool:
         """Goes on with opening the maildrop; False where that takes another turn."""
@@ -512,6 +516,7 @@ class Pop3Connection(asyncio.Protocol):
             return False
         if isinstance(drop, Maildrop):
             self._server.services.store.last_logins.note(account.id, self._service, self._client)
+            self._server.services.limits.mail_checked(account.id)
             self._server.services.log.info(
                 "pop3.login", session=self._id, login=account.address, client=self._client, messages=drop.live
             )
@@ -531,40 +536,26 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.refused(b"IN-USE", b"Maildrop is in use by another session"))
             return False
         self._account_id, self._login = account.id, account.address
-        seat = self._seat
-        if seat is not None and not seat.log_in(account.id):
-            self._release()
-            self._server.services.log.info(
-                "pop3.refused", session=self._id, account=account.address, client=self._client, reply=seat.refusal
-            )
-            self._act(self._session.refused(b"SYS/TEMP", seat.refusal.encode()))
-            return False
-        return True
+        services, seat = self._server.services, self._seat
+        delay_s = login_delay_s(services.config)
+        if delay_s and services.limits.checked_within(account.id, delay_s):
+            code, refusal = b"LOGIN-DELAY", f"Mail may be checked once in {delay_s} seconds"
+        elif seat is not None and not seat.log_in(account.id):
+            code, refusal = b"SYS/TEMP", seat.refusal
+        else:
+            return True
+        self._release()
+        services.log.info("pop3.refused", session=self._id, account=account.address, client=self._client, reply=refusal)
+        self._act(self._session.refused(code, refusal.encode()))
+        return False
 
     async def _update(self) -> None:
         """UPDATE (RFC 1939 §6). The lock is released before the answer, so that a client may come again at once."""
-        services = self._server.services
-        mailboxes = services.store.mailboxes
-        drop = self._session.maildrop
-        deleted = 0
+        services, drop = self._server.services, self._session.maildrop
         self._share.begin()
-        reply = b"+OK Bye\r\n"
-        try:
-            if drop is not None:
-                for uids in drop.deleted_uids():
-                    await mailboxes.expunge(drop.mailbox_id, uids, only_deleted=False)
-                    deleted += len(uids)
-                    await self._share.pause()
-        except FastMTAError as error:
-            services.log.exception("pop3.update_failed", error, session=self._id)
-            reply = b"-ERR [SYS/TEMP] Some deleted messages were not removed\r\n"
-        try:
-            if drop is not None:
-                for uids in drop.seen_uids():
-                    await mailboxes.set_flags(drop.mailbox_id, uids, _ADD_FLAGS, SEEN, b"")
-                    await self._share.pause()
-        except FastMTAError as error:  # no matter of POP3's: what was read has been read, on a full disk too
-            services.log.exception("pop3.flags_failed", error, session=self._id)
+        reply, deleted = b"+OK Bye\r\n", 0
+        if drop is not None:
+            reply, deleted = await update(services.store.mailboxes, drop, self._share.pause, services.log, self._id)
         self._release()
         self._say(reply)  # as an answer in its own right, also if the connection is being closed
         self.close()

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from fastmta import _mime
@@ -53,8 +54,9 @@ class MaildropReader:
         self._mailboxes = store.mailboxes
         self._ends: OrderedDict[int, _Ends] = OrderedDict()
 
-    def open(self, actor: Actor) -> Iterator[Maildrop | None]:
-        """Yields None while there is more to look at, so that a big new INBOX opens in turns; then the maildrop.
+    def open(self, actor: Actor, hidden: bytes = b"") -> Iterator[Maildrop | None]:
+        """Yields None while there is more to look at, so that a big new INBOX opens in turns; then the maildrop,
+        without the messages of keyword `hidden`, which DELE gives instead of removing.
 
         Yields nothing where the mailbox is gone.
         """
@@ -63,15 +65,17 @@ class MaildropReader:
         except Refused:
             return
         mailbox_id = mailbox.id
-        uids, flags, sizes, total = array("I"), array("I"), array("Q"), 0
+        uids, flags, sizes, shown, last = array("I"), array("I"), array("Q"), bytearray(), 0
         while True:
-            page = self._mailboxes.summary(mailbox_id, uids[-1] if uids else 0, MAILBOX_PAGE)
+            page = self._mailboxes.summary(mailbox_id, last, MAILBOX_PAGE)
             uids.extend(page[0])
             flags.extend(page[1])
             sizes.extend(array("Q", page[3]))
-            total += sum(page[3])
+            if hidden:
+                shown += self._shown(mailbox_id, page[0], page[4], hidden)
             if len(page[0]) < MAILBOX_PAGE:
                 break
+            last = uids[-1]
             yield None
         ends = self._ends.pop(mailbox_id, None)
         if ends is None or ends.uid_validity != mailbox.uid_validity:
@@ -94,13 +98,23 @@ class MaildropReader:
             if index < len(uids) and uids[index] == uid:
                 ends.open.append(uid)
                 sizes[index] += len(_END)
-                total += len(_END)
             if n % MAILBOX_PAGE == 0:
                 yield None
         self._ends[mailbox_id] = ends
         if len(self._ends) > POP3_ENDS_REMEMBERED:
             self._ends.popitem(last=False)
-        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, sizes, flags, total)
+        if 0 in shown:  # at last, since what is known of ends is of all messages: a keyword may be taken away
+            uids, flags, sizes = (array(each.typecode, compress(each, shown)) for each in (uids, flags, sizes))
+        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, sizes, flags, hidden)
+
+    def _shown(self, mailbox_id: int, uids: "array[int]", used: set[bytes], hidden: bytes) -> bytes:
+        """An octet for each message of a page: 0 for those that have the keyword, in any case of letters."""
+        hidden = hidden.lower()
+        if hidden not in {word.lower() for word in used}:
+            return b"\1" * len(uids)
+        rows = self._mailboxes.flags_of(mailbox_id, uids)
+        found = {uid for uid, _, words in rows if hidden in words.lower().split()}
+        return bytes(uid not in found for uid in uids)
 
     def _ends_well(self, mailbox_id: int, uid: int, size: int) -> bool:
         return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))

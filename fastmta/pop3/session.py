@@ -1,4 +1,4 @@
-"""The rules of a POP3 session (RFC 1939, 2449, 2595, 5034): a command line in, a reply or an action out.
+"""The rules of a POP3 session (RFC 1939, 2449, 2595, 5034, 6856): a command line in, a reply or an action out.
 
 States and commands stand in ALLOWED; a pair that is not listed is -ERR by construction. The session knows neither
 socket nor store: it is told how a login ended and given the maildrop, and keeps deletions until QUIT, which alone
@@ -44,6 +44,7 @@ class Verb(Enum):
     AUTH = b"AUTH"
     CAPA = b"CAPA"
     DELE = b"DELE"
+    LANG = b"LANG"
     LIST = b"LIST"
     NOOP = b"NOOP"
     PASS = b"PASS"
@@ -55,6 +56,7 @@ class Verb(Enum):
     TOP = b"TOP"
     UIDL = b"UIDL"
     USER = b"USER"
+    UTF8 = b"UTF8"
 
 
 # For the hot path: module constants are cheaper than attributes of an enum.
@@ -62,8 +64,8 @@ SASL: Final = State.SASL
 TRANSACTION: Final = State.TRANSACTION
 _PASS: Final = Verb.PASS
 
-_ALWAYS: Final = frozenset({Verb.CAPA, Verb.QUIT})
-_BEFORE_LOGIN: Final = _ALWAYS | {Verb.USER, Verb.AUTH, Verb.STLS}
+_ALWAYS: Final = frozenset({Verb.CAPA, Verb.LANG, Verb.QUIT})
+_BEFORE_LOGIN: Final = _ALWAYS | {Verb.USER, Verb.AUTH, Verb.STLS, Verb.UTF8}
 ALLOWED: Final[dict[State, frozenset[Verb]]] = {
     State.AUTHORIZATION: _BEFORE_LOGIN,
     State.NAMED: _BEFORE_LOGIN | {Verb.PASS},
@@ -122,6 +124,7 @@ class Maildrop:
         "_flags",
         "_retrieved",
         "_total_bytes",
+        "deleted_keyword",
         "live",
         "live_bytes",
         "mailbox_id",
@@ -137,9 +140,9 @@ class Maildrop:
         uids: Sequence[int],
         sizes: Sequence[int],
         flags: Sequence[int],
-        total_bytes: int | None = None,
+        deleted_keyword: bytes = b"",
     ) -> None:
-        """`total_bytes` is the sum of the sizes, where somebody has it already."""
+        """`deleted_keyword`: what DELE sets instead of removing the message, which the maildrop hides."""
         self._flags = flags
         self.mailbox_id = mailbox_id
         self.uid_validity = uid_validity
@@ -147,7 +150,8 @@ class Maildrop:
         self.sizes = sizes
         self._deleted = bytearray(len(uids))
         self._retrieved = bytearray(len(uids))
-        self._total_bytes = sum(sizes) if total_bytes is None else total_bytes
+        self._total_bytes = sum(sizes)
+        self.deleted_keyword = deleted_keyword
         self.live = len(uids)
         self.live_bytes = self._total_bytes
 
@@ -218,14 +222,15 @@ class Maildrop:
 
 
 class Session:
-    """One connection's dialog. `tls`: encrypted now; `stls`: STLS may be offered; `mechanisms`, `login_allowed`,
-    `exchange`: the authenticator's, for this connection."""
+    """One connection's dialog. `stls`: STLS may be offered; `mechanisms`, `login_allowed`, `exchange`: the
+    authenticator's, for this connection; `promises`: CAPA's lines that the settings make (keeping.py)."""
 
     __slots__ = (
         "_bad",
         "_exchange",
         "_failed",
         "_mechanisms",
+        "_promises",
         "_sasl",
         "_stls",
         "_user",
@@ -241,12 +246,14 @@ class Session:
         mechanisms: tuple[str, ...],
         login_allowed: bool,
         exchange: Callable[[tuple[str, ...]], Sasl] = Sasl,
+        promises: tuple[bytes, ...] = (),
     ) -> None:
         self.state = State.AUTHORIZATION
         self.maildrop: Maildrop | None = None
         self._stls = stls
         self._mechanisms = mechanisms
         self._exchange = exchange
+        self._promises = promises
         self._user_allowed = login_allowed
         self._user = ""
         self._sasl: Sasl | None = None
@@ -302,7 +309,8 @@ class Session:
     # --- AUTHORIZATION ---
 
     def _capa(self, argument: bytes) -> Action:
-        out = [b"+OK", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"EXPIRE NEVER"]
+        out = [b"+OK", b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"UTF8", b"LANG"]
+        out += self._promises
         if self._stls and self.state is not State.TRANSACTION:
             out.append(b"STLS")
         if self._user_allowed:
@@ -312,6 +320,19 @@ class Session:
         out.append(b"IMPLEMENTATION FastMTA")
         out.append(b".\r\n")
         return b"\r\n".join(out)
+
+    def _utf8(self, argument: bytes) -> Action:
+        """RFC 6856 §2: messages go out as they are stored anyway, so there is nothing to switch; after STLS the client
+        begins anew."""
+        return b"-ERR UTF8 takes no argument\r\n" if argument else b"+OK UTF8 enabled\r\n"
+
+    def _lang(self, argument: bytes) -> Action:
+        """RFC 6856 §3: replies are in English; a range of it (RFC 4647 §3.4, en-GB) is served by it."""
+        if not argument:
+            return b"+OK Language listing follows:\r\nen English\r\n.\r\n"
+        if argument == b"*" or argument.lower().partition(b"-")[0] == b"en":
+            return b"+OK en Replies are in English\r\n"
+        return b"-ERR Replies are in English only\r\n"
 
     def _user_command(self, argument: bytes) -> Action:
         self.state = State.AUTHORIZATION
@@ -438,6 +459,7 @@ _COMMANDS: Final[dict[Verb, Callable[[Session, bytes], Action]]] = {
     Verb.AUTH: Session._auth,
     Verb.CAPA: Session._capa,
     Verb.DELE: Session._dele,
+    Verb.LANG: Session._lang,
     Verb.LIST: Session._list,
     Verb.NOOP: Session._noop,
     Verb.PASS: Session._pass,
@@ -449,4 +471,5 @@ _COMMANDS: Final[dict[Verb, Callable[[Session, bytes], Action]]] = {
     Verb.TOP: Session._top,
     Verb.UIDL: Session._uidl,
     Verb.USER: Session._user_command,
+    Verb.UTF8: Session._utf8,
 }

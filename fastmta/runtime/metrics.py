@@ -118,6 +118,7 @@ LIMITS: Final = (
     "tls_rate",
     "unauthenticated",
     "user_connections",
+    "login_delay",
     "uploads",
     "upload_bytes",
     "banned",

@@ -1,4 +1,4 @@
-"""What the server does once an hour, in the worker of the first slot: old mail leaves Trash and Junk (Dovecot's
+"""What the server does once an hour, in the worker of the first slot: old mail leaves INBOX, Trash and Junk (Dovecot's
 autoexpunge), and who has nearly used his quota is told.
 
 Both look at what is there, so an hour that was missed is made up for by the next.
@@ -47,7 +47,7 @@ class Hourly:
         if now < self._due_at or (self._running is not None and not self._running.done()):
             return
         self._due_at = now + HOUR_S
-        if config.trash_autoexpunge or config.junk_autoexpunge or config.quota_mail_warnings:
+        if any(_ages(config).values()) or config.quota_mail_warnings:
             self._running = self._spawn("hourly", look_at_all(services))
 
 
@@ -70,16 +70,25 @@ async def look_at_all(services: Services) -> None:
 # --- autoexpunge ---
 
 
+def _ages(config: Config) -> dict[str, float]:
+    """After how many seconds mail leaves a mailbox of this use; 0: never."""
+    return {
+        "INBOX": config.inbox_autoexpunge,
+        "\\Trash": config.trash_autoexpunge,
+        "\\Junk": config.junk_autoexpunge,
+    }
+
+
 async def _expunge_old(services: Services, account: Account) -> None:
     config, mailboxes = services.config, services.store.mailboxes
-    ages = {"\\Trash": config.trash_autoexpunge, "\\Junk": config.junk_autoexpunge}
+    ages = _ages(config)
     if not any(ages.values()):
         return
     last = ""
     while page := mailboxes.page(account.id, last):
         last = page[-1].name
         for box in page:
-            age_s = max((ages.get(use, 0.0) for use in box.special_use.split()), default=0.0)
+            age_s = max((ages.get(use, 0.0) for use in (box.name, *box.special_use.split())), default=0.0)
             if age_s and box.exists:
                 gone = await _expunge_before(services, box.id, int(services.clock.now() - age_s))
                 if gone:

@@ -32,3 +32,17 @@ def test_what_fits_is_not():
         auth_master_user_separator="*",
     )
     assert not [key for key, _ in inconsistencies(Config(auth=auth)) if key.startswith("auth.")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"pop3_delete_type": "flag"}, "pop3_delete_type"),
+        ({"pop3_deleted_flag": "\\Deleted"}, "pop3_deleted_flag"),
+        ({"pop3_deleted_flag": "two words"}, "pop3_deleted_flag"),
+        ({"pop3_deleted_flag": "$POP3Deleted", "pop3_delete_type": "flag"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_keyword_of_what_pop3_deletes(settings, key):
+    assert [name for name, _ in inconsistencies(Config(**settings)) if name.startswith("pop3_")] == [key] * bool(key)

@@ -14,6 +14,7 @@ import uvloop
 
 from fastmta import _mime
 from fastmta.auth.sasl import Credentials, Sasl
+from fastmta.config.schema import Config
 from fastmta.model.appended import Appended
 from fastmta.model.errors import StorageFailure
 from fastmta.pop3.server import Pop3Server
@@ -117,7 +118,9 @@ class Running:
         context: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         engine: str = "memory",
+        **keys: Any,
     ) -> None:
+        self.keys = keys
         self.engine = engine
         self.context = context
         self.implicit_tls = implicit_tls
@@ -144,7 +147,7 @@ class Running:
         self.tasks = Tasks(log)
         self.sweep = Sweep(loop)
         self.services: Any = SimpleNamespace(
-            config=SimpleNamespace(data_directory=self.directory),
+            config=Config(data_directory=str(self.directory), **self.keys),
             store=self.store,
             authenticator=self.authenticator,
             contexts=SimpleNamespace(server_context=lambda: self.context),

@@ -116,13 +116,30 @@ def test_plaintext_is_refused_where_it_is_not_allowed() -> None:
 def test_capabilities() -> None:
     before = fresh().command(b"CAPA")
     assert before == (
-        b"+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nSTLS\r\nUSER\r\n"
+        b"+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8\r\nLANG\r\nSTLS\r\nUSER\r\n"
         b"SASL PLAIN LOGIN\r\nIMPLEMENTATION FastMTA\r\n.\r\n"
     )
     after = opened().command(b"CAPA")
     assert isinstance(after, bytes)
     assert b"STLS" not in after
     assert b"STLS" not in bytes(fresh(stls=False).command(b"CAPA"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", [State.AUTHORIZATION, State.NAMED, State.TRANSACTION])
+def test_languages_are_told_and_chosen(state: State) -> None:
+    session = in_state(state)
+    assert session.command(b"LANG") == b"+OK Language listing follows:\r\nen English\r\n.\r\n"
+    for chosen in (b"en", b"EN", b"en-GB", b"*"):
+        assert bytes(session.command(b"LANG " + chosen)).startswith(b"+OK en ")  # type: ignore[arg-type]
+    for unknown in (b"de", b"eng", b"e", b"**", b"*-GB"):
+        assert bytes(session.command(b"LANG " + unknown)).startswith(b"-ERR ")  # type: ignore[arg-type]
+    assert session.state is state
+
+
+def test_utf8_is_of_the_time_before_login_and_takes_no_argument() -> None:
+    assert fresh().command(b"utf8") == b"+OK UTF8 enabled\r\n"
+    assert bytes(fresh().command(b"UTF8 USER")).startswith(b"-ERR")  # type: ignore[arg-type]
+    assert opened().command(b"UTF8") == NOT_HERE
 
 
 def test_stls() -> None:

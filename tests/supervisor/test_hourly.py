@@ -31,7 +31,9 @@ async def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     hours = Hours()
     clock = SimpleNamespace(now=lambda: hours.now_s)
     store = MailStore.open(tmp_path, sync=False, engine="memory")
-    config = SimpleNamespace(trash_autoexpunge=7.0 * DAY_S, junk_autoexpunge=0.0, quota_mail_warnings=("80%", "95%"))
+    config = SimpleNamespace(
+        trash_autoexpunge=7.0 * DAY_S, junk_autoexpunge=0.0, inbox_autoexpunge=0.0, quota_mail_warnings=("80%", "95%")
+    )
     found = SimpleNamespace(store=store, clock=clock, config=config, log=Log(level="error"), posted=[], hours=hours)
 
     async def post(_services: Any, to: str, subject: str, _text: str) -> None:
@@ -73,6 +75,14 @@ async def test_what_came_into_trash_too_long_ago_goes(services: Any) -> None:
     services.config.junk_autoexpunge = 1.0 * DAY_S
     await hourly.look_at_all(services)
     assert [left(services, each) for each in (junk, inbox)] == [0, 2]
+
+
+async def test_old_mail_leaves_inbox_where_it_is_said(services: Any) -> None:
+    services.config.trash_autoexpunge, services.config.inbox_autoexpunge = 0.0, 30.0 * DAY_S
+    archive, inbox = await put(services, "Archive", 1, 1), await put(services, "INBOX", 2, 1)
+    services.hours.now_s += 30 * DAY_S + 5
+    await hourly.look_at_all(services)
+    assert [left(services, each) for each in (archive, inbox)] == [1, 0]
 
 
 async def test_very_much_old_mail_goes_in_pieces(services: Any, monkeypatch: pytest.MonkeyPatch) -> None:
