@@ -13,6 +13,7 @@ from email.mime.text import MIMEText
 from email.utils import formataddr, formatdate, make_msgid
 from typing import TYPE_CHECKING, Final
 
+from fastmta.dns.mx import is_internal
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.limits import REPORT_SENT_BYTES, TLS_REPORT_POST_BYTES, TLS_REPORT_POST_S
 from fastmta.pickup.daily_reports import DAY_S, Sent, begin_of, hand_in, mail_target, send_days
@@ -100,6 +101,8 @@ async def send_tls_reports(
     `context`: verifies the hosts of https: addresses.
     """
 
+    delivery = config.delivery
+
     async def send(day: str, domain: str, _: str, counts: "dict[TlsRow, int]") -> Sent:
         sessions = sum(counts.values())
         try:
@@ -121,10 +124,10 @@ async def send_tls_reports(
             try:
                 if target is not None:
                     raw = mail_of(config, domain, report, target.address, attached)
-                    await hand_in(config, config.delivery.tlsrpt_report_email, target.address, raw)
+                    await hand_in(config, delivery.tlsrpt_report_email, target.address, raw)
                     to.append(target.address)
                 elif uri.lower().startswith("https:"):
-                    await _post(dns, context(), uri, attached)
+                    await _post(dns, context(), uri, attached, may_be_internal=delivery.allow_loopback_mx)
                     to.append(uri)
             except (HttpsError, ValueError, NotFound, LookupTrouble) as error:
                 reason = f"{uri}: {error}"
@@ -133,12 +136,18 @@ async def send_tls_reports(
     return await send_days(store.tls_rows, now, send, today=today)
 
 
-async def _post(dns: "Resolver", context: ssl.SSLContext, uri: str, attached: bytes) -> None:
-    """HttpsError: it was not taken (RFC 8460 §5.4)."""
+async def _post(dns: "Resolver", context: ssl.SSLContext, uri: str, attached: bytes, *, may_be_internal: bool) -> None:
+    """HttpsError: it was not taken (RFC 8460 §5.4). A stranger names the host, so, as with mail exchangers, it is one
+    of our own network only where the administrator allows such.
+    """
     url = parse_url(uri)
+    found = await dns.addresses(url.host)
+    addresses = [each for each in found if may_be_internal or not is_internal(each)]
+    if not addresses:
+        raise HttpsError(f"{url.host} has an address that reports are not sent to: {found[0]}")
     response = await fetch(
         url,
-        await dns.addresses(url.host),
+        addresses,
         context,
         method="POST",
         body=attached,

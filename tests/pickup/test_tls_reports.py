@@ -29,16 +29,23 @@ async def world(tmp_path):
     import asyncio
 
     store.attach(asyncio.get_running_loop())
-    config, _ = parse_all('myhostname = "mx.a.test"\nmydomain = "a.test"\n', base=str(tmp_path), name="f")
+    text = 'myhostname = "mx.a.test"\nmydomain = "a.test"\n'
+    config, _ = parse_all(f"{text}[delivery]\nallow_loopback_mx = true\n", base=str(tmp_path), name="f")
+    strict, _ = parse_all(text, base=str(tmp_path), name="f")
     async with (
         HttpsStub(issue(["tls.b.test"], ROOT).context(tmp_path, "https")) as https,
         DnsStub({"tls.b.test": {"A": ["127.0.0.1"]}}) as dns,
     ):
         resolver = Resolver((dns.address,), monotonic=time.monotonic)
 
-        async def send(now=NOW, today=False):
+        async def send(now=NOW, today=False, is_strict=False):
             return await send_tls_reports(
-                config, store, resolver, lambda: https_context(ROOT.write(tmp_path, "ca")), now, today=today
+                strict if is_strict else config,
+                store,
+                resolver,
+                lambda: https_context(ROOT.write(tmp_path, "ca")),
+                now,
+                today=today,
             )
 
         yield SimpleNamespace(store=store, https=https, dns=dns, send=send)
@@ -81,3 +88,22 @@ async def test_who_cannot_be_told_is_forgotten_unless_the_dns_is_down(world, zon
     world.store.tls_rows.note("20261127", "b.test", "", GOOD)
     (sent,) = await world.send()
     assert not sent.to and sent.reason and bool(world.store.tls_rows.pending()) is kept
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"A": ["127.0.0.1"]},
+        {"A": ["10.0.0.1"]},
+        {"AAAA": ["::1"]},
+        {"AAAA": ["::ffff:127.0.0.1"]},
+        {"A": ["169.254.169.254"]},
+    ],
+)
+async def test_nothing_is_posted_to_a_host_of_our_own_network(world, address):
+    world.dns.zones["tls.b.test"] = address
+    world.dns.zones["_smtp._tls.b.test"] = {"TXT": [f"v=TLSRPTv1; rua=https://tls.b.test:{world.https.port}/v1"]}
+    world.https.answers["/v1"] = (201, "text/plain", b"")
+    world.store.tls_rows.note("20261127", "b.test", "", GOOD)
+    (sent,) = await world.send(is_strict=True)
+    assert not sent.to and "reports are not sent to" in sent.reason and world.https.requests == []
