@@ -25,8 +25,8 @@ class ShapingConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "rule"
     concurrency: Annotated[int, Key("int", high=1000, about="connections at one time; 0: no limit")] = 0
-    messages_per_second: Annotated[int, Key("int", about="0: no limit")] = 0
-    messages_per_hour: Annotated[int, Key("int", about="spread over the hour; 0: no limit")] = 0
+    messages_per_second: Annotated[int, Key("int", high=1_000_000, about="0: no limit")] = 0
+    messages_per_hour: Annotated[int, Key("int", high=1_000_000_000, about="spread over the hour; 0: no limit")] = 0
     messages_per_connection: Annotated[int, Key("int", high=10_000, about="0: as everywhere, 100")] = 0
     recipients_per_message: Annotated[
         int, Key("int", high=1000, about="of one transaction; 0: no limit of its own")

@@ -147,15 +147,22 @@ class Rule:
 
     def take(self, part: int) -> str:
         """Counts a message; "" where it may be sent, else why not."""
+        return self.lacks(part) or self._counted(part, 1)
+
+    def lacks(self, part: int) -> str:
+        """Why no message may be sent, "" where one may; counts none: what others refuse costs this rule nothing."""
+        return self._counted(part, 0)
+
+    def _counted(self, part: int, messages: int) -> str:
         config, now = self.config, self._now()
         most, window_s = self._spread
-        wait_s = self._table.take(SHAPED_HOUR, self._number, part, 1, most, window_s, now) if most else 0
+        second = config.messages_per_second
+        left = 1 - messages  # where nothing is counted, there has to be room for one
+        wait_s = self._table.take(SHAPED_HOUR, self._number, part, messages, most - left, window_s, now) if most else 0
         if wait_s:
             return f"rule {config.title}: {config.messages_per_hour} messages an hour; the next in {wait_s} s"
-        if config.messages_per_second and self._table.take(
-            SHAPED_SECOND, self._number, part, 1, config.messages_per_second, 1, now
-        ):
-            return f"rule {config.title}: {config.messages_per_second} messages a second"
+        if second and self._table.take(SHAPED_SECOND, self._number, part, messages, second - left, 1, now):
+            return f"rule {config.title}: {second} messages a second"
         return ""
 
     def sources_for(self, ip: str) -> list[Source]:
@@ -192,6 +199,12 @@ class Grant:
             if rule.places.waiting:
                 self.hop.service.loop.call_soon(rule.places.serve)
 
+    def take_back(self, rules: Iterable[Rule]) -> None:
+        """Gives back what was held for a moment, in which nobody can have missed it."""
+        for rule in rules:
+            place, _ = self.held.pop(rule, (REFUSED, 0))
+            rule.release(place)
+
 
 class Shaper:
     """The rules of one hop. `reason`: why it waits, "" where it does not."""
@@ -227,11 +240,11 @@ class Shaper:
     def may_connect(self) -> Grant | None:
         """A grant for one connection and its first message, by the rules that are known without its address."""
         grant = Grant(self._hop)
-        if all(self._admit(grant, rule, None) for rule in self._rules if rule.config.per != "source"):
+        rules = [rule for rule in self._rules if rule.config.per != "source"]
+        if all(self._place(grant, rule, None) for rule in rules) and self._grant(grant, rules):
             self._hop.has_turn = False
-            self.reason = ""
             return grant
-        grant.release()
+        grant.take_back(rules)
         return None
 
     def may_dial(self, grant: Grant, address: Address) -> bool:
@@ -239,35 +252,41 @@ class Shaper:
         for rule in self._shaping.rules:
             if rule not in self._rules and rule.names_host(address.host):
                 self._rules.append(rule)
-        grant.source = None
+        if grant.source is not None and (":" in grant.source.ip) != (":" in address.ip):
+            grant.take_back([rule for rule in grant.held if rule.config.per == "source"])
+            grant.source = None
+        rules = [rule for rule in self._rules if rule not in grant.held]
+        if self._places(grant, rules, address) and self._grant(grant, rules):
+            return True
+        grant.take_back(rules)
+        return False
+
+    def _places(self, grant: Grant, rules: list[Rule], address: Address) -> bool:
+        """Holds the places of rules. The first that has addresses of ours says which one; where none has one of the
+        family, it is the system's, which counts for itself too.
+        """
         for rule in self._rules:
-            sources = rule.sources_for(address.ip) if grant.source is None and address.port else []
-            if rule.config.per == "source":
-                held = next((each for each in sources if self._admit(grant, rule, each)), None)
-                if held is None:
+            choice: list[Source | None] = [grant.source]
+            if grant.source is None and address.port:
+                choice = [*rule.sources_for(address.ip)] or choice
+            if rule in rules:
+                most = None if rule.config.per == "source" else 1
+                fitting = next((n for n, each in enumerate(choice[:most]) if self._place(grant, rule, each)), -1)
+                if fitting < 0:
                     return False
-                grant.source = held
-                continue
-            if sources:
-                grant.source = sources[0]
-            if rule not in grant.held and not self._admit(grant, rule, None):
-                return False
-        self.reason = ""
+                choice = choice[fitting:]
+            grant.source = choice[0]
         return True
 
     def may_begin(self, grant: Grant | None) -> bool:
         """Whether a connection that is there may be given another message."""
-        for rule, (_, part) in (grant.held if grant is not None else {}).items():
-            if not rule.rates.admits(self._hop):
+        held = grant.held if grant is not None else {}
+        for rule, (_, part) in held.items():
+            if not self._has_room(rule, part):
                 return False
-            why = rule.take(part)
-            if why:
-                self.reason = why
-                rule.rates.refused(self._hop)
-                return False
-            rule.rates.took(self._hop)
+        if grant is not None and not self._count(grant, held):
+            return False
         self._hop.has_turn = False
-        self.reason = ""
         return True
 
     @property
@@ -282,7 +301,8 @@ class Shaper:
             rule.rates.waiting.pop(self._hop, None)
             rule.hops.pop(self._hop, None)
 
-    def _admit(self, grant: Grant, rule: Rule, source: Source | None) -> bool:
+    def _place(self, grant: Grant, rule: Rule, source: Source | None) -> bool:
+        """Holds a place of a rule that has room for a message too."""
         part = rule.part(self._hop.hop, source)
         if not rule.places.admits(self._hop) or not rule.rates.admits(self._hop):
             return False
@@ -294,16 +314,41 @@ class Shaper:
                 if other is not self._hop and other.close_idle():
                     break
             return False
-        why = rule.take(part)
-        if why:
+        if not self._has_room(rule, part):
             rule.release(place)
+            return False
+        grant.held[rule] = (place, part)
+        return True
+
+    def _has_room(self, rule: Rule, part: int) -> bool:
+        if not rule.rates.admits(self._hop):
+            return False
+        why = rule.lacks(part)
+        if why:
             self.reason = why
             rule.rates.refused(self._hop)
+        return not why
+
+    def _count(self, grant: Grant, rules: Iterable[Rule]) -> bool:
+        """Counts a message for rules that all have room, unless another worker has just taken it."""
+        for rule in rules:
+            why = rule.take(grant.held[rule][1])
+            if why:
+                self.reason = why
+                rule.rates.refused(self._hop)
+                return False
+        for rule in rules:
+            rule.rates.took(self._hop)
+        self.reason = ""
+        return True
+
+    def _grant(self, grant: Grant, rules: list[Rule]) -> bool:
+        """The same for places that are held now."""
+        if not self._count(grant, rules):
             return False
-        rule.places.took(self._hop)
-        rule.rates.took(self._hop)
-        rule.hops.setdefault(self._hop)
-        grant.held[rule] = (place, part)
+        for rule in rules:
+            rule.places.took(self._hop)
+            rule.hops.setdefault(self._hop)
         return True
 
 

@@ -63,6 +63,8 @@ def test_addresses_of_ours_are_taken_by_their_weight():
         ('[[shaping]]\ndomain = ["a.test"]\nper = "source"\n', "needs source_addresses"),
         ('[[shaping]]\ndomain = ["a.test"]\nrate = 3\n', "unknown key"),
         ('[[shaping]]\ndomain = ["a.test"]\nconcurrency = -1\n', "rule 1: concurrency"),
+        ('[[shaping]]\ndomain = ["a.test"]\nmessages_per_second = 5000000000\n', "rule 1: messages_per_second"),
+        ('[[shaping]]\ndomain = ["a.test"]\nmessages_per_hour = 5000000000\n', "rule 1: messages_per_hour"),
         ("[shaping]\nconcurrency = 1\n", "[[shaping]]"),
     ],
 )
@@ -253,6 +255,75 @@ def test_what_a_grant_held_is_free_again():
     grant.release()
     grant.release()  # twice is once
     assert other.shaper.may_connect() is not None
+
+
+@pytest.mark.parametrize("budget", [{"messages_per_second": 1}, {"messages_per_hour": 3600}])
+@pytest.mark.parametrize("other", [{"messages_per_hour": 1}, {"concurrency": 1}])
+def test_what_one_rule_refuses_costs_no_other_rule_anything(budget, other):
+    """A hop that waits for a narrow rule must not use up what all hops share."""
+    world = World()
+    rules = [ShapingConfig(name="all", domain=("*",), **budget), ShapingConfig(domain=("narrow.test",), **other)]
+    shaping = Shaping(rules, local_table, world)
+    narrow, wide = [
+        SimulatedHop(world, shaping, f"{name}.test", 99, random.Random(1), Seen()) for name in ("narrow", "w")
+    ]
+    assert narrow.shaper.may_connect() is not None
+    for _ in range(5):
+        world.now += 2
+        assert narrow.shaper.may_connect() is None
+        narrow.shaper.leave()
+        assert wide.shaper.may_connect() is not None
+
+
+@pytest.mark.parametrize("address", [Address("mx.b.test", "2001:db8::1", 25), Address("", "/run/lmtp", 0)])
+def test_a_rule_of_sources_that_has_none_for_an_address_stops_nothing(address):
+    rules = [ShapingConfig(domain=("*",), per="source", concurrency=1, source_addresses=("192.0.2.1",))]
+    world = World()
+    one, other = [
+        SimulatedHop(world, shaping, name, 1, random.Random(1), Seen())
+        for shaping in [Shaping(rules, local_table, world)]
+        for name in ("a.test", "b.test")
+    ]
+    grants = [hop.shaper.may_connect() for hop in (one, other)]
+    assert one.shaper.may_dial(grants[0], address) and grants[0].source is None
+    assert not other.shaper.may_dial(grants[1], address)  # the system's own address counts for itself
+
+
+def test_a_rule_of_sources_counts_the_address_that_another_rule_has_chosen():
+    rules = [
+        ShapingConfig(domain=("*",), source_addresses=("192.0.2.1",)),
+        ShapingConfig(domain=("b.test",), per="source", concurrency=1, source_addresses=("192.0.2.2",)),
+    ]
+    world = World()
+    hop = SimulatedHop(world, Shaping(rules, local_table, world), "b.test", 1, random.Random(1), Seen())
+    grant = hop.shaper.may_connect()
+    assert hop.shaper.may_dial(grant, Address("mx.b.test", "198.51.100.1", 25)) and grant.source.ip == "192.0.2.1"
+
+
+def test_a_place_is_kept_for_the_next_address_and_given_back_once():
+    rules = [ShapingConfig(domain=("*",), per="source", concurrency=1, source_addresses=("192.0.2.1", "2001:db8::9"))]
+    world = World()
+    hop = SimulatedHop(world, Shaping(rules, local_table, world), "b.test", 9, random.Random(1), Seen())
+    for _ in range(3):
+        grant = hop.shaper.may_connect()
+        for ip in ("198.51.100.1", "198.51.100.2", "2001:db8::1", "198.51.100.3"):
+            assert hop.shaper.may_dial(grant, Address("mx.b.test", ip, 25))
+        grant.release()
+
+
+def test_messages_that_a_second_refuses_are_not_counted_in_the_hour():
+    world = World()
+    rule = Rule(
+        ShapingConfig(domain=("*",), messages_per_second=2, messages_per_hour=7200 - 200),
+        local_table(),
+        world.monotonic,
+    )
+    most, seconds = spread(7000)
+    sent = 0
+    for _ in range(seconds):
+        sent += sum(not rule.take(0) for _ in range(10))
+        world.now += 1
+    assert sent >= min(most, 2 * seconds) - 2
 
 
 # --- over sockets ---
