@@ -187,6 +187,7 @@ def test_no_port_gets_an_any_more(path: Path) -> None:
 #: Keys that more files than four have reason to name: those who read them, `check`, and the commands that explain.
 WIDE_KEYS = frozenset(
     {
+        "allow_loopback_mx",
         "authserv_id",
         "cert_file",
         "data_directory",

@@ -134,7 +134,7 @@ class Terms:
         known = [(name, macros[name]) for name in self._macros[letter] if macros.get(name)]
         if not known and not self._macros[letter]:
             return packet(letter, data)
-        pairs = [text.encode("utf-8", "replace") for pair in known for text in pair]
+        pairs = [text.replace("\0", "?").encode("utf-8", "replace") for pair in known for text in pair]
         return packet(b"D", letter + strings(*pairs)) + packet(letter, data)
 
     def field(self, field: Field) -> bytes:

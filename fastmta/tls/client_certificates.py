@@ -11,16 +11,19 @@ import _ssl
 import ctypes
 import ssl
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.model.certificate import PeerCertificate
 from fastmta.model.errors import ConfigError
 from fastmta.tls.tlsa import fingerprints
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
 _ASKS: Final = 1  # SSL_VERIFY_PEER
 _POINTER: Final = ctypes.sizeof(ctypes.c_void_p)
 _VERDICT: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
-_GO_ON: Final = _VERDICT(lambda _is_good, _chain: 1)  # kept: OpenSSL holds its address
+_NAME: Final = 256  # characters of a name, Postfix's CCERT_BUFSIZ
 
 
 @cache
@@ -34,7 +37,28 @@ def _library() -> ctypes.CDLL:
     library.SSL_get_SSL_CTX.restype = ctypes.c_void_p
     library.SSL_get_verify_result.argtypes = [ctypes.c_void_p]
     library.SSL_get_verify_result.restype = ctypes.c_long
+    library.ERR_clear_error.argtypes = []
+    library.ERR_clear_error.restype = None
     return library
+
+
+def _go_on(_is_good: int, _chain: int | None) -> int:
+    # What spoke against the certificate stands in the thread's list of errors, where the next read of any connection
+    # of this thread would take it for its own.
+    _library().ERR_clear_error()
+    return 1
+
+
+_GO_ON: Final = _VERDICT(_go_on)  # kept: OpenSSL holds its address
+
+
+class _Asked(ssl.SSLObject):
+    """Asyncio asks for the certificate as a dictionary after each handshake. Making that fails for a name that is not
+    UTF-8, and leaves an error behind for other extensions, which the next read of this thread takes for its own.
+    """
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return super().getpeercert(True) if binary_form else {}
 
 
 def _field(owner: object, number: int) -> int | None:
@@ -50,6 +74,7 @@ def ask_clients(context: ssl.SSLContext, ca_file: str, ca_path: str) -> None:
     """
     if ca_file or ca_path:
         context.load_verify_locations(cafile=ca_file or None, capath=ca_path or None)
+    context.sslobject_class = _Asked
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     try:
@@ -70,11 +95,11 @@ def certificate_of(tls: Any, digest: str) -> PeerCertificate | None:
     der = tls.getpeercert(binary_form=True)
     if not der:
         return None
-    named = tls.getpeercert()
     prints = fingerprints(der, digest)
+    subject, issuer = _names(der)
     return PeerCertificate(
-        subject=_common_name(named.get("subject", ())),
-        issuer=_common_name(named.get("issuer", ())),
+        subject=subject,
+        issuer=issuer,
         fingerprint=prints[0],
         key_fingerprint=prints[1] if len(prints) > 1 else "",
         is_trusted=_is_trusted(tls),
@@ -93,11 +118,21 @@ def _is_trusted(tls: Any) -> bool:
     return bool(library.SSL_get_verify_result(pointer) == 0)
 
 
-def _common_name(name: Any) -> str:
-    """The last common name of a distinguished name, as `getpeercert` has it."""
-    found = ""
-    for part in name:
-        for key, value in part:
-            if key == "commonName":
-                found = value
-    return found
+def _names(der: bytes) -> tuple[str, str]:
+    """The common names of the subject and the issuer."""
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return _common_name(certificate.subject), _common_name(certificate.issuer)
+    except (ValueError, x509.InvalidVersion):
+        return "", ""
+
+
+def _common_name(name: "x509.Name") -> str:
+    """The last common name. "" where there is none, and, as in Postfix, for one with control characters."""
+    from cryptography.x509.oid import NameOID
+
+    found = [each.value for each in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    last = found[-1] if found else ""
+    return last[:_NAME] if isinstance(last, str) and last.isprintable() else ""

@@ -161,9 +161,10 @@ def public_key_der(certificate: "x509.Certificate") -> bytes:
 def fingerprints(leaf: bytes, digest: str) -> tuple[str, ...]:
     """Those of a certificate and of its key, as `AB:CD:...`; either identifies it at level fingerprint."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         key = public_key_der(x509.load_der_x509_certificate(leaf))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         key = b""
     return tuple(hashlib.new(digest, raw).digest().hex(":").upper() for raw in (leaf, key) if raw)

@@ -1,6 +1,7 @@
 """Clients that show a certificate: who may relay by it, what Received and the log say, and where one is demanded."""
 
 import asyncio
+import datetime
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from fastmta.config.tables import TlsConfig
@@ -207,3 +211,52 @@ async def test_the_demanded_certificate_lets_in(start: Start) -> None:
     writer.close()
     talk = await secured(running, BRANCH, "submission")
     assert (await talk.say(b"EHLO a.test\r\n")).startswith(b"250")
+
+
+# --- certificates that their makers have taken pains with ---
+
+
+def strange(common_name: str | None, oid: str = "", raw: bytes = b"") -> Issued:
+    """A certificate of the authority with any common name, and an extension of any octets."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    names = [] if common_name is None else [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(names))
+        .issuer_name(AUTHORITY.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+    if oid:
+        builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), raw), critical=False)
+    return Issued(builder.sign(AUTHORITY.key, hashes.SHA256()), key, [AUTHORITY])
+
+
+BY_ITS_NAME = issue(["Test authority"], ca=True)  # an authority of the same name
+
+
+@pytest.mark.parametrize(
+    ("shown", "subject", "trusted"),
+    [
+        (issue(["forged.test"], BY_ITS_NAME), "forged.test", False),
+        (strange("ok\0{auth_authen}\0admin"), "", True),
+        (strange("ok\r\nX-Evil: yes"), "", True),
+        (strange(None), "", True),
+        (strange("aia", "1.3.6.1.5.5.7.1.1", b"garbage"), "aia", True),
+        (strange("san", "2.5.29.17", b"\x30\x05\x82\x03a\xffb"), "san", True),
+    ],
+    ids=["forged", "nul", "crlf", "no name", "access", "8-bit name"],
+)
+async def test_a_strange_certificate_is_read_and_disturbs_nobody(
+    start: Start, shown: Issued, subject: str, trusted: bool
+) -> None:
+    running = await start(smtpd_relay_restrictions=("permit_tls_all_clientcerts", "reject_unauth_destination"))
+    other = await secured(running, None)
+    assert await relays(running, shown) == (b"250 2.1.5" if trusted else b"554 5.7.1")
+    assert (await other.say(b"EHLO a.test\r\n")).startswith(b"250")
+    (told,) = [fields for event, fields in running.rig.log.events if event == "smtp.client_certificate"]
+    assert (told["subject"], told["trusted"]) == (subject, trusted)
+    await other.say(b"QUIT\r\n")
