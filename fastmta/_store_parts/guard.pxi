@@ -68,10 +68,11 @@ cdef extern from *:
         return rc;
     }
 
-    static inline int fm_on_page(const MapBounds *map, const void *key)
+    static inline int fm_on_page(MapBounds *map, const void *key)
     {
         const char *at = key;
-        return at >= map->base + 24 && at < map->base + map->bytes && ((size_t)(at - map->base) & (map->page - 1)) >= 24;
+        size_t place = (size_t)(at - map->base);
+        return at >= map->base + 24 && (place & (map->page - 1)) >= 24 && (place < map->bytes || fm_grown(map, place + 1));
     }
 
     /* A step that waits for no disk but where it comes to another leaf. LMDB touches a value that has pages of its own

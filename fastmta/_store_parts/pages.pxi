@@ -248,12 +248,16 @@ cdef extern from *:
         return 1;
     }
 
+    static __thread const char *fm_above; /* the branch page above the leaf that fm_descend came to; NULL: none */
+    static __thread unsigned fm_above_at; /* which of its children that is */
+
     /* Down from a root to the leaf where `key` would stand; NULL where a page on the way is not whole. */
     static const char *fm_descend(MapBounds *map, size_t number, const char *key, size_t n)
     {
         const char *low = NULL, *high = NULL, *page, *node;
         size_t low_n = 0, high_n = 0;
         unsigned depth, first, last, middle;
+        fm_above = NULL;
         for (depth = 0; depth < FM_DEPTH; depth++) {
             if (number < 2 || number > (size_t)1 << 48
                 || ((number + 1) * map->page > map->bytes && !fm_grown(map, (number + 1) * map->page)))
@@ -288,6 +292,8 @@ cdef extern from *:
                 low = node + 8;
                 low_n = fm_u16(node + 6);
             }
+            fm_above = page;
+            fm_above_at = first;
             number = fm_u16(node) | (size_t)fm_u16(node + 2) << 16 | (size_t)fm_u16(node + 4) << 32;
         }
         return NULL;
@@ -324,8 +330,20 @@ cdef extern from *:
         return 0;
     }
 
-    static __thread const char *fm_leaves[64]; /* of each table, the last leaf to which the way was in memory */
-    #define FM_LEAF_OF(key) fm_leaves[*(const unsigned char *)(key) & 63]
+    /* Of a table, the last leaf to which the way was in memory, and the branch page above it. What a transaction sees does not
+       change, so a key on that leaf, or on the one behind it, needs no search from the root. */
+    typedef struct {
+        const char *leaf, *page;
+        const MapBounds *of;
+        size_t txnid;
+        time_t second;
+        unsigned map;
+        unsigned short at; /* which child of `page` the leaf is */
+        unsigned char table;
+    } fm_way;
+    static __thread fm_way fm_ways[8];
+    #define FM_WAY_OF(key) (&fm_ways[*(const unsigned char *)(key) & 7])
+    #define FM_LEAF_OF(key) FM_WAY_OF(key)->leaf
 
     static inline int fm_on_leaf(MapBounds *map, const char *page, const char *key, size_t n)
     {
@@ -348,19 +366,65 @@ cdef extern from *:
         return last + 8 + fm_u16(node + 6) <= map->page && fm_compare(node + 8, fm_u16(node + 6), key, n) >= 0;
     }
 
+    static inline int fm_keep_way(MapBounds *map, size_t txnid, const char *key, const char *leaf) /* whether it is cold */
+    {
+        fm_way *way = FM_WAY_OF(key);
+        way->leaf = leaf;
+        way->page = fm_above;
+        way->of = map;
+        way->txnid = txnid;
+        way->second = fm_second;
+        way->map = fm_maps;
+        way->at = (unsigned short)fm_above_at;
+        way->table = *(const unsigned char *)key;
+        return leaf == NULL && fm_cold_length != 0;
+    }
+
+    static inline int fm_from(const char *page, unsigned at, const char *key, size_t n) /* child `at` begins not behind key */
+    {
+        const char *node = page + fm_u16(page + 16 + 2 * at);
+        return fm_compare(node + 8, fm_u16(node + 6), key, n) <= 0;
+    }
+
+    static inline int fm_below_branch(MapBounds *map, size_t txnid, const char *key, size_t n)
+    {
+        fm_way *way = FM_WAY_OF(key);
+        const char *page = way->page, *node;
+        unsigned at = way->at, count;
+        size_t number;
+        if (page == NULL || way->table != *(const unsigned char *)key || way->txnid != txnid || way->second != fm_second
+            || way->of != map || way->map != fm_maps)
+            return 0;
+        count = (fm_u16(page + 12) - 16) / 2;
+        if (at + 1 < count && fm_from(page, at + 1, key, n)) {
+            if (++at + 1 < count && fm_from(page, at + 1, key, n))
+                return 0;
+        } else if (at == 0 || !fm_from(page, at, key, n))
+            return 0; /* before what the first child holds stands in another branch */
+        if (at + 1 >= count)
+            return 0; /* as what is behind the last one's */
+        node = page + fm_u16(page + 16 + 2 * at);
+        number = fm_u16(node) | (size_t)fm_u16(node + 2) << 16 | (size_t)fm_u16(node + 4) << 32;
+        page = map->base + number * map->page;
+        if (!fm_seen(map, number) || (number + 1) * map->page > map->bytes || !fm_hot(map, page, map->page))
+            return 0;
+        way->at = (unsigned short)at;
+        way->leaf = page;
+        return 1;
+    }
+
     static int fm_way_asked(MapBounds *map, size_t txnid, const char *name, const char *key, size_t n)
     {
         static __thread struct { const MapBounds *of; unsigned map; const char *name; size_t txnid, root; } known[4]; /* of databases, in one state */
         const char *meta = map->base + 16, *page, *node;
         size_t root;
         unsigned i, count, at = (unsigned)((size_t)name >> 2) & 3;
-        if (map->base == NULL || fm_on_leaf(map, FM_LEAF_OF(key), key, n))
+        if (map->base == NULL || fm_below_branch(map, txnid, key, n) || fm_on_leaf(map, FM_LEAF_OF(key), key, n))
             return 0;
         FM_LEAF_OF(key) = NULL;
         fm_cold_length = 0;
         if (known[at].of == map && known[at].map == fm_maps && known[at].name == name && known[at].txnid == txnid) {
-            FM_LEAF_OF(key) = page = fm_descend(map, known[at].root, key, n);
-            return page == NULL && fm_cold_length != 0;
+            return fm_keep_way(map, txnid, key, fm_descend(map, known[at].root, key, n));
         }
         if (fm_u64(meta + 128) != txnid)
             meta += map->page;
@@ -382,8 +446,7 @@ cdef extern from *:
                 known[at].name = name;
                 known[at].txnid = txnid;
                 known[at].root = root;
-                FM_LEAF_OF(key) = page = fm_descend(map, root, key, n);
-                return page == NULL && fm_cold_length != 0;
+                return fm_keep_way(map, txnid, key, fm_descend(map, root, key, n));
             }
         }
         return 0;

@@ -203,9 +203,17 @@ cdef bytes part_of_message(Reading reading, const char* prefix, size_t prefix_le
     return out if got == <Py_ssize_t>length - from_prefix else None
 
 
-def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):
-    """Bytes of what is shown of a blob, a copy; b"" at its end, None where it is gone."""
-    return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
+def blob_read(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length, bint hot=False):
+    """Bytes of what is shown of a blob, a copy; b"" at its end, None where it is gone. With `hot`, Cold where some of it is not
+    in memory."""
+    cdef int before
+    if not hot:
+        return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
+    before = fm_only_hot(True)
+    try:
+        return part_of_message(Reading(store), NULL, 0, blob_id, offset, length, 0)
+    finally:
+        fm_only_hot(before)
 
 
 def body_of_blob(Store store not None, uint64_t blob_id, uint64_t offset, uint64_t length):

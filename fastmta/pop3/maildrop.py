@@ -20,7 +20,7 @@ from fastmta import _mime
 from fastmta._parser import stuff
 from fastmta.model import rights
 from fastmta.model.actor import Actor
-from fastmta.model.errors import Refused
+from fastmta.model.errors import Cold, Refused
 from fastmta.model.limits import MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
 from fastmta.pop3.seams import MailStore
 from fastmta.pop3.session import Maildrop
@@ -150,10 +150,14 @@ class MaildropReader:
                 yield out
                 out = b""
             limit = whole if offset < whole else size
-            waiting = self._mailboxes.need_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
-            if waiting is not None:
-                yield waiting
-            block = self._mailboxes.read_on(row, offset, min(POP3_BLOCK_BYTES, limit - offset))
+            length = min(POP3_BLOCK_BYTES, limit - offset)
+            try:
+                block = self._mailboxes.read_on(row, offset, length, True)
+            except Cold:
+                waiting = self._mailboxes.need_on(row, offset, length)
+                if waiting is not None:
+                    yield waiting
+                block = self._mailboxes.read_on(row, offset, length)
             if not block:
                 raise MessageGone
             if offset >= whole:

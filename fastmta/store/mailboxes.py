@@ -220,15 +220,16 @@ class Mailboxes(MailboxNames):
         """Bytes of a message, its prefix first, a copy; b"" at the end, None where it is gone; at most 256 KB."""
         return message_read(self._raw, mailbox_id, uid, offset, length)
 
-    def read_on(self, row: MessageRow, offset: int, length: int) -> bytes | None:
+    def read_on(self, row: MessageRow, offset: int, length: int, hot: bool = False) -> bytes | None:
         """As `read`, even where the message was expunged after its row was read; None where its bytes are gone too.
+        With `hot` nothing is read from the disk: Cold where it would be (`need_on`).
 
         The trash keeps them for a minute, and as long as the row is held (but not on a disk that is nearly full).
         """
         beginning = row.prefix[offset : offset + length]
         if len(beginning) == length:
             return beginning
-        rest = blob_read(self._raw, row.blob_id, max(0, offset - len(row.prefix)), length - len(beginning))
+        rest = blob_read(self._raw, row.blob_id, max(0, offset - len(row.prefix)), length - len(beginning), hot)
         return None if rest is None else beginning + rest
 
     def hold(self, row: MessageRow) -> None:

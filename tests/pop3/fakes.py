@@ -60,9 +60,9 @@ class WatchedMailboxes(Mailboxes):
         self.reads += 1
         return super().read(mailbox_id, uid, offset, length)
 
-    def read_on(self, row: Any, offset: int, length: int) -> bytes | None:
+    def read_on(self, row: Any, offset: int, length: int, hot: bool = False) -> bytes | None:
         self.reads += 1
-        return None if self.reaped else super().read_on(row, offset, length)
+        return None if self.reaped else super().read_on(row, offset, length, hot)
 
     async def expunge(self, mailbox_id: int, uids: Any = None, only_deleted: bool = True) -> Any:
         if self.gate is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastmta.model.actor import Actor
+from fastmta.model.errors import Cold
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import LINE_SKIP_BYTES, POP3_COMMAND_BYTES
 from fastmta.model.rights import READ
@@ -318,11 +319,17 @@ async def test_what_is_not_in_memory_is_waited_for_and_commands_behind_it_too(tm
         await client.log_in()
         gate, asked = asyncio.Event(), []
 
-        def need_on(row: Any, offset: int, length: int) -> Any:
-            asked.append(offset)
-            return gate.wait() if len(asked) % 3 == 1 else None
+        read_on = server.mailboxes.read_on
 
-        server.mailboxes.need_on = need_on
+        def read_hot(row: Any, offset: int, length: int, hot: bool = False) -> Any:
+            if hot:
+                asked.append(offset)
+                if len(asked) % 3 == 1:
+                    raise Cold([(0, 4096)])
+            return read_on(row, offset, length)
+
+        server.mailboxes.read_on = read_hot
+        server.mailboxes.need_on = lambda row, offset, length: gate.wait() if offset < len(BIG) // 2 else None
         client.send(b"RETR 1\r\nRETR 2\r\nNOOP\r\n")
         await until(lambda: only(server)._task is not None)
         assert asked == [0]

@@ -130,6 +130,64 @@ def test_the_same_by_a_row_and_of_the_queue(filled: tuple[Path, int]) -> None:
     opened(directory, work)
 
 
+def test_a_hot_read_gives_what_is_in_memory_and_refuses_the_rest(filled: tuple[Path, int]) -> None:
+    directory, inbox = filled
+
+    async def work(store: MailStore) -> None:
+        refused = 0
+        for row in store.mailboxes.rows(inbox, array("I", range(1, COUNT + 1))):
+            before = waits()
+            try:
+                data = store.mailboxes.read_on(row, 0, SIZE, True)
+            except Cold as cold:
+                assert cold.places
+                assert waits() - before <= 1
+                refused += 1
+                waiting = store.mailboxes.need_on(row, 0, SIZE)
+                if waiting is not None:
+                    await waiting
+                data = store.mailboxes.read_on(row, 0, SIZE, True)
+            assert data == store.mailboxes.read_on(row, 0, SIZE)
+        assert refused > 0
+
+    opened(directory, work)
+
+
+def test_what_was_found_on_a_leaf_is_nothing_to_another_state_of_the_store(tmp_path: Path) -> None:
+    async def scene() -> None:
+        store = MailStore.open(tmp_path)
+        store.attach(asyncio.get_running_loop())
+        account = await store.accounts.add("bill@example.test", "x")
+        inbox = store.mailboxes.list(account.id)[0].id
+        wanted = array("I")
+        for n in range(1, 201):
+            blob, structure = store.new_blob(), Structure()
+            body = b"Subject: %d\r\n\r\n" % n + b"x" * (n * 37 % 6000)
+            blob.feed(body)
+            structure.feed(body)
+            await store.mailboxes.append(inbox, blob, internal_date_s=1, structure=structure.finish())
+            wanted.append(n)
+            if n % 7 == 0:
+                await store.mailboxes.expunge(inbox, array("I", [wanted.pop(len(wanted) // 2)]), only_deleted=False)
+            for items in (2, 16, WHOLE):  # FLAGS, ENVELOPE
+                told, plain = b"", b""
+                start = 0
+                while start < len(wanted):
+                    lines, start = await lines_in_memory(
+                        store.mailboxes, inbox, wanted, wanted, items, start, FIRST_BYTES
+                    )
+                    told += lines
+                start = 0
+                while start < len(wanted):
+                    lines, start = fetch_lines(store.mailboxes, inbox, wanted, wanted, items, start, FIRST_BYTES)
+                    plain += lines
+                assert told == plain
+                assert told.count(b" FETCH (") >= len(wanted)
+        store.close()
+
+    asyncio.run(scene())
+
+
 def test_rows_end_before_what_is_cold_and_go_on_when_it_is_there(filled: tuple[Path, int]) -> None:
     directory, inbox = filled
     uids = array("I", range(1, COUNT + 1))
