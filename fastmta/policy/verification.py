@@ -70,6 +70,12 @@ class Verifier:
         self._config = config
         self._patience_s = min(config.address_verify_poll_count * config.address_verify_poll_delay, VERIFY_LONGEST_S)
 
+    @property
+    def _sender(self) -> bytes:
+        """Of questions: the null sender, or a whole address."""
+        sender = self._config.address_verify_sender.strip("<>")
+        return (sender if "@" in sender or not sender else f"{sender}@{self._config.myorigin}").encode()
+
     async def status(self, address: bytes) -> Answer:
         """What is known of an address, or becomes known while the asker has patience."""
         name = address.decode("utf-8", "surrogateescape").lower()
@@ -112,7 +118,7 @@ class Verifier:
         self._waiting[domain] = self._waiting.get(domain, 0) + 1
         try:
             async with place, self._all:
-                reply = await self._probe(self._config.address_verify_sender.strip("<>").encode(), address)
+                reply = await self._probe(self._sender, address)
             await self._keep(name, reply)
         finally:
             self._waiting[domain] -= 1

@@ -76,7 +76,8 @@ class ReplyClasses:
 
     def of_reply(self, reply: Reply) -> str:
         """The class of a 4yz or 5yz."""
-        code, enhanced, text = str(reply.code), reply.enhanced, reply.text[:_LOOKED]
+        code, enhanced = str(reply.code), reply.enhanced
+        text = reply.text[:_LOOKED].encode("utf-8", "replace").decode()  # a table's octets may be no text
         for line in self._lines:
             if (not line.codes or any(_begins(code, enhanced, each) for each in line.codes)) and line.search(text):
                 return line.name

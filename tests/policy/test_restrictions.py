@@ -297,6 +297,14 @@ async def test_prepend_adds_a_field_and_goes_on(judge: Judge, tmp_path: Path) ->
     assert verdict.fields == (b"X-Seen: yes\r\n",)
 
 
+async def test_octets_that_are_no_utf_8_stay_as_the_table_has_them(judge: Judge, tmp_path: Path) -> None:
+    name, path = table(tmp_path, ""), tmp_path / "access"
+    path.write_bytes(b"192.0.2 PREPEND X-Seen: caf\xe9\n")
+    assert (await judge(Stage.CONNECT, f"check_client_access {name}")).fields == (b"X-Seen: caf\xe9\r\n",)
+    path.write_bytes(b"192.0.2 REDIRECT caf\xe9@example.test\n")
+    assert (await judge(Stage.CONNECT, f"check_client_access {name}")).target == b"caf\xe9@example.test"
+
+
 @pytest.mark.parametrize("key", ["ann@sender.test", "sender.test", "ann@", "test"])
 async def test_senders_are_found_by_address_domain_and_user(judge: Judge, tmp_path: Path, key: str) -> None:
     name = table(tmp_path, f"{key} REJECT\n")

@@ -90,6 +90,15 @@ async def test_an_answer_is_kept_and_not_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sender"), [("<>", b""), ("", b""), ("a@b.test", b"a@b.test"), ("double-bounce", b"double-bounce@us.test")]
+)
+async def test_a_sender_without_a_domain_is_one_of_ours(text: str, sender: bytes) -> None:
+    bench = Bench(address_verify_sender=text, myorigin="us.test")
+    await bench.status()
+    assert bench.hop.senders == {sender}
+
+
+@pytest.mark.parametrize(
     ("reply", "refresh_s", "expire_s", "status"),
     [(GOOD, 7 * DAY, 31 * DAY, "ok"), (UNKNOWN, DAY / 8, 3 * DAY, "bounced"), (LATER, DAY / 8, 3 * DAY, "deferred")],
 )

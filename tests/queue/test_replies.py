@@ -55,6 +55,10 @@ def test_each_class_is_met_and_each_is_a_label():
     assert SHIPPED.of_text("no reply at all") == "other"
 
 
+def test_octets_of_a_table_that_are_no_text_have_a_class():
+    assert SHIPPED.of_reply(Reply(550, "5.1.1", "caf\udce9: no such user here")) == "unknown-user"
+
+
 def test_own_lines_come_first(tmp_path):
     path = tmp_path / "replies"
     path.write_text("# ours\nblocked  4.7.28  unusual rate\n\nother * ^hello$\n")

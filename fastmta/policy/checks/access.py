@@ -130,11 +130,11 @@ class AccessTables:
             case "WARN" | "INFO":
                 return "now", Verdict(reason=f"{word.lower()}: {text or reason}")
             case "REDIRECT" if "@" in text:
-                return "now", Verdict(Action.REDIRECT, target=text.encode(), reason=reason)
+                return "now", Verdict(Action.REDIRECT, target=text.encode("utf-8", "surrogateescape"), reason=reason)
             case "BCC" if "@" in text:
                 return "now", Verdict(copies=(text.encode("utf-8", "surrogateescape"),), reason=reason)
             case "PREPEND" if _FIELD.fullmatch(text):
-                return "now", Verdict(fields=(f"{text}\r\n".encode(),), reason=reason)
+                return "now", Verdict(fields=(f"{text}\r\n".encode("utf-8", "surrogateescape"),), reason=reason)
         try:
             return parse(normalised(split_list(value), self._base, self._classes))
         except ValueError:
