@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from fastmta._store import TABLE_CREDENTIAL
+from fastmta._store import TABLE_ACCOUNT, TABLE_CREDENTIAL
 from fastmta.model.limits import LAST_LOGINS_NOTED
 from fastmta.store.committing import Committer
 from fastmta.store.record_keys import id_key
@@ -65,5 +65,7 @@ class LastLogins:
             unit = self._store.raw.new_unit()
             for account_id in due[start : start + _AT_ONCE]:
                 self._written[account_id] = now
-                unit.put(TABLE_CREDENTIAL, id_key(account_id) + _KIND, _encoder.encode(self._fresh.pop(account_id)))
+                row = _encoder.encode(self._fresh.pop(account_id))
+                if self._store.raw.get(TABLE_ACCOUNT, id_key(account_id)) is not None:  # it may be gone meanwhile
+                    unit.put(TABLE_CREDENTIAL, id_key(account_id) + _KIND, row)
             await self._store.commit(unit)

@@ -61,3 +61,11 @@ def test_what_waits_has_a_bound(mail):
     assert mail.last_logins.get(LAST_LOGINS_NOTED + 1) is None
     mail.last_logins.note(1, "pop3", "192.0.2.1")
     assert mail.last_logins.get(1).protocol == "pop3"
+
+
+def test_an_account_that_is_gone_leaves_no_row(mail):
+    account = run(mail.accounts.add("user@example.test", "x"))
+    mail.last_logins.note(account.id, "imap", "192.0.2.1")
+    run(mail.accounts.delete("user@example.test"))
+    run(mail.last_logins.flush())
+    assert _rows(mail) == 0
