@@ -48,9 +48,10 @@ def account_of(name: str) -> int | None:
     if not dot or f".{rest}" not in (SUFFIX, SUFFIX + PART):
         return None
     try:
-        return int(stem, 16)
+        number = int(stem, 16)
     except ValueError:
         return None
+    return number if f"{number:x}" == stem and 0 <= number < 2**64 else None
 
 
 def discard(folder: Path, account_id: int) -> bool:

@@ -61,8 +61,9 @@ async def status(desk: Desk, asked: Whose) -> AsyncIterator[Indexed]:
                 messages += box.exists
                 indexed += box.exists - await _behind(desk, box.id, file.until(box.id), box.exists)
             size = file.size_bytes
-        except IndexDamaged:
-            indexed = size = 0
+        except (IndexDamaged, OSError):  # a search looks through all of it, and the log says why
+            indexed, messages = 0, desk.store.accounts.usage(account.id)[1]
+            size = 0
         finally:
             file.close()
         yield Indexed(account.address, messages, indexed, 100 * indexed // messages if messages else 100, size)

@@ -151,3 +151,17 @@ def test_workers_that_are_killed_leave_an_index_that_is_right(server: Server) ->
         assert numbers(client, "w300") == []
     wait_for(lambda: numbers(client, "word w42. and") and told(server, "status", BILL)[0]["indexed"], server.log_tail)
     assert numbers(client, "word w42. and") == [43, 343, 413, 483]
+
+
+def test_what_is_no_index_is_in_nobodys_way(server: Server) -> None:
+    client = box_of(server, count=70)
+    server.cli("index", "rebuild")
+    (path,) = files(server)
+    for odd in ("-5.fts", "1_0.fts", "0x1.fts", "f" * 20 + ".fts"):
+        path.with_name(odd).write_bytes(b"x")
+    server.cli("index", "rebuild")
+    path.unlink()
+    path.mkdir()
+    found = {str(each["address"]): (each["messages"], each["indexed"]) for each in told(server, "status")}
+    assert found == {BILL: (70, 0), ANN: (0, 0)}
+    assert numbers(client, "word w42. and") == [43]
