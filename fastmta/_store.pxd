@@ -116,7 +116,7 @@ cdef packed struct UsageRecord:
     uint8_t unused[3]
     uint32_t uid_validity  # the last one given out
     uint32_t list_version
-    uint32_t unused2
+    uint32_t quota_messages  # 0 in records of programs that had none
     uint64_t bytes
     uint64_t messages
     uint64_t quota

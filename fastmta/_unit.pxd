@@ -285,7 +285,7 @@ cdef class Unit:
     cpdef int mailbox_gone(self, uint64_t mailbox_id) except -1
     cpdef int mailbox_rename(self, uint64_t mailbox_id, bytes old_name, bytes new_name) except -1
     cpdef int mailbox_list_version(self, uint64_t account_id, uint32_t expected) except -1
-    cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes) except -1
+    cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes, uint32_t quota_messages=*) except -1
 
 
 cdef class Waiter:

@@ -62,23 +62,29 @@ cdef int usage_put(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nog
     return t_put(t, &k, usage, sizeof(usage[0]), OLD_UNKNOWN, NULL, 0)
 
 
+cdef inline bint over_quota(const UsageRecord* usage, int64_t size, int64_t messages) noexcept nogil:
+    """Whether so much more would pass a ceiling; what is given back never does."""
+    return ((size > 0 and usage.quota and usage.bytes + size > usage.quota)
+            or (messages > 0 and usage.quota_messages and usage.messages + messages > usage.quota_messages))
+
+
 cdef int usage_add(Txn* t, uint64_t account_id, int64_t size, int64_t messages) noexcept nogil:
     """Charges an account (or gives back); REFUSE_QUOTA where a charge would pass its ceiling."""
     cdef UsageRecord usage
     cdef int rc = usage_get(t, account_id, &usage)
     if rc:
         return rc
-    if size > 0 and usage.quota and usage.bytes + size > usage.quota:
+    if over_quota(&usage, size, messages):
         return REFUSE_QUOTA
     usage.bytes += size
     usage.messages += messages
     return usage_put(t, account_id, &usage)
 
 
-cdef int usage_room(Txn* t, uint64_t account_id, uint64_t size) noexcept nogil:
+cdef int usage_room(Txn* t, uint64_t account_id, int64_t size, int64_t messages) noexcept nogil:
     cdef UsageRecord usage
     cdef int rc = usage_get(t, account_id, &usage)
-    if rc == DONE and usage.quota and usage.bytes + size > usage.quota:
+    if rc == DONE and over_quota(&usage, size, messages):
         return REFUSE_QUOTA
     return rc
 
@@ -323,4 +329,5 @@ cdef int op_quota(Txn* t, Op* op, const char* parts) noexcept nogil:
     if usage_get(t, op.a, &usage) < 0:
         return POISONED
     usage.quota = op.b
+    usage.quota_messages = <uint32_t>op.c
     return usage_put(t, op.a, &usage)

@@ -131,14 +131,14 @@ def mailbox_modseq(Store store not None, uint64_t mailbox_id):
 
 
 def usage_fields(bytes record):
-    """(bytes, messages, quota, list version) of an account's usage record; None counts as an empty one."""
+    """(bytes, messages, quota, list version, quota of messages) of an account's usage record; None counts as an empty one."""
     cdef UsageRecord* usage
     if record is None:
-        return 0, 0, 0, 0
+        return 0, 0, 0, 0, 0
     usage = <UsageRecord*><char*>record
     if len(record) != sizeof(UsageRecord):
         raise ValueError("not a usage record")
-    return usage.bytes, usage.messages, usage.quota, usage.list_version
+    return usage.bytes, usage.messages, usage.quota, usage.list_version, usage.quota_messages
 
 
 cdef bint walk_after(Walk* walk, uint32_t uid) except -1:

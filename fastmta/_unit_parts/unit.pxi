@@ -359,10 +359,11 @@ cdef class Unit:
         op.flags = expected
         return 0
 
-    cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes) except -1:
+    cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes, uint32_t quota_messages=0) except -1:
         cdef Op* op = self._op(OP_QUOTA)
         op.a = account_id
         op.b = quota_bytes
+        op.c = quota_messages
         return 0
 
     def pack(self):

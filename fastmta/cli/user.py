@@ -3,6 +3,7 @@
 import sys
 
 import click
+import msgspec
 
 from fastmta.cli.derived import add_missing, command
 from fastmta.cli.failures import EX_USAGE, CommandFailed
@@ -16,7 +17,7 @@ from fastmta.operations.values import Subject
 
 @click.group(
     epilog="\b\nExamples:\n  fastmta user add bill@example.org\n  fastmta user add bill --password-stdin < secret\n"
-    "  fastmta user quota bill@example.org 2G\n  fastmta user list --json"
+    "  fastmta user quota bill@example.org 2G --messages 100000\n  fastmta user list --json"
 )
 def user() -> None:
     """Accounts. A bare name is one of $myorigin."""
@@ -25,10 +26,12 @@ def user() -> None:
 @user.command(help=users.add.__doc__)
 @click.argument("address")
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
-@click.option("--quota", help='What the mailboxes may hold, such as "2G"; without it there is no limit.')
+@click.option("--quota", help='What the mailboxes may hold, such as "2G"; without it quota_rule says it.')
+@click.option("--messages", type=click.IntRange(0, users.QUOTA_MESSAGES), help="How many messages they may hold.")
 @config_option
-def add(address: str, password_stdin: bool, quota: str | None, config_path: str | None) -> None:
-    _note_foreign(perform(config_path, users.add, users.AddUser(address, read_password(password_stdin), quota)))
+def add(address: str, password_stdin: bool, quota: str | None, messages: int | None, config_path: str | None) -> None:
+    asked = users.AddUser(address, read_password(password_stdin), quota, messages)
+    _note_foreign(perform(config_path, users.add, asked))
 
 
 @user.command(help=users.passwd.__doc__)
@@ -42,18 +45,21 @@ def passwd(address: str, password_stdin: bool, config_path: str | None) -> None:
 @user.command(help='Set what an account may hold ("2G"; 0 is no limit), or show it.')
 @click.argument("address")
 @click.argument("size_text", metavar="[SIZE]", required=False)
+@click.option("--messages", type=click.IntRange(0, users.QUOTA_MESSAGES), help="How many messages; 0 is no limit.")
 @json_option
 @config_option
-def quota(address: str, size_text: str | None, as_json: bool, config_path: str | None) -> None:
-    if size_text is not None:
-        found = perform(config_path, users.quota, users.SetQuota(address, size_text))
+def quota(address: str, size_text: str | None, messages: int | None, as_json: bool, config_path: str | None) -> None:
+    changes = size_text is not None or messages is not None
+    if changes:
+        found = perform(config_path, users.quota, users.SetQuota(address, size_text, messages))
     else:
         known = perform(config_path, users.show, Subject(address))
-        found = users.Quota(known.address, known.used_bytes, known.quota_bytes)
+        found = users.Quota(known.address, known.used_bytes, known.quota_bytes, known.messages, known.quota_messages)
     if as_json:
-        print_json({"address": found.address, "used_bytes": found.used_bytes, "quota_bytes": found.quota_bytes})
-    elif size_text is None:
-        print(f"{size(found.used_bytes)} of {size(found.quota_bytes) if found.quota_bytes else '-'}")
+        print_json(msgspec.to_builtins(found))
+    elif not changes:
+        limit = f", {found.messages} of {found.quota_messages} messages" if found.quota_messages else ""
+        print(f"{size(found.used_bytes)} of {size(found.quota_bytes) if found.quota_bytes else '-'}{limit}")
 
 
 def read_password(from_stdin: bool) -> str:

@@ -310,10 +310,10 @@ _DOVECOT: Final = (
         "location name order prefix separator special_use subscriptions",
     ),
     (
-        "FastMTA has no Sieve, plugins or quota rules: a quota is set by `fastmta user quota`",
+        "FastMTA has no Sieve or plugins, and no quotas but quota_rule and `fastmta user quota`",
         "lda_(mailbox_autocreate mailbox_autosubscribe original_recipient_header) lmtp_(add_received_header "
         "client_workarounds hdr_delivery_address proxy rcpt_check_quota save_to_detail_mailbox verbose_replies) "
-        "mail_(attribute_dict plugin_dir plugins) quota_(full_tempfail grace rule rule2 storage_size warning) "
+        "mail_(attribute_dict plugin_dir plugins) quota_(full_tempfail grace rule2 storage_size warning) "
         "sieve_(after before dir global max_redirects) acl plugin postmaster_address "
         "rejection_reason rejection_subject sieve",
     ),

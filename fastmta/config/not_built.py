@@ -41,7 +41,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "mail_location": "",
     "mail_plugins": "",
     "protocols": "imap pop3 lmtp",
-    "quota_rule": "",
     "sieve": "",
     "sieve_before": "",
     "ssl_ca": "",

@@ -48,6 +48,9 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
     pop3_login_delay: Annotated[
         float, Key("time", default="0", about="from a POP3 login of an account to its next (LOGIN-DELAY); 0: none")
     ] = 0.0
+    quota_rule: Annotated[
+        str, Key("text", about='the quotas of accounts that are made from now on: "*:storage=1G:messages=1000"')
+    ] = ""
     quota_mail_warnings: Annotated[
         tuple[str, ...],
         Key("options", choices=_STEPS, default="80%, 95%", about="of a quota: a mail when one is passed; empty: none"),

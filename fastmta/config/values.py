@@ -51,6 +51,24 @@ def parse_size(value: object) -> int:
     return int(match[1]) * _BYTES[match[2].upper()]
 
 
+def parse_quota_rule(text: str) -> tuple[int, int]:
+    """(octets, messages) of Dovecot's "*:storage=1G:messages=1000", 0 for no limit; storage counts in KiB, bytes in
+    octets where no unit is given. ValueError for rules of single mailboxes, percentages and what is no rule."""
+    octets = messages = 0
+    mailbox, *limits = text.split(":") if text else ("*",)
+    if mailbox not in ("*", "?") or (text and not limits):
+        raise ValueError('a rule of all mailboxes, such as "*:storage=1G:messages=1000"')
+    for limit in limits:
+        name, _, number = limit.partition("=")
+        if name in ("storage", "bytes"):
+            octets = parse_size(number.strip()) * (1024 if name == "storage" and number.strip().isdigit() else 1)
+        elif name == "messages" and number.isdigit() and int(number) < 2**32:
+            messages = int(number)
+        else:
+            raise ValueError(f"storage=SIZE, bytes=SIZE or messages=NUMBER, not {limit!r}")
+    return octets, messages
+
+
 def parse_bool(value: object) -> bool:
     if isinstance(value, bool):
         return value

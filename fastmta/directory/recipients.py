@@ -394,11 +394,7 @@ class Directory:
     def _require_room(self, target: LocalTarget, first: Address) -> None:
         """A full mailbox is told at RCPT; the commit checks again, with the message's size."""
         account = self._account_of(addresses.parse(target.address.decode("utf-8", "surrogateescape")))
-        if (
-            account is not None
-            and account.quota_bytes
-            and (self._store.accounts.usage(account.id)[0] >= account.quota_bytes)
-        ):
+        if account is not None and self._store.accounts.is_full(account.id):
             raise TemporaryFailure(Reply(452, "4.2.2", f"<{_shown_address(first)}>: Mailbox full"))
 
     def _virtual_targets(self, address: Address) -> list[Address] | None:

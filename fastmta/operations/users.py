@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 SCRAM_NAMES = frozenset(SCRAM)
 ACCOUNTS_AT_ONCE = 100  # read before others get their turn
 ALIASES_AT_ONCE = 500  # the same, about half a millisecond
+QUOTA_MESSAGES = 2**32 - 1  # what its record holds
 RETARGETED = 200  # aliases changed in one unit
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=QUOTA_MESSAGES)]
 
 
 class Listed(msgspec.Struct):
@@ -36,6 +39,7 @@ class Listed(msgspec.Struct):
     last_login: str
     last_login_address: str
     last_login_protocol: str
+    quota_messages: int = 0
 
 
 class Known(msgspec.Struct):
@@ -49,6 +53,7 @@ class AddUser(msgspec.Struct, forbid_unknown_fields=True):
     address: str
     password: Secret
     quota: Annotated[str | None, msgspec.Meta(description='What the mailboxes may hold, such as "2G".')] = None
+    messages: Annotated[Count | None, msgspec.Meta(description="How many messages.")] = None
 
 
 class SetPassword(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,29 +68,40 @@ class Rename(msgspec.Struct, forbid_unknown_fields=True):
 
 class SetQuota(msgspec.Struct, forbid_unknown_fields=True):
     address: str
-    size: str
+    size: str | None = None
+    messages: Annotated[Count | None, msgspec.Meta(description="How many messages.")] = None
 
 
 class Quota(msgspec.Struct):
     address: str
     used_bytes: int
     quota_bytes: int
+    messages: int
+    quota_messages: int
 
 
 @act("user.add", changes=True)
 async def add(desk: Desk, asked: AddUser) -> Known:
-    """Add an account with the usual mailboxes."""
+    """Add an account with the usual mailboxes, and the quotas of quota_rule where none are given."""
     name = account_address(asked.address, desk.config)
-    quota_bytes = parsed_size(asked.quota) if asked.quota else 0
+    from fastmta.config.values import parse_quota_rule
+
+    quota_bytes, quota_messages = parse_quota_rule(desk.config.quota_rule)
+    if asked.quota:
+        quota_bytes = parsed_size(asked.quota)
+    if asked.messages is not None:
+        quota_messages = asked.messages
     password_hash = await _hashed(desk, asked.password)
     try:
-        account = await desk.store.accounts.add(name, password_hash, quota_bytes=quota_bytes)
+        account = await desk.store.accounts.add(
+            name, password_hash, quota_bytes=quota_bytes, quota_messages=quota_messages
+        )
     except Refused as refused:
         if refused.code != "exists":
             raise
         raise ActFailed(f"{name} exists already", "invalid") from refused
     await _keep_scram_keys(desk, account.id, password_hash, asked.password)
-    desk.note(address=name, quota=quota_bytes or None)
+    desk.note(address=name, quota=quota_bytes or None, quota_messages=quota_messages or None)
     return Known(name, note_of(name, desk.config))
 
 
@@ -217,13 +233,14 @@ async def delete(desk: Desk, asked: Subject) -> None:
 
 @act("user.quota", changes=True)
 async def quota(desk: Desk, asked: SetQuota) -> Quota:
-    """Set what an account may hold ("2G"; 0 is no limit)."""
+    """Set what an account may hold ("2G", so many messages; 0 is no limit)."""
     name = account_address(asked.address, desk.config)
-    wanted = parsed_size(asked.size)
-    account = required(desk, name)
-    await desk.store.accounts.set_quota(name, wanted)
-    desk.note(address=name, quota=wanted)
-    return Quota(name, desk.store.accounts.usage(account.id)[0], wanted)
+    wanted = None if asked.size is None else parsed_size(asked.size)
+    required(desk, name)
+    account = await desk.store.accounts.set_quota(name, wanted, asked.messages)
+    desk.note(address=name, quota=wanted, quota_messages=asked.messages)
+    used, messages = desk.store.accounts.usage(account.id)
+    return Quota(name, used, account.quota_bytes, messages, account.quota_messages)
 
 
 def required(desk: Desk, name: str) -> "Account":
@@ -247,6 +264,7 @@ def _listed(desk: Desk, account: "Account") -> Listed:
         stamp(last.at_s) if last is not None else "",
         last.address if last is not None else "",
         last.protocol if last is not None else "",
+        account.quota_messages,
     )
 
 

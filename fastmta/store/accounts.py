@@ -39,7 +39,7 @@ OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
 
 
 class Account(msgspec.Struct, gc=False):
-    """A user with mailboxes. `address` is canonical; `quota_bytes` 0 means none."""
+    """A user with mailboxes. `address` is canonical; `quota_bytes` and `quota_messages`: 0 means none."""
 
     id: int
     address: str
@@ -48,6 +48,7 @@ class Account(msgspec.Struct, gc=False):
     created_at_s: int
     enabled: bool = True
     inbox_id: int = 0
+    quota_messages: int = 0
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -126,17 +127,22 @@ class Accounts:
         fields = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
         return fields[0], fields[1]
 
-    async def add(self, address: str, password_hash: str, *, quota_bytes: int = 0) -> Account:
+    def is_full(self, account_id: int) -> bool:
+        """Whether a quota of the account is used up."""
+        used, messages, quota, _, limit = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
+        return bool((quota and used >= quota) or (limit and messages >= limit))
+
+    async def add(self, address: str, password_hash: str, *, quota_bytes: int = 0, quota_messages: int = 0) -> Account:
         """Makes an account with its first mailboxes, subscribed; Refused("exists") where the address has one."""
         canonical = canonical_address(address)
         if not 0 < len(canonical.encode()) <= 500:
             raise ValueError("an address has 1 to 500 bytes")
         raw = self._store.raw
         now_s = int(self._store.clock.now())
-        account = Account(raw.new_id(), canonical, password_hash, quota_bytes, now_s)
+        account = Account(raw.new_id(), canonical, password_hash, quota_bytes, now_s, quota_messages=quota_messages)
         unit = raw.new_unit()
         unit.put_new(TABLE_ACCOUNT_NAME, canonical.encode(), id_key(account.id))
-        unit.quota(account.id, quota_bytes)
+        unit.quota(account.id, quota_bytes, quota_messages)
         for name, special_use in FIRST_MAILBOXES:
             mailbox_id = raw.new_id()
             unit.mailbox_new(mailbox_id, account.id, name.encode(), special_use.encode(), now_s)
@@ -159,17 +165,23 @@ class Accounts:
 
         await commit_guarded(self._store, compose)
 
-    async def set_quota(self, address: str, quota_bytes: int) -> None:
-        """Sets the ceiling of an account's mailboxes, 0 for none; what is there already stays."""
+    async def set_quota(
+        self, address: str, quota_bytes: int | None = None, quota_messages: int | None = None
+    ) -> Account:
+        """Sets the ceilings of an account's mailboxes, 0 for none, None to leave one; what is there already stays."""
+        done: list[Account] = []
 
         def compose() -> Unit:
             account, unit = self._changing(address)
-            account.quota_bytes = quota_bytes
+            account.quota_bytes = account.quota_bytes if quota_bytes is None else quota_bytes
+            account.quota_messages = account.quota_messages if quota_messages is None else quota_messages
             unit.put(TABLE_ACCOUNT, id_key(account.id), _encoder.encode(account))
-            unit.quota(account.id, quota_bytes)
+            unit.quota(account.id, account.quota_bytes, account.quota_messages)
+            done[:] = [account]
             return unit
 
         await commit_guarded(self._store, compose)
+        return done[0]
 
     async def rename(
         self, address: str, new_address: str, *, together: Callable[[Unit], None] = lambda unit: None

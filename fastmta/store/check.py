@@ -220,7 +220,7 @@ class _Check:
             used[account_id][1] += messages
         usage = {_number(key): usage_fields(value) for key, value in self.rows(TABLE_USAGE)}
         for account_id in used.keys() | usage.keys():
-            kept = usage.get(account_id, (0, 0, 0, 0))
+            kept = usage.get(account_id, (0, 0, 0, 0, 0))
             self.expect(f"usage of account {account_id}", list(kept[:2]), used[account_id])
         for table, what in ((TABLE_MESSAGE, "message"), (TABLE_ENVELOPE, "structure"), (TABLE_CHANGE, "change")):
             for owner in self._owners(table):

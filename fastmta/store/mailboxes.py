@@ -108,13 +108,13 @@ class Mailboxes(MailboxNames):
 
     def room(self, account_id: int) -> int | None:
         """Octets that the account's quota leaves, not below 0; None without a quota."""
-        used, _messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        used, _messages, quota, _version, _limit = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
         return max(0, quota - used) if quota else None
 
-    def usage(self, account_id: int) -> tuple[int, int, int]:
-        """(octets, messages, quota in octets) of an account; quota 0: none."""
-        used, messages, quota, _version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
-        return used, messages, quota
+    def usage(self, account_id: int) -> tuple[int, int, int, int]:
+        """(octets, messages, quota in octets, quota in messages) of an account; quota 0: none."""
+        used, messages, quota, _version, limit = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+        return used, messages, quota, limit
 
     def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> "array[int]":
         """The uids above `after`, ascending, at most `limit` (-1: all)."""

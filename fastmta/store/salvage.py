@@ -429,10 +429,10 @@ class _Salvage:
                 self.lost(f"the quota of account {_number(key)}")
         for account_id, account in self.accounts.items():
             size, messages, validity = used[account_id]
-            _, _, quota, version = kept.get(account_id, (0, 0, account.quota_bytes, 0))
-            self.put(
-                TABLE_USAGE, id_key(account_id), _USAGE.pack(_FORMAT, validity, version + 1, 0, size, messages, quota)
-            )
+            lost = (0, 0, account.quota_bytes, 0, account.quota_messages)
+            _, _, quota, version, quota_messages = kept.get(account_id, lost)
+            usage = _USAGE.pack(_FORMAT, validity, version + 1, quota_messages, size, messages, quota)
+            self.put(TABLE_USAGE, id_key(account_id), usage)
             self.put(TABLE_ACCOUNT, id_key(account_id), _account_encoder.encode(account))
             self.put(TABLE_ACCOUNT_NAME, account.address.encode(), id_key(account_id))
             self.kept("accounts")

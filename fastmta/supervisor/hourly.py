@@ -121,8 +121,8 @@ async def _warn(services: Services, account: Account) -> None:
     if not services.config.quota_mail_warnings:
         return
     warnings = services.store.quota_warnings
-    used, _messages, quota = services.store.mailboxes.usage(account.id)
-    percent = 100 * used // quota if quota else 0
+    used, messages, quota, limit = services.store.mailboxes.usage(account.id)
+    percent = max(100 * used // quota if quota else 0, 100 * messages // limit if limit else 0)
     steps = [int(each.rstrip("%")) for each in services.config.quota_mail_warnings]
     step = max((each for each in steps if each <= percent), default=0)
     before = warnings.step(account.id)
@@ -133,7 +133,8 @@ async def _warn(services: Services, account: Account) -> None:
         return
     services.log.info("quota.warning", account=account.address, percent=percent)
     text = (
-        f"The mailboxes of {account.address} hold {used // 1024} of {quota // 1024} KB, {percent} % of their quota.\n"
+        f"The mailboxes of {account.address} hold {used // 1024}{f' of {quota // 1024}' if quota else ''} KB in "
+        f"{messages}{f' of {limit}' if limit else ''} messages, {percent} % of their quota.\n"
         "When it is used up, new mail is refused. Delete what you do not need, and empty the trash.\n"
     )
     await post(services.config, account.address, f"Your mailboxes are {percent} % full", text)

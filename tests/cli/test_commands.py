@@ -133,6 +133,11 @@ def test_quota_is_set_and_shown(cli):
     assert cli.ok("user", "quota", "bill", "--json").json["quota_bytes"] == 1536 * 1024
     cli.ok("user", "quota", "bill", "0")
     assert cli.ok("user", "quota", "bill").out == "0 of -\n"
+    cli.ok("user", "quota", "bill", "--messages", "100")
+    assert cli.ok("user", "quota", "bill").out == "0 of -, 0 of 100 messages\n"
+    cli.ok("user", "quota", "bill", "1K")
+    found = cli.ok("user", "quota", "bill", "--json").json
+    assert (found["quota_bytes"], found["messages"], found["quota_messages"]) == (1024, 0, 100)
 
 
 def test_aliases_are_added_replaced_listed_and_deleted(cli):

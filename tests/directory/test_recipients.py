@@ -34,8 +34,9 @@ class Accounts:
     def oldest(self):
         return next((account for account in self.known.values() if account.enabled), None)
 
-    def usage(self, account_id):
-        return self.used.get(account_id, 0), 0
+    def is_full(self, account_id):
+        quotas = [each.quota_bytes for each in self.known.values() if each.id == account_id]
+        return bool(quotas[0]) and self.used.get(account_id, 0) >= quotas[0]
 
 
 @dataclass

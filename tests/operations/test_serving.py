@@ -38,7 +38,8 @@ def log(server: Server, event: str) -> list[dict[str, Any]]:
 
 def test_an_act_is_done_by_a_worker_and_told_by_it(server: Server) -> None:
     (done,) = ask(server, "user.quota", address=BILL, size="2G")
-    assert done == {"ok": True, "result": {"address": BILL, "used_bytes": 0, "quota_bytes": 2 * 2**30}}
+    quota = {"used_bytes": 0, "quota_bytes": 2 * 2**30, "messages": 0, "quota_messages": 0}
+    assert done == {"ok": True, "result": {"address": BILL, **quota}}
     line = log(server, "admin.user.quota")[-1]
     assert (line["address"], line["quota"], line["uid"]) == (BILL, 2 * 2**30, os.getuid())
     assert line["user"] == pwd.getpwuid(os.getuid()).pw_name

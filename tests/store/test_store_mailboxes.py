@@ -1,5 +1,6 @@
 """Mailboxes inside the transaction: uids, modseqs, counts, quota, flags, expunge, copy, move, and FETCH's lines."""
 
+import asyncio
 import os
 from array import array
 from collections.abc import AsyncIterator
@@ -68,6 +69,12 @@ async def test_uid_validity_ascends_whatever_the_clock_says(mail: MailStore, acc
     assert third.uid_validity == int(mail.clock.now())
 
 
+def made(mail: MailStore, data: bytes) -> Appended:
+    blob = mail.mailboxes.new_blob()
+    blob.feed(data)
+    return Appended(blob, STRUCTURE, 1)
+
+
 async def test_quota_is_decided_in_the_transaction(mail: MailStore, account: Account) -> None:
     await mail.accounts.set_quota(account.address, 20)
     await put(mail, account.inbox_id, b"x" * 15)
@@ -82,6 +89,47 @@ async def test_quota_is_decided_in_the_transaction(mail: MailStore, account: Acc
     await mail.mailboxes.expunge(account.inbox_id, only_deleted=False)
     assert mail.accounts.usage(account.id) == (15, 1)
     await put(mail, account.inbox_id, b"x" * 5)
+
+
+async def test_the_quota_of_messages_is_decided_in_the_transaction(mail: MailStore, account: Account) -> None:
+    await mail.accounts.set_quota(account.address, quota_messages=3)
+    await put(mail, account.inbox_id, b"x")
+    sent = mail.mailboxes.get(account.id, "Sent")
+    assert sent is not None
+    await mail.mailboxes.copy(account.inbox_id, array("I", [1]), sent.id)
+    assert not mail.accounts.is_full(account.id)
+    with pytest.raises(Refused, match="quota"):  # all of them or none
+        await mail.mailboxes.append_many(account.inbox_id, [made(mail, b"y"), made(mail, b"z")])
+    await put(mail, account.inbox_id, b"y")
+    assert mail.accounts.is_full(account.id)
+    for refused in (
+        put(mail, account.inbox_id, b"z"),
+        put(mail, account.inbox_id, b""),
+        mail.mailboxes.copy(account.inbox_id, array("I", [1]), sent.id),
+    ):
+        with pytest.raises(Refused, match="quota"):
+            await refused
+    await mail.mailboxes.copy(account.inbox_id, array("I", [1]), sent.id, move=True)  # needs no room
+    assert mail.accounts.usage(account.id) == (3, 3)
+    await mail.accounts.set_quota(account.address, 10**9)
+    known = mail.accounts.lookup(account.address)
+    assert known is not None and (known.quota_bytes, known.quota_messages) == (10**9, 3)
+    with pytest.raises(Refused, match="quota"):
+        await put(mail, account.inbox_id, b"z")
+    await mail.mailboxes.expunge(account.inbox_id, only_deleted=False)
+    await put(mail, account.inbox_id, b"z")
+    await mail.accounts.set_quota(account.address, 0, 0)
+    assert mail.mailboxes.usage(account.id) == (3, 3, 0, 0)
+    for _ in range(3):
+        await put(mail, account.inbox_id, b"z")
+
+
+async def test_simultaneous_messages_never_pass_the_quota(mail: MailStore, account: Account) -> None:
+    await mail.accounts.set_quota(account.address, quota_messages=5)
+    puts = [put(mail, account.inbox_id, b"x") for _ in range(20)]
+    done = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(each, Refused) for each in done) == 15
+    assert mail.accounts.usage(account.id) == (5, 5)
 
 
 async def test_the_prefix_counts_and_stands_in_front(mail: MailStore, account: Account) -> None:

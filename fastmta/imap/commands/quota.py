@@ -1,4 +1,4 @@
-"""GETQUOTA, GETQUOTAROOT and SETQUOTA (RFC 9208): one root, of all mailboxes of an account, with STORAGE."""
+"""GETQUOTA, GETQUOTAROOT and SETQUOTA (RFC 9208): one root of all an account's mailboxes, with STORAGE and MESSAGE."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ NO_ROOT: Final = b"NO [NONEXISTENT] No such quota root"
 
 
 def _write(session: Session, account_id: int) -> bool:
-    """The QUOTA response, in units of 1,024 octets; False for an account without a quota."""
-    used, _messages, quota = session.mailboxes.usage(account_id)
-    if quota:
-        session.write(b"* QUOTA %b (STORAGE %d %d)\r\n" % (_imap.astring(ROOT), (used + 1023) // 1024, quota // 1024))
-    return bool(quota)
+    """The QUOTA response, storage in units of 1,024 octets; False for an account without a quota."""
+    used, messages, quota, limit = session.mailboxes.usage(account_id)
+    resources = [b"STORAGE %d %d" % ((used + 1023) // 1024, quota // 1024)] if quota else []
+    if limit:
+        resources.append(b"MESSAGE %d %d" % (messages, limit))
+    if resources:
+        session.write(b"* QUOTA %b (%b)\r\n" % (_imap.astring(ROOT), b" ".join(resources)))
+    return bool(resources)
 
 
 def get_quota(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -40,7 +43,7 @@ def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if isinstance(box, bytes):
         return box
     own = box.account_id == session.account_id  # what others have used is theirs to know
-    limited = own and bool(session.mailboxes.usage(box.account_id)[2])
+    limited = own and any(session.mailboxes.usage(box.account_id)[2:])
     root = b" " + _imap.astring(ROOT) if limited else b""
     session.write(b"* QUOTAROOT %b%b\r\n" % (session.written_name(name), root))
     if own:
