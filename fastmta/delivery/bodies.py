@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
 _TLS_REQUIRED: Final = re.compile(rb"^TLS-Required[ \t]*:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-FRESH_MS: Final = 10_000  # after it came a message is in memory, and nobody asks
 HEADER_LOOK_BYTES: Final = 65_536  # of a message whose header is searched
 
 
@@ -35,14 +33,6 @@ def read_body(service: "DeliveryService", transaction: Transaction, offset: int,
             return None if rest is None else before + rest
         offset -= len(front)
     return read_stored(service, transaction, offset, length)
-
-
-def need_body(service: "DeliveryService", transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
-    """None where `read_body` will not wait for the disk; else to be awaited before it."""
-    assert isinstance(transaction, Job)
-    if service.clock.now() * 1000 - transaction.envelope.received_at_ms < FRESH_MS:
-        return None
-    return service.queue.need(transaction.message.blob_id, max(0, offset - len(transaction.front)), length)
 
 
 def read_stored(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.delivery.bodies import asks_no_tls, convert, header_of, need_body, read_body, seal, tell_folded
+from fastmta.delivery.bodies import asks_no_tls, convert, header_of, read_body, seal, tell_folded
 from fastmta.delivery.destination import Destination
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
@@ -28,6 +28,7 @@ from fastmta.tls.sessions import Kept
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
+_FRESH_MS: Final = 10_000  # after it came a message is in memory, and nobody asks
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
 
 
@@ -224,7 +225,11 @@ class RemoteHop(Destination):
         return read_body(self.service, transaction, offset, length)
 
     def need_body(self, transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
-        return need_body(self.service, transaction, offset, length)
+        assert isinstance(transaction, Job)
+        service = self.service
+        if service.latest_s * 1000 - transaction.envelope.received_at_ms < _FRESH_MS:
+            return None
+        return service.queue.need(transaction.message.blob_id, max(0, offset - len(transaction.front)), length)
 
     def folded(self, connection: Connection, lines: int) -> None:
         tell_folded(self.service, connection, lines)

@@ -283,7 +283,8 @@ class DeliveryService:
     def _next_pass(self) -> None:
         if self._looking is not None:
             self._look_on()
-        self._pump_stalled()
+        if self._stalled:
+            self._pump_stalled()
         if self._quiet is not None:
             self._look_quiet()
 
@@ -295,7 +296,7 @@ class DeliveryService:
 
     def after_commit(self) -> None:
         """A result has been committed, or not."""
-        if self.unrecorded <= UNRECORDED // 2:
+        if self._stalled and self.unrecorded <= UNRECORDED // 2:
             self._pump_stalled()
         if self._quiet is not None:
             self._look_quiet()

@@ -367,16 +367,10 @@ class Connection(asyncio.Protocol):
         timeout_s: float = getattr(self._timeouts, _TIMEOUTS.get(self.client.stage, "smtp_mail_timeout"))
         return timeout_s
 
-    def _waits(self, offset: int, length: int, then: Callable[[], None]) -> bool:
-        """Whether a piece of the body is not in memory; `then` is called when it is, unless the session has ended."""
-        transaction = self.transaction
-        assert transaction is not None
-        waiting = self._owner.need_body(transaction, offset, length)
-        if waiting is None:
-            return False
+    def _wait(self, waiting: Awaitable[None], transaction: Transaction, then: Callable[[], None]) -> None:
+        """A piece of the body is not in memory; `then` is called when it is, unless the session has ended."""
         self._is_cold = True
         self._owner.spawn("delivery of a cold body", self._brought(waiting, transaction, then))
-        return True
 
     async def _brought(self, waiting: Awaitable[None], transaction: Transaction, then: Callable[[], None]) -> None:
         await waiting
@@ -387,8 +381,11 @@ class Connection(asyncio.Protocol):
     def _begin_body(self) -> None:
         transaction = self.transaction
         assert transaction is not None
-        if not self._waits(0, min(transaction.size_bytes, SLICE_BYTES), self._send_body):
+        waiting = self._owner.need_body(transaction, 0, SLICE_BYTES)
+        if waiting is None:
             self._send_body()
+        else:
+            self._wait(waiting, transaction, self._send_body)
 
     def _send_body(self) -> None:
         transaction = self.transaction
@@ -430,8 +427,11 @@ class Connection(asyncio.Protocol):
             return
         while not self._paused and not self._transport.is_closing():
             length = min(SLICE_BYTES, self._size - self._offset)
-            if not is_warm and self._offset and self._waits(self._offset, length, partial(self._continue_body, True)):
-                return
+            if not is_warm and self._offset:
+                waiting = self._owner.need_body(transaction, self._offset, length)
+                if waiting is not None:
+                    self._wait(waiting, transaction, partial(self._continue_body, True))
+                    return
             is_warm = False
             piece = self._owner.read_body(transaction, self._offset, length)
             if piece is None or len(piece) != length:
