@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _ASKS: Final = 1  # SSL_VERIFY_PEER
+_CACHE: Final = 44  # SSL_CTRL_SET_SESS_CACHE_MODE, whose 0 keeps no session
 _POINTER: Final = ctypes.sizeof(ctypes.c_void_p)
 _VERDICT: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
 _NAME: Final = 256  # characters of a name, Postfix's CCERT_BUFSIZ
@@ -33,6 +34,8 @@ def _library() -> ctypes.CDLL:
     library.SSL_CTX_get_verify_mode.argtypes = [ctypes.c_void_p]
     library.SSL_CTX_set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, _VERDICT]
     library.SSL_CTX_set_verify.restype = None
+    library.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+    library.SSL_CTX_ctrl.restype = ctypes.c_long
     library.SSL_get_SSL_CTX.argtypes = [ctypes.c_void_p]
     library.SSL_get_SSL_CTX.restype = ctypes.c_void_p
     library.SSL_get_verify_result.argtypes = [ctypes.c_void_p]
@@ -86,6 +89,7 @@ def ask_clients(context: ssl.SSLContext, ca_file: str, ca_path: str) -> None:
             if not pointer or library.SSL_CTX_get_verify_mode(pointer) != expected:
                 raise AttributeError("its contexts are not laid out as expected")
         library.SSL_CTX_set_verify(pointer, _ASKS, _GO_ON)
+        library.SSL_CTX_ctrl(pointer, _CACHE, 0, None)  # TLS 1.2 resumes without tickets too
     except (AttributeError, OSError) as error:
         raise ConfigError(f"tls.smtpd_tls_ask_ccert: this Python's ssl cannot ask for certificates: {error}") from None
 

@@ -19,6 +19,7 @@ from fastmta.policy.networks import Networks
 from fastmta.runtime.tasks import Tasks
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import Contexts
+from fastmta.tls.sessions import resuming
 from tests.smtp.test_sockets import Running, Talk
 from tests.support.authority import Issued, issue
 from tests.support.smtp_rig import SmtpRig
@@ -82,12 +83,14 @@ def context(running: Running, shown: Issued | None) -> ssl.SSLContext:
     return made
 
 
-async def secured(running: Running, shown: Issued | None, service: str = "smtp") -> Talk:
+async def secured(
+    running: Running, shown: Issued | None, service: str = "smtp", using: ssl.SSLContext | None = None
+) -> Talk:
     """A session after STARTTLS."""
     talk = await running.connect(service)
     await talk.say(b"EHLO a.test\r\n")
     assert (await talk.say(b"STARTTLS\r\n")).startswith(b"220 ")
-    await talk.writer.start_tls(context(running, shown))
+    await talk.writer.start_tls(using or context(running, shown))
     return talk
 
 
@@ -260,3 +263,17 @@ async def test_a_strange_certificate_is_read_and_disturbs_nobody(
     (told,) = [fields for event, fields in running.rig.log.events if event == "smtp.client_certificate"]
     assert (told["subject"], told["trusted"]) == (subject, trusted)
     await other.say(b"QUIT\r\n")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_every_handshake_shows_the_certificate_anew(start: Start, version: ssl.TLSVersion) -> None:
+    running = await start(smtpd_relay_restrictions=("permit_tls_all_clientcerts", "reject_unauth_destination"))
+    made = context(running, BRANCH)
+    made.minimum_version = made.maximum_version = version
+    talk = await secured(running, None, using=made)
+    assert (await talk.say(b"EHLO a.test\r\n")).startswith(b"250")
+    session = talk.writer.get_extra_info("ssl_object").session
+    await talk.say(b"QUIT\r\n")
+    again = await secured(running, None, using=resuming(made, session))
+    assert not again.writer.get_extra_info("ssl_object").session_reused
+    await again.say(b"QUIT\r\n")
