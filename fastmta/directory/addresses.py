@@ -1,9 +1,11 @@
 """An address taken apart for look-ups: local part without quotes, domain in its canonical form, extension split off."""
 
+import re
 from typing import Final, NamedTuple
 
 import idna
 
+_CONTROL: Final = re.compile("[\0-\x1f\x7f]")
 _ATEXT: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~.")
 
 
@@ -30,9 +32,11 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address:
-    """Takes `user@domain` apart; ValueError where there is no local part or no domain."""
+    """Takes `user@domain` apart; ValueError where there is no local part or no domain, and for control characters: a
+    table may put together what a stranger wrote, and what has a line break would be a command to the next hop.
+    """
     local_part, at, domain = text.rpartition("@")
-    if not at or not local_part or not domain:
+    if not at or not local_part or not domain or _CONTROL.search(text):
         raise ValueError("not an address")
     return Address(unquote(local_part), canonical_domain(domain))
 

@@ -163,3 +163,13 @@ def test_checks_may_add_copies(tmp_path: Path) -> None:
     out = known.directory.adjusted(b"a@b.test", given, more=(b"other@example.test", b"nobody@example.test"))
     assert [each.forward_path for each in out[1:]] == [b"other@example.test", b"nobody@example.test"]
     assert [to.hop.startswith(b"error:") for each in out[2:] for to in each.targets] == [True]
+
+
+@pytest.mark.parametrize("text", ["a\n RCPT TO:<v@b.test>\n@c.test", '"a\r\nb"@c.test', "a\0b@c.test", "a@c.test\n\tx"])
+def test_a_copy_whose_address_has_a_line_break_reaches_no_next_hop(tmp_path: Path, text: str) -> None:
+    """A table of patterns may put together what a stranger has folded."""
+    known = world(tmp_path)
+    assert str(known.directory.resolve(text.encode(), may_relay=True).refusal).startswith("553 5.1.3")
+    given = Recipient(b"x@b.test", known.directory.resolve(b"x@b.test", may_relay=True))
+    _, copy = known.directory.adjusted(b"o@o.test", [given], more=[text.encode()])
+    assert [to.hop.decode()[:11] for to in copy.targets] == ["error:5.1.3"]
