@@ -6,6 +6,7 @@ A command that root runs opens it as the owner of the data directory, so that th
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,7 +50,17 @@ def open_store(config: Config) -> "MailStore":
     with acting_as_owner(directory):
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
             raise PermissionError(13, "Permission denied", str(directory))
-        return MailStore.open(directory, gives_way=True)
+        store = MailStore.open(directory, gives_way=True)
+        _look_at_indexes(directory, store)
+        return store
+
+
+def _look_at_indexes(directory: Path, store: "MailStore") -> None:
+    if (directory / "index" / "store").exists():
+        from fastmta.index.marker import came_back
+
+        with suppress(OSError):  # the next worker looks again
+            came_back(directory / "index", store.number, store.last_txn_id)
 
 
 def prepare_data_directory(config: Config) -> Path:

@@ -2,12 +2,13 @@
 
 Message numbers are given out again by a store that is put back to an earlier state (a backup, a snapshot of the disk).
 So the newest transaction is noted down before anything that was read is indexed, and where the store is behind that
-when a worker starts, or is another one, all indexes are thrown away.
+when a worker or a command opens it, or is another one, all indexes are thrown away.
 """
 
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +28,12 @@ class Marker:
         self._fd = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._noted = 0
 
-    def begin(self, transaction: int) -> str:
+    def begin(self, last_txn_id: Callable[[], int]) -> str:
         """Called when a worker starts: why all indexes were thrown away, "" where they are good."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             number, noted = self._read()
+            transaction = last_txn_id()  # asked behind the mark, which another process may move on meanwhile
             if (number, noted) == (0, 0):
                 reason = "it is not known which store they are of"
             elif number != self._number:
@@ -74,6 +76,18 @@ def discard_all(folder: Path) -> int:
             (folder / name).unlink(missing_ok=True)
             thrown += 1
     return thrown
+
+
+def came_back(folder: Path, store_number: int, last_txn_id: Callable[[], int]) -> None:
+    """Who is about to change a store without the server looks too: what he does may bring an earlier store past the
+    mark. Nothing where there are no indexes; OSError.
+    """
+    if (folder / FILE).exists():
+        marker = Marker(folder, store_number)
+        try:
+            marker.begin(last_txn_id)
+        finally:
+            marker.close()
 
 
 def turned_off(folder: Path) -> None:

@@ -105,7 +105,7 @@ class Indexing:
         self._touched: set[int] = set()  # that got mail since the last look
         self._until: OrderedDict[int, int] = OrderedDict()  # of mailboxes that were looked at
         self._working = False
-        reason = self._marker.begin(services.store.last_txn_id())
+        reason = self._marker.begin(services.store.last_txn_id)
         if reason:
             services.log.info("index.discarded", reason=reason)
 

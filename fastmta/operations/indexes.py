@@ -80,7 +80,7 @@ async def rebuild(desk: Desk, asked: Whose) -> Rebuilt:
         raise ActFailed('there are no full-text indexes: fts is "" in the configuration', "config")
     folder = _folder(desk)
     marker = Marker(folder, desk.store.number)
-    marker.begin(desk.store.last_txn_id())
+    marker.begin(desk.store.last_txn_id)
     locks = AccountLocks(folder / LOCKS)
     progress = _Progress(desk)
     found = Rebuilt(0, 0)

@@ -183,7 +183,7 @@ def test_indexes_of_a_store_that_went_back_are_thrown_away(tmp_path: Path) -> No
     def started(number: int, transaction: int) -> str:
         marker = Marker(folder, number)
         try:
-            return marker.begin(transaction)
+            return marker.begin(lambda: transaction)
         finally:
             marker.close()
 
@@ -203,3 +203,21 @@ def test_indexes_of_a_store_that_went_back_are_thrown_away(tmp_path: Path) -> No
     turned_off(folder)
     assert "not known" in started(8, 500)
     assert list(folder.glob("*.fts")) == []
+
+
+def test_a_mark_that_moves_on_meanwhile_is_of_no_later_store(tmp_path: Path) -> None:
+    beside, marker = Marker(tmp_path, 9), Marker(tmp_path, 9)
+    marker.begin(lambda: 100)
+    now = 100
+
+    def commit() -> int:
+        nonlocal now
+        now += 1
+        beside.note(now)
+        return now
+
+    (tmp_path / "1.fts").write_bytes(b"")
+    for _ in range(3):
+        assert marker.begin(commit) == ""
+    assert (tmp_path / "1.fts").exists()
+    beside.close(), marker.close()
