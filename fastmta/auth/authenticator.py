@@ -2,8 +2,9 @@
 
 Invariants: unknown user, wrong password, disabled account and a foreign authorization identity give the same answer
 after the same hash and the same delay, which grows with the failures of an address; a login name is looked up as it
-stands, never expanded. A name may bring an authorization identity (RFC 4616 §2), or "account*master" where a separator
-is set: then the master user's password opens the account, and the log names both.
+stands, and expanded only where aliases are logins (alias_logins.py). A name may bring an authorization identity (RFC
+4616 §2), or "account*master" where a separator is set: then the master user's password opens the account, and the log
+names both.
 
 Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
 """
@@ -281,7 +282,8 @@ class Authenticator(Generic[A]):
             name = await self._tokens.user(token)
         except TokenRefused as refusal:
             return f"token: {refusal}"
-        if checked is None or self.login_address(name) != checked.address:
+        named = self._account(name)
+        if checked is None or named is None or named.address != checked.address:
             return "token: it is somebody else's"
         return ""
 
@@ -306,9 +308,12 @@ class Authenticator(Generic[A]):
         checked = self._account(name)
         if not target or self.login_address(target) == self.login_address(name):
             return Parties(checked, checked)
+        opened = self._account(target)
+        if checked is not None and opened is not None and opened.address == checked.address:
+            return Parties(checked, checked)  # one of them is an alias
         if checked is None or checked.address not in self._settings.auth_master_users:
             return Parties(None, None)
-        return Parties(self._account(target), checked)
+        return Parties(opened, checked)
 
     def _account(self, name: str) -> A | None:
         address = self.login_address(name)

@@ -72,6 +72,9 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
     disable_plaintext_auth: Annotated[bool, Key("bool")] = True
     cache_ttl: Annotated[float, Key("time", flat="auth_cache_ttl", default="1h")] = 3600.0
     failure_delay: Annotated[float, Key("time", flat="auth_failure_delay", default="2s")] = 2.0
+    alias_logins: Annotated[
+        bool, Key("bool", flat="auth_alias_logins", about="an alias of exactly one account is a login name of it too")
+    ] = False
     auth_master_users: Annotated[_Texts, Key("list", about="accounts that may open any other one")] = ()
     auth_master_user_separator: Annotated[
         str, Key("text", about="between an account and a master user in a login name, as in user*admin")

@@ -16,7 +16,8 @@ from fastmta.admin.http import Answer, HttpServer, Request
 from fastmta.admin.origin import AllowedHosts
 from fastmta.admin.sts_page import PATH as STS_PATH
 from fastmta.admin.sts_page import policy_hosts, policy_page
-from fastmta.auth.authenticator import Authenticator
+from fastmta.auth.alias_logins import AliasLogins
+from fastmta.auth.authenticator import AccountLookup, Authenticator
 from fastmta.auth.bearer import Bearers
 from fastmta.auth.passwords import PasswordChecker
 from fastmta.auth.scram import derive_all
@@ -264,9 +265,12 @@ class MailServer:
             keys = await place.loop.run_in_executor(self._pool, derive_all, password)
             await store.credentials.keep_scram_keys(account.id, account.password_hash, keys)
 
+        accounts: AccountLookup[Account] = store.accounts
+        if config.auth.alias_logins:
+            accounts = AliasLogins(store.accounts, store.aliases, config.myorigin)
         return Authenticator(
             config,
-            store.accounts,
+            accounts,
             passwords,
             limits,
             cells=place.cells,
