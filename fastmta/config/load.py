@@ -318,7 +318,7 @@ class _Reader:
         if not isinstance(tables, list) or not all(isinstance(given, dict) for given in tables):
             self._add("shaping", "is a list of tables: write [[shaping]] on a line of its own for each rule")
             return ()
-        out = []
+        out: list[ShapingConfig] = []
         keys = leaves_of("shaping", ShapingConfig)
         for number, given in enumerate(tables, 1):
             count = len(self._problems)
@@ -336,6 +336,8 @@ class _Reader:
                 continue
             rule = ShapingConfig(**values_of)
             problem = problem_of(rule)
+            if not problem and any(rule.counted == other.counted for other in out):
+                problem = "would be counted together with another one that names the same hops: give it a name"
             if problem:
                 self._add("shaping", f"rule {number}: {problem}")
             out.append(rule)

@@ -15,7 +15,7 @@ class ShapingConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, Key("text", about="in the log and in `fastmta explain`; empty: the first pattern")] = ""
     domain: Annotated[_Texts, Key("list", about='next hops: "example.org", ".example.org" (what is below), "*"')] = ()
-    mx: Annotated[_Texts, Key("list", about='hosts that mail goes to: "mx.example.org", ".example.org"')] = ()
+    mx: Annotated[_Texts, Key("list", about='hosts that mail goes to: "mx.example.org", ".example.org", "*"')] = ()
     per: Annotated[
         str,
         Key(
@@ -39,6 +39,11 @@ class ShapingConfig(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """What the rule is called."""
         return self.name or (self.domain + self.mx)[0]
+
+    @property
+    def counted(self) -> str:
+        """What its counters are known by, over a reload that changes its limits too; no two rules have the same."""
+        return f"{self.name}\0{self.domain}\0{self.mx}\0{self.per}"
 
 
 class Source(NamedTuple):
@@ -69,6 +74,9 @@ def problem_of(rule: ShapingConfig) -> str:
     """What is wrong with a rule whose keys are each as they should be; "" for nothing."""
     if not rule.domain and not rule.mx:
         return "names no hops: give it domain or mx"
+    for pattern in rule.domain + rule.mx:
+        if pattern != "*" and ("*" in pattern or not pattern.strip(".") or len(pattern.split()) != 1):
+            return f'"{pattern}" fits nothing: expected "example.org", ".example.org" for what is below, or "*"'
     for text in rule.source_addresses:
         try:
             parse_source(text)

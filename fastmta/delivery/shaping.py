@@ -111,7 +111,7 @@ class Rule:
         self.config = config
         self._table = table
         self._monotonic = monotonic
-        self._number = _hash(f"{config.name}\0{config.domain}\0{config.mx}\0{config.per}")
+        self._number = _hash(config.counted)
         self._spread = spread(config.messages_per_hour) if config.messages_per_hour else (0, 0)
         self.sources = tuple(parse_source(text) for text in config.source_addresses)
         self._credit = [0] * len(self.sources)
@@ -122,7 +122,7 @@ class Rule:
         """Whether the rule names a next hop: "domain", "[host]:port" or "domain:port"."""
         name = next_hop.lower()
         bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() else name
-        return any(pattern == "*" or _fits(bare.strip("[]"), pattern) or name == pattern for pattern in self._domains)
+        return any(_fits(bare.strip("[]"), pattern) or name == pattern for pattern in self._domains)
 
     @property
     def _domains(self) -> Iterable[str]:
@@ -378,6 +378,8 @@ class Shaping:
 
 
 def _fits(name: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
     return name.endswith(pattern) and len(name) > len(pattern) if pattern.startswith(".") else name == pattern
 
 

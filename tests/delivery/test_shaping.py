@@ -46,6 +46,10 @@ def test_the_hops_that_a_rule_names(patterns, hop, named):
     assert Rule(ShapingConfig(domain=patterns), local_table(), lambda: 0.0).names(hop) is named
 
 
+def test_a_rule_for_all_hosts():
+    assert Rule(ShapingConfig(mx=("*",)), local_table(), lambda: 0.0).names_host("mx.any.test")
+
+
 def test_addresses_of_ours_are_taken_by_their_weight():
     config = ShapingConfig(domain=("*",), source_addresses=("192.0.2.1 weight=3", "192.0.2.2", "2001:db8::1"))
     rule = Rule(config, local_table(), lambda: 0.0)
@@ -65,6 +69,10 @@ def test_addresses_of_ours_are_taken_by_their_weight():
         ('[[shaping]]\ndomain = ["a.test"]\nconcurrency = -1\n', "rule 1: concurrency"),
         ('[[shaping]]\ndomain = ["a.test"]\nmessages_per_second = 5000000000\n', "rule 1: messages_per_second"),
         ('[[shaping]]\ndomain = ["a.test"]\nmessages_per_hour = 5000000000\n', "rule 1: messages_per_hour"),
+        ('[[shaping]]\ndomain = ["*.a.test"]\n', "fits nothing"),
+        ('[[shaping]]\nmx = ["a.test, b.test"]\n', "fits nothing"),
+        ('[[shaping]]\nmx = ["."]\n', "fits nothing"),
+        ('[[shaping]]\ndomain = ["a.test"]\n' * 2, "rule 2: would be counted together"),
         ("[shaping]\nconcurrency = 1\n", "[[shaping]]"),
     ],
 )
