@@ -45,7 +45,7 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "quota_rule", f'"{config.quota_rule}": expected {error}'
     if not re.fullmatch(_KEYWORD, config.pop3_deleted_flag):
-        yield "pop3_deleted_flag", f'"{config.pop3_deleted_flag}" is not a keyword, such as $POP3Deleted'
+        yield "pop3_deleted_flag", f'"{config.pop3_deleted_flag}" is not a keyword, such as $$POP3Deleted'
     for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):
         text = getattr(config.delivery, name)
         if text and not (_is_address(text) and ipaddress.ip_address(text).version == version):
