@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fastmta.model.actor import Actor
 from fastmta.model.open_session import OpenSession
 from fastmta.policy.networks import Networks
 from fastmta.store import MailStore
@@ -73,16 +74,18 @@ class Sessions:
             "login": session.login[:_LOGIN_CHARACTERS],
             "address": session.client,
             "since": self._now() - session.age_s,
-            "mailbox": self._mailbox(session.mailbox),
+            "mailbox": self._mailbox(session),
             "tls": session.tls,
             "received_bytes": received,
             "sent_bytes": sent,
         }
 
-    def _mailbox(self, which: int | str) -> str:
+    def _mailbox(self, session: OpenSession) -> str:
+        """Its name as the session knows it: somebody else's INBOX is not INBOX."""
+        which = session.mailbox
         if isinstance(which, str):
             return which
-        box = self._store.mailboxes.by_id(which) if which else None
+        box = self._store.access.by_id(Actor(session.account_id), which) if which else None
         return box.name[:_MAILBOX_CHARACTERS] if box is not None else ""
 
 

@@ -103,6 +103,14 @@ def test_very_many_sessions_come_in_pieces(server: Server) -> None:
             client.shutdown()
 
 
+def test_a_mailbox_of_somebody_else_is_told_as_such(server: Server) -> None:
+    server.cli("mailbox", "share", "add", BILL, "INBOX", ANN, "lr")
+    ann = imap(server, ANN)
+    assert ann.select(f'"Other Users/{BILL}/INBOX"', readonly=True)[0] == "OK"
+    assert [each["mailbox"] for each in listed(server, "--login", ANN)] == [f"Other Users/{BILL}/INBOX"]
+    ann.logout()
+
+
 def test_the_last_login_is_kept(server: Server) -> None:
     server.add_user("carl@example.test", PASSWORD)
 
