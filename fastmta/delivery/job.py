@@ -64,7 +64,6 @@ class Job(Transaction, eq=False, kw_only=True):
             forwarding.prepare(owner, made)
         return made
 
-    @property
     def results_recorded(self) -> int:
         """What a unit of this job counts for among those that are on their way into the store."""
         return max(1, len(self.moves))

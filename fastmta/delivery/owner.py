@@ -186,7 +186,7 @@ class HopOwner:
     def recorded(self, job: Job, unit: "Any") -> None:
         """The store has committed the job's unit, or has not."""
         service = self.service
-        service.unrecorded -= job.results_recorded
+        service.unrecorded -= job.results_recorded()
         status = unit.status
         if status == COMMITTED:
             service.recorder.notifications_committed(job, unit)

@@ -245,7 +245,7 @@ class Recorder:
             made = [self.reports.compose(job, kind, outcomes) for kind, outcomes in job.reports.items()]
             reports = [each for each in made if each is not None]
         job.recordings += 1
-        self._service.submitted(job.results_recorded)
+        self._service.submitted(job.results_recorded())
         if reports and self.reports.are_judged:
             self._services.tasks.spawn("delivery report", self._judge(job, reports))
         else:

@@ -266,12 +266,11 @@ class DeliveryService:
 
         Or its hop is suspended by command: then it is pumped when it is resumed.
         """
-        if self._has_room:
+        if self._has_room():
             return owner.is_suspended or not self._running
         self._stalled[owner] = None
         return True
 
-    @property
     def _has_room(self) -> bool:
         return self.unrecorded < UNRECORDED and not self.unwritten and not self.pace.is_over
 
@@ -289,7 +288,7 @@ class DeliveryService:
             self._look_quiet()
 
     def _pump_stalled(self) -> None:
-        while self._stalled and self._has_room:
+        while self._stalled and self._has_room():
             owner = next(iter(self._stalled))
             del self._stalled[owner]
             owner.pump()
