@@ -82,13 +82,15 @@ def write_map(server: Server) -> None:
 def run(server: Server, *arguments: str, said: str = "") -> str:
     """What one command says, with `said` on its input; RuntimeError where it could not do its work."""
     os.environ["FASTMTA_CONFIG"] = str(server.config_path)
-    out = io.StringIO()
+    octets = io.BytesIO()
+    out = io.TextIOWrapper(octets, "utf-8", write_through=True)
     sys.stdin = io.TextIOWrapper(io.BytesIO(said.encode()))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = fastmta(list(arguments))
+    what_was_said = octets.getvalue().decode("utf-8", "replace")
     if code not in (0, None, 75):
-        raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {out.getvalue()}")
-    return out.getvalue()
+        raise RuntimeError(f"fastmta {' '.join(arguments)} ended with {code}: {what_was_said}")
+    return what_was_said
 
 
 @row("queue release, hold of 20,000")

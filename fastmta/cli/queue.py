@@ -94,8 +94,18 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
                 if each[name] not in ("", None):
                     print(f"  {name:15} {plain(str(each[name]))}")
     if content:
-        sys.stdout.flush()
-        visit_rows(config_path, listing.content, asked, sys.stdout.buffer.writelines)
+        _content(config_path, asked, False)
+
+
+def _content(config_path: str | None, asked: listing.OfMessage, as_json: bool) -> None:
+    """The octets of the message as they are; as JSON one string of base64."""
+    if as_json:
+        pieces: list[bytes] = []
+        visit_rows(config_path, listing.content, asked, pieces.extend)
+        print_json(msgspec.to_builtins(b"".join(pieces)))
+        return
+    sys.stdout.flush()
+    visit_rows(config_path, listing.content, asked, sys.stdout.buffer.writelines)
 
 
 def _changed(done: str) -> Callable[[Any], None]:
@@ -153,6 +163,7 @@ def _top(found: list[hops.Busy]) -> None:
 
 for _command in (
     command(listing.list_, whole=_list),
+    command(listing.content, whole=_content),
     command(listing.stats, show=show_stats),
     command(listing.shape, show=show_shape),
     command(moves.flush, show=_changed("to be tried now")),

@@ -1,6 +1,7 @@
 """The queue's commands, mailq, postmap and newaliases."""
 
 import asyncio
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,8 @@ def test_show_gives_envelope_and_content(full):
     content = full.ok("queue", "show", number, "--content").out
     assert content.startswith("Received: by mx.example.test")
     assert len(content.encode()) <= shown["size"]
+    assert full.ok("queue", "content", number).out == content
+    assert b64decode(full.ok("queue", "content", number, "--json").json).decode() == content
 
 
 def test_stats_count_by_state_and_domain(full):
