@@ -142,7 +142,7 @@ def _flood(name: str, service: str, greeting: bytes, line: bytes, count: int, *,
 _flood("imap NOOP x200 before login", "imap", b"", b"a NOOP\r\n", 200)
 _flood("imap BAD x200 before login", "imap", b"", b"a ID NIL\r\n", 200)
 _flood("imap NOOP, never reads", "imap", b"", b"a CAPABILITY\r\n", 200, reads=False)
-_flood("pop3 CAPA x200 before login", "pop3", b"", b"CAPA\r\n", 200)
+_flood("pop3 CAPA, LANG, UTF8 x200 before login", "pop3", b"", b"CAPA\r\nLANG\r\nUTF8\r\n", 200)
 _flood("smtp NOOP x200", "smtp", b"EHLO me\r\n", b"NOOP\r\n", 200)
 _flood("smtp RSET x200", "smtp", b"EHLO me\r\n", b"RSET\r\n", 200)
 _flood(
