@@ -97,6 +97,8 @@ class LineSocket:
             if line.endswith(b"}\r\n") and line.startswith(b"*"):
                 read += self._exactly(int(line[line.rindex(b"{") + 1 : -3]))
             elif line.startswith(b"a "):
+                if line.startswith(b"a NO [EXPUNGEISSUED]"):
+                    return read  # another user of the account has deleted some meanwhile (RFC 5530)
                 if not line.startswith(b"a OK"):
                     raise UnexpectedAnswer(f"{command[:40]!r}: {line!r}")
                 break

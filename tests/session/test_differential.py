@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from fastmta.config.schema import Config
 from fastmta.smtp.settings import settings_of
 from tests.session.dialogs import LOGIN, MAILBOXES, Dialog, Recorder, dialogs
-from tests.session.plain_session import PlainSession
+from tests.session.plain_session import Message, PlainSession
 from tests.support.smtp_rig import SmtpRig
 
 CONFIG = msgspec.structs.replace(
@@ -48,6 +48,18 @@ CASES = (
         "198.51.100.1",
         False,
         [b"EHLO c\r\n", b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<x@far.test>\r\n", b"RSET\r\n"],
+        0,
+    ),
+    Dialog(
+        "smtp",
+        "127.0.0.1",
+        False,
+        [
+            b"EHLO c\r\n",
+            b"MAIL FROM:<a@b>\r\n",
+            b"RCPT TO:<bill@example.test>\r\n",
+            b"DATA\r\nDelivered-To: bill@example.test\r\n\r\nx\r\n.\r\n",
+        ],
         0,
     ),
     Dialog(
@@ -108,6 +120,7 @@ def sides(tmp_path: Path) -> Iterator[Sides]:
 @example(dialog=CASES[2])
 @example(dialog=CASES[3])
 @example(dialog=CASES[4])
+@example(dialog=CASES[5])
 def test_the_fast_path_and_the_rules_answer_and_store_alike(sides: Sides, dialog: Dialog) -> None:
     assert sides.plain.hold(dialog) == sides.ruled.hold(dialog)
 
@@ -119,6 +132,7 @@ def test_the_fast_path_and_the_rules_answer_and_store_alike(sides: Sides, dialog
 @example(dialog=CASES[2])
 @example(dialog=CASES[3])
 @example(dialog=CASES[4])
+@example(dialog=CASES[5])
 def test_a_session_of_plain_python_answers_and_accepts_alike(sides: Sides, dialog: Dialog) -> None:
     found = sides.plain.hold(dialog)
     session = sides.python(dialog)
@@ -131,18 +145,22 @@ def test_a_session_of_plain_python_answers_and_accepts_alike(sides: Sides, dialo
     assert (session.closing, session.state) == (found.ended, found.state)
     assert len(session.accepted) == found.counted["messages_received_total"]
     assert sum(len(message.octets) for message in session.accepted) == found.counted["received_bytes_total"]
-    wanted = [message for message in session.accepted if _is_queued(sides, dialog, message.recipients)]
+    wanted = [message for message in session.accepted if _is_queued(sides, message)]
     assert [message.reverse_path for message in wanted] == [envelope["reverse_path"] for envelope, _, _ in found.queued]
     if dialog.service != "submission" and not session.login:  # those add and take away fields
         for message, (_, _, blob) in zip(wanted, found.queued, strict=True):
             assert blob.startswith(b"Received: from ") and blob.endswith(b"\r\n" + message.octets)
 
 
-def _is_queued(sides: Sides, dialog: Dialog, recipients: list[tuple[bytes, int, bytes]]) -> bool:
-    """Whether any target is not a mailbox that gets the message in the accepting unit."""
-    directory = sides.plain.rig.directory
-    for path, notify, _ in recipients:
-        for target in directory.resolve(path, may_relay=True).targets:
-            if getattr(target, "address", None) not in MAILBOXES or notify & 2:
+def _is_queued(sides: Sides, message: Message) -> bool:
+    """Whether any target is not a mailbox that gets the message in the accepting unit: one that it has been delivered
+    to before bounces, by way of the queue.
+    """
+    header = message.octets.partition(b"\r\n\r\n")[0].lower()
+    visited = {line[13:].strip() for line in header.split(b"\r\n") if line.startswith(b"delivered-to:")}
+    for path, notify, _ in message.recipients:
+        for target in sides.plain.rig.directory.resolve(path, may_relay=True).targets:
+            address = getattr(target, "address", None)
+            if address not in MAILBOXES or address in visited or notify & 2:
                 return True
     return False
