@@ -1,15 +1,12 @@
 """`fastmta tlsrpt`: TLS reports, received ones as a table; the acts on ours are added from operations/tlsrpt.py."""
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastmta.cli.derived import add_missing
-from fastmta.cli.failures import EX_DATAERR
-from fastmta.cli.output import json_option, plain, print_json, print_table, stamp
-from fastmta.model.limits import DMARC_REPORT_FILE_BYTES
+from fastmta.cli.output import json_option, plain, print_table, stamp
+from fastmta.cli.received_reports import show_reports
 
 if TYPE_CHECKING:
     from fastmta.tls.report import TlsReport
@@ -28,41 +25,16 @@ def tlsrpt() -> None:
 @json_option
 def report(files: tuple[str, ...], as_json: bool) -> int:
     """Show received TLS reports: JSON, gzip, zip, or a whole mail with one attached. "-" is standard input."""
-    from fastmta.authentication.dmarc_report import ReportError
     from fastmta.authentication.report_files import reports_in
-    from fastmta.tls.report import TlsReportError, parse_report
+    from fastmta.tls.report import parse_report
 
-    found: list[TlsReport] = []
-    failed = 0
-    for file in files:
-        try:
-            found += [parse_report(text) for text in reports_in(_read(file), b"{")]
-        except (ReportError, TlsReportError, OSError) as error:
-            failed += 1
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            print(plain(f"fastmta: {file}: {said}"), file=sys.stderr)
-    if as_json:
-        print_json([_as_json(one) for one in found])
-    else:
-        for one in found:
-            _print(one)
-    return EX_DATAERR if failed else 0
+    def reports_of(raw: bytes) -> "list[TlsReport]":
+        return [parse_report(text) for text in reports_in(raw, b"{")]
+
+    return show_reports(files, as_json, reports_of, _as_json, _print)
 
 
 add_missing(tlsrpt, "tlsrpt")
-
-
-def _read(file: str) -> bytes:
-    from fastmta.tls.report import TlsReportError
-
-    if file == "-":
-        raw = sys.stdin.buffer.read(DMARC_REPORT_FILE_BYTES + 1)
-    else:
-        with Path(file).open("rb") as opened:
-            raw = opened.read(DMARC_REPORT_FILE_BYTES + 1)
-    if len(raw) > DMARC_REPORT_FILE_BYTES:
-        raise TlsReportError(f"the file has over {DMARC_REPORT_FILE_BYTES} octets")
-    return raw
 
 
 def _as_json(one: "TlsReport") -> dict[str, Any]:
