@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,16 +98,17 @@ def test_a_stuck_worker_is_replaced_after_worker_watchdog(start: Start, how: str
     server = start(1, "4s")
     where = server.address("smtp")
     pid = server.pids[0]
-    began = time.monotonic()
     if how == "stopped":
         os.kill(pid, signal.SIGSTOP)
     else:
         spin(server)
-    with socket.create_connection(where, timeout=10.0) as sock:  # waits in the backlog
+    with socket.create_connection(where, timeout=20.0) as sock:  # waits in the backlog
         assert int(line(sock).split()[2]) != pid
-        assert 2.5 < time.monotonic() - began < 8.0
         eventually(lambda: line(sock, "OWN") == "yes", "its successor walks the hops")
-    assert event(server, "worker.killed")
+    killed = event(server, "worker.killed")
+    assert killed
+    silent_s = int(killed["reason"].removeprefix("stuck for ").removesuffix(" s"))  # since its last word, not the stop
+    assert 4 <= silent_s < 10
     assert server.stop() == 0
 
 
