@@ -64,6 +64,7 @@ TRACE_GATHERED_BYTES: Final = 1 << 20  # gathered, then written at once; four ti
 TRACE_PART_SHARE: Final = 16  # of trace_size_limit that one file has at most, so that the oldest can make room
 TRACE_UNLIMITED_BYTES: Final = 16 << 30  # what that is a share of, where trace_size_limit is 0
 TRACE_PRUNE_S: Final = 600.0  # between two looks for what is too old
+TRACE_GIVEN_BACK_BYTES: Final = 8 << 20  # of pruned files to the disk at a time, which it may have to be told of
 TRACE_WINDOW_BYTES: Final = 4 << 20  # of a file looked through at once by a search
 TRACE_LINE_BYTES: Final = 1 << 20  # of a line; a longer one is passed over
 TRACE_MESSAGES: Final = 1000  # put together at a time by a search

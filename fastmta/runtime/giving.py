@@ -31,7 +31,7 @@ FOLDERS: Final = {  # names of the files in them that are the server's
     "running": re.compile(r"\.?\d+-\d+"),
     "index": re.compile(r"[0-9a-f]{1,16}\.fts(\.part)?|store|lock"),
     "public": _NONE,
-    "trace": re.compile(r"\d{4}-\d{2}-\d{2}\.\d{3}\.jsonl"),
+    "trace": re.compile(r"\d{4}-\d{2}-\d{2}\.\d{3}\.jsonl(\.pruned)?"),
     "public/maildrop": _NONE,  # what lies there belongs to whoever has handed it in
 }
 

@@ -2,8 +2,13 @@
 
 A line is what the log has of the same event. All processes append whole lines to the same file, and none is ever
 changed, so a reader needs no lock. What a power cut leaves half-written is no JSON, and is passed over.
+
+A part that is pruned gets another name, by which no reader or writer knows it, and is shortened a piece at a time: of a
+long file that is unlinked whole, a file system that is mounted with `discard` tells the disk in one go, and every flush
+of mail waits for that.
 """
 
+import os
 import re
 import time
 from pathlib import Path
@@ -11,6 +16,7 @@ from typing import Final, NamedTuple
 
 FOLDER: Final = "trace"
 NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})\.(\d{3})\.jsonl")
+PRUNED: Final = ".pruned"  # behind the name of a part that is on its way out
 PARTS: Final = 1000  # of a day at the most; its last one has no bound of its own, but that of all
 
 
@@ -40,8 +46,8 @@ def parts(directory: Path) -> list[Part]:
 
 
 def prune(directory: Path, now: float, retention_s: float, size_bytes: int) -> list[Part]:
-    """Deletes what is older than `retention_s`, and the oldest of what is more than `size_bytes` (0: no bound) in all;
-    gives what it was.
+    """Takes what is older than `retention_s` out of the trace, and the oldest of what is more than `size_bytes` (0: no
+    bound) in all; gives what it was. The disk has its room again when `give_back` has been called often enough.
     """
     gone: list[Part] = []
     total = 0
@@ -51,8 +57,38 @@ def prune(directory: Path, now: float, retention_s: float, size_bytes: int) -> l
         try:
             total += path.stat().st_size
             if part.day < first_day or (size_bytes and total > size_bytes):
-                path.unlink()
+                path.rename(path.with_name(part.name + PRUNED))
                 gone.append(part)
         except FileNotFoundError:  # another process was faster
             continue
     return gone
+
+
+def give_back(directory: Path, piece_bytes: int) -> bool:
+    """Gives so many bytes at the most of what was pruned back to the disk; whether there are more. After a kill, the
+    next process goes on.
+    """
+    try:
+        left = sorted(path for path in (directory / FOLDER).iterdir() if path.name.endswith(PRUNED))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    for path in left:
+        if not NAME.fullmatch(path.name.removesuffix(PRUNED)):
+            continue
+        if piece_bytes <= 0:
+            return True
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:  # another process was faster
+            continue
+        try:
+            size = os.fstat(fd).st_size
+            if size > piece_bytes:
+                os.ftruncate(fd, size - piece_bytes)
+                os.fsync(fd)  # so that the disk is told of this piece by itself
+                return True
+        finally:
+            os.close(fd)
+        path.unlink(missing_ok=True)
+        piece_bytes -= size
+    return False

@@ -155,7 +155,9 @@ def _windows_backwards(path: Path) -> Iterator[bytes]:
         while end:
             begin = max(0, end - TRACE_WINDOW_BYTES)
             file.seek(begin)
-            piece = file.read(end - begin) + rest
+            piece = file.read(end - begin)
+            if len(piece) == end - begin:  # else the file is being given up, and `rest` is of a line that is gone
+                piece += rest
             end = begin
             if begin == 0:
                 yield piece

@@ -17,13 +17,14 @@ from typing import Final
 from fastmta.model.limits import (
     TRACE_GATHERED_BYTES,
     TRACE_GATHERED_S,
+    TRACE_GIVEN_BACK_BYTES,
     TRACE_PART_SHARE,
     TRACE_PRUNE_S,
     TRACE_UNLIMITED_BYTES,
 )
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
-from fastmta.trace.files import FOLDER, PARTS, Part, day_of, parts, prune
+from fastmta.trace.files import FOLDER, PARTS, Part, day_of, give_back, parts, prune
 
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -54,6 +55,7 @@ class Trace:
         self._torn = False  # the file ends within a line
         self._silent = False  # a failure has been told, and not ended
         self._prune_at = 0.0
+        self._gives_back = False  # there may be pruned files that still take room
         self.reserve_bytes = 0  # of the disk, which the trace leaves to mail
         self.retention_s = 0.0
         self.size_bytes = 0
@@ -131,6 +133,8 @@ class Trace:
             if now >= self._prune_at:
                 self._prune_at = now + TRACE_PRUNE_S
                 self._prune()
+            if self._gives_back:
+                self._give_back()
             fd = self._file(now)
             disk = os.fstatvfs(fd)
             if disk.f_bavail * disk.f_frsize < self.reserve_bytes:
@@ -160,7 +164,7 @@ class Trace:
         most = max((self.size_bytes or TRACE_UNLIMITED_BYTES) // TRACE_PART_SHARE, 1)
         if self._fd >= 0 and self._part.day == day:
             found = os.fstat(self._fd)
-            if found.st_nlink and (found.st_size < most or self._part.number == PARTS - 1):
+            if self._is_there(found) and (found.st_size < most or self._part.number == PARTS - 1):
                 return self._fd
         known = [part.number for part in parts(self._directory) if part.day == day]
         number = max(known, default=0)
@@ -169,6 +173,13 @@ class Trace:
             self._open(Part(day, number + 1))
             self._prune()
         return self._fd
+
+    def _is_there(self, found: os.stat_result) -> bool:
+        """Whether the open file, of which this is found, still has its name: another process may have pruned it."""
+        try:
+            return os.path.samestat(found, os.stat(self._directory / FOLDER / self._part.name))
+        except FileNotFoundError:
+            return False
 
     def _open(self, part: Part) -> None:
         self._close_file()
@@ -185,8 +196,17 @@ class Trace:
             self._fd = -1
 
     def _prune(self) -> None:
+        self._gives_back = True  # what another process began, which was killed, too
         try:
             prune(self._directory, self._now(), self.retention_s, self.size_bytes)
+        except OSError as error:
+            self._log.warning("trace.not_pruned", cause=error.strerror)
+
+    def _give_back(self) -> None:
+        """A piece of what was pruned: more than is written at once, so that the bound holds in the long run."""
+        self._gives_back = False
+        try:
+            self._gives_back = give_back(self._directory, TRACE_GIVEN_BACK_BYTES)
         except OSError as error:
             self._log.warning("trace.not_pruned", cause=error.strerror)
 

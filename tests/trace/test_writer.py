@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from fastmta.model.limits import TRACE_PART_SHARE
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, local_cells
 from fastmta.trace import writer
-from fastmta.trace.files import FOLDER, Part, parts, prune
+from fastmta.trace.files import FOLDER, PRUNED, Part, give_back, parts, prune
 from fastmta.trace.writer import Trace
 
 DAY_S = 86_400
@@ -79,10 +80,72 @@ def test_all_files_together_are_bounded(tmp_path: Path) -> None:
 
 def test_pruning_leaves_what_is_not_the_traces(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
-    for name in ("2000-01-01.000.jsonl", "2000-01-01.000.jsonl.gz", "notes"):
+    for name in ("2000-01-01.000.jsonl", "2000-01-01.000.jsonl.gz", "notes", "notes.pruned"):
         (tmp_path / FOLDER / name).write_bytes(LINE)
     assert prune(tmp_path, Clock().now, DAY_S, 0) == [Part("2000-01-01", 0)]
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["2000-01-01.000.jsonl.gz", "notes"]
+    assert not give_back(tmp_path, 1 << 20)
+    left = ["2000-01-01.000.jsonl.gz", "notes", "notes.pruned"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == left
+
+
+def test_a_pruned_file_is_gone_at_once_and_its_room_is_given_back_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / FOLDER).mkdir()
+    day, next_day = Part("2000-01-01", 0), Part("2000-01-02", 0)
+    for part in (day, next_day):
+        (tmp_path / FOLDER / part.name).write_bytes(LINE * 100)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    assert prune(tmp_path, Clock().now, DAY_S, 0) == [next_day, day]
+    assert parts(tmp_path) == [], "no reader finds it"
+
+    def room() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / FOLDER).iterdir())
+
+    piece, steps = 30 * len(LINE), [room()]
+    while give_back(tmp_path, piece):
+        steps.append(room())
+    assert all(before - after <= piece for before, after in itertools.pairwise(steps))
+    assert len(steps) == 7 and room() == 0 and len(synced) == 6, "the disk is told of each piece by itself"
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_what_a_killed_process_had_pruned_is_given_back_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TRACE_GIVEN_BACK_BYTES", 2 * len(LINE))
+    (tmp_path / FOLDER).mkdir()
+    pruned = tmp_path / FOLDER / (Part("2000-01-01", 0).name + PRUNED)
+    pruned.write_bytes(LINE * 5)
+    trace, _ = made(tmp_path, Clock())
+    sizes = []
+    for _ in range(3):
+        trace.add(LINE)
+        sizes.append(pruned.stat().st_size // len(LINE) if pruned.exists() else None)
+    trace.close()
+    assert sizes == [3, 1, None]
+    assert told(tmp_path) == LINE * 3
+
+
+def test_pruned_files_that_cannot_be_given_back_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / "other").write_bytes(LINE)
+    (tmp_path / FOLDER / (Part("2000-01-01", 0).name + PRUNED)).symlink_to(tmp_path / "other")
+    trace, _ = made(tmp_path, Clock())
+    trace.add(LINE)
+    trace.add(LINE)
+    trace.close()
+    assert told(tmp_path) == LINE * 2 and (tmp_path / "other").read_bytes() == LINE
+
+
+def test_nobody_writes_on_into_a_file_that_another_process_has_pruned(tmp_path: Path) -> None:
+    trace, _ = made(tmp_path, Clock())
+    trace.add(LINE)
+    assert prune(tmp_path, Clock().now + 10 * DAY_S, DAY_S, 0) == [Part("2027-01-15", 0)]
+    trace.add(LINE)
+    trace.close()
+    assert told(tmp_path) == LINE
 
 
 def test_two_processes_write_one_file(tmp_path: Path) -> None:
