@@ -383,7 +383,8 @@ cdef object span_text(Span* span):
 
 
 cdef object first_address(Span* value):
-    """(name or None, mailbox, host) of the first address of a list that is no group; None where there is none."""
+    """(name or None, mailbox, host) of the first address of a list; of a group, its name as the mailbox and no host, as
+    ENVELOPE has it (RFC 5256 §3, RFC 5957 §3). None where there is none."""
     cdef const char* p
     cdef const char* end
     cdef Span one
@@ -404,7 +405,7 @@ cdef object first_address(Span* value):
                 return None
             if i < 3:
                 value.at += 1
-        if part[3].kind != 0:
+        if part[2].kind != 0:
             return (span_text(&part[0]),
                     b"" if span_is(&part[2], b"MISSING_MAILBOX", 15) else span_text(&part[2]) or b"",
                     b"" if span_is(&part[3], b"MISSING_DOMAIN", 14) else span_text(&part[3]) or b"")
@@ -490,14 +491,7 @@ def mask_ranges(array.array numbers, array.array ranges) -> bytes:
 
 
 def merged_ranges(array.array pairs, uint32_t star) -> object:
-    """A sequence set's pairs with "*" put in, ordered and merged; None where a number is above `star`."""
-    cdef int over
-    cdef array.array out = _normal(pairs, star, &over)
-    return None if over else out
-
-
-def uid_ranges(array.array pairs, uint32_t star) -> object:
-    """As merged_ranges, for uids: numbers above the last are passed over (RFC 3501 §6.4.8)."""
+    """A set's pairs with "*" put in, ordered and merged; numbers above `star` stay."""
     cdef int over
     return _normal(pairs, star, &over)
 

@@ -98,14 +98,8 @@ class Search:
 
     def _numbers(self, key: keys.Numbers) -> array[int]:
         uids = self._view.uids
-        if key.by_uid:
-            return _imap.uid_ranges(key.pairs, uids.last)
-        ranges = _imap.merged_ranges(key.pairs, uids.count)
-        if ranges is None:
-            if uids.count == 0:
-                return array("I")
-            raise _imap.BadSyntax("Message number out of range")
-        return ranges
+        # A number that no message has matches nothing, as a uid does: a client may not know yet what was expunged.
+        return _imap.merged_ranges(key.pairs, uids.last if key.by_uid else uids.count)
 
     # --- running ---
 

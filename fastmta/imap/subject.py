@@ -11,12 +11,12 @@ from fastmta.model.limits import IMAP_SORT_TEXT
 
 _SPACES: Final = re.compile(r"[ \t\r\n]+")
 _BLOB: Final = re.compile(r"\[[^\[\]]*\]\s*")
-_REFWD: Final = re.compile(r"(?:re|fwd?)\s*(?:\[[^\[\]]*\]\s*)?:")
+_REFWD: Final = re.compile(r"(?:RE|FWD?)\s*(?:\[[^\[\]]*\]\s*)?:")
 _LONGEST: Final = 1000  # octets of a subject: a header line's
 
 
 def base_subject(raw: bytes | None) -> tuple[str, bool]:
-    """(the base subject, case folded; whether the subject is that of a reply or a forward)."""
+    """(the base subject, in title case; whether the subject is that of a reply or a forward)."""
     if not raw:
         return "", False
     text = _mime.decode_header(raw[:_LONGEST]) if b"=?" in raw or not raw.isascii() else raw[:_LONGEST].decode("ascii")
@@ -24,18 +24,22 @@ def base_subject(raw: bytes | None) -> tuple[str, bool]:
     answers = False
     while True:
         subject = subject.rstrip()
-        while subject.endswith("(fwd)"):
+        while subject.endswith("(FWD)"):
             subject, answers = subject[:-5].rstrip(), True
         subject, answered = _without_leaders(subject)
         answers |= answered
-        if not (subject.startswith("[fwd:") and subject.endswith("]")):
+        if not (subject.startswith("[FWD:") and subject.endswith("]")):
             return subject[:IMAP_SORT_TEXT], answers
         subject, answers = subject[5:-1], True
 
 
 def collated(text: str) -> str:
-    """Text as i;unicode-casemap compares it (RFC 5051): case folded and decomposed, so that "É" stands by "e"."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKD", text.casefold())
+    """Text as i;unicode-casemap compares it (RFC 5051 §2): each character in title case, then decomposed. So "É" stands
+    by "e", and "[" and "_" behind the letters."""
+    if text.isascii():
+        return text.upper()
+    titled = [title if len(title := character.title()) == 1 else character for character in text]
+    return unicodedata.normalize("NFKD", "".join(titled))
 
 
 def _without_leaders(subject: str) -> tuple[str, bool]:

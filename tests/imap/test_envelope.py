@@ -115,5 +115,5 @@ def test_masks_of_ranges_and_tables() -> None:
     assert _imap.mask_ranges(numbers, array("I")) == bytes(6)
     assert _imap.mask_ranges(array("I"), array("I", [1, 2])) == b""
     assert _imap.mask_table(array("I", [0, 2, 1, 7]), b"\0\1\0") == bytes([0, 0, 1, 0])
-    assert list(_imap.uid_ranges(array("I", [1, 0, 5, 9, 1, 0]), 100)) == [1, 100]
-    assert _imap.merged_ranges(array("I", [1, 101]), 100) is None
+    assert list(_imap.merged_ranges(array("I", [1, 0, 5, 9, 1, 0]), 100)) == [1, 100]
+    assert list(_imap.merged_ranges(array("I", [1, 101, 7, 0]), 100)) == [1, 101]

@@ -298,3 +298,18 @@ async def test_a_long_search_says_how_far_it_is(world: World, monkeypatch: pytes
     assert words and all(word.startswith(b'* OK [INPROGRESS ("t') for word in words)
     assert words[-1].endswith(b" 3)] Still searching")
     assert (found, done[:2]) == (b"* SEARCH 1 2 3", b"OK")
+
+
+@pytest.mark.parametrize("command", ["SEARCH", "SORT (DATE) UTF-8", "THREAD REFS UTF-8"])
+@pytest.mark.parametrize("there", [0, 2])
+async def test_a_number_that_no_message_has_matches_nothing(world: World, command: str, there: int) -> None:
+    """A client may not know yet what was expunged; FETCH and STORE refuse such numbers."""
+    client = await world.login("INBOX")
+    for _ in range(there):
+        await client.append(b"Subject: x\r\n\r\n")
+    await client.ok("NOOP")
+    word = command.split()[0].encode()
+    assert (await client.ok(f"{command} 1000"))[0].rstrip() == b"* " + word
+    assert (await client.ok(f"{command} NOT 1000"))[0].count(b"1") == min(there, 1)
+    if "SEARCH" in command:
+        assert b"ALL" not in (await client.ok("SEARCH RETURN (ALL) 3,1000:1001"))[0]

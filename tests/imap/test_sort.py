@@ -15,23 +15,23 @@ from tests.imap.harness import Client, World
     ("subject", "base", "answers"),
     [
         ("", "", False),
-        ("Hello", "hello", False),
-        ("Re: Hello", "hello", True),
-        ("RE : re: Hello  there ", "hello there", True),
-        ("Fw: Fwd: FWD: x", "x", True),
-        ("Re[2]: x", "x", True),
-        ("re [list]: [blob] x", "x", True),
-        ("[list] Re: [other] x", "x", True),
-        ("[list] x", "x", False),
-        ("[list]", "[list]", False),
-        ("x (fwd)", "x", True),
-        ("x (fwd) (FWD)", "x", True),
-        ("[Fwd: x]", "x", True),
-        ("[fwd: re: x (fwd)]", "x", True),
+        ("Hello", "HELLO", False),
+        ("Re: Hello", "HELLO", True),
+        ("RE : re: Hello  there ", "HELLO THERE", True),
+        ("Fw: Fwd: FWD: x", "X", True),
+        ("Re[2]: x", "X", True),
+        ("re [list]: [blob] x", "X", True),
+        ("[list] Re: [other] x", "X", True),
+        ("[list] x", "X", False),
+        ("[list]", "[LIST]", False),
+        ("x (fwd)", "X", True),
+        ("x (fwd) (FWD)", "X", True),
+        ("[Fwd: x]", "X", True),
+        ("[fwd: re: x (fwd)]", "X", True),
         ("Re:", "", True),
-        ("Reply: x", "reply: x", False),
-        ("=?UTF-8?Q?Re:_=C3=84rger?=", "a\u0308rger", True),
-        ("a\tb   c", "a b c", False),
+        ("Reply: x", "REPLY: X", False),
+        ("=?UTF-8?Q?Re:_=C3=84rger?=", "A\u0308RGER", True),
+        ("a\tb   c", "A B C", False),
     ],
 )
 def test_base_subject(subject: str, base: str, answers: bool) -> None:
@@ -200,7 +200,7 @@ def test_values_of_an_envelope() -> None:
             1772528400,
             b"Tue, 3 Mar 2026 10:00:00 +0100",
             b'a "b"',
-            (None, b"m", b"h"),
+            (None, b"group", b""),
             (b"N", b"m2", b"h2"),
             None,
             b"<i>",
@@ -253,3 +253,21 @@ def test_a_loop_is_looked_for_to_a_bound(monkeypatch: pytest.MonkeyPatch, bound:
         pass
     got = b"".join(built.forest.lines(range(1, 7)))
     assert got == text.replace(b"5", b"5 6")
+
+
+async def test_marks_between_the_cases_stand_behind_the_letters(world: World) -> None:
+    """i;unicode-casemap turns small letters into title case, and "[" and "_" come behind "Z" (RFC 5051)."""
+    client = await world.login("INBOX")
+    for subject in ("_", "b", "[x", "A", "=?utf-8?q?=C3=A9?=", "f", "ß", "ss", "~", "0"):
+        await mail(client, f"Subject: {subject}")
+    await client.ok("NOOP")
+    assert (await client.ok("SORT (SUBJECT) UTF-8 ALL"))[0] == b"* SORT 10 4 2 5 6 8 3 1 9 7"
+
+
+async def test_a_group_is_sorted_by_its_name(world: World) -> None:
+    client = await world.login("INBOX")
+    for field in ("z: aa@aa.test, bb@bb.test;", "b@c.test", "a: xx@xx.test;", "empty:;", '"D d": q@q.test;'):
+        await mail(client, f"To: {field}\nCc: {field}")
+    await client.ok("NOOP")
+    for key in ("DISPLAYTO", "TO", "CC"):
+        assert (await client.ok(f"SORT ({key}) UTF-8 ALL"))[0] == b"* SORT 3 2 5 4 1"

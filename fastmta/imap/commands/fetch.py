@@ -79,7 +79,7 @@ async def _fetch_changed(
     view = session.selected
     if plan.vanished:
         # "*" is the highest uid there ever was: the last message may be among what has vanished.
-        await resync.tell_vanished(session, view, plan.changed_since, _imap.uid_ranges(pairs, 0xFFFFFFFF), None)
+        await resync.tell_vanished(session, view, plan.changed_since, _imap.merged_ranges(pairs, 0xFFFFFFFF), None)
     mask = await resync.changed_among(session, view, plan.changed_since, uids)
     seqs, uids = _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids)
     if plan.partial is not None:

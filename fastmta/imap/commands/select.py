@@ -97,7 +97,7 @@ async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: 
     if view is None:
         return text
     pairs = resync.known or EVERY_UID
-    await tell_vanished(session, view, resync.modseq, _imap.uid_ranges(pairs, view.uid_next), resync)
+    await tell_vanished(session, view, resync.modseq, _imap.merged_ranges(pairs, view.uid_next), resync)
     seqs, uids = view.uids.by_uids(pairs)
     mask = await changed_among(session, view, resync.modseq, uids)
     plan = _CHANGED_UIDS if view.uid_only else _CHANGED
