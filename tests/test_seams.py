@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastmta.policy.plan import CHECKS
 from tests.test_layers import PACKAGE, modules
 
 REPOSITORY = PACKAGE.parent
@@ -103,6 +104,11 @@ def the_real_one(store: MailStore, services: imap.MailStore) -> None:
     third: delivery.Store = store
     not_back: MailStore = services  # wrong
 """
+
+#: The files of the checks are named by strings (policy/plan.py): each has a `build` that fits.
+CALLS += "\nfrom fastmta.policy.check import Build\n" + "".join(
+    f"from fastmta.policy.checks import {name}\n{name}_fits: Build = {name}.build\n" for name in CHECKS
+)
 
 
 def test_a_wrong_call_into_the_store_fails_mypy(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """DMARC aggregate reports of ours: the acts `dmarc.*`. A server sends them by itself once a day."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 import msgspec
 
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
+from fastmta.operations.reporting import Send, day_shown, send_by
 from fastmta.operations.values import Nothing
 
 
@@ -17,10 +17,6 @@ class Pending(msgspec.Struct):
     domain: str
     messages: int
     sources: int
-
-
-class Send(msgspec.Struct, forbid_unknown_fields=True):
-    today: Annotated[bool, msgspec.Meta(description="Also of the day that is not over yet.")] = False
 
 
 class Reported(msgspec.Struct):
@@ -40,20 +36,15 @@ async def pending(desk: Desk, asked: Nothing) -> AsyncIterator[Pending]:
     for day, domain in found.pending():
         _, counts, _ = found.of(day, domain)
         sources = len({row.source_ip for row in counts})
-        yield Pending(f"{day[:4]}-{day[4:6]}-{day[6:]}", domain, sum(counts.values()), sources)
+        yield Pending(day_shown(day), domain, sum(counts.values()), sources)
         await desk.pause()
 
 
 @act("dmarc.send", changes=True)
 async def send(desk: Desk, asked: Send) -> list[Reported]:
     """Send the aggregate reports that are due, each to whom its domain names."""
-    from fastmta.dns.resolver import Resolver
     from fastmta.pickup.aggregate import send_reports
 
-    resolver = Resolver(desk.config.dns.nameservers, monotonic=desk.clock.monotonic)
-    try:
-        sent = await send_reports(desk.config, desk.store, resolver, desk.clock.now(), today=asked.today)
-    finally:
-        await resolver.close()
-    desk.note(reports=sum(bool(each.to) for each in sent), domains=len(sent))
+    now = desk.clock.now()
+    sent = await send_by(desk, lambda dns: send_reports(desk.config, desk.store, dns, now, today=asked.today))
     return [Reported(each.day, each.domain, each.messages, list(each.to), each.reason) for each in sent]

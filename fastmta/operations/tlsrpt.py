@@ -1,12 +1,12 @@
 """TLS reports of ours: the acts `tlsrpt.*`. A server sends them by itself once a day."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 import msgspec
 
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
+from fastmta.operations.reporting import Send, day_shown, send_by
 from fastmta.operations.values import Nothing
 
 
@@ -20,10 +20,6 @@ class Counted(msgspec.Struct):
     host: str
     sessions: int
     reason: str
-
-
-class Send(msgspec.Struct, forbid_unknown_fields=True):
-    today: Annotated[bool, msgspec.Meta(description="Also of the day that is not over yet.")] = False
 
 
 class Reported(msgspec.Struct):
@@ -44,25 +40,19 @@ async def show(desk: Desk, asked: Nothing) -> AsyncIterator[Counted]:
         _, counts, _ = found.of(day, domain)
         for row, count in sorted(counts.items(), key=lambda item: (item[0].result, -item[1])):
             result = row.result or "success"
-            written = f"{day[:4]}-{day[4:6]}-{day[6:]}"
-            yield Counted(written, domain, row.policy_type, result, row.receiving_host, count, row.reason)
+            yield Counted(day_shown(day), domain, row.policy_type, result, row.receiving_host, count, row.reason)
         await desk.pause()
 
 
 @act("tlsrpt.send", changes=True)
 async def send(desk: Desk, asked: Send) -> list[Reported]:
     """Send the TLS reports that are due, each to whom its domain names."""
-    from fastmta.dns.resolver import Resolver
     from fastmta.pickup.tls_reports import send_tls_reports
     from fastmta.tls.contexts import Contexts
 
-    resolver = Resolver(desk.config.dns.nameservers, monotonic=desk.clock.monotonic)
-    contexts = Contexts(desk.config.tls)
-    try:
-        sent = await send_tls_reports(
-            desk.config, desk.store, resolver, contexts.https_context, desk.clock.now(), today=asked.today
-        )
-    finally:
-        await resolver.close()
-    desk.note(reports=sum(bool(each.to) for each in sent), domains=len(sent))
+    verifies = Contexts(desk.config.tls).https_context
+    now = desk.clock.now()
+    sent = await send_by(
+        desk, lambda dns: send_tls_reports(desk.config, desk.store, dns, verifies, now, today=asked.today)
+    )
     return [Reported(each.day, each.domain, each.messages, list(each.to), each.reason) for each in sent]

@@ -2,9 +2,12 @@
 
 A stage's list starts once what its checks read is known. It is awaited there too, or at RCPT where Postfix's
 smtpd_delay_reject (on by default) says so of connect, helo and mail: those run beside the dialogue.
+
+A further check is a file with `build(config, parts)`, and its name in CHECKS.
 """
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Final
 
 import msgspec
@@ -12,33 +15,21 @@ import msgspec
 from fastmta.config.schema import Config
 from fastmta.model.stages import Stage, bit
 from fastmta.policy.check import Build, Check, Parts
-from fastmta.policy.checks import (
-    authentication,
-    clamav,
-    contents,
-    greylisting,
-    milters,
-    restrictions,
-    rspamd,
-    sending,
-    signing,
-    site,
-    spamassassin,
-)
 
-CHECKS: Final[tuple[Build, ...]] = (  # in the order in which a stage asks them
-    restrictions.build,
-    greylisting.build,
-    sending.build,
-    contents.build,
-    authentication.build,
-    signing.build,
-    clamav.build,
-    rspamd.build,
-    spamassassin.build,
-    milters.build,
-    site.build,
+CHECKS: Final = (  # files of policy/checks, in the order in which a stage asks them
+    "restrictions",
+    "greylisting",
+    "sending",
+    "contents",
+    "authentication",
+    "signing",
+    "clamav",
+    "rspamd",
+    "spamassassin",
+    "milters",
+    "site",
 )
+_BUILDERS: Final[tuple[Build, ...]] = tuple(import_module(f"fastmta.policy.checks.{name}").build for name in CHECKS)
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})
 
 
@@ -88,7 +79,7 @@ def _list(stage: Stage, checks: list[Check], delay_reject: bool) -> StageList:
     return StageList(stage, tuple(checks), starts, max(starts, due))
 
 
-def plan_for(service: str, config: Config, parts: Parts, builders: Iterable[Build] = CHECKS) -> Plan:
+def plan_for(service: str, config: Config, parts: Parts, builders: Iterable[Build] = _BUILDERS) -> Plan:
     """The plan of one service."""
     found = [check for build in builders for check in build(config, parts) if service in check.services]
     return Plan(found, delay_reject=config.smtpd_delay_reject)

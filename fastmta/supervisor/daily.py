@@ -16,7 +16,7 @@ from fastmta.dns.resolver import Resolver
 from fastmta.model.limits import DIGEST_MESSAGES
 from fastmta.operations.quarantine import HEADER_BYTES, described, mailbox_of
 from fastmta.pickup.aggregate import send_reports
-from fastmta.pickup.daily_reports import hand_in
+from fastmta.pickup.daily_reports import Sent, hand_in
 from fastmta.pickup.tls_reports import send_tls_reports
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
@@ -91,11 +91,7 @@ class Daily:
 async def report(services: Services) -> int:
     """Sends the aggregate reports of the days that are over."""
     sent = await send_reports(services.config, services.store, services.resolver, services.clock.now(), today=False)
-    for each in sent:
-        services.log.info(
-            "dmarc.report", domain=each.domain, day=each.day, messages=each.messages, to=each.to, reason=each.reason
-        )
-    return sum(len(each.to) for each in sent)
+    return _told(services, "dmarc.report", "messages", sent)
 
 
 async def report_tls(services: Services) -> int:
@@ -108,10 +104,14 @@ async def report_tls(services: Services) -> int:
         services.clock.now(),
         today=False,
     )
+    return _told(services, "tlsrpt.report", "sessions", sent)
+
+
+def _told(services: Services, event: str, counted: str, sent: list[Sent]) -> int:
+    """A line for each report; how many went out."""
     for each in sent:
-        services.log.info(
-            "tlsrpt.report", domain=each.domain, day=each.day, sessions=each.messages, to=each.to, reason=each.reason
-        )
+        count = {counted: each.messages}
+        services.log.info(event, domain=each.domain, day=each.day, **count, to=each.to, reason=each.reason)
     return sum(len(each.to) for each in sent)
 
 
