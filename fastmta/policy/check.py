@@ -1,7 +1,7 @@
 """What a check is, and what it may know of the session, the transaction or the message that it is asked about.
 
 A check is one file in policy/checks/ whose `build(config, parts)` gives the checks that a configuration wants, and one
-line in policy/plan.py. It holds no state of a session: the same object is asked for all of them.
+name in policy/plan.py. It holds no state of a session: the same object is asked for all of them.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
