@@ -36,9 +36,10 @@ cdef enum OpCode:  # a number keeps its meaning for ever: journals hold them
     OP_ABANDON = 24
     OP_FAIL = 25
     OP_INDEX = 26
+    OP_LIST_CHANGED = 27
 
 cdef enum:
-    OP_CODES = 27
+    OP_CODES = 28
 
 cdef enum Table:  # a key begins with its number
     T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
@@ -285,6 +286,7 @@ cdef class Unit:
     cpdef int mailbox_gone(self, uint64_t mailbox_id) except -1
     cpdef int mailbox_rename(self, uint64_t mailbox_id, bytes old_name, bytes new_name) except -1
     cpdef int mailbox_list_version(self, uint64_t account_id, uint32_t expected) except -1
+    cpdef int mailbox_list_changed(self, uint64_t account_id) except -1
     cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes, uint32_t quota_messages=*) except -1
 
 

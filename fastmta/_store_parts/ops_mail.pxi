@@ -20,11 +20,20 @@ cdef int mailbox_get(Txn* t, uint64_t mailbox_id, MailboxRecord* record) noexcep
     return rc
 
 
+cdef int note_touch(Txn* t, uint64_t number, uint64_t mark) noexcept nogil:
+    """Notes for the observer that a mailbox is at a modseq now, or an account's list of mailboxes at a version."""
+    cdef Touch touch
+    touch.number = number
+    touch.mark = mark
+    if t.s.observed and buffer_add(&t.touched, &touch, sizeof(touch)) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
 cdef int mailbox_put(Txn* t, uint64_t mailbox_id, MailboxRecord* record) noexcept nogil:
     """Writes the counts of a mailbox whose names did not change, and notes it as touched."""
     cdef Key k
     cdef MDB_val value
-    cdef MailboxTouch touch
     k_id(&k, T_MAILBOX, mailbox_id)
     if t_get(t, &k, &value) != DONE:
         return poison(t, MDB_CORRUPTED)
@@ -32,10 +41,8 @@ cdef int mailbox_put(Txn* t, uint64_t mailbox_id, MailboxRecord* record) noexcep
     if (buffer_add(&t.scratch, record, sizeof(record[0])) < 0
             or buffer_add(&t.scratch, <char*>value.mv_data + sizeof(record[0]), value.mv_size - sizeof(record[0])) < 0):
         return poison(t, ENOMEM)
-    touch.mailbox_id = mailbox_id
-    touch.modseq = record.modseq
-    if t.s.observed and buffer_add(&t.touched, &touch, sizeof(touch)) < 0:
-        return poison(t, ENOMEM)
+    if note_touch(t, mailbox_id, record.modseq) < 0:
+        return POISONED
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_GIVEN, value.mv_data, value.mv_size)
 
 
@@ -208,7 +215,6 @@ cdef void k_mailbox_name(Key* k, uint64_t account_id, const char* name, size_t n
 cdef int op_mailbox_new(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MailboxRecord box
     cdef UsageRecord usage
-    cdef MailboxTouch touch
     cdef Key k
     cdef MDB_val value
     cdef int rc
@@ -243,10 +249,8 @@ cdef int op_mailbox_new(Txn* t, Op* op, const char* parts) noexcept nogil:
         return REFUSE_EXISTS
     if rc < 0:
         return rc
-    touch.mailbox_id = op.a
-    touch.modseq = box.modseq
-    if t.s.observed and buffer_add(&t.touched, &touch, sizeof(touch)) < 0:
-        return poison(t, ENOMEM)
+    if note_touch(t, op.a, box.modseq) < 0 or note_touch(t, op.b, usage.list_version) < 0:
+        return POISONED
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT, NULL, 0)
 
 
@@ -255,13 +259,26 @@ cdef int list_changed(Txn* t, uint64_t account_id) noexcept nogil:
     if usage_get(t, account_id, &usage) < 0:
         return POISONED
     usage.list_version += 1
+    if note_touch(t, account_id, usage.list_version) < 0:
+        return POISONED
     return usage_put(t, account_id, &usage)
+
+
+cdef int op_list_changed(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """What an account may list has changed otherwise than by making, renaming or removing; of one that is gone, nothing."""
+    cdef Key k
+    cdef MDB_val value
+    cdef int rc
+    k_id(&k, T_USAGE, op.a)
+    rc = t_get(t, &k, &value)
+    if rc == REFUSE_MISSING:
+        return DONE
+    return rc if rc < 0 else list_changed(t, op.a)
 
 
 cdef int op_mailbox_gone(Txn* t, Op* op, const char* parts) noexcept nogil:
     """The mailbox goes at once, with what it used of the quota; its messages go through the trash."""
     cdef MailboxRecord box
-    cdef MailboxTouch touch
     cdef Key k, name_key
     cdef MDB_val value
     cdef int rc
@@ -275,10 +292,8 @@ cdef int op_mailbox_gone(Txn* t, Op* op, const char* parts) noexcept nogil:
         return POISONED
     if usage_add(t, box.account_id, -<int64_t>box.size, -<int64_t>box.exists) < 0 or list_changed(t, box.account_id) < 0:
         return POISONED
-    touch.mailbox_id = op.a
-    touch.modseq = box.modseq + 1
-    if t.s.observed and buffer_add(&t.touched, &touch, sizeof(touch)) < 0:
-        return poison(t, ENOMEM)
+    if note_touch(t, op.a, box.modseq + 1) < 0:
+        return POISONED
     return trash_put(t, TRASH_MAILBOX, op.a, NULL, 0)
 
 

@@ -311,6 +311,8 @@ cdef int apply_op(Txn* t, Op* op) noexcept nogil:
         return op_mailbox_rename(t, op, parts)
     if code == OP_LIST_VERSION:
         return op_list_version(t, op, parts)
+    if code == OP_LIST_CHANGED:
+        return op_list_changed(t, op, parts)
     if code == OP_QUOTA:
         return op_quota(t, op, parts)
     if code == OP_REROUTE:

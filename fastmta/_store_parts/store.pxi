@@ -304,11 +304,11 @@ cdef class Store(Engine):
         cdef dict names = {}
         cdef size_t i = 0
         cdef uint16_t n
-        cdef MailboxTouch* touch = <MailboxTouch*>touched.data
+        cdef Touch* touch = <Touch*>touched.data
         if self._observer is None:
             return 0
-        for i in range(touched.length // sizeof(MailboxTouch)):
-            boxes[touch[i].mailbox_id] = touch[i].modseq
+        for i in range(touched.length // sizeof(Touch)):
+            boxes[touch[i].number] = touch[i].mark
         i = 0
         while i < hops.length:
             memcpy(&n, hops.data + i, 2)

@@ -24,9 +24,9 @@ cdef struct HopTouch:
     int64_t added_due
     char name[HOP_MAX]
 
-cdef struct MailboxTouch:
-    uint64_t mailbox_id
-    uint64_t modseq
+cdef struct Touch:
+    uint64_t number  # of a mailbox, or of an account: they are never the same
+    uint64_t mark  # the modseq that it is at, or the version of the account's list
 
 cdef packed struct UndoTail:
     uint8_t kind
@@ -74,7 +74,7 @@ cdef struct Txn:
     int64_t counts[COUNTED]
     Buffer hops  # HopTouch
     Buffer dead  # blob ids without references
-    Buffer touched  # MailboxTouch
+    Buffer touched  # Touch
 
 
 cdef inline int poison(Txn* t, int rc) noexcept nogil:

@@ -359,6 +359,10 @@ cdef class Unit:
         op.flags = expected
         return 0
 
+    cpdef int mailbox_list_changed(self, uint64_t account_id) except -1:
+        self._op(OP_LIST_CHANGED).a = account_id
+        return 0
+
     cpdef int quota(self, uint64_t account_id, uint64_t quota_bytes, uint32_t quota_messages=0) except -1:
         cdef Op* op = self._op(OP_QUOTA)
         op.a = account_id

@@ -237,6 +237,8 @@ class Session:
 
     def select(self, view: View) -> None:
         self.view = view
+        if view.owner_id != self.account_id:
+            self.services.notifier.subscribe(view.owner_id, self)  # rights may be taken away
         view.hold = self._hold
         self._tell_features(view)
         self.state = State.SELECTED
@@ -268,6 +270,8 @@ class Session:
         """Forgets the selected mailbox, if there is one, and hears of its changes no more."""
         if self.view is not None:
             self.services.notifier.unsubscribe(self.view.mailbox_id, self)
+            if self.view.owner_id != self.account_id:
+                self.services.notifier.unsubscribe(self.view.owner_id, self)
             self.view = None
             self.state = State.AUTHENTICATED
 
@@ -483,7 +487,8 @@ class Session:
 
     def mailbox_changed(self, mailbox_id: int) -> None:
         """Called on the loop after a commit. Only a session in IDLE is told now; any other at its command's end."""
-        if self.idle_tag is not None and self.view is not None and mailbox_id == self.view.mailbox_id:
+        view = self.view
+        if self.idle_tag is not None and view is not None and mailbox_id in (view.mailbox_id, view.owner_id):
             self.wire.changed()
 
     def tell_idle(self) -> Awaitable[None] | None:

@@ -108,7 +108,7 @@ class AccessLists:
                 raise Refused("limit")
             return (*rest, Entry(who, new, negative))
 
-        await self._change(owner_id, mailbox_id, changed)
+        await self._change(owner_id, mailbox_id, who, changed)
 
     async def remove(self, owner_id: int, mailbox_id: int, identifier: str) -> bool:
         """Takes an entry away; False where there was none. Refused("unknown")."""
@@ -121,10 +121,11 @@ class AccessLists:
             found = len(rest) < len(entries)
             return rest
 
-        await self._change(owner_id, mailbox_id, changed)
+        await self._change(owner_id, mailbox_id, who, changed)
         return found
 
-    async def _change(self, owner_id: int, mailbox_id: int, changed: _Changed) -> None:
+    async def _change(self, owner_id: int, mailbox_id: int, who: int, changed: _Changed) -> None:
+        """Sessions of the one who is given something hear of it, and those that follow the owner's mailboxes."""
         key = acl_key(owner_id, mailbox_id)
         raw = self._store.raw
 
@@ -134,6 +135,8 @@ class AccessLists:
             unit = raw.new_unit()
             unit.guard(TABLE_ACL, key, value)
             write_list(unit, key, old, changed(old))
+            for account_id in {owner_id, who} - _NAMES.keys():
+                unit.mailbox_list_changed(account_id)
             return unit
 
         await commit_guarded(self._store, compose)

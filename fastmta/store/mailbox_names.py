@@ -154,12 +154,14 @@ class MailboxNames:
         """Adds a name to the account's subscriptions."""
         unit = self._raw.new_unit()
         unit.put(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name), b"")
+        unit.mailbox_list_changed(account_id)
         await self._store.commit(unit)
 
     async def unsubscribe(self, account_id: int, name: str) -> None:
         """Takes a name away from the account's subscriptions; one that is not there is no error."""
         unit = self._raw.new_unit()
         unit.delete(TABLE_SUBSCRIPTION, id_key(account_id) + _bounded(name))
+        unit.mailbox_list_changed(account_id)
         await self._store.commit(unit)
 
     async def create(self, account_id: int, name: str, special_use: str = "") -> Mailbox:

@@ -106,6 +106,12 @@ class Mailboxes(MailboxNames):
         """The highest modseq, 0 where the mailbox is gone: cheap, for who asks once a second."""
         return mailbox_modseq(self._raw, mailbox_id)
 
+    def mark(self, number: int) -> int:
+        """What rises whenever a mailbox changes, or an account's list of them with subscriptions and rights; 0 where
+        there is none of that number.
+        """
+        return mailbox_modseq(self._raw, number) or usage_fields(self._raw.get(TABLE_USAGE, id_key(number)))[3]
+
     def room(self, account_id: int) -> int | None:
         """Octets that the account's quota leaves, not below 0; None without a quota."""
         used, _messages, quota, _version, _limit = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))

@@ -167,7 +167,7 @@ class MailServer:
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
         contexts.smtpd_context()  # a certificate that cannot be used is found now and not by the first client
-        notifier = MailboxNotifier(place.loop, store.mailboxes.modseq)
+        notifier = MailboxNotifier(place.loop, store.mailboxes.mark)
         bus = Bus(
             Path(config.data_directory) / "bus",
             place.slot,

@@ -53,7 +53,7 @@ class FakeSweep:
 def fake_services(store: Any, loop: asyncio.AbstractEventLoop, clock: Any, message_size_limit: int) -> Any:
     """What IMAP uses of a worker; no accounts so far."""
     log = Log(level="error")
-    notifier = MailboxNotifier(loop, store.mailboxes.modseq)
+    notifier = MailboxNotifier(loop, store.mailboxes.mark)
     store.observer = lambda mailboxes, _hops: notifier.changed(mailboxes)
     return SimpleNamespace(
         config=SimpleNamespace(message_size_limit=message_size_limit, imap_idle_notify_interval=120.0, acl_anyone=""),

@@ -460,3 +460,16 @@ async def test_a_subscription_is_of_the_name_that_list_has(world: Shared, spelle
     await ann.ok(f'UNSUBSCRIBE "{spelled}"')
     assert not [line for line in await ann.ok('LSUB "" *') if b"Other" in line]
     await owner.ok("DELETEACL INBOX ann@example.test")
+
+
+async def test_a_right_that_is_taken_away_reaches_idle_at_once(world: Shared) -> None:
+    owner = await owner_of_work(world, "lr")
+    ann = await world.ann(WORK)
+    await ann.send(b"i IDLE\r\n")
+    await owner.ok("SUBSCRIBE Work")  # of no concern
+    await ann.settle()
+    assert ann.take() == b""
+    await owner.ok("DELETEACL Work ann@example.test")
+    await ann.settle()
+    assert ann.take().startswith(b"* BYE ")
+    assert ann.transport.closed

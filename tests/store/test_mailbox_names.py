@@ -124,3 +124,35 @@ async def test_an_account_with_very_many_mailboxes_goes_in_units_of_bounded_size
     assert units(mail) - before == 5  # closed, twice mailboxes, once subscriptions, and the rest with the account
     assert mail.accounts.lookup("bill@example.test") is None
     assert mail.mailboxes.list(account.id) == []
+
+
+async def test_an_accounts_mark_rises_by_all_that_changes_what_it_may_list(mail: MailStore) -> None:
+    account = await account_with(mail, ["a"])
+    friend = await mail.accounts.add("friend@example.test", "x")
+    boxes, lists = mail.mailboxes, mail.access_lists
+    a = boxes.get(account.id, "a")
+    assert a is not None
+    marks = [boxes.mark(account.id)]
+    for act in (
+        lambda: boxes.subscribe(account.id, "a"),
+        lambda: boxes.unsubscribe(account.id, "a"),
+        lambda: boxes.rename(account.id, "a", "b"),
+        lambda: lists.change(account.id, a.id, "friend@example.test", 3),
+        lambda: boxes.delete(a.id),
+    ):
+        await act()
+        marks.append(boxes.mark(account.id))
+    assert marks == sorted(set(marks))
+    before = boxes.mark(friend.id)
+    b = await boxes.create(account.id, "b")
+    assert boxes.mark(friend.id) == before
+    await lists.change(account.id, b.id, "friend@example.test", 3)
+    assert boxes.mark(friend.id) == before + 1
+    assert boxes.mark(b.id) == boxes.modseq(b.id) == 1
+
+
+async def test_an_account_that_is_gone_gets_no_mark(mail: MailStore) -> None:
+    unit = mail.raw.new_unit()
+    unit.mailbox_list_changed(12345)
+    await mail.commit(unit)
+    assert mail.mailboxes.mark(12345) == 0

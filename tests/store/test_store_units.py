@@ -344,7 +344,7 @@ def test_dispatch_tells_the_observer_before_the_waiters(store: Store) -> None:
     store.submit(unit, lambda unit: events.append(unit.status))
     store.commit_sync(store.new_unit())
     store.dispatch()
-    assert events == [([(mailbox_id, 2)], [HOP]), COMMITTED]
+    assert events == [([(mailbox_id, 2), (1, 1)], [HOP]), COMMITTED]  # account 1 has its first mailbox
 
 
 def test_a_waiter_that_raises_does_not_silence_the_others(store: Store) -> None:
