@@ -7,10 +7,12 @@ from typing import Final
 
 from fastmta.cli.startable import Problem
 from fastmta.config.schema import Config
+from fastmta.delivery.outgoing_checks import tables_of
 from fastmta.delivery.tls_policy import parse_entry
 from fastmta.directory.maps import Table
 from fastmta.directory.source import parse_map
 from fastmta.model.errors import ConfigError
+from fastmta.policy.contents import parse_outgoing
 
 ENTRIES: Final = 10_000  # of each map that are looked at
 _LOGINS, _POLICIES = "delivery.smtp_sasl_password_maps", "delivery.smtp_tls_policy_maps"
@@ -28,6 +30,7 @@ def outgoing_doubts(config: Config) -> Iterator[Problem]:
             parse_entry(delivery, value)
         except ValueError as error:
             yield Problem(_POLICIES, f"{place}: {error}; mail for it waits")
+    yield from _content_tables(config)
     for name in delivery.smtp_sasl_password_maps:
         yield from _open_map(Path(name.partition(":")[2]))
     for place, value in _entries(delivery.smtp_sasl_password_maps):
@@ -39,6 +42,22 @@ def outgoing_doubts(config: Config) -> Iterator[Problem]:
             "noplaintext forbids PLAIN, LOGIN and tokens over TLS too; most relay hosts have nothing else: "
             'set it to "noanonymous"',
         )
+
+
+def _content_tables(config: Config) -> Iterator[Problem]:
+    for transport in ("smtp", "lmtp"):
+        for kind, names in tables_of(config.delivery, transport).items():
+            key = f"delivery.{transport}_{kind}"
+            for name in names:
+                table = Table(name)
+                if table.problem:
+                    yield Problem(key, f"{table.problem}; until this is mended, mail that leaves waits")
+                    continue
+                for value in dict.fromkeys(islice(table.values(), ENTRIES)):
+                    try:
+                        parse_outgoing(kind, value)
+                    except ValueError as error:
+                        yield Problem(key, f"{name}: {error}")
 
 
 def _open_map(path: Path) -> Iterator[Problem]:

@@ -121,6 +121,14 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     defer_transports: Annotated[
         _Texts, Key("options", choices=_DEFERRABLE, about="whose mail waits until somebody flushes it")
     ] = ()
+    smtp_header_checks: Annotated[_Texts, Key("maps", about="header_checks(5) of mail that leaves: its header")] = ()
+    smtp_mime_header_checks: Annotated[_Texts, Key("maps")] = ()
+    smtp_nested_header_checks: Annotated[_Texts, Key("maps")] = ()
+    smtp_body_checks: Annotated[_Texts, Key("maps")] = ()
+    lmtp_header_checks: Annotated[_Texts, Key("maps", about="the same of mail that leaves by LMTP")] = ()
+    lmtp_mime_header_checks: Annotated[_Texts, Key("maps")] = ()
+    lmtp_nested_header_checks: Annotated[_Texts, Key("maps")] = ()
+    lmtp_body_checks: Annotated[_Texts, Key("maps")] = ()
     disable_mime_output_conversion: Annotated[bool, Key("bool", about="8-bit mail leaves as it is")] = False
     smtp_sasl_auth_enable: Annotated[bool, Key("bool", about="log in where smtp_sasl_password_maps knows how")] = False
     smtp_sasl_password_maps: Annotated[

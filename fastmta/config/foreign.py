@@ -22,13 +22,12 @@ _POSTFIX: Final = (
         "local_recipient_maps virtual_mailbox_maps",
     ),
     (
-        "there are no content filters, and nothing looks into mail that leaves; of milters there are "
-        "smtpd_milters and non_smtpd_milters",
-        "header_(address_token_limit from_format size_limit) lmtp_(body_checks delivery_status_filter "
-        "header_checks mime_header_checks nested_header_checks) milter_(connect_macros "
+        "header_checks, smtp_header_checks and their kin look into mail; of milters there are smtpd_milters and "
+        "non_smtpd_milters",
+        "header_(address_token_limit from_format size_limit) lmtp_delivery_status_filter milter_(connect_macros "
         "data_macros end_of_data_macros end_of_header_macros "
         "helo_macros macro_daemon_name macro_defaults macro_v mail_macros protocol rcpt_macros "
-        "unknown_command_macros) smtp_(body_checks header_checks mime_header_checks nested_header_checks) "
+        "unknown_command_macros) "
         "smtpd_(command_filter dns_reply_filter milter_maps proxy_ehlo proxy_filter proxy_options "
         "proxy_timeout) content_filter default_delivery_status_filter "
         "local_delivery_status_filter local_header_rewrite_clients message_drop_headers message_strip_characters "

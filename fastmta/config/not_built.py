@@ -25,7 +25,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "recipient_canonical_maps": "",
     "relocated_maps": "",
     "sender_canonical_maps": "",
-    "smtp_header_checks": "",
     "smtpd_proxy_filter": "",
     "smtpd_reject_unlisted_recipient": "yes",
     "smtpd_tls_auth_only": "no",

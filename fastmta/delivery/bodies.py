@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.forwarding import Gone as NotReadable
 from fastmta.delivery.job import Job
+from fastmta.delivery.outgoing_checks import OutgoingChecks, looked_through
 from fastmta.model.errors import StorageFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
@@ -36,6 +37,13 @@ def read_body(service: "DeliveryService", transaction: Transaction, offset: int,
 
 
 def read_stored(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:
+    """Octets of what is stored, less those that smtp_header_checks and their kin change."""
+    if job.changed is not None:
+        return job.changed.read(offset, length, partial(_read_unchanged, service, job))
+    return _read_unchanged(service, job, offset, length)
+
+
+def _read_unchanged(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:
     try:
         piece = service.queue.read(job.message.blob_id, offset, length) if length else b""
     except StorageFailure:
@@ -71,6 +79,22 @@ def tell_folded(service: "DeliveryService", connection: Connection, lines: int) 
         lines=lines,
         breaks=",".join(signatures(header_of(service, job))) or "none",
     )
+
+
+async def look_through(service: "DeliveryService", connection: Connection, job: Job, checks: OutgoingChecks) -> bool:
+    """Has the checks of outgoing mail look at the message; whether the connection still waits for it."""
+    if not await looked_through(service, checks, job, partial(_read_unchanged, service, job)):
+        connection.abort()
+        return False
+    if job.changed is not None:
+        service.log.info(
+            "delivery.changed",
+            queue_id=queue_id_text(job.message.queue_id),
+            relay=connection.client.peer,
+            octets=job.growth,
+            breaks=",".join(signatures(header_of(service, job))) or "none",
+        )
+    return connection.transaction is job
 
 
 async def seal(service: "DeliveryService", connection: Connection, job: Job) -> bool:

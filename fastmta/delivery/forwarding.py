@@ -117,7 +117,7 @@ class Forwarding:
             fields = parse_fields(header)
             bodies = Bodies({*forms_needed(fields), "relaxed"})
             at = len(header) + 2
-            size = job.envelope.size_bytes
+            size = job.envelope.size_bytes + job.growth
             while at < size:
                 piece = read(at, min(AUTHENTICATED_BODY_PIECE, size - at))
                 if not piece:

@@ -13,6 +13,7 @@ from fastmta.queue.dsn import Notice, Outcome
 from fastmta.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
+    from fastmta.delivery.outgoing_checks import Changed
     from fastmta.delivery.owner import HopOwner
     from fastmta.delivery.shaping import Grant
     from fastmta.dns.mx import Address
@@ -53,6 +54,9 @@ class Job(Transaction, eq=False, kw_only=True):
     postings: list[Posting] = msgspec.field(default_factory=list)  # reports of the unit that is on its way
     mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
     recordings: int = 0
+    checked: bool = False  # smtp_header_checks and their kin have looked at it
+    kept_back: bool = False  # by them: what is decided is none of the server's words
+    changed: "Changed | None" = None  # by them
     wants_front: bool = False  # it is passed on, and is to be sealed or signed before it leaves
 
     @classmethod
@@ -78,6 +82,8 @@ class Job(Transaction, eq=False, kw_only=True):
         made.sender = self.sender
         made.front = self.front
         made.wants_front = self.wants_front
+        made.checked, made.changed = self.checked, self.changed
+        made.growth, made.bits = self.growth, self.bits
         return made
 
     def committed(self, unit: Any) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.delivery.bodies import asks_no_tls, convert, header_of, read_body, seal, tell_folded
+from fastmta.delivery.bodies import asks_no_tls, convert, header_of, look_through, read_body, seal, tell_folded
 from fastmta.delivery.destination import Destination
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
+from fastmta.delivery.outgoing_checks import OutgoingChecks
 from fastmta.delivery.tls_policy import Refused
 from fastmta.dns.mx import unusable
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
@@ -148,7 +149,7 @@ class RemoteHop(Destination):
         service = self.service
         self.window.succeeded(self.busy)
         self._ended()
-        job.relay = connection.client.peer
+        job.relay = "" if job.kept_back else connection.client.peer
         job.tls = connection.tls_shown
         elsewhere = self._for_fallback(job) if service.fallback and not job.kept else None
         if self._pace.per_second and any(reply is not None and reply.code < 300 for reply in job.results):
@@ -229,7 +230,10 @@ class RemoteHop(Destination):
         service = self.service
         if service.latest_s * 1000 - transaction.envelope.received_at_ms < _FRESH_MS:
             return None
-        return service.queue.need(transaction.message.blob_id, max(0, offset - len(transaction.front)), length)
+        at = max(0, offset - len(transaction.front))
+        if transaction.changed is not None:
+            at = transaction.changed.stored(at)
+        return service.queue.need(transaction.message.blob_id, at, length)
 
     def folded(self, connection: Connection, lines: int) -> None:
         tell_folded(self.service, connection, lines)
@@ -256,6 +260,11 @@ class RemoteHop(Destination):
             self._rest(connection)
             self._unreachable(job, unusable(address.domain, address.ip))
             return
+        checks = self.service.outgoing_checks.get(self.transport)
+        if checks is not None and not job.checked:
+            connection.reserve(job)
+            self.spawn("delivery looks through a message", self._look_through(connection, job, checks))
+            return
         if job.wants_front:
             connection.reserve(job)
             self.spawn("delivery seals a message", self._seal(connection, job))
@@ -270,6 +279,10 @@ class RemoteHop(Destination):
                 return
             job.unconverted = True
         connection.start(job)
+
+    async def _look_through(self, connection: Connection, job: Job, checks: OutgoingChecks) -> None:
+        if await look_through(self.service, connection, job, checks):
+            self._start(connection, job)
 
     async def _seal(self, connection: Connection, job: Job) -> None:
         if await seal(self.service, connection, job):

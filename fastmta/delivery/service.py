@@ -22,6 +22,7 @@ from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
 from fastmta.delivery.forwarding import Forwarding
 from fastmta.delivery.indexing import Indexing
+from fastmta.delivery.outgoing_checks import checks_of
 from fastmta.delivery.probing import probe
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
@@ -328,6 +329,7 @@ class DeliveryService:
         config = self.config
         delivery = config.delivery
         self.forwarding = Forwarding.of(self.services)
+        self.outgoing_checks = checks_of(self.services)
         self._resolver = Resolver(
             config.dns.nameservers,
             monotonic=self.clock.monotonic,

@@ -287,6 +287,9 @@ PATTERN_RULES: Final = 10_000  # of one table of expressions or networks, which 
 CONTENT_PIECE_BYTES: Final = 65_536  # of a message read at a time
 CONTENT_LINE_BYTES: Final = 2048  # of a line shown at a time; Postfix's line_length_limit
 CONTENT_FIELD_BYTES: Final = 102_400  # of a field that are shown; Postfix's header_size_limit
+OUTGOING_CHANGES: Final = 20_000  # pieces of which a message consists that is changed as it leaves: 1.5 MB
+OUTGOING_CHANGED_BYTES: Final = 1 << 20  # that are put into one message as it leaves
+OUTGOING_TOLD: Final = 100  # lines of the log about one message that is looked through as it leaves
 
 # --- policy: programs that are shown whole messages ---
 SCANNED_PIECE_BYTES: Final = 65_536  # of a message written at a time, and of an answer read

@@ -28,7 +28,9 @@ _TYPE: Final = re.compile(rb"[^:]*:\s*([!-~]+?)\s*/\s*([!-~]+?)\s*(?:;|\Z)", re.
 _BOUNDARY: Final = re.compile(rb";\s*boundary\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE | re.DOTALL)
 _BOUNDARY_BYTES: Final = 2048  # Postfix's mime_boundary_length_limit, beyond which two are equal
 _ENHANCED: Final = re.compile(r"(5\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_PREPENDED: Final = re.compile(r"[!-9;-~]+:[^\r\n\0]*")
+# A line end in it: $1 has taken from a field that is folded.
+_PREPENDED: Final = re.compile(r"[!-9;-~]+:(?:[^\r\n\0]|\n(?=[ \t]))*")
+_LINE: Final = re.compile(r"[^\r\n\0]*")
 _REJECTED: Final = "message content rejected"
 
 
@@ -58,8 +60,11 @@ class Action(NamedTuple):
     text: str
 
 
-CHANGES: Final = frozenset({"PREPEND", "REPLACE", "IGNORE", "STRIP"})
+DELETES: Final = frozenset({"IGNORE", "STRIP"})
+CHANGES: Final = DELETES | {"PREPEND", "REPLACE"}
 _PLAIN: Final = frozenset({"DISCARD", "DUNNO", "HOLD", "INFO", "OK", "PASS", "WARN", "REJECT", "IGNORE", "STRIP"})
+# Not for mail that leaves:
+_ELSEWHERE: Final = frozenset({"BCC", "DISCARD", "FILTER", "HOLD", "PASS", "REDIRECT", "REJECT"})
 _LACKING: Final = {
     "FILTER": "content filters are not built; a milter can do it",
     "DELAY": "delaying is not built; HOLD keeps the message",
@@ -81,6 +86,23 @@ def parse_action(value: str) -> Action:
     elif word not in _PLAIN:
         raise ValueError(f"{word[:40]}: no action of header_checks(5)")
     return Action(word, text)
+
+
+def field_of(text: str) -> bytes:
+    """The field that PREPEND or REPLACE writes, with its CRLF."""
+    return text.replace("\n", "\r\n").encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+def parse_outgoing(kind: Kind, value: str) -> Action:
+    """The same of a table of smtp_header_checks and its kin, which change the message and nothing else."""
+    word, _, text = value.strip().partition(" ")
+    if kind is Kind.BODY and word.upper() in ("PREPEND", "REPLACE"):
+        if not _LINE.fullmatch(text.strip()):
+            raise ValueError(f"{word.upper()}: expected one line of text behind it")
+        return Action(word.upper(), text.strip())
+    if word.upper() in _ELSEWHERE:
+        raise ValueError(f"{word.upper()}: mail that leaves is changed, not decided about; header_checks can do it")
+    return parse_action(value)
 
 
 def problem_of(kind: Kind, value: str) -> str:

@@ -390,10 +390,9 @@ class Connection(asyncio.Protocol):
     def _send_body(self) -> None:
         transaction = self.transaction
         assert transaction is not None
-        envelope = transaction.envelope
         size = transaction.size_bytes
         self._pieces = None
-        bits = (envelope.bits | self._assumed) & self._unusual
+        bits = (transaction.bits | self._assumed) & self._unusual
         self._folder = Folder(self._timeouts.smtp_line_length_limit) if bits & HAS_LONG_LINE else None
         if transaction.conversion is not None and self.client.needs_conversion(transaction):
             self._pieces = transaction.conversion.pieces(partial(self._owner.read_body, transaction))
@@ -439,7 +438,7 @@ class Connection(asyncio.Protocol):
                 return
             self._offset += length
             last = self._offset >= self._size
-            if (transaction.envelope.bits | self._assumed) & self._unusual:
+            if (transaction.bits | self._assumed) & self._unusual:
                 piece = self._encoded(piece, last=last)
             if last:
                 self.client.body_sent()
@@ -476,7 +475,7 @@ class Connection(asyncio.Protocol):
         """The piece as it goes over the wire: no bare CR or LF, no line too long, dots doubled, and CRLF at the
         end of the last one.
         """
-        if self.transaction is not None and self.transaction.envelope.bits & HAS_BARE_NEWLINE:
+        if self.transaction is not None and self.transaction.bits & HAS_BARE_NEWLINE:
             piece, self._after_cr = normalize(piece, self._after_cr)
             if last and self._after_cr:
                 piece += b" "  # what a bare CR becomes

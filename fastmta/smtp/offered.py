@@ -55,7 +55,7 @@ class Offered:
 
     def needs_conversion(self, transaction: Transaction) -> bool:
         """Whether the server must not get this message as it is, since it does not take 8-bit bytes (RFC 6152)."""
-        return bool(transaction.envelope.bits & HAS_8BIT) and not self.eight_bit and not transaction.unconverted
+        return bool(transaction.bits & HAS_8BIT) and not self.eight_bit and not transaction.unconverted
 
     def refuse(self, transaction: Transaction, peer: str) -> None:
         """Decides what needs no server: sizes, and addresses that it cannot be told (RFC 1870, RFC 6531)."""
@@ -83,7 +83,7 @@ class Offered:
         parameters = b""
         if self.size:
             parameters = b" SIZE=%d" % transaction.size_bytes
-        if envelope.bits & HAS_8BIT and self.eight_bit:
+        if transaction.bits & HAS_8BIT and self.eight_bit:
             parameters += b" BODY=8BITMIME"
         if self.smtputf8:
             if envelope.smtputf8:

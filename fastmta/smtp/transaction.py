@@ -16,7 +16,8 @@ class Transaction(msgspec.Struct, eq=False):
     must not get it. `sender` is the reverse path on this wire, `front` what stands before the stored octets.
     `conversion`: how the message is made 7-bit for a server that takes no more. `unconverted`: such a server gets it as
     it is (disable_mime_output_conversion). `only_asks`: the server is asked up to RCPT, and gets no message.
-    `sender_refused`: MAIL was refused.
+    `sender_refused`: MAIL was refused. `growth`: octets by which the stored message is longer where it is changed as it
+    leaves; `bits`: its arrival bits, and those of the change.
 
     A Struct, which is made in C: one is made for each delivery, and has many fields.
     """
@@ -33,16 +34,19 @@ class Transaction(msgspec.Struct, eq=False):
     unconverted: bool = False
     only_asks: bool = False
     sender_refused: bool = False
+    growth: int = 0
+    bits: int = 0
     dsn_passed_on: bool = False  # the server knows DSN (RFC 3461), so it reports success itself
 
     def __post_init__(self) -> None:
         self.sender = self.envelope.reverse_path
+        self.bits = self.envelope.bits
         self.results = [None] * len(self.recipients)
 
     @property
     def size_bytes(self) -> int:
         """Octets that leave, before stuffing."""
-        return self.envelope.size_bytes + len(self.front)
+        return self.envelope.size_bytes + self.growth + len(self.front)
 
     def undecided(self) -> list[int]:
         """The recipients that have neither a result nor are to be sent again."""

@@ -153,8 +153,8 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
             'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, OAUTHBEARER, XOAUTH2, SCRAM-SHA-1, SCRAM-SHA-256, not GSSAPI',
         ),
         (
-            'content_filter = "smtp:localhost:1"',
-            'f.toml:1: content_filter: FastMTA does not have this feature, so "smtp:localhost:1" would do nothing: remove it (there are no content filters, and nothing looks into mail that leaves; of milters there are smtpd_milters and non_smtpd_milters)',
+            'smtpd_proxy_filter = "localhost:1"',
+            'f.toml:1: smtpd_proxy_filter: FastMTA does not have this feature, so "localhost:1" would do nothing: remove it (header_checks, smtp_header_checks and their kin look into mail; of milters there are smtpd_milters and non_smtpd_milters)',
         ),
         (
             '[listen]\nmanagesieve = ["127.0.0.1:4190"]',

@@ -214,6 +214,16 @@ async def test_fields_are_removed_replaced_and_added(judge: Judge) -> None:
     assert (verdict.fields, verdict.cuts) == ((b"X-Seen: yes\r\n",), ())
 
 
+async def test_a_folded_field_is_replaced_with_its_folds(judge: Judge) -> None:
+    verdict, _ = await judge("/^Subject: (.*)/ REPLACE Subject: ($1)\n", b"Subject: one\r\n two\r\n\r\n")
+    assert verdict.fields == (b"Subject: (one\r\n two)\r\n",)
+
+
+async def test_empty_lines_never_match(judge: Judge) -> None:
+    verdict, _ = await judge("!/hello/ REJECT\n", b"Subject: x\r\n\r\nhello\r\n\r\nhello\r\n", key="body_checks")
+    assert verdict.action is Action.NONE
+
+
 async def test_hold_and_redirect_together(judge: Judge) -> None:
     verdict, _ = await judge("/^X-Secret: 2/ HOLD\n/^Subject:/ REDIRECT a@example.test\n")
     assert (verdict.action, verdict.target) == (Action.HOLD, b"a@example.test")

@@ -144,6 +144,12 @@ class Postfix:
             self.pid = 0
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def set(self, key: str, value: str) -> None:
+        """Changes a parameter of the running Postfix."""
+        with (self.config / "main.cf").open("a") as file:
+            file.write(f"{key} = {value}\n")
+        self._run("reload")
+
     def flush(self) -> None:
         """Has all that is deferred tried now."""
         self._run("flush")

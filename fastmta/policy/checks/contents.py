@@ -16,7 +16,7 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
-from fastmta.policy.contents import CHANGES, Kind, Piece, Walk, parse_action, rejection
+from fastmta.policy.contents import CHANGES, Kind, Piece, Walk, field_of, parse_action, rejection
 
 _REFRESH_S: Final = 1.0
 _UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
@@ -108,6 +108,8 @@ class _Findings:
 
     def look(self, piece: Piece) -> bool:
         """Asks the tables about a piece and does what they say; whether that was the last word."""
+        if not piece.text:
+            return False  # empty lines never match, as in Postfix
         try:
             value = self._tables[piece.kind].get(piece.text.decode("utf-8", "surrogateescape"))
         except TemporaryFailure:
@@ -155,7 +157,7 @@ class _Findings:
             else:
                 self._cuts.append((piece.at, piece.size))
         if word in ("PREPEND", "REPLACE"):
-            self._fields.append(f"{text}\r\n".encode("utf-8", "surrogateescape"))
+            self._fields.append(field_of(text))
 
     def _ends(self, action: Action, reply: Reply | None, reason: str) -> bool:
         self._end = Verdict(action, reply, reason=reason)

@@ -8,7 +8,7 @@ from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import CHECK_COPIES
 from fastmta.model.reply import Reply
 from fastmta.model.verdict import Action, Verdict
-from fastmta.policy.contents import parse_action, rejection
+from fastmta.policy.contents import field_of, parse_action, rejection
 from fastmta.runtime.clock import Clock
 
 _REFRESH_S: Final = 1.0
@@ -64,7 +64,7 @@ class MilterHeaders:
                 case "WARN" | "INFO":
                     reason = reason or what
                 case "PREPEND" | "REPLACE":
-                    kept.append(address + b"\r\n")
+                    kept.append(field_of(text))
             if word not in ("IGNORE", "STRIP", "REPLACE"):
                 kept.append(raw)
         action = Action.HOLD if hold else Action.REDIRECT if target else Action.NONE
