@@ -37,7 +37,7 @@ def read_body(service: "DeliveryService", transaction: Transaction, offset: int,
 
 
 def read_stored(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:
-    """Octets of what is stored, less those that smtp_header_checks and their kin change."""
+    """Octets of what is stored, with what the checks of outgoing mail change."""
     if job.changed is not None:
         return job.changed.read(offset, length, partial(_read_unchanged, service, job))
     return _read_unchanged(service, job, offset, length)

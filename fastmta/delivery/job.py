@@ -54,7 +54,7 @@ class Job(Transaction, eq=False, kw_only=True):
     postings: list[Posting] = msgspec.field(default_factory=list)  # reports of the unit that is on its way
     mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
     recordings: int = 0
-    checked: bool = False  # smtp_header_checks and their kin have looked at it
+    checked: bool = False  # the checks of outgoing mail have looked at it
     kept_back: bool = False  # by them: what is decided is none of the server's words
     changed: "Changed | None" = None  # by them
     wants_front: bool = False  # it is passed on, and is to be sealed or signed before it leaves

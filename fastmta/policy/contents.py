@@ -94,7 +94,7 @@ def field_of(text: str) -> bytes:
 
 
 def parse_outgoing(kind: Kind, value: str) -> Action:
-    """The same of a table of smtp_header_checks and its kin, which change the message and nothing else."""
+    """The same of a table that looks at mail as it leaves, which changes the message and nothing else."""
     word, _, text = value.strip().partition(" ")
     if kind is Kind.BODY and word.upper() in ("PREPEND", "REPLACE"):
         if not _LINE.fullmatch(text.strip()):

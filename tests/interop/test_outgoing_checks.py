@@ -19,6 +19,7 @@ TABLES = {
     "smtp_body_checks": "/^hello$/ REPLACE .good day\n/^bye$/ PREPEND so\n/^line 9(\\d+)$/ IGNORE\n/^$/ STRIP\n"
     "/^line 8/ WARN seen\n/^line 7/ DUNNO\n/^long (.{10})/ REPLACE short $1\n",
 }
+COMPLETE = b"Date: x\r\nFrom: a@b.test\r\nMessage-ID: <x@b.test>\r\n"
 LETTERS = (
     LETTER,
     b"X-Twice: 1\r\nX-Gone: 1\r\n\tfolded\r\nX-Twice: 2\r\nSubject: x\r\n\r\n"
@@ -59,7 +60,7 @@ async def test_both_send_the_same(tmp_path: Path) -> None:
 def _send(port: int) -> None:
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
         for letter in LETTERS:
-            client.sendmail("a@client.example", ["b@elsewhere.example"], b"Date: x\r\nFrom: a@b.test\r\nMessage-ID: <x@b.test>\r\n" + letter)
+            client.sendmail("a@client.example", ["b@elsewhere.example"], COMPLETE + letter)
 
 
 def _without_ours(message: bytes) -> bytes:
