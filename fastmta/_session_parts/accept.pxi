@@ -133,7 +133,9 @@ cdef int _apply(Connection self, object outcome) except -1:
                 if reply is not None:
                     hop = f"error:{reply.enhanced} {reply.text}"[:200].encode("utf-8", "replace")
                 elif not outcome.hold and target.mailbox_id:
-                    mailbox_id = self.service.host.junk_mailbox(target.account_id) or target.mailbox_id
+                    mailbox_id = target.mailbox_id
+                    if outcome.quarantine:
+                        mailbox_id = self.service.host.junk_mailbox(target.account_id) or mailbox_id
                 targets.append(target.moved(hop, target.held or (outcome.hold and reply is None), mailbox_id))
         changed.append(recipient.with_targets(targets))
         i += 1
@@ -254,7 +256,7 @@ cdef int _conclude(Connection self, object reply) except -1:
                 if self.service.settings.softens:
                     refusal = refusal.softened()
                 _put_bytes(out, refusal.encode())
-                self.service.host.refused(self, VERB_DATA, refusal)
+                self.service.host.refused(self, VERB_DATA, refusal, (<Recipient>self.recipients[i]).forward_path)
                 if self.refusals:
                     n += len((<Recipient>self.recipients[i]).targets)
                 continue
@@ -268,7 +270,7 @@ cdef int _conclude(Connection self, object reply) except -1:
                     if self.service.settings.softens:
                         refusal = refusal.softened()
                     _put_bytes(out, refusal.encode())
-                    self.service.host.refused(self, VERB_DATA, refusal)
+                    self.service.host.refused(self, VERB_DATA, refusal, recipient.forward_path)
                     continue
             _put(out, b"250 2.0.0 Ok: queued as ", 24)
             _put_queue_id(out, self.queue_id)

@@ -395,8 +395,8 @@ class ServiceHost:
 
     # --- the log and the counters off the path ---
 
-    def refused(self, session: Connection, verb: int, reply: Reply) -> None:
-        """A 4yz or 5yz has been said."""
+    def refused(self, session: Connection, verb: int, reply: Reply, recipient: bytes = b"") -> None:
+        """A 4yz or 5yz has been said; at the end of a message to LMTP of this one recipient."""
         log = self._server.services.log
         if verb in _TRANSACTION:
             reason = REASONS.get(reply.enhanced)
@@ -408,13 +408,16 @@ class ServiceHost:
                 reason = "syntax" if reply.enhanced.startswith("5.5.") else "other"
             self._server.services.cells[METRICS.messages_rejected_total[reason]] += 1
             if reason != "syntax":
+                if verb == Verb.RCPT:
+                    recipient = named_path(session.argument)
+                to = [recipient] if recipient else paths_of(session.recipients)
                 log.info(
                     "smtp.rejected",
                     session=session.number,
                     client=session.client,
                     helo=session.helo,
                     sender=named_path(session.argument) if verb == Verb.MAIL else session.reverse_path,
-                    to=[named_path(session.argument)] if verb == Verb.RCPT else paths_of(session.recipients),
+                    to=to,
                     verb=Verb(verb).name,
                     reply=str(reply),
                 )

@@ -447,14 +447,29 @@ async def test_a_redirection_to_nobody_is_refused(rig: SmtpRig) -> None:
     assert codes(await send(rig, Verdict(Action.REDIRECT, target=b"nobody@example.test"))) == [550]
 
 
-async def test_a_quarantined_message_is_filed_into_junk(rig: SmtpRig) -> None:
+def add_bill(rig: SmtpRig) -> tuple[int, int]:
+    """A user with an INBOX and a Junk mailbox: their ids."""
     inbox = rig.add_mailbox(b"bill@example.test")
     account_id = rig.directory.accounts[b"bill@example.test"].account_id
     junk, unit = rig.raw.new_id(), rig.raw.new_unit()
     unit.mailbox_new(junk, account_id, b"Junk", b"\\Junk", 1)
     rig.raw.commit_sync(unit)
+    return inbox, junk
+
+
+async def test_a_quarantined_message_is_filed_into_junk(rig: SmtpRig) -> None:
+    boxes = add_bill(rig)
     assert codes(await send(rig, Verdict(Action.QUARANTINE), recipients=(b"bill@example.test",))) == [250]
-    assert [len(list(rig.store.mailboxes.rows(each))) for each in (inbox, junk)] == [0, 1]
+    assert [len(list(rig.store.mailboxes.rows(each))) for each in boxes] == [0, 1]
+
+
+@pytest.mark.parametrize("service", ["smtp", "lmtp"])
+async def test_whom_a_check_lets_pass_has_it_in_his_inbox_though_it_refuses_another(rig: SmtpRig, service: str) -> None:
+    boxes = add_bill(rig)
+    verdict = Verdict(Action.REJECT, Reply(550, "5.7.1", "Not you"), recipients=(1,))
+    said = await send(rig, verdict, service=service, recipients=(b"bill@example.test", b"y@relay.test"))
+    assert codes(said) == ([250, 550] if service == "lmtp" else [250])
+    assert [len(list(rig.store.mailboxes.rows(each))) for each in boxes] == [1, 0]
 
 
 async def test_an_action_before_the_end_is_carried_out_at_the_end(rig: SmtpRig) -> None:
