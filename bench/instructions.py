@@ -38,6 +38,7 @@ TOGETHER: Final = 20  # messages in a commit
 FILLED: Final = 300  # messages of the mailbox that is read
 MESSAGE: Final = message_bytes(4096)
 LARGE: Final = message_bytes(51_200)
+CHUNKED_DOMAIN: Final = "chunked.example"  # its server takes BDAT
 READER: Final = f"reader@{LOCAL_DOMAIN}"
 SETTLED_S: Final = 0.05  # a unit has reached the committer, and that waits for the store's lock
 COMMITTED_S: Final = 5.0
@@ -87,15 +88,16 @@ class Line:
 
 
 class Sink:
-    """The next hop, as long as somebody waits for what it takes."""
+    """The next hop, as long as somebody waits for what it takes. Who comes to `chunked_port` is offered CHUNKING."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, None)
         self._in_data: dict[socket.socket, bool] = {}
         self._held: dict[socket.socket, bytes] = {}
-        self.port: int = self._listener.getsockname()[1]
+        self.port, self.chunked_port = (int(listener.getsockname()[1]) for listener in self._listeners)
         self.taken = 0
 
     def take(self) -> None:
@@ -105,8 +107,8 @@ class Sink:
             if time.monotonic() > deadline:
                 raise TimeoutError("no message has come to the next hop")
             for key, _ in self._selector.select(1.0):
-                if key.fileobj is self._listener:
-                    peer, _ = self._listener.accept()
+                if key.fileobj in self._listeners:
+                    peer, _ = key.fileobj.accept()  # type: ignore[union-attr]
                     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self._in_data[peer], self._held[peer] = False, b""
                     self._selector.register(peer, selectors.EVENT_READ)
@@ -133,7 +135,16 @@ class Sink:
                 self.taken += 1
                 out += b"250 2.0.0 taken\r\n"
             elif line.upper().startswith(b"EHLO"):
-                out += b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+                more = b"250-CHUNKING\r\n" if peer.getsockname()[1] == self.chunked_port else b""
+                out += b"250-sink\r\n250-PIPELINING\r\n%b250 8BITMIME\r\n" % more
+            elif line.upper().startswith(b"BDAT"):  # the whole message
+                size = int(line.split()[1])
+                if len(data) < size:
+                    data = line + b"\r\n" + data
+                    break
+                data = data[size:]
+                self.taken += 1
+                out += b"250 2.0.0 taken\r\n"
             elif line.upper() == b"DATA":
                 self._in_data[peer] = True
                 out += b"354 go on\r\n"
@@ -247,13 +258,13 @@ def accept_one(context: Context) -> Work:
     return work
 
 
-def relay(message: bytes = MESSAGE) -> Callable[[Context], Work]:
+def relay(message: bytes = MESSAGE, domain: str = RELAY_DOMAIN) -> Callable[[Context], Work]:
     def prepare(context: Context) -> Work:
         line = context.smtp()
 
         def work(n: int) -> None:
             for _ in range(n):
-                _envelope(line, f"r@{RELAY_DOMAIN}")
+                _envelope(line, f"r@{domain}")
                 with context.transactions(2):
                     line.send(message + b".\r\n")
                     line.reply(b"250")
@@ -358,6 +369,8 @@ ROWS: Final = (
     ),
     Row("relay", "relay 4 KB, one after the other", 40, relay()),
     Row("relay-50k", "relay 50 KB, one after the other", 20, relay(LARGE)),
+    Row("relay-bdat", "relay 4 KB to a server that takes BDAT", 40, relay(domain=CHUNKED_DOMAIN)),
+    Row("relay-50k-bdat", "relay 50 KB to a server that takes BDAT", 20, relay(LARGE, CHUNKED_DOMAIN)),
     Row("local", "local 4 KB, 20 in a commit and one alone", 10 * (TOGETHER + 1), accept(LOCAL_USER)),
     Row("imap-noop", "IMAP NOOP", 100, imap(b"NOOP")),
     Row("imap-status", "STATUS (MESSAGES UNSEEN UIDNEXT)", 100, imap(b"STATUS INBOX (MESSAGES UNSEEN UIDNEXT)")),
@@ -389,7 +402,14 @@ def _server(directory: Path, tree: Path, sink: Sink, settings: Settings) -> Serv
         directory / "server",
         domains=[LOCAL_DOMAIN],
         services=("smtp", "imap", "pop3"),
-        settings={"transport": {HOLD_DOMAIN: "hold:", RELAY_DOMAIN: f"smtp:[127.0.0.1]:{sink.port}"}, **settings},
+        settings={
+            "transport": {
+                HOLD_DOMAIN: "hold:",
+                RELAY_DOMAIN: f"smtp:[127.0.0.1]:{sink.port}",
+                CHUNKED_DOMAIN: f"smtp:[127.0.0.1]:{sink.chunked_port}",
+            },
+            **settings,
+        },
         env={**callgrind.environment(directory), "PYTHONPATH": f"{site}:{tree}"},
         wrapper=callgrind.command(directory),
     )

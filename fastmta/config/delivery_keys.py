@@ -110,6 +110,10 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_line_length_limit: Annotated[
         int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")
     ] = 998
+    smtp_discard_ehlo_keywords: Annotated[
+        _Texts, Key("list", about='what a server offers in vain: "chunking" has mail sent by DATA')
+    ] = ()
+    lmtp_discard_lhlo_keywords: Annotated[_Texts, Key("list", about="the same of LMTP servers")] = ()
     smtp_fallback_relay: Annotated[
         _Texts,
         Key("list", about='"host", "[host]:port": where mail goes whose destination is not reached, or puts it off'),

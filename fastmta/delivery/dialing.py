@@ -32,6 +32,7 @@ def connection_to(
     place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
     peer = (address.host if address.port else service.config.myhostname) + place
     delivery = service.config.delivery
+    ignored = delivery.lmtp_discard_lhlo_keywords if is_lmtp else delivery.smtp_discard_ehlo_keywords
     client = Client(
         helo_name or delivery.smtp_helo_name,
         peer,
@@ -39,6 +40,7 @@ def connection_to(
         tls_level=policy.level,
         credentials=credentials,
         own_relay=is_ours,
+        ignores=frozenset(map(str.upper, ignored)),
     )
     return Connection(service.loop, owner, client, address, delivery, policy)
 

@@ -2,10 +2,14 @@
 
 A `Client` is one session with one server; it carries one `Transaction` after the other. Its owner writes `output`
 after every call and acts on the event that the call gave. Where the server pipelines (RFC 2920), MAIL, every RCPT and
-DATA leave together; else one at a time. What a reply means for a recipient is decided here and nowhere else:
+DATA leave together; else one at a time. Where it takes CHUNKING too (RFC 3030), BDAT takes the place of DATA: the owner
+has each chunk announced by `chunk`, and may send a whole message behind the envelope without waiting for its answers
+(§4.2). What a reply means for a recipient is decided here and nowhere else:
 
 - each RCPT stands alone; 452 or 552 after one was accepted means "too many at once", so those are to be sent again;
 - a 4yz or 5yz to MAIL, DATA or the end of data holds for all that remain; LMTP answers for each accepted recipient;
+- a 4yz or 5yz to a chunk holds for all that remain too: no further chunk is sent, those on their way are answered for
+  nobody, and RSET follows (RFC 3030 §2);
 - 421, nonsense, or a lost connection end the session and decide nothing: the owner tries the next address;
 - what was learnt before TLS is forgotten, and bytes that came behind the reply to STARTTLS are dropped (RFC 3207 §4.2).
 
@@ -42,6 +46,7 @@ class State(IntEnum):
     QUIT = 11
     CLOSED = 12
     AUTH = 13
+    DISCARDED = 14  # a chunk was refused; the answers to those behind it are awaited
 
 
 class Event(IntEnum):
@@ -49,7 +54,7 @@ class Event(IntEnum):
 
     NOTHING = 0
     READY = 1  # the handshake is over: `start` may be called
-    BODY = 2  # send the message, stuffed, and the final dot, then call body_sent
+    BODY = 2  # send the message: where `chunked`, by `chunk`; else stuffed, with the final dot, and call body_sent
     DONE = 3  # the transaction is over: every result is set, but those of `again`; `is_usable` says whether to go on
     HANDSHAKE = 4  # start TLS, then call tls_started
     LOGIN = 6  # answer the server's challenge by `respond`, on a thread where `login.is_slow`
@@ -58,6 +63,7 @@ class Event(IntEnum):
 
 # For the hot path: module constants are cheaper than attributes of an enum.
 _READY, _ENVELOPE, _BODY, _FINAL, _RESET = State.READY, State.ENVELOPE, State.BODY, State.FINAL, State.RESET
+_BODY_NOW, _DISCARDED = Event.BODY, State.DISCARDED
 _NOTHING, _DONE, _HANDSHAKE, _CLOSED = Event.NOTHING, Event.DONE, Event.HANDSHAKE, State.CLOSED
 
 STAGES: Final = {
@@ -71,6 +77,7 @@ STAGES: Final = {
     State.BODY: "sending message body",
     State.FINAL: "sending end of data -- message may be sent more than once",
     State.EMPTY_FINAL: "sending end of data",
+    State.DISCARDED: "sending message body",
     State.QUIT: "sending QUIT",
 }
 _WANTS_LOGIN: Final = frozenset({530, 534, 535, 538})  # "authentication required", and its kin (RFC 4954 §6)
@@ -80,13 +87,17 @@ class Client:
     """One session. `helo_name` is ours; `lmtp` speaks LHLO; `tls_level` is Postfix's word for it.
 
     `credentials`: who logs in where the server offers AUTH. `own_relay`: the administrator named this server, so that
-    mail which it does not take for want of a login waits until he has mended that.
+    mail which it does not take for want of a login waits until he has mended that. `ignores`: keywords in upper case
+    that count as not offered. `chunked`: the message at hand goes by BDAT.
     """
 
     __slots__ = (
+        "_ahead",
         "_answered",
+        "_chunks",
         "_dialogue",
         "_helo_name",
+        "_ignores",
         "_lmtp",
         "_needs_reset",
         "_order",
@@ -94,6 +105,7 @@ class Client:
         "_parser",
         "_sent",
         "_tls_level",
+        "chunked",
         "credentials",
         "failure",
         "is_usable",
@@ -118,17 +130,22 @@ class Client:
         tls_level: str = "may",
         credentials: Credentials | None = None,
         own_relay: bool = False,
+        ignores: frozenset[str] = frozenset(),
     ) -> None:
         self.credentials = credentials
         self._own_relay = own_relay
         self._dialogue: LoginDialogue | None = None
         self._helo_name = helo_name
+        self._ignores = ignores
         self._lmtp = lmtp
         self._tls_level = tls_level
         self._parser = ReplyParser()
         self._sent = self._answered = 0
         self._order: list[int] = []  # the recipients of the transaction that have an RCPT
         self._needs_reset = False
+        self._ahead = False  # the message has left with the envelope
+        self._chunks = 0  # whose answers are to come, but for the last
+        self.chunked = False
         self.offered = Offered({})
         self.failure: Reply | None = None
         self.is_usable = True
@@ -165,7 +182,7 @@ class Client:
                 self.is_usable = False  # nobody asked: whatever it says, answers are out of step now
                 if event is Event.READY:  # nor has the owner begun with it
                     event = self._unexpected(reply)
-            elif state is _BODY:
+            elif state is _BODY or state is _DISCARDED:
                 event = self._early_reply(reply, code)
             elif state is _RESET:
                 event = self._reset_reply(reply, code)
@@ -188,6 +205,19 @@ class Client:
             return _NOTHING
         self._send_envelope()
         return _NOTHING
+
+    def chunk(self, size_bytes: int, *, last: bool) -> bytes:
+        """The line before a chunk, which the owner writes whole behind it. Before the answers to the envelope have
+        come it may be called once, for the whole message.
+        """
+        if not last:
+            self._chunks += 1
+            return b"BDAT %d\r\n" % size_bytes
+        if self.state is _ENVELOPE:
+            self._ahead = True
+        else:
+            self.body_sent()
+        return b"BDAT %d LAST\r\n" % size_bytes
 
     def body_sent(self) -> None:
         """The owner has written the whole message and its final dot."""
@@ -297,7 +327,7 @@ class Client:
             return _NOTHING
         if code // 100 != 2:
             return self._fail(reply)
-        self.offered = Offered.by(reply)
+        self.offered = Offered.by(reply, self._ignores)
         if self.tls or self._tls_level == "none":
             return self._greeted()
         if "STARTTLS" not in self.offered.words:
@@ -352,13 +382,18 @@ class Client:
         transaction.accepted = []
         transaction.dsn_passed_on = self.offered.dsn
         self._order = [n for n, result in enumerate(transaction.results) if result is None]
-        self._answered = 0
+        self._answered = self._chunks = 0
+        self._ahead = False
         self.state = _ENVELOPE
         offered = self.offered
+        # What is made 7-bit on its way goes by DATA: the sizes of its pieces are of no use to anybody.
+        self.chunked = chunked = offered.chunking and not (
+            transaction.conversion is not None and offered.needs_conversion(transaction)
+        )
         if offered.pipelining:
             commands = [offered.mail(transaction)]
             commands += [offered.rcpt(transaction, n) for n in self._order]
-            if not transaction.only_asks:
+            if not (chunked or transaction.only_asks):
                 commands.append(b"DATA\r\n")
             self._sent = len(commands)
             self.output = b"".join(commands)
@@ -396,12 +431,24 @@ class Client:
         return _NOTHING if place < self._sent else self._next_command(place)
 
     def _next_command(self, place: int) -> Event:
-        """Without pipelining: the next RCPT, DATA, or nothing where nobody was accepted."""
+        """Without pipelining: the next RCPT, DATA, or nothing where nobody was accepted. With chunks: the message, or
+        the wait for what is said of it.
+        """
         transaction = self.transaction
         assert transaction is not None
         if place <= len(self._order):
             self.output = self.offered.rcpt(transaction, self._order[place - 1])
+        elif self._ahead:
+            if transaction.accepted:
+                self.body_sent()
+            else:  # the server throws the message away, and says so once
+                self._needs_reset = True
+                self.state = State.EMPTY_FINAL
+            return _NOTHING
         elif transaction.accepted and not transaction.only_asks:
+            if self.chunked:
+                self.state = _BODY
+                return _BODY_NOW
             self.output = b"DATA\r\n"
         else:
             self._needs_reset = True
@@ -429,7 +476,11 @@ class Client:
         return self._finished()
 
     def _early_reply(self, reply: Reply, code: int) -> Event:
-        """An answer before the message is whole: it holds, and the connection cannot be used any further."""
+        """An answer before the message is whole: to a chunk; else it holds, and the connection cannot be used any
+        further.
+        """
+        if self._chunks:
+            return self._chunk_reply(reply, code)
         assert self.transaction is not None
         self.is_usable = False
         if code // 100 in (4, 5):
@@ -437,7 +488,32 @@ class Client:
             return self._finished()
         return self._unexpected(reply)
 
+    def _chunk_reply(self, reply: Reply, code: int) -> Event:
+        """What is said of a chunk that is not the last, or that follows one which was refused."""
+        transaction = self.transaction
+        assert transaction is not None
+        kind = code // 100
+        self._chunks -= 1
+        if self.state is not _DISCARDED:
+            if kind == 2:
+                return _NOTHING
+            if kind == 3:
+                return self._unexpected(reply)
+            transaction.decide(reply)
+            self._needs_reset = True
+            if self.state is _FINAL:  # the last one is on its way
+                self._chunks += 1
+            if self._lmtp:  # nobody says how often that is answered
+                self.is_usable = False
+                self._chunks = 0
+        if not self._chunks:
+            return self._finished()
+        self.state = _DISCARDED
+        return _NOTHING
+
     def _final_reply(self, reply: Reply, code: int) -> Event:
+        if self._chunks:
+            return self._chunk_reply(reply, code)
         transaction = self.transaction
         assert transaction is not None
         if code // 100 == 3:

@@ -2,10 +2,11 @@
 
 It moves bytes between the transport and the rules of smtp/client.py, sends bodies, and keeps one deadline, which the
 service's sweep looks at once a second; so a delivery costs no timer, task or future. A small message leaves in one
-write with its final dot; a big one in slices, each read from the store only when the socket has room.
+write: with its final dot, or as one chunk behind the envelope where the server takes BDAT. A big one leaves in slices,
+each read from the store only when the socket has room, and each a chunk of its own there.
 
-Nothing that leaves has a bare CR or LF, an unstuffed dot, a line over smtp_line_length_limit, or a last line without
-CRLF, whatever the store holds.
+Nothing that leaves has a bare CR or LF, a line over smtp_line_length_limit, a last line without CRLF, or, behind DATA,
+an unstuffed dot, whatever the store holds.
 """
 
 import asyncio
@@ -29,15 +30,18 @@ from fastmta.tls.sessions import Kept
 from fastmta.tls.upgrade import start_tls
 
 SLICE_BYTES: Final = 131_072  # read from the store and written at once; the high-water mark lets one wait behind it
+AHEAD_BYTES: Final = 65_536  # the most that is sent in vain to a server that then refuses every recipient
 IDLE_S: Final = 10.0  # how long an idle connection is kept
 LIFETIME_S: Final = 300.0  # Postfix's smtp_connection_reuse_time_limit
 MESSAGES: Final = 100
 PROBE_AFTER_S: Final = 1.0  # an idle connection may have been closed by the server: RSET asks first
 
 _DOT: Final = b".\r\n"  # written beside the body: together they would be a copy of it
-_UNUSUAL: Final = HAS_BARE_NEWLINE | HAS_DOT_LINE | NO_FINAL_CRLF
+_UNUSUAL_CHUNK: Final = HAS_BARE_NEWLINE | NO_FINAL_CRLF
+_UNUSUAL: Final = _UNUSUAL_CHUNK | HAS_DOT_LINE
 # For the hot path: module constants are cheaper than attributes of an enum.
 _NOTHING, _BODY, _DONE, _RESET = Event.NOTHING, Event.BODY, Event.DONE, State.RESET
+_ENVELOPE: Final = State.ENVELOPE
 
 
 # The timeout that a stage of the transaction has, by its name; each reply of the server has one of its own.
@@ -45,6 +49,7 @@ _TIMEOUTS: Final = {
     "sending RCPT TO": "smtp_rcpt_timeout",
     "sending DATA command": "smtp_data_init_timeout",
     "sending RSET": "smtp_rset_timeout",
+    "sending message body": "smtp_data_xfer_timeout",
     "sending end of data": "smtp_data_done_timeout",
     "sending end of data -- message may be sent more than once": "smtp_data_done_timeout",
 }
@@ -137,6 +142,7 @@ class Connection(asyncio.Protocol):
         "_folder",
         "_held",
         "_is_cold",
+        "_long",
         "_loop",
         "_offset",
         "_owner",
@@ -146,7 +152,6 @@ class Connection(asyncio.Protocol):
         "_size",
         "_timeouts",
         "_transport",
-        "_unusual",
         "address",
         "client",
         "deadline",
@@ -181,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._folder: Folder | None = None
         # The bits of a message that must not leave as it lies; where lines are to be shorter than what arrival looks
         # for, any message may have one that is too long.
-        self._unusual = _UNUSUAL | (HAS_LONG_LINE if limit else 0)
+        self._long = HAS_LONG_LINE if limit else 0
         self._assumed = HAS_LONG_LINE if 0 < limit < LINE_BYTES else 0
         self._transport: asyncio.Transport | None = None
         self._ended = self._paused = self._is_cold = False
@@ -215,6 +220,14 @@ class Connection(asyncio.Protocol):
         event = client.start(transaction, probe=client.messages > 0 and now - self.idle_since > PROBE_AFTER_S)
         timeouts = self._timeouts
         self.deadline = now + (timeouts.smtp_rset_timeout if client.state is _RESET else timeouts.smtp_mail_timeout)
+        if (
+            client.chunked
+            and client.state is _ENVELOPE
+            and not transaction.only_asks
+            and transaction.size_bytes <= AHEAD_BYTES
+        ):
+            self._begin_body()
+            return
         if client.output:
             self._transport.write(client.output)  # type: ignore[union-attr]
             client.output = b""
@@ -375,7 +388,9 @@ class Connection(asyncio.Protocol):
     async def _brought(self, waiting: Awaitable[None], transaction: Transaction, then: Callable[[], None]) -> None:
         await waiting
         self._is_cold = False
-        if self.transaction is transaction and self.client.state is State.BODY and not self._ended:
+        client = self.client  # whose envelope waits too, where the message is to leave with it
+        is_next = client.state is State.BODY or (client.state is _ENVELOPE and client.output)
+        if self.transaction is transaction and is_next and not self._ended:
             then()
 
     def _begin_body(self) -> None:
@@ -392,30 +407,52 @@ class Connection(asyncio.Protocol):
         assert transaction is not None
         size = transaction.size_bytes
         self._pieces = None
-        bits = (transaction.bits | self._assumed) & self._unusual
-        self._folder = Folder(self._timeouts.smtp_line_length_limit) if bits & HAS_LONG_LINE else None
+        self._at_line_start, self._after_cr = True, False
+        limit = self._timeouts.smtp_line_length_limit
+        self._folder = Folder(limit) if self._mends(transaction) & HAS_LONG_LINE else None
         if transaction.conversion is not None and self.client.needs_conversion(transaction):
             self._pieces = transaction.conversion.pieces(partial(self._owner.read_body, transaction))
             self._held = b""
-            self._at_line_start, self._after_cr = True, False
             self._continue_body()
             return
         if size <= SLICE_BYTES:
             body = self._owner.read_body(transaction, 0, size)
             if body is None or len(body) != size:
                 self._gone()
-                return
-            if bits:
-                self._at_line_start, self._after_cr = True, False
-                body = self._encoded(body, last=True)
-            self.client.body_sent()
-            self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
-            self._transport.writelines((body, _DOT))  # type: ignore[union-attr]
+            else:
+                self._write_piece(transaction, body, last=True)
             return
         self._offset = 0
         self._size = size
-        self._at_line_start, self._after_cr = True, False
         self._continue_body()
+
+    def _mends(self, transaction: Transaction) -> int:
+        """The bits of a message that must not leave as it lies."""
+        unusual = self._long | (_UNUSUAL_CHUNK if self.client.chunked else _UNUSUAL)
+        return (transaction.bits | self._assumed) & unusual
+
+    def _write_piece(self, transaction: Transaction, piece: bytes, *, last: bool) -> None:
+        """Writes the next octets of the message, with what stands before or behind them."""
+        if self._mends(transaction):
+            piece = self._encoded(piece, last=last)
+        client = self.client
+        transport = self._transport
+        assert transport is not None
+        timeouts = self._timeouts
+        if client.chunked:
+            if not (piece or last):
+                return
+            before, client.output = client.output, b""
+            transport.writelines((before + client.chunk(len(piece), last=last), piece))
+            if before:
+                return  # the answers to the envelope come first, and have their time already
+        elif last:
+            client.body_sent()
+            transport.writelines((piece, _DOT))
+        else:
+            transport.write(piece)
+        timeout_s = timeouts.smtp_data_done_timeout if last else timeouts.smtp_data_xfer_timeout
+        self.deadline = self._loop.time() + timeout_s
 
     def _continue_body(self, is_warm: bool = False) -> None:
         """Writes slices until the socket has enough or the message is whole. `is_warm`: the next one is in memory."""
@@ -424,7 +461,7 @@ class Connection(asyncio.Protocol):
         if self._pieces is not None:
             self._continue_converted(self._pieces)
             return
-        while not self._paused and not self._transport.is_closing():
+        while not self._paused and not self._transport.is_closing() and self._offset < self._size:
             length = min(SLICE_BYTES, self._size - self._offset)
             if not is_warm and self._offset:
                 waiting = self._owner.need_body(transaction, self._offset, length)
@@ -437,16 +474,7 @@ class Connection(asyncio.Protocol):
                 self._gone()
                 return
             self._offset += length
-            last = self._offset >= self._size
-            if (transaction.bits | self._assumed) & self._unusual:
-                piece = self._encoded(piece, last=last)
-            if last:
-                self.client.body_sent()
-                self.deadline = self._loop.time() + self._timeouts.smtp_data_done_timeout
-                self._transport.writelines((piece, _DOT))
-                return
-            self.deadline = self._loop.time() + self._timeouts.smtp_data_xfer_timeout
-            self._transport.write(piece)
+            self._write_piece(transaction, piece, last=self._offset >= self._size)
 
     def _continue_converted(self, pieces: Iterator[bytes]) -> None:
         """Writes the next piece of a message that is made 7-bit on its way; others get their turn between two."""
@@ -472,8 +500,8 @@ class Connection(asyncio.Protocol):
         self._loop.call_soon(self._continue_converted, pieces)
 
     def _encoded(self, piece: bytes, *, last: bool) -> bytes:
-        """The piece as it goes over the wire: no bare CR or LF, no line too long, dots doubled, and CRLF at the
-        end of the last one.
+        """The piece as it goes over the wire: no bare CR or LF, no line too long, dots doubled (but in chunks), and
+        CRLF at the end of the last one.
         """
         if self.transaction is not None and self.transaction.bits & HAS_BARE_NEWLINE:
             piece, self._after_cr = normalize(piece, self._after_cr)
@@ -486,7 +514,10 @@ class Connection(asyncio.Protocol):
                 self._folder = None
                 if folder.folded:
                     self._owner.folded(self, folder.folded)
-        piece, self._at_line_start = stuff(piece, self._at_line_start)
+        if self.client.chunked:
+            self._at_line_start = piece.endswith(b"\n") if piece else self._at_line_start
+        else:
+            piece, self._at_line_start = stuff(piece, self._at_line_start)
         if last and not self._at_line_start:
             piece += b"\r\n"
         return piece
@@ -520,10 +551,7 @@ class Connection(asyncio.Protocol):
                 timeout_s=timeout_s,
                 adopt=self._adopt,
             )
-        except (
-            OSError,
-            ValueError,
-        ):  # ValueError: an MX host whose name cannot be an SNI; TimeoutError is an OSError
+        except (OSError, ValueError):  # ValueError: an MX host whose name cannot be an SNI
             self._end()  # start_tls has told connection_lost why
             return
         if not self._verify():

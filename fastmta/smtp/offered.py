@@ -22,13 +22,19 @@ _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class Offered:
-    """The extensions of one server. `words`: keyword in upper case -> its parameters."""
+    """The extensions of one server. `words`: keyword in upper case -> its parameters.
 
-    __slots__ = ("dsn", "eight_bit", "pipelining", "size", "size_limit", "smtputf8", "words")
+    `chunking`: BDAT may be used, which is done where commands may be pipelined too, so that no chunk waits for the
+    answer to another. BINARYMIME is never made use of: nothing comes in as such, so all that leaves is lines, 8-bit
+    where BODY=8BITMIME says so, and a chunk is no other text than DATA would be (RFC 3030 §3).
+    """
+
+    __slots__ = ("chunking", "dsn", "eight_bit", "pipelining", "size", "size_limit", "smtputf8", "words")
 
     def __init__(self, words: dict[str, str]) -> None:
         self.words = words
         self.pipelining = "PIPELINING" in words
+        self.chunking = self.pipelining and "CHUNKING" in words
         self.eight_bit = "8BITMIME" in words
         self.smtputf8 = "SMTPUTF8" in words
         self.dsn = "DSN" in words
@@ -37,15 +43,16 @@ class Offered:
         self.size_limit = int(limit) if limit.isdecimal() else 0  # 0: none (RFC 1870 §4)
 
     @classmethod
-    def by(cls, reply: Reply) -> "Offered":
-        """What the lines of a positive reply offer, but for its first."""
+    def by(cls, reply: Reply, ignores: frozenset[str] = frozenset()) -> "Offered":
+        """What the lines of a positive reply offer, but for its first, and for keywords in `ignores`."""
         words: dict[str, str] = {}
         for line in reply.text.split("\n")[1:]:
             word, _, rest = line.strip().partition(" ")
             word = word.upper()
             if word.startswith("AUTH="):  # an old way to say it, often beside the new one
                 word, rest = "AUTH", f"{word[5:]} {rest}"
-            words[word] = f"{words[word]} {rest}" if word == "AUTH" and word in words else rest
+            if word not in ignores:
+                words[word] = f"{words[word]} {rest}" if word == "AUTH" and word in words else rest
         return cls(words)
 
     @property

@@ -5,8 +5,8 @@
         ...
         sink.messages                              # what was accepted, unstuffed
 
-`replies` maps a verb (GREETING, EHLO, HELO, LHLO, STARTTLS, MAIL, RCPT, DATA, RSET, DOT) to the replies to give, first
-to last; None is the usual one, CLOSE drops the connection, HANG never answers. `reply_for(address)` may decide by
+`replies` maps a verb (GREETING, EHLO, HELO, LHLO, STARTTLS, MAIL, RCPT, DATA, BDAT, RSET, DOT) to the replies to give,
+first to last; None is the usual one, CLOSE drops the connection, HANG never answers. `reply_for(address)` may decide by
 recipient. `until(condition)` waits for something to have been said or taken.
 """
 
@@ -123,6 +123,7 @@ class SmtpSink:
         self._secure = False
         secure = False
         sender, parameters, recipients, login = b"", b"", [], ""
+        chunks: list[bytes] = []
         await self._say(writer, self._next("GREETING", "220 sink.test ESMTP"))
         while True:
             line = (await reader.readuntil(b"\n")).rstrip(b"\r\n")
@@ -135,7 +136,7 @@ class SmtpSink:
                 self._secure = secure
                 await self._say(writer, self._next(verb, self._ehlo()))
             elif verb == "MAIL":
-                sender, parameters, recipients = address, rest.strip(), []
+                sender, parameters, recipients, chunks = address, rest.strip(), [], []
                 await self._say(writer, self._next("MAIL", "250 2.1.0 ok"))
             elif verb == "RCPT":
                 usual = (self.reply_for(address) if self.reply_for else None) or "250 2.1.5 ok"
@@ -153,15 +154,25 @@ class SmtpSink:
                         self._next("DOT", "250 2.0.0 taken")
                         for _ in (recipients if self.lmtp else recipients[:1] or [b""])
                     ]
-                    taken = Taken(sender, recipients, data, secure, parameters, login)
                     if any(each.startswith("2") for each in replies) and recipients:
-                        self.messages.append(taken)
-                        self._changed.set()
-                        if self.on_message is not None:
-                            self.on_message(taken)
+                        self._take(Taken(sender, recipients, data, secure, parameters, login))
                     for each in replies:
                         await self._say(writer, each)
                     recipients = []
+            elif verb == "BDAT":  # a reply of BDAT's for each chunk, and of DOT's for a whole message
+                _, size, *last = line.split(b" ")
+                chunks.append(await reader.readexactly(int(size)))
+                reply = self._next("BDAT", "250 2.0.0 got it" if recipients else "503 5.5.1 no valid recipients")
+                if not reply.startswith("2") or not last:
+                    recipients = recipients if reply.startswith("2") else []
+                    await self._say(writer, reply)
+                    continue
+                replies = [self._next("DOT", reply) for _ in (recipients if self.lmtp else recipients[:1])]
+                if any(each.startswith("2") for each in replies):
+                    self._take(Taken(sender, recipients, b"".join(chunks), secure, parameters, login))
+                for each in replies:
+                    await self._say(writer, each)
+                recipients = []
             elif verb == "AUTH" and self.passwords:
                 login = await self._login(reader, writer, *line.decode().split(" ")[1:]) or login
             elif verb == "STARTTLS" and self.tls is not None:
@@ -175,6 +186,12 @@ class SmtpSink:
                 return
             else:
                 await self._say(writer, self._next(verb, "250 ok" if verb in ("RSET", "NOOP", "HELO") else "502 what"))
+
+    def _take(self, taken: Taken) -> None:
+        self.messages.append(taken)
+        self._changed.set()
+        if self.on_message is not None:
+            self.on_message(taken)
 
     async def _login(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mechanism: str, initial: str = ""
