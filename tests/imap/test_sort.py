@@ -271,3 +271,11 @@ async def test_a_group_is_sorted_by_its_name(world: World) -> None:
     await client.ok("NOOP")
     for key in ("DISPLAYTO", "TO", "CC"):
         assert (await client.ok(f"SORT ({key}) UTF-8 ALL"))[0] == b"* SORT 3 2 5 4 1"
+
+
+async def test_threads_of_one_date_stand_in_the_order_of_their_numbers(world: World) -> None:
+    client = await world.login("INBOX")
+    for subject in ("z", "a", "m", "Re: a"):
+        await mail(client, f"Subject: {subject}\nDate: Tue, 3 Mar 2026 10:00:00 +0000")
+    await client.ok("NOOP")
+    assert (await client.ok("THREAD ORDEREDSUBJECT UTF-8 ALL"))[0] == b"* THREAD (1)(2 4)(3)"

@@ -84,7 +84,8 @@ async def _ordered_subject(session: Session, view: View, uids: array[int], arriv
     places = await order.stable(session, range(len(uids)), dates.__getitem__)
     places = await order.stable(session, places, subjects.__getitem__)
     forest = await _draw(session, threads.by_subject(places, subjects))
-    forest.roots = array("i", await order.stable(session, forest.roots, dates.__getitem__))
+    roots = await order.stable(session, forest.roots, lambda root: (dates[root], root))
+    forest.roots = array("i", roots)
     return forest
 
 
