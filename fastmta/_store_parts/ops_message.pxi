@@ -385,4 +385,4 @@ cdef int op_take_recent(Txn* t, Op* op, const char* parts) noexcept nogil:
         box.recent_uid = box.uid_next
         if mailbox_put(t, op.a, &box) < 0:
             return POISONED
-    return result_recent(t, first)
+    return result_recent(t, first, box.uid_next)

@@ -28,8 +28,11 @@ cdef int result_word(Txn* t, int code) noexcept nogil:
     return result_tagged(t, c'W', &byte, 1)
 
 
-cdef int result_recent(Txn* t, uint32_t uid) noexcept nogil:
-    return result_tagged(t, c'R', &uid, 4)
+cdef int result_recent(Txn* t, uint32_t first, uint32_t end) noexcept nogil:
+    cdef uint32_t uids[2]
+    uids[0] = first
+    uids[1] = end
+    return result_tagged(t, c'R', uids, 8)
 
 
 # Lists grow behind a count that is filled in as they do; `mark` is where the open one begins.

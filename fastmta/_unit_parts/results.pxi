@@ -42,9 +42,9 @@ cdef list decode_results(const char* p, size_t n):
             out.append(number)
             p += 8
         elif letter == c'R':
-            memcpy(numbers, p, 4)
-            out.append(numbers[0])
-            p += 4
+            memcpy(numbers, p, 8)
+            out.append((numbers[0], numbers[1]))
+            p += 8
         elif letter == c'F':
             memcpy(&modseq, p, 8)
             memcpy(&count, p + 8, 4)

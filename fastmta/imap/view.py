@@ -237,11 +237,11 @@ class View:
         return None
 
     async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:
-        first = await mailboxes.take_recent(self.mailbox_id)
+        taken = await mailboxes.take_recent(self.mailbox_id)
         box = mailboxes.by_id(self.mailbox_id)
         if box is None:
             raise MailboxGone
-        self.claim(first, box.recent_uid)
+        self.claim(*taken)
         await self._tell_in_turns(mailboxes, write, expunge, own)
 
     async def _tell_in_turns(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:

@@ -393,17 +393,17 @@ class Mailboxes(MailboxNames):
                 raise
         return validity, sources, targets
 
-    async def take_recent(self, mailbox_id: int) -> int:
-        """The first uid that is \\Recent for this session; for every later one, nothing before uid_next is."""
+    async def take_recent(self, mailbox_id: int) -> tuple[int, int]:
+        """(first, end) of the uids that are \\Recent for this session and for no other, `end` not included."""
         mailbox = self.by_id(mailbox_id)
         if mailbox is None:
             raise Refused("missing")
         if mailbox.recent_uid == mailbox.uid_next:
-            return mailbox.recent_uid
+            return mailbox.uid_next, mailbox.uid_next
         unit = self._raw.new_unit()
         unit.take_recent(mailbox_id)
-        first: int = (await self._store.commit(unit)).results[0]
-        return first
+        taken: tuple[int, int] = (await self._store.commit(unit)).results[0]
+        return taken
 
     async def purge(self, account_id: int) -> None:
         """Removes every message of an account; its mailboxes stay."""

@@ -276,10 +276,10 @@ async def test_copy_to_a_mailbox_that_is_not_there_is_refused(mail: MailStore, a
 async def test_recent_is_given_to_the_first_who_asks(mail: MailStore, account: Account) -> None:
     await put(mail, account.inbox_id)
     await put(mail, account.inbox_id)
-    assert await mail.mailboxes.take_recent(account.inbox_id) == 1
-    assert await mail.mailboxes.take_recent(account.inbox_id) == 3
+    assert await mail.mailboxes.take_recent(account.inbox_id) == (1, 3)
+    assert await mail.mailboxes.take_recent(account.inbox_id) == (3, 3)
     await put(mail, account.inbox_id)
-    assert await mail.mailboxes.take_recent(account.inbox_id) == 3
+    assert await mail.mailboxes.take_recent(account.inbox_id) == (3, 4)
 
 
 async def test_rename_takes_inferiors_along(mail: MailStore, account: Account) -> None:

@@ -64,7 +64,8 @@ def _select(session: Session, cursor: Cursor, *, read_only: bool) -> Answer:
     if not rev2 and not read_only and box.recent_uid < box.uid_next:
         answer = _claim_and_open(session, box)
     else:
-        answer = _open(session, box, box.recent_uid, read_only)
+        shown = box.uid_next if read_only else box.recent_uid  # by EXAMINE they are shown, and left to a later session
+        answer = _open(session, box, (box.recent_uid, shown), read_only)
     if resync is not None and resync.uid_validity == box.uid_validity:
         return _resynced(session, answer, resync)
     return answer
@@ -108,7 +109,7 @@ async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: 
 async def _claim_and_open(session: Session, box: Mailbox) -> bytes:
     """Takes the \\Recent messages for this session; written only where there are new ones."""
     try:
-        first = await session.mailboxes.take_recent(box.id)
+        taken = await session.mailboxes.take_recent(box.id)
     except BaseException:
         session.services.notifier.unsubscribe(box.id, session)
         raise
@@ -117,27 +118,27 @@ async def _claim_and_open(session: Session, box: Mailbox) -> bytes:
         session.services.notifier.unsubscribe(box.id, session)
         return NO_MAILBOX if fresh is None else b""
     fresh.rights = box.rights
-    answer = _open(session, fresh, first, read_only=False)
+    answer = _open(session, fresh, taken, read_only=False)
     return answer if isinstance(answer, bytes) else await answer
 
 
-def _open(session: Session, box: Mailbox, recent_from: int, read_only: bool) -> bytes | Awaitable[bytes]:
+def _open(session: Session, box: Mailbox, recent: tuple[int, int], read_only: bool) -> bytes | Awaitable[bytes]:
     view = View(box, read_only=read_only)
     loading = _load(session, view, box)
     unseen = next(loading)
     if unseen is None and box.exists > MAILBOX_PAGE:
-        return _open_in_turns(session, view, box, recent_from, read_only, loading)
+        return _open_in_turns(session, view, box, recent, read_only, loading)
     while unseen is None:
         unseen = next(loading)
-    return _opened(session, view, box, recent_from, read_only, unseen)
+    return _opened(session, view, box, recent, read_only, unseen)
 
 
 async def _open_in_turns(
-    session: Session, view: View, box: Mailbox, recent_from: int, read_only: bool, loading: Iterator[int | None]
+    session: Session, view: View, box: Mailbox, recent: tuple[int, int], read_only: bool, loading: Iterator[int | None]
 ) -> bytes:
     for unseen in loading:
         if unseen is not None:
-            return _opened(session, view, box, recent_from, read_only, unseen)
+            return _opened(session, view, box, recent, read_only, unseen)
         await session.wire.pause()
         if session.state == State.LOGOUT:
             break
@@ -172,9 +173,9 @@ def _load(session: Session, view: View, box: Mailbox) -> Iterator[int | None]:
     yield unseen
 
 
-def _opened(session: Session, view: View, box: Mailbox, recent_from: int, read_only: bool, unseen: int) -> bytes:
+def _opened(session: Session, view: View, box: Mailbox, recent: tuple[int, int], read_only: bool, unseen: int) -> bytes:
     view.uid_next = max(box.uid_next, view.uids.last + 1)
-    view.claim(recent_from, view.uid_next if read_only else box.recent_uid)
+    view.claim(*recent)
     session.select(view)
     view.tell_flags(session.write)
     view.tell_count(session.write)
