@@ -209,6 +209,8 @@ class View:
         highest = mailboxes.modseq(self.mailbox_id)
         if not highest:
             raise MailboxGone
+        if expunge and self._untold_from >= 0 and self.with_modseq:
+            return self._lift_cap(mailboxes, write)
         own, self.own = self.own, ()
         if not self.mixed:
             for modseq in own:
@@ -235,6 +237,31 @@ class View:
         for row in self._take(write, box, page, expunge, frozenset(own), self.uid_next):
             write(self._flags_line(row))
         return None
+
+    async def _lift_cap(self, mailboxes: Mailboxes, write: Write) -> None:
+        """Tells the expunges that have waited, then the modseqs above the cap that were told as the cap, then the rest.
+
+        Without the second a conditional STORE of the client's would fail where nobody has changed anything.
+        """
+        since, until = self._untold_from, self.modseq
+        if not await self._tell_gone_in_turns(write):
+            return
+        while since < until:
+            rows, _gone, end = mailboxes.changes_page(self.mailbox_id, since, IMAP_CHANGES_PAGE)
+            for row in rows:
+                seq = self.uids.seq_of(row.uid)
+                if seq and row.modseq <= until:  # a later one is a change that is told below
+                    text = b"MODSEQ (%d)" % row.modseq
+                    if self.uid_only:
+                        write(b"* %d UIDFETCH (%b)\r\n" % (row.uid, text))
+                    else:
+                        write(b"* %d FETCH (%b%b)\r\n" % (seq, b"UID %d " % row.uid if self.with_uid else b"", text))
+            since = end or until
+            if not await self.hold():
+                return
+        pending = self.sync(mailboxes, write, expunge=True)
+        if pending is not None:
+            await pending
 
     async def _claim_and_tell(self, mailboxes: Mailboxes, write: Write, expunge: bool, own: frozenset[int]) -> None:
         taken = await mailboxes.take_recent(self.mailbox_id)

@@ -86,3 +86,16 @@ async def test_without_an_expunge_nothing_is_lowered(world: World) -> None:
     assert max(modseqs(await client.ok("FETCH 1 (MODSEQ)"))) == highest + 1
     lines = await client.ok("STORE 2 +FLAGS.SILENT (\\Seen)")
     assert highest + 2 in modseqs(lines)
+
+
+async def test_what_was_told_as_the_cap_is_put_right_behind_the_expunge(world: World) -> None:
+    client, _other, seen = await one_expunged(world)
+    assert max(modseqs(await client.ok("FETCH 2:3 MODSEQ"))) <= seen
+    await client.ok("STORE 3 +FLAGS.SILENT (\\Answered)")
+    lines = await client.ok("NOOP")
+    (told,) = [modseqs([line])[0] for line in lines if b"UID 3 " in line]
+    assert told > seen
+    assert modseqs(await client.ok("UID FETCH 3 MODSEQ")) == [told]
+    lines = await client.ok(f"UID STORE 3 (UNCHANGEDSINCE {told}) +FLAGS (\\Deleted)")
+    assert not lines[-1].startswith(b"OK [MODIFIED")
+    assert all(b"FETCH" not in line for line in await client.ok("NOOP"))
