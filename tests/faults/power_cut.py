@@ -64,7 +64,15 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        _command("mount", "-o", "loop", str(self._image), str(self.path))
+        """On a loop device of its own each time: a mount namespace that was made meanwhile, by a test beside this one,
+        may hold the former device, and its file system has stopped.
+        """
+        found = subprocess.run(["losetup", "--find", "--show", str(self._image)], check=True, capture_output=True)
+        device = found.stdout.decode().strip()
+        try:
+            _command("mount", device, str(self.path))
+        finally:
+            _command("losetup", "--detach", device)  # as soon as nothing is mounted on it any more
 
     def unmount(self) -> None:
         """Must succeed: a second mount over a busy one would show what the cut has not taken."""

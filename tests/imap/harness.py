@@ -141,8 +141,8 @@ class World:
     def connect(self, *, peer: str = "127.0.0.1", service: str = "imap") -> Client:
         return Client(self.server, peer=peer, service=service)
 
-    async def login(self, mailbox: str = "") -> Client:
-        client = self.connect()
+    async def login(self, mailbox: str = "", *, peer: str = "127.0.0.1") -> Client:
+        client = self.connect(peer=peer)
         await client.settle()
         client.take()
         await client.ok("LOGIN user@example.test secret")

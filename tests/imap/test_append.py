@@ -52,7 +52,8 @@ async def test_unfinished_uploads_count_against_the_quota(messages: World) -> No
 
 @pytest.mark.parametrize("end", ["close", "reset", "literal refused", "junk", "deadline", "drain"])
 async def test_unfinished_uploads_of_an_account_are_bounded_and_come_back(messages: World, end: str) -> None:
-    clients = [await messages.login("INBOX") for _ in range(IMAP_UPLOADS)]
+    # Each from an address of its own: mail_max_userip_connections would end it before.
+    clients = [await messages.login("INBOX", peer=f"127.0.1.{number}") for number in range(IMAP_UPLOADS)]
     for client in clients:
         assert await client.send(b"a APPEND INBOX {1000000}\r\n") == b"+ OK\r\n"
         assert await client.send(b"x" * 500) == b""
