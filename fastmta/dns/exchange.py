@@ -26,7 +26,8 @@ _HEADER: Final = 12
 _FORMERR, _NOERROR, _NXDOMAIN = 1, 0, 3
 _random: Final = random.SystemRandom()
 
-Done = Callable[["dns.message.Message | Exception"], None]
+Asked = tuple[str, str]  # a name, and a type of records
+Done = Callable[[Asked, "dns.message.Message | Exception"], None]
 
 
 class NoAnswer(Exception):
@@ -34,13 +35,13 @@ class NoAnswer(Exception):
 
 
 class _Question:
-    """One question under way; `port` is the socket it was last sent from."""
+    """One question under way; `port` is the socket it was last sent from. `asked` is None once nobody waits for it."""
 
-    __slots__ = ("attempt", "done", "edns", "number", "port", "problem", "wire")
+    __slots__ = ("asked", "attempt", "edns", "number", "port", "problem", "wire")
 
-    def __init__(self, wire: bytes, done: Done) -> None:
+    def __init__(self, wire: bytes, asked: Asked) -> None:
         self.wire = wire
-        self.done: Done | None = done
+        self.asked: Asked | None = asked
         self.number = 0
         self.attempt = 0
         self.edns = True
@@ -77,6 +78,7 @@ class Exchange:
         self,
         servers: Sequence[tuple[str, int]],
         loop: asyncio.AbstractEventLoop,
+        done: Done,
         *,
         timeout_s: float,
         lifetime_s: float,
@@ -84,6 +86,7 @@ class Exchange:
     ) -> None:
         self._servers = list(servers)
         self._loop = loop
+        self._done = done
         self._dnssec = dnssec
         self._timeout_s = timeout_s
         self._attempts = max(1, min(ROUNDS * len(self._servers), int(lifetime_s / timeout_s)))
@@ -97,13 +100,13 @@ class Exchange:
         self._tcp_places = asyncio.Semaphore(DNS_TCP)
         self.closed = False
 
-    def ask(self, name: str, kind: str, done: Done) -> None:
-        """Asks for a name's records of a type; `done` gets the answer's message, or an exception. ValueError or
-        dnspython's DNSException for what is no name.
+    def ask(self, asked: Asked) -> None:
+        """Asks for a name's records of a type; `done` is told what was asked, and the answer's message or an exception.
+        ValueError or dnspython's DNSException for what is no name.
         """
         if self.closed or len(self._waiting) >= DNS_WAITING:
             raise NoAnswer("too many questions wait")
-        self._waiting.append(_Question(_query(name, kind, self._dnssec), done))
+        self._waiting.append(_Question(_query(*asked, self._dnssec), asked))
         self._send_soon()
 
     def close(self) -> None:
@@ -122,7 +125,7 @@ class Exchange:
         for ports in self._ports:
             for port in ports:
                 for question in port.pending.values():
-                    question.done = None
+                    question.asked = None
                 self._loop.remove_reader(port.sock.fileno())
                 port.sock.close()
             ports.clear()
@@ -184,7 +187,7 @@ class Exchange:
         now = self._loop.time()
         while self._due and self._due[0][0] <= now:
             _, question, attempt = self._due.popleft()
-            if question.done is not None and question.attempt == attempt:
+            if question.asked is not None and question.attempt == attempt:
                 self._failed(question, "no answer in time")
         if self._due and self._timer is None and not self.closed:
             self._timer = self._loop.call_at(self._due[0][0], self._look)
@@ -206,13 +209,13 @@ class Exchange:
 
     def _over(self, question: _Question, result: "dns.message.Message | Exception") -> None:
         self._leave(question)
-        done, question.done = question.done, None
+        asked, question.asked = question.asked, None
         self._on_wire -= 1
         self._send_soon()
         if not self._on_wire and not self._waiting:
             self._close_ports()
-        if done is not None:
-            done(result)
+        if asked is not None:
+            self._done(asked, result)
 
     # --- in ---
 

@@ -138,8 +138,8 @@ class Resolver:
         if self._exchange is not None:
             self._exchange.close()
             self._exchange = None
-            for name, kind in list(self._asking):
-                self._send(name, kind)
+            for asked in list(self._asking):
+                self._send(asked)
 
     async def _lookup(self, name: str, kind: str) -> tuple[Any, ...]:
         name = name.lower().rstrip(".")
@@ -153,25 +153,28 @@ class Resolver:
     def _asked(self, name: str, kind: str) -> "asyncio.Future[tuple[Any, ...]]":
         """A future of the answer; those who ask the same share the question."""
         future: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
-        waiters = self._asking.get((name, kind))
+        asked = (name, kind)
+        waiters = self._asking.get(asked)
         if waiters is not None:
             waiters.append(future)
         else:
-            self._asking[name, kind] = [future]
-            self._send(name, kind)
+            self._asking[asked] = [future]
+            self._send(asked)
         return future
 
-    def _send(self, name: str, kind: str) -> None:
+    def _send(self, asked: tuple[str, str]) -> None:
         import dns.exception
 
+        name, kind = asked
         try:
-            self._wire().ask(name, kind, lambda result: self._answered(name, kind, result))
+            self._wire().ask(asked)
         except LookupTrouble as trouble:
             self._tell(name, kind, trouble)
         except (dns.exception.DNSException, NoAnswer, OSError, ValueError) as error:
             self._tell(name, kind, LookupTrouble(f"look-up of {name} {kind} failed: {_told(error)}"))
 
-    def _answered(self, name: str, kind: str, result: Any) -> None:
+    def _answered(self, asked: tuple[str, str], result: Any) -> None:
+        name, kind = asked
         if isinstance(result, Exception):
             self._tell(name, kind, LookupTrouble(f"no name server could answer for {name} {kind}: {result}"))
             return
@@ -234,6 +237,7 @@ class Resolver:
             self._exchange = Exchange(
                 self._servers(),
                 loop,
+                self._answered,
                 timeout_s=self._query_timeout_s,
                 lifetime_s=self._lookup_timeout_s,
                 dnssec=self._dnssec,
