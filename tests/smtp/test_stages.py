@@ -248,7 +248,26 @@ async def test_a_drain_ends_a_session_that_waits_outside_of_a_transaction(rig: S
     assert codes(inside.take()) == [250]
 
 
-@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.END])
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_wait_of_ours_is_no_silence_of_the_clients(rig: SmtpRig, stage: Stage) -> None:
+    """smtpd_timeout counts from the reply, however long a check has taken."""
+    check = Waiting(stage)
+    ask(rig, check, delay_reject=False)
+    client = rig.connect(ip=STRANGER)
+    advance_to(client, stage)
+    client.say(COMMANDS[stage])
+    rig.pass_seconds(900)
+    assert client.take() == b"" and not client.ended
+    await check.say()
+    rig.settle()
+    assert codes(client.take()) == [POSITIVE[stage]]
+    rig.pass_seconds(290)
+    assert not client.ended
+    rig.pass_seconds(15)
+    assert codes(client.take()) == [421] and client.ended
+
+
+@pytest.mark.parametrize("stage", STAGES)
 async def test_time_outs_of_ours_are_no_errors_of_the_client(
     rig: SmtpRig, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

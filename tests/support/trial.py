@@ -15,6 +15,8 @@ from tests.support.server import REPOSITORY
 _SITE = """\
 import importlib, importlib.util, pathlib, sys
 package, _, name = {module!r}.rpartition(".")
+for room in {rooms!r}:
+    importlib.import_module("fastmta." + room.replace("/", ".")).__path__.append({site!r} + "/" + room)
 text = pathlib.Path({path!r}).read_text()
 assert text.count({before!r}) == 1, "the line would stand in several places"
 spec = importlib.util.spec_from_file_location({module!r}, {path!r})
@@ -22,8 +24,6 @@ module = importlib.util.module_from_spec(spec)
 sys.modules[{module!r}] = module
 exec(compile(text.replace({before!r}, {line!r} + {before!r}), {path!r}, "exec"), module.__dict__)
 setattr(importlib.import_module(package), name, module)
-for room in {rooms!r}:
-    importlib.import_module(f"fastmta.{{room}}").__path__.append({site!r} + "/" + room)
 """
 
 
@@ -36,7 +36,7 @@ def trial(
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
     site.mkdir(exist_ok=True)
-    rooms = sorted({name.partition("/")[0] for name in files or {}})
+    rooms = sorted({name.rpartition("/")[0] for name in files or {}})
     code = _SITE.format(
         module=module.__name__, path=module.__file__, before=before, line=line, rooms=rooms, site=str(site)
     )
