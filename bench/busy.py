@@ -310,6 +310,10 @@ _in_one_go("imap SETACL, GETACL, DELETEACL", [*_ACL, b"MYRIGHTS INBOX", b"LISTRI
 _MADE = [b"CREATE Some", b"SUBSCRIBE Some", b"RENAME Some Other", b"UNSUBSCRIBE Some", b"DELETE Other"]
 _in_one_go("imap CREATE, SUBSCRIBE, RENAME, DELETE", _MADE, 20, "")
 _in_one_go("imap IDLE, DONE", [b"IDLE\r\nDONE"], 1000)
+_WATCH = (
+    b"NOTIFY SET STATUS (selected (MessageNew (UID) MessageExpunge)) (personal (MessageNew MessageExpunge MailboxName))"
+)
+_in_one_go("imap NOTIFY", [_WATCH, b"CREATE Some", b"DELETE Some", b"NOTIFY NONE"], 20)
 
 
 def _letter(octets: int) -> bytes:

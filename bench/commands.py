@@ -37,6 +37,7 @@ ROW_OF: Final = {
     "imap MYRIGHTS": "imap SETACL, GETACL, DELETEACL",
     "imap NAMESPACE": "imap small commands pipelined",
     "imap NOOP": "imap NOOP x200 before login",
+    "imap NOTIFY": "imap NOTIFY",
     "imap RENAME": "imap CREATE, SUBSCRIBE, RENAME, DELETE",
     "imap REPLACE": "imap REPLACE",
     "imap SEARCH": "imap SEARCH body",

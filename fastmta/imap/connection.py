@@ -509,6 +509,8 @@ class ImapConnection(asyncio.Protocol):
         """IDLE: what the selected mailbox has become."""
         if self._busy or self._paused or self._closing or not self._changed:
             return
+        if self._share.waiting or self.session.upload is not None:
+            return  # _rest comes by here again
         self._changed = False
         self._run(self.session.tell_idle())
         self._hand_over()

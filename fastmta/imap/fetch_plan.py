@@ -106,17 +106,8 @@ def parse(cursor: Cursor, *, by_uid: bool, uid_only: bool = False) -> Plan:
     sections: list[Section] = []
     marks_seen = False
     if cursor.try_open():
-        while True:
-            bits, section, seen = _item(cursor, cursor.word())
-            items |= bits
-            marks_seen |= seen
-            if section is not None:
-                sections.append(section)
-                if len(sections) > IMAP_FETCH_SECTIONS:
-                    raise BadSyntax("Too many sections")
-            if cursor.try_close():
-                break
-            cursor.sp()
+        more, sections, marks_seen = _items(cursor)
+        items |= more
     else:
         name = cursor.word()
         if name in _MACROS:
@@ -131,6 +122,31 @@ def parse(cursor: Cursor, *, by_uid: bool, uid_only: bool = False) -> Plan:
         plan = _modified(cursor, plan, by_uid)
     cursor.end()
     return plan
+
+
+def parse_new(cursor: Cursor) -> Plan:
+    """What NOTIFY and CONTEXT have told of new messages (RFC 5465 §5.2, §7): a list of items; none sets \\Seen."""
+    cursor.open()
+    items, sections, _seen = _items(cursor)
+    return Plan(items, tuple(sections), by_uid=True)
+
+
+def _items(cursor: Cursor) -> tuple[int, list[Section], bool]:
+    """The items behind a "(", up to the ")": bits, sections, whether some set \\Seen."""
+    items = 0
+    sections: list[Section] = []
+    marks_seen = False
+    while True:
+        bits, section, seen = _item(cursor, cursor.word())
+        items |= bits
+        marks_seen |= seen
+        if section is not None:
+            sections.append(section)
+            if len(sections) > IMAP_FETCH_SECTIONS:
+                raise BadSyntax("Too many sections")
+        if cursor.try_close():
+            return items, sections, marks_seen
+        cursor.sp()
 
 
 def _modified(cursor: Cursor, plan: Plan, by_uid: bool) -> Plan:

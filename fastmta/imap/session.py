@@ -23,7 +23,7 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
-    from fastmta.imap.seams import Access, Answer, Counted, Mailboxes, Services, Wire
+    from fastmta.imap.seams import Access, Answer, Counted, Mailboxes, Services, Watching, Wire
     from fastmta.imap.upload import Target, Upload
     from fastmta.store.mailbox_names import Mailbox
 
@@ -122,6 +122,7 @@ class Session:
         "failed_logins",
         "idle_tag",
         "loopback",
+        "made",
         "named",
         "on_line",
         "peer_ip",
@@ -133,6 +134,7 @@ class Session:
         "tls",
         "upload",
         "view",
+        "watching",
         "wire",
     )
 
@@ -162,6 +164,8 @@ class Session:
         self.idle_tag: bytes | None = None
         self.on_line: Callable[[bytes], Awaitable[None] | None] | None = None  # who takes the next SASL response
         self.named: array[int] | None = None  # the uids that the running command named by number
+        self.made: array[int] | None = None  # the uids that it filed in the selected mailbox, while somebody asks
+        self.watching: Watching | None = None  # once NOTIFY was given
         self.upload: Upload | None = None
         self.counted: Counted | None = None  # what the account's uploads hold here, once there was one
         self.bad_commands = 0
@@ -241,6 +245,8 @@ class Session:
             self.services.notifier.subscribe(view.owner_id, self)  # rights may be taken away
         view.hold = self._hold
         self._tell_features(view)
+        if self.watching is not None:
+            self.watching.apply(view)
         self.state = State.SELECTED
 
     def enable(self, features: int) -> None:
@@ -275,6 +281,24 @@ class Session:
             self.view = None
             self.state = State.AUTHENTICATED
 
+    def watch_nothing(self) -> None:
+        """As before the first NOTIFY."""
+        if self.watching is not None:
+            self.watching.end(self)
+            self.watching = None
+
+    def renames(self, *names: str) -> None:
+        """The session is about to change the list, or its subscriptions, by these names."""
+        if self.watching is not None:
+            self.watching.own_names(*names)
+
+    def filed(self, mailbox_id: int, uids: array[int]) -> None:
+        """The session has put messages into a mailbox."""
+        if self.view is not None and self.view.mailbox_id == mailbox_id and self.view.arrived is not None:
+            self.made = uids
+        if self.watching is not None:
+            self.watching.own_messages(self, mailbox_id, len(uids))
+
     def drop_upload(self) -> None:
         """Gives up the message that is under way, if there is one."""
         if self.upload is not None:
@@ -284,6 +308,7 @@ class Session:
     def log_out(self) -> None:
         self.drop_upload()
         self.unselect()
+        self.watch_nothing()
         self.state = State.LOGOUT
         self.wire.close()
 
@@ -400,21 +425,27 @@ class Session:
         if sync and self.view is not None:
             try:
                 self.require_readable()
-                pending = self.view.sync(self.mailboxes, self.wire.write, expunge=sync == Sync.ALL)
+                # Own expunges are told also where others' changes are not wanted.
+                pending = self.view.sync(
+                    self.mailboxes, self.wire.write, expunge=sync == Sync.ALL, anyway=text in EXPUNGED
+                )
             except MailboxGone:
                 self.mailbox_gone()
                 return None
             except StorageFailure as error:
                 text = self._untold(text, error)
                 pending = None
-            if pending is not None:
+            if pending is not None or self.view.arrived:
                 return self._finish_later(tag, text, pending)
         self._close_command(tag, text)
         return None
 
-    async def _finish_later(self, tag: bytes, text: bytes, pending: Awaitable[None]) -> None:
+    async def _finish_later(self, tag: bytes, text: bytes, pending: Awaitable[None] | None) -> None:
         try:
-            await pending
+            if pending is not None:
+                await pending
+            if self.watching is not None:
+                await self.watching.tell_arrived(self)
         except MailboxGone:
             self.mailbox_gone()
             return
@@ -486,24 +517,38 @@ class Session:
     # --- the notifier's watcher ---
 
     def mailbox_changed(self, mailbox_id: int) -> None:
-        """Called on the loop after a commit. Only a session in IDLE is told now; any other at its command's end."""
-        view = self.view
-        if self.idle_tag is not None and view is not None and mailbox_id in (view.mailbox_id, view.owner_id):
+        """Called on the loop after a commit, for a mailbox or an account's list. A session in IDLE is told now, and one
+        that has given NOTIFY; any other at its command's end.
+        """
+        view, watching = self.view, self.watching
+        if watching is not None and watching.note(mailbox_id):
+            self.wire.changed()
+        if (
+            (self.idle_tag is not None or watching is not None)
+            and view is not None
+            and mailbox_id in (view.mailbox_id, view.owner_id)
+        ):
             self.wire.changed()
 
     def tell_idle(self) -> Awaitable[None] | None:
-        """Tells a session in IDLE what has changed. What it gives must be awaited."""
-        if self.idle_tag is None or self.view is None:
+        """Tells a session in IDLE, or one that has given NOTIFY, what has changed. What it gives must be awaited."""
+        watching = self.watching
+        if watching is None and (self.idle_tag is None or self.view is None):
             return None
+        pending = None
         try:
             self.require_readable()
-            pending = self.view.sync(self.mailboxes, self.wire.write, expunge=True)
+            if self.view is not None:
+                at_once = self.idle_tag is not None or watching is None or not watching.delayed
+                pending = self.view.sync(self.mailboxes, self.wire.write, expunge=at_once)
         except MailboxGone:
             self.mailbox_gone()
             return None
         except StorageFailure as error:
             self.write(b"* %b\r\n" % self.storage_failed(error))
             return None
+        if watching is not None:
+            pending = watching.tell(self, pending)
         return None if pending is None else self._tell_later(pending)
 
     async def _tell_later(self, pending: Awaitable[None]) -> None:
@@ -519,4 +564,5 @@ class Session:
         self.drop_upload()
         self.idle_tag = None
         self.unselect()
+        self.watch_nothing()
         self.state = State.LOGOUT

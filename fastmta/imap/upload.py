@@ -311,6 +311,7 @@ class Upload:
             raise
         finally:
             self._end()
+        session.filed(target.mailbox_id, uids)
         code = b"[APPENDUID %d %b]" % (validity, _imap.uid_set(uids))
         if replaced is None:
             return b"OK %b %b completed" % (code, target.verb)

@@ -56,6 +56,8 @@ class View:
     __slots__ = (
         "_reckoned",
         "_untold_from",
+        "arrived",
+        "frozen",
         "gone",
         "hold",
         "kept",
@@ -69,6 +71,7 @@ class View:
         "recent",
         "saved",
         "takes_recent",
+        "tells_flags",
         "uid_next",
         "uid_only",
         "uids",
@@ -95,6 +98,9 @@ class View:
         self.with_uid = False  # QRESYNC: FETCH with the uid, and VANISHED instead of EXPUNGE
         self.uid_only = False  # no number is told: UIDFETCH and VANISHED (RFC 9586)
         self.takes_recent = True  # IMAP4rev2 has no \Recent (RFC 9051 appendix E)
+        self.frozen = False  # the client wants to hear nothing of it (RFC 5465 §3.1): it stays as it was told
+        self.tells_flags = True  # whether flags that others change are told
+        self.arrived: array[int] | None = None  # new messages that are to be told by FETCH too, where some are
         self._untold_from = -1  # the modseq up to which all expunges have been told, where later ones have not; else -1
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
@@ -179,7 +185,7 @@ class View:
         """Awaited before the session changes flags: what others changed will be told afterwards. Raises MailboxGone."""
         since = self.modseq
         own = frozenset(self.own)
-        while True:
+        while not self.frozen:
             highest = mailboxes.modseq(self.mailbox_id)
             if not highest:
                 raise MailboxGone
@@ -194,21 +200,26 @@ class View:
 
     def own_change(self, modseq: int, uids: array[int]) -> None:
         """A unit of the session's has changed flags of some of these messages; 0: of none."""
-        if not modseq:
+        if not modseq or self.frozen:
             return
         self.own = (*self.own, modseq)
         if modseq != self._reckoned + 1:
             self.mixed.update(uids)  # somebody's change came in between, perhaps of one of these
         self._reckoned = modseq
 
-    def sync(self, mailboxes: Mailboxes, write: Write, *, expunge: bool) -> Coroutine[Any, Any, None] | None:
+    def sync(
+        self, mailboxes: Mailboxes, write: Write, *, expunge: bool, anyway: bool = False
+    ) -> Coroutine[Any, Any, None] | None:
         """Tells what has changed since the last time. Gives a coroutine where new messages must be claimed first.
 
+        Nothing where the view is frozen, unless it is told `anyway`.
         Raises MailboxGone. Without `expunge` no number changes and no EXPUNGE is told (RFC 3501 §7.4.1).
         """
         highest = mailboxes.modseq(self.mailbox_id)
         if not highest:
             raise MailboxGone
+        if self.frozen and not anyway:
+            return None
         if expunge and self._untold_from >= 0 and self.with_modseq:
             return self._lift_cap(mailboxes, write)
         own, self.own = self.own, ()
@@ -350,6 +361,8 @@ class View:
                 self.claim(max(box.recent_uid, arrived[0]), arrived[-1] + 1)
             self.uids.extend(arrived)
             self.tell_count(write)
+            if self.arrived is not None:
+                self.arrived.extend(arrived)
 
     def tell_count(self, write: Write) -> None:
         """How many messages there are."""
@@ -370,7 +383,9 @@ class View:
         if expunge:
             self.tell_gone(write)
         mixed, self.mixed = self.mixed, set()
-        changed = [row for row in rows if row.uid < known and (row.modseq not in own or row.uid in mixed)]
+        changed = [
+            row for row in rows if self.tells_flags and row.uid < known and (row.modseq not in own or row.uid in mixed)
+        ]
         if not until:
             self._add(write, box, array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next)))
         self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)

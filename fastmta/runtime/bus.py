@@ -76,11 +76,13 @@ class MailboxNotifier:
         self._loop = loop
         self._modseq_of = modseq_of  # the mailbox's highest modseq in the store, 0 where it is gone
         self._watchers: dict[int, list[Watcher]] = {}
+        self.watches = 0  # subscriptions of all watchers
         self._told: dict[int, int] = {}
         self._checking: list[int] = []
 
     def subscribe(self, mailbox_id: int, watcher: Watcher) -> None:
         """From now on `watcher.mailbox_changed` is called, on the loop, after each change."""
+        self.watches += 1
         watchers = self._watchers.get(mailbox_id)
         if watchers is None:
             self._told[mailbox_id] = self._modseq_of(mailbox_id)
@@ -93,6 +95,7 @@ class MailboxNotifier:
         watchers = self._watchers.get(mailbox_id)
         if watchers is None or watcher not in watchers:
             return
+        self.watches -= 1
         watchers.remove(watcher)
         if not watchers:
             del self._watchers[mailbox_id], self._told[mailbox_id]

@@ -60,6 +60,7 @@ async def _run(session: Session, uids: array[int], box: Mailbox, move: bool, don
     )
     if not source:
         return b"NO [EXPUNGEISSUED] The messages no longer exist"
+    session.filed(box.id, target)
     code = b"[COPYUID %d %b %b]" % (validity, _imap.uid_set(source), _imap.uid_set(target))
     if move:
         session.write(b"* OK %b Moved\r\n" % code)  # before the EXPUNGE responses, RFC 6851 §4.3

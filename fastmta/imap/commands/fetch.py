@@ -10,6 +10,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set, resync
@@ -65,6 +67,15 @@ def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         begin, end = window(*plan.partial, len(uids))
         seqs, uids = seqs[begin:end], uids[begin:end]
     return _fetch(session, plan, seqs, uids, by_uid=True)
+
+
+async def tell_new(session: Session, plan: Plan, seqs: array[int], uids: array[int]) -> None:
+    """FETCH responses that no FETCH asked for, with the items of a plan that sets no flag (RFC 5465 §5.2)."""
+    if session.selected.uid_only:
+        plan = msgspec.structs.replace(plan, items=plan.items & ~fetch_plan.UID | fetch_plan.UIDONLY)
+    answer = _fetch(session, plan, seqs, uids, by_uid=True)
+    if answer is not None and not isinstance(answer, bytes):
+        await answer
 
 
 def _enable(session: Session, plan: Plan) -> None:

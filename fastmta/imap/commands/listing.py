@@ -63,11 +63,19 @@ def my_rights_line(session: Session, name: str, held: int) -> bytes:
 def write_list_line(session: Session, box: Mailbox, asked: str) -> None:
     """A mailbox's LIST response, as SELECT and RENAME have it in IMAP4rev2; OLDNAME where it was `asked` for by another
     name (RFC 9051 §6.3.9.7)."""
-    inferiors = session.access.has_inferiors(session.actor, box.name)
-    attributes = [b"\\HasChildren" if inferiors else b"\\HasNoChildren"]
-    attributes += [use.encode("ascii") for use in box.special_use.split()]
-    old = b' ("OLDNAME" (%b))' % session.written_name(asked) if asked != box.name else b""
-    session.write(_answer(session, b"LIST", attributes, box.name, old))
+    session.write(list_line(session, box.name, box, (), asked if asked != box.name else ""))
+
+
+def list_line(
+    session: Session, name: str, box: Mailbox | None, attributes: tuple[bytes, ...] = (), old_name: str = ""
+) -> bytes:
+    """A LIST response that no LIST asked for; the box only tells special uses, and need not be given."""
+    inferiors = session.access.has_inferiors(session.actor, name)
+    told = [*attributes, b"\\HasChildren" if inferiors else b"\\HasNoChildren"]
+    if box is not None:
+        told += [use.encode("ascii") for use in box.special_use.split()]
+    old = b' ("OLDNAME" (%b))' % session.written_name(old_name) if old_name else b""
+    return _answer(session, b"LIST", told, name, old)
 
 
 def list_(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -161,7 +169,7 @@ def _list_lines(session: Session, kind: bytes, plan: ListPlan) -> Iterator[bytes
         if box is None or not box.rights & rights.READ:
             continue
         if plan.status:
-            yield from _status_lines(session, name, box, plan.status)
+            yield from status_lines(session, name, box, plan.status)
         if plan.metadata:
             yield from metadata_lines(session, name, Place(box.account_id, box.id), plan.metadata, Options())
 
@@ -225,10 +233,10 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     box = session.box_named(name, rights.READ)
     if isinstance(box, bytes):
         return box
-    return listed(session, _status_lines(session, name, box, items), b"OK STATUS completed")
+    return listed(session, status_lines(session, name, box, items), b"OK STATUS completed")
 
 
-def _status_lines(session: Session, name: str, box: Mailbox, items: Collection[bytes]) -> Iterator[bytes]:
+def status_lines(session: Session, name: str, box: Mailbox, items: Collection[bytes]) -> Iterator[bytes]:
     """The STATUS response; b"" after each page of a mailbox whose \\Recent messages are counted."""
     recent = 0
     last = max(0, box.recent_uid - 1) if b"RECENT" in items else box.uid_next

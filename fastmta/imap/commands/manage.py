@@ -39,6 +39,7 @@ def create(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _create(session: Session, name: str, special_use: str) -> bytes:
+    session.renames(name)
     box = await session.access.create(session.actor, name, special_use)
     return b"OK [MAILBOXID (%b)] CREATE completed" % mailbox_name.object_id(box.id)
 
@@ -67,6 +68,7 @@ def delete(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if session.view is not None and session.view.mailbox_id == box.id:
         session.unselect()
         session.write(b"* OK [CLOSED] The selected mailbox is being deleted\r\n")
+    session.renames(box.name)
     return _delete(session, box.id)
 
 
@@ -96,6 +98,7 @@ async def _rename(session: Session, old: str, new: str) -> bytes:
             for box in page:
                 mailbox_name.require_creatable(new + box.name[len(old) :])
             await session.wire.pause()
+    session.renames(old, new)
     await session.access.rename(session.actor, old, new)
     renamed = session.box_named(new, rights.LOOKUP)
     if session.enabled & Feature.REV2 and not isinstance(renamed, bytes):
@@ -113,6 +116,7 @@ def subscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _subscribe(session: Session, name: str) -> bytes:
+    session.renames(name)
     await session.access.subscribe(session.actor, name)
     return b"OK SUBSCRIBE completed"
 
@@ -129,5 +133,6 @@ def unsubscribe(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _unsubscribe(session: Session, name: str) -> bytes:
+    session.renames(name)
     await session.access.unsubscribe(session.actor, name)
     return b"OK UNSUBSCRIBE completed"

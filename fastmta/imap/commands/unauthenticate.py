@@ -17,6 +17,7 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     """What was enabled is forgotten; TLS and compression stay (§3)."""
     cursor.end()
     session.unselect()
+    session.watch_nothing()
     session.seat.leave()
     session.seat = session.services.limits.seat(session.service, session.peer_ip)
     if not session.seat.enter(session.wire.make_way):
