@@ -94,9 +94,15 @@ cdef object load_message(Reading reading, uint64_t queue_id, numbers):
     return None if message is None else (message, recipients)
 
 
-def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t limit, bytes after not None):
-    """[(due, lane, queue id, n)] of one hop that are due, lanes in weighted turns, after the positions of a token."""
-    cdef Reading reading = Reading(store)
+cdef struct DueRow:
+    int64_t due_ms
+    uint64_t queue_id
+    uint32_t n
+    int lane
+
+
+cdef Py_ssize_t due_rows(Reading reading, bytes hop, int64_t now_ms, DueRow* out, Py_ssize_t limit, bytes after) except -1:
+    """What of a hop is due, lanes in weighted turns, after the positions of a token: how many rows, at most `limit`."""
     cdef void* cursors[LANES]
     cdef Key prefix[LANES]
     cdef MDB_val keys[LANES]
@@ -106,7 +112,7 @@ def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t
     cdef int64_t due
     cdef const uint8_t* at
     cdef Key start
-    cdef list out = []
+    cdef Py_ssize_t found = 0
     cdef int lane, turn
     cdef bint any_left = True
     if after and len(after) != LANES * POSITION:
@@ -124,11 +130,11 @@ def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t
         if more[lane] and after and memcmp(keys[lane].mv_data, start.b, start.n) == 0:
             more[lane] = following(reading, cursors[lane], &prefix[lane], prefix[lane].n, &keys[lane], &value)
     base = prefix[0].n
-    while any_left and len(out) < limit:
+    while any_left and found < limit:
         any_left = False
         for lane in range(LANES):
             for turn in range(lane_weight[lane]):
-                if not more[lane] or len(out) >= limit:
+                if not more[lane] or found >= limit:
                     break
                 if keys[lane].mv_size != base + POSITION:
                     reading.failed(FM_DISORDER, &prefix[lane])
@@ -137,10 +143,54 @@ def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t
                 if due > now_ms:
                     more[lane] = False
                     break
-                out.append((due, lane, be64(at + 8), be32(at + 16)))
+                out[found].due_ms = due
+                out[found].lane = lane
+                out[found].queue_id = be64(at + 8)
+                out[found].n = be32(at + 16)
+                found += 1
                 more[lane] = following(reading, cursors[lane], &prefix[lane], base, &keys[lane], &value)
                 any_left = True
-    return out
+    return found
+
+
+cdef DueRow* due_room(Py_ssize_t limit) except NULL:
+    cdef DueRow* rows = <DueRow*>malloc(max(limit, 1) * sizeof(DueRow))
+    if rows == NULL:
+        raise MemoryError
+    return rows
+
+
+def hop_due(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t limit, bytes after not None):
+    """[(due, lane, queue id, n)] of one hop that are due, lanes in weighted turns, after the positions of a token."""
+    cdef DueRow* rows = due_room(limit)
+    cdef Py_ssize_t i
+    try:
+        return [(rows[i].due_ms, rows[i].lane, rows[i].queue_id, rows[i].n)
+                for i in range(due_rows(Reading(store), hop, now_ms, rows, limit, after))]
+    finally:
+        free(rows)
+
+
+def hop_take(Store store not None, bytes hop not None, int64_t now_ms, Py_ssize_t limit, set in_flight not None,
+             dict withheld not None):
+    """(how many rows hop_due gives, [(queue id, queue_load's of them)] but for (queue id, n) of the two), from one moment."""
+    cdef Reading reading = Reading(store)
+    cdef DueRow* rows = due_room(limit)
+    cdef dict wanted = {}
+    cdef Py_ssize_t i, found
+    try:
+        found = due_rows(reading, hop, now_ms, rows, limit, b"")
+        for i in range(found):
+            key = (rows[i].queue_id, rows[i].n)
+            if key not in in_flight and key not in withheld:
+                numbers = wanted.get(key[0])
+                if numbers is None:
+                    wanted[key[0]] = [key[1]]
+                else:
+                    numbers.append(key[1])
+    finally:
+        free(rows)
+    return found, [(queue_id, load_message(reading, queue_id, numbers)) for queue_id, numbers in wanted.items()]
 
 
 cdef bint is_folded(const uint8_t* p, size_t n, bytes wanted) noexcept:

@@ -147,31 +147,22 @@ class HopOwner:
     def _take_page(self) -> bool:
         book = self.book
         service = self.service
-        queue = service.queue
         limit = book.page_limit()
-        keys = book.take(queue.due(self.hop, service.now_ms(), limit), limit)
-        if service.withholds:
-            withheld = [key for key in keys if service.is_withheld(key)]
-            book.in_flight.difference_update(withheld)
-            keys = [key for key in keys if key not in withheld]
-        if keys:
-            loaded, damaged = queue.load_readable(keys)
-            ready = self.ready
-            most = self.recipient_limit
-            forwarding = service.forwarding
-            found = len(damaged)  # they stay in flight: nobody can deliver them, nor may they be asked for all the time
-            for message, rows in loaded:
-                found += len(rows)
-                for group in (rows,) if forwarding is None else forwarding.groups(self, rows):
-                    if len(group) <= most:
-                        ready.append(Job.of(self, message, group))
-                    else:
-                        for start in range(0, len(group), most):
-                            ready.append(Job.of(self, message, group[start : start + most]))
-            if found != len(keys):  # deleted between the two reads
-                known = {(row.queue_id, row.n) for _, rows in loaded for row in rows} | set(damaged)
-                book.in_flight.difference_update(key for key in keys if key not in known)
-        return bool(self.ready)
+        found, loaded, damaged = service.queue.take(self.hop, service.now_ms(), limit, book.in_flight, service.withheld)
+        # The damaged stay in flight: nobody can deliver them, nor may they be asked for all the time.
+        book.took(damaged, found=found, limit=limit)
+        ready = self.ready
+        forwarding = service.forwarding
+        for message, rows in loaded:
+            book.in_flight.update([(message.queue_id, row.n) for row in rows])
+            for group in (rows,) if forwarding is None else forwarding.groups(self, rows):
+                most = self.recipient_limit if len(group) > 1 else 1
+                if len(group) <= most:
+                    ready.append(Job.of(self, message, group))
+                else:
+                    for start in range(0, len(group), most):
+                        ready.append(Job.of(self, message, group[start : start + most]))
+        return bool(ready)
 
     def give_back(self, job: Job) -> None:
         """The job is not done and not recorded: its recipients are the schedule's again."""

@@ -51,10 +51,15 @@ class QueuedRecipient(Protocol):
 
 class Queue(Protocol):
     def due(self, hop: bytes, now_ms: int, limit: int, after: bytes = b"") -> Sequence[tuple[int, int, int, int]]: ...
+    def take(
+        self,
+        hop: bytes,
+        now_ms: int,
+        limit: int,
+        in_flight: set[tuple[int, int]],
+        withheld: dict[tuple[int, int], float],
+    ) -> tuple[int, Sequence[tuple[QueuedMessage, Sequence[QueuedRecipient]]], Sequence[tuple[int, int]]]: ...
     def load(self, pairs: Sequence[tuple[int, int]]) -> Sequence[tuple[QueuedMessage, Sequence[QueuedRecipient]]]: ...
-    def load_readable(
-        self, pairs: Sequence[tuple[int, int]]
-    ) -> tuple[Sequence[tuple[QueuedMessage, Sequence[QueuedRecipient]]], Sequence[tuple[int, int]]]: ...
     def hops(self, partitions: Iterable[int], now_ms: int, limit: int = 10000) -> Sequence[tuple[int, bytes]]: ...
     def fresh(
         self, partitions: bytes | None, before_ms: int, after: bytes, limit: int

@@ -104,7 +104,7 @@ class DeliveryService:
         self._looking: Iterator[bytes] | None = None  # hops with work that were found and not kicked yet
         self._look_again = False
         self._waiting: dict[HopOwner, None] = {}
-        self._withheld: dict[tuple[int, int], float] = {}
+        self.withheld: dict[tuple[int, int], float] = {}  # recipients about whom somebody is to decide, until when
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Event | None = None  # while `stop` waits
         self._running = False
@@ -155,9 +155,9 @@ class DeliveryService:
         leave alone. The others are not begun for WITHHELD_S, also where they waited for a connection.
         """
         until = self.clock.monotonic() + WITHHELD_S
-        self._withheld.update((key, until) for key in keys)
-        while len(self._withheld) > WITHHELD:
-            del self._withheld[next(iter(self._withheld))]
+        self.withheld.update((key, until) for key in keys)
+        while len(self.withheld) > WITHHELD:
+            del self.withheld[next(iter(self.withheld))]
         wanted = frozenset(keys)
         busy: set[tuple[int, int]] = set()
         for owner in self._owners.values():
@@ -166,18 +166,10 @@ class DeliveryService:
                 busy |= wanted & owner.book.in_flight
         return sorted(busy)
 
-    def is_withheld(self, key: tuple[int, int]) -> bool:
-        """Whether somebody is about to decide about this recipient."""
-        return key in self._withheld
-
     def defers(self, transport: str) -> bool:
         """Whether mail of a transport waits until somebody wants it tried (defer_transports)."""
         deferred = self.config.delivery.defer_transports
         return bool(deferred) and transport in (ALIASES.get(name, name) for name in deferred)
-
-    @property
-    def withholds(self) -> bool:
-        return bool(self._withheld)
 
     def hops(self, wanted: Sequence[bytes]) -> list[dict[str, object]]:
         """What is known of these hops of ours, or of the busiest where none is named; suspensions are read anew."""
@@ -411,8 +403,8 @@ class DeliveryService:
         self._look_suspended()
         set_back_s = self._redating.look(self._partitions)
         self._indexing.look()
-        if self._withheld:
-            self._withheld = {key: until for key, until in self._withheld.items() if until > now}
+        if self.withheld:
+            self.withheld = {key: until for key, until in self.withheld.items() if until > now}
         for hop, owner in list(self._owners.items()):
             if set_back_s:
                 owner.clock_set_back(set_back_s)

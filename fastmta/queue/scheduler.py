@@ -4,7 +4,7 @@ The schedule itself lies in the store, ordered by lane and time; a `HopBook` onl
 taken from it and have no committed result yet. Its memory is bounded by the page and the window, not by the backlog.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from fastmta.model.envelope import Lane
@@ -12,7 +12,6 @@ from fastmta.model.limits import LANE_BULK_BYTES, LANE_BULK_RECIPIENTS, LANE_SMA
 
 PAGE: Final = 64  # recipients that a refill asks for; twice the greatest window keeps connections busy
 
-Due = tuple[int, int, int, int]  # due_ms, lane, queue_id, n: a row of Queue.due
 Key = tuple[int, int]  # queue_id, n
 
 
@@ -38,13 +37,10 @@ class HopBook:
         """How many rows to ask for: those in flight are still in the schedule and come first."""
         return PAGE + len(self.in_flight)
 
-    def take(self, rows: Sequence[Due], limit: int) -> list[Key]:
-        """The rows that are not in flight yet, which now are; a page that was not full means no more are due."""
-        self.more = len(rows) >= limit
-        in_flight = self.in_flight
-        taken = [key for row in rows if (key := (row[2], row[3])) not in in_flight]
-        in_flight.update(taken)
-        return taken
+    def took(self, keys: Iterable[Key], *, found: int, limit: int) -> None:
+        """These are in flight now, of a page of `found` rows; one that was not full means no more are due."""
+        self.more = found >= limit
+        self.in_flight.update(keys)
 
     def forget(self, queue_id: int, numbers: Iterable[int]) -> None:
         """These have a committed result, or nobody knows them any more."""

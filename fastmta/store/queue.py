@@ -19,6 +19,7 @@ from fastmta._store import (
     hop_due,
     hop_fields,
     hop_rows,
+    hop_take,
     hops_due,
     hops_next_due,
     queue_counts,
@@ -71,6 +72,9 @@ _MOVES: Final[dict[MoveName, tuple[frozenset[RecipientState], RecipientState]]] 
     "flush": (frozenset({RecipientState.DEFERRED}), RecipientState.ACTIVE),
     "delete": (_WAITS | {RecipientState.HELD}, RecipientState.BOUNCED),
 }
+
+
+Key = tuple[int, int]  # queue_id, n
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -130,6 +134,21 @@ class Queue:
         `after` is a token of `position`: only what lies behind it in each lane.
         """
         return hop_due(self._raw, hop, now_ms, limit, after)
+
+    def take(
+        self, hop: bytes, now_ms: int, limit: int, in_flight: set[Key], withheld: dict[Key, float]
+    ) -> tuple[int, list[tuple[QueuedMessage, list[QueuedRecipient]]], list[Key]]:
+        """What of a hop is due and in neither collection, by message, from one moment.
+
+        Gives how many rows `due` has, `limit` at most, and what `load_readable` gives of those.
+        """
+        try:
+            found, wanted = hop_take(self._raw, hop, now_ms, limit, in_flight, withheld)
+            return found, [self._decoded(queue_id, each) for queue_id, each in wanted if each and each[1]], []
+        except StoreDamaged:
+            rows = self.due(hop, now_ms, limit)
+            keys = [(queue_id, n) for _, _, queue_id, n in rows]
+            return len(rows), *self.load_readable([key for key in keys if key not in in_flight and key not in withheld])
 
     def position(self, rows: Iterable[tuple[int, int, int, int]], previous: bytes = b"") -> bytes:
         """The token for `due` behind these rows of it (and behind `previous`)."""

@@ -12,13 +12,12 @@ def test_lanes_by_size_and_recipients():
     assert lane_for(11 << 20, 1) == Lane.BULK
 
 
-def test_what_is_in_flight_is_not_taken_again():
+def test_a_page_that_was_not_full_means_that_no_more_are_due():
     book = HopBook()
-    rows = [(1, 0, 10, 0), (1, 0, 10, 1), (2, 1, 11, 0)]
-    assert book.take(rows, 3) == [(10, 0), (10, 1), (11, 0)]
+    book.took([(10, 0), (10, 1), (11, 0)], found=3, limit=3)
     assert book.more
-    assert book.take(rows, book.page_limit()) == []
-    assert not book.more
     assert book.page_limit() == PAGE + 3
+    book.took([], found=3, limit=book.page_limit())
+    assert not book.more
     book.forget(10, [0, 1])
-    assert book.take(rows, book.page_limit()) == [(10, 0), (10, 1)]
+    assert book.in_flight == {(11, 0)}

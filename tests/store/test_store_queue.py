@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from fastmta._store import (
+    TABLE_QUEUE,
     TABLE_QUEUE_BY_AGE,
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
@@ -125,6 +126,38 @@ def test_the_schedule_holds_who_is_to_be_tried(store: Store) -> None:
     move(store, queue_id, 0, 2, 4)
     assert queue.next_due(EVERY) is None
     assert [key[1 + len(HOP)] for key, _ in store.scan(TABLE_SCHEDULE, b"")] == [4, 4]  # two held ones: no owner's lane
+
+
+def test_what_is_due_is_taken_with_its_messages(store: Store) -> None:
+    queue = MailStore(store).queue
+    first, second, third = enqueue(store, 1, 1, 2), enqueue(store, 2, due_ms=NOW_MS - 9), enqueue(store, 1)
+    found, loaded, damaged = queue.take(HOP, NOW_MS, 10, {(first, 1)}, {(third, 0): 1.0})
+    assert (found, damaged) == (5, [])
+    assert [(message.queue_id, [row.n for row in rows]) for message, rows in loaded] == [(second, [0]), (first, [0, 2])]
+    assert loaded == queue.load([(second, 0), (first, 0), (first, 2)])
+    assert queue.take(HOP, NOW_MS, 2, {(second, 0)}, {})[:2] == (2, queue.load([(first, 0)]))
+    assert queue.take(HOP, NOW_MS - 10, 10, set(), {}) == (0, [], [])
+
+
+@pytest.mark.parametrize("name", ["message", "recipient"])
+def test_what_is_due_and_damaged_is_named_and_keeps_nobody_back(store: Store, name: str) -> None:
+    queue = MailStore(store).queue
+    first, second = enqueue(store, 1), enqueue(store, 1, 1)
+    key = second.to_bytes(8, "big") + (b"\0\0\0\1" if name == "recipient" else b"")
+    record = store.get(TABLE_QUEUE, key) or b""
+    unit = store.new_unit()
+    unit.put(TABLE_QUEUE, key, record[:-1] + b"\xc1")  # what msgpack does not have
+    assert run(store, unit) == ""
+    found, loaded, damaged = queue.take(HOP, NOW_MS, 10, {(5, 5)}, {})
+    assert found == 3
+    assert damaged == ([(second, 1)] if name == "recipient" else [(second, 0), (second, 1)])
+    assert [(message.queue_id, [row.n for row in rows]) for message, rows in loaded] == [
+        (first, [0]),
+        *([(second, [0])] if name == "recipient" else []),
+    ]
+    unit = store.new_unit()
+    unit.put(TABLE_QUEUE, key, record)
+    assert run(store, unit) == ""
 
 
 def test_lanes_take_weighted_turns(store: Store) -> None:
