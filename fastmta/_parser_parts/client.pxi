@@ -42,9 +42,12 @@ cdef class ReplyParser:
 
     cdef bytearray _pending
     cdef list _lines
-    cdef Py_ssize_t _size
+    cdef Py_ssize_t _size     # of the reply that has begun; 0: none has
+    cdef Py_ssize_t _passes   # so many more replies are only counted
     cdef int _code
+    cdef bint _is_passed      # the reply that has begun
     cdef str _enhanced
+    cdef readonly Py_ssize_t passed
 
     def __cinit__(self):
         self._pending = bytearray()
@@ -54,15 +57,21 @@ cdef class ReplyParser:
     @property
     def is_idle(self) -> bool:
         """Whether everything fed was whole replies: anything left over before STARTTLS is an injection."""
-        return not self._pending and not self._lines
+        return not self._pending and self._size == 0
 
-    def feed(self, const uint8_t[::1] data not None) -> list:
-        """Takes the next bytes; gives every reply that they complete, in order."""
+    def feed(self, const uint8_t[::1] data not None, Py_ssize_t passes=0) -> list:
+        """Takes the next bytes; gives every reply that they complete, in order.
+
+        The first `passes` of them are only counted, in `passed`, as long as they are positive: for who asks for no more than
+        that. From the first other reply on all are given.
+        """
         cdef list out = []
         cdef Py_ssize_t n = data.shape[0]
         cdef const char* p
         cdef const char* end
         cdef const char* lf
+        self._passes = passes
+        self.passed = 0
         if n == 0:
             return out
         p = <const char*>&data[0]
@@ -86,6 +95,7 @@ cdef class ReplyParser:
     cdef int _line(self, const char* p, Py_ssize_t n, list out) except -1:
         cdef int code
         cdef Py_ssize_t lead
+        cdef bint first = self._size == 0
         cdef bint last
         cdef str text
         if n > 0 and p[n - 1] == c'\r':
@@ -100,9 +110,18 @@ cdef class ReplyParser:
             raise ProtocolViolation(f"not a reply: {_printable(p, min(n, 80))}")
         code = (p[0] - 48) * 100 + (p[1] - 48) * 10 + p[2] - 48
         last = n == 3 or p[3] == c' '
-        if self._lines and code != self._code:
+        if not first and code != self._code:
             raise ProtocolViolation(f"a multiline reply changes its code from {self._code} to {code}")
         self._code = code
+        if first:
+            self._is_passed = self._passes > 0 and code < 300
+        if self._is_passed:
+            if last:
+                self.passed += 1
+                self._passes -= 1
+                self._size = 0
+            return 0
+        self._passes = 0
         p += min(n, 4)
         n -= min(n, 4)
         lead = _enhanced_length(p, n, 48 + code // 100)

@@ -105,6 +105,7 @@ class Client:
         "_parser",
         "_sent",
         "_tls_level",
+        "_unread",
         "chunked",
         "credentials",
         "failure",
@@ -143,6 +144,7 @@ class Client:
         self._sent = self._answered = 0
         self._order: list[int] = []  # the recipients of the transaction that have an RCPT
         self._needs_reset = False
+        self._unread = 0  # answers to a pipelined envelope that are only counted, if they are positive
         self._ahead = False  # the message has left with the envelope
         self._chunks = 0  # whose answers are to come, but for the last
         self.chunked = False
@@ -165,9 +167,11 @@ class Client:
         """Takes what the server sent. The last event of the read is the one that counts."""
         event = _NOTHING
         try:
-            replies = self._parser.feed(data)
+            replies = self._parser.feed(data, self._unread)
         except ProtocolViolation as error:
             return self._fail(Reply(450, "4.5.0", f"{self.peer} broke the protocol: {error}"))
+        if self._unread and (passed := self._parser.passed):
+            event = self._consented(passed)
         self.replies += len(replies)
         for reply in replies:
             state = self.state
@@ -393,6 +397,7 @@ class Client:
         if offered.pipelining:
             commands = [offered.mail(transaction)]
             commands += [offered.rcpt(transaction, n) for n in self._order]
+            self._unread = len(commands)
             if not (chunked or transaction.only_asks):
                 commands.append(b"DATA\r\n")
             self._sent = len(commands)
@@ -401,9 +406,22 @@ class Client:
             self._sent = 1
             self.output = offered.mail(transaction)
 
+    def _consented(self, count: int) -> Event:
+        """The next `count` commands of a pipelined envelope, of which none was refused, have a positive answer."""
+        transaction = self.transaction
+        assert transaction is not None
+        first = self._answered
+        self._answered = last = first + count
+        self._unread -= count
+        self.replies += count
+        if last > 1:
+            transaction.accepted += self._order[first - 1 if first else 0 : last - 1]
+        return _NOTHING if last < self._sent else self._next_command(last)
+
     def _envelope_reply(self, reply: Reply, code: int) -> Event:
         transaction = self.transaction
         assert transaction is not None
+        self._unread = 0
         kind = code // 100
         place = self._answered
         if kind == 5 and self._own_relay and code in _WANTS_LOGIN:

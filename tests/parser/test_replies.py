@@ -54,6 +54,31 @@ def test_a_whole_reply_is_bounded() -> None:
         run([line] * (SMTP_REPLY_BYTES // 1000 + 1))
 
 
+def passed(pieces: list[bytes], passes: int) -> tuple[int, list[Reply]]:
+    parser = ReplyParser()
+    count, replies = 0, []
+    for piece in pieces:
+        replies += parser.feed(piece, 0 if replies else passes - count)
+        count += parser.passed
+    return count, replies
+
+
+def test_positive_replies_in_front_are_only_counted() -> None:
+    data = b"250 2.1.0 ok\r\n251-a\r\n251 b\r\n250 c\r\n354 go\r\n250 d\r\n"
+    rest = [Reply(250, "", "c"), Reply(354, "", "go"), Reply(250, "", "d")]
+    assert same_for_every_cut(data, lambda pieces: passed(pieces, 2)) == (2, rest)
+    assert same_for_every_cut(data, lambda pieces: passed(pieces, 9)) == (3, rest[1:])
+    data = b"250 ok\r\n550-5.1.1 no\r\n550 5.1.1 such\r\n250 e\r\n"
+    rest = [Reply(550, "5.1.1", "no\nsuch"), Reply(250, "", "e")]
+    assert same_for_every_cut(data, lambda pieces: passed(pieces, 9)) == (1, rest)
+
+
+@pytest.mark.parametrize("data", [b"250-a\r\n251 b\r\n", b"250x\r\n", b"2\r\n", b"250-" + b"x" * 1000 * 1000])
+def test_a_reply_that_is_only_counted_has_the_same_form_and_bounds(data: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        ReplyParser().feed(data, 9)
+
+
 def test_idle_tells_of_bytes_behind_the_last_reply() -> None:
     parser = ReplyParser()
     assert parser.feed(b"220 go\r\n") and parser.is_idle

@@ -85,6 +85,22 @@ def test_mail_rcpt_and_data_leave_in_one_segment(peer):
     assert peer.client.is_usable and peer.client.messages == 1
 
 
+def test_a_positive_answer_behind_a_refusal_counts_for_its_own_recipient(peer):
+    tx = transaction(b"a@b.test", b"c@b.test", b"e@b.test")
+    peer.start(tx)
+    peer.say("250 ok\r\n250-2.1.5 a\r\n250 2.1.5 b\r\n550 5.1.1 no\r\n250 ok\r\n354 go")
+    assert peer.say("250 2.0.0 queued") == Event.DONE
+    assert codes(tx) == [250, 550, 250]
+
+
+def test_every_positive_answer_is_progress(peer):
+    peer.start(transaction(b"a@b.test", b"c@b.test"))
+    before = peer.client.replies
+    for count, stage in enumerate(["sending RCPT TO", "sending RCPT TO", "sending DATA command"], 1):
+        peer.say("250 ok")
+        assert (peer.client.replies, peer.client.stage) == (before + count, stage)
+
+
 def test_without_pipelining_one_command_at_a_time():
     peer = Peer()
     peer.hello("250-mx.test\r\n250 HELP")
