@@ -127,6 +127,16 @@ cdef inline char* w_hex(char* at, uint64_t number) noexcept nogil:
     return at
 
 
+cdef void mask_nuls(char* p, size_t n) noexcept nogil:
+    """0x80 in the place of NUL, which no literal may hold (CHAR8, RFC 9051 §9)."""
+    cdef char* end = p + n
+    p = <char*>memchr(p, 0, n) if n else NULL
+    while p != NULL:
+        p[0] = <char>0x80
+        p += 1
+        p = <char*>memchr(p, 0, end - p) if p < end else NULL
+
+
 # --- fields of a header ---
 
 cdef struct Wanted:     # one BODY[HEADER.FIELDS...] of a FETCH; the names lie one behind the other in `names`
@@ -409,8 +419,13 @@ cdef class FetchWriter(RowSink):
 
     cdef int put_whole(self, RowSource source, const Row* row) except -1:
         """BODY[] with all of a message as a literal."""
-        if self.put_literal(b"BODY[]", 6, row.size) or source.read_all(row, &self.out):
+        cdef size_t begin
+        if self.put_literal(b"BODY[]", 6, row.size):
             return 1
+        begin = self.out.length
+        if source.read_all(row, &self.out):
+            return 1
+        mask_nuls(self.out.data + begin, self.out.length - begin)
         return 1 if buffer_add(&self.out, b" ", 1) else 0
 
     cdef int put_header(self, RowSource source, const Row* row, Wanted* wanted) except -1:
@@ -450,6 +465,7 @@ cdef class FetchWriter(RowSink):
             return 1
         if scratch.length and scratch.data[scratch.length - 1] != 10 and buffer_add(scratch, b"\r\n", 2) < 0:
             return 1
+        mask_nuls(scratch.data, scratch.length)
         if (buffer_add(scratch, b"\r\n", 2) or self.put_literal(wanted.label, wanted.label_length, scratch.length)
                 or buffer_add(&self.out, scratch.data, scratch.length) or buffer_add(&self.out, b" ", 1)):
             return 1

@@ -86,6 +86,11 @@ async def write_message(
     return known
 
 
+def without_nuls(data: bytes) -> bytes:
+    """With 0x80 in the place of NUL, which no literal may hold (CHAR8, RFC 9051 §9); BINARY gives the octets."""
+    return data.replace(b"\0", b"\x80")
+
+
 async def _write_whole(session: Session, data: bytes) -> None:
     """Bytes that are all there, no faster than the peer takes them."""
     if len(data) <= IMAP_CHUNK_BYTES:
@@ -116,7 +121,7 @@ async def _write_header_subset(session: Session, record: bytes | None, row: Mess
         session.write(b" NIL")
     elif session.state != State.LOGOUT:
         session.write(b" {%d}\r\n" % len(data))
-        await _write_whole(session, data)
+        await _write_whole(session, without_nuls(data))
 
 
 async def _header_subset(session: Session, row: MessageRow, offset: int, length: int, section: Section) -> bytes | None:
@@ -179,7 +184,7 @@ async def _span(
         session.write(b" NIL")
         return
     session.write(b" {%d}\r\n" % length)
-    session.write(data)
+    session.write(without_nuls(data))
     sent = len(data)
     if sent == length:
         return
@@ -198,7 +203,7 @@ async def _span(
             data = session.mailboxes.read_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
             if not data:
                 break
-            session.write(data)
+            session.write(without_nuls(data))
             sent += len(data)
     finally:
         session.mailboxes.release(row)

@@ -166,3 +166,47 @@ def _blobs(raw: Any) -> int:
     from fastmta._store import TABLE_BLOB
 
     return len(raw.scan(TABLE_BLOB, b"", b"", 100_000))
+
+
+_NULS = (
+    b"Subject: a\0b\r\nFrom: \0 <\0@\0>\r\nTo: x@y.test\r\nMIME-Version: 1.0\r\nX-Long: " + b"\0" * 70 + b"\r\n"
+    b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n\0\r\n--b\r\nContent-Type: text/plain; name="a\0"\r\n\r\n'
+    b"text \0 with it\r\n--b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+    b"\0\1\2\0" + b"\0x" * 60_000 + b"\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "BODY.PEEK[]",
+        "BODY.PEEK[]<100.30000>",
+        "BODY.PEEK[1]",
+        "BODY.PEEK[2]",
+        "BODY.PEEK[TEXT]",
+        "BODY.PEEK[HEADER]",
+        "BODY.PEEK[1.MIME]",
+        "BODY.PEEK[HEADER.FIELDS (SUBJECT X-LONG)]",
+        "BODY.PEEK[HEADER.FIELDS.NOT (TO)]",
+        "RFC822",
+        "RFC822.TEXT",
+        "RFC822.HEADER",
+        "ENVELOPE",
+        "BODYSTRUCTURE",
+        "BODY",
+        "PREVIEW",
+    ],
+)
+@pytest.mark.parametrize("size", ["small", "large"])
+async def test_no_literal_but_a_binary_one_holds_a_nul(world: World, items: str, size: str) -> None:
+    client = await world.login("INBOX")
+    message = _NULS if size == "large" else _NULS.replace(b"\0x" * 60_000, b"")
+    lines = await client.do(b"APPEND INBOX ~{%d+}\r\n%b" % (len(message), message))
+    assert lines[-1].startswith(b"OK")
+    await client.ok("NOOP")
+    lines = await client.ok(f"FETCH 1 ({items})")
+    assert b"\0" not in b"".join(lines)
+    if items == "BODY.PEEK[]":
+        assert message.replace(b"\0", b"\x80") in lines[0]
+    (binary,) = [line for line in await client.ok("FETCH 1 BINARY.PEEK[2]<0.4>") if b"FETCH" in line]
+    assert b"~{4}\r\n\0\1\2\0" in binary
