@@ -34,6 +34,7 @@ cdef class Service:
     cdef bytes received_by
     cdef bint lmtp
     cdef bint adjusts                 # an accepted envelope may get copies, or other routes
+    cdef str through           # where its mail goes first; "": nowhere
     cdef bint submission
     cdef int bare_newline
     cdef int64_t size_limit

@@ -96,15 +96,18 @@ cdef object _adjust(Connection self):
     cdef Recipient recipient
     cdef Py_ssize_t named = len(self.recipients)
     cdef Py_ssize_t i = 0
+    cdef object outcome = self.outcome
+    cdef str through = self.service.through
+    if outcome is not None:
+        through = outcome.filter_over(through)
     try:
-        if self.outcome is None or not self.outcome.copies:
-            found = self.service.directory.adjusted(self.reverse_path, self.recipients)
-        else:
-            found = self.service.directory.adjusted(self.reverse_path, self.recipients, more=self.outcome.copies)
+        found = self.service.directory.adjusted(
+            self.reverse_path, self.recipients, more=() if outcome is None else outcome.copies, through=through)
     except TemporaryFailure as failure:
         return failure.reply
+    self.has_local = False
     for recipient in found:
-        if i >= named and self.outcome is not None and self.outcome.hold:
+        if i >= named and outcome is not None and outcome.hold:
             recipient = recipient.with_targets([(<Target>each).moved((<Target>each).hop, True, 0) for each in recipient.targets])
             found[i] = recipient
         self.has_local |= recipient.has_local
@@ -177,7 +180,9 @@ cdef int _submit(Connection self) except -1:
     cdef Posting posting
     cdef bytes head
     cdef object recipients = self.recipients
-    if service.adjusts or (self.outcome is not None and self.outcome.copies and not service.lmtp):
+    if service.adjusts or (
+        self.outcome is not None and (self.outcome.copies or self.outcome.through) and not service.lmtp
+    ):
         recipients = _adjust(self)
         if isinstance(recipients, Reply):
             return _conclude(self, recipients)

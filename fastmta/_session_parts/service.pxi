@@ -35,7 +35,8 @@ cdef class Service:
         self.greeting = f"220 {settings.banner}\r\n".encode()
         self.received_by = f"\r\n\tby {settings.myhostname} (FastMTA) with ".encode()
         self.lmtp = settings.is_lmtp
-        self.adjusts = directory.adjusts and not settings.is_lmtp
+        self.through = settings.through
+        self.adjusts = (directory.adjusts or settings.through) and not settings.is_lmtp
         self.submission = settings.is_submission
         self.bare_newline = BARE_MODES[settings.forbid_bare_newline]
         self.size_limit = settings.message_size_limit

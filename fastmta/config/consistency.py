@@ -10,7 +10,7 @@ from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint, parse_quota_rule
 from fastmta.model.mechanisms import TOKENS
-from fastmta.model.routes import pipe_of, written_relayhost, written_route
+from fastmta.model.routes import pipe_of, written_filter, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
 
 _DOMAIN_LISTS: Final = ("mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
@@ -32,6 +32,8 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
             written_relayhost(config.relayhost)
         except ValueError as error:
             yield "relayhost", str(error)
+    if config.content_filter:
+        yield from _content_filter(config)
     if re.search(r"[\sA-Za-z0-9@\"<>]", config.recipient_delimiter):
         yield "recipient_delimiter", "may hold only characters such as + - = that are not letters or digits"
     yield from _logins(config)
@@ -152,6 +154,16 @@ def _domains(config: Config) -> Iterator[tuple[str, str]]:
         for domain in getattr(config, name):
             if seen.setdefault(domain, name) != name:
                 yield name, f"{domain} is in {seen[domain]} too: a domain belongs to one of them"
+
+
+def _content_filter(config: Config) -> Iterator[tuple[str, str]]:
+    try:
+        name = pipe_of(written_filter(config.content_filter))
+    except ValueError as error:
+        yield "content_filter", str(error)
+        return
+    if name and name not in config.pipe:
+        yield "content_filter", f"there is no table [pipe.{name}]"
 
 
 def _listeners(config: Config) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ _POSTFIX: Final = (
         "helo_macros macro_daemon_name macro_defaults macro_v mail_macros protocol rcpt_macros "
         "unknown_command_macros) "
         "smtpd_(command_filter dns_reply_filter milter_maps proxy_ehlo proxy_filter proxy_options "
-        "proxy_timeout) content_filter default_delivery_status_filter "
+        "proxy_timeout) default_delivery_status_filter "
         "local_delivery_status_filter local_header_rewrite_clients message_drop_headers message_strip_characters "
         "pipe_delivery_status_filter "
         "receive_override_options remote_header_rewrite_domain undisclosed_recipients_header "

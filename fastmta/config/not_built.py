@@ -10,7 +10,6 @@ from typing import Final
 NOT_BUILT: Final[dict[str, str]] = {
     # Postfix
     "canonical_maps": "",
-    "content_filter": "",
     "disable_vrfy_command": "no",
     "generic_maps": "",
     "home_mailbox": "",

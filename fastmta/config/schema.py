@@ -23,6 +23,7 @@ from fastmta.config.kinds import (
 from fastmta.config.reading_keys import ReadingKeys
 from fastmta.config.shaping import ShapingConfig
 from fastmta.config.tables import LISTEN, AuthConfig, DnsConfig, Listen, PipeConfig, TlsConfig
+from fastmta.model.services import screened
 
 _Texts = tuple[str, ...]
 
@@ -54,6 +55,10 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
         str, Key("text", default="smtp", about='a transport, perhaps with a next hop: "smtp:[host]:port"')
     ] = "smtp"
     relay_transport: Annotated[str, Key("text", default="relay", about="the same for relay_domains")] = "relay"
+    content_filter: Annotated[
+        str,
+        Key("text", about='where new mail goes first, as in "smtp:[127.0.0.1]:10025"; it comes back at reinjection'),
+    ] = ""
     sender_dependent_relayhost_maps: Annotated[_Texts, Key("maps", about="relayhost by sender or @domain")] = ()
     sender_dependent_default_transport_maps: Annotated[_Texts, Key("maps", about="default_transport by sender")] = ()
     relay_recipient_maps: Annotated[
@@ -392,6 +397,10 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     def mailbox_domains(self) -> tuple[str, ...]:
         """Every domain whose mail comes to this server's mailboxes."""
         return (*self.mydestination, *self.virtual_mailbox_domains)
+
+    def filter_for(self, service: str) -> str:
+        """Where mail that comes by a service, or from local programs ("pickup"), goes first; "": nowhere."""
+        return self.content_filter if service in (*screened("smtp"), "pickup") else ""
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {

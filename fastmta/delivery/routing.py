@@ -29,6 +29,7 @@ from fastmta.model.routes import (
     of_domain,
     parse_route,
     status_reply,
+    written_filter,
     written_relayhost,
     written_route,
 )
@@ -95,6 +96,7 @@ class Router:
         "_default",
         "_default_port",
         "_delimiters",
+        "_filter",
         "_has_addresses",
         "_local",
         "_maps",
@@ -124,6 +126,9 @@ class Router:
         self._has_addresses = bool(self._maps) or any("@" in key for key in self._table)
         self._relay_domains = frozenset(_lower(config.relay_domains))
         self._default = _written("default_transport", written_default, config.default_transport, self._default_port)
+        self._filter = config.content_filter
+        if self._filter:
+            _written("content_filter", written_filter, self._filter, self._default_port)
         self._relay_default = _written("relay_transport", written_default, config.relay_transport, self._default_port)
 
     def refresh(self) -> bool:
@@ -174,6 +179,21 @@ class Router:
         if is_digest(route.hop):
             raise ValueError("a route that depends on the sender is longer than a hop may be")
         return route
+
+    def through(self, route: str, forward_path: bytes) -> bytes:
+        """The hop of a content filter for a recipient. ValueError: it is none, or too long to be a hop."""
+        name = canonical_domain(forward_path.rpartition(b"@")[2])
+        hop = hop_key(of_domain(written_filter(route, self._default_port), name))
+        if is_digest(hop):
+            raise ValueError("the route of a content filter is longer than a hop may be")
+        return hop
+
+    def is_filtered(self, hop: bytes, forward_path: bytes) -> bool:
+        """Whether a recipient waits for content_filter, which nobody may be led past."""
+        try:
+            return bool(self._filter) and hop == self.through(self._filter, forward_path)
+        except ValueError:
+            return False
 
     def full_hop(self, hop: bytes, forward_path: bytes) -> bytes:
         """The hop itself, also where its key is a digest; routes that have changed since give today's."""

@@ -11,15 +11,19 @@ null one) and change the route of whoever has no line of [transport] or transpor
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+import msgspec
+
 from fastmta._intake import Recipient, Target
 from fastmta.directory import addresses
 from fastmta.directory.aliases import split_targets
 from fastmta.directory.maps import TableSet
 from fastmta.directory.seams import Router
-from fastmta.model.envelope import NOTIFY_NEVER, QueuedTarget, Resolution
+from fastmta.model.envelope import NOTIFY_NEVER, QueuedTarget, RecipientTail, Resolution
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
 
+_NOWHERE: Final = (b"error:", b"discard:", b"retry:")
+_TAIL: Final = msgspec.msgpack.Decoder(RecipientTail)
 NULL_SENDER: Final = "<>"  # Postfix's empty_address_relayhost_maps_lookup_key
 _MISWRITTEN: Final = Reply(451, "4.3.5", "Mail system configuration error")
 
@@ -84,10 +88,14 @@ class Outgoing:
         recipients: Sequence[Recipient],
         copies: bool,
         more: Sequence[bytes] = (),
+        through: str = "",
     ) -> list[Recipient]:
-        """As Directory.adjusted."""
+        """The recipients of an accepted envelope, each with its sender's route, and behind them those of blind copies:
+        by configuration, if `copies` (our own mail has none), and `more` by checks. `through`: they go to this content
+        filter first, and the rest is done when it has given the message back.
+        """
         out = list(recipients)
-        wanted = self.copies(sender, [each.forward_path for each in out]) if copies else []
+        wanted = self.copies(sender, [each.forward_path for each in out]) if copies and not through else []
         wanted += [each.decode("utf-8", "surrogateescape") for each in more]
         for text in dict.fromkeys(wanted):
             try:
@@ -101,7 +109,23 @@ class Outgoing:
                 hop = f"error:{found.refusal.enhanced} {found.refusal.text}"[:200].encode("ascii", "replace")
                 found = Resolution(targets=(QueuedTarget(raw, hop),))
             out.append(Recipient(raw, found, NOTIFY_NEVER))
+        if through:
+            return [self._filtered(each, through) for each in out]
         return self.routed(sender, out) if self.routes_any else out
+
+    def _filtered(self, recipient: Recipient, through: str) -> Recipient:
+        """The recipient as it was given, at the filter's hop; whom nothing is to be sent to stays."""
+        targets = [each for each in recipient.targets if not each.hop.startswith(_NOWHERE)]
+        if not targets:
+            return recipient
+        path = recipient.forward_path
+        try:
+            hop = self._router.through(through, path)
+        except ValueError as error:
+            raise TemporaryFailure(_MISWRITTEN) from error
+        tail = _TAIL.decode(targets[0].tail)
+        held = all(each.held for each in targets)
+        return Recipient(path, Resolution(targets=(QueuedTarget(path, hop, held),)), tail.notify, tail.orcpt)
 
     def copies(self, sender: bytes, recipients: Iterable[bytes]) -> list[str]:
         """Who gets a blind copy, as it is written there, each address once."""
@@ -129,7 +153,7 @@ class Outgoing:
         return Recipient.of(recipient.forward_path, targets)
 
     def _moved(self, target: Target, relayhost: str, transport: str) -> Target:
-        if target.mailbox_id or target.hop.startswith((b"local:", b"error:", b"discard:", b"retry:")):
+        if target.mailbox_id or target.hop.startswith((b"local:", *_NOWHERE)):
             return target
         try:
             route = self._router.route_from(target.address, relayhost, transport)

@@ -531,13 +531,17 @@ class Directory:
         return self._outgoing.copies_any or self._outgoing.routes_any
 
     def adjusted(
-        self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True, more: Sequence[bytes] = ()
+        self,
+        sender: bytes,
+        recipients: Sequence[Recipient],
+        *,
+        copies: bool = True,
+        more: Sequence[bytes] = (),
+        through: str = "",
     ) -> list[Recipient]:
-        """The recipients of an accepted envelope, each with its sender's route, and behind them those of blind
-        copies: by configuration, if `copies` (our own mail has none), and `more` by checks. Raises TemporaryFailure.
-        """
+        """As Outgoing.adjusted. Raises TemporaryFailure."""
         self._refresh()
-        return self._outgoing.adjusted(self, sender, recipients, copies, more)
+        return self._outgoing.adjusted(self, sender, recipients, copies, more, through)
 
     def _unknown(
         self,

@@ -160,6 +160,14 @@ def written_route(text: str, default_port: int = SMTP_PORT) -> str:
     return written
 
 
+def written_filter(text: str, default_port: int = SMTP_PORT) -> str:
+    """The route of a content filter, as the configuration and FILTER name it."""
+    written = written_route(text, default_port)
+    if written.partition(":")[0] not in ("smtp", "lmtp", "pipe"):
+        raise ValueError(f'"{text}": a filter is reached by smtp:, lmtp: or pipe:, as in smtp:[127.0.0.1]:10025')
+    return written
+
+
 def is_pipe_name(text: str) -> bool:
     """Whether a table [pipe.NAME] may have this name."""
     return bool(_PIPE.fullmatch(text))

@@ -35,12 +35,14 @@ class Service(NamedTuple):
     tls: Tls
     login: Login
     srv_priority: int | None = None  # of the record by which mail programs find it (RFC 6186, RFC 8314); None: none
+    is_screened: bool = True  # checks and content filters look at its mail; else only mynetworks may talk to it
 
 
 SERVICES: Final = (
     Service("smtp", "smtp", 25, 2525, Tls.STARTTLS, Login.OFFERED),
     Service("submission", "smtp", 587, 2587, Tls.STARTTLS, Login.REQUIRED, 10),
     Service("submissions", "smtp", 465, 2465, Tls.IMPLICIT, Login.REQUIRED, 0),
+    Service("reinjection", "smtp", 0, 0, Tls.STARTTLS, Login.OFFERED, is_screened=False),  # what filters give back
     Service("lmtp", "lmtp", 0, 2424, Tls.STARTTLS, Login.OFFERED),
     Service("imap", "imap", 143, 2143, Tls.STARTTLS, Login.REQUIRED, 10),
     Service("imaps", "imap", 993, 2993, Tls.IMPLICIT, Login.REQUIRED, 0),
@@ -58,6 +60,11 @@ def speaking(*protocols: str) -> tuple[str, ...]:
     return tuple(service.name for service in SERVICES if service.protocol in protocols)
 
 
+def screened(*protocols: str) -> tuple[str, ...]:
+    """The same, without those whose mail has been looked at before."""
+    return tuple(name for name in speaking(*protocols) if BY_NAME[name].is_screened)
+
+
 def open_to_strangers() -> tuple[str, ...]:
     """The services at which mail comes from servers that nobody knows: SMTP without a login."""
-    return tuple(s.name for s in SERVICES if s.protocol == "smtp" and s.login is not Login.REQUIRED)
+    return tuple(name for name in screened("smtp") if BY_NAME[name].login is not Login.REQUIRED)

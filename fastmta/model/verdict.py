@@ -34,6 +34,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     cuts: tuple[tuple[int, int], ...] = ()  # (offset, octets) in what came, not to be shown
     copies: tuple[bytes, ...] = ()  # addresses that get one too, and nobody hears of it
     results: tuple[str, ...] = ()  # parts of Authentication-Results
+    through: str = ""  # the route that the message takes first, whatever its recipients
     target: bytes = b""  # of REDIRECT, or of HOLD beside it
     reason: str = ""  # for the log
     is_late: bool = False  # a time-out or failure of ours, which is no error of the client's
@@ -53,13 +54,27 @@ class Outcome(msgspec.Struct, gc=False):
     hold: bool = False
     quarantine: bool = False
     redirect: bytes = b""
+    through: str = ""
     copies: tuple[bytes, ...] = ()
     head: bytes = b""  # fields for the top
     cuts: tuple[tuple[int, int], ...] = ()
+
+    def filter_over(self, default: str) -> str:
+        """The content filter of a message whose service has `default`. None for what is sent elsewhere or is filed
+        into Junk: the first is what somebody wanted to see, the second nobody has to ask about.
+        """
+        return "" if self.redirect or self.quarantine else self.through or default
 
     @property
     def wants_more(self) -> bool:
         """Whether a message that is not refused is to be taken otherwise than as it came."""
         return bool(
-            self.discard or self.hold or self.quarantine or self.redirect or self.copies or self.head or self.cuts
+            self.discard
+            or self.hold
+            or self.quarantine
+            or self.redirect
+            or self.through
+            or self.copies
+            or self.head
+            or self.cuts
         )

@@ -83,8 +83,9 @@ async def requeue(desk: Desk, asked: Selector) -> Changed:
     async def again(keys: list[Key]) -> list[Key]:
         for message, recipients in queue.load(keys):
             for each in recipients:
-                if not each.hop.startswith(b"local:"):
-                    route = router.route(each.tail.forward_path)
+                path = each.tail.forward_path
+                if not each.hop.startswith(b"local:") and not router.is_filtered(each.hop, path):
+                    route = router.route(path)
                     if route.refusal is None and route.hop and route.hop != each.hop:
                         with suppress(Refused):  # it has left the queue meanwhile
                             await queue.reroute(message.queue_id, each.n, route.hop, each.lane)

@@ -88,7 +88,12 @@ def _waiting(
     why, until_s = _why(recipient, stopped.of(recipient.hop), now, desk.clock.now(), meanings)
     path = recipient.tail.forward_path
     route = router.route(path)
-    moved = bool(route.hop) and route.hop != recipient.hop and not recipient.hop.startswith((b"local:", b"error:"))
+    moved = (
+        not router.is_filtered(recipient.hop, path)
+        and bool(route.hop)
+        and route.hop != recipient.hop
+        and not recipient.hop.startswith((b"local:", b"error:"))
+    )
     return Waiting(
         text(path),
         RecipientState(recipient.state).name.lower(),

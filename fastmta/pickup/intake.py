@@ -159,9 +159,10 @@ def _judged(services: Services, drops: list[Drop], recipients: list[Recipient], 
 
 def _adjusted(services: Services, handed: Handed, recipients: list[Recipient], outcome: Outcome) -> list[Recipient]:
     """The same with copies and routes by sender; of mail that is held copies are held too."""
-    if outcome.reply is not None or not (services.directory.adjusts or outcome.copies):
+    through = outcome.filter_over(services.config.filter_for("pickup"))
+    if outcome.reply is not None or not (services.directory.adjusts or outcome.copies or through):
         return recipients
-    found = services.directory.adjusted(handed.reverse_path, recipients, more=outcome.copies)
+    found = services.directory.adjusted(handed.reverse_path, recipients, more=outcome.copies, through=through)
     if not outcome.hold:
         return found
     copies = found[len(recipients) :]

@@ -30,7 +30,13 @@ class Directory(Protocol):
     @property
     def adjusts(self) -> bool: ...
     def adjusted(
-        self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = ..., more: Sequence[bytes] = ...
+        self,
+        sender: bytes,
+        recipients: Sequence[Recipient],
+        *,
+        copies: bool = ...,
+        more: Sequence[bytes] = ...,
+        through: str = ...,
     ) -> list[Recipient]: ...
 
 

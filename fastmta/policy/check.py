@@ -14,7 +14,7 @@ from fastmta.dns.resolver import Resolver
 from fastmta.model.certificate import PeerCertificate
 from fastmta.model.limits import CHECK_MESSAGE_S, CHECK_S
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.site import SitePolicy
@@ -167,7 +167,7 @@ class Check:
     at_once: bool = False  # it never waits and never refuses: nobody has to wait for it either
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
-    services: tuple[str, ...] = speaking("smtp", "lmtp")
+    services: tuple[str, ...] = screened("smtp", "lmtp")
     accepts_for_all: bool = True  # its ACCEPT spares the rest of the stage; else it is about this check alone
     grants_relay: bool = False  # at RCPT: nobody may relay to this recipient but whom it ACCEPTs
     late: Verdict = LATE  # its answer when the time is over, or when it fails

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from fastmta.model.limits import CONTENT_FIELD_BYTES, CONTENT_LINE_BYTES, MIME_DEPTH
 from fastmta.model.reply import Reply
+from fastmta.model.routes import written_filter
 
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _OF_MIME: Final = frozenset(
@@ -65,10 +66,7 @@ CHANGES: Final = DELETES | {"PREPEND", "REPLACE"}
 _PLAIN: Final = frozenset({"DISCARD", "DUNNO", "HOLD", "INFO", "OK", "PASS", "WARN", "REJECT", "IGNORE", "STRIP"})
 # Not for mail that leaves:
 _ELSEWHERE: Final = frozenset({"BCC", "DISCARD", "FILTER", "HOLD", "PASS", "REDIRECT", "REJECT"})
-_LACKING: Final = {
-    "FILTER": "content filters are not built; a milter can do it",
-    "DELAY": "delaying is not built; HOLD keeps the message",
-}
+_LACKING: Final = {"DELAY": "it is no action of this Postfix's manual; HOLD keeps the message"}
 
 
 def parse_action(value: str) -> Action:
@@ -83,6 +81,8 @@ def parse_action(value: str) -> Action:
     elif word in ("REDIRECT", "BCC"):
         if "@" not in text.strip("@"):
             raise ValueError(f"{word}: expected an address behind it")
+    elif word == "FILTER":
+        written_filter(text)
     elif word not in _PLAIN:
         raise ValueError(f"{word[:40]}: no action of header_checks(5)")
     return Action(word, text)

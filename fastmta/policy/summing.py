@@ -27,6 +27,8 @@ def note(outcome: Outcome, verdict: Verdict) -> None:
     outcome.quarantine |= verdict.action is Action.QUARANTINE
     if verdict.target:
         outcome.redirect = verdict.target
+    if verdict.through:
+        outcome.through = verdict.through
     if verdict.copies:
         new = [each for each in dict.fromkeys(verdict.copies) if each not in outcome.copies]
         outcome.copies += tuple(new[: max(0, CHECK_COPIES - len(outcome.copies))])

@@ -321,6 +321,8 @@ class ServiceHost:
             return self._goodbye("4.3.2", "Service is shutting down")
         if services.limits.is_banned(session.peer_ip):
             return Reply(554, "5.7.1", f"Client host [{session.peer_ip}] is banned")
+        if not BY_NAME[self.name].is_screened and not session.trusted:
+            return Reply(554, "5.7.1", f"Client host [{session.peer_ip}] rejected: Access denied")
         lacks = self.lacks_certificate(session)
         if lacks is not None:
             return lacks

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     hopcount_limit: int = 50
     strict_envelopes: bool = False
     helo_required: bool = False
+    through: str = ""  # whose mail goes there first; "": none
 
     @property
     def is_lmtp(self) -> bool:

@@ -24,4 +24,5 @@ def settings_of(config: Config, service: str) -> Settings:
         hopcount_limit=config.hopcount_limit,
         strict_envelopes=config.strict_rfc821_envelopes,
         helo_required=config.smtpd_helo_required,
+        through=config.filter_for(service),
     )

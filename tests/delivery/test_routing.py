@@ -21,6 +21,7 @@ def router(transport=None, relayhost="", local=("example.test",), recipient_deli
         SimpleNamespace(
             mailbox_domains=(*local, "virtual.test"),
             relayhost=relayhost,
+            content_filter="",
             recipient_delimiter=recipient_delimiter,
             transport=transport or {},
             **{**DEFAULTS, **given},

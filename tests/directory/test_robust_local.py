@@ -46,6 +46,9 @@ class Empty:
     def lookup(self, address):
         return None
 
+    def oldest(self):
+        return None
+
 
 @pytest.fixture(scope="module")
 def directory():

@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 from fastmta.model import services
-from fastmta.model.services import NAMES, open_to_strangers, speaking
+from fastmta.model.services import NAMES, open_to_strangers, screened, speaking
 from tests.support.server import Server
 from tests.support.trial import trial
 
@@ -17,8 +17,8 @@ def test_a_name_stands_once() -> None:
 
 
 def test_services_by_what_they_speak() -> None:
-    assert speaking("smtp") == ("smtp", "submission", "submissions")
-    assert speaking("smtp", "lmtp") == ("smtp", "submission", "submissions", "lmtp")
+    assert speaking("smtp") == ("smtp", "submission", "submissions", "reinjection")
+    assert screened("smtp", "lmtp") == ("smtp", "submission", "submissions", "lmtp")
     assert speaking("imap", "pop3") == ("imap", "imaps", "pop3", "pop3s")
     assert open_to_strangers() == ("smtp",)
 

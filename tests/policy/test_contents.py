@@ -107,9 +107,10 @@ def test_nesting_is_bounded_and_nothing_recurses() -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("FILTER smtp:x", "FILTER: content filters are not built"),
+        ("FILTER smtp", '"smtp" is not a route'),
+        ("FILTER local:", "a filter is reached by smtp:, lmtp: or pipe:"),
         ("BCC nobody", "BCC: expected an address behind it"),
-        ("DELAY 1h", "DELAY: delaying is not built"),
+        ("DELAY 1h", "DELAY: it is no action"),
         ("PREPEND no field", "PREPEND: expected a header field"),
         ("REDIRECT nobody", "REDIRECT: expected an address"),
         ("EXPLODE", "EXPLODE: no action"),
@@ -194,7 +195,8 @@ def judge(tmp_path: Path) -> Judge:
         ("WARN", Action.NONE, ""),
         ("INFO", Action.NONE, ""),
         ("DUNNO", Action.NONE, ""),
-        ("FILTER smtp:x", Action.DEFER, "451 4.3.5 Server configuration error"),
+        ("FILTER smtp:x", Action.NONE, ""),
+        ("FILTER x", Action.DEFER, "451 4.3.5 Server configuration error"),
     ],
 )
 async def test_results(judge: Judge, result: str, action: Action, reply: str) -> None:

@@ -292,7 +292,8 @@ NEW = (b"X-Spam-Flag: YES\r\n", b"X-Score: 9\r\n\tfolded\r\n")
         ("/YES/ PASS\n/^X-Score/ REJECT", Verdict(fields=NEW)),
         ("/YES/ HOLD", Action.HOLD),
         ("/YES/ REDIRECT b@c.test", Action.REDIRECT),
-        ("/YES/ FILTER smtp:x", "451 4.3.5 Server configuration error"),
+        ("/YES/ FILTER smtp:x", Verdict(fields=NEW, through="smtp:x", reason="milter_header_checks: smtp:x")),
+        ("/YES/ FILTER x", "451 4.3.5 Server configuration error"),
     ],
 )
 def test_tables_look_at_what_filters_have_made(tmp_path: Path, table: str, expected: Any) -> None:

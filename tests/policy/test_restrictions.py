@@ -283,7 +283,9 @@ async def test_destinations(judge: Judge) -> None:
         ("HOLD", "HOLD"),
         ("DISCARD", "DISCARD"),
         ("REDIRECT a@example.test", "REDIRECT"),
-        ("FILTER smtp:x", "451 4.3.5 Server configuration error"),
+        ("FILTER smtp:x", "NONE"),
+        ("FILTER", "451 4.3.5 Server configuration error"),
+        ("FILTER local:", "451 4.3.5 Server configuration error"),
     ],
 )
 async def test_access_tables_have_postfix_actions(judge: Judge, tmp_path: Path, value: str, expected: str) -> None:

@@ -133,7 +133,13 @@ class FakeDirectory:
         return Resolution(Reply(554, "5.7.1", "Relay access denied"))
 
     def adjusted(
-        self, sender: bytes, recipients: Sequence[Recipient], *, copies: bool = True, more: Sequence[bytes] = ()
+        self,
+        sender: bytes,
+        recipients: Sequence[Recipient],
+        *,
+        copies: bool = True,
+        more: Sequence[bytes] = (),
+        through: str = "",
     ) -> list[Recipient]:
         return [*recipients, *(Recipient(path, self.resolve(path, may_relay=True), NOTIFY_NEVER) for path in more)]
 

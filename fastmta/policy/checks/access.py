@@ -15,6 +15,7 @@ from fastmta.config.values import split_list
 from fastmta.directory.maps import TableSet
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
+from fastmta.model.routes import written_filter
 from fastmta.model.verdict import Action, Verdict
 from fastmta.runtime.clock import Clock
 
@@ -133,6 +134,8 @@ class AccessTables:
                 return "now", Verdict(Action.REDIRECT, target=text.encode("utf-8", "surrogateescape"), reason=reason)
             case "BCC" if "@" in text:
                 return "now", Verdict(copies=(text.encode("utf-8", "surrogateescape"),), reason=reason)
+            case "FILTER" if _is_filter(text):
+                return "now", Verdict(through=text, reason=f"{reason}: filter {text}")
             case "PREPEND" if _FIELD.fullmatch(text):
                 return "now", Verdict(fields=(f"{text}\r\n".encode("utf-8", "surrogateescape"),), reason=reason)
         try:
@@ -148,6 +151,14 @@ class AccessTables:
         shown = "".join(c if 32 <= ord(c) < 127 else "?" for c in what[:320])
         reply = Reply(code, enhanced, f"<{shown}>: {kind} rejected: {text or default}")
         return "now", Verdict(Action.DEFER if code < 500 else Action.REJECT, reply, reason=reason)
+
+
+def _is_filter(text: str) -> bool:
+    try:
+        written_filter(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _domains(name: str) -> Iterator[str]:

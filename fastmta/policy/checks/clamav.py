@@ -10,7 +10,7 @@ from typing import Final
 
 from fastmta.config.schema import Config
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.scanner import ScannerTrouble, ask, by_default, pieces, safe
@@ -26,7 +26,7 @@ class Clamd(Check):
     """One daemon."""
 
     name = "clamd"
-    services = (*speaking("smtp", "lmtp"), "pickup")
+    services = (*screened("smtp", "lmtp"), "pickup")
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config

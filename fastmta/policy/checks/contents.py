@@ -13,7 +13,7 @@ from fastmta.directory.maps import TableSet
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import CHECK_COPIES, CONTENT_PIECE_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.contents import CHANGES, Kind, Piece, Walk, field_of, parse_action, rejection
@@ -34,7 +34,7 @@ class ContentChecks(Check):
     """All four keys of one configuration."""
 
     name = "header_checks"
-    services = (*speaking("smtp", "lmtp"), "pickup")
+    services = (*screened("smtp", "lmtp"), "pickup")
 
     def __init__(self, tables: dict[Kind, TableSet], body_bytes: int, parts: Parts) -> None:
         self._tables = tables
@@ -86,6 +86,7 @@ class _Findings:
         self._end: Verdict | None = None
         self._hold = False
         self._target = b""
+        self._filter = ""
         self._copies: dict[bytes, None] = {}
         self._fields: list[bytes] = []
         self._cuts: list[tuple[int, int]] = []
@@ -103,6 +104,7 @@ class _Findings:
             cuts=tuple(self._cuts),
             copies=tuple(self._copies),
             target=self._target,
+            through=self._filter,
             reason=self._reason,
         )
 
@@ -138,6 +140,9 @@ class _Findings:
             case "BCC":
                 if len(self._copies) < CHECK_COPIES:
                     self._copies[text.encode("utf-8", "surrogateescape")] = None
+            case "FILTER":
+                self._filter = text
+                self._reason = self._reason or f"{piece.kind}: {shown}"
             case "REDIRECT":
                 self._target = text.encode("utf-8", "surrogateescape")
                 self._reason = self._reason or f"{piece.kind}: {shown}"

@@ -35,7 +35,7 @@ class MilterHeaders:
             self._tables.refresh()
         kept: list[bytes] = []
         copies: dict[bytes, None] = {}
-        hold, target, reason = False, b"", ""
+        hold, target, reason, through = False, b"", "", ""
         for number, raw in enumerate(fields):
             shown = raw.removesuffix(b"\r\n").replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
             try:
@@ -57,6 +57,8 @@ class MilterHeaders:
                     break
                 case "HOLD":
                     hold, reason = True, reason or what
+                case "FILTER":
+                    through, reason = text, reason or what
                 case "REDIRECT":
                     target, reason = address, reason or what
                 case "BCC" if len(copies) < CHECK_COPIES:
@@ -68,4 +70,11 @@ class MilterHeaders:
             if word not in ("IGNORE", "STRIP", "REPLACE"):
                 kept.append(raw)
         action = Action.HOLD if hold else Action.REDIRECT if target else Action.NONE
-        return Verdict(action, fields=tuple(kept), copies=tuple(copies), target=target, reason=reason)
+        return Verdict(
+            action,
+            fields=tuple(kept),
+            copies=tuple(copies),
+            target=target,
+            through=through,
+            reason=reason,
+        )

@@ -18,7 +18,7 @@ from fastmta.config.schema import Config
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
@@ -32,7 +32,7 @@ _TOO_LONG: Final = Verdict(Action.REJECT, Reply(552, "5.3.4", "The header is too
 
 
 def build(config: Config, parts: Parts) -> Sequence[Check]:
-    names = {"smtpd_milters": speaking("smtp"), "non_smtpd_milters": ("pickup",)}
+    names = {"smtpd_milters": screened("smtp"), "non_smtpd_milters": ("pickup",)}
     found = {name: milters(config, name) for name in names}
     return [Milters(name, names[name], listed, config, parts) for name, listed in found.items() if listed]
 

@@ -167,6 +167,7 @@ class Evaluation:
                 fields=mine.fields + verdict.fields,
                 copies=mine.copies + verdict.copies,
                 target=verdict.target or mine.target,
+                through=verdict.through or mine.through,
                 reason=verdict.reason or mine.reason,
             )
         return None

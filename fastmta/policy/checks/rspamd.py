@@ -14,7 +14,7 @@ from fastmta.config.schema import Config
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import MESSAGE_CUTS
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
@@ -45,7 +45,7 @@ class Rspamd(Check):
 
     name = "rspamd"
     has_effects = True
-    services = (*speaking("smtp", "lmtp"), "pickup")
+    services = (*screened("smtp", "lmtp"), "pickup")
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config

@@ -13,7 +13,7 @@ from fastmta.authentication.authors import author_addresses
 from fastmta.authentication.message import HeaderTooLong
 from fastmta.config.schema import Config
 from fastmta.model.reply import Reply
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
@@ -63,7 +63,7 @@ class Quotas(Check):
     stage = Stage.DATA
     reads = Stage.DATA
     has_effects = True
-    services = speaking("smtp")
+    services = screened("smtp")
 
     def __init__(self, config: Config, parts: Parts, limits: list[tuple[int, Quota, int]]) -> None:
         self._parts = parts
@@ -95,7 +95,7 @@ class OwnFrom(Check):
     """Each address in From has to be one that the login may send as."""
 
     name = "from_login_mismatch"
-    services = speaking("smtp")
+    services = screened("smtp")
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

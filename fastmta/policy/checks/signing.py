@@ -16,7 +16,7 @@ from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
 from fastmta.authentication.signing import DkimTags, Signer, SigningError, load_own_signer, names_to_sign, sign_dkim
 from fastmta.config.schema import Config
 from fastmta.model.limits import DKIM_SIGNERS
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import hash_body, read_header
@@ -33,7 +33,7 @@ class Signing(Check):
     """Adds the signatures; whatever goes wrong lets the message go unsigned, with a line in the log."""
 
     name = "dkim_signing"
-    services = (*speaking("smtp"), "pickup", "bounce")
+    services = (*screened("smtp"), "pickup", "bounce")
     late = Verdict(is_late=True, reason="not signed in time")
 
     def __init__(self, parts: Parts) -> None:
