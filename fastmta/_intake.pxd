@@ -80,6 +80,7 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
                        bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1
     cdef int put_attempt(self, object event) except -1
+    cdef int put_act(self, double at, str event, uint64_t queue_id, bytes recipient, bytes by) except -1
     cdef int say(self) except -1
     cdef int put_received(self, Posting posting, double at) except -1
 

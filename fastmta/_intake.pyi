@@ -3,7 +3,7 @@ from typing import Final, Protocol
 
 from fastmta._unit import Blob, Unit
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
-from fastmta.model.events import Event
+from fastmta.model.events import Event, Moves
 
 QUEUE: Final[int]
 REPORT: Final[int]
@@ -40,6 +40,7 @@ class Places(Protocol):
 class Teller:
     def __init__(self, log: Log, clock: Clock, cells: memoryview, places: Places) -> None: ...
     def tell(self, event: Event) -> None: ...
+    def tell_moves(self, moves: Moves) -> None: ...
     def date_text(self) -> str: ...
 
 class Target:

@@ -37,9 +37,10 @@ cdef enum OpCode:  # a number keeps its meaning for ever: journals hold them
     OP_FAIL = 25
     OP_INDEX = 26
     OP_LIST_CHANGED = 27
+    OP_MOVE_EACH = 28
 
 cdef enum:
-    OP_CODES = 28
+    OP_CODES = 29
 
 cdef enum Table:  # a key begins with its number
     T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
@@ -96,6 +97,8 @@ cdef enum:
     MAX_WEIGHT = 4194304  # of one operation, and of the units of one transaction
     LIST_WEIGHT = 256  # of one uid in FLAGS or EXPUNGE, in bytes: it bounds what one transaction does
     COPY_WEIGHT = 1024  # and in COPY
+    MOVE_KEY = 12  # queue id and n, big-endian, as they stand in keys
+    MOVE_WEIGHT = 4096  # of one recipient in MOVE_EACH, which changes some ten rows
     UNITS_KEPT = 256  # of those that are done, for the next ones
 
 cdef struct Buffer:
@@ -275,6 +278,7 @@ cdef class Unit:
     cpdef int move_recipient(self, uint64_t queue_id, int n, int from_state, int to_state, int attempts,
                              int64_t due_ms, bytes last_reply) except -1
     cpdef int index_recipient(self, uint64_t queue_id, int n) except -1
+    cpdef int move_each(self, bytes keys, int from_states, int64_t due_ms, int to_state) except -1
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
                     int64_t unchanged_since, uint32_t kept=*) except -1

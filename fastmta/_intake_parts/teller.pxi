@@ -42,9 +42,6 @@ cdef class Teller:
     def tell(self, object event not None):
         """One recipient's event (model.events.Event): its line in the log and its counters. After the commit."""
         cdef object place
-        if event.by is not None:
-            self._tell_act(event)
-            return
         place = self.deliveries.get((event.transport, event.happened))
         if place is not None:
             self.cells[<Py_ssize_t>place] += 1
@@ -81,11 +78,40 @@ cdef class Teller:
             self.trace(lines)
         return 0
 
-    def _tell_act(self, event):
-        # What an administrator has done to a recipient, and who.
-        self.cells[<Py_ssize_t>self.admin_recipients[event.happened]] += 1
-        self.log.info("admin." + event.act, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
-                      uid=event.by.uid, user=event.by.user, sudo_user=event.by.sudo_user)
+    def tell_moves(self, moves not None):
+        """What an administrator has done to recipients (model.events.Moves), a line each, and counted. After the commit."""
+        cdef str event = "admin." + moves.act
+        cdef list recipients = moves.recipients
+        cdef double at = self.now()
+        cdef bytes by
+        by_fields = {"uid": moves.by.uid}
+        for name, who in (("user", moves.by.user), ("sudo_user", moves.by.sudo_user)):
+            if who is not None:
+                by_fields[name] = who.encode("utf-8", "backslashreplace").decode()
+        self.cells[<Py_ssize_t>self.admin_recipients[moves.happened]] += len(recipients)
+        if not recipients:
+            return
+        if not self.is_built:
+            for queue_id, _, recipient in recipients:
+                self.log.info(event, queue_id=queue_id_text(queue_id), recipient=recipient, **by_fields)
+            return
+        by = encode_json(by_fields)
+        self.scratch.size = 0
+        for queue_id, _, recipient in recipients:
+            self.put_act(at, event, queue_id, recipient, by)
+        self.say()
+
+    cdef int put_act(self, double at, str event, uint64_t queue_id, bytes recipient, bytes by) except -1:
+        # The line of one recipient; `by` is a JSON object of who did it.
+        cdef Text* text = &self.scratch
+        self.put_opening(at, self.opening(event))
+        _put(text, b',"queue_id":"', 13)
+        _put_queue_id(text, queue_id)
+        _put(text, b'","recipient":"', 15)
+        _put_json(text, PyBytes_AS_STRING(recipient), PyBytes_GET_SIZE(recipient))
+        _put(text, b'",', 2)
+        _put(text, PyBytes_AS_STRING(by) + 1, PyBytes_GET_SIZE(by) - 1)
+        return _put(text, b"\n", 1)
 
     def _tell_fields(self, event):
         self.log.info(

@@ -409,11 +409,6 @@ cdef int recipient_load(Txn* t, uint64_t queue_id, uint32_t n, Key* k, Recipient
 cdef int op_move(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef RecipientRecord record
     cdef Key k
-    cdef const char* hop
-    cdef const char* tail
-    cdef const char* reply
-    cdef int before, was
-    cdef bint same = False
     cdef int rc = row_load(t, op.a)
     if rc == DONE:
         rc = recipient_load(t, op.a, op.n, &k, &record)
@@ -425,42 +420,84 @@ cdef int op_move(Txn* t, Op* op, const char* parts) noexcept nogil:
         return REFUSE_STATE
     if op.d < 0 or op.part[0] > 65535:
         return REFUSE_LIMIT
-    hop = t.scratch2.data
-    tail = hop + record.hop_length
-    reply = tail + record.tail_length
-    before = record.state
-    was = record.indexed
-    if schedule_change(t, &record, hop, op.a, op.n, -1) < 0:
+    return recipient_move(t, op.a, op.n, &k, &record, op.state, op.flags, op.d, parts, op.part[0])
+
+
+cdef int op_move_each(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """Moves those of some recipients that are in one of the states, and says which; the others stay as they are, gone or not."""
+    cdef RecipientRecord record
+    cdef Key k
+    cdef const uint8_t* at = <const uint8_t*>parts
+    cdef uint64_t queue_id
+    cdef uint32_t i, n
+    cdef uint32_t count = op.part[0] // MOVE_KEY
+    cdef size_t mark
+    cdef int rc = row_flush(t)  # what it may refuse is of an operation before
+    if rc == DONE and op.d < 0:
+        rc = REFUSE_LIMIT
+    if rc == DONE:
+        rc = result_moved(t, count)
+    if rc:
+        return rc
+    mark = t.mark
+    for i in range(count):
+        queue_id, n = be64(at), be32(at + 8)
+        at += MOVE_KEY
+        rc = row_load(t, queue_id)
+        if rc == DONE:
+            rc = recipient_load(t, queue_id, n, &k, &record)
+        if rc < 0:
+            return rc
+        if rc or not op.mode >> record.state & 1 or not is_legal_move(record.state, op.state):
+            continue
+        rc = recipient_move(t, queue_id, n, &k, &record, op.state, record.attempts, op.d,
+                            t.scratch2.data + record.hop_length + record.tail_length, record.reply_length)
+        if rc:
+            return rc
+        t.unit.results.data[mark + i] = 1
+    return DONE
+
+
+cdef int recipient_move(Txn* t, uint64_t queue_id, uint32_t n, Key* k, RecipientRecord* record, uint8_t to_state,
+                        uint32_t attempts, int64_t due_ms, const char* said, size_t said_length) noexcept nogil:
+    """A legal move of the recipient that was loaded; `said` is its last reply from now on."""
+    cdef const char* hop = t.scratch2.data
+    cdef const char* tail = hop + record.hop_length
+    cdef const char* reply = tail + record.tail_length
+    cdef int before = record.state
+    cdef int was = record.indexed
+    cdef bint same = False
+    if schedule_change(t, record, hop, queue_id, n, -1) < 0:
         return POISONED
-    if op.state >= DELIVERED:
-        if was & HAS_ROWS and index_recipient(t, op.a, op.n, tail, record.tail_length, False) < 0:
+    if to_state >= DELIVERED:
+        if was & HAS_ROWS and index_recipient(t, queue_id, n, tail, record.tail_length, False) < 0:
             return POISONED
-        if was == INDEXED and found_by_state(t, &record, op.a, op.n, tail, reply, False) < 0:
+        if was == INDEXED and found_by_state(t, record, queue_id, n, tail, reply, False) < 0:
             return POISONED
         t.queue.live -= 1
         t.queue_dirty = 1
-        return t_del(t, &k)
-    record.indexed = indexed_as(t, was & HAS_ROWS or op.state != ACTIVE)
-    if record.indexed & HAS_ROWS and not was & HAS_ROWS and index_recipient(t, op.a, op.n, tail, record.tail_length, True) < 0:
+        return t_del(t, k)
+    record.indexed = indexed_as(t, was & HAS_ROWS or to_state != ACTIVE)
+    if record.indexed & HAS_ROWS and not was & HAS_ROWS and index_recipient(t, queue_id, n, tail, record.tail_length, True) < 0:
         return POISONED
     if record.indexed == INDEXED:
         if was != INDEXED:
             before = 0
-        elif record.reply_length == op.part[0] and memcmp(reply, parts, op.part[0]) == 0:
+        elif record.reply_length == said_length and memcmp(reply, said, said_length) == 0:
             same = True
-        elif error_mark(t, op.a, op.n, reply, record.reply_length, False) < 0:
+        elif error_mark(t, queue_id, n, reply, record.reply_length, False) < 0:
             return POISONED
-        if not same and error_mark(t, op.a, op.n, parts, op.part[0], True) < 0:
+        if not same and error_mark(t, queue_id, n, said, said_length, True) < 0:
             return POISONED
-        if state_counts(t, tail, record.tail_length, before, op.state) < 0:
+        if state_counts(t, tail, record.tail_length, before, to_state) < 0:
             return POISONED
-    record.state = op.state
-    record.attempts = op.flags
-    record.due_ms = op.d
-    record.reply_length = <uint16_t>op.part[0]
-    if schedule_change(t, &record, hop, op.a, op.n, 1) < 0:
+    record.state = to_state
+    record.attempts = attempts
+    record.due_ms = due_ms
+    record.reply_length = <uint16_t>said_length
+    if schedule_change(t, record, hop, queue_id, n, 1) < 0:
         return POISONED
-    return recipient_put(t, &k, &record, hop, tail, parts, OLD_UNKNOWN)
+    return recipient_put(t, k, record, hop, tail, said, OLD_UNKNOWN)
 
 
 cdef int op_index(Txn* t, Op* op, const char* parts) noexcept nogil:

@@ -28,6 +28,19 @@ cdef int result_word(Txn* t, int code) noexcept nogil:
     return result_tagged(t, c'W', &byte, 1)
 
 
+cdef int result_moved(Txn* t, uint32_t count) noexcept nogil:
+    """Room for an octet each of so many recipients, 0 as yet, which begin at t.mark."""
+    cdef char nothing = 0
+    if result_tagged(t, c'M', &count, 4) < 0:
+        return POISONED
+    t.mark = t.unit.results.length
+    while count:
+        if result_add(t, &nothing, 1) < 0:
+            return POISONED
+        count -= 1
+    return DONE
+
+
 cdef int result_recent(Txn* t, uint32_t first, uint32_t end) noexcept nogil:
     cdef uint32_t uids[2]
     uids[0] = first
@@ -322,4 +335,6 @@ cdef int apply_op(Txn* t, Op* op) noexcept nogil:
         return op_reroute(t, op, parts)
     if code == OP_INDEX:
         return op_index(t, op, parts)
+    if code == OP_MOVE_EACH:
+        return op_move_each(t, op, parts)
     return FAIL_IO

@@ -47,6 +47,28 @@ def queue_load_many(Store store not None, list wanted not None):
     return [load_message(reading, queue_id, numbers) for queue_id, numbers in wanted]
 
 
+def queue_movable(Store store not None, list pairs not None, int states):
+    """[(queue id, n, forward path)] of those of the recipients (queue id, n) whose state is one of the bits, 1 << state."""
+    cdef Reading reading = Reading(store)
+    cdef RecipientRecord* record
+    cdef const uint8_t* path
+    cdef size_t length
+    cdef Key k
+    cdef MDB_val value
+    cdef list out = []
+    for queue_id, n in pairs:
+        k_id_n(&k, T_QUEUE, queue_id, n)
+        if not reading.get(&k, &value):
+            continue
+        record = <RecipientRecord*>value.mv_data
+        if <uint64_t>sizeof(record[0]) + record.hop_length + record.tail_length > value.mv_size:
+            reading.failed(FM_DISORDER, &k)
+        if states >> record.state & 1:
+            forward_path(<const char*>value.mv_data + sizeof(record[0]) + record.hop_length, record.tail_length, &path, &length)
+            out.append((queue_id, n, (<const char*>path)[:length]))
+    return out
+
+
 cdef object message_of(Reading reading, Key* k, MDB_val* value):
     if value.mv_size < sizeof(QueueRecord):
         reading.failed(FM_DISORDER, k)

@@ -54,6 +54,10 @@ cdef list decode_results(const char* p, size_t n):
             memcpy(&count, p, 4)
             out.append((p + 4)[:count * 4])
             p += 4 + count * 4
+        elif letter == c'M':
+            memcpy(&count, p, 4)
+            out.append((p + 4)[:count])
+            p += 4 + count
         elif letter == c'Y':
             memcpy(numbers, p, 8)
             count = numbers[1]

@@ -280,6 +280,20 @@ cdef class Unit:
         op.d = due_ms
         return 0
 
+    cpdef int move_each(self, bytes keys, int from_states, int64_t due_ms, int to_state) except -1:
+        # Moves those of some recipients (keys of MOVE_KEY octets each) whose state is one of these bits, 1 << state; the others
+        # stay as they are. Attempts and last reply are kept. The result has an octet each, 1 for who has moved.
+        cdef Op* op
+        if len(keys) % MOVE_KEY:
+            raise ValueError("a recipient is 12 octets")
+        op = self._op(OP_MOVE_EACH, keys)
+        self.answers += 1
+        op.mode = <uint8_t>from_states
+        op.state = <uint8_t>to_state
+        op.d = due_ms
+        self.u.weight += len(keys) // MOVE_KEY * MOVE_WEIGHT
+        return 0
+
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1:
         cdef Op* op = self._op(OP_REROUTE, hop)
         op.a = queue_id

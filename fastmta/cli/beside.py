@@ -1,12 +1,12 @@
 """What a command that has opened the store itself says and asks beside a server that may run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastmta.admin.control import NotRunning, request
 from fastmta.cli.acts import tell, tell_recipients
 from fastmta.model.errors import ActFailed
-from fastmta.model.events import Actor, Event
+from fastmta.model.events import Actor, Moves
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.desk import Key
 
@@ -23,13 +23,9 @@ class Told:
     def act(self, name: str, fields: dict[str, Any], actor: Actor) -> None:
         tell(self._config(), name, **fields)
 
-    def recipients(self, events: Iterable[Event]) -> None:
-        by_act: dict[str, list[tuple[str, str]]] = {}
-        for each in events:
-            told = (queue_id_text(each.queue_id), each.recipient.decode("utf-8", "backslashreplace"))
-            by_act.setdefault(each.act, []).append(told)
-        for act, recipients in by_act.items():
-            tell_recipients(self._config(), act, recipients)
+    def moves(self, moves: Moves) -> None:
+        told = [(queue_id_text(q), path.decode("utf-8", "backslashreplace")) for q, _, path in moves.recipients]
+        tell_recipients(self._config(), moves.act, told)
 
 
 class Supervisor:

@@ -18,7 +18,9 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, gc=False):
-    """One thing that happened to one recipient. A message's acceptance is told for all its recipients at once."""
+    """One thing that happened to one recipient. A message's acceptance is told for all its recipients at once, and what
+    an administrator does to many as `Moves`.
+    """
 
     happened: Happening
     transport: str  # a label of the metrics: of model/routes.TRANSPORTS
@@ -31,7 +33,14 @@ class Event(msgspec.Struct, gc=False):
     reply: str = ""
     original: bytes = b""  # where an alias made another of it
     mailbox: bytes = b""  # whose, of a local delivery
-    act: str = ""  # the administrator's act that did it, such as "queue.hold"
-    by: Actor | None = None  # who asked for that
     took_s: float = -1.0  # the attempt, from looking for an address to the last answer; -1: there was none
     tls: str = ""  # of the attempt's session: version, cipher, and by what the server was verified
+
+
+class Moves(msgspec.Struct, gc=False):
+    """One thing that an administrator's act did to some recipients: (queue id, n, forward path)."""
+
+    happened: Happening
+    act: str  # such as "queue.hold"
+    by: Actor
+    recipients: list[tuple[int, int, bytes]]

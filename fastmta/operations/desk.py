@@ -5,11 +5,11 @@ The same acts run in a worker (operations/serving.py) and, where no server runs,
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from fastmta.model.errors import ActFailed
-from fastmta.model.events import Actor, Event
+from fastmta.model.events import Actor, Moves
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Key = tuple[int, int]  # a queued recipient: queue id, n
-TOLD_BY_WORKER: Final = 32  # lines of the log, about 1 ms
-TOLD_BY_COMMAND: Final = 256  # as many as a request to the server carries
 MOVES_AT_ONCE: Final = 256  # small writes that share commits, which the store of a command cuts by itself
 MOVES_OF_WORKER: Final = 32  # and in a worker, whose sessions wait for the same committer: 2 ms
 LONGEST_REST_S: Final = 0.02
@@ -82,7 +80,7 @@ class Telling(Protocol):
         """An act that changed something, when it has ended."""
         ...
 
-    def recipients(self, events: Iterable[Event]) -> None:
+    def moves(self, moves: Moves) -> None:
         """What it did to queued recipients, after the commit."""
         ...
 
@@ -163,13 +161,6 @@ class Desk(BareDesk):
         await self._pause()
         if self.interrupted:
             raise ActFailed(self.interrupted, "busy")
-
-    @property
-    def told_at_once(self) -> int:
-        """Recipients of one call of the telling, between which others get their turn. A command's process has no
-        others, and each call opens the trace.
-        """
-        return TOLD_BY_COMMAND if self._gives_way else TOLD_BY_WORKER
 
     async def committed(self, moves: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         """What these small writes give. So many go together that they share a commit; after it comes a rest as long as

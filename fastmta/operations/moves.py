@@ -2,7 +2,7 @@
 
 Changes are the store's moves (fastmta/queue/README.md), so whoever delivers obeys them within a second. Before `hold`
 and `delete` the owners are asked what they are sending at that moment: those recipients are left alone, and counted.
-Each recipient that has changed is one event, told after the commit.
+Each recipient that has changed is told after the commit.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta.model.envelope import RecipientState
 from fastmta.model.errors import Refused
-from fastmta.model.events import Event, Happening
+from fastmta.model.events import Happening, Moves
 from fastmta.operations.acts import act
 from fastmta.operations.desk import Desk, Key
-from fastmta.operations.selecting import Selector, required, selected
+from fastmta.operations.selecting import Selector, movable, required
 
 if TYPE_CHECKING:
-    from fastmta.store.queue import QueuedMessage, QueuedRecipient
+    from fastmta.store.queue import Movable, MoveName
 
 SELECTED_AT_ONCE: Final = 256  # recipients, and so many at most that owners are asked of in one message
-MOVED_AT_ONCE: Final = 32  # recipients read and moved, in one unit, between which others get their turn: 1 ms
-_EVERY: Final = (RecipientState.ACTIVE, RecipientState.DEFERRED, RecipientState.HELD)
+MOVED_AT_ONCE: Final = 64  # recipients moved in one unit, between which others get their turn: 1 to 3 ms
 Made = Callable[[list[Key]], Awaitable[list[Key]]]  # of these recipients, those that it changed
 
 
@@ -47,7 +45,7 @@ async def flush(desk: Desk, asked: Selector) -> Changed:
     chosen = asked if asked.given() else Selector(state="deferred")
     queue = desk.store.queue
     wished_ms = int(desk.clock.now() * 1000)  # one wish: a destination that dies meanwhile is not tried again for it
-    made = _Making(desk, "queue.flush", "flushed", (RecipientState.DEFERRED,), chosen)
+    made = _Making(desk, "flush", "flushed", chosen)
     await made.all(lambda keys: queue.move("flush", keys, wished_ms))
     return Changed(made.changed)
 
@@ -55,8 +53,7 @@ async def flush(desk: Desk, asked: Selector) -> Changed:
 @act("queue.hold", changes=True)
 async def hold(desk: Desk, asked: Selector) -> Withdrawn:
     """Stop trying recipients until they are released."""
-    states = (RecipientState.ACTIVE, RecipientState.DEFERRED)
-    made = _Making(desk, "queue.hold", "held", states, required(asked), withdraws=True)
+    made = _Making(desk, "hold", "held", required(asked), withdraws=True)
     queue = desk.store.queue
     await made.all(lambda keys: queue.move("hold", keys))
     return Withdrawn(made.changed, made.left)
@@ -67,7 +64,7 @@ async def release(desk: Desk, asked: Selector) -> Changed:
     """Let held recipients go."""
     queue = desk.store.queue
     wished_ms = int(desk.clock.now() * 1000)
-    made = _Making(desk, "queue.release", "released", (RecipientState.HELD,), required(asked))
+    made = _Making(desk, "release", "released", required(asked))
     await made.all(lambda keys: queue.move("release", keys, wished_ms))
     return Changed(made.changed)
 
@@ -91,8 +88,7 @@ async def requeue(desk: Desk, asked: Selector) -> Changed:
                             await queue.reroute(message.queue_id, each.n, route.hop, each.lane)
         return await queue.move("requeue", keys, wished_ms)
 
-    states = (RecipientState.DEFERRED, RecipientState.HELD)
-    made = _Making(desk, "queue.requeue", "requeued", states, required(asked))
+    made = _Making(desk, "requeue", "requeued", required(asked))
     await made.all(again)
     return Changed(made.changed)
 
@@ -100,7 +96,7 @@ async def requeue(desk: Desk, asked: Selector) -> Changed:
 @act("queue.delete", changes=True)
 async def delete(desk: Desk, asked: Selector) -> Withdrawn:
     """Delete recipients without telling their senders; a message goes with its last one."""
-    made = _Making(desk, "queue.delete", "deleted", _EVERY, required(asked), withdraws=True)
+    made = _Making(desk, "delete", "deleted", required(asked), withdraws=True)
     queue = desk.store.queue
     await made.all(lambda keys: queue.move("delete", keys))
     return Withdrawn(made.changed, made.left)
@@ -110,69 +106,46 @@ class _Making:
     """One move, made with all recipients that a selector means, SELECTED_AT_ONCE at a time."""
 
     def __init__(
-        self,
-        desk: Desk,
-        act_name: str,
-        happened: Happening,
-        states: tuple[RecipientState, ...],
-        selector: Selector,
-        *,
-        withdraws: bool = False,
+        self, desk: Desk, move: "MoveName", happened: Happening, selector: Selector, *, withdraws: bool = False
     ) -> None:
-        """`states`: those that the move ends."""
         self.changed = 0
         self.left = 0
         self._desk = desk
-        self._act = act_name
+        self._move: MoveName = move
         self._happened: Happening = happened
-        self._states = states
         self._selector = selector
         self._withdraws = withdraws
 
-    async def all(self, move: Made) -> None:
+    async def all(self, moving: Made) -> None:
         desk = self._desk
         desk.note(changed=0, selection=self._selector.shown)
         total = sum(desk.store.queue.counts().values()) if self._selector.everything else 0
         seen = 0
-        found: dict[Key, Event] = {}
-        async for message, recipient in selected(desk, self._selector):
-            seen += 1
-            found[message.queue_id, recipient.n] = self._event(message, recipient)
-            if len(found) >= SELECTED_AT_ONCE:
-                await self._settle(move, found)
-                desk.progress(seen, total)
-                found = {}
-                await desk.pause()
-        await self._settle(move, found)
+        async for found in movable(desk, self._move, self._selector, SELECTED_AT_ONCE):
+            await self._settle(moving, found)
+            seen += len(found)
+            desk.progress(seen, total)
 
-    def _event(self, message: "QueuedMessage", recipient: "QueuedRecipient") -> Event:
-        transport = recipient.hop.partition(b":")[0].decode("ascii", "replace")
-        happened: Happening = self._happened
-        return Event(
-            happened,
-            transport,
-            message.queue_id,
-            recipient.tail.forward_path,
-            recipient.hop.decode("utf-8", "backslashreplace"),
-            original=recipient.tail.original,
-            act=self._act if recipient.state in self._states else "",
-            by=self._desk.actor,
-        )
-
-    async def _settle(self, move: Made, found: dict[Key, Event]) -> None:
-        """Moves the recipients of a message together, and tells of those that moved."""
+    async def _settle(self, moving: Made, found: "list[Movable]") -> None:
+        """Moves recipients, and tells of those that moved."""
         desk = self._desk
-        busy = await desk.owners.withdraw(list(found)) if self._withdraws else set()
-        self.left += len(busy)
-        free = [key for key in found if key not in busy]
-        moved: list[Key] = []
-        for start in range(0, len(free), MOVED_AT_ONCE):
-            for some in await desk.committed([partial(move, free[start : start + MOVED_AT_ONCE])]):
-                moved += some
-            await desk.breathe()
-        self.changed += len(moved)
-        desk.note(changed=self.changed, in_flight=self.left or None)
-        told = [found[key] for key in moved if found[key].act]
-        for start in range(0, len(told), desk.told_at_once):
-            desk.telling.recipients(told[start : start + desk.told_at_once])
-            await desk.breathe()
+        if self._withdraws:
+            busy = await desk.owners.withdraw([(queue_id, n) for queue_id, n, _ in found])
+            if busy:
+                self.left += len(busy)
+                found = [each for each in found if each[:2] not in busy]
+        done: list[Movable] = []
+        try:
+            for start in range(0, len(found), MOVED_AT_ONCE):
+                some = found[start : start + MOVED_AT_ONCE]
+                keys = [(queue_id, n) for queue_id, n, _ in some]
+                (moved,) = await desk.committed([partial(moving, keys)])
+                if len(moved) < len(some):
+                    those = set(moved)
+                    some = [each for each in some if each[:2] in those]
+                done += some
+                await desk.breathe()
+        finally:
+            self.changed += len(done)
+            desk.note(changed=self.changed, in_flight=self.left or None)
+            desk.telling.moves(Moves(self._happened, desk.act_name, desk.actor, done))

@@ -1,6 +1,6 @@
 """Which queued recipients an act means: what an administrator writes, and what the queue makes of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -12,7 +12,7 @@ from fastmta.model.limits import QUEUE_LISTED_AT_ONCE
 
 if TYPE_CHECKING:
     from fastmta.operations.desk import Desk
-    from fastmta.store.queue import QueuedMessage, QueuedRecipient, Selection
+    from fastmta.store.queue import Movable, MoveName, QueuedMessage, QueuedRecipient, Selection
 
 STATES: Final = {"active": RecipientState.ACTIVE, "deferred": RecipientState.DEFERRED, "held": RecipientState.HELD}
 
@@ -97,26 +97,55 @@ def selection(selector: Selector, now_s: float) -> "tuple[tuple[int, ...], Selec
 
 async def selected(desk: "Desk", selector: Selector) -> "AsyncIterator[tuple[QueuedMessage, QueuedRecipient]]":
     """The recipients that it means, in the order of the queue or of an index; read page by page, with pauses."""
-    from fastmta.store.queue import selects
-
     ids, chosen = selection(selector, desk.clock.now())
-    queue = desk.store.queue
-    if selector.ids:
+    if ids:
         for number in ids:
-            message = queue.message(number)
-            for recipient in queue.recipients(number) if message is not None else ():
-                if message is not None and selects(chosen, message, recipient):
-                    yield message, recipient
+            for each in _of_message(desk, number, chosen):
+                yield each
             await desk.pause()
         return
     after = b""
     while True:
-        page, after = queue.walk(chosen, after, QUEUE_LISTED_AT_ONCE)
+        page, after = desk.store.queue.walk(chosen, after, QUEUE_LISTED_AT_ONCE)
         for each in page:
             yield each
         if not after:
             return
         await desk.pause()
+
+
+async def movable(desk: "Desk", move: "MoveName", selector: Selector, at_once: int) -> "AsyncIterator[list[Movable]]":
+    """The same of those that a move can change, so many at once, each as short as a move needs it."""
+    from fastmta.store.queue import MOVES
+
+    states = MOVES[move][0]
+    ids, chosen = selection(selector, desk.clock.now())
+    if ids:
+        for number in ids:
+            rows = _of_message(desk, number, chosen)
+            found = [(number, row.n, row.tail.forward_path) for _, row in rows if row.state in states]
+            for start in range(0, len(found), at_once):
+                yield found[start : start + at_once]
+            await desk.pause()
+        return
+    after = b""
+    while True:
+        found, after = desk.store.queue.movable(move, chosen, after, at_once)
+        if found:
+            yield found
+        if not after:
+            return
+        await desk.pause()
+
+
+def _of_message(desk: "Desk", number: int, chosen: "Selection") -> "Iterator[tuple[QueuedMessage, QueuedRecipient]]":
+    from fastmta.store.queue import selects
+
+    message = desk.store.queue.message(number)
+    if message is not None:
+        for recipient in desk.store.queue.recipients(number):
+            if selects(chosen, message, recipient):
+                yield message, recipient
 
 
 def _folded(text: str) -> bytes:

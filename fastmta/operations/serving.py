@@ -15,7 +15,7 @@ begun, and ends without him.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,7 +23,7 @@ import msgspec
 
 from fastmta._intake import Teller
 from fastmta.model.errors import ActFailed, classified
-from fastmta.model.events import Actor, Event
+from fastmta.model.events import Actor, Moves
 from fastmta.model.limits import ACTS_AT_ONCE
 from fastmta.operations.acts import Act, Who, find
 from fastmta.operations.carrying import carry_out
@@ -120,9 +120,8 @@ class Told:
         self._cells[METRICS.admin_acts_total[name.partition(".")[0]]] += 1
         self._log.info(f"admin.{name}", **{**shown(fields), **shown(msgspec.structs.asdict(actor))})
 
-    def recipients(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self._teller.tell(event)
+    def moves(self, moves: Moves) -> None:
+        self._teller.tell_moves(moves)
 
 
 def shown(fields: dict[str, Any]) -> dict[str, Any]:

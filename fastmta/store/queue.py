@@ -3,7 +3,9 @@
 The states and legal moves stand in fastmta/queue/README.md; the operation inside the transaction refuses any other.
 """
 
+import struct
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -31,14 +33,14 @@ from fastmta._store import (
 )
 from fastmta._unit import Blob
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
-from fastmta.model.errors import Refused, StoreDamaged
+from fastmta.model.errors import StoreDamaged
 from fastmta.model.limits import UNINDEXED_MS
-from fastmta.store.committing import GUARDED_RUNS, Committer
-from fastmta.store.queue_records import QueuedMessage, QueuedRecipient, Selection, selects
+from fastmta.store.committing import Committer
+from fastmta.store.queue_records import Movable, QueuedMessage, QueuedRecipient, Selection, selects
 from fastmta.store.queue_walk import FAR_MS, QueueWalk
 from fastmta.store.record_keys import id_key
 
-__all__ = ["Outcome", "Queue", "QueueTotals", "QueuedMessage", "QueuedRecipient", "Selection", "selects"]
+__all__ = ["Movable", "Outcome", "Queue", "QueueTotals", "QueuedMessage", "QueuedRecipient", "Selection", "selects"]
 
 _envelope_encoder: Final = msgspec.msgpack.Encoder()
 _envelope_decoder: Final = msgspec.msgpack.Decoder(Envelope)
@@ -62,9 +64,10 @@ class QueueTotals(NamedTuple):
     size_bytes: int | None
 
 
+_place: Final = struct.Struct(">QI").pack
 MoveName = Literal["hold", "release", "requeue", "flush", "delete"]
 _WAITS: Final = frozenset({RecipientState.ACTIVE, RecipientState.DEFERRED})
-_MOVES: Final[dict[MoveName, tuple[frozenset[RecipientState], RecipientState]]] = {
+MOVES: Final[dict[MoveName, tuple[frozenset[RecipientState], RecipientState]]] = {
     # what an administrator may do: from which states, to which; recipients in others stay as they are
     "hold": (_WAITS, RecipientState.HELD),
     "release": (frozenset({RecipientState.HELD}), RecipientState.ACTIVE),
@@ -421,43 +424,17 @@ class Queue:
         """Moves those of the recipients (queue_id, n) that are in one of its states; those that moved. MOVED of them go
         in one unit, whatever messages they belong to. `due_ms` as in `release`.
         """
+        from_states, to_state = MOVES[move]
+        states = sum(1 << state for state in from_states)
+        at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
         moved: list[tuple[int, int]] = []
         for start in range(0, len(pairs), MOVED):
-            moved += await self._move_these(move, pairs[start : start + MOVED], due_ms)
-        return moved
-
-    async def _move_these(
-        self, move: MoveName, pairs: Sequence[tuple[int, int]], due_ms: int | None
-    ) -> list[tuple[int, int]]:
-        """One unit, which is all or nothing; where one of them moved meanwhile, a unit for each message, read anew."""
-        from_states, to_state = _MOVES[move]
-        for _ in range(GUARDED_RUNS):
-            at_ms = int(self._store.clock.now() * 1000) if due_ms is None else due_ms
+            some = pairs[start : start + MOVED]
             unit = self._raw.new_unit()
-            moved: list[tuple[int, int]] = []
-            messages = self.load(pairs)
-            for message, recipients in messages:
-                for each in recipients:
-                    if each.state in from_states:
-                        unit.move_recipient(
-                            message.queue_id, each.n, each.state, to_state, each.attempts, at_ms, each.last_reply
-                        )
-                        moved.append((message.queue_id, each.n))
-            if not moved:
-                return []
-            try:
-                await self._store.commit(unit)
-            except Refused:  # one of them has moved, or has left the queue
-                if len(messages) > 1:
-                    moved = []
-                    for message, recipients in messages:
-                        moved += await self._move_these(
-                            move, [(message.queue_id, each.n) for each in recipients], due_ms
-                        )
-                    return moved
-            else:
-                return moved
-        return []
+            unit.move_each(b"".join([_place(queue_id, n) for queue_id, n in some]), states, at_ms, to_state)
+            await self._store.commit(unit)
+            moved += compress(some, unit.results[0])
+        return moved
 
     # --- listing ---
 
@@ -470,3 +447,9 @@ class Queue:
         of the queue is walked, in its order. Who is tried or moved meanwhile is met twice rather than never.
         """
         return self._walk.page(selection if selection is not None else Selection(), after, limit)
+
+    def movable(
+        self, move: MoveName, selection: Selection, after: bytes = b"", limit: int = PAGE
+    ) -> tuple[list[Movable], bytes]:
+        """As `walk`, of those that are in one of the move's states, with no more than a move needs to know of each."""
+        return self._walk.movable(selection, MOVES[move][0], after, limit)

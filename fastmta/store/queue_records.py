@@ -38,6 +38,9 @@ class QueuedRecipient(msgspec.Struct, gc=False):
     tail: RecipientTail
 
 
+Movable = tuple[int, int, bytes]  # queue id, n, forward path
+
+
 class Selection(msgspec.Struct, frozen=True, gc=False):
     """Which recipients `walk` gives; what is None does not select. `error`: what their last reply has in it.
 

@@ -6,8 +6,9 @@ of it (`fresh`). A store of the format before lacks some of that: there the acti
 and others by the indexes that it has.
 """
 
-from collections.abc import Iterable
-from typing import Final, Protocol
+import struct
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar
 
 from fastmta._store import (
     ROWS_ANYONE,
@@ -21,11 +22,12 @@ from fastmta._store import (
     active_scan,
     error_rows,
     hop_rows,
+    queue_movable,
 )
 from fastmta.model.envelope import RecipientState
 from fastmta.model.limits import UNINDEXED_MS
 from fastmta.store.committing import Committer
-from fastmta.store.queue_records import QueuedMessage, QueuedRecipient, Selection, selects
+from fastmta.store.queue_records import Movable, QueuedMessage, QueuedRecipient, Selection, selects
 from fastmta.store.record_keys import id_key
 
 SCANNED: Final = 300  # rows that one page looks at, however few of them fit: 3 ms
@@ -37,9 +39,13 @@ DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the cloc
 FAR_MS: Final = 2**62
 INDEXED_LEVEL: Final = 3
 FINISHED_KEY: Final = b"finished"
+NAME_KEPT: Final = 400  # of an address or a domain in its index
+_BY_HOP: Final = frozenset({"hop", "sender", "domain"})  # what a walk over hops looks at by itself
+_place: Final = struct.Struct(">QI")
 
 Rows = list[tuple[QueuedMessage, QueuedRecipient]]
 Pairs = list[tuple[int, int]]
+R = TypeVar("R")
 
 
 class Loads(Protocol):
@@ -70,29 +76,59 @@ class QueueWalk:
         return found is not None and int(found) >= INDEXED_LEVEL
 
     def page(self, selection: Selection, after: bytes, limit: int) -> tuple[Rows, bytes]:
+        return self._page(selection, after, limit, lambda pairs, _: self._selected(selection, pairs), lambda rows: rows)
+
+    def movable(
+        self, selection: Selection, states: frozenset[RecipientState], after: bytes, limit: int
+    ) -> tuple[list[Movable], bytes]:
+        """As `page`, of recipients in one of these states, with no more than a move needs to know of each."""
+        mask = sum(1 << state for state in states if selection.state in (None, state))
+
+        def of_rows(rows: Rows) -> list[Movable]:
+            return [(m.queue_id, r.n, r.tail.forward_path) for m, r in rows if mask >> r.state & 1]
+
+        def of_pairs(pairs: Pairs, found_by: frozenset[str]) -> list[Movable]:
+            if _says_more(selection, found_by | {"state"}):
+                return of_rows(self._selected(selection, pairs))
+            return queue_movable(self._raw, pairs, mask)
+
+        return self._page(selection, after, limit, of_pairs, of_rows)
+
+    def _page(
+        self,
+        selection: Selection,
+        after: bytes,
+        limit: int,
+        of_pairs: Callable[[Pairs, frozenset[str]], list[R]],
+        of_rows: Callable[[Rows], list[R]],
+    ) -> tuple[list[R], bytes]:
+        """`of_pairs` looks at those that an index has found, by these fields of the selection."""
         kind = after[:1] or self._begin(selection)
         rest = after[1:]
+        found_by = _BY_HOP
         if kind == b"f":
             pairs, token = self._by_hop(selection, ROWS_FRESH, rest, limit)
             if not token:
-                return self._selected(selection, pairs), b"e" if selection.error and not _is_keyed(selection) else b"i"
+                following = b"e" if selection.error and not _is_keyed(selection) else b"i"
+                return of_pairs(pairs, found_by), following
         elif kind == b"h":
             wanted = ROWS_ANYONE if selection.state is None else selection.state
             pairs, token = self._by_hop(selection, wanted, rest, limit)
         elif kind == b"e":
             pairs, token = error_rows(self._raw, (selection.error or b"").lower(), rest, limit, LOOKED)
+            found_by = frozenset()
         elif kind == b"i":
-            rows, token = self._by_index(selection, rest, limit)
-            return rows, kind + token if token else b""
+            pairs, token = self._by_index(selection, rest, limit)
+            found_by = _index_finds(selection)
         elif kind in (b"a", b"s"):
-            rows, token = self._active(selection, kind, rest, limit)
-            if token or selection.state == RecipientState.ACTIVE:
-                return rows, kind + token if token else b""
-            return rows, b"i"
+            pairs, token = self._active(selection, kind, rest, limit)
+            found_by = frozenset()
+            if not token and selection.state != RecipientState.ACTIVE:
+                return of_pairs(pairs, found_by), b"i"
         else:
             rows, token = self._in_order(selection, rest, limit)
-            return rows, kind + token if token else b""
-        return self._selected(selection, pairs), kind + token if token else b""
+            return of_rows(rows), kind + token if token else b""
+        return of_pairs(pairs, found_by), kind + token if token else b""
 
     def _begin(self, selection: Selection) -> bytes:
         """What to walk: what is said to find fewest comes first."""
@@ -147,7 +183,7 @@ class QueueWalk:
         )
         return pairs, pivot_ms.to_bytes(8, "big") + token if token else b""
 
-    def _by_index(self, selection: Selection, after: bytes, limit: int) -> tuple[Rows, bytes]:
+    def _by_index(self, selection: Selection, after: bytes, limit: int) -> tuple[Pairs, bytes]:
         table, prefix, start = _index_of(selection)
         rows = self._raw.scan(table, prefix, max(start, after), limit + 1)
         rows = [(key, value) for key, value in rows if len(key) == len(prefix) + 12 or table == TABLE_QUEUE_BY_AGE]
@@ -160,8 +196,7 @@ class QueueWalk:
             kept = [row for row in rows if row[0] < bound]
             following = following if len(kept) == len(rows) else b""
             rows = kept
-        pairs = [(int.from_bytes(key[-12:-4], "big"), int.from_bytes(key[-4:], "big")) for key, _ in rows]
-        return self._selected(selection, pairs), following
+        return [_place.unpack_from(key, len(key) - _place.size) for key, _ in rows], following
 
     def _selected(self, selection: Selection, pairs: Iterable[tuple[int, int]]) -> Rows:
         out: Rows = []
@@ -204,7 +239,7 @@ class QueueWalk:
             return b"s" if chosen and counts["active"] * SEEK_COSTS > sum(counts.values()) else b"a"
         return b"q" if selection.state is None else b"i"
 
-    def _active(self, selection: Selection, kind: bytes, after: bytes, limit: int) -> tuple[Rows, bytes]:
+    def _active(self, selection: Selection, kind: bytes, after: bytes, limit: int) -> tuple[Pairs, bytes]:
         """By their hops where few of the queue are active, else by reading all of it in its order."""
         domain, sender = selection.in_domain, selection.sender
         domain = domain.lower() if domain is not None else None
@@ -219,7 +254,7 @@ class QueueWalk:
             if selection.received_before_ms is not None and unindexed:
                 due_ms = min(due_ms, selection.received_before_ms)  # who was never tried is due since he came
             pairs, following = active_rows(self._raw, after, due_ms, limit, ACTIVE_LOOKED, unindexed, domain, sender)
-        return self._selected(selection, pairs), following
+        return pairs, following
 
 
 def _is_keyed(selection: Selection) -> bool:
@@ -227,11 +262,26 @@ def _is_keyed(selection: Selection) -> bool:
     return selection.sender is not None or selection.in_domain is not None
 
 
+def _index_finds(selection: Selection) -> frozenset[str]:
+    """The fields of a selection that the rows of its index answer for; of a very long name they have a part."""
+    if selection.sender is not None:
+        return frozenset({"sender"} if len(selection.sender) < NAME_KEPT else ())
+    domain = selection.in_domain
+    if domain is not None:
+        return frozenset({"domain"} if len(domain) < NAME_KEPT else ())
+    return frozenset({"received_before_ms"})
+
+
+def _says_more(selection: Selection, known: frozenset[str]) -> bool:
+    """Whether a selection asks for anything but these fields."""
+    return any(getattr(selection, name) is not None for name in Selection.__struct_fields__ if name not in known)
+
+
 def _index_of(selection: Selection) -> tuple[int, bytes, bytes]:
     """(table, prefix, start) of the rows among which the selected ones are."""
     if selection.sender is not None:
-        return TABLE_QUEUE_BY_SENDER, selection.sender.lower()[:400] + b"\0", b""
+        return TABLE_QUEUE_BY_SENDER, selection.sender.lower()[:NAME_KEPT] + b"\0", b""
     domain = selection.in_domain
     if domain is not None:
-        return TABLE_QUEUE_BY_DOMAIN, domain.lower()[:400] + b"\0", b""
+        return TABLE_QUEUE_BY_DOMAIN, domain.lower()[:NAME_KEPT] + b"\0", b""
     return TABLE_QUEUE_BY_AGE, b"", b""

@@ -85,6 +85,10 @@ class Scene:
     def deferral(self, unit: Unit) -> None:
         unit.move_recipient(self.queue_id, 0, 1, 2, 1, NOW_MS + 99, b"451")
 
+    def moved_each(self, unit: Unit) -> None:
+        keys = b"".join(number.to_bytes(8, "big") + bytes(4) for number in (self.queue_id, self.single, 10**9))
+        unit.move_each(keys, 1 << 1 | 1 << 2, NOW_MS, 3)
+
     def last_delivery(self, unit: Unit) -> None:
         unit.move_recipient(self.single, 0, 2, 4, 1, 0, b"")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from array import array
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,23 @@ class StoreMachine(RuleBasedStateMachine):
             del self.recipients[queue_id, n]
         elif legal:
             self.recipients[queue_id, n] = [after, NOW_MS + due]
+
+    @rule(before=st.integers(0, 31), after=st.integers(1, 5), due=st.integers(0, 1000), few=st.booleans())
+    def move_each(self, before: int, after: int, due: int, few: bool) -> None:
+        places = sorted(self.recipients)[:: 3 if few else 1]
+        unit = self.store.new_unit()
+        keys = b"".join(queue_id.to_bytes(8, "big") + n.to_bytes(4, "big") for queue_id, n in places)
+        unit.move_each(keys, before, NOW_MS + due, after)
+        assert run(self.store, unit) == ""
+        table = {(int(a), int(b)) for a, b in LEGAL}
+        states = [self.recipients[place][0] for place in places]
+        moves = [bool(before >> state & 1) and (state, after) in table for state in states]
+        assert unit.results == [bytes(moves)]
+        for place in compress(places, moves):
+            if after >= 4:
+                del self.recipients[place]
+            else:
+                self.recipients[place] = [after, NOW_MS + due]
 
     @rule(box=BOXES)
     def a_failing_unit_changes_nothing(self, box: int) -> None:

@@ -23,7 +23,7 @@ from fastmta.queue.moves import LEGAL
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import MailStore
 from fastmta.store.check import check_store
-from fastmta.store.queue import MOVED, WAITING_LOOKED, Outcome, Selection
+from fastmta.store.queue import MOVED, WAITING_LOOKED, MoveName, Outcome, Selection
 from tests.store.composing import HOP, NOW_MS, STRUCTURE, blob_of, enqueue, envelope, file, move, new_mailbox, run, tail
 
 LIVE = (1, 2, 3)
@@ -321,8 +321,9 @@ async def test_moves_of_many_messages_share_a_unit(mail: MailStore, monkeypatch:
     monkeypatch.setattr(mail, "commit", counted)
     assert await mail.queue.move("hold", pairs) == pairs
     assert units == 2
+    txn_id = mail.raw.last_txn_id
     assert await mail.queue.move("hold", pairs) == []
-    assert units == 2  # nothing to do, nothing to commit
+    assert mail.raw.last_txn_id == txn_id  # nothing to do, nothing written
     assert await mail.queue.move("delete", [*pairs[:3], (10**9, 0)]) == pairs[:3]
     assert mail.queue.counts() == {"active": 0, "deferred": 0, "held": MOVED - 2}
 
@@ -495,6 +496,70 @@ async def fill_and_walk(mail: MailStore, *, indexed: bool) -> None:
                         if not after:
                             break
                     assert sorted(found) == sorted(expected), selection
+                    assert set(movable(mail, "release", selection)) == {
+                        (m.queue_id, r.n, r.tail.forward_path)
+                        for m, r in everything
+                        if r.state == 3 and (m.queue_id, r.n) in expected
+                    }, selection
+
+
+def movable(mail: MailStore, move: MoveName, selection: Selection) -> list[tuple[int, int, bytes]]:
+    found, after = [], b""
+    while True:
+        page, after = mail.queue.movable(move, selection, after, 7)
+        assert len(page) <= 7
+        found += page
+        if not after:
+            return found
+
+
+async def test_what_a_move_may_change_is_found_by_whatever_selects_it(mail: MailStore) -> None:
+    long = b"x" * 450
+    one = await add(mail, b"s@x", recipient(b"a@x"), recipient(b"b@x", 2), recipient(b"c@x", 3), recipient(b"d@y", 2))
+    two = await add(mail, long + b"1@x", (HOP, 0, 2, NOW_MS, RecipientTail(b"a@" + long)))
+    await add(mail, long + b"2@x", (HOP, 0, 2, NOW_MS, RecipientTail(b"a@" + long + b"y")))
+    await mail.queue.finish([Outcome(one, 1, 0, 2, 1, NOW_MS, b"452 4.2.2 full")])
+
+    def found(move: MoveName, **selection: object) -> list[tuple[int, int]]:
+        return [each[:2] for each in sorted(movable(mail, move, Selection(**selection)))]  # type: ignore[arg-type]
+
+    assert found("hold", domain=b"X") == [(one, 0), (one, 1)]
+    assert found("release", domain=b"x") == [(one, 2)]
+    assert found("requeue", sender=b"S@x") == [(one, 1), (one, 2), (one, 3)]
+    assert found("delete", domain=b"x", state=2) == [(one, 1)]
+    assert found("hold", recipient=b"B@x") == [(one, 1)]
+    assert found("hold", error=b"FULL") == [(one, 1)]
+    assert found("hold", error=b"full", domain=b"y") == []
+    assert found("hold", sender=long + b"1@x") == found("hold", domain=long) == [(two, 0)]
+
+
+async def test_each_of_a_unit_moves_by_itself_and_keeps_what_was_said_of_it(store: Store) -> None:
+    queue_id = enqueue(store, 1, 2, 3, 1)
+    assert move(store, queue_id, 1, 2, 2) == ""  # 451, tried once
+    single = enqueue(store, 2)
+    places = [(queue_id, 0), (queue_id, 1), (queue_id, 2), (single, 0), (single, 0), (queue_id, 9), (10**9, 0)]
+    unit = store.new_unit()
+    keys = b"".join(number.to_bytes(8, "big") + n.to_bytes(4, "big") for number, n in places)
+    unit.move_each(keys, 1 << 1 | 1 << 2, NOW_MS + 5, 3)
+    unit.move_each(keys[:12], 1 << 2, NOW_MS, 1)  # it is held by now
+    unit.move_each(keys[36:48], 1 << 3, NOW_MS, 5)
+    assert run(store, unit) == ""
+    assert unit.results == [b"\1\1\0\1\0\0\0", b"\0", b"\1"]
+    queue = MailStore(store).queue
+    rows = queue.recipients(queue_id)
+    assert [(row.state, row.attempts, row.last_reply) for row in rows] == [
+        (3, 0, b""),
+        (3, 1, b"451 later"),
+        (3, 0, b""),
+        (1, 0, b""),
+    ]
+    assert rows[0].due_ms == NOW_MS + 5
+    assert queue.message(single) is None, "the message went with its last recipient"
+    with pytest.raises(ValueError, match="12 octets"):
+        store.new_unit().move_each(keys[:-1], 2, 0, 3)
+    unit = store.new_unit()
+    unit.move_each(keys[:12], 1 << 3, -1, 1)
+    assert run(store, unit) == "limit"
 
 
 async def test_the_active_are_read_in_the_queues_order_only_where_they_are_many(before: MailStore) -> None:

@@ -68,6 +68,7 @@ def test_every_kind_of_operation_survives(store: Store) -> None:
     unit.recipient(queue_id, 0, HOP, 0, 1, NOW_MS, tail())
     unit.reroute(queue_id, 0, b"smtp:other.example", 1)
     unit.move_recipient(queue_id, 0, 0, 2, 1, NOW_MS, b"later")
+    unit.move_each(queue_id.to_bytes(8, "big") + bytes(4), 1 << 2, NOW_MS, 3)
     unit.deliver(box, blob.blob_id, b"", 0, b"", 1, 0, b"", queue_id, 1, HOP, tail(), envelope())
     unit.flags(box, uids(1), 1, 8, b"k", -1)
     unit.mailbox_new(other, 1, b"Other", b"", 1)
@@ -114,7 +115,7 @@ def test_a_cut_or_longer_unit_is_refused(store: Store) -> None:
         (16, "<I", 0),  # an operation's length
         (16, "<I", 0xFFFFFFF8),
         (20, "<B", 0),  # its code
-        (20, "<B", 26),
+        (20, "<B", 29),
         (28, "<I", 1),  # which body it brings
     ],
 )
@@ -134,6 +135,15 @@ def test_parts_longer_than_their_operation_are_refused(store: Store) -> None:
         struct.pack_into("<II", packed, at, *lengths)
         with pytest.raises(ValueError, match="packed unit"):
             store.unpack(bytes(packed))
+
+
+def test_half_a_recipient_is_refused(store: Store) -> None:
+    unit = store.new_unit()
+    unit.move_each(bytes(24), 1 << 1, NOW_MS, 3)
+    packed = bytearray(unit.pack())
+    struct.pack_into("<I", packed, packed.index(struct.pack("<II", 24, 0)), 20)
+    with pytest.raises(ValueError, match="packed unit"):
+        store.unpack(bytes(packed))
 
 
 def test_a_table_that_is_none_is_refused(store: Store) -> None:
