@@ -2,16 +2,18 @@
 
 First churn: 120,000 messages of 4 KB, every other expunged and reaped. The heavier one (--heavy): then three times
 12,000 of 50 KB and 12,000 of 4 KB filed, of which all are expunged, then 60,000 of 4 KB. CPU is the process's, a
-message; medians of rounds. Figures of one run are comparable with each other only.
+message; medians of rounds, which the two stores take in turns, so that what else the machine does touches both.
+Figures of one run are comparable with each other only. "ratios" are the medians of the rounds' own ratios.
 """
 
 import argparse
 import json
-import shutil
+import operator
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,38 +120,47 @@ class Subject:
         self.file_many(size, UNITS, self.mailbox_id)
 
 
-def cpu_us(subject: Subject, work: Callable[[], None], rounds: int) -> float:
-    """Microseconds of CPU a message, of the committer and of who submits; the median of `rounds`."""
-    taken = []
-    for _ in range(rounds):
-        before = thread_ns()
-        work()
-        after = thread_ns()
-        taken.append(sum(ns - before.get(tid, 0) for tid, ns in after.items()) / 1000 / UNITS)
-    return round(statistics.median(taken), 1)
+def cpu_us(work: Callable[[], None]) -> float:
+    """Microseconds of CPU a message, of the committers and of who submits."""
+    before = thread_ns()
+    work()
+    after = thread_ns()
+    return sum(ns - before.get(tid, 0) for tid, ns in after.items()) / 1000 / UNITS
 
 
-def measured(subject: Subject, size: int, rounds: int) -> dict[str, Any]:
-    """CPU of accept, local and relay, and by how much the file grew over them."""
-    before = subject.store.stats()
-    left: list[int] = []
+def measured(subjects: dict[str, Subject], size: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """CPU of accept, local and relay in each store, and by how much its file grew over them."""
+    before = {name: subject.store.stats() for name, subject in subjects.items()}
+    left: dict[str, list[int]] = {name: [] for name in subjects}
+    taken: dict[tuple[str, str], list[float]] = {}
 
-    def accept() -> None:
-        units, ids = subject.accept(size)
-        subject.settle(units)
-        left.extend(ids)
+    def accept(name: str) -> None:
+        units, ids = subjects[name].accept(size)
+        subjects[name].settle(units)
+        left[name].extend(ids)
 
-    out: dict[str, Any] = {
-        "relay_us": cpu_us(subject, lambda: subject.relay(size), rounds),
-        "accept_us": cpu_us(subject, accept, rounds),
-        "local_us": cpu_us(subject, lambda: subject.local(size), rounds),
+    kinds: dict[str, Callable[[str], None]] = {
+        "relay_us": lambda name: subjects[name].relay(size),
+        "accept_us": accept,
+        "local_us": lambda name: subjects[name].local(size),
     }
-    trashed = len(subject.store.scan(21, b"", b"", 10_000))
-    after = subject.store.stats()
-    subject.finish(left)
-    out["trash_rows"] = trashed
-    out["grown_mb"] = round((after["map_used_bytes"] - before["map_used_bytes"]) / 2**20, 1)
-    out["free_before"] = round(before["free_bytes"] / before["map_used_bytes"], 3)
+    for kind, work in kinds.items():
+        for n in range(rounds):
+            for name in sorted(subjects, reverse=n % 2 == 1):
+                taken.setdefault((name, kind), []).append(cpu_us(partial(work, name)))
+    out: dict[str, dict[str, Any]] = {}
+    for name, subject in subjects.items():
+        after = subject.store.stats()
+        out[name] = {kind: round(statistics.median(taken[name, kind]), 1) for kind in kinds}
+        out[name]["trash_rows"] = len(subject.store.scan(21, b"", b"", 10_000))
+        out[name]["grown_mb"] = round((after["map_used_bytes"] - before[name]["map_used_bytes"]) / 2**20, 1)
+        out[name]["free_before"] = round(before[name]["free_bytes"] / before[name]["map_used_bytes"], 3)
+        out[name]["free_after"] = round(after["free_bytes"] / after["map_used_bytes"], 3)
+        subject.finish(left[name])
+    out["ratios"] = {
+        kind: round(statistics.median(map(operator.truediv, taken["churned", kind], taken["fresh", kind])), 2)
+        for kind in kinds
+    }
     return out
 
 
@@ -163,28 +174,21 @@ def main() -> int:
     parser.add_argument("--durable", action="store_true", help="with fsync")
     parser.add_argument("--dir", type=Path)
     options = parser.parse_args()
-    out: dict[str, Any] = {}
-    for name in ("fresh", "churned"):
-        folder = tempfile.mkdtemp(dir=options.dir)
-        try:
-            subject = Subject(folder, sync=options.durable)
-            if name == "churned":
-                box = subject.new_mailbox(2)
-                uids = subject.file_many(4096, options.messages, box)
-                subject.expunge(box, uids[::2])
-                if options.heavy:
-                    part = options.messages // 10
-                    for _ in range(3):
-                        uids = subject.file_many(50_000, part, box) + subject.file_many(4096, part, box)
-                        subject.expunge(box, uids)
-                    subject.file_many(4096, options.messages // 2, box)
-            out[name] = measured(subject, options.size, options.rounds)
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        subjects = {name: Subject(f"{folder}/{name}", sync=options.durable) for name in ("fresh", "churned")}
+        subject = subjects["churned"]
+        box = subject.new_mailbox(2)
+        uids = subject.file_many(4096, options.messages, box)
+        subject.expunge(box, uids[::2])
+        if options.heavy:
+            part = options.messages // 10
+            for _ in range(3):
+                uids = subject.file_many(50_000, part, box) + subject.file_many(4096, part, box)
+                subject.expunge(box, uids)
+            subject.file_many(4096, options.messages // 2, box)
+        out = measured(subjects, options.size, options.rounds)
+        for subject in subjects.values():
             subject.store.close()
-        finally:
-            shutil.rmtree(folder)
-    out["ratios"] = {
-        kind: round(out["churned"][kind] / out["fresh"][kind], 2) for kind in ("relay_us", "accept_us", "local_us")
-    }
     json.dump(out, sys.stdout, indent=1)
     print()
     return 0
