@@ -7,7 +7,7 @@ second whether they have changed. Without a ban a connection costs one test.
 """
 
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 from fastmta._limits import Table
@@ -42,8 +42,8 @@ class Ban(Protocol):
 class StoredBans(Protocol):
     @property
     def version(self) -> int: ...
-    def all(self) -> Any: ...
-    async def add(self, network: str, until_ms: int, reason: str, by: str) -> Any: ...
+    def all(self) -> Iterable[Ban]: ...
+    async def add(self, network: str, until_ms: int, reason: str, by: str) -> Ban: ...
     async def forget_over(self) -> None: ...
 
 

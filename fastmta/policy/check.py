@@ -5,13 +5,14 @@ name in policy/plan.py. It holds no state of a session: the same object is asked
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.certificate import PeerCertificate
+from fastmta.model.envelope import Resolution
 from fastmta.model.limits import CHECK_MESSAGE_S, CHECK_S
 from fastmta.model.reply import Reply
 from fastmta.model.services import screened
@@ -22,6 +23,8 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.runtime.turns import Turns
 from fastmta.store.dmarc_rows import Published, Row
+
+T = TypeVar("T")
 
 
 class Message(Protocol):
@@ -74,7 +77,7 @@ class Senders(Protocol):
 class Directory(Protocol):
     """What checks ask of the recipients' directory."""
 
-    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Any: ...
+    def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
     @property
     def senders(self) -> Senders: ...
@@ -151,7 +154,7 @@ class Parts(Protocol):
     def site_policy(self) -> SitePolicy: ...
     @property
     def verifier(self) -> Verifier: ...
-    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any: ...
+    async def offload(self, operation: Callable[..., T], *arguments: Any) -> T: ...
 
 
 LATE: Verdict = Verdict(Action.DEFER, Reply(451, "4.7.1", "Service unavailable - try again later"), is_late=True)

@@ -12,7 +12,7 @@ an unstuffed dot, whatever the store holds.
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -122,7 +122,7 @@ class ConnectionOwner(Protocol):
         """A session of before that this connection may resume."""
         ...
 
-    def spawn(self, name: str, work: Any) -> None: ...
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None: ...
 
 
 class Connection(asyncio.Protocol):

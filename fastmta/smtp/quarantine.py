@@ -1,16 +1,19 @@
 """The quarantine mailboxes of a message's recipients: made before the message that they are needed for is filed."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastmta.model.envelope import LocalTarget
 from fastmta.model.errors import Refused, StorageFailure
+
+if TYPE_CHECKING:
+    from fastmta._session import Connection
 
 
 class Mailboxes(Protocol):
     def junk_of(self, account_id: int) -> int: ...
     def quarantine_of(self, account_id: int, name: str) -> int: ...
-    async def create(self, account_id: int, name: str, special_use: str = "") -> Any: ...
+    async def create(self, account_id: int, name: str, special_use: str = "") -> object: ...
 
 
 def suspects_mailbox(mailboxes: Mailboxes, account_id: int, name: str) -> int:
@@ -18,7 +21,7 @@ def suspects_mailbox(mailboxes: Mailboxes, account_id: int, name: str) -> int:
     return mailboxes.quarantine_of(account_id, name) or mailboxes.junk_of(account_id)
 
 
-def missing_quarantines(session: Any, mailboxes: Mailboxes, name: str) -> list[int]:
+def missing_quarantines(session: "Connection", mailboxes: Mailboxes, name: str) -> list[int]:
     """The accounts among a session's recipients without a mailbox of that name."""
     accounts = {
         target.account_id

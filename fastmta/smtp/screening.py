@@ -5,9 +5,10 @@ session, the others for the transaction. The session itself waits and goes on by
 that ends after a disconnect, a 421 or a new transaction has been cancelled, and finds nobody.
 """
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
@@ -20,6 +21,9 @@ from fastmta.policy.run import Run
 from fastmta.policy.summing import DECLINED, close, note, refusal_of, sum_up, tell
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
+
+if TYPE_CHECKING:
+    from fastmta._session import Connection
 
 _OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transaction
 _NO_CIPHER: Final = ("", "", 0)
@@ -34,7 +38,7 @@ class Desk(Protocol):
     @property
     def plan(self) -> Plan: ...
     @property
-    def loop(self) -> Any: ...
+    def loop(self) -> asyncio.AbstractEventLoop: ...
     @property
     def log(self) -> Log: ...
     @property
@@ -42,9 +46,9 @@ class Desk(Protocol):
     @property
     def authserv_id(self) -> str: ...
     def reverse_name(self, ip: str) -> str: ...
-    def quarantine_lacks(self, session: Any) -> list[int]: ...
-    def make_quarantines(self, session: Any, accounts: list[int], then: Callable[[], None]) -> None: ...
-    def attend(self, session: Any) -> None:
+    def quarantine_lacks(self, session: "Connection") -> list[int]: ...
+    def make_quarantines(self, session: "Connection", accounts: list[int], then: Callable[[], None]) -> None: ...
+    def attend(self, session: "Connection") -> None:
         """Sets the session's `stages` to what the present configuration asks."""
         ...
 
@@ -54,7 +58,7 @@ class Message:
 
     __slots__ = ("_session", "size")
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: "Connection") -> None:
         self._session = session
         self.size: int = session.message_bytes
 
@@ -69,7 +73,7 @@ class Screening:
 
     __slots__ = ("_desk", "_outcome", "_plan", "_runs", "_session", "_taken", "_transaction", "refused")
 
-    def __init__(self, desk: Desk, session: Any) -> None:
+    def __init__(self, desk: Desk, session: "Connection") -> None:
         self._desk = desk
         self._session = session
         self._plan = desk.plan
@@ -212,7 +216,7 @@ class Screening:
 
     def _finished(self, runs: list[Run]) -> Outcome:
         outcome = self._outcome
-        everybody = len(self._session.recipients)
+        everybody = len(self._session.recipients or ())
         for run in runs:
             self._tell(run)
         refused, results = sum_up(outcome, (verdict for run in runs for _, verdict in run.verdicts), everybody)
@@ -282,7 +286,7 @@ class Screening:
         )
 
 
-def _port(session: Any) -> int:
+def _port(session: "Connection") -> int:
     """The client's port; 0 on a unix socket."""
     peer = session.told_peer or session.transport.get_extra_info("peername")
     return peer[1] if isinstance(peer, tuple) and len(peer) > 1 else 0

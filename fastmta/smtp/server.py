@@ -132,7 +132,7 @@ class ServiceHost:
             session.resume(generation, lambda: AUTH_TEMPORARY)
             return
         self._server.checks.pop(session, None)
-        rules: Rules = self.service.rules
+        rules: Rules[Connection] = self.service.rules
         address = ""
         if account is not None:
             address = account.address
@@ -179,7 +179,7 @@ class ServiceHost:
         return self._screening(session).message_came()
 
     def connected(self, session: Connection) -> Reply | None:
-        rules: Rules = self.service.rules
+        rules: Rules[Connection] = self.service.rules
         return rules.greet(session)
 
     def junk_mailbox(self, account_id: int) -> int:

@@ -10,7 +10,7 @@ verdict on a password or of a check, or the end of a TLS handshake, has come.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -100,7 +100,11 @@ class Session(Protocol):
         ...
 
 
-class Effects(Protocol):
+S = TypeVar("S", bound=Session)
+Asked = TypeVar("Asked", bound=Session, contravariant=True)
+
+
+class Effects(Protocol[Asked]):
     """What the rules ask of the world; smtp/server.py provides it."""
 
     def tls_offered(self) -> bool: ...
@@ -108,29 +112,29 @@ class Effects(Protocol):
     def exchange(self, allowed: tuple[str, ...]) -> Sasl: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
-    def may(self, session: Any, what: What) -> bool:
+    def may(self, session: Asked, what: What) -> bool:
         """Whether the client's address may do this once more in the present time unit."""
         ...
 
-    def examine(self, session: Any, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+    def examine(self, session: Asked, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         """Asks the checks of a stage about what the client says, and then does it: `go_on()` and its reply, or the
         reply that refuses, or None where somebody has yet to answer.
         """
         ...
 
-    def may_speak_for(self, session: Any, verb: int) -> bool:
+    def may_speak_for(self, session: Asked, verb: int) -> bool:
         """Whether the client may say who its own client is, by XCLIENT or XFORWARD."""
         ...
 
-    def speak_for(self, session: Any, attributes: Attributes) -> Reply | None:
+    def speak_for(self, session: Asked, attributes: Attributes) -> Reply | None:
         """The session becomes that of the client that is named; its greeting, or None where that takes time."""
         ...
 
-    def forwarded(self, session: Any, attributes: Attributes) -> None:
+    def forwarded(self, session: Asked, attributes: Attributes) -> None:
         """The log hears whose mail comes."""
         ...
 
-    def authenticate(self, session: Any, credentials: Credentials) -> str | None:
+    def authenticate(self, session: Asked, credentials: Credentials) -> str | None:
         """The account's address, "" for a refusal, or None: `Rules.authenticated` is called later."""
         ...
 
@@ -163,10 +167,10 @@ AUTH_TEMPORARY: Final = Reply(454, "4.7.0", "Temporary authentication failure")
 _AUTH_TRIES: Final = 3  # failed logins of a session, then 421
 
 
-class Rules:
+class Rules(Generic[S]):
     """One service's rules. `handle` takes every command that the fast path leaves to Python."""
 
-    def __init__(self, settings: Settings, effects: Effects) -> None:
+    def __init__(self, settings: Settings, effects: Effects[S]) -> None:
         self.settings = settings
         self.effects = effects
         self._is_lmtp = settings.is_lmtp
@@ -190,7 +194,7 @@ class Rules:
             Verb.BDAT: self.chunk,
         }
 
-    def handle(self, session: Session, verb: int, raw_args: bytes) -> Reply | None:
+    def handle(self, session: S, verb: int, raw_args: bytes) -> Reply | None:
         """The reply to a command that the table allows in the session's state. `raw_args` holds no control octets."""
         handler = self._handlers.get(verb)
         if handler is None:
@@ -198,35 +202,35 @@ class Rules:
         reply: Reply | None = handler(session, raw_args.rstrip(b" "))
         return reply
 
-    def out_of_sequence(self, session: Session, verb: int) -> Reply:
+    def out_of_sequence(self, session: S, verb: int) -> Reply:
         """The 503 for a pair that the table does not list (RFC 5321 §4.1.4)."""
         return Reply(503, "5.5.1", f"Error: {expected_before(State(session.state), Verb(verb))}")
 
     # --- greeting ---
 
-    def ehlo(self, session: Session, raw: bytes) -> Reply | None:
+    def ehlo(self, session: S, raw: bytes) -> Reply | None:
         if self._is_lmtp:  # RFC 2033 §4.1
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=True)
 
-    def lhlo(self, session: Session, raw: bytes) -> Reply | None:
+    def lhlo(self, session: S, raw: bytes) -> Reply | None:
         if not self._is_lmtp:
             return Reply(500, "5.5.1", "This is SMTP: send EHLO")
         return self._hello(session, raw, extended=True)
 
-    def helo(self, session: Session, raw: bytes) -> Reply | None:
+    def helo(self, session: S, raw: bytes) -> Reply | None:
         if self._is_lmtp:
             return Reply(500, "5.5.1", "This is LMTP: send LHLO")
         return self._hello(session, raw, extended=False)
 
-    def _hello(self, session: Session, raw: bytes, *, extended: bool) -> Reply | None:
+    def _hello(self, session: S, raw: bytes, *, extended: bool) -> Reply | None:
         # RFC 5321 §4.1.4: a name that does not fit the client must not be refused, and as Postfix we let any word pass.
         if not raw:
             return Reply(501, "5.5.4", "Send your domain name or address literal")
         name = safe_name(raw)
         return self._examined(session, _HELO, name, lambda: self._welcome(session, name, extended))
 
-    def _welcome(self, session: Session, name: bytes, extended: bool) -> Reply:
+    def _welcome(self, session: S, name: bytes, extended: bool) -> Reply:
         session.reset()
         session.helo = name
         session.esmtp = extended
@@ -255,7 +259,7 @@ class Rules:
 
     # --- the transaction ---
 
-    def mail(self, session: Session, raw: bytes) -> Reply | None:
+    def mail(self, session: S, raw: bytes) -> Reply | None:
         """RFC 5321 §4.1.1.2."""
         if self.settings.is_submission and not session.login:
             return _AUTH_FIRST
@@ -287,7 +291,7 @@ class Rules:
 
         return self._examined(session, Stage.MAIL, reverse_path, begin)
 
-    def rcpt(self, session: Session, raw: bytes) -> Reply | None:
+    def rcpt(self, session: S, raw: bytes) -> Reply | None:
         """RFC 5321 §4.1.1.3."""
         if not self.effects.may(session, What.RECIPIENT_RATE):
             return Reply(450, "4.7.1", f"Error: too many recipients from {session.peer_ip}")
@@ -308,19 +312,19 @@ class Rules:
 
         return self._examined(session, Stage.RCPT, forward_path, add)
 
-    def data(self, session: Session, raw: bytes) -> Reply | None:
+    def data(self, session: S, raw: bytes) -> Reply | None:
         """Where somebody is asked about DATA; else the fast path takes it."""
         return self._examined(session, Stage.DATA, b"", session.begin_data)
 
-    def chunk(self, session: Session, raw: bytes) -> Reply | None:
+    def chunk(self, session: S, raw: bytes) -> Reply | None:
         """The same for BDAT, once its first chunk has been read."""
         return self._examined(session, Stage.DATA, b"", lambda: _OK)
 
-    def greet(self, session: Session) -> Reply | None:
+    def greet(self, session: S) -> Reply | None:
         """The greeting, where somebody is asked about the client."""
         return self._examined(session, Stage.CONNECT, b"", lambda: Reply(220, "", self.settings.banner))
 
-    def _examined(self, session: Session, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
+    def _examined(self, session: S, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         if not session.stages & bit(stage):
             return go_on()
         return self.effects.examine(session, stage, subject, go_on)
@@ -334,7 +338,7 @@ class Rules:
             origin=settings.myorigin.encode(),
         )
 
-    def rset(self, session: Session, raw: bytes) -> Reply:
+    def rset(self, session: S, raw: bytes) -> Reply:
         if raw:
             return _NO_ARGUMENTS
         session.reset()
@@ -342,23 +346,23 @@ class Rules:
 
     # --- the rest ---
 
-    def noop(self, session: Session, raw: bytes) -> Reply:
+    def noop(self, session: S, raw: bytes) -> Reply:
         return _OK  # RFC 5321 §4.1.1.9: a parameter is ignored
 
-    def vrfy(self, session: Session, raw: bytes) -> Reply:
+    def vrfy(self, session: S, raw: bytes) -> Reply:
         """Never tells whether a mailbox exists (RFC 5321 §7.3)."""
         if not raw:
             return Reply(501, "5.5.4", "Syntax: VRFY address")
         return Reply(252, "2.0.0", "Cannot VRFY user, but will accept message and attempt delivery")
 
-    def expn(self, session: Session, raw: bytes) -> Reply:
+    def expn(self, session: S, raw: bytes) -> Reply:
         return Reply(502, "5.5.1", "EXPN is not supported")
 
-    def help(self, session: Session, raw: bytes) -> Reply:
+    def help(self, session: S, raw: bytes) -> Reply:
         names = "LHLO" if self._is_lmtp else "EHLO HELO"
         return Reply(214, "2.0.0", f"{names} MAIL RCPT DATA BDAT RSET NOOP VRFY HELP STARTTLS AUTH QUIT")
 
-    def starttls(self, session: Session, raw: bytes) -> Reply:
+    def starttls(self, session: S, raw: bytes) -> Reply:
         """RFC 3207 §4. What stands behind the command in plain text is dropped by `start_tls`."""
         if raw:
             return _NO_ARGUMENTS
@@ -374,14 +378,14 @@ class Rules:
 
     # --- hosts that speak for a client ---
 
-    def xclient(self, session: Session, raw: bytes) -> Reply | None:
+    def xclient(self, session: S, raw: bytes) -> Reply | None:
         """Postfix's XCLIENT: the session begins anew with the client that is named, up to its greeting."""
         if not self.effects.may_speak_for(session, Verb.XCLIENT):
             return _NOT_FOR_OTHERS
         attributes = parse_attributes(raw, XCLIENT_NAMES, "XCLIENT")
         return attributes if isinstance(attributes, Reply) else self.effects.speak_for(session, attributes)
 
-    def xforward(self, session: Session, raw: bytes) -> Reply:
+    def xforward(self, session: S, raw: bytes) -> Reply:
         """Postfix's XFORWARD: who sent what a filter brings back, for the log."""
         if not self.effects.may_speak_for(session, Verb.XFORWARD):
             return _NOT_FOR_OTHERS
@@ -393,7 +397,7 @@ class Rules:
 
     # --- authentication (RFC 4954) ---
 
-    def auth(self, session: Session, raw: bytes) -> Reply | None:
+    def auth(self, session: S, raw: bytes) -> Reply | None:
         if not session.esmtp:
             return Reply(503, "5.5.1", "Send EHLO first")
         if session.login:  # RFC 4954 §4: once a session
@@ -412,7 +416,7 @@ class Rules:
         session.exchange = self.effects.exchange(allowed)
         return self._step(session, session.exchange.start_line(mechanism, words[1] if len(words) == 2 else None))
 
-    def auth_line(self, session: Session, raw_line: bytes) -> Reply | None:
+    def auth_line(self, session: S, raw_line: bytes) -> Reply | None:
         """A line in State.AUTH."""
         session.state = State.GREETED
         exchange = session.exchange
@@ -420,7 +424,7 @@ class Rules:
             return AUTH_TEMPORARY
         return self._step(session, exchange.respond_line(raw_line))
 
-    def _step(self, session: Session, step: Challenge | Credentials | Failure) -> Reply | None:
+    def _step(self, session: S, step: Challenge | Credentials | Failure) -> Reply | None:
         if isinstance(step, Challenge):
             from_base64 = _b64(step.raw)
             session.state = State.AUTH
@@ -431,7 +435,7 @@ class Rules:
         address = self.effects.authenticate(session, step)
         return None if address is None else self.authenticated(session, address)
 
-    def authenticated(self, session: Session, address: str) -> Reply | None:
+    def authenticated(self, session: S, address: str) -> Reply | None:
         """How AUTH ends: `address` is the account's, "" where the credentials are wrong."""
         session.state = State.GREETED
         if address:

@@ -15,7 +15,7 @@ Left to others: dropping what was pipelined behind STARTTLS in plain text, and f
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from fastmta.tls.sessions import resuming
 
@@ -28,7 +28,7 @@ _RECEIVE: Final = memoryview(bytearray(RECEIVE_BYTES))
 class InnerProtocol(Protocol):
     """What a session protocol offers; asyncio.Protocol has it all."""
 
-    def connection_made(self, transport: Any, /) -> None: ...
+    def connection_made(self, transport: asyncio.BaseTransport, /) -> None: ...
     def data_received(self, data: bytes, /) -> None: ...
     def eof_received(self) -> bool | None: ...
     def connection_lost(self, exc: Exception | None, /) -> None: ...
