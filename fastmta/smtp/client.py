@@ -384,6 +384,7 @@ class Client:
         transaction = self.transaction
         assert transaction is not None
         transaction.accepted = []
+        transaction.again = []  # what a server said before that did not take the message
         transaction.dsn_passed_on = self.offered.dsn
         self._order = [n for n, result in enumerate(transaction.results) if result is None]
         self._answered = self._chunks = 0

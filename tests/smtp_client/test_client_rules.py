@@ -150,6 +150,20 @@ def test_too_many_recipients_are_sent_again_once_one_was_accepted(peer, code):
     assert codes(tx) == [250, None, None] and tx.again == [1, 2] and tx.undecided() == []
 
 
+def test_whom_the_next_server_takes_is_not_sent_again(peer):
+    tx = transaction(b"a@b.test", b"b@b.test")
+    peer.start(tx)
+    peer.say("250 ok\r\n250 ok\r\n452 too many\r\n354 go")
+    peer.client.lost()
+    assert tx.again == [1] and tx.undecided() == [0]
+    other = Peer()
+    other.hello()
+    other.start(tx)
+    other.say("250 ok\r\n250 ok\r\n250 ok\r\n354 go")
+    assert other.say("250 ok") == Event.DONE
+    assert codes(tx) == [250, 250] and tx.again == []
+
+
 def test_452_to_the_first_recipient_defers_it(peer):
     tx = transaction()
     peer.start(tx)
