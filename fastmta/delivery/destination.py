@@ -97,6 +97,7 @@ class Destination(HopOwner):
             and not self._pace.per_second
             and self._dead_reason is None
             and self.window.is_fresh
+            and self._next_at <= self.service.clock.monotonic()
         )
 
     def state(self) -> dict[str, object]:

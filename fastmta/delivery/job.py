@@ -38,6 +38,7 @@ class Job(Transaction, eq=False, kw_only=True):
     site: str = ""  # which place of the route is being tried
     failure: Reply | None = None
     unreadable: bool = False  # the store is damaged where its bytes lie
+    spent: "Address | None" = None  # where a kept connection led that failed, while nobody has looked for others
     login: str | None = None
     # Each recipient's 4yz of the destination, while the fallback relay is tried.
     kept: list[Reply] = msgspec.field(default_factory=list)

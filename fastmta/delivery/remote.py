@@ -322,6 +322,7 @@ class RemoteHop(Destination):
     def _job_failed(self, connection: Connection, job: Job) -> None:
         client = connection.client
         failure = client.failure or Reply(450, "4.4.2", f"lost connection with {client.peer}")
+        self._ended()
         self.busy -= 1
         if self._closing:
             self._record_decided(job)
@@ -351,9 +352,10 @@ class RemoteHop(Destination):
             assert job.addresses is not None
             job.addresses.insert(0, connection.address)
             self._connect_for(job)
-        elif (connection.tls_failed or failure.enhanced == "4.7.4") and self._relaxes(job):
+        elif job.addresses is not None and (
+            (connection.tls_failed or failure.enhanced == "4.7.4") and self._relaxes(job)
+        ):
             job.sessions -= 1
-            assert job.addresses is not None
             job.addresses.insert(0, connection.address)
             self._connect_for(job)
         elif client.login_refused:
@@ -363,7 +365,10 @@ class RemoteHop(Destination):
             job.failure = failure
             job.tls = connection.tls_shown
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
-            if self._another_address(job):
+            if job.addresses is None:
+                job.spent = connection.address
+                self._connect_for(job)
+            elif self._another_address(job):
                 self._tell_failure(job, client.peer, failure)
                 self._connect_for(job)
             else:
@@ -482,10 +487,22 @@ class RemoteHop(Destination):
             self._unreachable(job, failure)
         self.pump()
 
+    def _leave_out_spent(self, job: Job) -> None:
+        """Counts the kept connection that failed as the first of the job's sessions, as Postfix does."""
+        spent, job.spent = job.spent, None
+        if spent is None or job.addresses is None or job.failure is None:
+            return
+        job.site, job.sessions = spent.next_hop, 1
+        place = spent.ip, spent.port
+        job.addresses = [address for address in job.addresses if (address.ip, address.port) != place]
+        if self._another_address(job):
+            self._tell_failure(job, f"{spent.host}[{spent.ip}]:{spent.port}", job.failure)
+
     async def _try_addresses(self, job: Job) -> bool:
         if job.addresses is None:
             find = self._finder.fallback if job.kept else self._finder.addresses
             job.addresses = await find(job.recipients[0].forward_path, null_sender=not job.envelope.reverse_path)
+            self._leave_out_spent(job)
         while job.addresses and not self._closing:
             address = job.addresses.pop(0)
             if address.next_hop != job.site:

@@ -257,3 +257,53 @@ async def test_a_server_whose_certificate_changes_is_judged_by_the_new_one(make_
     await rig.until(lambda: len(taken) == 1)
     server.close()
     await server.wait_closed()
+
+
+async def reset_second(self, reader, writer):
+    """Takes one message of a connection and breaks off in the second one."""
+    writer.write(GREETING)
+    await reader.readline()
+    writer.write(EHLO)
+    for taken in (True, False):
+        await reader.readuntil(b"DATA\r\n")
+        writer.write(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        if taken:
+            self.taken.append(await reader.readuntil(b"\r\n.\r\n"))
+            writer.write(b"250 ok\r\n")
+    await reader.read(10)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def goodbye_second(self, reader, writer):
+    """The same, with a reply that a field of the message would relax if it were about TLS."""
+    writer.write(GREETING)
+    await reader.readline()
+    writer.write(EHLO)
+    await reader.readuntil(b"DATA\r\n")
+    writer.write(b"250 ok\r\n250 ok\r\n354 go\r\n")
+    self.taken.append(await reader.readuntil(b"\r\n.\r\n"))
+    writer.write(b"250 ok\r\n")
+    await reader.readline()
+    writer.write(b"250 ok\r\n421 4.7.4 no more without encryption\r\n")
+    await writer.drain()
+
+
+@pytest.mark.parametrize("script", [reset_second, goodbye_second], ids=["reset", "421"])
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_a_kept_connection_that_fails_leads_to_the_next_address(make_rig, script, hosts):
+    body = b"TLS-Required: No\r\n\r\nbody\r\n"
+    async with Hostile(script, times=100) as hop, Hostile(None, times=0) as other:
+        rig = make_rig(smtp_destination_concurrency_limit=1, **TIMEOUTS)
+        route = b"smtp:[127.0.0.1]:%d" % hop.port + (b",[127.0.0.1]:%d" % other.port if hosts == 2 else b"")
+        first = await rig.queue(route, body=body)
+        await rig.gone(first)
+        second = await rig.queue(route, body=body)
+        if hosts == 2:
+            await rig.gone(second)
+            assert len(hop.taken) == len(other.taken) == 1
+        else:
+            await rig.until(lambda: rig.rows(second)[0].last_reply)
+            assert rig.rows(second)[0].state == RecipientState.DEFERRED
+        await rig.settled()
+        assert not any("error" in line for line in rig.log())
+        assert all(not owner.busy for owner in rig.service._owners.values())

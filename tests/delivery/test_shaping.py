@@ -419,3 +419,34 @@ async def test_a_rate_delay_makes_deliveries_one_at_a_time(make_rig):
             rig.tick(1)
             assert len(sink.messages) == sent and sink.most_open == 1
             rig.tick(1000)
+
+
+async def test_a_rate_delay_holds_behind_a_delivery_that_was_broken_off(make_rig):
+    async with SmtpSink(replies={"RCPT": ["421 4.3.2 Shutting down"] * 9}) as sink, DnsStub(ZONES) as dns:
+        settings = {"smtp_destination_rate_delay": 1000.0, "smtp_destination_concurrency_failed_cohort_limit": 0}
+        rig = shaped(make_rig, dns, sink, **settings)
+        for n in range(3):
+            await rig.queue(b"smtp:b.test", b"u%d@b.test" % n)
+        for tried in (1, 2, 3):
+            await rig.until(lambda tried=tried: rig.count("smtp", "deferred") == tried)
+            rig.tick(1)
+            await asyncio.sleep(0)
+            assert sum(line.startswith(b"MAIL") for line in sink.commands) == tried
+            rig.tick(1000)
+
+
+async def test_a_rate_delay_holds_while_nothing_is_to_be_sent(make_rig):
+    async with SmtpSink() as sink, DnsStub(ZONES) as dns:
+        rig = shaped(make_rig, dns, sink, smtp_destination_rate_delay=1000.0)
+        await rig.gone(await rig.queue(b"smtp:b.test", b"u1@b.test"))
+        for owner in rig.service._owners.values():
+            while owner.close_idle():
+                pass
+        await rig.until(lambda: not rig.service.connections)
+        rig.tick(1)
+        second = await rig.queue(b"smtp:b.test", b"u2@b.test")
+        rig.tick(1)
+        await rig.until(lambda: any(owner.ready for owner in rig.service._owners.values()))
+        assert len(sink.messages) == 1
+        rig.tick(1000)
+        await rig.gone(second)
