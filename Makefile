@@ -57,6 +57,7 @@ faults: build packages ## the long form of the fault tests
 
 simulate: build ## the long form of the seeded simulations
 	@FASTMTA_LONG=1 FASTMTA_MODEL_EXAMPLES=$${EXAMPLES:-500} $(BIN)/python -m pytest tests/store tests/queue tests/session --timeout 3600
+	@$(BIN)/python -m tests.simulation.run $${SEEDS:-0 10000}
 	@FASTMTA_TEST_ENGINE=memory $(BIN)/python -m pytest $(PARALLEL) $(MEMORY_TESTS)
 
 fuzz: build ## the fuzz targets, FUZZ_SECONDS each

@@ -60,6 +60,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("pop3", SOCKETS),
     ("delivery", SOCKETS),
     ("pickup", SOCKETS),
+    ("simulation", 5),
     ("operations", 5),
     ("admin", 6),
     ("cli", 7),

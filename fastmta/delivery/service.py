@@ -74,13 +74,22 @@ class DeliveryService:
     """The deliveries of one slot. `start` once nobody else owns the slot's hops; `stop` before somebody else may."""
 
     def __init__(
-        self, services: Services, answers: Answers | None = None, shared: Callable[[], Table] = local_table
+        self,
+        services: Services,
+        answers: Answers | None = None,
+        shared: Callable[[], Table] = local_table,
+        *,
+        resolver: Callable[[], Resolver] | None = None,
+        now_ns: Callable[[], int] | None = None,
     ) -> None:
         """`answers`: where a next hop's 250 is noted until it is committed; None: nowhere.
 
         `shared`: gives the table of limits that all workers have.
+        `resolver`: gives whom the DNS is asked of; None: the configured name servers.
+        `now_ns`: the clock by which a pass of the loop is long; None: the machine's.
         """
         self.services = services
+        self._make_resolver = resolver or self._configured_resolver
         self._shared = cache(shared)
         self.config: Config = services.config
         self.loop = services.loop
@@ -95,7 +104,7 @@ class DeliveryService:
         self.answers = answers
         self.connections = 0
         self.unrecorded = 0
-        self.pace = Pace(services.loop, self._next_pass)
+        self.pace = Pace(services.loop, self._next_pass, now_ns)
         self.unwritten: list[Job] = []
         self._owners: dict[bytes, HopOwner] = {}
         self._partitions: frozenset[int] = frozenset()
@@ -322,12 +331,7 @@ class DeliveryService:
         delivery = config.delivery
         self.forwarding = Forwarding.of(self.services)
         self.outgoing_checks = checks_of(self.services)
-        self._resolver = Resolver(
-            config.dns.nameservers,
-            monotonic=self.clock.monotonic,
-            dnssec=delivery.may_need_dnssec,
-            trust_ad=config.dns.trust_ad,
-        )
+        self._resolver = self._make_resolver()
         self.mx = MxLookup(
             self._resolver,
             ourselves(config),
@@ -359,6 +363,15 @@ class DeliveryService:
             if noted is not None:
                 self.tls_reporting.take_over(noted)
         self.logins = RelayLogins(config.delivery, self._tokens, config.recipient_delimiter)
+
+    def _configured_resolver(self) -> Resolver:
+        config = self.config
+        return Resolver(
+            config.dns.nameservers,
+            monotonic=self.clock.monotonic,
+            dnssec=config.delivery.may_need_dnssec,
+            trust_ad=config.dns.trust_ad,
+        )
 
     def _reply_classes(self, path: str) -> ReplyClasses:
         try:

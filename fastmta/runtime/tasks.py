@@ -78,16 +78,16 @@ class Sweep:
     def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float = 1.0) -> None:
         self._loop = loop
         self._interval_s = interval_s
-        self._items: set[Expiring] = set()
+        self._items: dict[Expiring, None] = {}  # in the order in which they came, so that a run can be repeated
         self._handle: asyncio.TimerHandle | None = None
 
     def add(self, item: Expiring) -> None:
-        self._items.add(item)
+        self._items[item] = None
         if self._handle is None:
             self._handle = self._loop.call_later(self._interval_s, self._run)
 
     def discard(self, item: Expiring) -> None:
-        self._items.discard(item)
+        self._items.pop(item, None)
 
     def _run(self) -> None:
         self._handle = self._loop.call_later(self._interval_s, self._run) if self._items else None
