@@ -300,8 +300,16 @@ _for_ever("imap SORT", b"SORT (SUBJECT REVERSE DATE) UTF-8 1:MANY")
 _for_ever("imap THREAD", b"THREAD REFERENCES UTF-8 1:MANY")
 _for_ever("imap ESEARCH in all", b"ESEARCH IN (personal) RETURN (COUNT) SUBJECT nowhere")
 _in_one_go("imap SELECT, CLOSE, EXAMINE, UNSELECT", [b"EXAMINE INBOX", b"CLOSE", b"SELECT INBOX", b"UNSELECT"], 20, "")
-_SMALL = [b"CHECK", b"CAPABILITY", b"ID NIL", b"NAMESPACE", b'GETQUOTA ""', b"GETQUOTAROOT INBOX", b'SETQUOTA "" ()']
-_in_one_go("imap small commands pipelined", [*_SMALL, b"ENABLE CONDSTORE", b"BAD"], 500)
+_SMALL = [
+    b"CHECK",
+    b"CAPABILITY",
+    b"ID NIL",
+    b"NAMESPACE",
+    b'GETQUOTA ""',
+    b"GETQUOTAROOT INBOX",
+    b'SETQUOTA "" ()',
+]
+_in_one_go("imap small commands pipelined", [*_SMALL, b"LANGUAGE DE EN", b"ENABLE CONDSTORE", b"BAD"], 500)
 _in_one_go("imap LSUB, XLIST", [b'LSUB "" "*"', b'XLIST "" "*"'], 1, "")
 _SET = [b'SETMETADATA "" (/private/comment/%d "%b")' % (n, b"v" * 8000) for n in range(40)]
 _in_one_go("imap SETMETADATA, GETMETADATA", [*_SET, b'GETMETADATA (DEPTH infinity) "" /private'], 1)

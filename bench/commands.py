@@ -28,6 +28,7 @@ ROW_OF: Final = {
     "imap GETQUOTAROOT": "imap small commands pipelined",
     "imap ID": "imap BAD x200 before login",
     "imap IDLE": "imap IDLE, DONE",
+    "imap LANGUAGE": "imap small commands pipelined",
     "imap LIST": "imap LIST *%*%",
     "imap LISTRIGHTS": "imap SETACL, GETACL, DELETEACL",
     "imap LOGIN": "imap LOGIN wrong",

@@ -246,6 +246,7 @@ IMAP_THREAD_DEPTH: Final = 1000  # of ancestors looked at for a loop, before a l
 IMAP_THREAD_PLACES: Final = 100_000  # of one THREAD, for messages that are named and not there; about 20 MB
 IMAP_REFERENCES: Final = 256  # of one message, the last ones
 IMAP_LIST_PATTERNS: Final = 64  # of one LIST
+IMAP_LANGUAGES: Final = 100  # ranges in one LANGUAGE (RFC 5255)
 IMAP_NOTIFY_GROUPS: Final = 100  # event groups of one NOTIFY (RFC 5465)
 IMAP_NOTIFY_MAILBOXES: Final = 1000  # that a session watches by NOTIFY: half a kilobyte each
 IMAP_NOTIFY_WATCHES: Final = 100_000  # of mailboxes, by all sessions of a worker, that NOTIFY may bring it to

@@ -3,6 +3,7 @@
 A worker tells of a few at a time, since its answer is one message; the asker names the last one that it has seen.
 """
 
+import asyncio
 import os
 import socket
 import struct
@@ -18,6 +19,7 @@ from fastmta.policy.networks import Networks
 from fastmta.store import MailStore
 
 TOLD: Final = 60  # sessions, of all workers together, in one answer
+_GRACE_S: Final = 1.0  # for a client that is ended to read the last words
 _LOGIN_CHARACTERS: Final = 254
 _MAILBOX_CHARACTERS: Final = 100
 _BYTES: Final = struct.Struct("=QQ")  # of Linux's tcp_info: acknowledged by the client, received from it
@@ -63,6 +65,7 @@ class Sessions:
         if wanted.kill:
             for each in found[: self._told]:
                 each.end("ended by the administrator")
+                asyncio.get_running_loop().call_later(_GRACE_S, _cut_off, each.transport)
         return rows
 
     def _row(self, session: OpenSession) -> dict[str, Any]:
@@ -101,6 +104,12 @@ def _fits(session: OpenSession, wanted: Wanted, networks: Networks | None) -> bo
         and (networks is None or session.client in networks)
         and (not wanted.id or _id(session) == wanted.id)
     )
+
+
+def _cut_off(transport: Any) -> None:
+    """Ends a connection that has been closed and whose client does not read what was written before."""
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
 
 
 def _octets(transport: Any) -> tuple[int, int]:

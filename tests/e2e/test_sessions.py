@@ -133,3 +133,15 @@ def test_what_is_wrong_is_said(server: Server) -> None:
     assert server.cli("session", "kill", check=False).returncode == 64
     assert server.cli("session", "kill", "1-imap-1", check=False).returncode == 67
     assert server.cli("session", "list", "--address", "x", check=False).returncode == 64
+
+
+def test_a_client_that_never_reads_is_ended_too(server: Server) -> None:
+    with imap(server) as filler:
+        filler.append("INBOX", "", "", b"Subject: x\r\n\r\n" + b"x" * 3_000_000)
+    client = imap(server)
+    client.select("INBOX")
+    client.send(b"a FETCH 1 (BODY[] BODY[TEXT] BODY[1] RFC822)\r\n" * 10)  # and none of it is read
+    wait_for(lambda: any(int(str(each["sent_bytes"])) > 100_000 for each in listed(server)), "a full socket")
+    server.cli("session", "kill", "--login", BILL)
+    wait_for(lambda: listed(server, "--login", BILL) == [], "the end of the session", timeout_s=15)
+    client.shutdown()

@@ -6,7 +6,7 @@ from fastmta.imap.commands import COMMANDS
 from fastmta.imap.session import State
 from tests.imap.harness import Client, World
 
-ANY = {"CAPABILITY", "NOOP", "LOGOUT", "ID"}
+ANY = {"CAPABILITY", "NOOP", "LOGOUT", "ID", "LANGUAGE"}
 NEW = {"STARTTLS", "AUTHENTICATE", "LOGIN"}
 SELECTED = {"CHECK", "CLOSE", "UNSELECT", "EXPUNGE", "SEARCH", "FETCH", "STORE", "COPY", "MOVE"}
 SELECTED |= {"SORT", "THREAD", "UID SORT", "UID THREAD"}
