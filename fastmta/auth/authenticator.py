@@ -91,6 +91,7 @@ class AccountCredentials(Protocol):
     def scram_keys(self, account_id: int, password_hash: str, /) -> dict[str, ScramKeys]: ...
     def login_secret(self) -> bytes: ...
     def app_password(self, account_id: int, password: str, /) -> AppPassword | None: ...
+    def app_password_mark(self, account_id: int, password: str, /) -> bytes: ...
 
 
 class _Nothing:
@@ -106,6 +107,9 @@ class _Nothing:
 
     def app_password(self, account_id: int, password: str, /) -> AppPassword | None:
         return None
+
+    def app_password_mark(self, account_id: int, password: str, /) -> bytes:
+        return b""
 
     async def user(self, token: str, /) -> str:
         raise TokenRefused("no issuer is configured")
@@ -217,6 +221,16 @@ class Authenticator(Generic[A]):
             return None  # `authenticate` meets it too, and says so
         self._succeeded(opened, checked, credentials, service)
         return opened
+
+    def opened_by(self, credentials: Credentials) -> bytes:
+        """The mark of the app password that these credentials, which were right, consist of; b"" where of none."""
+        if credentials.proof is not None or credentials.token:
+            return b""
+        try:
+            checked = self._parties(credentials).checked
+            return b"" if checked is None else self._credentials.app_password_mark(checked.id, credentials.password)
+        except StorageFailure:
+            return b""
 
     async def authenticate(self, credentials: Credentials, service: str, peer_ip: str) -> A | None:
         """The account that these credentials open, or None, which comes after the failure delay.

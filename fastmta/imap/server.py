@@ -41,10 +41,10 @@ class ImapServer:
         self._connections.pop(connection, None)
         self.services.sweep.discard(connection)
 
-    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
-        """(account, what ends it with a word) of every session that has logged in."""
+    def logged_in(self) -> list[tuple[int, bytes, Callable[[], None]]]:
+        """(account, mark of the app password, what ends it with a word) of every session that has logged in."""
         return [
-            (c.session.account_id, partial(c.bye, b"This account is closed"))
+            (c.session.account_id, c.session.opened_by, partial(c.bye, b"This account is closed"))
             for c in self._connections
             if c.session.account_id
         ]

@@ -125,6 +125,7 @@ class Session:
         "made",
         "named",
         "on_line",
+        "opened_by",
         "peer_ip",
         "seat",
         "service",
@@ -159,6 +160,7 @@ class Session:
         self.state: int = State.NOT_AUTHENTICATED
         self.actor = NOBODY
         self.address = ""
+        self.opened_by = b""  # the mark of an app password
         self.view: View | None = None
         self.tag = b"*"  # of the command that runs
         self.idle_tag: bytes | None = None

@@ -74,7 +74,7 @@ async def list_(desk: Desk, asked: Subject) -> list[Listed]:
 
 @act("app-password.delete", changes=True)
 async def delete(desk: Desk, asked: Delete) -> None:
-    """Delete an app password: whoever has it is not let in any more. Open sessions go on."""
+    """Delete an app password: whoever has it is not let in any more, and sessions that it has opened end."""
     account = required(desk, account_address(asked.address, desk.config))
     try:
         await desk.store.credentials.delete_app_password(account.id, asked.name)

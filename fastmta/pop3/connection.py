@@ -99,6 +99,7 @@ class Pop3Connection(asyncio.Protocol):
         "_tls",
         "_transport",
         "deadline",
+        "opened_by",
         "told_peer",
     )
 
@@ -112,6 +113,7 @@ class Pop3Connection(asyncio.Protocol):
         self._tls = False
         self._transport: asyncio.Transport | None = None
         self._session = Session(stls=False, mechanisms=(), login_allowed=False)
+        self.opened_by = b""  # the mark of an app password
         self._account_id = 0  # whose maildrop is locked, 0: none
         self._input = bytearray()
         self._skipped = 0  # octets of a line that is too long, until its end
@@ -481,10 +483,12 @@ class Pop3Connection(asyncio.Protocol):
         return b"Storage is not available now, try again later"
 
     def _log_in(self, credentials: Credentials) -> None:
+        self.opened_by = b""
         account = self._server.services.authenticator.try_now(credentials, self._service)
         if account is None:
             self._spawn("login", self._authenticate(credentials))
         elif self._lock(account):
+            self.opened_by = self._server.services.authenticator.opened_by(credentials)
             opening = self._opening(account)
             if not self._open(account, opening):
                 self._spawn("open", self._open_slowly(account, opening))
@@ -498,6 +502,7 @@ class Pop3Connection(asyncio.Protocol):
         if account is None:
             self._act(self._session.refused(b"AUTH", b"Authentication failed"))
         elif self._lock(account):
+            self.opened_by = self._server.services.authenticator.opened_by(credentials)
             await self._open_slowly(account, self._opening(account))
 
     def _opening(self, account: Account) -> Iterator[Maildrop | None]:

@@ -46,10 +46,10 @@ class Pop3Server:
         """New settings hold for new connections and new logins; none is ended."""
         self.services = services
 
-    def logged_in(self) -> list[tuple[int, Callable[[], None]]]:
-        """(account, what ends it with a word) of every session that has logged in."""
+    def logged_in(self) -> list[tuple[int, bytes, Callable[[], None]]]:
+        """(account, mark of the app password, what ends it with a word) of every session that has logged in."""
         farewell = b"-ERR [AUTH] This account is closed\r\n"
-        return [(c.account_id, partial(c.close, farewell)) for c in self.connections if c.account_id]
+        return [(c.account_id, c.opened_by, partial(c.close, farewell)) for c in self.connections if c.account_id]
 
     def open_sessions(self) -> Iterator[OpenSession]:
         """Every session, for who asks about them."""

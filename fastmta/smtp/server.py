@@ -115,7 +115,7 @@ class ServiceHost:
         services = self._server.services
         account = services.authenticator.try_now(credentials, self.name)
         if account is not None:
-            self._logged_in(session, account)
+            self._logged_in(session, account, credentials)
             return account.address
         generation = session.wait()
         task = services.tasks.spawn(
@@ -136,11 +136,14 @@ class ServiceHost:
         address = ""
         if account is not None:
             address = account.address
-            self._logged_in(session, account)
+            self._logged_in(session, account, credentials)
         session.resume(generation, lambda: rules.authenticated(session, address))
 
-    def _logged_in(self, session: Connection, account: Account) -> None:
+    def _logged_in(self, session: Connection, account: Account, credentials: Credentials) -> None:
         session.account_id = account.id
+        mark = self._server.services.authenticator.opened_by(credentials)
+        if mark:
+            self._server.opened_by[session] = mark
         self._server.guests.leave(session)
         self._server.services.store.last_logins.note(account.id, self.name, session.peer_ip)
 
@@ -359,6 +362,7 @@ class ServiceHost:
             session.screening = None
         if self._logs_in:
             self._server.guests.leave(session)
+            self._server.opened_by.pop(session, None)
         if session.place > 0:
             self._server.services.limits.release(session.place)
             session.place = 0
@@ -459,6 +463,7 @@ class SmtpServer:
         self.services = services
         self.checks: dict[Connection, asyncio.Task[Any]] = {}
         self.guests = Guests()
+        self.opened_by: dict[Connection, bytes] = {}  # the marks of app passwords
         self.bare_exclusions = Networks(services.config.smtpd_forbid_bare_newline_exclusions)
         self.xclient_hosts = Networks(services.config.smtpd_authorized_xclient_hosts)
         self.xforward_hosts = Networks(services.config.smtpd_authorized_xforward_hosts)
@@ -519,6 +524,13 @@ class SmtpServer:
         for host in self._hosts.values():
             host.draining = True
             host.service.drain(reply)
+
+    def logged_in(self) -> list[tuple[int, bytes, Callable[[], object]]]:
+        """(account, mark of the app password, what ends it with a word) of every session that such a one has opened."""
+        reply = Reply(421, "4.7.0", f"{self.services.config.myhostname} The password was revoked")
+        return [
+            (session.account_id, mark, partial(session.shut_down, reply)) for session, mark in self.opened_by.items()
+        ]
 
     def open_sessions(self) -> Iterator[OpenSession]:
         """Every session, for who asks about them."""

@@ -17,7 +17,7 @@ from fastmta.model.credentials import AppPassword, ScramKeys
 from fastmta.model.errors import Refused
 from fastmta.model.limits import APP_PASSWORDS_OF_ACCOUNT
 from fastmta.store.committing import Committer, commit_guarded
-from fastmta.store.record_keys import id_key
+from fastmta.store.record_keys import DIRECTORY_COUNTER, id_key
 
 LOGIN_SECRET: Final = b"login_secret"  # in `meta`: what made-up salts are made of
 _SCRAM: Final = b"s"
@@ -95,6 +95,15 @@ class AccountCredentials:
         value = self._store.raw.get(TABLE_CREDENTIAL, _app_key(account_id, password))
         return self._decoded(_app_key(account_id, password), value) if value is not None else None
 
+    def app_password_mark(self, account_id: int, password: str) -> bytes:
+        """What stands for an app password of an account in `is_app_password`; b"" where it is none."""
+        key = _app_key(account_id, password)
+        return key if self._store.raw.get(TABLE_CREDENTIAL, key) is not None else b""
+
+    def is_app_password(self, mark: bytes) -> bool:
+        """Whether it has not been revoked."""
+        return self._store.raw.get(TABLE_CREDENTIAL, mark) is not None
+
     def app_passwords(self, account_id: int) -> list[AppPassword]:
         """All of an account, by name."""
         return sorted((entry for _, entry in self._rows(account_id)), key=lambda entry: entry.name)
@@ -125,6 +134,7 @@ class AccountCredentials:
             raise Refused("missing", name)
         for key in found:
             unit.delete(TABLE_CREDENTIAL, key)
+        unit.count(DIRECTORY_COUNTER, 1, -1)  # sessions that it opened are ended
         await self._store.commit(unit)
 
     def _rows(self, account_id: int) -> list[tuple[bytes, AppPassword]]:

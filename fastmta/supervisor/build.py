@@ -130,7 +130,9 @@ class MailServer:
             services.slots,
         )
         self._closed = ClosedAccounts(
-            self._store, place.loop, lambda: [*self._imap.logged_in(), *self._pop3.logged_in()]
+            self._store,
+            place.loop,
+            lambda: [*self._imap.logged_in(), *self._pop3.logged_in(), *self._smtp.logged_in()],
         )
         self._process = ProcessFigures(place.cells)
         self._delivering = False

@@ -1,6 +1,7 @@
-"""Ends the sessions of accounts that have been disabled or deleted, within a second of it.
+"""Ends the sessions of accounts that have been disabled or deleted, and those that an app password has opened which was
+revoked, within a second of it.
 
-SMTP needs none of this: who may send is asked at each MAIL.
+Of SMTP it needs only the latter: who may send is asked at each MAIL.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ from typing import Final
 
 from fastmta.store import MailStore
 
+#: An account, the mark of the app password that opened the session or b"", and what ends it with a word.
+LoggedIn = tuple[int, bytes, Callable[[], object]]
 AT_ONCE: Final = 256  # sessions looked at in one turn of the loop, about a millisecond
 
 
@@ -20,9 +23,9 @@ class ClosedAccounts:
         self,
         store: MailStore,
         loop: asyncio.AbstractEventLoop,
-        sessions: Callable[[], list[tuple[int, Callable[[], None]]]],
+        sessions: Callable[[], list[LoggedIn]],
     ) -> None:
-        """`sessions` gives (account, what ends it) of each session that has logged in."""
+        """`sessions` gives those that have logged in."""
         self._store = store
         self._loop = loop
         self._sessions = sessions
@@ -37,13 +40,17 @@ class ClosedAccounts:
         self._looking = True
         self._step(iter(self._sessions()), {})
 
-    def _step(self, left: Iterator[tuple[int, Callable[[], None]]], known: dict[int, bool]) -> None:
+    def _step(self, left: Iterator[LoggedIn], known: dict[int | bytes, bool]) -> None:
         page = list(islice(left, AT_ONCE))
-        for account_id, end in page:
+        for account_id, mark, end in page:
             is_open = known.get(account_id)
             if is_open is None:
                 account = self._store.accounts.by_id(account_id)
                 is_open = known[account_id] = account is not None and account.enabled
+            if is_open and mark:
+                if mark not in known:
+                    known[mark] = self._store.credentials.is_app_password(mark)
+                is_open = known[mark]
             if not is_open:
                 end()
         self._looking = len(page) == AT_ONCE

@@ -110,3 +110,24 @@ def test_a_login_may_write_its_domain_in_unicode(server: Server) -> None:
     for domain in (U_LABEL, U_LABEL.upper(), A_LABEL):
         imap(server, f"ann@{domain}").logout()
         submission(server, f"Ann@{domain}").quit()
+
+
+def test_deleting_an_app_password_ends_what_it_has_opened_and_nothing_else(server: Server) -> None:
+    password = server.cli("app-password", "add", BILL, "phone").stdout.split()[-1]
+    reader = imaplib.IMAP4(server.host, server.port("imap"), timeout=60)
+    reader.login(BILL, password)
+    drop = poplib.POP3(server.host, server.port("pop3"), timeout=60)
+    drop.user(BILL)
+    drop.pass_(password)
+    sender = smtplib.SMTP(server.host, server.port("submission"), timeout=60, local_hostname="client.test")
+    sender.login(BILL, password)
+    other = imap(server)
+    server.cli("app-password", "delete", BILL, "phone")
+    assert reader.readline().startswith(b"* BYE ")
+    assert drop._getline()[0].startswith(b"-ERR ")  # type: ignore[attr-defined]
+    assert sender.getreply()[0] == 421
+    assert other.noop()[0] == "OK"
+    for client in (reader, other):
+        client.shutdown()
+    drop.close()
+    sender.close()

@@ -29,6 +29,9 @@ class FakeAuthenticator:
     def exchange(self, allowed: tuple[str, ...]) -> Sasl:
         return Sasl(allowed)
 
+    def opened_by(self, credentials: Any) -> bytes:
+        return b""
+
     def try_now(self, credentials: Any, service: str) -> Any:
         return None
 

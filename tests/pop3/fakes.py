@@ -95,6 +95,9 @@ class FakeAuthenticator:
     def exchange(self, allowed: tuple[str, ...]) -> Sasl:
         return Sasl(allowed)
 
+    def opened_by(self, credentials: Credentials) -> bytes:
+        return b""
+
     def try_now(self, credentials: Credentials, service: str) -> Any:
         return self._check(credentials) if self.remembers else None
 

@@ -165,6 +165,9 @@ class FakeAuthenticator:
     def exchange(self, allowed: tuple[str, ...]) -> Sasl:
         return Sasl(allowed)
 
+    def opened_by(self, credentials: Credentials) -> bytes:
+        return b""
+
     def try_now(self, credentials: Credentials, service: str) -> FakeAccount | None:
         return None if self.slow else self._check(credentials)
 

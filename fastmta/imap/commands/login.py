@@ -42,7 +42,7 @@ def log_in(session: Session, tag: bytes, credentials: Credentials) -> Answer:
     authenticator = session.services.authenticator
     account = authenticator.try_now(credentials, session.service)
     if account is not None:
-        return _welcome(session, account)
+        return _welcome(session, account, credentials)
     return _authenticate(session, tag, credentials)
 
 
@@ -56,7 +56,7 @@ async def _authenticate(session: Session, tag: bytes, credentials: Credentials) 
     if account is None:
         refuse(session, tag)
         return b""
-    return _welcome(session, account)
+    return _welcome(session, account, credentials)
 
 
 async def _account_of(session: Session, credentials: Credentials) -> Account | TemporaryFailure | None:
@@ -66,12 +66,13 @@ async def _account_of(session: Session, credentials: Credentials) -> Account | T
         return failure
 
 
-def _welcome(session: Session, account: Account) -> bytes:
+def _welcome(session: Session, account: Account, credentials: Credentials) -> bytes:
     if not session.seat.log_in(account.id):
         session.services.log.info("imap.too_many", account=account.address, client=session.peer_ip)
         return b"NO [UNAVAILABLE] " + session.seat.refusal.encode()
     session.actor = Actor(account.id)
     session.address = account.address
+    session.opened_by = session.services.authenticator.opened_by(credentials)
     session.state = State.AUTHENTICATED
     session.failed_logins = 0
     session.services.store.last_logins.note(account.id, session.service, session.peer_ip)
