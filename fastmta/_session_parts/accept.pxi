@@ -90,8 +90,8 @@ cdef int _look_at_structure(Connection self) except -1:
         at += PyBytes_GET_SIZE(piece)
 
 
-cdef object _adjust(Connection self):
-    # The recipients with their copies, and where their sender has them go; or the Reply that puts the message off.
+cdef object _adjust(Connection self, bytes sender):
+    # The recipients with their copies, and where their sender has them go. TemporaryFailure puts the message off.
     cdef list found
     cdef Recipient recipient
     cdef Py_ssize_t named = len(self.recipients)
@@ -100,11 +100,8 @@ cdef object _adjust(Connection self):
     cdef str through = self.service.through
     if outcome is not None:
         through = outcome.filter_over(through)
-    try:
-        found = self.service.directory.adjusted(
-            self.reverse_path, self.recipients, more=() if outcome is None else outcome.copies, through=through)
-    except TemporaryFailure as failure:
-        return failure.reply
+    found = self.service.directory.adjusted(
+        sender, self.recipients, more=() if outcome is None else outcome.copies, through=through)
     self.has_local = False
     for recipient in found:
         if i >= named and outcome is not None and outcome.hold:
@@ -180,12 +177,16 @@ cdef int _submit(Connection self) except -1:
     cdef Posting posting
     cdef bytes head
     cdef object recipients = self.recipients
+    cdef bytes sender = self.reverse_path
     if service.adjusts or (
         self.outcome is not None and (self.outcome.copies or self.outcome.through) and not service.lmtp
     ):
-        recipients = _adjust(self)
-        if isinstance(recipients, Reply):
-            return _conclude(self, recipients)
+        try:
+            if service.adjusts:
+                sender = service.directory.sender_of(sender)
+            recipients = _adjust(self, sender)
+        except TemporaryFailure as failure:
+            return _conclude(self, failure.reply)
     self.accepted_at = service.now()
     self.blob.bits = self.data.bits
     _compose_head(self)
@@ -196,7 +197,7 @@ cdef int _submit(Connection self) except -1:
         body.structure = self.structure.finish(0, head) if self.blob.cuts is None else _structure_of_cut(self, head)
         body.loops = self.scan.delivered_to_addresses() or None
     posting = Posting(service.teller, self.queue_id, Envelope(
-        self.reverse_path, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
+        sender, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
         self.envid, self.ret, self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
     ), body, REPORT_IT if service.lmtp else QUEUE_IT)  # RFC 2033 §4.2: LMTP does not queue what a mailbox refused
     posting.recipients = recipients

@@ -5,6 +5,7 @@ import re
 from collections.abc import Container, Iterator
 from typing import Final
 
+from fastmta.config.kinds import REWRITE_CLIENTS
 from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
@@ -60,6 +61,12 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     for text in config.proxy_interfaces:
         if not _is_address(text):
             yield "proxy_interfaces", f'"{text}" is not an address'
+    for text in config.local_header_rewrite_clients:
+        if ":" not in text and text not in REWRITE_CLIENTS:
+            yield (
+                "local_header_rewrite_clients",
+                f'"{text}" is none of {", ".join(REWRITE_CLIENTS)}, and no table "type:/path"',
+            )
     if not config.delivery.smtp_host_lookup:
         yield "delivery.smtp_host_lookup", "is empty; use dns, native, or both"
     if config.delivery.smtp_line_length_limit == 1:

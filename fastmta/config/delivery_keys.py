@@ -110,6 +110,10 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_line_length_limit: Annotated[
         int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")
     ] = 998
+    smtp_generic_maps: Annotated[
+        _Texts, Key("maps", about="addresses of envelope and header, written anew as mail leaves by SMTP")
+    ] = ()
+    lmtp_generic_maps: Annotated[_Texts, Key("maps", about="the same by LMTP")] = ()
     smtp_discard_ehlo_keywords: Annotated[
         _Texts, Key("list", about='what a server offers in vain: "chunking" has mail sent by DATA')
     ] = ()

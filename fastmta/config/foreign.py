@@ -30,9 +30,9 @@ _POSTFIX: Final = (
         "unknown_command_macros) "
         "smtpd_(command_filter dns_reply_filter milter_maps proxy_ehlo proxy_filter proxy_options "
         "proxy_timeout) default_delivery_status_filter "
-        "local_delivery_status_filter local_header_rewrite_clients message_drop_headers message_strip_characters "
+        "local_delivery_status_filter message_drop_headers message_strip_characters "
         "pipe_delivery_status_filter "
-        "receive_override_options remote_header_rewrite_domain undisclosed_recipients_header "
+        "receive_override_options undisclosed_recipients_header "
         "virtual_delivery_status_filter",
     ),
     (
@@ -79,7 +79,7 @@ _POSTFIX: Final = (
         "connection_cache_time_limit connection_reuse_count_limit connection_reuse_time_limit "
         "defer_if_no_mx_address_found delivery_status_filter discard_ehlo_keyword_address_maps "
         "dns_reply_filter dns_resolver_options dns_support_level enforce_tls "
-        "generic_maps min_data_rate never_send_ehlo pix_workaround_delay_time "
+        "min_data_rate never_send_ehlo pix_workaround_delay_time "
         "pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout quote_rfc821_envelope "
         "randomize_addresses reply_filter send_dummy_mail_auth send_xforward_command "
         "skip_5xx_greeting skip_quit_response use_tls xforward_timeout) "
@@ -125,10 +125,9 @@ _POSTFIX: Final = (
     (
         "addresses are not rewritten, but by virtual_alias_maps and `fastmta alias`",
         "empty_(address_default_transport_maps_lookup_key address_local_login_sender_maps_lookup_key "
-        "address_recipient address_relayhost_maps_lookup_key) masquerade_(classes domains exceptions) "
-        "recipient_(canonical_classes canonical_maps) sender_(canonical_classes canonical_maps) "
+        "address_recipient address_relayhost_maps_lookup_key) "
         "allow_percent_hack always_add_missing_headers append_at_myorigin "
-        "append_dot_mydomain canonical_classes canonical_maps expand_owner_alias frozen_delivered_to generic_maps "
+        "append_dot_mydomain expand_owner_alias frozen_delivered_to generic_maps "
         "luser_relay propagate_unmatched_extensions swap_bangpath",
     ),
     (
@@ -207,7 +206,7 @@ _POSTFIX: Final = (
         "connection_cache_on_demand connection_cache_time_limit connection_reuse_count_limit "
         "connection_reuse_time_limit data_done_timeout data_init_timeout data_xfer_timeout "
         "defer_if_no_mx_address_found discard_lhlo_keyword_address_maps dns_reply_filter "
-        "dns_resolver_options dns_support_level fallback_relay generic_maps host_lookup lhlo_name lhlo_timeout "
+        "dns_resolver_options dns_support_level fallback_relay host_lookup lhlo_name lhlo_timeout "
         "line_length_limit mail_timeout min_data_rate mx_address_limit mx_session_limit per_request_deadline "
         "pix_workaround_delay_time pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout "
         "quote_rfc821_envelope randomize_addresses rcpt_timeout reply_filter rset_timeout send_dummy_mail_auth "

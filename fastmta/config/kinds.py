@@ -5,6 +5,8 @@ from typing import Final, Literal, NamedTuple
 RELAY_RESTRICTIONS: Final = ("permit_mynetworks", "permit_sasl_authenticated", "reject_unauth_destination")
 SCANNER_ACTIONS: Final = ("accept", "tempfail", "quarantine")
 MILTER_ACTIONS: Final = ("accept", "reject", "tempfail", "quarantine", "shutdown")
+ADDRESS_CLASSES: Final = ("envelope_sender", "envelope_recipient", "header_sender", "header_recipient")
+REWRITE_CLIENTS: Final = ("permit_inet_interfaces", "permit_mynetworks", "permit_sasl_authenticated")
 TLS_LEVELS: Final = ("none", "may", "encrypt", "verify", "secure", "fingerprint", "dane", "dane-only")
 SASL_OPTIONS: Final = ("noplaintext", "noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy")
 

@@ -9,7 +9,6 @@ from typing import Final
 # name: its default in Postfix or Dovecot, in one-string form.
 NOT_BUILT: Final[dict[str, str]] = {
     # Postfix
-    "canonical_maps": "",
     "disable_vrfy_command": "no",
     "generic_maps": "",
     "home_mailbox": "",
@@ -20,10 +19,7 @@ NOT_BUILT: Final[dict[str, str]] = {
     "mail_spool_directory": "/var/mail",
     "mailbox_command": "",
     "mailbox_transport": "",
-    "masquerade_domains": "",
-    "recipient_canonical_maps": "",
     "relocated_maps": "",
-    "sender_canonical_maps": "",
     "smtpd_proxy_filter": "",
     "smtpd_reject_unlisted_recipient": "yes",
     "smtpd_tls_auth_only": "no",

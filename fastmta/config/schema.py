@@ -15,6 +15,7 @@ import msgspec
 
 from fastmta.config.delivery_keys import DeliveryConfig
 from fastmta.config.kinds import (
+    ADDRESS_CLASSES,
     MILTER_ACTIONS,
     RELAY_RESTRICTIONS,
     SCANNER_ACTIONS,
@@ -64,6 +65,37 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     relay_recipient_maps: Annotated[
         _Texts, Key("maps", about="who there is in relay_domains; others are refused; empty: anybody")
     ] = ()
+    canonical_maps: Annotated[
+        _Texts, Key("maps", about="addresses written anew, in envelopes and headers, as mail comes in")
+    ] = ()
+    canonical_classes: Annotated[
+        _Texts, Key("options", default=", ".join(ADDRESS_CLASSES), choices=ADDRESS_CLASSES)
+    ] = ADDRESS_CLASSES
+    sender_canonical_maps: Annotated[_Texts, Key("maps", about="of senders, before canonical_maps")] = ()
+    sender_canonical_classes: Annotated[
+        _Texts, Key("options", default="envelope_sender, header_sender", choices=ADDRESS_CLASSES)
+    ] = ("envelope_sender", "header_sender")
+    recipient_canonical_maps: Annotated[_Texts, Key("maps", about="of recipients, before canonical_maps")] = ()
+    recipient_canonical_classes: Annotated[
+        _Texts, Key("options", default="envelope_recipient, header_recipient", choices=ADDRESS_CLASSES)
+    ] = ("envelope_recipient", "header_recipient")
+    masquerade_domains: Annotated[
+        _Texts,
+        Key("list", about='hosts below these domains become the domain, after canonical_maps; "!domain": do not'),
+    ] = ()
+    masquerade_exceptions: Annotated[_Texts, Key("list", about="users whose address stays")] = ()
+    masquerade_classes: Annotated[
+        _Texts,
+        Key("options", default="envelope_sender, header_sender, header_recipient", choices=ADDRESS_CLASSES),
+    ] = ("envelope_sender", "header_sender", "header_recipient")
+    local_header_rewrite_clients: Annotated[
+        _Texts,
+        Key("list", default="permit_inet_interfaces", about="whose headers are rewritten; permit_*, or tables"),
+    ] = ("permit_inet_interfaces",)
+    remote_header_rewrite_domain: Annotated[
+        str,
+        Key("domain", about="those of all others too, whose addresses without a domain get this one; empty: they stay"),
+    ] = ""
     always_bcc: Annotated[str, Key("text", about="gets a blind copy of all mail that comes in")] = ""
     sender_bcc_maps: Annotated[_Texts, Key("maps", about="who gets a blind copy, by sender or @domain")] = ()
     recipient_bcc_maps: Annotated[_Texts, Key("maps", about="the same by recipient")] = ()

@@ -84,6 +84,7 @@ class Job(Transaction, eq=False, kw_only=True):
         made.front = self.front
         made.wants_front = self.wants_front
         made.checked, made.changed = self.checked, self.changed
+        made.paths = None if self.paths is None else [self.paths[n] for n in numbers]
         made.growth, made.bits = self.growth, self.bits
         return made
 

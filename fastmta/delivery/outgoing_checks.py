@@ -1,10 +1,12 @@
-"""smtp_header_checks, smtp_mime_header_checks, smtp_nested_header_checks, smtp_body_checks, and the same of lmtp_*.
+"""smtp_header_checks, smtp_mime_header_checks, smtp_nested_header_checks, smtp_body_checks, smtp_generic_maps, and the
+same of lmtp_*.
 
 Postfix's tables that look at a message as it leaves, and change only what goes over this wire: what is stored, and what
 other transports send, stays. The message is looked through before MAIL, since SIZE says how long it will be; what it
 finds is a list of changes (`Changed`), through which the message is read from then on. All of a body is shown, as in
-Postfix. A seal or signature that is made as the message leaves is made of the changed message; one that it came with,
-or got when it was accepted, breaks where it covers what changes, and the log names it (`delivery.changed`).
+Postfix. smtp_generic_maps give envelope and header other addresses, the header's behind what its checks have made of
+it. A seal or signature that is made as the message leaves is made of the changed message; one that it came with, or got
+when it was accepted, breaks where it covers what changes, and the log names it (`delivery.changed`).
 """
 
 from bisect import bisect_right
@@ -12,6 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from fastmta.delivery.job import Job
+from fastmta.directory import addresses
+from fastmta.directory.canonical import AddressMap
+from fastmta.directory.header_addresses import RECIPIENTS, SENDERS, rewritten
 from fastmta.directory.maps import TableSet
 from fastmta.model.envelope import HAS_8BIT, HAS_DOT_LINE, HAS_LONG_LINE, NO_FINAL_CRLF
 from fastmta.model.errors import TemporaryFailure
@@ -22,6 +27,7 @@ from fastmta.model.limits import (
     OUTGOING_CHANGED_BYTES,
     OUTGOING_CHANGES,
     OUTGOING_TOLD,
+    REWRITTEN_FIELD_BYTES,
 )
 from fastmta.model.reply import Reply
 from fastmta.policy.contents import DELETES, Kind, Piece, Walk, field_of, parse_outgoing
@@ -110,10 +116,11 @@ class Changed:
 class OutgoingChecks:
     """The tables of one transport."""
 
-    __slots__ = ("_looked_at", "_services", "_tables", "_transport")
+    __slots__ = ("_generic", "_looked_at", "_services", "_tables", "_transport")
 
-    def __init__(self, services: "Services", transport: str, tables: dict[Kind, TableSet]) -> None:
+    def __init__(self, services: "Services", transport: str, tables: dict[Kind, TableSet], generic: AddressMap) -> None:
         self._services = services
+        self._generic = generic
         self._transport = transport
         self._tables = tables
         self._looked_at = services.clock.monotonic()
@@ -123,12 +130,14 @@ class OutgoingChecks:
         leave as it is has been decided.
         """
         self._refresh()
-        findings = _Findings(self._services, self._tables, self._transport, job)
-        walk = Walk(frozenset(self._tables), _WHOLE)
+        findings = _Findings(self._services, self._tables, self._transport, job, self._generic)
+        kinds = frozenset(self._tables) | ({Kind.HEADER} if self._generic else set())
+        walk = Walk(kinds, _WHOLE)
         size = job.envelope.size_bytes
         share = self._services.turns.share()
         share.begin()
         try:
+            findings.rename()
             at = 0
             while at < size and not walk.is_over:
                 octets = min(CONTENT_PIECE_BYTES, size - at)
@@ -158,7 +167,7 @@ class OutgoingChecks:
         now = self._services.clock.monotonic()
         if now - self._looked_at >= _REFRESH_S:
             self._looked_at = now
-            for tables in self._tables.values():
+            for tables in (*self._tables.values(), self._generic.tables):
                 tables.refresh()
 
 
@@ -172,10 +181,13 @@ def checks_of(services: "Services") -> dict[str, OutgoingChecks]:
     """By transport, those that have any."""
     made = {}
     for transport in ("smtp", "lmtp"):
-        tables = tables_of(services.config.delivery, transport)
-        if tables:
+        delivery = services.config.delivery
+        tables = tables_of(delivery, transport)
+        maps = delivery.lmtp_generic_maps if transport == "lmtp" else delivery.smtp_generic_maps
+        if tables or maps:
             sets = {kind: TableSet(names) for kind, names in tables.items()}
-            made[transport] = OutgoingChecks(services, transport, sets)
+            generic = AddressMap(services.config, maps, propagates=False)
+            made[transport] = OutgoingChecks(services, transport, sets, generic)
     return made
 
 
@@ -189,7 +201,10 @@ async def looked_through(service: "DeliveryService", checks: OutgoingChecks, job
 class _Findings:
     """What the tables say of one message."""
 
-    def __init__(self, services: "Services", tables: dict[Kind, TableSet], transport: str, job: Job) -> None:
+    def __init__(
+        self, services: "Services", tables: dict[Kind, TableSet], transport: str, job: Job, generic: AddressMap
+    ) -> None:
+        self._generic = generic
         self._log = services.log
         self._tables = tables
         self._transport = transport
@@ -203,8 +218,10 @@ class _Findings:
         """Asks about a piece, and does what is said."""
         if self.failure is not None or not piece.text:
             return
-        value = self._tables[piece.kind].get(piece.text.decode("utf-8", "surrogateescape"))
+        tables = self._tables.get(piece.kind)
+        value = tables.get(piece.text.decode("utf-8", "surrogateescape")) if tables is not None else None
         if value is None:
+            self._stays(piece)
             return
         try:
             action = parse_outgoing(piece.kind, value)
@@ -213,6 +230,7 @@ class _Findings:
             self.failure = _MISTAKEN
             return
         if action.word in ("DUNNO", "OK"):
+            self._stays(piece)
             return
         if action.word != "IGNORE":
             self._tell(action.word, action.text, piece)
@@ -220,10 +238,55 @@ class _Findings:
         match action.word:
             case "PREPEND":
                 self._change(piece.at, 0, new)
+                self._stays(piece)
             case "REPLACE":
+                new = self._renamed(piece.kind, new) or new
                 self._change(piece.at, piece.size, new[:-2] if self._lacks_end(piece) else new)
             case word if word in DELETES:
                 self._change(piece.at, piece.size, b"")
+            case _:
+                self._stays(piece)
+
+    def _stays(self, piece: Piece) -> None:
+        """The checks have nothing against a piece: it stays, but for its addresses."""
+        if self._generic and piece.kind is Kind.HEADER:
+            new = self._renamed(piece.kind, piece.text.replace(b"\n", b"\r\n") + b"\r\n")
+            if new is not None:
+                self._change(piece.at, piece.size, new[:-2] if self._lacks_end(piece) else new)
+
+    def _renamed(self, kind: Kind, raw: bytes) -> bytes | None:
+        """A field of the message's own header with the addresses that the generic maps give it; None: as it is."""
+        name, _, value = raw.partition(b":")
+        word = name.strip().lower()
+        if kind is not Kind.HEADER or not self._generic or not (word in SENDERS or word in RECIPIENTS):
+            return None
+        if len(raw) > REWRITTEN_FIELD_BYTES:
+            self._log.info(
+                "delivery.not_rewritten", queue_id=queue_id_text(self._job.message.queue_id), octets=len(raw)
+            )
+            return None
+        new = rewritten(value.decode("utf-8", "surrogateescape"), self._new_address)
+        return None if new is None else name + b":" + new.encode("utf-8", "surrogateescape")
+
+    def _new_address(self, text: str) -> str | None:
+        try:
+            found = self._generic.once(addresses.parse(text))
+        except ValueError:
+            return None
+        return found.raw.decode("utf-8", "surrogateescape") if found is not None else None
+
+    def rename(self) -> None:
+        """Gives the envelope the addresses that the generic maps have for it."""
+        job, generic = self._job, self._generic
+        if not generic:
+            return
+
+        def renamed(path: bytes) -> bytes:
+            new = self._new_address(path.decode("utf-8", "surrogateescape")) if path else None
+            return path if new is None else new.encode("utf-8", "surrogateescape")
+
+        job.sender = renamed(job.sender)
+        job.paths = [renamed(each.forward_path) for each in job.recipients]
 
     def conclude(self) -> None:
         """Gives the job what has been found."""

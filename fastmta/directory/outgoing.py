@@ -1,4 +1,5 @@
-"""What an accepted envelope brings along: blind copies, as Postfix's cleanup adds them, and routes by sender.
+"""What an accepted envelope brings along: canonical addresses (canonical.py), blind copies, as Postfix's cleanup adds
+them, and routes by sender.
 
 Copies go to always_bcc, and to what sender_bcc_maps and recipient_bcc_maps say of the sender (not of the null sender)
 and of each recipient as it was given, before aliases; once, for mail that comes in from outside, never for our own
@@ -16,6 +17,7 @@ import msgspec
 from fastmta._intake import Recipient, Target
 from fastmta.directory import addresses
 from fastmta.directory.aliases import split_targets
+from fastmta.directory.canonical import Canonical, CanonicalConfig
 from fastmta.directory.maps import TableSet
 from fastmta.directory.seams import Router
 from fastmta.model.envelope import NOTIFY_NEVER, QueuedTarget, RecipientTail, Resolution
@@ -28,13 +30,7 @@ NULL_SENDER: Final = "<>"  # Postfix's empty_address_relayhost_maps_lookup_key
 _MISWRITTEN: Final = Reply(451, "4.3.5", "Mail system configuration error")
 
 
-class OutgoingConfig(Protocol):
-    @property
-    def myorigin(self) -> str: ...
-    @property
-    def mydestination(self) -> tuple[str, ...]: ...
-    @property
-    def recipient_delimiter(self) -> str: ...
+class OutgoingConfig(CanonicalConfig, Protocol):
     @property
     def always_bcc(self) -> str: ...
     @property
@@ -57,16 +53,31 @@ class Resolver(Protocol):
 class Outgoing:
     """The additions of one configuration. Look-ups are synchronous. TemporaryFailure: a table cannot be used."""
 
-    __slots__ = ("_always", "_config", "_of_recipients", "_of_senders", "_relayhosts", "_router", "_transports")
+    __slots__ = (
+        "_always",
+        "_config",
+        "_of_recipients",
+        "_of_senders",
+        "_relayhosts",
+        "_router",
+        "_transports",
+        "canonical",
+    )
 
     def __init__(self, config: OutgoingConfig, router: Router) -> None:
         self._config = config
         self._router = router
         self._always = config.always_bcc
+        self.canonical = Canonical(config)
         self._of_senders = TableSet(config.sender_bcc_maps)
         self._of_recipients = TableSet(config.recipient_bcc_maps)
         self._relayhosts = TableSet(config.sender_dependent_relayhost_maps)
         self._transports = TableSet(config.sender_dependent_default_transport_maps)
+
+    @property
+    def changes_any(self) -> bool:
+        """Whether an envelope may become another one."""
+        return bool(self.copies_any or self.routes_any or self.canonical)
 
     @property
     def copies_any(self) -> bool:
@@ -79,7 +90,13 @@ class Outgoing:
 
     @property
     def tables(self) -> tuple[TableSet, ...]:
-        return self._of_senders, self._of_recipients, self._relayhosts, self._transports
+        return (
+            self._of_senders,
+            self._of_recipients,
+            self._relayhosts,
+            self._transports,
+            *self.canonical.tables,
+        )
 
     def adjusted(
         self,
@@ -133,10 +150,20 @@ class Outgoing:
         if self._of_senders and sender:
             found.update(dict.fromkeys(split_targets(self._find(self._of_senders, sender) or "")))
         for path in recipients if self._of_recipients else ():
-            found.update(dict.fromkeys(split_targets(self._find(self._of_recipients, path) or "")))
+            found.update(dict.fromkeys(split_targets(self._find(self._of_recipients, self._now(path)) or "")))
         if self._always:
             found[self._always] = None
         return list(found)
+
+    def _now(self, path: bytes) -> bytes:
+        """A recipient that was given, as address rewriting has it."""
+        if not self.canonical:
+            return path
+        try:
+            address = addresses.parse(path.decode("utf-8", "surrogateescape"))
+        except ValueError:
+            return path
+        return self.canonical.recipient(address).raw
 
     def routed(self, sender: bytes, recipients: Sequence[Recipient]) -> list[Recipient]:
         """The recipients, queued where this sender's mail goes."""

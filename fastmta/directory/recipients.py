@@ -21,6 +21,7 @@ from fastmta.directory.addresses import Address
 from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.outgoing import Outgoing
+from fastmta.directory.refusals import relay_denied, shown, shown_address, unknown
 from fastmta.directory.seams import Account, Router, Store
 from fastmta.directory.senders import Senders
 from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
@@ -175,12 +176,13 @@ class Directory:
                 address = self._original_sender(address)
             else:
                 self._require_ours(address, may_relay)
+            address = self._canonical(address)
             resolution = self._with_home(address) if address.local_part.lower() in _ROLES else self._expanded(address)
             if not may_relay and address.is_source_routed:
                 self._require_no_relay(address, resolution)
             return resolution
         except ValueError:
-            return Resolution(Reply(553, "5.1.3", f"<{_shown(text)}>: Recipient address rejected: Bad address syntax"))
+            return Resolution(Reply(553, "5.1.3", f"<{shown(text)}>: Recipient address rejected: Bad address syntax"))
         except (TemporaryFailure, PermanentFailure) as failure:
             return Resolution(failure.reply)
         except StorageFailure:  # damage is no absence: whoever it is may be there
@@ -193,9 +195,9 @@ class Directory:
         try:
             sender = self.srs.reverse(address.local_part)
         except SrsRefused as error:
-            text = f"<{_shown_address(address)}>: Recipient address rejected: {error}"
+            text = f"<{shown_address(address)}>: Recipient address rejected: {error}"
             raise PermanentFailure(Reply(550, "5.1.1", text)) from error
-        self._tell(address, "SRS", [_shown_address(sender)])
+        self._tell(address, "SRS", [shown_address(sender)])
         return sender
 
     def explain(self, forward_path: bytes, *, may_relay: bool) -> tuple[Resolution, Sequence[Rewriting]]:
@@ -209,7 +211,7 @@ class Directory:
 
     def _tell(self, address: Address, table: str, targets: Iterable[str]) -> None:
         if self._told is not None:
-            self._told.append((_shown_address(address), table, tuple(map(_shown, targets))))
+            self._told.append((shown_address(address), table, tuple(map(shown, targets))))
 
     def _with_home(self, address: Address) -> Resolution:
         """As `_expanded`, but never refused for good: an alias may be dead or loop, and an account be disabled."""
@@ -236,7 +238,7 @@ class Directory:
             if len(self._homeless) >= _HOMELESS_TOLD:
                 self._homeless.clear()
             self._homeless.add(address.key)
-            self._log_homeless(_shown_address(address), account.address if account is not None else "")
+            self._log_homeless(shown_address(address), account.address if account is not None else "")
         if account is None:
             return None
         return LocalTarget(account.id, account.inbox_id, address.raw, account.address.encode())
@@ -329,7 +331,7 @@ class Directory:
             return
         found = self.class_of(address.domain)
         if found is DomainClass.OTHER or (found is DomainClass.RELAY and address.is_source_routed):
-            raise PermanentFailure(_relay_denied(address))
+            raise PermanentFailure(relay_denied(address))
 
     def _require_no_relay(self, address: Address, resolution: Resolution) -> None:
         """A catch-all (`@ours @theirs`) must not hand a stranger's u%h or g!u on to a host that may obey it."""
@@ -337,7 +339,7 @@ class Directory:
             if isinstance(target, QueuedTarget):
                 passed_on = addresses.parse(target.forward_path.decode("utf-8", "surrogateescape"))
                 if passed_on.is_source_routed:
-                    raise PermanentFailure(_relay_denied(address))
+                    raise PermanentFailure(relay_denied(address))
 
     def _expanded(self, first: Address) -> Resolution:
         """Depth-first through the aliases. An address met again below itself is a loop; elsewhere it is only known."""
@@ -353,12 +355,12 @@ class Directory:
                 above.discard(key)
                 continue
             if key in above or len(above) > self._config.virtual_alias_recursion_limit:
-                raise PermanentFailure(Reply(554, "5.4.6", f"<{_shown_address(first)}>: Alias loop"))
+                raise PermanentFailure(Reply(554, "5.4.6", f"<{shown_address(first)}>: Alias loop"))
             if key in known:
                 continue
             known.add(key)
             if len(known) > self._config.virtual_alias_expansion_limit:
-                raise TemporaryFailure(Reply(451, "4.6.0", f"<{_shown_address(first)}>: Alias expansion is too large"))
+                raise TemporaryFailure(Reply(451, "4.6.0", f"<{shown_address(first)}>: Alias expansion is too large"))
             inner = self._virtual_targets(address)
             if inner is None:
                 inner = self._local_targets(address, targets)
@@ -379,7 +381,7 @@ class Directory:
     ) -> Resolution:
         if not targets:
             if not refusals:  # an alias of nothing but what was dropped
-                raise PermanentFailure(_unknown(first, "alias table"))
+                raise PermanentFailure(unknown(first, "alias table"))
             temporary = [reply for _, reply in refusals if reply.is_temporary]
             return Resolution(temporary[0] if temporary else refusals[0][1])
         for address, reply in refusals:  # the others get it, and the sender is told of this one
@@ -395,7 +397,7 @@ class Directory:
         """A full mailbox is told at RCPT; the commit checks again, with the message's size."""
         account = self._account_of(addresses.parse(target.address.decode("utf-8", "surrogateescape")))
         if account is not None and self._store.accounts.is_full(account.id):
-            raise TemporaryFailure(Reply(452, "4.2.2", f"<{_shown_address(first)}>: Mailbox full"))
+            raise TemporaryFailure(Reply(452, "4.2.2", f"<{shown_address(first)}>: Mailbox full"))
 
     def _virtual_targets(self, address: Address) -> list[Address] | None:
         """What virtual_alias_maps, else the store's aliases make of an address; None: nothing."""
@@ -498,7 +500,7 @@ class Directory:
             self._unknown(address, "virtual alias table", targets, refusals, stack)
             return
         if found is DomainClass.RELAY and self._relay_recipients and not self._is_relayed_to(address):
-            refusals.append((address, _unknown(address, "relay recipient table")))
+            refusals.append((address, unknown(address, "relay recipient table")))
             return
         route = self._router.route(address.raw)
         if route.refusal is not None:
@@ -513,7 +515,7 @@ class Directory:
                 table = "local recipient table" if found is DomainClass.LOCAL else "virtual mailbox table"
                 self._unknown(address, table, targets, refusals, stack)
             elif not account.enabled:
-                refusals.append((address, Reply(550, "5.2.1", f"<{_shown_address(address)}>: Mailbox disabled")))
+                refusals.append((address, Reply(550, "5.2.1", f"<{shown_address(address)}>: Mailbox disabled")))
             else:
                 targets[LocalTarget(account.id, account.inbox_id, address.raw, account.address.encode())] = None
 
@@ -528,7 +530,18 @@ class Directory:
     @property
     def adjusts(self) -> bool:
         """Whether `adjusted` may change anything."""
-        return self._outgoing.copies_any or self._outgoing.routes_any
+        return self._outgoing.changes_any
+
+    def sender_of(self, path: bytes) -> bytes:
+        """The reverse path of an accepted envelope, with its addresses rewritten. Raises TemporaryFailure."""
+        self._refresh()
+        return self._outgoing.canonical.sender(path)
+
+    def _canonical(self, address: Address) -> Address:
+        found = self._outgoing.canonical.recipient(address)
+        if found != address:
+            self._tell(address, "address rewriting", [shown_address(found)])
+        return found
 
     def adjusted(
         self,
@@ -565,7 +578,7 @@ class Directory:
             if home is not None:
                 targets[home] = None
                 return
-        refusals.append((address, _unknown(address, table)))
+        refusals.append((address, unknown(address, table)))
 
     def _account_of(self, address: Address) -> Account | None:
         """The account of an address: exact, else without its extension; the domains of mydestination share theirs."""
@@ -580,21 +593,3 @@ class Directory:
                 if account is not None:
                     return account
         return None
-
-
-def _unknown(address: Address, table: str) -> Reply:
-    text = f"<{_shown_address(address)}>: Recipient address rejected: User unknown in {table}"
-    return Reply(550, "5.1.1", text)
-
-
-def _relay_denied(address: Address) -> Reply:
-    return Reply(554, "5.7.1", f"<{_shown_address(address)}>: Relay access denied")
-
-
-def _shown_address(address: Address) -> str:
-    return _shown(address.raw.decode("utf-8", "surrogateescape"))
-
-
-def _shown(text: str) -> str:
-    """An address as a reply may carry it: ASCII, one line, bounded."""
-    return "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:320])

@@ -58,6 +58,7 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
     goes on where this one has ended (long_posting.py), and before the first nothing is left behind.
     """
     config, store = services.config, services.store
+    handed = handed._replace(reverse_path=services.directory.sender_of(handed.reverse_path))
     refusal = _TOO_MANY_HOPS if letter.count(b"received") > config.hopcount_limit else None
     recipients = await resolve(services, handed.recipients, refusal)
     known = store.posting_notes.find(name) if len(recipients) > POSTED_AT_ONCE else None

@@ -21,6 +21,7 @@ CHECKS: Final = (  # files of policy/checks, in the order in which a stage asks 
     "greylisting",
     "sending",
     "contents",
+    "header_rewriting",
     "authentication",
     "signing",
     "clamav",

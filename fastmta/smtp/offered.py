@@ -75,7 +75,7 @@ class Offered:
         if self.needs_conversion(transaction) and transaction.conversion is None:
             transaction.decide(Reply(554, "5.6.3", f"8BITMIME is required, but was not offered by server {peer}"))
         for n, recipient in enumerate(transaction.recipients):
-            path = recipient.forward_path
+            path = recipient.forward_path if transaction.paths is None else transaction.paths[n]
             if not path.isascii() and not self.smtputf8 and ascii_path(path) is None:
                 text = f"SMTPUTF8 is required for this address, but was not offered by server {peer}"
                 transaction.results[n] = Reply(553, "5.6.7", text)
@@ -107,7 +107,7 @@ class Offered:
     def rcpt(self, transaction: Transaction, n: int) -> bytes:
         """RCPT for recipient `n`, and CRLF."""
         recipient = transaction.recipients[n]
-        path = recipient.forward_path
+        path = recipient.forward_path if transaction.paths is None else transaction.paths[n]
         if not self.smtputf8 and not path.isascii():
             path = ascii_path(path) or path
         if not self.dsn or not (recipient.notify or recipient.orcpt):

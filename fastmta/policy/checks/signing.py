@@ -3,7 +3,8 @@ programs, and our own reports.
 
 The domain is that of From, or the nearest one above it that has an active key (RFC 6376 §3.2 and relaxed alignment).
 Every active key of it signs: one RSA and one Ed25519 key make two signatures. What is signed is what goes out: the
-message as it came, without Bcc, and with the Date and Message-ID that the server adds. Keys are read from the store and
+message as it came, with the addresses that rewriting gives its header, without Bcc, and with the Date
+and Message-ID that the server adds. Keys are read from the store and
 kept loaded until the directory changes; the signature itself is made in a thread.
 """
 
@@ -15,18 +16,24 @@ from fastmta.authentication.bodies import Bodies
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
 from fastmta.authentication.signing import DkimTags, Signer, SigningError, load_own_signer, names_to_sign, sign_dkim
 from fastmta.config.schema import Config
+from fastmta.directory.canonical import Canonical
+from fastmta.model.errors import TemporaryFailure
 from fastmta.model.limits import DKIM_SIGNERS
 from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import hash_body, read_header
+from fastmta.policy.header_rewriting import HeaderRewriting, applied
 
 _LABELS_LEAST: Final = 2  # no key of a top-level domain is looked for
 
 
 def build(config: Config, parts: Parts) -> Sequence[Check]:
     """Without any key there is nothing to ask; smtp/server.py asks again when the first one is added."""
-    return [Signing(parts)] if config.dkim_signing and parts.store.dkim_keys.exist() else []
+    if not (config.dkim_signing and parts.store.dkim_keys.exist()):
+        return []
+    rewriting = HeaderRewriting(config, Canonical(config)) if HeaderRewriting.is_wanted(config) else None
+    return [Signing(parts, rewriting)]
 
 
 class Signing(Check):
@@ -36,8 +43,10 @@ class Signing(Check):
     services = (*screened("smtp"), "pickup", "bounce")
     late = Verdict(is_late=True, reason="not signed in time")
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, rewriting: HeaderRewriting | None = None) -> None:
+        """`rewriting`: what is signed is a header whose addresses it has written anew."""
         self._parts = parts
+        self._rewriting = rewriting
         self._signers: dict[str, tuple[Signer, ...]] = {}
         self._version = -1
 
@@ -71,7 +80,12 @@ class Signing(Check):
     async def _sign(self, context: Context, message: Message) -> Verdict:
         try:
             came = await read_header(message)
-            fields: list[Field] = [*parse_fields(context.added), *came]
+            shown = came
+            if self._rewriting is not None:
+                self._rewriting.refresh()
+                changes, _ = await self._rewriting.changes(context, came, self._parts.turns)
+                shown = tuple(applied(came, changes))
+            fields: list[Field] = [*parse_fields(context.added), *shown]
             domains = author_domains(fields)
             signers = self._signers_of(domains[0]) if len(domains) == 1 else ()
             if not signers:
@@ -81,6 +95,8 @@ class Signing(Check):
             digest = bodies.digest("relaxed")
             tags = DkimTags(names_to_sign(fields), signed_at=int(self._parts.clock.now()))
             made = [await self._parts.offload(sign_dkim, signer, fields, digest, tags) for signer in signers]
+        except TemporaryFailure as failure:  # header_rewriting, which looks at the same tables, puts the message off
+            return Verdict(reason=f"not signed: {failure.reply.text}")
         except (HeaderTooLong, SigningError) as error:
             return Verdict(reason=f"not signed: {error}")
         return Verdict(fields=tuple(made), reason=f"signed for {signers[0].domain}")
