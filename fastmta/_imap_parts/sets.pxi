@@ -153,12 +153,9 @@ cdef class UidMap:
 
     cpdef tuple all(self):
         """(seqs, uids) of the whole view, as array('I')."""
-        return self._collect(1, self.count)
-
-    cdef tuple _collect(self, uint32_t low, uint32_t high):
         cdef array.array seqs = array.clone(U32, 0, False)
         cdef array.array uids = array.clone(U32, 0, False)
-        self._between(low, high, seqs, uids)
+        self._between(1, self.count, seqs, uids)
         return seqs, uids
 
     cdef int _between(self, uint32_t low, uint32_t high, array.array seqs, array.array uids) except -1:
@@ -187,37 +184,55 @@ cdef class UidMap:
             u[i] = self.runs[run].low + (seq - self.runs[run].high)
         return 0
 
-    cpdef object by_seqs(self, array.array pairs):
-        """(seqs, uids) of a sequence set in ascending order, or None where it names a number that is not in the view."""
+    cpdef object ranges_of_seqs(self, array.array pairs):
+        """A sequence set as merged ranges of numbers, or None where it names a number that is not in the view."""
         cdef int over
         cdef array.array ranges = _normal(pairs, self.count, &over)
-        cdef array.array seqs, uids
-        cdef Range* r
-        cdef Py_ssize_t i
-        if over:
-            return None
-        seqs = array.clone(U32, 0, False)
-        uids = array.clone(U32, 0, False)
-        r = <Range*>ranges.data.as_voidptr
-        for i in range(len(ranges) // 2):
-            self._between(r[i].low, r[i].high, seqs, uids)
-        return seqs, uids
+        return None if over else ranges
 
-    cpdef tuple by_uids(self, array.array pairs):
-        """(seqs, uids) of a set of uids, ascending; uids that are not in the view are passed over (RFC 3501 §6.4.8)."""
+    cpdef array.array ranges_of_uids(self, array.array pairs):
+        """A set of uids as ascending ranges of numbers; uids that are not in the view are passed over (RFC 3501 §6.4.8)."""
         cdef int over
         cdef array.array ranges = _normal(pairs, self.last, &over)
+        cdef Range* r = <Range*>ranges.data.as_voidptr
+        cdef Py_ssize_t i
+        cdef Py_ssize_t kept = 0
+        cdef uint32_t low, above
+        for i in range(len(ranges) // 2):
+            above = self.count_from(r[i].high + 1) if r[i].high < 0xFFFFFFFF else 0
+            low = self.count - self.count_from(r[i].low) + 1
+            if low <= self.count - above:
+                # kept <= i: a place that has been read
+                r[kept].low = low
+                r[kept].high = self.count - above
+                kept += 1
+        if 2 * kept < len(ranges):
+            array.resize(ranges, 2 * kept)
+        return ranges
+
+    cpdef tuple numbers(self, array.array ranges, uint32_t start, uint32_t most):
+        """(seqs, uids) of what ascending ranges of numbers name, without the first `start`, at most `most` of them."""
         cdef array.array seqs = array.clone(U32, 0, False)
         cdef array.array uids = array.clone(U32, 0, False)
         cdef Range* r = <Range*>ranges.data.as_voidptr
         cdef Py_ssize_t i
-        cdef uint32_t above
-        if self.count == 0:
-            return seqs, uids
+        cdef uint32_t length
         for i in range(len(ranges) // 2):
-            above = self.count_from(r[i].high + 1) if r[i].high < 0xFFFFFFFF else 0
-            self._between(self.count - self.count_from(r[i].low) + 1, self.count - above, seqs, uids)
+            if most == 0:
+                break
+            length = r[i].high - r[i].low + 1
+            if start >= length:
+                start -= length
+                continue
+            length = min(length - start, most)
+            self._between(r[i].low + start, r[i].low + start + length - 1, seqs, uids)
+            start = 0
+            most -= length
         return seqs, uids
+
+    cpdef tuple by_uids(self, array.array pairs):
+        """(seqs, uids) of all of a set of uids."""
+        return self.numbers(self.ranges_of_uids(pairs), 0, self.count)
 
     cpdef bytes expunge(self, array.array gone):
         """Removes uids (any order) and gives their EXPUNGE responses, from the highest number down."""
@@ -300,6 +315,16 @@ cdef class UidMap:
 
     def memory_bytes(self) -> int:
         return self.capacity * sizeof(Range)
+
+
+def range_length(array.array ranges) -> int:
+    """How many numbers merged ranges have."""
+    cdef Range* r = <Range*>ranges.data.as_voidptr
+    cdef Py_ssize_t i
+    cdef uint64_t length = 0
+    for i in range(len(ranges) // 2):
+        length += <uint64_t>r[i].high - r[i].low + 1
+    return length
 
 
 def uid_pairs(array.array uids) -> array.array:

@@ -23,6 +23,7 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
+    from fastmta.imap.message_set import Chosen
     from fastmta.imap.seams import Access, Answer, Counted, Mailboxes, Services, Watching, Wire
     from fastmta.imap.upload import Target, Upload
     from fastmta.store.mailbox_names import Mailbox
@@ -165,7 +166,7 @@ class Session:
         self.tag = b"*"  # of the command that runs
         self.idle_tag: bytes | None = None
         self.on_line: Callable[[bytes], Awaitable[None] | None] | None = None  # who takes the next SASL response
-        self.named: array[int] | None = None  # the uids that the running command named by number
+        self.named: Chosen | None = None  # the messages that the running command named by number
         self.made: array[int] | None = None  # the uids that it filed in the selected mailbox, while somebody asks
         self.watching: Watching | None = None  # once NOTIFY was given
         self.upload: Upload | None = None

@@ -18,6 +18,7 @@ from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWO
 from fastmta.model.rights import kept_flags
 
 if TYPE_CHECKING:
+    from fastmta.imap.message_set import Chosen
     from fastmta.imap.seams import Mailboxes
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import MessageRow
@@ -417,6 +418,6 @@ class View:
             if responses:
                 write(responses)
 
-    def lost(self, uids: array[int]) -> int:
+    def lost(self, named: Chosen) -> int:
         """How many of these have been expunged by somebody and not told yet."""
-        return 0 if self.gone is None else len(set(self.gone).intersection(uids))
+        return 0 if self.gone is None else sum(map(named.has, set(self.gone)))

@@ -239,6 +239,7 @@ IMAP_COPY_BYTES: Final = 65_536  # of a message copied into another one in one g
 IMAP_URL_BYTES: Final = 4096  # of one IMAP URL
 IMAP_UPLOAD_RATE: Final = 2048  # octets a second that an upload must come at, after IMAP_TRANSFER_TIMEOUT_S
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn
+IMAP_WINDOW: Final = 4096  # messages of a FETCH whose numbers and uids are in memory at a time
 IMAP_INFLATE_BYTES: Final = 65_536  # of a compressed stream expanded at a time, before the turn is asked for
 IMAP_DEFLATE_BYTES: Final = 65_536  # compressed at a time: about 1.5 ms
 IMAP_SORT_MESSAGES: Final = 250_000  # of one SORT or THREAD: their keys take about 100 octets each

@@ -52,14 +52,17 @@ def test_against_a_list(first: set[int], gone: set[int], later: set[int], pairs:
     wanted = model_set(model, pairs, model[-1] if model else 0) if model else set()
     assert list(found[1]) == sorted(wanted)
     assert [model[seq - 1] for seq in found[0]] == sorted(wanted)
-    by_seqs = uids.by_seqs(flat)
+    ranges = uids.ranges_of_seqs(flat)
     if not model or max(flat) > len(model):
-        assert by_seqs is None
+        assert ranges is None
     else:
-        seqs = model_set(list(range(1, len(model) + 1)), pairs, len(model))
-        assert by_seqs is not None
-        assert list(by_seqs[0]) == sorted(seqs)
-        assert list(by_seqs[1]) == [model[seq - 1] for seq in sorted(seqs)]
+        seqs = sorted(model_set(list(range(1, len(model) + 1)), pairs, len(model)))
+        assert ranges is not None
+        assert _imap.range_length(ranges) == len(seqs)
+        for start, most in ((0, 100), (1, 3), (len(seqs) - 1, 2), (len(seqs), 1), (0, 0)):
+            some = uids.numbers(ranges, start, most)
+            assert list(some[0]) == seqs[start : start + most]
+            assert list(some[1]) == [model[seq - 1] for seq in some[0]]
     assert list(uids.missing(array("I", sorted(later)))) == [one for one in model if one not in later]
 
 

@@ -42,7 +42,7 @@ def _transfer(session: Session, cursor: Cursor, *, by_uid: bool, move: bool) -> 
     raw_name = cursor.astring()
     cursor.end()
     view = session.selected
-    _seqs, uids = named.choose(view)
+    _seqs, uids = named.choose(view).all()
     box = session.box_named(session.name_of(raw_name), rights.INSERT, NO_MAILBOX)
     if isinstance(box, bytes):
         return box

@@ -32,7 +32,7 @@ def uid_expunge(session: Session, tag: bytes, cursor: Cursor) -> Answer:
         return READ_ONLY
     if not session.rights & rights.EXPUNGE:
         return b"OK UID EXPUNGE ignored" + NOT_PERMITTED
-    _seqs, uids = named.choose(session.selected)
+    _seqs, uids = named.choose(session.selected).all()
     return _expunge(session, uids) if uids else b"OK UID EXPUNGE completed"
 
 

@@ -19,13 +19,14 @@ from fastmta.imap.fetch_lines import COLD_ROUNDS, fetch_lines
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
+from fastmta.imap.message_set import Chosen
 from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
 from fastmta.imap.view import NO_CAP
 from fastmta.model import rights
 from fastmta.model.errors import Cold, StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_PIECE_BYTES
+from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_PIECE_BYTES, IMAP_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -44,12 +45,11 @@ def fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     named = message_set.parse(session, cursor, by_uid=False)
     cursor.sp()
     plan = fetch_plan.parse(cursor, by_uid=False)
-    chosen = named.choose(session.selected)
-    session.named = chosen[1]
+    session.named = chosen = named.choose(session.selected)
     _enable(session, plan)
     if plan.changed_since >= 0:
-        return _fetch_changed(session, plan, named.pairs, *chosen, by_uid=False)
-    return _fetch(session, plan, *chosen, by_uid=False)
+        return _fetch_changed(session, plan, named.pairs, chosen, by_uid=False)
+    return _fetch(session, plan, chosen, by_uid=False)
 
 
 def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
@@ -60,13 +60,12 @@ def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if plan.vanished and not session.enabled & Feature.QRESYNC:
         raise BadSyntax("ENABLE QRESYNC first")  # RFC 7162 §3.2.6
     _enable(session, plan)
-    seqs, uids = named.choose(session.selected)
+    chosen = named.choose(session.selected)
     if plan.changed_since >= 0:
-        return _fetch_changed(session, plan, named.pairs, seqs, uids, by_uid=True)
+        return _fetch_changed(session, plan, named.pairs, chosen, by_uid=True)
     if plan.partial is not None:
-        begin, end = window(*plan.partial, len(uids))
-        seqs, uids = seqs[begin:end], uids[begin:end]
-    return _fetch(session, plan, seqs, uids, by_uid=True)
+        chosen = chosen.part(*window(*plan.partial, len(chosen)))
+    return _fetch(session, plan, chosen, by_uid=True)
 
 
 async def tell_new(session: Session, plan: Plan, seqs: array[int], uids: array[int]) -> None:
@@ -83,28 +82,26 @@ def _enable(session: Session, plan: Plan) -> None:
         session.enable(Feature.CONDSTORE)
 
 
-async def _fetch_changed(
-    session: Session, plan: Plan, pairs: array[int], seqs: array[int], uids: array[int], *, by_uid: bool
-) -> bytes:
+async def _fetch_changed(session: Session, plan: Plan, pairs: array[int], chosen: Chosen, *, by_uid: bool) -> bytes:
     """Of the messages those that have changed; what has vanished comes before them (RFC 7162 §3.2.6)."""
     view = session.selected
     if plan.vanished:
         # "*" is the highest uid there ever was: the last message may be among what has vanished.
         await resync.tell_vanished(session, view, plan.changed_since, _imap.merged_ranges(pairs, 0xFFFFFFFF), None)
+    uids = chosen.all()[1]
     mask = await resync.changed_among(session, view, plan.changed_since, uids)
-    seqs, uids = _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids)
+    chosen = Chosen.of_uids(view, _imap.mask_select(mask, uids))
     if plan.partial is not None:
-        begin, end = window(*plan.partial, len(uids))
-        seqs, uids = seqs[begin:end], uids[begin:end]
-    answer = _fetch(session, plan, seqs, uids, by_uid=by_uid)
+        chosen = chosen.part(*window(*plan.partial, len(chosen)))
+    answer = _fetch(session, plan, chosen, by_uid=by_uid)
     if isinstance(answer, bytes) or answer is None:
         return answer or b""
     return await answer
 
 
-def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, by_uid: bool) -> Answer:
+def _fetch(session: Session, plan: Plan, chosen: Chosen, *, by_uid: bool) -> Answer:
     done = b"OK UID FETCH completed" if by_uid else b"OK FETCH completed"
-    if not uids:
+    if not chosen:
         return done
     view = session.selected
     marks_seen = plan.marks_seen and not view.read_only and bool(session.rights & rights.SEEN)
@@ -114,10 +111,11 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
     before = view.sync(session.mailboxes, session.write, expunge=False) if tells_flags else None
     fields = None if marks_seen else plan.fields()
     if before is not None or marks_seen or (plan.sections and not plan.whole and fields is None):
-        return _fetch_later(session, view, plan, seqs, uids, done, before, marks_seen)
+        return _fetch_later(session, view, plan, chosen, done, before, marks_seen)
     # The first chunk is written at once; mostly it is the only one.
     items = plan.items | (fetch_plan.WHOLE if plan.whole else 0)
     start = 0
+    seqs, uids = chosen.window(0)
     segments = view.recent_segments(uids)
     if len(segments) == 1:
         try:
@@ -135,11 +133,11 @@ def _fetch(session: Session, plan: Plan, seqs: array[int], uids: array[int], *, 
                 hot=True,
             )
         except (StoreDamaged, Cold):
-            return _rest(session, view, plan, seqs, uids, done, 0)
+            return _rest(session, view, plan, chosen, done, 0)
         session.write(data)
-        if start >= len(uids):
+        if start >= len(chosen):
             return done
-    return _rest(session, view, plan, seqs, uids, done, start)
+    return _rest(session, view, plan, chosen, done, start)
 
 
 def _needed(items: int, fields: object) -> int:
@@ -156,30 +154,44 @@ def _chunk_bytes(items: int) -> int:
     return IMAP_CHUNK_BYTES // 2 if items & fetch_plan.WHOLE else IMAP_CHUNK_BYTES
 
 
-async def _rest(
-    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], done: bytes, start: int
-) -> bytes:
+def _room(session: Session, items: int) -> int:
+    """What is left of a chunk. Less than a message has: it is written all the same, or streamed where it is whole."""
+    return max(1, _chunk_bytes(items) - (0 if items & fetch_plan.WHOLE else session.wire.written()))
+
+
+async def _rest(session: Session, view: View, plan: Plan, chosen: Chosen, done: bytes, start: int) -> bytes:
     """`write_lines` behind the first chunk."""
     if start:
         await session.wire.flush()
-    await write_lines(session, view, plan, seqs, uids, start)
+    await write_lines(session, view, plan, chosen, start)
     return b"" if session.state == State.LOGOUT else done
 
 
-async def write_lines(
-    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], start: int = 0, more: int = 0
-) -> None:
+async def write_lines(session: Session, view: View, plan: Plan, chosen: Chosen, start: int = 0, more: int = 0) -> None:
     """What the compiled loop writes, in chunks, each after the one before it has been handed over; `more` items too."""
+    damage: StoreDamaged | None = None
+    for at in range(start, len(chosen), IMAP_WINDOW):
+        try:
+            await _write_window(session, view, plan, *chosen.window(at), more, paused=at > 0)
+        except StoreDamaged as error:  # the others are told; the command ends with NO
+            damage = error
+        if session.state == State.LOGOUT:
+            return
+    if damage is not None:
+        raise damage
+
+
+async def _write_window(
+    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], more: int, *, paused: bool
+) -> None:
+    """Some messages of `write_lines`; `paused`: others have worked since the last."""
     items = plan.items | more | (fetch_plan.WHOLE if plan.whole else 0)
     fields = plan.fields()
-    paused = start > 0
     cold_rounds = 0  # of the message that is next
     damage: StoreDamaged | None = None
     for begin, end, recent_from in view.recent_segments(uids):
-        if end <= start:
-            continue
         piece_seqs, piece_uids = seqs[begin:end], uids[begin:end]
-        position = max(0, start - begin)
+        position = 0
         while position < len(piece_uids):
             if session.state == State.LOGOUT:
                 return
@@ -195,7 +207,7 @@ async def write_lines(
                     piece_uids,
                     items,
                     position,
-                    _chunk_bytes(items),
+                    _room(session, items),
                     recent_from=recent_from,
                     sections=fields,
                     modseq_cap=_cap(view, plan),
@@ -208,7 +220,7 @@ async def write_lines(
                     await _stream(session, view, plan, items, piece_seqs[position], piece_uids[position])
                     position += 1
                     paused = True
-            except StoreDamaged as error:  # the others are told; the command ends with NO
+            except StoreDamaged as error:
                 damage = error
                 position += 1
             except Cold as cold:
@@ -239,8 +251,7 @@ async def _fetch_later(
     session: Session,
     view: View,
     plan: Plan,
-    seqs: array[int],
-    uids: array[int],
+    chosen: Chosen,
     done: bytes,
     before: Awaitable[None] | None,
     marks_seen: bool,
@@ -248,21 +259,19 @@ async def _fetch_later(
     if before is not None:
         await before
     if not marks_seen and (not plan.sections or plan.whole or plan.fields() is not None):
-        return await _rest(session, view, plan, seqs, uids, done, 0)
-    for begin in range(0, len(uids), SLICE):
-        part = seqs[begin : begin + SLICE], uids[begin : begin + SLICE]
-        if not await _slice(session, view, plan, *part, marks_seen):
+        return await _rest(session, view, plan, chosen, done, 0)
+    for begin in range(0, len(chosen), SLICE):
+        if not await _slice(session, view, plan, chosen.part(begin, begin + SLICE), marks_seen):
             done = UNKNOWN_CTE
         if session.state == State.LOGOUT:
             return b""
     return done
 
 
-async def _slice(
-    session: Session, view: View, plan: Plan, seqs: array[int], uids: array[int], marks_seen: bool
-) -> bool:
+async def _slice(session: Session, view: View, plan: Plan, chosen: Chosen, marks_seen: bool) -> bool:
     """Some messages with their sections; they are marked as seen before, in one unit. False where some are unknown."""
     known = True
+    seqs, uids = chosen.all()
     rows = {row.uid: row for row in session.mailboxes.rows(view.mailbox_id, uids)}
     unseen = array("I")
     if marks_seen:
@@ -270,7 +279,7 @@ async def _slice(
         if unseen:
             unseen = await _mark_seen(session, view, unseen)
     if plan.whole:
-        await write_lines(session, view, plan, seqs, uids, more=_told(view) if unseen else 0)
+        await write_lines(session, view, plan, chosen, more=_told(view) if unseen else 0)
         return known
     newly_seen = set(unseen)
     paused = True

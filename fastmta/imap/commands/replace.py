@@ -27,7 +27,7 @@ def target(session: Session, verb: bytes, cursor: Cursor) -> Target | bytes:
         raise BadSyntax("One message expected")
     to = append.target(session, verb, cursor)
     view = session.selected
-    _seqs, uids = named.choose(view)
+    _seqs, uids = named.choose(view).all()
     if isinstance(to, bytes):
         return to
     if view.read_only:

@@ -12,6 +12,7 @@ from fastmta.imap import fetch_plan, mailbox_name
 from fastmta.imap.commands.expunge import NOT_PERMITTED
 from fastmta.imap.commands.fetch import write_lines
 from fastmta.imap.commands.listing import write_list_line
+from fastmta.imap.message_set import Chosen
 from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
 from fastmta.imap.session import UID_REQUIRED, Feature, State
 from fastmta.imap.view import View
@@ -99,10 +100,10 @@ async def _resynced(session: Session, answer: bytes | Awaitable[bytes], resync: 
         return text
     pairs = resync.known or EVERY_UID
     await tell_vanished(session, view, resync.modseq, _imap.merged_ranges(pairs, view.uid_next), resync)
-    seqs, uids = view.uids.by_uids(pairs)
+    uids = view.uids.by_uids(pairs)[1]
     mask = await changed_among(session, view, resync.modseq, uids)
     plan = _CHANGED_UIDS if view.uid_only else _CHANGED
-    await write_lines(session, view, plan, _imap.mask_select(mask, seqs), _imap.mask_select(mask, uids))
+    await write_lines(session, view, plan, Chosen.of_uids(view, _imap.mask_select(mask, uids)))
     return b"" if session.state == State.LOGOUT else text
 
 

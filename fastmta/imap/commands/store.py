@@ -13,6 +13,7 @@ from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
 from fastmta.imap.fetch_lines import fetch_lines
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
+from fastmta.imap.message_set import Chosen
 from fastmta.imap.session import GONE, Feature
 from fastmta.imap.view import NO_CAP
 from fastmta.model.flags import ALL_KEYWORDS
@@ -70,14 +71,14 @@ def _store(session: Session, cursor: Cursor, *, by_uid: bool) -> Answer:
     cursor.end()
     flags, keywords = parse_flags(names)
     view = session.selected
-    seqs, uids = named.choose(view)
+    chosen = named.choose(view)
     if unchanged_since >= 0:
         session.enable(Feature.CONDSTORE)
     if view.read_only:
         return READ_ONLY
-    if not uids:
+    if not chosen:
         return b"OK UID STORE completed" if by_uid else b"OK STORE completed"
-    return _run(session, seqs, uids, Change(mode, silent, flags, keywords, unchanged_since), by_uid)
+    return _run(session, chosen, Change(mode, silent, flags, keywords, unchanged_since), by_uid)
 
 
 def _modifiers(cursor: Cursor) -> int:
@@ -98,9 +99,10 @@ def _bare_flags(cursor: Cursor) -> list[bytes]:
     return names
 
 
-async def _run(session: Session, seqs: array[int], uids: array[int], change: Change, by_uid: bool) -> bytes:
+async def _run(session: Session, chosen: Chosen, change: Change, by_uid: bool) -> bytes:
     """Others' flags are told after the change, never before: what a client has asked for must not seem undone."""
     view = session.selected
+    seqs, uids = chosen.all()
     done = b"OK UID STORE completed" if by_uid else b"OK STORE completed"
     modified = await change_flags(
         session, view, uids, change.mode, change.flags, change.keywords, change.unchanged_since
@@ -117,7 +119,7 @@ async def _run(session: Session, seqs: array[int], uids: array[int], change: Cha
         seqs, uids = _imap.mask_select(rest, seqs), _imap.mask_select(rest, uids)
     if not change.silent:
         await tell_changes(session, view, uids)
-        lost = 0 if by_uid else view.lost(uids)
+        lost = 0 if by_uid else view.lost(Chosen.of_uids(view, uids) if modified else chosen)
         if lost:  # RFC 2180 §4.2.2: nothing done is no success; what is left is done and told
             done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(uids) else GONE
         if not await _tell(session, view, seqs, uids, fetch_plan.FLAGS, by_uid):
@@ -136,13 +138,14 @@ async def _tell(session: Session, view: View, seqs: array[int], uids: array[int]
     items |= fetch_plan.MODSEQ if view.with_modseq else 0
     cap = NO_CAP if by_uid else view.modseq_cap
     for begin, end, recent_from in view.recent_segments(uids):
+        piece_seqs, piece_uids = seqs[begin:end], uids[begin:end]
         position = 0
-        while position < end - begin:
+        while position < len(piece_uids):
             data, position = fetch_lines(
                 session.mailboxes,
                 view.mailbox_id,
-                seqs[begin:end],
-                uids[begin:end],
+                piece_seqs,
+                piece_uids,
                 items,
                 position,
                 IMAP_CHUNK_BYTES,
