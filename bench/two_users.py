@@ -276,6 +276,7 @@ def main() -> None:
             )
             if arguments.first:
                 go_first(server)
+            quiet_user(server, 0.2)  # its passwords are checked now: 19 MB for a moment, which no busy user took
             measured = partial(measure, server, first=arguments.first)
             for name, act in rows_of(arguments.words):
                 if arguments.control and act is not None:

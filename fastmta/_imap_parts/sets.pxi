@@ -134,6 +134,28 @@ cdef class UidMap:
             return 0
         return self.runs[run].high + (uid - self.runs[run].low)
 
+    cpdef tuple seqs_of(self, array.array uids):
+        """(seqs, uids) of those of these uids that are in the view, in their order."""
+        cdef Py_ssize_t n = len(uids)
+        cdef Py_ssize_t kept = 0
+        cdef Py_ssize_t i
+        cdef array.array seqs = array.clone(U32, n, False)
+        cdef array.array found = array.clone(U32, n, False)
+        cdef uint32_t* u = <uint32_t*>uids.data.as_voidptr
+        cdef uint32_t* s = <uint32_t*>seqs.data.as_voidptr
+        cdef uint32_t* f = <uint32_t*>found.data.as_voidptr
+        cdef uint32_t seq
+        for i in range(n):
+            seq = self.seq_of(u[i])
+            if seq:
+                # kept <= i < n
+                s[kept] = seq
+                f[kept] = u[i]
+                kept += 1
+        array.resize(seqs, kept)
+        array.resize(found, kept)
+        return seqs, found
+
     cpdef uint32_t uid_of(self, uint32_t seq):
         """The uid of a sequence number; 0 where there is none."""
         cdef Py_ssize_t run

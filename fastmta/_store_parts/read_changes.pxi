@@ -1,4 +1,78 @@
-# Read loops over one column: modseqs for CHANGEDSINCE, VANISHED and SEARCH MODSEQ (RFC 7162), dates for OLDER and SORT.
+# Read loops over changes: what is told of other sessions, CHANGEDSINCE, VANISHED and SEARCH MODSEQ (RFC 7162); and over dates,
+# for OLDER and SORT.
+
+def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq, Py_ssize_t limit=-1):
+    """(uids, modseqs of messages changed after `since_modseq`, in its order; their keyword lists, each once; uids expunged
+    after it, ascending; the modseq up to which these are all, 0 where they are all that there are). At most `limit` of a
+    kind (-1: all) and the rest of the last one's modseq: what one unit did is never cut.
+    """
+    cdef Reading reading = Reading(store)
+    cdef Walk walk
+    cdef Key k
+    cdef Buffer uids[2]
+    cdef Buffer modseqs[2]
+    cdef uint64_t cut = 0
+    cdef uint64_t* end
+    cdef set keywords = set()
+    cdef int kind
+    if since_modseq >= 0x7FFFFFFFFFFFFFFFu:
+        return array("I"), array("Q"), keywords, array("I"), 0
+    memset(uids, 0, sizeof(uids))
+    memset(modseqs, 0, sizeof(modseqs))
+    try:
+        walk_start(&walk, reading, T_MESSAGE, mailbox_id)
+        for kind in range(2):
+            k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
+            cut = changes_of(reading, &k, limit, &uids[kind], &modseqs[kind], NULL if kind else &walk, keywords, cut)
+        for kind in range(2):
+            while cut and modseqs[kind].length:
+                end = <uint64_t*>(modseqs[kind].data + modseqs[kind].length - 8)  # 8-octet entries, and there is one
+                if end[0] <= cut:
+                    break
+                modseqs[kind].length -= 8
+                uids[kind].length -= 4
+        return (uint_array("I", &uids[0]), uint_array("Q", &modseqs[0]), keywords,
+                array("I", sorted(uint_array("I", &uids[1]))), cut)
+    finally:
+        for kind in range(2):
+            buffer_free(&uids[kind])
+            buffer_free(&modseqs[kind])
+
+
+cdef uint64_t changes_of(Reading reading, Key* k, Py_ssize_t limit, Buffer* uids, Buffer* modseqs, Walk* walk, set keywords,
+                         uint64_t cut) except? 0xFFFFFFFFFFFFFFFFu:
+    """Changes of one kind from k on; gives the lower one of `cut` and where these end, 0 where neither does."""
+    cdef void* cursor = reading.cursor(T_CHANGE)
+    cdef MDB_val key, value
+    cdef Key row
+    cdef MessageRecord message
+    cdef uint32_t uid
+    cdef uint64_t modseq, last = 0
+    cdef bytes words, known = b""
+    cdef bint more = seek(reading, cursor, k, 10, &key, &value)
+    while more:
+        modseq = be64(<uint8_t*>key.mv_data + 10)
+        uid = be32(<uint8_t*>key.mv_data + 18)
+        if limit == 0 and modseq != last:
+            return last if cut == 0 or last < cut else cut
+        if limit > 0:
+            limit -= 1
+        last = modseq
+        if buffer_add(uids, &uid, 4) | buffer_add(modseqs, &modseq, 8):
+            raise MemoryError
+        if walk != NULL:
+            if not walk_to(walk, uid):  # a message's change row leaves with it
+                k_id_n(&row, T_MESSAGE, be64(<uint8_t*>key.mv_data + 1), uid)
+                reading.failed(FM_DISORDER, &row)
+            memcpy(&message, walk.value.mv_data, sizeof(message))
+            if message.keywords_length:
+                words = (<char*>walk.value.mv_data + sizeof(message))[: message.keywords_length]
+                if words != known:
+                    known = words
+                    keywords.add(words)
+        more = following(reading, cursor, k, 10, &key, &value)
+    return cut
+
 
 def changed_uids(Store store not None, uint64_t mailbox_id, int kind, uint64_t since_modseq, Py_ssize_t limit):
     """(uids whose last change came after `since_modseq`, in its order; up to which modseq these are all, 0: there are no

@@ -279,55 +279,6 @@ def message_columns(Store store not None, uint64_t mailbox_id, uids):
     return bytes(here), *columns, list(known)
 
 
-def mailbox_changes(Store store not None, uint64_t mailbox_id, uint64_t since_modseq, Py_ssize_t limit=-1):
-    """(rows of messages changed after `since_modseq`, by modseq; uids expunged after it, ascending; the modseq up to which
-    these are all, 0 where they are all that there are). At most `limit` rows of a kind (-1: all) and the rest of the last
-    one's modseq: what one unit did is never cut.
-    """
-    cdef Reading reading = Reading(store)
-    cdef void* cursor
-    cdef Key k, row
-    cdef MDB_val key, value
-    cdef bint more
-    cdef list rows = []
-    cdef list gone = []
-    cdef list gone_modseqs = []
-    cdef uint32_t uid
-    cdef uint64_t modseq, last, cut = 0
-    cdef Py_ssize_t left
-    cdef int kind
-    if since_modseq == 0xFFFFFFFFFFFFFFFFu:
-        return rows, array("I"), 0
-    cursor = reading.cursor(T_CHANGE)
-    for kind in range(2):
-        left = limit
-        last = 0
-        k_change(&k, mailbox_id, kind, since_modseq + 1, 0)
-        more = seek(reading, cursor, &k, 10, &key, &value)
-        while more:
-            modseq = be64(<uint8_t*>key.mv_data + 10)
-            uid = be32(<uint8_t*>key.mv_data + 18)
-            if left == 0 and modseq != last:
-                cut = last if cut == 0 or last < cut else cut
-                break
-            if left > 0:
-                left -= 1
-            last = modseq
-            if kind:
-                gone.append(uid)
-                gone_modseqs.append(modseq)
-            else:
-                k_id_n(&row, T_MESSAGE, mailbox_id, uid)
-                if not reading.get(&row, &value):  # a message's change row leaves with it
-                    reading.failed(FM_DISORDER, &row)
-                rows.append(message_tuple(uid, &value))
-            more = following(reading, cursor, &k, 10, &key, &value)
-    if cut:
-        rows = [each for each in rows if each[4] <= cut]
-        gone = [each for each, at in zip(gone, gone_modseqs) if at <= cut]
-    return rows, array("I", sorted(gone)), cut
-
-
 def mailbox_list(Store store not None, uint64_t account_id):
     """[(mailbox id, record)] of an account in order of name, from one moment."""
     cdef Reading reading = Reading(store)

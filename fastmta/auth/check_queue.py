@@ -1,8 +1,9 @@
 """Whose password is checked next: every address in turn, and within an address every login name in turn.
 
-A hash costs 30 ms of a core, so whoever can fill the queue can keep all others out. Here a newcomer waits for one check
-of each other address that waits, however many checks those have queued. What an address may queue is bounded, and so is
-all of it together.
+A hash costs 30 ms of a core and 19 MB meanwhile, so whoever can fill the queue can keep all others out. Here an address
+has one check at a time (docs/adr/0215), so the next of another address never finds all threads at work for it, and a
+newcomer waits for one check of each other address that waits, however many those have queued. What an address may queue
+is bounded, and so is all of it together.
 """
 
 import asyncio
@@ -19,20 +20,25 @@ _Line = deque["asyncio.Future[None]"]
 
 
 class CheckQueue:
-    """Gives out `at_once` turns; each `take` that returns is followed by one `done`."""
+    """Gives out `at_once` turns, to each address one; each `take` that returns is followed by one `done`.
 
-    __slots__ = ("_free", "_lines", "_waiting", "waiting")
+    Where a turn is free, whoever waits is of an address that has one.
+    """
+
+    __slots__ = ("_free", "_lines", "_served", "_waiting", "waiting")
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
+        self._served: set[str] = set()  # addresses that have a turn
         self._lines: dict[str, dict[str, _Line]] = {}  # address: login name: who waits; next in turn first
         self._waiting: dict[str, int] = {}  # address: how many of it wait
         self.waiting = 0  # of all addresses
 
     async def take(self, address: str, name: str) -> None:
         """Returns when it is this one's turn. Raises TemporaryFailure where too many wait; may be cancelled."""
-        if self._free > 0:
+        if self._free > 0 and address not in self._served:
             self._free -= 1
+            self._served.add(address)
             return
         count = self._waiting.get(address, 0)
         if count >= PASSWORD_CHECKS_OF_ADDRESS or self.waiting >= PASSWORD_CHECKS_WAITING:
@@ -47,24 +53,26 @@ class CheckQueue:
             if turn.cancelled():
                 self._remove(address, name, turn)
             else:
-                self.done()  # it had just been given
+                self.done(address)  # it had just been given
             raise
 
-    def done(self) -> None:
-        """Hands the turn on."""
-        while self._lines:
-            address, lines = next(iter(self._lines.items()))
+    def done(self, address: str) -> None:
+        """Hands on the turn that this address had."""
+        self._served.remove(address)
+        while (following := next((each for each in self._lines if each not in self._served), None)) is not None:
+            lines = self._lines[following]
             name, line = next(iter(lines.items()))
             turn = line.popleft()
             # Both go to the end of their round, or out of it where nothing of theirs waits any more.
             del lines[name]
             if line:
                 lines[name] = line
-            del self._lines[address]
+            del self._lines[following]
             if lines:
-                self._lines[address] = lines
-            self._count_out(address)
+                self._lines[following] = lines
+            self._count_out(following)
             if not turn.cancelled():  # whoever was cancelled has not run since
+                self._served.add(following)
                 turn.set_result(None)
                 return
         self._free += 1

@@ -160,12 +160,12 @@ class PasswordChecker:
         try:
             hashing = self._pool.submit(self._verify, password_hash, password)
         except BaseException:
-            self._turns.done()
+            self._turns.done(peer)
             raise
 
         def ended(_: object) -> None:  # in the thread: a turn ends with its hash, also where nobody waits for it now
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._turns.done)
+                loop.call_soon_threadsafe(self._turns.done, peer)
 
         hashing.add_done_callback(ended)
         return await asyncio.wrap_future(hashing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import FetchWriter
-from fastmta.imap.view import NEVER_RECENT, NO_CAP
 from fastmta.model.errors import Cold
 
 if TYPE_CHECKING:
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
     from fastmta.imap.seams import Mailboxes
 
+NO_CAP: Final = 2**64 - 1  # no modseq is above it
+NEVER_RECENT: Final = 2**32  # no uid is at or above it
 COLD_ROUNDS: Final = 16  # of one message: each leads to what the one before could not see
 
 

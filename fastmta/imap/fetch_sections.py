@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from fastmta import _imap, _mime
 from fastmta.imap.fetch_binary import Encodings, encodings_of, write_binary
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import NEVER_RECENT, NO_CAP, fetch_lines
 from fastmta.imap.fetch_plan import PREVIEW, Plan, Section
 from fastmta.imap.preview import preview_of
 from fastmta.imap.session import State
-from fastmta.imap.view import NEVER_RECENT, NO_CAP
 from fastmta.model.errors import StorageFailure
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_BYTES, IMAP_HEADER_PIECE_BYTES
 

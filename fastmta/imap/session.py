@@ -7,7 +7,6 @@ further command is taken until it is done. At a command's end the session tells 
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,8 @@ from fastmta.model.errors import Refused, StorageFailure, StoreDamaged
 from fastmta.model.limits import IMAP_BAD_COMMANDS, IMAP_PAREN_DEPTH
 
 if TYPE_CHECKING:
+    from array import array
+
     from fastmta.imap.message_set import Chosen
     from fastmta.imap.seams import Access, Answer, Counted, Mailboxes, Services, Watching, Wire
     from fastmta.imap.upload import Target, Upload

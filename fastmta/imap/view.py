@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta import _imap
+from fastmta.imap import fetch_plan
+from fastmta.imap.fetch_lines import NEVER_RECENT, fetch_lines
 from fastmta.model import flags as system_flags
 from fastmta.model.limits import IMAP_CHANGES_PAGE, IMAP_CHUNK_BYTES, IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 from fastmta.model.rights import kept_flags
@@ -21,26 +23,18 @@ if TYPE_CHECKING:
     from fastmta.imap.message_set import Chosen
     from fastmta.imap.seams import Mailboxes
     from fastmta.store.mailbox_names import Mailbox
-    from fastmta.store.mailboxes import MessageRow
+    from fastmta.store.mailboxes import Changes
 
-NO_CAP: Final = 2**64 - 1  # for fetch_lines: no modseq is above it
-NEVER_RECENT: Final = 2**32  # for fetch_lines: no uid is at or above it
+_TOLD_AT_ONCE: Final = 32  # messages whose flags, however many keywords they have, are no more than a chunk
 _SYSTEM: Final = b"\\Answered \\Flagged \\Deleted \\Seen \\Draft"
 NO_KEYWORDS: Final[frozenset[bytes]] = frozenset()
 
 Write = Callable[[bytes], None]
 Hold = Callable[[], Awaitable[bool]]
-#: Changed rows, expunged uids, and the modseq up to which, 0: all.
-Page = tuple["Sequence[MessageRow]", "array[int]", int]
 
 
 async def _no_wait() -> bool:
     return True
-
-
-def _is_long(rows: Sequence[MessageRow]) -> bool:
-    """Whether their flags, told, are more than a chunk."""
-    return 64 * len(rows) + sum(len(row.keywords) for row in rows) > IMAP_CHUNK_BYTES
 
 
 class MailboxGone(Exception):
@@ -125,11 +119,13 @@ class View:
     def is_recent(self, uid: int) -> bool:
         return any(low <= uid < high for low, high in self.recent)
 
-    def recent_segments(self, uids: array[int]) -> list[tuple[int, int, int]]:
-        """(begin, end, recent_from) slices of an ascending uid array for Mailboxes.fetch; nearly always one."""
+    def recent_segments(self, uids: array[int], highest: int = 0) -> list[tuple[int, int, int]]:
+        """(begin, end, recent_from) slices of a uid array for `fetch_lines`; nearly always one. No uid is above the
+        `highest`; 0: the last one's.
+        """
         if not self.recent or not uids:
             return [(0, len(uids), NEVER_RECENT)]
-        if len(self.recent) == 1 and self.recent[0][1] > uids[-1]:
+        if len(self.recent) == 1 and self.recent[0][1] > (highest or uids[-1]):
             return [(0, len(uids), self.recent[0][0])]
         out: list[tuple[int, int, int]] = []
         begin = 0
@@ -140,10 +136,6 @@ class View:
         return out
 
     # --- flags ---
-
-    def flags_text(self, flags: int, keywords: bytes, uid: int) -> bytes:
-        """A flag list without parentheses."""
-        return system_flags.names(flags, keywords, recent=self.is_recent(uid)).encode("ascii")
 
     def tell_flags(self, write: Write) -> None:
         """FLAGS and PERMANENTFLAGS (RFC 3501 §7.2.6, §7.1)."""
@@ -193,11 +185,15 @@ class View:
             self._reckoned = highest
             if highest <= max(since, *self.own, 0):
                 return
-            rows, _gone, until = mailboxes.changes_page(self.mailbox_id, since, IMAP_CHANGES_PAGE)
-            self.mixed.update(row.uid for row in rows if row.modseq not in own and row.uid < self.uid_next)
-            if not until or not await self.hold():
+            page = mailboxes.changes(self.mailbox_id, since, IMAP_CHANGES_PAGE)
+            self.mixed.update(
+                uid
+                for uid, modseq in zip(page.uids, page.modseqs, strict=True)
+                if modseq not in own and uid < self.uid_next
+            )
+            if not page.until or not await self.hold():
                 return
-            since = until
+            since = page.until
 
     def own_change(self, modseq: int, uids: array[int]) -> None:
         """A unit of the session's has changed flags of some of these messages; 0: of none."""
@@ -240,14 +236,16 @@ class View:
         claims = self.takes_recent and not self.read_only
         if claims and self.uid_next < box.uid_next and box.recent_uid < box.uid_next:
             return self._claim_and_tell(mailboxes, write, expunge, frozenset(own))
-        page = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
-        if page[2] or _is_long(page[0]) or (box.floor_modseq > self.modseq and self.uids.count > MAILBOX_PAGE):
+        page = mailboxes.changes(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
+        forgotten = box.floor_modseq > self.modseq
+        if page.until or len(page.uids) > _TOLD_AT_ONCE or (forgotten and self.uids.count > MAILBOX_PAGE):
             return self._tell_in_turns(mailboxes, write, expunge, frozenset(own))
-        if box.floor_modseq > self.modseq:
+        if forgotten:
             # Records of expunges have been dropped since: what is missing is found by comparing.
-            page = (page[0], self.uids.missing(mailboxes.uids(self.mailbox_id)), 0)
-        for row in self._take(write, box, page, expunge, frozenset(own), self.uid_next):
-            write(self._flags_line(row))
+            page.gone = self.uids.missing(mailboxes.uids(self.mailbox_id))
+        told = self._take(write, box, page, expunge, frozenset(own), self.uid_next)
+        for lines in self._flag_lines(mailboxes, told):
+            write(lines)
         return None
 
     async def _lift_cap(self, mailboxes: Mailboxes, write: Write) -> None:
@@ -305,30 +303,26 @@ class View:
             box = mailboxes.by_id(self.mailbox_id)
             if box is None:
                 raise MailboxGone
-            rows, gone, until = mailboxes.changes_page(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
-            if until and self.uid_next < box.uid_next:
+            page = mailboxes.changes(self.mailbox_id, self.modseq, IMAP_CHANGES_PAGE)
+            if page.until and self.uid_next < box.uid_next:
                 await self._learn_arrivals(mailboxes, write, box)
             if missing is not None:
-                gone, missing = missing, None
-            if gone:
-                self.gone = gone if self.gone is None else self.gone + gone
-                gone = array("I")
+                page.gone, missing = missing, None
+            if page.gone:
+                self.gone = page.gone if self.gone is None else self.gone + page.gone
+                page.gone = array("I")
                 if self._untold_from < 0:
                     self._untold_from = self.modseq
             if expunge and not await self._tell_gone_in_turns(write):
                 return
             mixed |= self.mixed
             self.mixed = mixed
-            written = 0
-            for row in self._take(write, box, (rows, gone, until), expunge, own, known):
-                line = self._flags_line(row)
-                write(line)
-                written += len(line)
-                if written >= IMAP_CHUNK_BYTES:
-                    written = 0
-                    if not await self.hold():
-                        return
-            if not until or not await self.hold():
+            told = self._take(write, box, page, expunge, own, known)
+            for lines in self._flag_lines(mailboxes, told):
+                write(lines)
+                if len(lines) >= IMAP_CHUNK_BYTES and not await self.hold():
+                    return
+            if not page.until or not await self.hold():
                 return
 
     async def _tell_gone_in_turns(self, write: Write) -> bool:
@@ -372,37 +366,45 @@ class View:
             write(b"* %d RECENT\r\n" % self.recent_count())
 
     def _take(
-        self, write: Write, box: Mailbox, page: Page, expunge: bool, own: frozenset[int], known: int
-    ) -> list[MessageRow]:
-        """One page of changes; gives the rows whose flags are to be told. Messages from `known` on are new."""
-        rows, gone, until = page
-        before, self.modseq = self.modseq, until or max(self.modseq, box.highest_modseq)
-        if gone:
-            self.gone = gone if self.gone is None else self.gone + gone
+        self, write: Write, box: Mailbox, page: Changes, expunge: bool, own: frozenset[int], known: int
+    ) -> array[int]:
+        """One page of changes; gives the messages whose flags are to be told. Those from `known` on are new."""
+        before, self.modseq = self.modseq, page.until or max(self.modseq, box.highest_modseq)
+        if page.gone:
+            self.gone = page.gone if self.gone is None else self.gone + page.gone
             if self._untold_from < 0:
                 self._untold_from = before
         if expunge:
             self.tell_gone(write)
         mixed, self.mixed = self.mixed, set()
-        changed = [
-            row for row in rows if self.tells_flags and row.uid < known and (row.modseq not in own or row.uid in mixed)
-        ]
-        if not until:
-            self._add(write, box, array("I", sorted(row.uid for row in rows if row.uid >= self.uid_next)))
-        self.learn_keywords({keyword for row in rows for keyword in row.keywords.split()}, write)
+        changed = array("I")
+        for uid, modseq in zip(page.uids, page.modseqs, strict=True):
+            if self.tells_flags and uid < known and (modseq not in own or uid in mixed):
+                changed.append(uid)
+        if not page.until:
+            self._add(write, box, array("I", sorted(uid for uid in page.uids if uid >= self.uid_next)))
+        self.learn_keywords({keyword for words in page.keywords for keyword in words.split()}, write)
         return changed
 
-    def _flags_line(self, row: MessageRow) -> bytes:
-        """A FETCH response with a message's flags; nothing for one that the client has not been told of."""
-        seq = self.uids.seq_of(row.uid)
-        if not seq:
-            return b""
-        uid = b"UID %d " % row.uid if self.with_uid and not self.uid_only else b""
-        text = self.flags_text(row.flags, row.keywords, row.uid)
-        modseq = b" MODSEQ (%d)" % min(row.modseq, self.modseq_cap) if self.with_modseq else b""
-        if self.uid_only:
-            return b"* %d UIDFETCH (FLAGS (%b)%b)\r\n" % (row.uid, text, modseq)
-        return b"* %d FETCH (%bFLAGS (%b)%b)\r\n" % (seq, uid, text, modseq)
+    def _flag_lines(self, mailboxes: Mailboxes, uids: array[int]) -> Iterator[bytes]:
+        """FETCH responses with flags, a chunk at a time; nothing of messages that the client has not been told of."""
+        seqs, uids = self.uids.seqs_of(uids)
+        items = fetch_plan.FLAGS | (fetch_plan.MODSEQ if self.with_modseq else 0)
+        items |= fetch_plan.UIDONLY if self.uid_only else fetch_plan.UID if self.with_uid else 0
+        for begin, end, recent_from in self.recent_segments(uids, self.uid_next - 1):
+            while begin < end:
+                lines, begin = fetch_lines(
+                    mailboxes,
+                    self.mailbox_id,
+                    seqs[:end],
+                    uids[:end],
+                    items,
+                    begin,
+                    IMAP_CHUNK_BYTES,
+                    recent_from=recent_from,
+                    modseq_cap=self.modseq_cap,
+                )
+                yield lines
 
     def tell_gone(self, write: Write) -> None:
         """EXPUNGE or VANISHED responses for what is gone; the numbers behind move up."""

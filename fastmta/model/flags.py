@@ -11,13 +11,3 @@ ALL_KEYWORDS: Final = 0x8000_0000  # where flags are named that stay or are lost
 
 NAMES: Final = {SEEN: "\\Seen", ANSWERED: "\\Answered", FLAGGED: "\\Flagged", DELETED: "\\Deleted", DRAFT: "\\Draft"}
 BITS: Final = {name.lower(): bit for bit, name in NAMES.items()}
-
-
-def names(flags: int, keywords: bytes = b"", *, recent: bool = False) -> str:
-    """The flag list between an IMAP response's parentheses; `keywords` is a record's space-joined form."""
-    out = [name for bit, name in NAMES.items() if flags & bit]
-    if keywords:
-        out.append(keywords.decode("ascii"))
-    if recent:
-        out.append("\\Recent")
-    return " ".join(out)

@@ -148,7 +148,7 @@ OAUTH_LIFETIME_S: Final = 300.0  # of a token that does not say how long it is g
 HTTPS_HEADER_BYTES: Final = 32_768  # of an answer's header section
 PASSWORD_BYTES: Final = 1024  # in UTF-8; a longer one is simply wrong
 PASSWORD_CACHE_ENTRIES: Final = 10_000  # successes remembered by a process, about 120 bytes each
-PASSWORD_CHECKS_OF_ADDRESS: Final = 256  # waiting, in a process: at 30 ms each about 4 s of two threads; beyond it 454
+PASSWORD_CHECKS_OF_ADDRESS: Final = 256  # waiting in a process, one after the other: about 8 s; beyond it 454
 PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in turn, so this bounds memory, not a wait
 
 # --- message authentication ---

@@ -70,6 +70,16 @@ class Columns(msgspec.Struct, gc=False):
     keywords: Sequence[bytes]
 
 
+class Changes(msgspec.Struct, gc=False):
+    """Messages changed after a modseq, in order of their modseqs, and the uids of those expunged, ascending."""
+
+    uids: "array[int]"
+    modseqs: "array[int]"
+    keywords: set[bytes]  # lists of them, as rows have them
+    gone: "array[int]"
+    until: int  # the modseq up to which these are all; 0: there are no more
+
+
 class Mailboxes(MailboxNames):
     """The mailboxes of all accounts."""
 
@@ -177,18 +187,10 @@ class Mailboxes(MailboxNames):
         skipped = max(0, offset - len(row.prefix))
         return self._store.warming.need(lambda: cold_bytes(self._raw, 0, 0, row.blob_id, skipped, length))
 
-    def changes(self, mailbox_id: int, since_modseq: int) -> "tuple[Sequence[MessageRow], array[int]]":
-        """Messages changed after a modseq, in order of modseq, and the uids expunged after it; what was expunged at or
-        before floor_modseq is forgotten."""
-        rows, gone, _ = mailbox_changes(self._raw, mailbox_id, since_modseq)
-        return list(starmap(MessageRow, rows)), gone
-
-    def changes_page(
-        self, mailbox_id: int, since_modseq: int, limit: int
-    ) -> "tuple[Sequence[MessageRow], array[int], int]":
-        """As `changes`, but about `limit` of them, and the modseq up to which they are all; 0: there are no more."""
-        rows, gone, until = mailbox_changes(self._raw, mailbox_id, since_modseq, limit)
-        return list(starmap(MessageRow, rows)), gone, until
+    def changes(self, mailbox_id: int, since_modseq: int, limit: int = -1) -> "Changes":
+        """What was changed or expunged after a modseq: about `limit` messages of each kind (-1: all). What was expunged
+        at or before floor_modseq is forgotten."""
+        return Changes(*mailbox_changes(self._raw, mailbox_id, since_modseq, limit))
 
     def changed_uids(
         self, mailbox_id: int, since_modseq: int, limit: int, *, expunged: bool = False

@@ -47,6 +47,9 @@ def test_against_a_list(first: set[int], gone: set[int], later: set[int], pairs:
         assert uids.seq_of(number) == (model.index(number) + 1 if number in model else 0)
         assert uids.uid_of(number) == (model[number - 1] if 1 <= number <= len(model) else 0)
         assert uids.count_from(number) == sum(1 for one in model if one >= number)
+    some = [95, *model, 1]
+    there = [number for number in some if number in model]
+    assert uids.seqs_of(array("I", some)) == (array("I", [model.index(n) + 1 for n in there]), array("I", there))
     flat = array("I", [number for pair in pairs for number in pair])
     found = uids.by_uids(flat)
     wanted = model_set(model, pairs, model[-1] if model else 0) if model else set()

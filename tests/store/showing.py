@@ -26,8 +26,8 @@ def _mailbox(mail: MailStore, box: Any) -> list[Any]:
             row.uid, row.blob_id, row.flags, row.keywords.decode(), row.modseq, row.internal_date_s, row.tz_minutes,
             row.size, row.prefix.decode(), _digest(_all(mail, box.id, row.uid)), _digest(structure),
         ])  # fmt: skip
-    changed, gone = mail.mailboxes.changes(box.id, box.floor_modseq)
-    return [*fields, counts, rows, [row.uid for row in changed], list(gone)]
+    changes = mail.mailboxes.changes(box.id, box.floor_modseq)
+    return [*fields, counts, rows, list(changes.uids), list(changes.gone)]
 
 
 def _all(mail: MailStore, mailbox_id: int, uid: int) -> bytes:

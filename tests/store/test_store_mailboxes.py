@@ -219,8 +219,8 @@ def test_expunge_takes_the_deleted_or_the_named(store: Store) -> None:
         unit.expunge(box, which, only_deleted)
         assert run(store, unit) == ""
         assert unit.results == [gone]
-    rows, vanished = MailStore(store).mailboxes.changes(box, 0)
-    assert (rows, vanished) == ([], array("I", [1, 2, 3, 4, 5]))
+    changes = MailStore(store).mailboxes.changes(box, 0)
+    assert (changes.uids, changes.gone) == (array("I"), array("I", [1, 2, 3, 4, 5]))
 
 
 def test_changes_are_told_since_a_modseq(store: Store) -> None:
@@ -233,8 +233,9 @@ def test_changes_are_told_since_a_modseq(store: Store) -> None:
     unit = store.new_unit()
     unit.expunge(box, uids(3), False)
     run(store, unit)
-    rows, gone = mail.mailboxes.changes(box, mark)
-    assert ([row.uid for row in rows], gone) == ([2], array("I", [3]))
+    changes = mail.mailboxes.changes(box, mark)
+    assert (list(changes.uids), list(changes.modseqs), list(changes.gone)) == ([2], [mark + 1], [3])
+    assert (changes.keywords, changes.until) == (set(), 0)
 
 
 async def test_copy_keeps_flags_dates_and_structure(mail: MailStore, account: Account) -> None:
@@ -385,7 +386,7 @@ def test_expunged_rows_are_kept_to_a_bound(store: Store) -> None:
         unit.expunge(box, uids(*range(start + 1, start + 501)), False)
         assert run(store, unit) == ""
     mail = MailStore(store)
-    _, gone = mail.mailboxes.changes(box, 0)
+    gone = mail.mailboxes.changes(box, 0).gone
     found = mail.mailboxes.by_id(box)
     assert found is not None
     assert 15_000 < len(gone) <= 20_000

@@ -15,14 +15,13 @@ import msgspec
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set, resync
-from fastmta.imap.fetch_lines import COLD_ROUNDS, fetch_lines
+from fastmta.imap.fetch_lines import COLD_ROUNDS, NO_CAP, fetch_lines
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.message_set import Chosen
 from fastmta.imap.search_returns import window
 from fastmta.imap.session import Feature, State
-from fastmta.imap.view import NO_CAP
 from fastmta.model import rights
 from fastmta.model.errors import Cold, StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN

@@ -11,11 +11,10 @@ from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
-from fastmta.imap.fetch_lines import fetch_lines
+from fastmta.imap.fetch_lines import NO_CAP, fetch_lines
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.message_set import Chosen
 from fastmta.imap.session import GONE, Feature
-from fastmta.imap.view import NO_CAP
 from fastmta.model.flags import ALL_KEYWORDS
 from fastmta.model.limits import IMAP_CHUNK_BYTES
 
