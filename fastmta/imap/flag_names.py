@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import BadSyntax
@@ -13,6 +14,7 @@ from fastmta.model.limits import IMAP_KEYWORD_BYTES, IMAP_KEYWORDS
 from fastmta.model.rights import kept_flags
 
 if TYPE_CHECKING:
+    from fastmta.imap.message_set import Chosen
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
@@ -62,10 +64,10 @@ async def change_flags(
     return modified
 
 
-async def tell_changes(session: Session, view: View, told: array[int] | None = None) -> None:
+async def tell_changes(session: Session, view: View, told: Chosen | None = None) -> None:
     """Tells what others have changed, keywords first, before FETCH responses show it; `told` are those that follow."""
-    if told is not None:
-        view.mixed.difference_update(told)
+    if told is not None and view.mixed:
+        view.mixed = set(filterfalse(told.has, view.mixed))
     pending = view.sync(session.mailboxes, session.write, expunge=False)
     if pending is not None:
         try:

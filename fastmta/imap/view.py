@@ -8,7 +8,7 @@ where two readings overlap, which is harmless. A view costs a few hundred bytes:
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -244,7 +244,7 @@ class View:
             # Records of expunges have been dropped since: what is missing is found by comparing.
             page.gone = self.uids.missing(mailboxes.uids(self.mailbox_id))
         told = self._take(write, box, page, expunge, frozenset(own), self.uid_next)
-        for lines in self._flag_lines(mailboxes, told):
+        for lines in self._lines(mailboxes, told):
             write(lines)
         return None
 
@@ -257,16 +257,11 @@ class View:
         if not await self._tell_gone_in_turns(write):
             return
         while since < until:
-            rows, _gone, end = mailboxes.changes_page(self.mailbox_id, since, IMAP_CHANGES_PAGE)
-            for row in rows:
-                seq = self.uids.seq_of(row.uid)
-                if seq and row.modseq <= until:  # a later one is a change that is told below
-                    text = b"MODSEQ (%d)" % row.modseq
-                    if self.uid_only:
-                        write(b"* %d UIDFETCH (%b)\r\n" % (row.uid, text))
-                    else:
-                        write(b"* %d FETCH (%b%b)\r\n" % (seq, b"UID %d " % row.uid if self.with_uid else b"", text))
-            since = end or until
+            page = mailboxes.changes(self.mailbox_id, since, IMAP_CHANGES_PAGE)
+            told = page.uids[: bisect_right(page.modseqs, until)]  # a later one is a change that is told below
+            for lines in self._lines(mailboxes, told, fetch_plan.MODSEQ):
+                write(lines)
+            since = page.until or until
             if not await self.hold():
                 return
         pending = self.sync(mailboxes, write, expunge=True)
@@ -318,7 +313,7 @@ class View:
             mixed |= self.mixed
             self.mixed = mixed
             told = self._take(write, box, page, expunge, own, known)
-            for lines in self._flag_lines(mailboxes, told):
+            for lines in self._lines(mailboxes, told):
                 write(lines)
                 if len(lines) >= IMAP_CHUNK_BYTES and not await self.hold():
                     return
@@ -386,10 +381,10 @@ class View:
         self.learn_keywords({keyword for words in page.keywords for keyword in words.split()}, write)
         return changed
 
-    def _flag_lines(self, mailboxes: Mailboxes, uids: array[int]) -> Iterator[bytes]:
-        """FETCH responses with flags, a chunk at a time; nothing of messages that the client has not been told of."""
+    def _lines(self, mailboxes: Mailboxes, uids: array[int], items: int = fetch_plan.FLAGS) -> Iterator[bytes]:
+        """FETCH responses with `items`, a chunk at a time; nothing of messages that the client has not been told of."""
         seqs, uids = self.uids.seqs_of(uids)
-        items = fetch_plan.FLAGS | (fetch_plan.MODSEQ if self.with_modseq else 0)
+        items |= fetch_plan.MODSEQ if self.with_modseq else 0
         items |= fetch_plan.UIDONLY if self.uid_only else fetch_plan.UID if self.with_uid else 0
         for begin, end, recent_from in self.recent_segments(uids, self.uid_next - 1):
             while begin < end:

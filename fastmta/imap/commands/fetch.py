@@ -67,11 +67,11 @@ def uid_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     return _fetch(session, plan, chosen, by_uid=True)
 
 
-async def tell_new(session: Session, plan: Plan, seqs: array[int], uids: array[int]) -> None:
+async def tell_new(session: Session, plan: Plan, chosen: Chosen) -> None:
     """FETCH responses that no FETCH asked for, with the items of a plan that sets no flag (RFC 5465 §5.2)."""
     if session.selected.uid_only:
         plan = msgspec.structs.replace(plan, items=plan.items & ~fetch_plan.UID | fetch_plan.UIDONLY)
-    answer = _fetch(session, plan, seqs, uids, by_uid=True)
+    answer = _fetch(session, plan, chosen, by_uid=True)
     if answer is not None and not isinstance(answer, bytes):
         await answer
 
@@ -316,5 +316,5 @@ async def _mark_seen(session: Session, view: View, unseen: array[int]) -> array[
         session.storage_failed(error)
         return array("I")
     if session.state != State.LOGOUT:
-        await tell_changes(session, view, unseen)
+        await tell_changes(session, view, Chosen.of_uids(view, unseen))
     return unseen

@@ -20,6 +20,7 @@ from fastmta import _imap
 from fastmta.imap import mailbox_name, notify_plan
 from fastmta.imap.commands.fetch import tell_new
 from fastmta.imap.commands.listing import OTHERS, PUBLIC, each_subscription, list_line, status_lines
+from fastmta.imap.message_set import Chosen
 from fastmta.imap.notify_plan import EXPUNGE, FLAGS, MESSAGES, NAME, NEW, SUBSCRIPTION, UnsupportedEvent, Wish
 from fastmta.imap.session import Feature, SessionEnded, State
 from fastmta.model import rights
@@ -223,8 +224,7 @@ class Watching:
             if session.made is not None:
                 own, session.made = session.made, None
                 arrived = array("I", sorted(set(arrived) - set(own)))
-            seqs, uids = view.uids.by_uids(_imap.uid_pairs(arrived))
-            await tell_new(session, self.wish.fetch, seqs, uids)
+            await tell_new(session, self.wish.fetch, Chosen.of_uids(view, arrived))
             await _paused(session)
 
     async def tell_status(self, session: Session) -> None:

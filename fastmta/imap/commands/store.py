@@ -11,12 +11,11 @@ from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set
 from fastmta.imap.commands.expunge import READ_ONLY
-from fastmta.imap.fetch_lines import NO_CAP, fetch_lines
+from fastmta.imap.commands.fetch import write_lines
 from fastmta.imap.flag_names import change_flags, parse_flags, tell_changes
 from fastmta.imap.message_set import Chosen
 from fastmta.imap.session import GONE, Feature
 from fastmta.model.flags import ALL_KEYWORDS
-from fastmta.model.limits import IMAP_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
@@ -101,7 +100,7 @@ def _bare_flags(cursor: Cursor) -> list[bytes]:
 async def _run(session: Session, chosen: Chosen, change: Change, by_uid: bool) -> bytes:
     """Others' flags are told after the change, never before: what a client has asked for must not seem undone."""
     view = session.selected
-    seqs, uids = chosen.all()
+    uids = chosen.all()[1]
     done = b"OK UID STORE completed" if by_uid else b"OK STORE completed"
     modified = await change_flags(
         session, view, uids, change.mode, change.flags, change.keywords, change.unchanged_since
@@ -113,50 +112,28 @@ async def _run(session: Session, chosen: Chosen, change: Change, by_uid: bool) -
     failed = b""
     if modified:
         mask = _imap.mask_members(uids, array("I", sorted(modified)))
-        failed = _imap.uid_set(_imap.mask_select(mask, uids if by_uid else seqs))
-        rest = _imap.mask_combine(b"\1" * len(uids), mask, WITHOUT)
-        seqs, uids = _imap.mask_select(rest, seqs), _imap.mask_select(rest, uids)
+        failed = _imap.uid_set(_imap.mask_select(mask, uids if by_uid else chosen.all()[0]))
+        chosen = Chosen.of_uids(view, _imap.mask_select(_imap.mask_combine(b"\1" * len(uids), mask, WITHOUT), uids))
     if not change.silent:
-        await tell_changes(session, view, uids)
-        lost = 0 if by_uid else view.lost(Chosen.of_uids(view, uids) if modified else chosen)
+        await tell_changes(session, view, chosen)
+        lost = 0 if by_uid else view.lost(chosen)
         if lost:  # RFC 2180 §4.2.2: nothing done is no success; what is left is done and told
-            done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(uids) else GONE
-        if not await _tell(session, view, seqs, uids, fetch_plan.FLAGS, by_uid):
+            done = b"OK [EXPUNGEISSUED] STORE completed" if lost < len(chosen) else GONE
+        if not await _tell(session, view, chosen, fetch_plan.FLAGS, by_uid):
             return b""
     elif view.with_modseq:
         if not by_uid:
             await tell_changes(session, view)  # so that it is known which modseqs may be told
-        if not await _tell(session, view, seqs, uids, 0, by_uid):
+        if not await _tell(session, view, chosen, 0, by_uid):
             return b""
     return b"OK [MODIFIED %b] Conditional STORE: the rest is done" % failed if failed else done
 
 
-async def _tell(session: Session, view: View, seqs: array[int], uids: array[int], items: int, by_uid: bool) -> bool:
-    """What the messages are now; with CONDSTORE their modseqs, even where STORE was .SILENT (RFC 7162 §3.1.3)."""
+async def _tell(session: Session, view: View, chosen: Chosen, items: int, by_uid: bool) -> bool:
+    """What the messages are now; with CONDSTORE their modseqs, even where STORE was .SILENT (RFC 7162 §3.1.3). False
+    where the session has ended or left the mailbox.
+    """
     items |= fetch_plan.UIDONLY if view.uid_only else fetch_plan.UID if by_uid or view.with_uid else 0
     items |= fetch_plan.MODSEQ if view.with_modseq else 0
-    cap = NO_CAP if by_uid else view.modseq_cap
-    for begin, end, recent_from in view.recent_segments(uids):
-        piece_seqs, piece_uids = seqs[begin:end], uids[begin:end]
-        position = 0
-        while position < len(piece_uids):
-            data, position = fetch_lines(
-                session.mailboxes,
-                view.mailbox_id,
-                piece_seqs,
-                piece_uids,
-                items,
-                position,
-                IMAP_CHUNK_BYTES,
-                recent_from=recent_from,
-                modseq_cap=cap,
-            )
-            session.write(data)
-            if session.wire.written() >= IMAP_CHUNK_BYTES:
-                await session.wire.flush()
-                if session.view is not view:
-                    return False
-                if items & fetch_plan.FLAGS:
-                    await tell_changes(session, view)
-                    cap = NO_CAP if by_uid else view.modseq_cap
-    return True
+    await write_lines(session, view, fetch_plan.Plan(items, by_uid=by_uid), chosen)
+    return session.view is view
