@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastmta.admin.control import NotRunning, request
-from fastmta.cli.acts import tell, tell_recipients
 from fastmta.model.errors import ActFailed
 from fastmta.model.events import Actor, Moves
 from fastmta.model.ids import queue_id_text
@@ -21,9 +20,13 @@ class Told:
         self._config = config
 
     def act(self, name: str, fields: dict[str, Any], actor: Actor) -> None:
+        from fastmta.cli.acts import tell
+
         tell(self._config(), name, **fields)
 
     def moves(self, moves: Moves) -> None:
+        from fastmta.cli.acts import tell_recipients
+
         told = [(queue_id_text(q), path.decode("utf-8", "backslashreplace")) for q, _, path in moves.recipients]
         tell_recipients(self._config(), moves.act, told)
 
@@ -44,7 +47,7 @@ class Supervisor:
 class Owners:
     """The workers of a server that runs, by its control socket."""
 
-    def __init__(self, config: "Config") -> None:
+    def __init__(self, config: "Callable[[], Config]") -> None:
         self._config = config
 
     async def withdraw(self, keys: list[Key]) -> set[Key]:
@@ -63,7 +66,7 @@ class Owners:
 
     def _answer(self, command: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            answer = request(self._config, command)
+            answer = request(self._config(), command)
         except NotRunning:
             return None
         if not answer.get("ok"):

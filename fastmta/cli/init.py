@@ -193,10 +193,12 @@ class Made:
             for role in roles:
                 if role != address and store.accounts.lookup(role) is None and store.aliases.lookup(role) is None:
                     leads = aliases.AddAlias(role, (address,))
-                    await carry_out(aliases.add, desk(config, store, no_progress), leads, nobody)
+                    await carry_out(aliases.add, desk(lambda: config, store, no_progress), leads, nobody)
             if store.accounts.lookup(address) is not None:
                 return False
-            await carry_out(users.add, desk(config, store, no_progress), users.AddUser(address, password), nobody)
+            await carry_out(
+                users.add, desk(lambda: config, store, no_progress), users.AddUser(address, password), nobody
+            )
             return True
 
         if run_with(self.config, work):

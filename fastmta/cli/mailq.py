@@ -3,6 +3,7 @@
 Any local user may ask a running server; with the server down only who may read the store sees the queue.
 """
 
+import gc
 import json
 import sys
 import time
@@ -25,6 +26,8 @@ Show the queue. Behind the queue id: * is being tried or about to be, ! is held.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the program `mailq`."""
+    if argv is None:
+        gc.disable()  # what goes round in circles goes with the process, which is short
     return guarded("mailq", lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 

@@ -3,32 +3,33 @@
 A command that root runs opens it as the owner of the data directory, so that the server can read what it creates.
 """
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fastmta.config.load import load
-from fastmta.config.schema import Config
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.identity import workers_user
 from fastmta.runtime.owned import acting_as_owner
 
 if TYPE_CHECKING:
+    from fastmta.config.schema import Config
     from fastmta.store import MailStore
 
 T = TypeVar("T")
 
 
-def run(config_path: str | None, work: Callable[[Config, "MailStore"], Awaitable[T]]) -> T:
+def run(config_path: str | None, work: Callable[["Config", "MailStore"], Awaitable[T]]) -> T:
     """Loads the configuration, opens the store and runs `work` with both."""
+    from fastmta.config.load import load
+
     return run_with(load(config_path), work)
 
 
-def run_with(config: Config, work: Callable[[Config, "MailStore"], Awaitable[T]]) -> T:
+def run_with(config: "Config", work: Callable[["Config", "MailStore"], Awaitable[T]]) -> T:
     """As `run`, with a configuration that is loaded already."""
+    import asyncio
 
     async def opened() -> T:
         store = open_store(config)
@@ -42,7 +43,24 @@ def run_with(config: Config, work: Callable[[Config, "MailStore"], Awaitable[T]]
     return asyncio.run(opened())
 
 
-def open_store(config: Config) -> "MailStore":
+@contextmanager
+def existing_store(data_directory: str) -> "Iterator[MailStore | None]":
+    """The store of a data directory as it is, without a loop; None where there is none yet. Makes nothing."""
+    from fastmta.store import MailStore
+
+    directory = Path(data_directory)
+    if not (directory / "data.mdb").exists():
+        yield None
+        return
+    with acting_as_owner(directory):
+        store = MailStore.open(directory, create=False, gives_way=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def open_store(config: "Config") -> "MailStore":
     """The store of the data directory, which is made where it is missing."""
     from fastmta.store import MailStore
 
@@ -63,7 +81,7 @@ def _look_at_indexes(directory: Path, store: "MailStore") -> None:
             came_back(directory / "index", store.number, store.last_txn_id)
 
 
-def prepare_data_directory(config: Config) -> Path:
+def prepare_data_directory(config: "Config") -> Path:
     """Makes the data directory if need be, private to the server's user."""
     directory = Path(config.data_directory)
     if not directory.is_dir():

@@ -6,7 +6,6 @@ click is loaded by whoever has options to declare: small programs print with thi
 import json
 import sys
 import time
-from calendar import timegm
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -78,6 +77,8 @@ def stamp(seconds: float) -> str:
 
 def instant(text: str) -> int:
     """What `stamp` has written, in seconds since 1970."""
-    return timegm(
-        (int(text[:4]), int(text[5:7]), int(text[8:10]), int(text[11:13]), int(text[14:16]), int(text[17:19]))
-    )
+    year, month = int(text[:4]), int(text[5:7])
+    if month < 3:  # a year of this count begins in March, so that a leap day is its last one
+        year, month = year - 1, month + 12
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + int(text[8:10]) - 719_469
+    return ((days * 24 + int(text[11:13])) * 60 + int(text[14:16])) * 60 + int(text[17:19])

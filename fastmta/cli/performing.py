@@ -3,21 +3,21 @@ in this process on the store itself. Both ways it is the same function.
 """
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from fastmta.admin.control import NoAnswer, NotRunning, answers
+from fastmta.cli.asking import shown_progress, sudo_user
 from fastmta.config.brief import read_brief
 from fastmta.model.errors import ActFailed
 from fastmta.operations.acts import Act, Rows
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from fastmta.config.schema import Config
     from fastmta.model.events import Actor
@@ -87,23 +87,40 @@ def here(
     visit: Callable[..., None] = lambda rows: None,
     progress: "Progress | None" = None,
 ) -> Any:
-    """Does an act in this process."""
-    import asyncio
-
-    from fastmta.cli.opened import run_with
-    from fastmta.config.load import load
+    """Does an act in this process: one that never waits without a loop, and without the configuration as far as it
+    asks for none.
+    """
     from fastmta.operations.carrying import carry_out
 
     async def visit_page(page: list[Any]) -> None:
         visit(page)
 
-    async def work(config: "Config", store: "MailStore") -> Any:
-        return await carry_out(act, desk(config, store, told), asked, visit_page)
-
     with _progress(act.name, progress) as told:
+        if not act.waits:
+            from fastmta.cli.opened import existing_store
+
+            brief = read_brief(config_path)
+            with existing_store(brief.data_directory) as found:
+                if found is not None:
+                    whole = cache(lambda: load(brief.config_file))
+                    return _driven(carry_out(act, desk(whole, found, told), asked, visit_page))
+        import asyncio
+
+        from fastmta.cli.opened import run_with
+
         if not act.opens:
             return asyncio.run(carry_out(act, bare_desk(cache(lambda: load(config_path)), told), asked, visit_page))
+
+        async def work(config: "Config", store: "MailStore") -> Any:
+            return await carry_out(act, desk(lambda: config, store, told), asked, visit_page)
+
         return run_with(load(config_path), work)
+
+
+def load(config_path: str | None) -> "Config":
+    from fastmta.config.load import load
+
+    return load(config_path)
 
 
 def bare_desk(config: "Callable[[], Config]", progress: "Progress") -> "BareDesk":
@@ -114,7 +131,7 @@ def bare_desk(config: "Callable[[], Config]", progress: "Progress") -> "BareDesk
     return BareDesk(config, actor(), Told(config), Supervisor(config), progress)
 
 
-def desk(config: "Config", store: "MailStore", progress: "Progress") -> "Desk":
+def desk(config: "Callable[[], Config]", store: "MailStore", progress: "Progress") -> "Desk":
     """The desk of a command that has opened the store itself, beside a server or without one."""
     from fastmta.cli.beside import Owners, Supervisor, Told
     from fastmta.operations.desk import Desk
@@ -124,10 +141,10 @@ def desk(config: "Config", store: "MailStore", progress: "Progress") -> "Desk":
         store,
         store.clock,
         actor(),
-        Told(lambda: config),
-        Supervisor(lambda: config),
+        Told(config),
+        Supervisor(config),
         Owners(config),
-        lambda: delivering(config, store),
+        lambda: delivering(config(), store),
         progress=progress,
         gives_way=True,
     )
@@ -148,29 +165,18 @@ def actor() -> "Actor":
     return Actor(os.getuid(), user_name(os.getuid()), sudo_user().get("sudo_user"))
 
 
-def sudo_user() -> dict[str, str]:
-    """Who stands behind root, where sudo says it."""
-    behind = os.environ.get("SUDO_USER") if os.getuid() == 0 else None
-    return {"sudo_user": behind[:100]} if behind else {}
+def _progress(name: str, given: "Progress | None") -> "AbstractContextManager[Progress]":
+    """What is told of progress: `given`, or what a terminal shows."""
+    return shown_progress(name) if given is None else nullcontext(given)
 
 
-@contextmanager
-def _progress(name: str, given: "Progress | None") -> "Iterator[Progress]":
-    """What is told of progress: `given`, or on a terminal one line that is written over."""
-    if given is not None:
-        yield given
-        return
-    is_shown = False
-
-    def show(done: int, total: int, what: str = "", /) -> None:
-        nonlocal is_shown
-        if done and sys.stderr.isatty():
-            is_shown = True
-            of = f" of {total}" if total else ""
-            print(f"\r{name}: {what and what + ' '}{done}{of}\033[K", end="", file=sys.stderr, flush=True)
-
+def _driven(work: Coroutine[Any, Any, R]) -> R:
+    """What a coroutine gives that never waits."""
     try:
-        yield show
+        work.send(None)
+    except StopIteration as ended:
+        found: R = ended.value
+        return found
     finally:
-        if is_shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        work.close()
+    raise RuntimeError("an act that was said never to wait has waited")

@@ -3,6 +3,7 @@
 A line that cannot be read is told and skipped, as Postfix does: one slip must not take all the others away.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ NEWALIASES_HELP: Final = "Usage: newaliases [-c FILE]\n\nCompile the alias files
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the program `postmap`."""
+    if argv is None:
+        gc.disable()  # what goes round in circles goes with the process, which is short
     return guarded("postmap", lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 

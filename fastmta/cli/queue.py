@@ -9,12 +9,13 @@ import click
 import msgspec
 
 from fastmta.cli.derived import add_missing, command
-from fastmta.cli.failures import EX_TEMPFAIL, CommandFailed
 from fastmta.cli.output import age, config_option, instant, json_option, plain, print_json, print_table, size
 from fastmta.cli.performing import perform, visit_rows
+from fastmta.cli.queue_moves import require_none_left, show_changed
 from fastmta.cli.queue_shape import show_shape
 from fastmta.cli.queue_stats import show_stats
 from fastmta.operations import hops, listing, moves
+from fastmta.operations.queued import Recipient
 from fastmta.operations.selecting import Selector, required
 
 
@@ -40,7 +41,7 @@ def _list(config_path: str | None, asked: listing.ListQueue, as_json: bool) -> N
         visit_rows(config_path, listing.list_, asked, write)
         sys.stdout.write("]\n" if separator != "[" else "[]\n")
         return
-    found: list[listing.Recipient] = []
+    found: list[Recipient] = []
     visit_rows(config_path, listing.list_, asked, found.extend)
     now = time.time()
     rows = [
@@ -108,20 +109,12 @@ def _content(config_path: str | None, asked: listing.OfMessage, as_json: bool) -
     visit_rows(config_path, listing.content, asked, sys.stdout.buffer.writelines)
 
 
-def _changed(done: str) -> Callable[[Any], None]:
-    def show(found: Any) -> None:
-        print(f"{found.changed} recipient{'' if found.changed == 1 else 's'} {done}")
-
-    return show
+def _changed(move: str) -> Callable[[Any], None]:
+    return lambda found: show_changed(move, found.changed)
 
 
-def _left(done: str) -> Callable[[Any], None]:
-    def finish(found: moves.Withdrawn) -> None:
-        if found.in_flight:
-            some = "1 recipient is" if found.in_flight == 1 else f"{found.in_flight} recipients are"
-            raise CommandFailed(f"{some} being sent at this moment, hence not {done}; try again", EX_TEMPFAIL)
-
-    return finish
+def _left(move: str) -> Callable[[Any], None]:
+    return lambda found: require_none_left(move, found.in_flight)
 
 
 def _sure(config_path: str | None, asked: Selector) -> str:
@@ -164,13 +157,13 @@ def _top(found: list[hops.Busy]) -> None:
 for _command in (
     command(listing.list_, whole=_list),
     command(listing.content, whole=_content),
-    command(listing.stats, show=show_stats),
+    command(listing.stats, show=lambda found: show_stats(msgspec.to_builtins(found))),
     command(listing.shape, show=show_shape),
-    command(moves.flush, show=_changed("to be tried now")),
-    command(moves.hold, show=_changed("held"), finish=_left("held")),
-    command(moves.release, show=_changed("released")),
-    command(moves.requeue, show=_changed("requeued")),
-    command(moves.delete, show=_changed("deleted"), question=_sure, finish=_left("deleted")),
+    command(moves.flush, show=_changed("flush")),
+    command(moves.hold, show=_changed("hold"), finish=_left("hold")),
+    command(moves.release, show=_changed("release")),
+    command(moves.requeue, show=_changed("requeue")),
+    command(moves.delete, show=_changed("delete"), question=_sure, finish=_left("delete")),
     command(hops.suspend, show=_hops("suspended", "suspended already")),
     command(hops.resume, show=_hops("resumed", "nothing was suspended")),
     command(hops.top, show=_top),

@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from fastmta.admin.control import NoAnswer, NotRunning, exchanged
@@ -110,20 +109,16 @@ def from_store(brief: Brief, request: dict[str, Any], visit: Callable[[Row], Non
     """What the act `queue.list` gives, of the store itself and without a loop; makes and changes nothing."""
     import msgspec
 
-    from fastmta.operations.listing import ListQueue, record
-    from fastmta.operations.selecting import selection
-    from fastmta.runtime.owned import acting_as_owner
-    from fastmta.store import MailStore
+    from fastmta.cli.opened import existing_store
+    from fastmta.operations.queued import record
+    from fastmta.operations.selecting import Selector, selection
 
-    directory = Path(brief.data_directory)
-    if not (directory / "data.mdb").exists():
-        return
-    asked = ListQueue(**request)
-    _, chosen = selection(asked, time.time())
-    left = asked.limit or sys.maxsize
-    with acting_as_owner(directory):
-        store = MailStore.open(directory, create=False, gives_way=True)
-    try:
+    left = request.get("limit", sys.maxsize)
+    asked = Selector(**{name: value for name, value in request.items() if name != "limit"})
+    with existing_store(brief.data_directory) as store:
+        if store is None:
+            return
+        _, chosen = selection(asked, time.time())
         suspended = store.suspensions.by_hop()
         after = b""
         while left > 0:
@@ -133,8 +128,6 @@ def from_store(brief: Brief, request: dict[str, Any], visit: Callable[[Row], Non
                 visit(msgspec.structs.asdict(record(message, recipient, suspended)))
             if not after:
                 return
-    finally:
-        store.close()
 
 
 def _spooled(brief: Brief) -> Iterator[Row]:

@@ -8,17 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastmta.admin.control import NotRunning
 from fastmta.cli.failures import guarded
 from fastmta.cli.output import age, instant, print_table, size
 from fastmta.cli.queue_listing import Row, ask, from_store, may_open_store
+from fastmta.cli.quick_line import SELECTORS, read_line
 from fastmta.config.brief import Brief, read_brief
 from fastmta.model.errors import ConfigError, FastMTAError
-
-_STATES: Final = ("active", "deferred", "held")
-_SELECTORS: Final = ("--sender", "--recipient", "--domain", "--hop", "--error")
 
 
 class _Asked:
@@ -33,7 +31,7 @@ class _Asked:
 
 def quick(arguments: Sequence[str]) -> int | None:
     """Does `queue list` and gives the exit code; None where that is for the whole program to do."""
-    asked = _parse(list(arguments))
+    asked = _parse(arguments)
     if asked is None:
         return None
     rows: list[Row] = []
@@ -62,52 +60,23 @@ def _list_store(brief: Brief, asked: _Asked) -> None:
     _print(rows, asked)
 
 
-def _parse(left: list[str]) -> _Asked | None:
+def _parse(arguments: Sequence[str]) -> _Asked | None:
+    line = read_line(arguments, ("--limit", *SELECTORS), ("--json", "--all"))
+    if line is None or line.words != ["queue", "list"]:
+        return None
     asked = _Asked()
-    words: list[str] = []
-    while left:
-        argument = left.pop(0)
-        name, equals, value = argument.partition("=")
-        if argument == "--json":
-            asked.as_json = True
-        elif argument == "--all":
-            pass
-        elif not argument.startswith("-"):
-            words.append(argument)
-        elif name in ("-c", "--config", "--state", "--limit", *_SELECTORS):
-            if not equals:
-                if not left:
-                    return None
-                value = left.pop(0)
-            if not _take(asked, name, value):
+    asked.config_path = line.config_path
+    asked.as_json = "--json" in line.flags
+    for name, values in line.values.items():
+        value = values[-1]
+        if name == "--limit":
+            if not value.isdigit() or not 0 < int(value) < 2**31:
                 return None
+            asked.selection["limit"] = int(value)
         else:
-            return None
-    return asked if words == ["queue", "list"] else None
-
-
-def _take(asked: _Asked, name: str, value: str) -> bool:
-    if name in ("-c", "--config"):
-        asked.config_path = value
-    elif name == "--state":
-        if value.lower() not in _STATES:
-            return False
-        asked.selection["state"] = value.lower()
-    elif name == "--limit":
-        if not value.isascii() or not value.isdigit() or not 0 < int(value) < 2**31:
-            return False
-        asked.selection["limit"] = int(value)
-    else:
-        text = value.strip() if name == "--hop" else value.strip().lower()
-        if name == "--domain":
-            text = text.removeprefix("@")
-        elif name in ("--sender", "--recipient"):
-            text = text.removeprefix("<").removesuffix(">")
-        if not text.isprintable() or len(text) > 500 or not text.isascii():
-            return False
-        asked.selection[name.removeprefix("--")] = text
-    asked.selects = asked.selects or name in ("--state", *_SELECTORS)
-    return True
+            asked.selects = True
+            asked.selection[name.removeprefix("--")] = value.lower() if name == "--state" else value
+    return asked
 
 
 def _print(rows: list[Row], asked: _Asked) -> None:

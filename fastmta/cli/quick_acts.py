@@ -1,62 +1,173 @@
-"""Listings of acts beside a running server, asked at its control socket without click, msgspec or the store.
-
-What they load is most of what such a command costs. Whatever is not understood here, and every call without a server,
-is left to the command of the same name.
+"""Commands that scripts and monitoring call often, without click, and beside a running server without msgspec or the
+store too: what they load is most of what they cost. The server is asked at its control socket; without one, what only
+reads the store is done here. Whatever is not understood is left to the command of the same name.
 """
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from fastmta.admin.control import answers
+from fastmta.admin.control import NoAnswer, NotRunning, answers
+from fastmta.cli.asking import shown_progress, sudo_user
 from fastmta.cli.failures import guarded
 from fastmta.cli.output import print_json, print_table
-from fastmta.cli.user_listing import listed, order
+from fastmta.cli.queue_moves import require_none_left, show_changed
+from fastmta.cli.quick_line import SELECTORS, Line, read_line
 from fastmta.config.brief import read_brief
-from fastmta.model.errors import FastMTAError
+from fastmta.model.errors import ActFailed, ConfigError
 
-Print = Callable[[list[dict[str, Any]]], None]
+Row = dict[str, Any]
 
 
-def _users(rows: list[dict[str, Any]]) -> None:
+class Quick(NamedTuple):
+    """An act, and how its result is shown; of one that gives rows, all of them, ordered by `key`."""
+
+    act: str
+    where: str  # the module in which it is an attribute
+    attribute: str
+    show: Callable[[Any], None]
+    key: Callable[[Row], Any] | None = None
+    reads: bool = True  # it changes nothing, and may be done here
+    options: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    finish: Callable[[Any], None] = lambda found: None
+
+
+def _users(rows: list[Row]) -> None:
+    from fastmta.cli.user_listing import listed
+
     listed([SimpleNamespace(**row) for row in rows])
 
 
-def _aliases(rows: list[dict[str, Any]]) -> None:
+def _by_domain(row: Row) -> tuple[str, str]:
+    from fastmta.cli.user_listing import order
+
+    return order(SimpleNamespace(**row))
+
+
+def _aliases(rows: list[Row]) -> None:
     print_table(("ALIAS", "TARGETS"), [(row["address"], ", ".join(row["targets"])) for row in rows])
 
 
-LISTINGS: Final[dict[tuple[str, ...], tuple[str, Callable[[Any], Any], Print]]] = {
-    ("user", "list"): ("user.list", lambda row: order(SimpleNamespace(**row)), _users),
-    ("alias", "list"): ("alias.list", lambda row: row["address"], _aliases),
+def _stats(found: Row) -> None:
+    from fastmta.cli.queue_stats import show_stats
+
+    show_stats(found)
+
+
+def _move(name: str, *, withdraws: bool = False, flags: tuple[str, ...] = ()) -> Quick:
+    def finish(found: Row) -> None:
+        if withdraws:
+            require_none_left(name, found["in_flight"])
+
+    return Quick(
+        f"queue.{name}",
+        "fastmta.operations.moves",
+        name,
+        lambda found: show_changed(name, found["changed"]),
+        reads=False,
+        options=("--id", "--older", *SELECTORS),
+        flags=("--all", *flags),
+        finish=finish,
+    )
+
+
+QUICK: Final[dict[tuple[str, ...], Quick]] = {
+    ("user", "list"): Quick("user.list", "fastmta.operations.users", "list_", _users, _by_domain),
+    ("alias", "list"): Quick("alias.list", "fastmta.operations.aliases", "list_", _aliases, lambda row: row["address"]),
+    ("queue", "stats"): Quick("queue.stats", "fastmta.operations.listing", "stats", _stats, flags=("--exact",)),
+    ("queue", "flush"): _move("flush"),
+    ("queue", "hold"): _move("hold", withdraws=True),
+    ("queue", "release"): _move("release"),
+    ("queue", "requeue"): _move("requeue"),
+    ("queue", "delete"): _move("delete", withdraws=True, flags=("--yes",)),
 }
 
 
 def quick(arguments: Sequence[str]) -> int | None:
-    """Does a listing and gives the exit code; None where that is for the whole program to do."""
-    words: list[str] = []
-    config_path, as_json = None, False
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
-        if argument == "--json":
-            as_json = True
-        elif argument in ("-c", "--config") and left:
-            config_path = left.pop(0)
-        elif argument.startswith("-"):
-            return None
-        else:
-            words.append(argument)
-    if tuple(words) not in LISTINGS:
+    """Does one of them and gives the exit code; None where that is for the whole program to do."""
+    quick = next((each for words, each in QUICK.items() if set(words) <= set(arguments)), None)
+    line = None if quick is None else read_line(arguments, quick.options, ("--json", *quick.flags))
+    if quick is None or line is None or QUICK.get(tuple(line.words)) is not quick:
         return None
-    act, key, show = LISTINGS[tuple(words)]
-    rows: list[dict[str, Any]] = []
+    if "--yes" in quick.flags and "--yes" not in line.flags:
+        return None  # the whole program asks
+    request = _request(line)
+    if not request and not quick.reads and quick.act != "queue.flush":
+        return None
     try:
-        for line in answers(read_brief(config_path), {"do": "act", "act": act, "request": {}}):
-            rows += line.get("rows", ())
-            if not line.get("ok", True):
-                return None
-    except FastMTAError:
-        return None  # the whole program finds the words for it, or does it itself
-    rows.sort(key=key)
-    return guarded("fastmta", lambda: print_json(rows) if as_json else show(rows))
+        found = _found(quick, line.config_path, request)
+    except (NotRunning, ConfigError):
+        return None
+    except Exception as error:
+        failed = error
+        return guarded("fastmta", lambda: _raise(failed))
+    return guarded("fastmta", lambda: _tell(quick, found, "--json" in line.flags))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _tell(quick: Quick, found: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        quick.show(found)
+    quick.finish(found)
+
+
+def _request(line: Line) -> dict[str, Any]:
+    """The act's request: fields are options without their dashes."""
+    request: dict[str, Any] = {name[2:]: values[-1] for name, values in line.values.items()}
+    if "id" in request:
+        request["ids"] = line.values["--id"]
+        del request["id"]
+    if "state" in request:
+        request["state"] = request["state"].lower()
+    if "--all" in line.flags:
+        request["everything"] = True
+    if "--exact" in line.flags:
+        request["exact"] = True
+    return request
+
+
+def _found(quick: Quick, config_path: str | None, request: dict[str, Any]) -> Any:
+    """The result, or all rows. NotRunning where nobody can be asked and the whole program has to do it."""
+    brief = read_brief(config_path)
+    rows: list[Row] = []
+    command = {"do": "act", "act": quick.act, "request": request, **sudo_user()}
+    with shown_progress(quick.act) as told:
+        try:
+            for line in answers(brief, command):
+                rows += line.get("rows", ())
+                if "done" in line:
+                    told(line["done"], line["total"], line["what"])
+                elif line.get("ok"):
+                    return line["result"] if quick.key is None else sorted(rows, key=quick.key)
+                elif "ok" in line:
+                    if line.get("alone"):
+                        raise NotRunning("no worker is ready")
+                    raise ActFailed(str(line.get("error", "the server refused")), line.get("kind", "busy"))
+        except NotRunning:
+            if not quick.reads:
+                raise
+        except NoAnswer:
+            what = "" if quick.reads else "; what it had changed until then stays so"
+            raise ActFailed(f"the worker that did this has ended{what}; try again", "busy") from None
+    return _read_here(quick, brief.config_file, request)
+
+
+def _read_here(quick: Quick, config_path: str, request: dict[str, Any]) -> Any:
+    from importlib import import_module
+
+    import msgspec
+
+    from fastmta.cli.performing import here
+
+    act = getattr(import_module(quick.where), quick.attribute)
+    rows: list[Any] = []
+    found = here(config_path, act, msgspec.convert(request, act.request), rows.extend)
+    if quick.key is None:
+        return msgspec.to_builtins(found)
+    return sorted(msgspec.to_builtins(rows), key=quick.key)

@@ -8,6 +8,7 @@ can add a command or a header.
 Scripts run this program once a message: it loads neither the store nor the schema (docs/operations.md).
 """
 
+import gc
 import os
 import pwd
 import sys
@@ -55,6 +56,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the program `sendmail`; called by its other names it is those."""
+    if argv is None:
+        gc.disable()  # what goes round in circles goes with the process, which is short
     name = os.path.basename(sys.argv[0])
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and name in ("mailq", "newaliases"):

@@ -62,6 +62,7 @@ class Act(Generic[Q, R]):
         who: Who,
         caller: bool = False,
         opens: bool = True,
+        waits: bool = True,
     ) -> None:
         self.name = name
         self.function = function
@@ -71,6 +72,7 @@ class Act(Generic[Q, R]):
         self.who: Who = who
         self.opens = opens  # it is given the store
         self.caller = caller or not opens  # it reads or writes files with the rights of whoever asks: in his process
+        self.waits = waits  # for anything but the store, which blocks where there is no loop
         self.file = function.__module__
         self.__doc__ = function.__doc__
 
@@ -90,26 +92,26 @@ class Rows(Act[Q, R]):
 
 
 def act(
-    name: str, *, changes: bool = False, who: Who = "owner", caller: bool = False
+    name: str, *, changes: bool = False, who: Who = "owner", caller: bool = False, waits: bool = True
 ) -> Callable[[Callable[[Desk, Q], Awaitable[R]]], Act[Q, R]]:
     """Makes a function a row of the table; its annotations are the types of request and result."""
 
     def made(function: Callable[[Desk, Q], Awaitable[R]]) -> Act[Q, R]:
         request, result = _types(function)
         opens = function.__annotations__["desk"] is not BareDesk
-        return Act(name, function, request, result, changes, who, caller, opens)
+        return Act(name, function, request, result, changes, who, caller, opens, waits)
 
     return made
 
 
 def rows(
-    name: str, *, who: Who = "owner", at_once: int = Rows.at_once
+    name: str, *, who: Who = "owner", at_once: int = Rows.at_once, waits: bool = True
 ) -> Callable[[Callable[[Desk, Q], AsyncIterator[R]]], Rows[Q, R]]:
     """The same for an async generator, which changes nothing."""
 
     def made(function: Callable[[Desk, Q], AsyncIterator[R]]) -> Rows[Q, R]:
         request, result = _types(function)
-        found: Rows[Q, R] = Rows(name, function, request, get_args(result)[0], False, who)
+        found: Rows[Q, R] = Rows(name, function, request, get_args(result)[0], False, who, waits=waits)
         found.at_once = at_once
         return found
 

@@ -127,7 +127,7 @@ class Desk(BareDesk):
 
     def __init__(
         self,
-        config: "Config",
+        config: "Callable[[], Config]",
         store: "MailStore",
         clock: "Clock",
         actor: Actor,
@@ -143,7 +143,7 @@ class Desk(BareDesk):
         """`delivering` gives what delivers, for as long as somebody looks; `pause` lets others have the loop;
         `gives_way`: the store does so by itself (adr/0052).
         """
-        super().__init__(lambda: config, actor, telling, server, progress)
+        super().__init__(config, actor, telling, server, progress)
         self.store = store
         self.clock = clock
         self.owners = owners

@@ -13,7 +13,7 @@ from fastmta.directory.recipients import Directory
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.operations.desk import Desk
 from fastmta.operations.hops import in_hand
-from fastmta.operations.listing import text as shown
+from fastmta.operations.queued import text as shown
 from fastmta.operations.values import stamp
 from fastmta.operations.waiting import suspended_text
 from fastmta.policy.networks import Networks

@@ -10,7 +10,8 @@ from fastmta.model.errors import ActFailed, Refused
 from fastmta.model.limits import HOPS_TOLD, SUSPENDED_HOPS
 from fastmta.operations.acts import act
 from fastmta.operations.desk import Desk
-from fastmta.operations.listing import HOPS_AT_ONCE, text
+from fastmta.operations.listing import HOPS_AT_ONCE
+from fastmta.operations.queued import text
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config

@@ -13,13 +13,13 @@ from fastmta.model.errors import ActFailed
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
+from fastmta.operations.queued import Recipient, record, text
 from fastmta.operations.selecting import STATES, Selector, queue_id, selected, selection
 from fastmta.operations.values import stamp
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
-    from fastmta.store.queue import QueuedMessage, QueuedRecipient
-    from fastmta.store.suspensions import ByHop
+    from fastmta.store.queue import QueuedMessage
 
 PIECE_BYTES: Final = 131_072  # of a message's content
 COUNTED: Final = 10_000  # recipients that are walked unasked, in about 50 ms
@@ -28,31 +28,11 @@ HOPS_AT_ONCE: Final = 500  # read before others get their turn
 NULL_SENDER: Final = "MAILER-DAEMON"
 
 
-class Recipient(msgspec.Struct):
-    """A queued recipient."""
-
-    queue_id: str
-    n: int
-    state: str
-    sender: str
-    recipient: str
-    original_recipient: str
-    next_hop: str
-    suspended: bool
-    suspended_since: str | None
-    suspended_by: str | None
-    attempts: int
-    due_at: str | None
-    received_at: str
-    size: int
-    last_reply: str
-
-
 class ListQueue(Selector, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(description="At most so many recipients.", ge=1)] | None = None
 
 
-@rows("queue.list", who="everybody")
+@rows("queue.list", who="everybody", waits=False)
 async def list_(desk: Desk, asked: ListQueue) -> AsyncIterator[Recipient]:
     """List queued recipients."""
     stopped = desk.store.suspensions.by_hop()
@@ -126,32 +106,6 @@ def required(desk: Desk, id_text: str) -> "QueuedMessage":
     return message
 
 
-def record(message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "ByHop") -> Recipient:
-    """A queued recipient as it is listed. `stopped`: what is suspended."""
-    suspension = stopped.of(recipient.hop)
-    return Recipient(
-        queue_id_text(message.queue_id),
-        recipient.n,
-        RecipientState(recipient.state).name.lower(),
-        text(message.envelope.reverse_path),
-        text(recipient.tail.forward_path),
-        text(recipient.tail.original),
-        text(recipient.hop),
-        suspension is not None,
-        None if suspension is None else stamp(suspension.since_ms / 1000),
-        None if suspension is None else suspension.by,
-        recipient.attempts,
-        None if recipient.state == RecipientState.HELD else stamp(recipient.due_ms / 1000),
-        stamp(message.envelope.received_at_ms / 1000),
-        message.envelope.size_bytes,
-        text(recipient.last_reply),
-    )
-
-
-def text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
-
-
 # --- counts ---
 
 
@@ -186,7 +140,7 @@ class Counts(msgspec.Struct):
     next_hops: list[HopCount]
 
 
-@act("queue.stats")
+@act("queue.stats", waits=False)
 async def stats(desk: Desk, asked: CountQueue) -> Counts:
     """Count recipients by state, next hop and domain.
 

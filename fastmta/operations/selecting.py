@@ -68,12 +68,12 @@ def queue_id(text: str) -> int:
 
 def selection(selector: Selector, now_s: float) -> "tuple[tuple[int, ...], Selection]":
     """(queue ids, what else selects) as the queue takes them; ActFailed for what makes no sense."""
-    from fastmta.config.values import parse_time
-    from fastmta.model.routes import hop_named
     from fastmta.store.queue import Selection
 
-    before_ms = None
+    before_ms = hop = None
     if selector.older is not None:
+        from fastmta.config.values import parse_time
+
         try:
             before_ms = int((now_s - parse_time(selector.older)) * 1000)
         except ValueError as wrong:
@@ -83,6 +83,10 @@ def selection(selector: Selector, now_s: float) -> "tuple[tuple[int, ...], Selec
         if selector.state.lower() not in STATES:
             raise ActFailed(f"--state {selector.state}: expected one of {', '.join(STATES)}", "usage")
         state = STATES[selector.state.lower()]
+    if selector.hop is not None:
+        from fastmta.model.routes import hop_named
+
+        hop = hop_named(selector.hop.strip())
     sender, recipient, domain = selector.sender, selector.recipient, selector.domain
     return tuple(queue_id(text) for text in selector.ids), Selection(
         state,
@@ -90,7 +94,7 @@ def selection(selector: Selector, now_s: float) -> "tuple[tuple[int, ...], Selec
         None if recipient is None else _folded(recipient),
         None if domain is None else _folded(domain.removeprefix("@")),
         before_ms,
-        None if selector.hop is None else hop_named(selector.hop.strip()),
+        hop,
         None if selector.error is None else _folded(selector.error),
     )
 

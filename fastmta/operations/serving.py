@@ -226,8 +226,9 @@ class Serving:
             return refusal(f"{act.name}: {error}", "usage")
         share = services.turns.share()
         share.begin()
+        config = services.config  # the act's from its beginning to its end
         desk = Desk(
-            services.config,
+            lambda: config,
             services.store,
             services.clock,
             actor,

@@ -105,7 +105,7 @@ async def add(desk: Desk, asked: AddUser) -> Known:
     return Known(name, note_of(name, desk.config))
 
 
-@rows("user.list")
+@rows("user.list", waits=False)
 async def list_(desk: Desk, asked: Nothing) -> AsyncIterator[Listed]:
     """List the accounts, in order of address."""
     after = b""

@@ -9,7 +9,8 @@ from fastmta.model.ids import queue_id_text
 from fastmta.operations.acts import act
 from fastmta.operations.desk import Desk
 from fastmta.operations.hops import in_hand
-from fastmta.operations.listing import OfMessage, required, text
+from fastmta.operations.listing import OfMessage, required
+from fastmta.operations.queued import text
 from fastmta.operations.values import stamp
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import pytest
 from fastmta.cli.failures import EX_UNAVAILABLE
 from fastmta.cli.main import main
 from fastmta.cli.queue_quick import quick
+from fastmta.cli.quick_acts import quick as quick_act
 from tests.support.local_user import run_as
 from tests.support.mail import wait_for_messages
 from tests.support.server import Server
@@ -121,6 +122,68 @@ def test_the_quick_listing_of_the_queue_is_the_same(
     quickly = ageless(capsys.readouterr().out)
     assert main(call) == 0
     assert ageless(capsys.readouterr().out) == quickly
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["queue", "stats"],
+        ["queue", "stats", "--exact", "--json"],
+        ["queue", "flush"],
+        ["queue", "hold", "--domain", "nosuch.test", "--json"],
+        ["queue", "release", "--id=K", "--state=ACTIVE"],
+        ["queue", "requeue", "--older", "odd"],
+        ["queue", "delete", "--yes", "--recipient", "nobody@parked.test", "--all"],
+        ["queue", "delete", "--yes", "--id", "!"],
+        ["alias", "list"],
+        ["user", "list", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_quick_act_is_the_same(listed: Server, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["-c", str(listed.config_path), *words]
+    code = quick_act(call)
+    quickly = capsys.readouterr()
+    assert code is not None
+    assert main(call) == code
+    whole = capsys.readouterr()
+    assert (quickly.out, quickly.err) == (whole.out, whole.err)
+
+
+def test_quick_acts_move_what_is_selected_and_the_log_says_who_did_it(
+    listed: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(*words: str) -> dict[str, int]:
+        assert quick_act(["-c", str(listed.config_path), "queue", *words, "--json"]) == 0
+        found: dict[str, int] = json.loads(capsys.readouterr().out)
+        return found
+
+    assert act("hold", "--domain", "parked.test") == {"changed": 0, "in_flight": 0}, "they are held already"
+    chosen = ("--sender", "Other@away.test", "--recipient=Z@parked.test")
+    assert act("delete", "--yes", *chosen) == {"changed": 1, "in_flight": 0}
+    assert act("delete", "--yes", *chosen) == {"changed": 0, "in_flight": 0}
+    lines = [json.loads(line) for line in listed.log_path.read_text().splitlines() if '"admin.queue.delete"' in line]
+    told = [line for line in lines if "queue_id" in line]
+    assert [(line["recipient"], line["uid"]) for line in told] == [("z@parked.test", os.getuid())]
+    assert {line["selection"] for line in lines if line not in told and line["changed"]} == {
+        "sender='Other@away.test' recipient='Z@parked.test'"
+    }
+
+
+def test_quick_acts_leave_what_they_do_not_know_to_the_command(listed: Server) -> None:
+    for words in (
+        ["queue", "hold"],
+        ["queue", "delete", "--domain", "x"],
+        ["queue", "delete", "--yes"],
+        ["queue", "hold", "--domain", "\xe4.test"],
+        ["queue", "hold", "--odd", "x"],
+        ["queue", "hold", "--domain"],
+        ["queue", "release", "--state", "odd"],
+        ["queue", "show", "hold"],
+        ["user", "delete", "a@example.test"],
+    ):
+        assert quick_act(["-c", str(listed.config_path), *words]) is None
+    assert quick_act(["queue", "hold", "--all", "-c", "/nonexistent"]) is None
 
 
 def ageless(listing: str) -> object:
