@@ -205,16 +205,12 @@ def test_no_port_has_an_any(tmp_path: Path) -> None:
 #: Keys that more files than four have reason to name: those who read them, `check`, and the commands that explain.
 WIDE_KEYS = frozenset(
     {
-        "allow_loopback_mx",
         "authserv_id",
         "cert_file",
         "data_directory",
-        "default_user",
-        "hopcount_limit",
         "key_file",
         "message_size_limit",
         "recipient_delimiter",
-        "smtp_tcp_port",
     }
 )
 

@@ -24,7 +24,13 @@ from fastmta.directory.srs import require_secrets
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
 from fastmta.runtime import descriptors
-from fastmta.runtime.identity import WorkersUser, acting_as_workers, command_user_problem, workers_user
+from fastmta.runtime.identity import (
+    WorkersUser,
+    acting_as_workers,
+    command_user_problem,
+    unreadable_program,
+    workers_user,
+)
 from fastmta.tls.contexts import client_context, server_context
 
 
@@ -169,7 +175,7 @@ def _program_problems(config: Config, user: WorkersUser | None) -> Iterator[Prob
         if not _may(Path(sys.executable), os.X_OK):
             yield Problem("default_user", f"{user.name} may not run {sys.executable}: install it where everybody may")
         elif not _may(package, os.R_OK):
-            yield Problem("default_user", f"{user.name} may not read the program in {package.parents[1]}")
+            yield _split(ConfigError(unreadable_program(user, package.parents[1])))
         if config.config_file and not _may(Path(config.config_file), os.R_OK):
             yield Problem("default_user", f"{user.name} may not read {config.config_file}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fastmta.delivery.finding import Finder
-from fastmta.delivery.routing import parse_hop
+from fastmta.delivery.routing import next_hop_of
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.queue.retry import RetryPolicy
 
@@ -56,7 +56,7 @@ async def delivery_steps(
     config = service.config.delivery
     full = service.services.router.full_hop(hop, forward_path)
     try:
-        next_hop = parse_hop(full, config.smtp_tcp_port)
+        next_hop = next_hop_of(full, config)
     except ValueError as error:
         yield Step("route", f"the route cannot be used, so the mail is deferred: {error}", {"error": str(error)})
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fastmta.delivery.routing import parse_hop
+from fastmta.delivery.routing import next_hop_of
 from fastmta.dns.mx import Address
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
@@ -115,7 +115,7 @@ class Finder:
             services = self._service.services
             self._full = services.router.full_hop(self._hop, forward_path)
             try:
-                self._next_hop = parse_hop(self._full, services.config.delivery.smtp_tcp_port)
+                self._next_hop = next_hop_of(self._full, services.config.delivery)
             except ValueError as error:
                 self._service.log.warning(
                     "delivery.configuration_problem", setting="transport", next_hop=self._full, reply=str(error)

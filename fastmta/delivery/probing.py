@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key
 from fastmta.delivery.finding import Finder
 from fastmta.delivery.logins import HopLogins
-from fastmta.delivery.routing import parse_hop
+from fastmta.delivery.routing import next_hop_of
 from fastmta.delivery.tls_policy import TlsPolicy
 from fastmta.dns.mx import Address, unusable
 from fastmta.model.envelope import Envelope, QueuedTarget, RecipientTail
@@ -40,7 +40,7 @@ async def probe(service: "DeliveryService", sender: bytes, address: bytes) -> Re
         return _GOOD
     hop = services.router.full_hop(target.hop, target.forward_path)
     try:
-        next_hop = parse_hop(hop, services.config.delivery.smtp_tcp_port)
+        next_hop = next_hop_of(hop, services.config.delivery)
     except ValueError as error:
         return Reply(451, "4.3.5", f"the route cannot be used: {error}")
     if next_hop.reply is not None:  # error: and retry:

@@ -35,6 +35,7 @@ from fastmta.model.routes import (
 )
 
 if TYPE_CHECKING:
+    from fastmta.config.delivery_keys import DeliveryConfig
     from fastmta.config.schema import Config
 
 HOP_BYTES: Final = 200  # a hop is part of the schedule's key, and LMDB keys end at 511 bytes
@@ -80,6 +81,11 @@ def hop_key(text: str) -> bytes:
 def is_digest(hop: bytes) -> bool:
     """Whether the hop is a digest, so that `Router.full_hop` has to be asked for the route itself."""
     return hop[hop.find(b":") + 1 :].startswith(b"#")
+
+
+def next_hop_of(hop: bytes, delivery: "DeliveryConfig") -> NextHop:
+    """As `parse_hop`, with the port that the configuration gives to a hop without one."""
+    return parse_hop(hop, delivery.smtp_tcp_port)
 
 
 def parse_hop(hop: bytes, default_port: int = SMTP_PORT) -> NextHop:

@@ -26,7 +26,7 @@ from fastmta.delivery.outgoing_checks import checks_of
 from fastmta.delivery.probing import probe
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
-from fastmta.delivery.routing import parse_hop
+from fastmta.delivery.routing import next_hop_of
 from fastmta.delivery.seams import Services
 from fastmta.delivery.shaping import Shaping
 from fastmta.delivery.suspended import SuspendedHops
@@ -332,17 +332,11 @@ class DeliveryService:
         self.forwarding = Forwarding.of(self.services)
         self.outgoing_checks = checks_of(self.services)
         self._resolver = self._make_resolver()
-        self.mx = MxLookup(
-            self._resolver,
-            ourselves(config),
-            allow_loopback_mx=config.delivery.allow_loopback_mx,
-            address_limit=config.delivery.smtp_mx_address_limit,
-            host_lookup=config.delivery.smtp_host_lookup,
-        )
+        self.mx = MxLookup(self._resolver, ourselves(config), delivery)
         relays = ",".join(delivery.smtp_fallback_relay)
         self.replies = self._reply_classes(delivery.reply_class_file)
         self.shaping = Shaping(config.shaping, self._shared, self.clock)
-        self.fallback = parse_hop(f"smtp:{relays}".encode(), delivery.smtp_tcp_port).hosts if relays else ()
+        self.fallback = next_hop_of(f"smtp:{relays}".encode(), delivery).hosts if relays else ()
         contexts = self.services.contexts
         self._tokens = Tokens(config.delivery, contexts.https_context, self._resolver.addresses, self.clock.monotonic)
         self._sts: MtaSts | None = None

@@ -18,6 +18,7 @@ from fastmta._limits import REFUSED, Table
 from fastmta.config.shaping import ShapingConfig, Source, parse_source
 from fastmta.dns.mx import Address
 from fastmta.model.limited import SHAPED_CONNECTIONS, SHAPED_HOUR, SHAPED_SECOND
+from fastmta.runtime.rates import Key, Rate
 
 if TYPE_CHECKING:
     from fastmta.delivery.destination import Destination
@@ -96,9 +97,10 @@ class Rule:
 
     __slots__ = (
         "_credit",
+        "_hour",
         "_monotonic",
         "_number",
-        "_spread",
+        "_second",
         "_table",
         "config",
         "hops",
@@ -112,7 +114,9 @@ class Rule:
         self._table = table
         self._monotonic = monotonic
         self._number = _hash(config.counted)
-        self._spread = spread(config.messages_per_hour) if config.messages_per_hour else (0, 0)
+        most, window_s = spread(config.messages_per_hour) if config.messages_per_hour else (0, 0)
+        self._hour = Rate(table, most, window_s, monotonic)
+        self._second = Rate(table, config.messages_per_second, 1, monotonic)
         self.sources = tuple(parse_source(text) for text in config.source_addresses)
         self._credit = [0] * len(self.sources)
         self.places, self.rates = Ring(), Ring()
@@ -147,22 +151,19 @@ class Rule:
 
     def take(self, part: int) -> str:
         """Counts a message; "" where it may be sent, else why not."""
-        return self.lacks(part) or self._counted(part, 1)
+        return self.lacks(part) or self._asked(part, Rate.take)
 
     def lacks(self, part: int) -> str:
         """Why no message may be sent, "" where one may; counts none: what others refuse costs this rule nothing."""
-        return self._counted(part, 0)
+        return self._asked(part, Rate.lacks)
 
-    def _counted(self, part: int, messages: int) -> str:
-        config, now = self.config, self._now()
-        most, window_s = self._spread
-        second = config.messages_per_second
-        left = 1 - messages  # where nothing is counted, there has to be room for one
-        wait_s = self._table.take(SHAPED_HOUR, self._number, part, messages, most - left, window_s, now) if most else 0
+    def _asked(self, part: int, ask: Callable[[Rate, Key], int]) -> str:
+        config = self.config
+        wait_s = ask(self._hour, (SHAPED_HOUR, self._number, part))
         if wait_s:
             return f"rule {config.title}: {config.messages_per_hour} messages an hour; the next in {wait_s} s"
-        if second and self._table.take(SHAPED_SECOND, self._number, part, messages, second - left, 1, now):
-            return f"rule {config.title}: {second} messages a second"
+        if ask(self._second, (SHAPED_SECOND, self._number, part)):
+            return f"rule {config.title}: {config.messages_per_second} messages a second"
         return ""
 
     def sources_for(self, ip: str) -> list[Source]:

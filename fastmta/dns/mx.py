@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import random
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,10 +22,10 @@ from fastmta.model.reply import Reply
 from fastmta.model.services import speaking
 
 if TYPE_CHECKING:
+    from fastmta.config.delivery_keys import DeliveryConfig
     from fastmta.config.schema import Config
 
 HOSTS_ASKED: Final = 20  # MX hosts whose addresses are looked up; a domain may list thousands
-ADDRESS_LIMIT: Final = 5  # Postfix's smtp_mx_address_limit
 
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
@@ -104,18 +104,15 @@ class MxLookup:
         self,
         resolver: Resolver,
         ourselves: Ourselves,
+        delivery: "DeliveryConfig",
         *,
-        allow_loopback_mx: bool = False,
-        address_limit: int = ADDRESS_LIMIT,
-        host_lookup: Sequence[str] = ("dns",),
         shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
     ) -> None:
-        """`host_lookup`: where a host's addresses are sought, in turn: "dns", "native" (with /etc/hosts)."""
         self._resolver = resolver
-        self._host_lookup = tuple(host_lookup)
+        self._host_lookup = tuple(delivery.smtp_host_lookup)
         self._ourselves = ourselves
-        self._allow_loopback_mx = allow_loopback_mx
-        self._address_limit = address_limit
+        self._allow_loopback_mx = delivery.allow_loopback_mx
+        self._address_limit = delivery.smtp_mx_address_limit
         self._shuffle = shuffle
 
     async def by_mx(self, domain: str, port: int, *, null_sender: bool = False) -> list[Address]:

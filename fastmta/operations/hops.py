@@ -101,11 +101,11 @@ def hop_of(config: "Config", name: str) -> bytes:
 
     ActFailed where mail of the domain has no hop of its own.
     """
-    from fastmta.delivery.routing import Router, hop_key, parse_hop
+    from fastmta.delivery.routing import Router, hop_key, next_hop_of
 
     if ":" in name and not name.startswith("["):
         try:
-            parse_hop(name.encode("utf-8", "surrogateescape"), config.delivery.smtp_tcp_port)
+            next_hop_of(name.encode("utf-8", "surrogateescape"), config.delivery)
         except ValueError as error:
             raise ActFailed(f"{name}: no next hop: {error}", "invalid") from error
         return hop_key(name)

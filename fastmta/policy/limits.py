@@ -24,6 +24,7 @@ from fastmta.policy.bans import Bans
 from fastmta.policy.networks import Networks
 from fastmta.policy.uploads import Upload
 from fastmta.runtime.metrics import METRICS, Cells
+from fastmta.runtime.rates import Rate
 
 PENALTY_STEPS: Final = (0.0, 1.0, 2.0, 4.0, 7.5)  # of auth_failure_delay: with its 2 s Dovecot's 2, 4, 8, 15
 PENALTY_DECAY_S: Final = 60  # without a failure, and it is a step less
@@ -119,20 +120,21 @@ class Limits:
     def configure(self, config: LimitsConfig) -> None:
         """New limits; places that are held stay."""
         self.exceptions = Networks(config.smtpd_client_event_limit_exceptions)
-        self._window_s = max(1, int(config.anvil_rate_time_unit))
+        window_s = max(1, int(config.anvil_rate_time_unit))
         self._user_limit = config.mail_max_userip_connections
         self._connections = dict.fromkeys(NAMES, config.smtpd_client_connection_count_limit)
         self._connections["http"] = config.http_client_connection_count_limit
         self._logins = (config.login_max_connections, config.login_max_ip_connections)
-        self._rates = {
+        rates = {
             What.CONNECTION_RATE: config.smtpd_client_connection_rate_limit,
             What.MESSAGE_RATE: config.smtpd_client_message_rate_limit,
             What.RECIPIENT_RATE: config.smtpd_client_recipient_rate_limit,
             What.AUTH_RATE: config.smtpd_client_auth_rate_limit,
             What.TLS_RATE: config.smtpd_client_new_tls_session_rate_limit,
         }
+        self._rates = {what: Rate(self._table, each, window_s, self._monotonic) for what, each in rates.items()}
         # Whether MAIL or RCPT is limited: with neither, the fast path asks nobody.
-        self.counts_events = bool(self._rates[What.MESSAGE_RATE] or self._rates[What.RECIPIENT_RATE])
+        self.counts_events = bool(rates[What.MESSAGE_RATE] or rates[What.RECIPIENT_RATE])
 
     def exempt(self, ip: str) -> bool:
         """Whether a client is left alone."""
@@ -213,11 +215,8 @@ class Limits:
 
     def take(self, what: What, service: str, ip: str, n: int = 1) -> bool:
         """Whether an address may do so much more in this time unit; what it tries counts anyhow, as in anvil(8)."""
-        limit = self._rates[what]
-        if not limit or self.exempt(ip):
-            return True
-        kind, a = _key(what, service, ip)
-        if self._table.take(kind, a, 0, n, limit, self._window_s, int(self._monotonic())) == 0:
+        rate = self._rates[what]
+        if not rate.limit or self.exempt(ip) or not rate.take((*_key(what, service, ip), 0), n):
             return True
         self.count(what)
         return False

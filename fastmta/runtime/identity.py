@@ -53,6 +53,11 @@ def workers_user(config: UserSettings) -> WorkersUser | None:
     return WorkersUser(name, entry.pw_uid, entry.pw_gid)
 
 
+def unreadable_program(user: WorkersUser, directory: "os.PathLike[str]") -> str:
+    """What to say where the workers' user may not read the program."""
+    return f"default_user: {user.name} may not read the program in {directory}"
+
+
 class CommandUser(NamedTuple):
     """Whom a command of [pipe.NAME] runs as."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastmta.runtime import crash
-from fastmta.runtime.identity import WorkersUser
+from fastmta.runtime.identity import WorkersUser, unreadable_program
 from fastmta.runtime.log import get_logger
 from fastmta.supervisor.channel import Channel
 from fastmta.supervisor.holders import WORKER_NAME
@@ -200,8 +200,6 @@ def _become(user: WorkersUser) -> bool:
     os.setuid(user.uid)
     for needed in (crash.__file__, os.__file__):
         if not os.access(needed, os.R_OK):
-            get_logger().error(
-                "config.rejected", error=f"default_user: {user.name} may not read the program in {Path(needed).parent}"
-            )
+            get_logger().error("config.rejected", error=unreadable_program(user, Path(needed).parent))
             return False
     return True

@@ -1,10 +1,12 @@
 """From a domain to addresses: preference, families, the null MX, loops, and every kind of broken name server."""
 
 import asyncio
+import random
 import socket
 
 import pytest
 
+from fastmta.config.delivery_keys import DeliveryConfig
 from fastmta.dns.cache import TtlCache
 from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_private, native_addresses
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver, _endpoint
@@ -59,8 +61,8 @@ async def patient(stub):
     await resolver.close()
 
 
-def lookup(resolver, listeners=(), **options):
-    return MxLookup(resolver, Ourselves(listeners), **options)
+def lookup(resolver, listeners=(), *, shuffle=random.shuffle, **settings):
+    return MxLookup(resolver, Ourselves(listeners), DeliveryConfig(**settings), shuffle=shuffle)
 
 
 async def test_hosts_go_by_preference_with_both_families(resolver):
@@ -240,11 +242,11 @@ async def test_the_system_knows_hosts_that_the_dns_does_not(resolver, monkeypatc
         return [(0, 0, 0, "", ("198.51.100.7", 0)), (0, 0, 0, "", ("198.51.100.7", 0))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", system)
-    both = lookup(resolver, host_lookup=("dns", "native"))
+    both = lookup(resolver, smtp_host_lookup=("dns", "native"))
     assert [a.ip for a in await both.by_name("listed.test", 25)] == ["198.51.100.7"]
     assert [a.ip for a in await both.by_name("b.good.test", 25)] == ["192.0.2.2"]
     assert [a.ip for a in await both.by_mx("nohost.test", 25)] == ["198.51.100.7"]  # the MX is the DNS's
-    native = lookup(resolver, host_lookup=("native",))
+    native = lookup(resolver, smtp_host_lookup=("native",))
     with pytest.raises(PermanentFailure):
         await native.by_name("b.good.test", 25)
     with pytest.raises(TemporaryFailure):

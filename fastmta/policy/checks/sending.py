@@ -19,6 +19,7 @@ from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
 from fastmta.policy.mapped import MappedTable
+from fastmta.runtime.rates import Rate
 
 FILE: Final = "quotas.table"
 _HOUR_S, _DAY_S = 3600, 86_400
@@ -70,20 +71,22 @@ class Quotas(Check):
         self._directory = Path(config.data_directory)
         self._limits = limits
         self._table: MappedTable | None = None  # opened by whoever asks first
+        self._rates: list[Rate] = []
 
     def check(self, context: Context) -> Verdict:
         if not context.login:
             return PASS
         if self._table is None:
             self._table = MappedTable(self._directory, FILE)
-        now = int(self._parts.clock.now())
+            now = self._parts.clock.now
+            self._rates = [Rate(self._table.table, limit, quota.window_s, now) for _, quota, limit in self._limits]
         domain = context.login.rpartition("@")[2]
         over = ""
-        for number, quota, limit in self._limits:
+        for rate, (number, quota, _) in zip(self._rates, self._limits, strict=True):
             subject = domain if quota.of_domain else context.login
             n = len(context.recipients) if quota.recipients else 1
             key = self._table.key(quota.key, subject)
-            if self._table.table.take(number, *key, n, limit, quota.window_s, now) and not over:
+            if rate.take((number, *key), n) and not over:
                 over = quota.key
         if not over:
             return PASS
