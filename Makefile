@@ -48,7 +48,8 @@ packages:
 lint: build ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-interop: build packages ## programs from the distribution as clients and peers
+interop: build ## programs from the distribution as clients and peers, a browser among them
+	@bash tests/install_packages.sh desktop
 	@$(BIN)/python -m pytest -m interop tests/interop
 
 faults: build packages ## the long form of the fault tests
