@@ -238,6 +238,8 @@ def _credentials(server: Server) -> None:
         run(server, "app-password", "add", "spare@example.test", "phone")
         run(server, "app-password", "list", "spare@example.test")
         run(server, "app-password", "delete", "spare@example.test", "phone")
+        run(server, "user", "totp", "add", "spare@example.test")
+        run(server, "user", "totp", "remove", "spare@example.test")
         run(server, "ban", "add", "192.0.2.0/24")
         run(server, "ban", "list")
         run(server, "ban", "remove", "192.0.2.0/24")

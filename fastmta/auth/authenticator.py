@@ -4,7 +4,8 @@ Invariants: unknown user, wrong password, disabled account and a foreign authori
 after the same hash and the same delay, which grows with the failures of an address; a login name is looked up as it
 stands, and expanded only where aliases are logins (alias_logins.py). A name may bring an authorization identity (RFC
 4616 §2), or "account*master" where a separator is set: then the master user's password opens the account, and the log
-names both.
+names both. Where an account has one-time codes, its password is taken with a code behind it and each code once; app
+passwords and tokens need none, and a SCRAM proof, which can carry none, opens nothing.
 
 Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
 """
@@ -13,16 +14,18 @@ import asyncio
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+from fastmta.auth import totp as one_time
 from fastmta.auth.bearer import TokenRefused
 from fastmta.auth.check_queue import BUSY
 from fastmta.auth.passwords import HashedAccount, PasswordChecker
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.auth.scram import HASHES, ITERATIONS, SALT_BYTES
 from fastmta.directory.addresses import canonical_domain
-from fastmta.model.credentials import AppPassword, ScramKeys
+from fastmta.model.credentials import AppPassword, ScramKeys, Totp
 from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.model.mechanisms import MECHANISMS, PLAIN_TEXT, SCRAM, TOKENS
 from fastmta.model.services import BY_NAME
@@ -92,6 +95,8 @@ class AccountCredentials(Protocol):
     def login_secret(self) -> bytes: ...
     def app_password(self, account_id: int, password: str, /) -> AppPassword | None: ...
     def app_password_mark(self, account_id: int, password: str, /) -> bytes: ...
+    def totp(self, account_id: int, /) -> Totp | None: ...
+    async def use_totp_step(self, account_id: int, totp: Totp, step: int, /) -> bool: ...
 
 
 class _Nothing:
@@ -110,6 +115,12 @@ class _Nothing:
 
     def app_password_mark(self, account_id: int, password: str, /) -> bytes:
         return b""
+
+    def totp(self, account_id: int, /) -> Totp | None:
+        return None
+
+    async def use_totp_step(self, account_id: int, totp: Totp, step: int, /) -> bool:
+        return False
 
     async def user(self, token: str, /) -> str:
         raise TokenRefused("no issuer is configured")
@@ -135,6 +146,7 @@ class Authenticator(Generic[A]):
         "_domain",
         "_learn",
         "_log",
+        "_now",
         "_offered",
         "_passwords",
         "_penalties",
@@ -158,6 +170,7 @@ class Authenticator(Generic[A]):
         credentials: AccountCredentials = _NOTHING,
         tokens: Tokens = _NOTHING,
         learn: Callable[[A, str], object] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """`learn(account, password)` is told of an account that has no SCRAM keys, at its plain login."""
         self._settings = config.auth
@@ -166,6 +179,7 @@ class Authenticator(Generic[A]):
         self._penalties = penalties
         self._cells = cells
         self._log = log
+        self._now = now
         self._sleep = sleep
         self._credentials = credentials
         self._tokens = tokens
@@ -213,14 +227,19 @@ class Authenticator(Generic[A]):
             opened, checked = self._parties(credentials)
             if opened is None or checked is None or not opened.enabled or not checked.enabled:
                 return None
-            if not self._is_app_password(checked, credentials, service) and not self._passwords.cached(
-                checked, credentials.password, service, credentials.mechanism
+            if not self._is_app_password(checked, credentials, service) and not self._is_known(
+                checked, credentials, service
             ):
                 return None
         except StorageFailure:
             return None  # `authenticate` meets it too, and says so
         self._succeeded(opened, checked, credentials, service)
         return opened
+
+    def _is_known(self, account: A, credentials: Credentials, service: str) -> bool:
+        """Whether the password was right not long ago, and is enough."""
+        known = self._passwords.cached(account, credentials.password, service, credentials.mechanism)
+        return bool(known) and self._credentials.totp(account.id) is None
 
     def opened_by(self, credentials: Credentials) -> bytes:
         """The mark of the app password that these credentials, which were right, consist of; b"" where of none."""
@@ -274,12 +293,18 @@ class Authenticator(Generic[A]):
         if credentials.proof is not None:
             if checked is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
                 return "no SCRAM keys yet: they are made at the next login with the password"
+            if checked is not None and self._credentials.totp(checked.id) is not None:
+                return "a one-time code is needed"
             return "" if credentials.proof and checked is not None else "another password"
         if checked is not None and self._is_app_password(checked, credentials, service):
             return ""
+        totp = self._credentials.totp(checked.id) if checked is not None else None
+        password, code = credentials.password, ""
+        if totp is not None:
+            password, code = password[: -one_time.DIGITS], password[-one_time.DIGITS :]
         right = await self._passwords.verify(
             checked,
-            credentials.password,
+            password,
             service,
             credentials.mechanism,
             name=credentials.authcid[:LOGIN_NAME_CHARACTERS].lower(),
@@ -287,6 +312,10 @@ class Authenticator(Generic[A]):
         )
         if not right or checked is None:
             return "another password"
+        if totp is not None:
+            step = one_time.matching_step(totp.secret, code, self._now(), totp.last_step)
+            used = step is not None and await self._credentials.use_totp_step(checked.id, totp, step)
+            return "" if used else "another one-time code"
         if self._learn is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
             self._learn(checked, credentials.password)
         return ""

@@ -11,6 +11,7 @@ from fastmta.cli.output import config_option, json_option, print_json, size
 from fastmta.cli.performing import perform
 from fastmta.cli.user_listing import listed, order
 from fastmta.model.limits import PASSWORD_BYTES
+from fastmta.operations import totp as one_time
 from fastmta.operations import users
 from fastmta.operations.values import Subject
 
@@ -86,3 +87,18 @@ user.add_command(command(users.list_, show=listed, key=order))
 user.add_command(command(users.rename, show=_note_foreign))
 user.add_command(command(users.delete, question=_all_its_mail))
 add_missing(user, "user")
+
+
+@user.group(
+    epilog="\b\nExamples:\n  fastmta user totp add bill@example.org\n  fastmta user totp remove bill@example.org"
+)
+def totp() -> None:
+    """One-time codes behind an account's password (RFC 6238)."""
+
+
+def _show_secret(made: one_time.Made) -> None:
+    print(f"{made.secret}\n{made.uri}")
+
+
+totp.add_command(command(one_time.add, show=_show_secret))
+add_missing(totp, "user.totp")

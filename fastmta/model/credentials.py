@@ -12,6 +12,14 @@ class ScramKeys(msgspec.Struct, frozen=True, gc=False):
     server: bytes
 
 
+class Totp(msgspec.Struct, frozen=True, gc=False):
+    """What one-time codes are made of (RFC 6238). `last_step`: of the last code that was used, 0: none was."""
+
+    secret: bytes
+    last_step: int
+    created_at_s: int
+
+
 class AppPassword(msgspec.Struct, frozen=True, gc=False):
     """A password for one program. `protocols`: imap, pop3, smtp; empty for all."""
 

@@ -1,6 +1,6 @@
-"""What lets an account in beside its password: SCRAM keys, and app passwords of its own.
+"""What lets an account in beside its password: SCRAM keys, app passwords of its own, the secret of one-time codes.
 
-Both are rows of the account, so they go with it. SCRAM keys belong to one password hash: with another hash they are
+All are rows of the account, so they go with it. SCRAM keys belong to one password hash: with another hash they are
 stale, whoever changed it. An app password is long and random, so a plain digest of it is kept, and is its key.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 
 from fastmta._store import TABLE_CREDENTIAL, TABLE_META
 from fastmta._unit import Unit
-from fastmta.model.credentials import AppPassword, ScramKeys
+from fastmta.model.credentials import AppPassword, ScramKeys, Totp
 from fastmta.model.errors import Refused
 from fastmta.model.limits import APP_PASSWORDS_OF_ACCOUNT
 from fastmta.store.committing import Committer, commit_guarded
@@ -24,6 +24,7 @@ _SCRAM: Final = b"s"
 _APP: Final = b"a"
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # without what looks alike: 5 bits a character
 _LENGTH: Final = 24
+_TOTP: Final = b"t"
 
 
 class _Scram(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +34,7 @@ class _Scram(msgspec.Struct, frozen=True, gc=False):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _scram_decoder: Final = msgspec.msgpack.Decoder(_Scram)
+_totp_decoder: Final = msgspec.msgpack.Decoder(Totp)
 _app_decoder: Final = msgspec.msgpack.Decoder(AppPassword)
 
 
@@ -87,6 +89,46 @@ class AccountCredentials:
     def login_secret(self) -> bytes:
         """Equal in all processes; empty while no account has keys."""
         return self._store.raw.get(TABLE_META, LOGIN_SECRET) or b""
+
+    # --- one-time codes ---
+
+    def totp(self, account_id: int) -> Totp | None:
+        """What the codes of an account are made of; None where it needs none."""
+        key = id_key(account_id) + _TOTP
+        value = self._store.raw.get(TABLE_CREDENTIAL, key)
+        if value is None:
+            return None
+        try:
+            return _totp_decoder.decode(value)
+        except ValueError as error:
+            raise self._store.raw.damaged("credential", key, "the record cannot be decoded") from error
+
+    async def add_totp(self, account_id: int, secret: bytes) -> None:
+        """From now on the account's password needs a code behind it. Refused("exists")."""
+        entry = Totp(secret, 0, int(self._store.clock.now()))
+        unit = self._store.raw.new_unit()
+        unit.put_new(TABLE_CREDENTIAL, id_key(account_id) + _TOTP, _encoder.encode(entry))
+        await self._store.commit(unit)
+
+    async def remove_totp(self, account_id: int) -> None:
+        """The password alone opens the account again. Refused("missing") where it does already."""
+        if self.totp(account_id) is None:
+            raise Refused("missing")
+        unit = self._store.raw.new_unit()
+        unit.delete(TABLE_CREDENTIAL, id_key(account_id) + _TOTP)
+        await self._store.commit(unit)
+
+    async def use_totp_step(self, account_id: int, totp: Totp, step: int) -> bool:
+        """Notes that the code of this step was used; False where one was used meanwhile, in whatever process."""
+        key = id_key(account_id) + _TOTP
+        unit = self._store.raw.new_unit()
+        unit.guard(TABLE_CREDENTIAL, key, _encoder.encode(totp))
+        unit.put(TABLE_CREDENTIAL, key, _encoder.encode(Totp(totp.secret, step, totp.created_at_s)))
+        try:
+            await self._store.commit(unit)
+        except Refused:
+            return False
+        return True
 
     # --- app passwords ---
 

@@ -10,9 +10,10 @@ from fastmta.auth.passwords import PasswordChecker
 from fastmta.auth.sasl import Challenge, Credentials
 from fastmta.auth.sasl_client import Place, Secret, choose
 from fastmta.auth.scram import derive
+from fastmta.auth.totp import STEP_S, code_at
 from fastmta.config.schema import Config
 from fastmta.config.tables import AuthConfig
-from fastmta.model.credentials import AppPassword
+from fastmta.model.credentials import AppPassword, Totp
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.mechanisms import MECHANISMS, SCRAM
 from fastmta.runtime.metrics import METRICS, local_cells
@@ -173,12 +174,29 @@ async def test_to_be_refused_for_a_full_queue_costs_the_delay_too(world, monkeyp
     assert world.counted("PLAIN", "temporary") == 1
 
 
+NOW_S = 1_800_000_000.0
+SECRET = b"12345678901234567890"
+
+
 class Kept:
     """The store's credentials, as far as an authenticator asks."""
 
     def __init__(self):
         self.scram = {}
         self.app = {}
+        self.totps = {}
+
+    def totp(self, account_id):
+        return self.totps.get(account_id)
+
+    async def use_totp_step(self, account_id, totp, step):
+        if self.totps[account_id] != totp:
+            return False
+        self.totps[account_id] = Totp(totp.secret, step, totp.created_at_s)
+        return True
+
+    def app_password_mark(self, account_id, password):
+        return b"mark" if (account_id, password) in self.app else b""
 
     def scram_keys(self, account_id, password_hash):
         return self.scram.get((account_id, password_hash), {})
@@ -220,6 +238,7 @@ def rich(pool):
             credentials=world.credentials,
             tokens=Issuer(),
             learn=lambda account, password: world.learned.append((account.id, password)),
+            now=lambda: NOW_S,
         )
         return world
 
@@ -386,3 +405,68 @@ async def test_an_issuer_that_cannot_be_asked_is_no_verdict(rich):
     world = rich()
     with pytest.raises(TemporaryFailure):
         await world.auth.authenticate(bearer("user", "down"), "imap", "192.0.2.1")
+
+
+# --- one-time codes ---
+
+
+def code(steps: int = 0) -> str:
+    return code_at(SECRET, int(NOW_S) // STEP_S + steps)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1])
+async def test_a_password_with_its_code_opens_once(rich, steps):
+    world = rich()
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    credentials = Credentials("user", "right" + code(steps))
+    assert world.auth.try_now(credentials, "imap") is None
+    assert (await world.auth.authenticate(credentials, "imap", "192.0.2.1")).id == 1
+    assert world.auth.try_now(credentials, "imap") is None  # it is not remembered
+    assert await world.auth.authenticate(credentials, "imap", "192.0.2.1") is None
+    assert last(world)[1]["reason"] == "another one-time code"
+    assert world.learned == []
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        ("right", "another password"),
+        ("right000000", "another one-time code"),
+        ("wrong" + code(), "another password"),
+        ("right" + code(2), "another one-time code"),
+        ("right" + code(-2), "another one-time code"),
+        (code(), "another password"),
+        ("right" + code() + " ", "another password"),
+    ],
+)
+async def test_without_the_right_code_nothing_opens(rich, password, reason):
+    world = rich()
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    assert await world.auth.authenticate(Credentials("user", password), "imap", "192.0.2.1") is None
+    assert world.slept == [2.0]
+    assert last(world)[1]["reason"] == reason
+    assert world.credentials.totps[1].last_step == 0
+
+
+async def test_a_password_that_was_remembered_does_not_open_once_codes_are_wanted(rich):
+    world = rich()
+    plain = Credentials("user", "right")
+    assert (await world.auth.authenticate(plain, "imap", "192.0.2.1")).id == 1
+    assert world.auth.try_now(plain, "imap").id == 1
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    assert world.auth.try_now(plain, "imap") is None
+
+
+async def test_app_passwords_and_tokens_need_no_code_and_a_proof_opens_nothing(rich):
+    world = rich()
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    world.credentials.app[1, "app"] = AppPassword("phone", (), 0)
+    assert world.auth.try_now(Credentials("user", "app"), "imap").id == 1
+    assert world.auth.opened_by(Credentials("user", "app")) == b"mark"
+    assert world.auth.opened_by(Credentials("user", "right")) == b""
+    token = Credentials("user", "good", "", "OAUTHBEARER", token=True)
+    assert (await world.auth.authenticate(token, "imap", "192.0.2.1")).id == 1
+    world.credentials.scram[1, "right"] = {"SCRAM-SHA-256": derive("SCRAM-SHA-256", "right", b"salt")}
+    _, step = prove(world, "user@example.test", "right")
+    assert await world.auth.authenticate(step, "imap", "192.0.2.1") is None
+    assert last(world)[1]["reason"] == "a one-time code is needed"

@@ -1,5 +1,6 @@
 """Logins with more than a password, at a running server: SCRAM, app passwords, master users, OAuth tokens."""
 
+import base64
 import imaplib
 import json
 import poplib
@@ -14,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastmta.auth.sasl_client import Place, Secret, choose
+from fastmta.auth.totp import code_at
 from fastmta.model.mechanisms import MECHANISMS
 from tests.support.server import Server
 
@@ -121,3 +123,23 @@ def test_submission_takes_tokens_too(server: Server) -> None:
         assert set(client.esmtp_features["auth"].split()) == set(MECHANISMS)
         message = f"n,a={BILL},\x01auth=Bearer {token()}\x01\x01".encode()
         assert client.docmd("AUTH", "OAUTHBEARER " + b64encode(message).decode())[0] == 235
+
+
+def test_a_one_time_code_opens_once_over_two_workers(tmp_path: Path) -> None:
+    server = Server(tmp_path, services=("imap",), workers=2, with_tls=False)
+    server.add_user("bill@example.test", "secret")
+    with server:
+        secret = server.cli("user", "totp", "add", "bill@example.test").stdout.split()[0]
+        now = int(time.time())
+        code = code_at(base64.b32decode(secret), now // 30 + (now % 30 >= 15))  # good for 15 s at least
+        answers = []
+        for password in ("secret", *["secret" + code] * 4):
+            with imaplib.IMAP4(server.host, server.port("imap"), timeout=60) as client:
+                try:
+                    answers.append(client.login("bill@example.test", password)[0])
+                except imaplib.IMAP4.error:
+                    answers.append("NO")
+        assert answers == ["NO", "OK", "NO", "NO", "NO"]
+        server.cli("user", "totp", "remove", "bill@example.test")
+        with imaplib.IMAP4(server.host, server.port("imap"), timeout=60) as client:
+            assert client.login("bill@example.test", "secret")[0] == "OK"
