@@ -61,6 +61,8 @@ class AuthSettings(Protocol):
     def auth_master_users(self) -> tuple[str, ...]: ...
     @property
     def auth_master_user_separator(self) -> str: ...
+    @property
+    def oauth2_scope(self) -> tuple[str, ...]: ...
 
 
 class LoginSettings(Protocol):
@@ -201,7 +203,7 @@ class Authenticator(Generic[A]):
 
     def exchange(self, allowed: tuple[str, ...]) -> Sasl:
         """The dialogue of one AUTH command."""
-        return Sasl(allowed, self._scram_keys)
+        return Sasl(allowed, self._scram_keys, self._settings.oauth2_scope)
 
     def login_allowed(self, tls: bool, loopback: bool) -> bool:
         """Whether IMAP LOGIN and POP3 USER may be used; for LOGINDISABLED (RFC 9051 §6.2.3)."""

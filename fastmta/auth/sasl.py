@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import msgspec
+
 from fastmta.auth.sasl_scram import KeysOf, ScramServer
 from fastmta.auth.sasl_steps import Challenge, Credentials, Failure, Step
 from fastmta.auth.scram import ITERATIONS, SALT_BYTES
@@ -31,11 +33,16 @@ def nobodys_keys(name: str, mechanism: str) -> ScramKeys:
 class Sasl:
     """One exchange. `start` once, then `respond` for each answer to a Challenge. Order is enforced, not trusted."""
 
-    __slots__ = ("_allowed", "_exchange", "_keys_of")
+    __slots__ = ("_allowed", "_exchange", "_keys_of", "_refused", "_scope")
 
-    def __init__(self, allowed: tuple[str, ...] = MECHANISMS, keys_of: KeysOf = nobodys_keys) -> None:
+    def __init__(
+        self, allowed: tuple[str, ...] = MECHANISMS, keys_of: KeysOf = nobodys_keys, scope: tuple[str, ...] = ()
+    ) -> None:
+        """`scope`: what a token must grant, for a client whose token does not."""
         self._allowed = allowed
         self._keys_of = keys_of
+        self._scope = scope
+        self._refused = False
         self._exchange: Exchange | None = None
 
     def start(self, mechanism: str, initial: bytes | None) -> Step:
@@ -49,14 +56,27 @@ class Sasl:
             return self.respond(initial)
         return Challenge(b"Username:" if name == "LOGIN" else b"")
 
+    def refusal(self) -> Challenge | None:
+        """What wrong credentials are answered with before the failure: the error of a token (RFC 7628 §3.2.2; XOAUTH2
+        has words of its own). The client's answer, whatever it is, gives Failure("refused"). None: nothing is said.
+        """
+        if self._refused or not isinstance(self._exchange, _Bearer):
+            return None
+        self._refused = True
+        return Challenge(self._exchange.error(self._scope))
+
     def respond(self, response: bytes) -> Step:
         """Takes a decoded response."""
+        if self._refused:
+            return Failure("refused")
         if len(response) > SASL_RESPONSE_BYTES:
             return Failure("too-long")
         return Failure("mechanism") if self._exchange is None else self._exchange.respond(response)
 
     def respond_line(self, raw_line: bytes) -> Step:
         """Takes a response as it came, base64 without CRLF; "*" alone cancels (RFC 4954 §4, RFC 9051 §6.2.2)."""
+        if self._refused:
+            return Failure("refused")
         if raw_line == b"*":
             return Failure("cancelled")
         decoded = decode_base64(raw_line)
@@ -114,6 +134,14 @@ class _Bearer:
 
     def __init__(self, mechanism: str) -> None:
         self._mechanism = mechanism
+
+    def error(self, scope: tuple[str, ...]) -> bytes:
+        words = {"status": "invalid_token"} if self._mechanism == "OAUTHBEARER" else {"status": "401"}
+        if self._mechanism == "XOAUTH2":
+            words["schemes"] = "bearer"
+        if scope:
+            words["scope"] = " ".join(scope)
+        return msgspec.json.encode(words)
 
     def respond(self, response: bytes) -> Step:
         lead, *pairs = response.split(b"\x01")

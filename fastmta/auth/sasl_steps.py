@@ -33,6 +33,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
     mechanism  not one that we offer          SMTP 504 5.5.4, IMAP NO, POP3 -ERR
     syntax     bad base64 or a bad message    SMTP 501 5.5.2, IMAP BAD
     cancelled  the client sent "*"            SMTP 501 5.7.0, IMAP BAD
+    refused    the credentials were wrong, and the client has read why: as any failed login
     too-long   a response over the bound      SMTP 500 5.5.6, IMAP BAD
     """
 

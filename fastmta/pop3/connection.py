@@ -37,6 +37,7 @@ from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone
 from fastmta.pop3.seams import Account, Seat, Services
 from fastmta.pop3.session import (
+    AUTHENTICATION_FAILED,
     SASL,
     TRANSACTION,
     Close,
@@ -500,7 +501,7 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.refused(b"SYS/TEMP", b"Try again later"))
             return
         if account is None:
-            self._act(self._session.refused(b"AUTH", b"Authentication failed"))
+            self._act(self._session.refused(b"AUTH", AUTHENTICATION_FAILED))
         elif self._lock(account):
             self.opened_by = self._server.services.authenticator.opened_by(credentials)
             await self._open_slowly(account, self._opening(account))
@@ -528,7 +529,7 @@ class Pop3Connection(asyncio.Protocol):
             self._say(self._session.opened(drop))
         else:  # the account has just been deleted
             self._release()
-            self._act(self._session.refused(b"AUTH", b"Authentication failed"))
+            self._act(self._session.refused(b"AUTH", AUTHENTICATION_FAILED))
         return True
 
     async def _open_slowly(self, account: Account, opening: Iterator[Maildrop | None]) -> None:

@@ -295,6 +295,11 @@ class Session:
     def refused(self, code: bytes, text: bytes) -> Action:
         """The login failed; `code` is a response code (RFC 2449 §8, RFC 3206). After a few of AUTH we close."""
         self.state = State.AUTHORIZATION
+        sasl, self._sasl = self._sasl, None
+        challenge = sasl.refusal() if sasl is not None and code == b"AUTH" else None
+        if challenge is not None:  # what is wrong with a token is said before it is refused
+            self._sasl, self.state = sasl, State.SASL
+            return b"+ " + binascii.b2a_base64(challenge.raw, newline=False) + b"\r\n"
         reply = b"-ERR [%s] %s\r\n" % (code, text)
         if code == b"AUTH":
             self._failed += 1
@@ -349,6 +354,7 @@ class Session:
 
     def _pass(self, argument: bytes) -> Action:
         self.state = State.AUTHORIZATION
+        self._sasl = None
         try:
             return LogIn(Credentials(self._user, argument.decode("utf-8"), "", "USER"))
         except UnicodeDecodeError:
@@ -369,9 +375,11 @@ class Session:
             self.state = State.SASL
             return b"+ " + binascii.b2a_base64(step.raw, newline=False) + b"\r\n"
         self.state = State.AUTHORIZATION
-        self._sasl = None
         if isinstance(step, Credentials):
             return LogIn(step)
+        self._sasl = None
+        if step.code == "refused":
+            return self.refused(b"AUTH", AUTHENTICATION_FAILED)
         return self._wrong(_SASL_FAILURES[step.code])
 
     def _stls_command(self, argument: bytes) -> Action:
@@ -448,6 +456,7 @@ def _no_message(raw_number: bytes) -> bytes:
     return b"-ERR Not a message number\r\n"
 
 
+AUTHENTICATION_FAILED: Final = b"Authentication failed"
 _SASL_FAILURES: Final = {
     "mechanism": b"-ERR Unsupported authentication mechanism\r\n",
     "syntax": b"-ERR Not a valid SASL response\r\n",

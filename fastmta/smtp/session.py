@@ -429,15 +429,16 @@ class Rules(Generic[S]):
             from_base64 = _b64(step.raw)
             session.state = State.AUTH
             return Reply(334, "", from_base64)
-        session.exchange = None
         if isinstance(step, Failure):
-            return _AUTH_FAILURES[step.code]
+            session.exchange = None
+            return self.authenticated(session, "") if step.code == "refused" else _AUTH_FAILURES[step.code]
         address = self.effects.authenticate(session, step)
         return None if address is None else self.authenticated(session, address)
 
     def authenticated(self, session: S, address: str) -> Reply | None:
         """How AUTH ends: `address` is the account's, "" where the credentials are wrong."""
         session.state = State.GREETED
+        exchange, session.exchange = session.exchange, None
         if address:
 
             def log_in() -> Reply:
@@ -445,6 +446,10 @@ class Rules(Generic[S]):
                 return Reply(235, "2.7.0", "Authentication successful")
 
             return self._examined(session, Stage.AUTH, address.encode(), log_in)
+        challenge = exchange.refusal() if exchange is not None else None
+        if challenge is not None:  # what is wrong with a token is said before it is refused
+            session.exchange, session.state = exchange, State.AUTH
+            return Reply(334, "", _b64(challenge.raw))
         session.auth_failures += 1
         if session.auth_failures >= _AUTH_TRIES:
             session.close_after_reply()

@@ -5,6 +5,7 @@ import imaplib
 import json
 import poplib
 import smtplib
+import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -143,3 +144,38 @@ def test_a_one_time_code_opens_once_over_two_workers(tmp_path: Path) -> None:
         server.cli("user", "totp", "remove", "bill@example.test")
         with imaplib.IMAP4(server.host, server.port("imap"), timeout=60) as client:
             assert client.login("bill@example.test", "secret")[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "message", "words"),
+    [
+        ("OAUTHBEARER", f"n,a={BILL},\x01auth=Bearer bad\x01\x01", {"status": "invalid_token"}),
+        ("XOAUTH2", f"user={BILL}\x01auth=Bearer bad\x01\x01", {"status": "401", "schemes": "bearer"}),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_said_before_it_is_refused(
+    server: Server, mechanism: str, message: str, words: dict[str, str]
+) -> None:
+    encoded = b64encode(message.encode())
+    dialogs = (
+        ("imap", b"a AUTHENTICATE ", b"+ ", b"a NO [AUTHENTICATIONFAILED]", b"a NOOP", b"a OK"),
+        ("pop3", b"AUTH ", b"+ ", b"-ERR [AUTH]", b"CAPA", b"+OK"),
+        ("submission", b"AUTH ", b"334 ", b"535 5.7.8", b"NOOP", b"250"),
+    )
+    for service, command, lead, failure, further, answer in dialogs:
+        with socket.create_connection((server.host, server.port(service)), timeout=60) as client:
+            file = client.makefile("rwb")
+            assert file.readline()
+            if service == "submission":
+                client.sendall(b"EHLO client.test\r\n")
+                while not file.readline().startswith(b"250 "):
+                    pass
+            client.sendall(command + mechanism.encode() + b" " + encoded + b"\r\n")
+            challenge = file.readline()
+            assert challenge.startswith(lead), challenge
+            assert json.loads(base64.b64decode(challenge[len(lead) :])) == words
+            client.sendall(b"AQ==\r\n" if mechanism == "OAUTHBEARER" else b"*\r\n")
+            assert file.readline().startswith(failure)
+            client.sendall(further + b"\r\n")
+            assert file.readline().startswith(answer)
+            file.close()

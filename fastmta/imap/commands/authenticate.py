@@ -43,7 +43,7 @@ def _step(session: Session, tag: bytes, sasl: Sasl, step: Step) -> Answer:
         session.wire.expect_line()
         return None
     if isinstance(step, Credentials):
-        return log_in(session, tag, step)
+        return log_in(session, tag, step, sasl)
     return FAILURES.get(step.code, FAILURES["syntax"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from typing import TYPE_CHECKING
 
 from fastmta.auth.sasl import Credentials
@@ -13,6 +14,7 @@ from fastmta.model.limits import IMAP_FAILED_LOGIN_DELAY_S, IMAP_LOGIN_ATTEMPTS
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
+    from fastmta.auth.sasl import Sasl
     from fastmta.imap.seams import Account, Answer
     from fastmta.imap.session import Session
 
@@ -37,16 +39,16 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     return log_in(session, tag, Credentials(user, password, "", "USER"))
 
 
-def log_in(session: Session, tag: bytes, credentials: Credentials) -> Answer:
+def log_in(session: Session, tag: bytes, credentials: Credentials, sasl: Sasl | None = None) -> Answer:
     """Answers at once where the authenticator knows these credentials; a failure is answered later, by a timer."""
     authenticator = session.services.authenticator
     account = authenticator.try_now(credentials, session.service)
     if account is not None:
         return _welcome(session, account, credentials)
-    return _authenticate(session, tag, credentials)
+    return _authenticate(session, tag, credentials, sasl)
 
 
-async def _authenticate(session: Session, tag: bytes, credentials: Credentials) -> bytes:
+async def _authenticate(session: Session, tag: bytes, credentials: Credentials, sasl: Sasl | None) -> bytes:
     # In a task, as Share.run has it: an authenticator may ask others, and give up in time.
     account = await session.services.tasks.spawn("imap.login", _account_of(session, credentials))
     if isinstance(account, TemporaryFailure):
@@ -54,7 +56,7 @@ async def _authenticate(session: Session, tag: bytes, credentials: Credentials) 
     if session.state != State.NOT_AUTHENTICATED:
         return b""  # the connection has ended meanwhile
     if account is None:
-        refuse(session, tag)
+        _refuse(session, tag, sasl)
         return b""
     return _welcome(session, account, credentials)
 
@@ -79,6 +81,17 @@ def _welcome(session: Session, account: Account, credentials: Credentials) -> by
     session.wire.logged_in()
     session.services.log.info("imap.login", account=account.address, client=session.peer_ip, tls=int(session.tls))
     return b"OK [CAPABILITY %b] Logged in" % capabilities(session)
+
+
+def _refuse(session: Session, tag: bytes, sasl: Sasl | None) -> None:
+    """At once, or when the client has answered what its token's refusal says."""
+    challenge = sasl.refusal() if sasl is not None else None
+    if challenge is None:
+        refuse(session, tag)
+        return
+    session.write(b"+ %b\r\n" % binascii.b2a_base64(challenge.raw, newline=False))
+    session.on_line = lambda _raw: refuse(session, tag)
+    session.wire.expect_line()
 
 
 def refuse(session: Session, tag: bytes) -> None:
