@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastmta.store.aliases import Aliases
     from fastmta.store.annotations import Annotations
     from fastmta.store.bans import Bans
+    from fastmta.store.believed_time import BelievedTime
     from fastmta.store.credentials import AccountCredentials
     from fastmta.store.days import Days
     from fastmta.store.dkim_keys import DkimKeys
@@ -139,6 +140,12 @@ class MailStore:
         from fastmta.store.last_logins import LastLogins
 
         return LastLogins(self)
+
+    @cached_property
+    def believed_time(self) -> "BelievedTime":
+        from fastmta.store.believed_time import BelievedTime
+
+        return BelievedTime(self)
 
     @cached_property
     def quota_warnings(self) -> "QuotaWarnings":

@@ -1,7 +1,9 @@
 """What the server does once an hour, in the worker of the first slot: old mail leaves INBOX, Trash and Junk (Dovecot's
 autoexpunge), and who has nearly used his quota is told.
 
-Both look at what is there, so an hour that was missed is made up for by the next.
+Both look at what is there, so an hour that was missed is made up for by the next. What is old is said by a time that
+follows the clock by a day at a look and no faster: a clock that is suddenly far ahead would empty every Trash at once,
+and a clock that is right after a month of rest is believed a day later.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ FIRST_S: Final = 60.0  # after the start
 HOUR_S: Final = 3600.0
 _ACCOUNTS_AT_ONCE: Final = 50
 _MESSAGES_AT_ONCE: Final = 500
+_BELIEVED_S: Final = 86_400  # that a look may be later than the one before it
 
 
 class Services(Protocol):
@@ -54,17 +57,32 @@ class Hourly:
 async def look_at_all(services: Services) -> None:
     """Looks at every account; one that cannot be read does not keep the others from their turn."""
     after = b""
+    now_s = await _believed(services)
     while True:
         page, after = services.store.accounts.page(after, _ACCOUNTS_AT_ONCE)
         for account in page:
             try:
-                await _expunge_old(services, account)
+                await _expunge_old(services, account, now_s)
                 await _warn(services, account)
             except (StorageFailure, Refused) as error:
                 services.log.error("hourly.failed", account=account.address, error=error)
             await asyncio.sleep(0)
         if not after:
             return
+
+
+async def _believed(services: Services) -> int:
+    """The time by which mail is old."""
+    now_s, believed = int(services.clock.now()), services.store.believed_time
+    last_s = believed.get()
+    if last_s and now_s > last_s + _BELIEVED_S:
+        services.log.warning("hourly.clock_jumped", hours=(now_s - last_s) // 3600, effect="old mail stays for longer")
+        now_s = last_s + _BELIEVED_S
+    try:
+        await believed.note(now_s)
+    except (StorageFailure, Refused) as error:
+        services.log.error("hourly.failed", error=error)
+    return now_s
 
 
 # --- autoexpunge ---
@@ -79,7 +97,7 @@ def _ages(config: Config) -> dict[str, float]:
     }
 
 
-async def _expunge_old(services: Services, account: Account) -> None:
+async def _expunge_old(services: Services, account: Account, now_s: int) -> None:
     config, mailboxes = services.config, services.store.mailboxes
     ages = _ages(config)
     if not any(ages.values()):
@@ -90,7 +108,7 @@ async def _expunge_old(services: Services, account: Account) -> None:
         for box in page:
             age_s = max((ages.get(use, 0.0) for use in (box.name, *box.special_use.split())), default=0.0)
             if age_s and box.exists:
-                gone = await _expunge_before(services, box.id, int(services.clock.now() - age_s))
+                gone = await _expunge_before(services, box.id, int(now_s - age_s))
                 if gone:
                     services.log.info("mailbox.autoexpunged", account=account.address, mailbox=box.name, messages=gone)
         await asyncio.sleep(0)

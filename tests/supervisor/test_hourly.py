@@ -26,6 +26,14 @@ class Hours:
         self.now_s = time.time()
 
 
+async def pass_by(services: Any, seconds: float) -> None:
+    """Time passes, with a look now and then."""
+    ends_at = services.hours.now_s + seconds
+    while services.hours.now_s < ends_at:
+        services.hours.now_s = min(ends_at, services.hours.now_s + DAY_S)
+        await hourly.look_at_all(services)
+
+
 @pytest_asyncio.fixture
 async def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     hours = Hours()
@@ -69,12 +77,26 @@ async def test_what_came_into_trash_too_long_ago_goes(services: Any) -> None:
     inbox = await put(services, "INBOX", 2, now)
     await hourly.look_at_all(services)
     assert left(services, trash) == 3
-    services.hours.now_s += 7 * DAY_S + 5
-    await hourly.look_at_all(services)
+    await pass_by(services, 7 * DAY_S + 5)
     assert [left(services, each) for each in (trash, junk, inbox)] == [0, 2, 2]
     services.config.junk_autoexpunge = 1.0 * DAY_S
     await hourly.look_at_all(services)
     assert [left(services, each) for each in (junk, inbox)] == [0, 2]
+
+
+async def test_a_clock_that_jumps_ahead_empties_nothing_at_once(services: Any) -> None:
+    trash = await put(services, "Trash", 3, 1)
+    await hourly.look_at_all(services)
+    services.hours.now_s += 3650 * DAY_S  # and is set right after some hours
+    for _ in range(5):
+        await hourly.look_at_all(services)
+        services.hours.now_s += 3600
+    assert left(services, trash) == 3
+    services.hours.now_s -= 3650 * DAY_S
+    await pass_by(services, 6 * DAY_S)
+    assert left(services, trash) == 3
+    await pass_by(services, 2 * DAY_S)
+    assert left(services, trash) == 0
 
 
 async def test_old_mail_leaves_inbox_where_it_is_said(services: Any) -> None:
