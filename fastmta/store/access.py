@@ -232,12 +232,12 @@ class Access:
     async def give(self, actor: Actor, name: str, identifier: str, given: int, how: int = SET) -> None:
         """Changes what somebody may do in a mailbox. Refused as `resolve` and AccessLists.change."""
         box = self.resolve(actor, name, rights.ADMIN)
-        await self._lists.change(box.account_id, box.id, identifier, given, how)
+        await self._lists.change(box.account_id, box.id, identifier, given, how, any_name=True)
 
     async def take(self, actor: Actor, name: str, identifier: str) -> bool:
         """Takes an entry away; False where there was none. Refused as `resolve`, and ("unknown")."""
         box = self.resolve(actor, name, rights.ADMIN)
-        return await self._lists.remove(box.account_id, box.id, identifier)
+        return await self._lists.remove(box.account_id, box.id, identifier, any_name=True)
 
     def _new_place(self, actor: Actor, name: str) -> _Place:
         """Where a mailbox of a new name goes. Somebody else's needs the right on the nearest one above it."""

@@ -13,6 +13,7 @@ from fastmta.store.accounts import Accounts
 from fastmta.store.acl_rows import (
     ANYONE,
     AUTHENTICATED,
+    NOBODY,
     Entries,
     Entry,
     acl_key,
@@ -25,6 +26,7 @@ from fastmta.store.committing import Committer, commit_guarded
 
 _NAMES: Final = {ANYONE: "anyone", AUTHENTICATED: "authenticated"}
 _NUMBERS: Final = {name: who for who, name in _NAMES.items()}
+_NAME_CHARACTERS: Final = 320  # of one that no account has
 _Changed = Callable[[Entries], Entries]
 SET, ADD, TAKE = 0, 1, 2  # how SETACL changes rights
 
@@ -71,7 +73,7 @@ class AccessLists:
         """A mailbox's list in order of identifiers; accounts that are gone are left out."""
         found = []
         for entry in read_list(self._store.raw, owner_id, mailbox_id):
-            name = self._name(entry.who)
+            name = entry.name or self._name(entry.who)
             if name:
                 found.append(Given("-" * entry.negative + name, entry.rights))
         return sorted(found, key=lambda each: (each.identifier.lstrip("-"), each.identifier.startswith("-")))
@@ -79,7 +81,7 @@ class AccessLists:
     def _name(self, who: int) -> str:
         if who in _NAMES:
             return _NAMES[who]
-        account = self._accounts.by_id(who)
+        account = self._accounts.by_id(who) if who >= 0 else None
         return account.address if account is not None else ""
 
     def who(self, identifier: str) -> tuple[int, bool]:
@@ -94,30 +96,53 @@ class AccessLists:
             raise Refused("unknown", name)
         return account.id, negative
 
-    async def change(self, owner_id: int, mailbox_id: int, identifier: str, rights: int, how: int = SET) -> None:
-        """Sets, adds or takes rights of an identifier. Refused("unknown"), ("owner") or ("limit")."""
-        who, negative = self.who(identifier)
+    async def change(
+        self, owner_id: int, mailbox_id: int, identifier: str, rights: int, how: int = SET, *, any_name: bool = False
+    ) -> None:
+        """Sets, adds or takes rights of an identifier. Refused("unknown"), ("owner") or ("limit").
+
+        With `any_name` a name that no account has is kept too, and gives nobody anything: who shares a mailbox does not
+        learn who has one.
+        """
+        who, negative, name = self._subject(identifier, any_name)
         if who == owner_id:
             raise Refused("owner")
+        mine = (who, negative, name)
 
         def changed(entries: Entries) -> Entries:
-            old = next((each.rights for each in entries if each.who == who and each.negative == negative), 0)
+            old = next((each.rights for each in entries if (each.who, each.negative, each.name) == mine), 0)
             new = rights if how == SET else old | rights if how == ADD else old & ~rights
-            rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
+            given = self._name(who)  # an account may have got a name that nobody had
+            rest = tuple(
+                each
+                for each in entries
+                if (each.who, each.negative, each.name) != mine and (not given or each.name != given)
+            )
             if len(rest) >= ACL_ENTRIES:
                 raise Refused("limit")
-            return (*rest, Entry(who, new, negative))
+            return (*rest, Entry(who, new, negative, name))
 
         await self._change(owner_id, mailbox_id, who, changed)
 
-    async def remove(self, owner_id: int, mailbox_id: int, identifier: str) -> bool:
+    def _subject(self, identifier: str, any_name: bool) -> tuple[int, bool, str]:
+        """(who, negative, name) of an identifier. Refused("unknown")."""
+        try:
+            return *self.who(identifier), ""
+        except Refused:
+            name = identifier.removeprefix("-").removeprefix("user=").lower()
+            if not any_name or not 0 < len(name) <= _NAME_CHARACTERS or not name.isprintable() or name[0] == "$":
+                raise  # "$" begins the name of a group (RFC 4314 leaves it to us), and there are none
+            return NOBODY, identifier.startswith("-"), name
+
+    async def remove(self, owner_id: int, mailbox_id: int, identifier: str, *, any_name: bool = False) -> bool:
         """Takes an entry away; False where there was none. Refused("unknown")."""
-        who, negative = self.who(identifier)
+        who, negative, name = self._subject(identifier, any_name)
+        mine = (who, negative, name)
         found = False
 
         def changed(entries: Entries) -> Entries:
             nonlocal found
-            rest = tuple(each for each in entries if (each.who, each.negative) != (who, negative))
+            rest = tuple(each for each in entries if (each.who, each.negative, each.name) != mine)
             found = len(rest) < len(entries)
             return rest
 
@@ -135,7 +160,7 @@ class AccessLists:
             unit = raw.new_unit()
             unit.guard(TABLE_ACL, key, value)
             write_list(unit, key, old, changed(old))
-            for account_id in {owner_id, who} - _NAMES.keys():
+            for account_id in {owner_id, who} - {*_NAMES, NOBODY}:
                 unit.mailbox_list_changed(account_id)
             return unit
 

@@ -14,6 +14,7 @@ from fastmta._unit import Unit
 
 ANYONE: Final = -1  # who, beside the ids of accounts
 AUTHENTICATED: Final = -2
+NOBODY: Final = -3  # a name that no account has: it holds nothing, and says so to no one
 FORGOTTEN: Final = 1000  # rows read in one piece
 
 
@@ -23,6 +24,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     who: int
     rights: int
     negative: bool = False
+    name: str = ""  # of NOBODY
 
 
 Entries = tuple[Entry, ...]
@@ -56,9 +58,11 @@ def decoded_list(raw: Store, key: bytes, value: bytes | None) -> Entries:
 def write_list(unit: Unit, key: bytes, old: Entries, new: Entries) -> None:
     """Adds to a unit what makes a list of another, with its index rows."""
     gone = {entry.who for entry in old} - {entry.who for entry in new}
-    for who in gone:
+    for who in gone - {NOBODY}:
         unit.delete(TABLE_ACL_INDEX, _number(who) + key)
     for entry in new:
+        if entry.who == NOBODY:
+            continue
         unit.put(TABLE_ACL_INDEX, _number(entry.who) + key, b"")
     if new:
         unit.put(TABLE_ACL, key, _encoder.encode(new))

@@ -83,7 +83,6 @@ async def test_rights_are_told_as_dovecot_tells_them(world: Shared) -> None:
     ("command", "answer"),
     [
         ("SETACL Work ann@example.test lrz", b"BAD"),
-        ("SETACL Work nobody@example.test lr", b"NO [CANNOT]"),
         ("SETACL Work $group lr", b"NO [CANNOT]"),
         ("SETACL Work user@example.test lr", b"NO [CANNOT]"),
         ("SETACL Work anyone lr", b"NO [NOPERM]"),
@@ -473,3 +472,23 @@ async def test_a_right_that_is_taken_away_reaches_idle_at_once(world: Shared) ->
     await ann.settle()
     assert ann.take().startswith(b"* BYE ")
     assert ann.transport.closed
+
+
+async def test_whether_a_name_is_an_accounts_is_not_told(world: Shared) -> None:
+    owner = await owner_of_work(world, "lr")
+    answers = [await owner.do(f"SETACL Work {name}@example.test lrs") for name in ("ann", "nobody")]
+    assert answers[0] == answers[1]
+    assert await owner.ok("GETACL Work") == [
+        b"* ACL Work user@example.test lrswipkxteacd ann@example.test lrs nobody@example.test lrs"
+    ]
+    for name in ("ann", "nobody"):
+        assert (await owner.do(f"SETACL Work {name}@example.test +t"))[-1] == b"OK SETACL completed"
+    assert (await owner.ok("GETACL Work"))[0].endswith(b" ann@example.test lrstd nobody@example.test lrstd")
+    # Who gets that name later has nothing of it, until he is named again; and then he stands there once.
+    nobody = await world.store.accounts.add("nobody@example.test", "x")
+    assert not world.store.access_lists.rights(nobody.id, world.account_id, 0)
+    await owner.ok("SETACL Work nobody@example.test l")
+    assert (await owner.ok("GETACL Work"))[0].endswith(b" ann@example.test lrstd nobody@example.test l")
+    await owner.ok("DELETEACL Work nobody@example.test")
+    assert (await owner.ok("GETACL Work"))[0].endswith(b" ann@example.test lrstd")
+    assert (await owner.do(f"SETACL Work {'x' * 400} l"))[-1].startswith(b"NO ")
