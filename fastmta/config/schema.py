@@ -197,6 +197,9 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     fts_autoindex_max_recent_msgs: Annotated[
         int, Key("int", about="nor those with more messages that nobody has seen; 0: no limit")
     ] = 0
+    fts_message_max_size: Annotated[
+        int, Key("size", about="a larger message is not indexed, and looked through by each search; 0: no limit")
+    ] = 0
     quarantine_mailbox: Annotated[
         str, Key("text", about="of each user, where checks put aside what they suspect; made when needed; empty: Junk")
     ] = ""

@@ -95,6 +95,10 @@ class Message:
         self._prefix = prefix
         self._beginning = b""
 
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
     async def _read(self, offset: int, length: int) -> bytes:
         """Bytes of the message; fewer only at its end."""
         if offset + length <= len(self._beginning):

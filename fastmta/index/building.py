@@ -33,7 +33,9 @@ _Piece = list[tuple[int, list[str] | None, list[str]]]  # uid, header (None: it 
 
 
 class Place(Protocol):
-    """Where the work is done."""
+    """Where the work is done. `largest_bytes`: of a message that is indexed (fts_message_max_size), 0: any."""
+
+    largest_bytes: int
 
     async def offload(self, work: Callable[..., T], *arguments: Any) -> T:
         """What `work` gives, on a thread."""
@@ -128,7 +130,8 @@ def _messages(mailbox_id: int, uids: "array[int]", mailboxes: "Mailboxes") -> li
 
 async def _read(uid: int, message: Message, piece: _Piece, place: Place) -> int:
     try:
-        texts = await texts_of(message, place.pause_now)
+        too_large = 0 < place.largest_bytes < message.size_bytes
+        texts = None if too_large else await texts_of(message, place.pause_now)
     except Vanished:
         return 0
     except StorageFailure:

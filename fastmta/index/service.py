@@ -50,6 +50,8 @@ class Config(Protocol):
     def fts_autoindex_exclude(self) -> tuple[str, ...]: ...
     @property
     def fts_autoindex_max_recent_msgs(self) -> int: ...
+    @property
+    def fts_message_max_size(self) -> int: ...
 
 
 class Store(Protocol):
@@ -260,6 +262,10 @@ class Indexing:
     async def make(self, work: Callable[..., T], *arguments: Any) -> T:
         return await seen_through(self._services.loop.run_in_executor(self._maker, work, *arguments))
 
+    @property
+    def largest_bytes(self) -> int:
+        return self._services.config.fts_message_max_size
+
     def has_room(self) -> bool:
         return self._services.storage_ok()
 
@@ -271,6 +277,7 @@ class _Bench:
         self.offload = indexing.make
         self.seen = indexing.noted
         self.has_room = indexing.has_room
+        self.largest_bytes = indexing.largest_bytes
         self._share = share
 
     def pause_now(self) -> Awaitable[None] | None:

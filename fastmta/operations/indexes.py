@@ -194,6 +194,7 @@ class _Place:
         self._desk = desk
         self._folder = folder
         self._marker = marker
+        self.largest_bytes = desk.config.fts_message_max_size
 
     async def offload(self, work: Callable[..., T], *arguments: Any) -> T:
         import asyncio

@@ -128,6 +128,7 @@ class Workers:
             fts_autoindex=False,
             fts_autoindex_exclude=("\\Junk", "Old*"),
             fts_autoindex_max_recent_msgs=0,
+            fts_message_max_size=0,
         )
         told = {name: self._teller(name) for name in ("info", "warning", "error", "debug")}
         self.services = SimpleNamespace(**{**vars(world.services), "config": config, "log": SimpleNamespace(**told)})
@@ -327,6 +328,7 @@ class Place:
 
     def __init__(self, left: int) -> None:
         self.left = left
+        self.largest_bytes = 0
 
     async def offload(self, work: Any, *arguments: Any) -> Any:
         self.left -= 1
@@ -404,3 +406,18 @@ async def test_an_index_that_cannot_be_read_or_written_fails_no_search(workers: 
     assert await workers.agree(client, b"TEXT invoice") != [b"* SEARCH"]
     await workers.settle()
     assert {"index.unreadable", "index.not_written"} <= {event for event, _ in workers.log}
+
+
+async def test_a_message_over_the_largest_size_is_found_all_the_same(workers: Workers) -> None:
+    client = await filled(workers)
+    mailbox_id = workers.world.inbox
+    file = IndexFile(workers.folder, workers.world.account_id, workers.world.store.number)
+    place = Place(10_000)
+    place.largest_bytes = 1
+    mailboxes = workers.world.store.mailboxes
+    await building.build(mailbox_id, file, mailboxes, place, lambda count: None)
+    file.close()
+    found = await workers.all[0].find(mailbox_id, [("invoice", False)])
+    assert found is not None
+    assert found.skipped == mailboxes.uids(mailbox_id)
+    assert await workers.agree(client, b"TEXT invoice") != [b"* SEARCH"]
