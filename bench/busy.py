@@ -321,6 +321,9 @@ _in_one_go("imap IDLE, DONE", [b"IDLE\r\nDONE"], 1000)
 _WATCH = (
     b"NOTIFY SET STATUS (selected (MessageNew (UID) MessageExpunge)) (personal (MessageNew MessageExpunge MailboxName))"
 )
+_MARKED = [b"STORE 1:500 +FLAGS.SILENT (x)", b"STORE 1:500 -FLAGS.SILENT (x)"]
+_KEPT = [b"UID SEARCH RETURN (UPDATE COUNT) SUBJECT a", *_MARKED]
+_in_one_go("imap SEARCH UPDATE, CANCELUPDATE", [*_KEPT, b'CANCELUPDATE "n"'], 5)
 _in_one_go("imap NOTIFY", [_WATCH, b"CREATE Some", b"DELETE Some", b"NOTIFY NONE"], 20)
 
 

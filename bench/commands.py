@@ -9,6 +9,7 @@ from typing import Final
 ROW_OF: Final = {
     "imap APPEND": "imap APPEND of 4 KB x50",
     "imap AUTHENTICATE": "imap AUTHENTICATE wrong",
+    "imap CANCELUPDATE": "imap SEARCH UPDATE, CANCELUPDATE",
     "imap CAPABILITY": "imap small commands pipelined",
     "imap CHECK": "imap small commands pipelined",
     "imap CLOSE": "imap SELECT, CLOSE, EXAMINE, UNSELECT",

@@ -8,7 +8,7 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
-from fastmta.imap.search_returns import parse_range
+from fastmta.imap.partial_range import parse_range
 from fastmta.model.limits import IMAP_FETCH_SECTIONS
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ class Search:
         self._told_at = session.services.loop.time()  # when the client last heard something
         self._mailboxes = session.mailboxes
         self._view = view
-        self._key = key
+        self.key = key
         self._ranges: dict[int, array[int]] = {}
         self._envelopes: list[keys.Envelope | keys.Sent] = []
         self._headers: list[keys.Header] = []
@@ -113,7 +113,7 @@ class Search:
         """The numbers found, for a search that is short."""
         seqs, uids = self._view.uids.all()
         block = Block(self, seqs, uids)
-        return self._found(block, block.bounds(self._key)[0], by_uid)
+        return self._found(block, block.bounds(self.key)[0], by_uid)
 
     def _found(self, block: Block, mask: bytes, by_uid: bool) -> array[int]:
         if self._with_modseq:
@@ -121,9 +121,9 @@ class Search:
             self.highest_modseq = min(highest, self.modseq_cap)
         return _imap.mask_select(mask, block.uids if by_uid else block.seqs)
 
-    async def run(self, *, by_uid: bool) -> array[int]:
-        """The numbers found. SessionEnded where the peer leaves meanwhile."""
-        seqs, uids = self._view.uids.all()
+    async def run(self, *, by_uid: bool, among: array[int] | None = None) -> array[int]:
+        """The numbers found, of all or `among` these ascending uids. SessionEnded where the peer leaves meanwhile."""
+        seqs, uids = self._view.uids.all() if among is None else self._view.uids.by_uids(_imap.uid_pairs(among))
         out: array[int] = array("I")
         index = self._session.services.index
         if self._texts and index is not None:
@@ -155,15 +155,15 @@ class Search:
             raise SessionEnded
 
     async def _decide(self, block: Block) -> bytes:
-        must, may = block.bounds(self._key)
+        must, may = block.bounds(self.key)
         open_ones = _imap.mask_combine(may, must, _WITHOUT)
         if self._envelopes and open_ones.find(1) >= 0:
             await self._look_at_envelopes(block, open_ones)
-            must, may = block.bounds(self._key)
+            must, may = block.bounds(self.key)
             open_ones = _imap.mask_combine(may, must, _WITHOUT)
         if open_ones.find(1) >= 0 and self._fields and not self._texts:
             await self._look_at_fields(block, open_ones)
-            must, may = block.bounds(self._key)
+            must, may = block.bounds(self.key)
             open_ones = _imap.mask_combine(may, must, _WITHOUT)
         if open_ones.find(1) < 0:
             return must
@@ -287,12 +287,12 @@ class Search:
         try:
             pending = Pending([key for key in texts if key.with_header], known, self.pause_now)
             await message.look_at_header(self._headers, known, pending, self.pause_now, goes_on=bool(texts))
-            verdict = block.verdict(self._key, at, known)
+            verdict = block.verdict(self.key, at, known)
             if verdict is None:
                 pending = Pending([key for key in texts if id(key) not in known], known, self.pause_now)
                 await message.look_at_body(pending, self.pause_now)
                 pending.end()
-                verdict = block.verdict(self._key, at, known)
+                verdict = block.verdict(self.key, at, known)
         except Vanished:
             return False
         return bool(verdict)
@@ -309,7 +309,7 @@ class Block:
         self.columns = search._mailboxes.columns(search._view.mailbox_id, uids)
         self.masks: dict[int, bytes] = {}
         self._hinted: dict[int, tuple[bytes, bytes]] = {}
-        self._keywords: list[frozenset[bytes]] | None = None
+        self.keywords: list[frozenset[bytes]] | None = None
         self._modseqs: array[int] | None = None
 
     def bounds(self, key: Key) -> tuple[bytes, bytes]:
@@ -388,9 +388,9 @@ class Block:
         if isinstance(key, keys.Recent):
             return bytes(map(self._view.is_recent, self.uids)) if self._view.recent else bytes(len(self.uids))
         if isinstance(key, keys.Keyword):
-            if self._keywords is None:
-                self._keywords = [frozenset(words.lower().split()) for words in columns.keywords]
-            return _imap.mask_table(columns.words, bytes(key.name in words for words in self._keywords))
+            if self.keywords is None:
+                self.keywords = [frozenset(words.lower().split()) for words in columns.keywords]
+            return _imap.mask_table(columns.words, bytes(key.name in words for words in self.keywords))
         return None
 
     def modseqs(self) -> array[int]:

@@ -1,5 +1,5 @@
-"""What a SEARCH returns: RFC 4731's options with SAVE (RFC 5182), PARTIAL (RFC 9394) and RELEVANCY (RFC 6203), and the
-ESEARCH response.
+"""What a SEARCH returns: RFC 4731's options with SAVE (RFC 5182), PARTIAL (RFC 9394), RELEVANCY (RFC 6203), UPDATE and
+CONTEXT (RFC 5267), and the ESEARCH response.
 
 A set is written a slice at a time, so no response is in memory at once but by its numbers.
 """
@@ -14,12 +14,15 @@ import msgspec
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
+from fastmta.imap.fetch_plan import Plan, parse_new
+from fastmta.imap.partial_range import parse_range, window
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
 
 SLICE: Final = 16_384  # numbers of one piece of a response
-_OPTIONS: Final = frozenset({b"MIN", b"MAX", b"ALL", b"COUNT", b"SAVE", b"PARTIAL", b"RELEVANCY"})
+_NO_DATA: Final = frozenset({b"UPDATE", b"CONTEXT"})  # RFC 5267 §4.2, §4.3
+_OPTIONS: Final = _NO_DATA | {b"MIN", b"MAX", b"ALL", b"COUNT", b"SAVE", b"PARTIAL", b"RELEVANCY"}
 
 
 class Returns(msgspec.Struct, frozen=True):
@@ -28,6 +31,11 @@ class Returns(msgspec.Struct, frozen=True):
     options: frozenset[bytes]
     first: int = 0
     last: int = 0
+    fetch: Plan | None = None  # what UPDATE tells of new messages (RFC 5465 §7)
+
+    @property
+    def updates(self) -> bool:
+        return b"UPDATE" in self.options
 
     @property
     def saves(self) -> bool:
@@ -36,12 +44,12 @@ class Returns(msgspec.Struct, frozen=True):
     @property
     def silent(self) -> bool:
         """SAVE alone: no ESEARCH response."""
-        return self.options == {b"SAVE"}
+        return self.options - _NO_DATA == {b"SAVE"}
 
     @property
     def few(self) -> bool:
         """Whether the result is what MIN, MAX or PARTIAL give, and not all that was found (RFC 5182 §2.1)."""
-        asked = self.options - {b"SAVE", b"RELEVANCY"}
+        asked = self.options - {b"SAVE", b"RELEVANCY"} - _NO_DATA
         return bool(asked) and asked <= {b"MIN", b"MAX", b"PARTIAL"}
 
     def picked(self, found: array[int]) -> array[int]:
@@ -99,36 +107,20 @@ def set_pieces(numbers: array[int]) -> Iterator[bytes]:
         yield (b"," if begin else b"") + _imap.uid_set(numbers[begin : begin + SLICE])
 
 
-def window(first: int, last: int, count: int) -> tuple[int, int]:
-    """The places [begin, end) of a PARTIAL range among `count` results (RFC 9394 §3.1)."""
-    low, high = sorted((abs(first), abs(last)))
-    if first < 0:
-        low, high = count - high + 1, count - low + 1
-    return max(0, low - 1), max(0, min(high, count))
-
-
-def parse_range(cursor: Cursor) -> tuple[int, int]:
-    """1:100 or -1:-100."""
-    numbers: list[int] = []
-    for end in (False, True):
-        if end and not cursor.take(0x3A):
-            raise BadSyntax("Range expected")
-        sign = -1 if cursor.take(0x2D) else 1
-        numbers.append(sign * cursor.number())
-    first, last = numbers
-    if not first or not last or (first < 0) != (last < 0):
-        raise BadSyntax("Range expected")
-    return first, last
-
-
 def parse(cursor: Cursor) -> Returns:
     """Behind RETURN: the parenthesized options; none is ALL."""
     options: set[bytes] = set()
     first = last = 0
+    fetch: Plan | None = None
+    name = b""
     cursor.open()
     while not cursor.try_close():
         if options:
             cursor.sp()
+        if name == b"UPDATE" and cursor.at(0x28):
+            fetch = parse_new(cursor)
+            name = b""
+            continue
         name = cursor.atom()
         if name not in _OPTIONS or name in options:
             raise BadSyntax("Unknown return option")
@@ -138,4 +130,4 @@ def parse(cursor: Cursor) -> Returns:
             first, last = parse_range(cursor)
     if {b"ALL", b"PARTIAL"} <= options:
         raise BadSyntax("ALL and PARTIAL exclude each other")  # RFC 9394 §3.1
-    return Returns(frozenset(options or {b"ALL"}), first, last)
+    return Returns(frozenset(options or {b"ALL"}), first, last, fetch)

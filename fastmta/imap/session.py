@@ -439,7 +439,7 @@ class Session:
             except StorageFailure as error:
                 text = self._untold(text, error)
                 pending = None
-            if pending is not None or self.view.arrived:
+            if pending is not None or self.view.has_more:
                 return self._finish_later(tag, text, pending)
         self._close_command(tag, text)
         return None
@@ -448,6 +448,7 @@ class Session:
         try:
             if pending is not None:
                 await pending
+            await self.tell_results()
             if self.watching is not None:
                 await self.watching.tell_arrived(self)
         except MailboxGone:
@@ -553,11 +554,22 @@ class Session:
             return None
         if watching is not None:
             pending = watching.tell(self, pending)
-        return None if pending is None else self._tell_later(pending)
+        if pending is None and (self.view is None or not self.view.has_more):
+            return None
+        return self._tell_later(pending)
 
-    async def _tell_later(self, pending: Awaitable[None]) -> None:
+    async def tell_results(self) -> None:
+        """How the results of searches have changed that are kept up to date."""
+        view = self.view
+        if view is not None and view.contexts is not None:
+            await view.contexts.tell(self, view)
+
+    async def _tell_later(self, pending: Awaitable[None] | None) -> None:
         try:
-            await pending
+            if pending is not None:
+                await pending
+            if self.watching is None:
+                await self.tell_results()
         except MailboxGone:
             self.mailbox_gone()
         except (Refused, StorageFailure) as error:

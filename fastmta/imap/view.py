@@ -21,7 +21,7 @@ from fastmta.model.rights import kept_flags
 
 if TYPE_CHECKING:
     from fastmta.imap.message_set import Chosen
-    from fastmta.imap.seams import Mailboxes
+    from fastmta.imap.seams import Mailboxes, Updating
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import Changes
 
@@ -52,6 +52,7 @@ class View:
         "_reckoned",
         "_untold_from",
         "arrived",
+        "contexts",
         "frozen",
         "gone",
         "hold",
@@ -96,6 +97,7 @@ class View:
         self.frozen = False  # the client wants to hear nothing of it (RFC 5465 §3.1): it stays as it was told
         self.tells_flags = True  # whether flags that others change are told
         self.arrived: array[int] | None = None  # new messages that are to be told by FETCH too, where some are
+        self.contexts: Updating | None = None  # searches that are kept up to date
         self._untold_from = -1  # the modseq up to which all expunges have been told, where later ones have not; else -1
         self._reckoned = 0  # while the session changes flags: the mailbox's modseq with all that is reckoned with
 
@@ -199,6 +201,8 @@ class View:
         """A unit of the session's has changed flags of some of these messages; 0: of none."""
         if not modseq or self.frozen:
             return
+        if self.contexts is not None:
+            self.contexts.note(uids)
         self.own = (*self.own, modseq)
         if modseq != self._reckoned + 1:
             self.mixed.update(uids)  # somebody's change came in between, perhaps of one of these
@@ -354,6 +358,11 @@ class View:
             if self.arrived is not None:
                 self.arrived.extend(arrived)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether more is to be told of what `sync` has told: results of searches, and new messages by FETCH."""
+        return bool(self.arrived) or (self.contexts is not None and self.contexts.pending)
+
     def tell_count(self, write: Write) -> None:
         """How many messages there are."""
         write(b"* %d EXISTS\r\n" % self.uids.count)
@@ -371,6 +380,8 @@ class View:
                 self._untold_from = before
         if expunge:
             self.tell_gone(write)
+        if self.contexts is not None and page.uids:
+            self.contexts.note(page.uids)
         mixed, self.mixed = self.mixed, set()
         changed = array("I")
         for uid, modseq in zip(page.uids, page.modseqs, strict=True):
@@ -405,6 +416,8 @@ class View:
         """EXPUNGE or VANISHED responses for what is gone; the numbers behind move up."""
         if self.gone is not None:
             vanished = array("I")
+            if self.contexts is not None:
+                self.contexts.gone(self, self.gone, write)
             if self.with_uid or self.uid_only:
                 vanished.extend(uid for uid in sorted(set(self.gone)) if self.uids.seq_of(uid))
             responses = self.uids.expunge(self.gone)

@@ -43,6 +43,8 @@ COMMANDS = [
     b'a ESEARCH IN (subtree ("" x) personal) RETURN (COUNT ALL) SAVEDSINCE 1-Jan-2020 EMAILID M1\r\n',
     b"a SETMETADATA INBOX (/private/a {3+}\r\nabc /shared/b NIL)\r\n",
     b"a GETMETADATA (DEPTH infinity MAXSIZE 9) INBOX (/private /shared/b)\r\n",
+    b"a UID SEARCH RETURN (UPDATE (UID FLAGS) COUNT CONTEXT) UNSEEN\r\nb STORE 1:* +FLAGS (\\Seen)\r\n",
+    b'a CANCELUPDATE "a" "b"\r\n',
     b"a NOTIFY SET STATUS (selected-delayed (MessageNew (UID BODY[]) MessageExpunge)) (subtree x NONE)\r\n",
     b"a NOTIFY SET (selected (MessageNew MessageExpunge)) (mailboxes (x Sent) (MailboxName))\r\na NOTIFY NONE\r\n",
     b'a LIST "" * RETURN (METADATA (/private/a) STATUS (MAILBOXID))\r\n',

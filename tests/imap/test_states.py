@@ -9,7 +9,7 @@ from tests.imap.harness import Client, World
 ANY = {"CAPABILITY", "NOOP", "LOGOUT", "ID", "LANGUAGE"}
 NEW = {"STARTTLS", "AUTHENTICATE", "LOGIN"}
 SELECTED = {"CHECK", "CLOSE", "UNSELECT", "EXPUNGE", "SEARCH", "FETCH", "STORE", "COPY", "MOVE"}
-SELECTED |= {"SORT", "THREAD", "UID SORT", "UID THREAD"}
+SELECTED |= {"CANCELUPDATE", "SORT", "THREAD", "UID SORT", "UID THREAD"}
 SELECTED |= {"UID EXPUNGE", "UID SEARCH", "UID FETCH", "UID STORE", "UID COPY", "UID MOVE", "REPLACE", "UID REPLACE"}
 REFUSALS = (b"BAD Log in first", b"BAD No mailbox selected", b"BAD Not valid in this state")
 

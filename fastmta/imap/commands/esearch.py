@@ -67,6 +67,8 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     except BadCharset:
         return BAD_CHARSET
     returns = parser.returns or Returns(frozenset((b"ALL",)))
+    if returns.updates:
+        raise BadSyntax("UPDATE is for the selected mailbox, by SEARCH")  # RFC 7377 §2.1
     if returns.saves:
         raise BadSyntax("SAVE is for the selected mailbox, by SEARCH")
     if returns.ranks and parser.fuzzy is None:

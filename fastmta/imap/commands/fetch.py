@@ -20,7 +20,7 @@ from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
 from fastmta.imap.message_set import Chosen
-from fastmta.imap.search_returns import window
+from fastmta.imap.partial_range import window
 from fastmta.imap.session import Feature, State
 from fastmta.model import rights
 from fastmta.model.errors import Cold, StorageFailure, StoreDamaged

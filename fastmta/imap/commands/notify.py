@@ -193,6 +193,7 @@ class Watching:
         """Tells all that has changed; `pending` is what is left to tell of the selected mailbox."""
         if pending is not None:
             await pending
+        await session.tell_results()
         await self.tell_arrived(session)
         if self._list_changed:
             try:

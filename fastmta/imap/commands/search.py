@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap, _mime
 from fastmta.imap import relevancy
+from fastmta.imap.commands import context
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset, Parser
 from fastmta.imap.search_returns import Returns
@@ -54,6 +55,8 @@ def _search(session: Session, tag: bytes, cursor: Cursor, *, by_uid: bool) -> An
             view.saved = array("I")  # RFC 5182 §2.1: a SEARCH that fails empties it
         return BAD_CHARSET
     returns = parser.returns
+    if returns is not None and returns.updates:
+        context.require_new_tag(view, tag)
     if returns is not None and returns.ranks and parser.fuzzy is None:
         raise _imap.BadSyntax("RELEVANCY is of FUZZY keys")  # RFC 6203 §4
     if returns is None and session.enabled & Feature.REV2:
@@ -128,6 +131,8 @@ async def _run_extended(
     modseq, cap = search.highest_modseq, search.modseq_cap
     if not await write_esearch(session, tag, view, returns, uids, modseq, by_uid, cap, scores):
         return b""
+    if returns.updates:
+        context.keep(session, view, tag, search.key, uids, returns.fetch, by_uid=by_uid)
     return _done(by_uid)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastmta import _imap
 from fastmta.imap import order, relevancy, search_returns
+from fastmta.imap.commands import context
 from fastmta.imap.commands.search import BAD_CHARSET, esearch_head, parser_for, write_pieces
 from fastmta.imap.search import Search
 from fastmta.imap.search_keys import BadCharset
@@ -100,4 +101,6 @@ async def _run(
         if not await write_pieces(session, returns.lines(numbers, modseq, told)):
             return b""
         session.write(b"\r\n")
+    if returns.updates:
+        context.keep(session, view, tag, None, uids, None, by_uid=by_uid)
     return done

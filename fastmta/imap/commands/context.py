@@ -1,0 +1,186 @@
+"""CONTEXT=SEARCH (RFC 5267): a SEARCH whose result is kept up to date, and CANCELUPDATE.
+
+A context is a search with the uids that it has found. When the view has told what changed, the changed messages alone
+are searched again. What is expunged leaves the results before it loses its number.
+
+Invariants: IMAP_CONTEXTS of a selected mailbox with IMAP_CONTEXT_MESSAGES of results each, else NOUPDATE; a context
+ends with the selection. Searching draws from the budget as any SEARCH does.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from fastmta import _imap
+from fastmta._imap import BadSyntax
+from fastmta.imap import search_keys as keys
+from fastmta.imap.commands.fetch import tell_new
+from fastmta.imap.message_set import Chosen
+from fastmta.imap.search import Search
+from fastmta.imap.session import SessionEnded, State
+from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_CONTEXT_CHANGES, IMAP_CONTEXT_MESSAGES, IMAP_CONTEXTS
+
+if TYPE_CHECKING:
+    from fastmta._imap import Cursor
+    from fastmta.imap.fetch_plan import Plan
+    from fastmta.imap.seams import Answer
+    from fastmta.imap.search_keys import Key
+    from fastmta.imap.session import Session
+    from fastmta.imap.view import View, Write
+
+_WITHOUT: Final = 2  # of mask_combine
+
+
+class Context:
+    """One SEARCH that is kept up to date."""
+
+    __slots__ = ("by_uid", "fetch", "found", "key", "tag")
+
+    def __init__(self, tag: bytes, key: Key, found: array[int], fetch: Plan | None, *, by_uid: bool) -> None:
+        self.tag = tag
+        self.key = key
+        self.found = found  # ascending uids
+        self.fetch = fetch
+        self.by_uid = by_uid
+
+    def line(self, view: View, word: bytes, uids: array[int]) -> bytes:
+        """ADDTO or REMOVEFROM of uids that have a number (§4.3.3, §4.3.4); the client puts them into mailbox order."""
+        numbers = uids if self.by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
+        head = b"* ESEARCH (TAG %b)%b" % (_imap.quoted(self.tag), b" UID" if self.by_uid else b"")
+        return b"%b %b (0 %b)\r\n" % (head, word, _imap.uid_set(numbers))
+
+
+class Contexts:
+    """Those of one view, and the messages of it that have changed since they were told."""
+
+    __slots__ = ("_all", "_changed", "_new_from")
+
+    def __init__(self, uid_next: int) -> None:
+        self._all: list[Context] = []
+        self._changed = array("I")
+        self._new_from = uid_next
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def names(self, tag: bytes) -> bool:
+        return any(context.tag == tag for context in self._all)
+
+    def add(self, context: Context) -> None:
+        self._all.append(context)
+
+    def cancel(self, tag: bytes) -> bool:
+        kept = [context for context in self._all if context.tag != tag]
+        found = len(kept) < len(self._all)
+        self._all = kept
+        return found
+
+    # --- what the view calls ---
+
+    @property
+    def pending(self) -> bool:
+        """Whether messages have changed that are to be searched again."""
+        return bool(self._changed)
+
+    def note(self, uids: Sequence[int]) -> None:
+        """These messages are new, or have changed."""
+        if self._all:
+            self._changed.extend(uids)
+
+    def gone(self, view: View, gone: array[int], write: Write) -> None:
+        """These are about to be told as expunged."""
+        uids = array("I", sorted(uid for uid in set(gone) if view.uids.seq_of(uid)))
+        for context in self._all:
+            left = _imap.mask_select(_imap.mask_members(uids, context.found), uids)
+            if left:
+                write(context.line(view, b"REMOVEFROM", left))
+                context.found = _without(context.found, left)
+
+    # --- what the session calls ---
+
+    async def tell(self, session: Session, view: View) -> None:
+        """Tells how the results have changed (§4.3). SessionEnded."""
+        while self._changed and session.view is view:
+            changed, self._changed = array("I", sorted(set(self._changed))), array("I")
+            new_from, self._new_from = self._new_from, view.uid_next
+            everything = len(changed) > IMAP_CONTEXT_CHANGES
+            for context in list(self._all):
+                search = Search(session, view, context.key)
+                now = await search.run(by_uid=True, among=None if everything else changed)
+                before = context.found
+                if not everything:
+                    before = _imap.mask_select(_imap.mask_members(changed, before), changed)
+                added, left = _without(now, before), _without(before, now)
+                if left:
+                    session.write(context.line(view, b"REMOVEFROM", left))
+                if added:
+                    session.write(context.line(view, b"ADDTO", added))
+                if added or left:
+                    context.found = array("I", sorted((set(context.found) - set(left)) | set(added)))
+                fresh = added[bisect_left(added, new_from) :]
+                if context.fetch is not None and fresh:
+                    await tell_new(session, context.fetch, Chosen.of_uids(view, fresh))
+                if session.wire.written() >= IMAP_CHUNK_BYTES:
+                    await session.wire.flush()
+                if len(context.found) > IMAP_CONTEXT_MESSAGES:
+                    session.write(_no_update(context.tag))
+                    self.cancel(context.tag)
+                if session.state == State.LOGOUT:
+                    raise SessionEnded
+
+
+def _without(uids: array[int], others: array[int]) -> array[int]:
+    """Ascending uids that are not among others."""
+    mask = _imap.mask_combine(b"\1" * len(uids), _imap.mask_members(uids, others), _WITHOUT)
+    return _imap.mask_select(mask, uids)
+
+
+def _no_update(tag: bytes) -> bytes:
+    return b"* NO [NOUPDATE %b] Its result is not kept up to date\r\n" % _imap.quoted(tag)
+
+
+def require_new_tag(view: View, tag: bytes) -> None:
+    """BadSyntax where a search of this tag is kept up to date (§4.3)."""
+    if view.contexts is not None and view.contexts.names(tag):
+        raise BadSyntax("Tag reuse")
+
+
+def keep(
+    session: Session, view: View, tag: bytes, key: Key | None, found: array[int], fetch: Plan | None, *, by_uid: bool
+) -> None:
+    """From now on the result of a search is kept up to date, or the client is told that it is not (§4.3.1): where they
+    are too many, and for SORT (no key) and searches that name messages by number.
+    """
+    contexts: Contexts = view.contexts or Contexts(view.uid_next)  # type: ignore[assignment]
+    if key is None or _by_number(key) or len(contexts) >= IMAP_CONTEXTS or len(found) > IMAP_CONTEXT_MESSAGES:
+        session.write(_no_update(tag))
+        return
+    contexts.add(Context(tag, key, found, fetch, by_uid=by_uid))
+    view.contexts = contexts
+
+
+def _by_number(key: Key) -> bool:
+    if isinstance(key, keys.Not):
+        return _by_number(key.key)
+    if isinstance(key, keys.Or):
+        return _by_number(key.first) or _by_number(key.second)
+    if isinstance(key, keys.And):
+        return any(_by_number(part) for part in key.keys)
+    return isinstance(key, keys.Numbers) and not key.by_uid
+
+
+def cancel_update(session: Session, tag: bytes, cursor: Cursor) -> Answer:
+    tags: list[bytes] = []
+    while True:
+        cursor.sp()
+        tags.append(cursor.string())
+        if cursor.at_end():
+            break
+    contexts = session.selected.contexts
+    for each in tags:
+        if contexts is None or not contexts.cancel(each):
+            return b"NO [CANNOT] No search of this tag is kept up to date"
+    return b"OK CANCELUPDATE completed"
