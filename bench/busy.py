@@ -324,6 +324,10 @@ _WATCH = (
 _MARKED = [b"STORE 1:500 +FLAGS.SILENT (x)", b"STORE 1:500 -FLAGS.SILENT (x)"]
 _KEPT = [b"UID SEARCH RETURN (UPDATE COUNT) SUBJECT a", *_MARKED]
 _in_one_go("imap SEARCH UPDATE, CANCELUPDATE", [*_KEPT, b'CANCELUPDATE "n"'], 5)
+_RUMP = b'"imap://busy%40example.test@localhost/INBOX/;UID=1;URLAUTH=anonymous'
+_WORTHLESS = b'URLFETCH %b:internal:%b"' % (_RUMP, b"0" * 64)
+_URLS = [b'GENURLAUTH %b" INTERNAL' % _RUMP, _WORTHLESS, b"RESETKEY INBOX", b"RESETKEY"]
+_in_one_go("imap GENURLAUTH, URLFETCH, RESETKEY", _URLS, 20)
 _in_one_go("imap NOTIFY", [_WATCH, b"CREATE Some", b"DELETE Some", b"NOTIFY NONE"], 20)
 
 

@@ -182,6 +182,26 @@ async def _span(
     if not data:
         session.write(b" NIL")
         return
+    await _literal(session, row, offset, length, data)
+
+
+async def write_octets(session: Session, row: MessageRow, offset: int, length: int) -> None:
+    """Octets of a message as a literal, a piece at a time; NIL where the message is gone."""
+    if length == 0:
+        session.write(b' ""')
+        return
+    waiting = session.mailboxes.need_on(row, offset, min(length, IMAP_CHUNK_BYTES))
+    if waiting is not None:
+        await waiting
+    data = session.mailboxes.read_on(row, offset, min(length, IMAP_CHUNK_BYTES))
+    if not data:
+        session.write(b" NIL")
+        return
+    await _literal(session, row, offset, length, data)
+
+
+async def _literal(session: Session, row: MessageRow, offset: int, length: int, data: bytes) -> None:
+    """A literal whose first octets are `data`."""
     session.write(b" {%d}\r\n" % length)
     session.write(without_nuls(data))
     sent = len(data)
@@ -199,11 +219,11 @@ async def _span(
                 if session.state == State.LOGOUT:
                     break
             # By its row: another session's EXPUNGE must not cost this one its connection.
-            data = session.mailboxes.read_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
-            if not data:
+            piece = session.mailboxes.read_on(row, offset + sent, min(length - sent, IMAP_CHUNK_BYTES))
+            if not piece:
                 break
-            session.write(without_nuls(data))
-            sent += len(data)
+            session.write(without_nuls(piece))
+            sent += len(piece)
     finally:
         session.mailboxes.release(row)
         if sent < length:

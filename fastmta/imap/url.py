@@ -92,14 +92,34 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
         box = session.box_named(url.mailbox, rights.READ) if url.mailbox else _selected(session)
     except (BadSyntax, BadName):
         return _bad(raw, b"No such section")
-    if box is None or isinstance(box, bytes) or (url.uid_validity and url.uid_validity != box.uid_validity):
+    if box is None or isinstance(box, bytes):
         return _bad(raw, b"No such mailbox")
+    found = _found(session, box, url, section)
+    return found if isinstance(found, Source) else _bad(raw, found)
+
+
+def resolve_in(session: Session, box: Mailbox, url: Url) -> Source | bytes:
+    """The octets that a URL names in a mailbox that may be read, or why there are none."""
+    try:
+        return _found(session, box, url, _section(url.section))
+    except BadSyntax:
+        return b"No such section"
+
+
+def unquoted(raw: bytes) -> str:
+    """A user's name in a URL."""
+    return unquote_to_bytes(raw).decode("utf-8", "replace")
+
+
+def _found(session: Session, box: Mailbox, url: Url, section: Section) -> Source | bytes:
+    if url.uid_validity and url.uid_validity != box.uid_validity:
+        return b"No such mailbox"
     rows = session.mailboxes.rows(box.id, array("I", (url.uid,))) if 0 < url.uid < 2**32 else ()
     if not rows:
-        return _bad(raw, b"No such message")
+        return b"No such message"
     source = _source(session, box.id, rows[0], section)
     if source is None:
-        return _bad(raw, b"No such part")
+        return b"No such part"
     return _cut(source, url)
 
 

@@ -236,6 +236,7 @@ IMAP_COMMAND_UPLOAD_BYTES: Final = 268_435_456  # that one APPEND announces or c
 IMAP_APPEND_MESSAGES: Final = 500  # of one APPEND (RFC 3502), which one unit stores: about 50 ms of the committer
 IMAP_CATENATE_PARTS: Final = 128  # of one message (RFC 4469)
 IMAP_COPY_BYTES: Final = 65_536  # of a message copied into another one in one go
+IMAP_URLS: Final = 100  # of one GENURLAUTH or URLFETCH (RFC 4467)
 IMAP_URL_BYTES: Final = 4096  # of one IMAP URL
 IMAP_UPLOAD_RATE: Final = 2048  # octets a second that an upload must come at, after IMAP_TRANSFER_TIMEOUT_S
 IMAP_CHUNK_BYTES: Final = 262_144  # read ahead of the socket, before other sessions get their turn

@@ -197,6 +197,11 @@ class Access:
         box = self.resolve(actor, name, rights.ADMIN)
         return self._lists.entries(box.account_id, box.id)
 
+    def owner_named(self, address: str) -> Actor | None:
+        """Whoever has this address, where the account is open."""
+        account = self._accounts.lookup(address)
+        return Actor(account.id) if account is not None and account.enabled else None
+
     def owner_address(self, box: Mailbox) -> str:
         """Whose mailbox it is."""
         owner = self._accounts.by_id(box.account_id)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fastmta.store.quota_warnings import QuotaWarnings
     from fastmta.store.suspensions import Suspensions
     from fastmta.store.tls_rows import TlsRows
+    from fastmta.store.url_keys import UrlKeys
     from fastmta.store.verified import VerifiedAddresses
 
 # The modules of its parts.
@@ -56,7 +57,9 @@ PARTS: Final = (
     "mailboxes",
     "posting_notes",
     "queue",
+    "believed_time",
     "quota_warnings",
+    "url_keys",
     "suspensions",
     "tls_rows",
     "verified",
@@ -140,6 +143,12 @@ class MailStore:
         from fastmta.store.last_logins import LastLogins
 
         return LastLogins(self)
+
+    @cached_property
+    def url_keys(self) -> "UrlKeys":
+        from fastmta.store.url_keys import UrlKeys
+
+        return UrlKeys(self)
 
     @cached_property
     def believed_time(self) -> "BelievedTime":

@@ -33,6 +33,7 @@ from fastmta.imap.commands import (
     store,
     thread,
     unauthenticate,
+    urlauth,
 )
 from fastmta.imap.session import ANY, LOGGED_IN, Command, State, Sync
 
@@ -77,6 +78,9 @@ COMMANDS: Final[dict[bytes, Command]] = {
     b"GETMETADATA": Command(metadata.get_metadata, LOGGED_IN, Sync.ALL),
     b"SETMETADATA": Command(metadata.set_metadata, LOGGED_IN, Sync.ALL),
     b"NOTIFY": Command(notify.run, LOGGED_IN),
+    b"GENURLAUTH": Command(urlauth.gen_url_auth, LOGGED_IN, Sync.ALL),
+    b"RESETKEY": Command(urlauth.reset_key, LOGGED_IN, Sync.ALL),
+    b"URLFETCH": Command(urlauth.url_fetch, LOGGED_IN, Sync.ALL),
     b"IDLE": Command(idle.run, LOGGED_IN),
     b"CHECK": Command(noop.check, _SELECTED, Sync.ALL),
     b"CLOSE": Command(select.close, _SELECTED),
