@@ -80,7 +80,7 @@ asan: build ## compile with AddressSanitizer and UBSan and run the extensions' t
 	@FASTMTA_BUILD=asan $(BIN)/python setup.py -q build_ext --inplace --force
 	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
-	  $(BIN)/python -m pytest $(PARALLEL) tests/parser tests/mime tests/store tests/imap tests/session tests/smtp tests/intake --timeout 1800 \
+	  $(BIN)/python -m pytest $(PARALLEL) tests/parser tests/mime tests/store tests/imap tests/session tests/smtp tests/intake tests/index tests/fuzz --timeout 1800 \
 	  --capture sys \
 	  --ignore tests/mime/test_dovecot.py  # Dovecot does not live under the preloaded sanitiser
 
