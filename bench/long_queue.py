@@ -12,6 +12,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,10 @@ LAST: Final = (("delete", "--yes", "--domain", "d{}.test"), ("delete", "--yes", 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-async def fill(directory: Path, count: int, states: list[RecipientState], one_hop: bool) -> None:
+async def fill(
+    directory: Path, count: int, states: list[RecipientState], hop_of: Callable[[int], bytes] | None = None
+) -> None:
+    """`hop_of`: the next hop of message n; None: that of the recipient's domain."""
     store = MailStore.open(directory, sync=False)
     store.attach(asyncio.get_running_loop())
     raw, now_ms = store.raw, int(time.time() * 1000)
@@ -67,7 +71,7 @@ async def fill(directory: Path, count: int, states: list[RecipientState], one_ho
             unit.enqueue(queue_id, blob.blob_id, _encode(envelope))
             state = states[number % len(states)]
             due_ms = now_ms + 3_600_000 if state == RecipientState.DEFERRED else envelope.received_at_ms
-            hop = b"smtp:[192.0.2.1]" if one_hop else b"smtp:" + domain
+            hop = hop_of(number) if hop_of is not None else b"smtp:" + domain
             unit.recipient(queue_id, 0, hop, 0, int(state), due_ms, _encode(RecipientTail(b"u%d@" % number + domain)))
             if state == RecipientState.DEFERRED:
                 reply = b"452 4.2.2 mailbox %d of ours is full" % (number % REPLIES)
@@ -128,7 +132,8 @@ def main() -> None:
         directory.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         states: list[Any] = [STATES[name] for name in arguments.state.split(",")]
-        asyncio.run(fill(directory / "data", arguments.messages, states, arguments.one_hop))
+        hop_of = (lambda _: b"smtp:[192.0.2.1]") if arguments.one_hop else None
+        asyncio.run(fill(directory / "data", arguments.messages, states, hop_of))
         config.write_text('myhostname = "mx.example.test"\ndata_directory = "data"\nmydestination = []\n')
         print(f"{arguments.messages} queued in {time.perf_counter() - begun:.0f} s", flush=True)
     if arguments.serve:

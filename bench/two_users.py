@@ -14,6 +14,11 @@ machine that others use too, `--control` measures that again before each row.
 that is the worker's own, whatever else the machine does. What an administrator's command does in its own process is not
 in it. `--first` (for root) has the server and the quiet user go ahead of everything else that the machine does, which
 is nearly as good as a machine of one's own.
+
+"disk" is the longest time that a stranger's flush of a page took meanwhile, at the end of another file in the same
+directory, from a process of its own: what the disk and its journal made everybody wait. A commit has two such flushes;
+where its delay is no longer than they are, it is not the worker's (docs/adr/0216). With TMPDIR=/dev/shm there is no
+disk in any row.
 """
 
 import argparse
@@ -215,13 +220,28 @@ def anonymous_peak(pid: int, stop: Any, out: Any) -> None:
     out.value = most
 
 
+def longest_flush(directory: Path, first: bool, stop: Any, out: Any) -> None:
+    """Milliseconds of the longest fdatasync of a file that grows until it is told to stop, fifty a second."""
+    with at_once(first), (directory / "flushed").open("wb", buffering=0) as file:
+        while not stop.is_set():
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+            out.value = max(out.value, (time.perf_counter() - started) * 1000)
+            time.sleep(0.02)
+
+
 def measure(server: Server, name: str, act: Act | None, seconds: float, *, first: bool = False) -> str:
     pid = server.workers()[0]
     before = memory_mb(pid, "RssAnon")
     context = multiprocessing.get_context("fork")
-    stop, peak = context.Event(), context.Value("d", 0.0)
-    watcher = context.Process(target=anonymous_peak, args=(pid, stop, peak), daemon=True)
-    watcher.start()
+    stop, peak, flush = context.Event(), context.Value("d", 0.0), context.Value("d", 0.0)
+    watchers = [
+        context.Process(target=anonymous_peak, args=(pid, stop, peak), daemon=True),
+        context.Process(target=longest_flush, args=(server.directory, first, stop, flush), daemon=True),
+    ]
+    for watcher in watchers:
+        watcher.start()
     busy = None
     if act is not None:
         busy = context.Process(target=act, args=(server,), daemon=True)
@@ -237,14 +257,15 @@ def measure(server: Server, name: str, act: Act | None, seconds: float, *, first
             busy.kill()
             busy.join()
         stop.set()
-        watcher.join()
+        for watcher in watchers:
+            watcher.join()
     commands, acceptances, worked = figures
     place = Figures.place
     return (
         f"{name:38} {place(commands, 0.5):7.1f} {place(commands, 0.99):7.1f} {max(commands):7.1f}"
         f" {place(worked, 0.99):7.1f} {max(worked):7.1f}"
-        f" {place(acceptances, 0.5):8.1f} {place(acceptances, 0.99):7.1f} {peak.value - before:8.1f}"
-        + ("  (the busy user ended)" if died else "")
+        f" {place(acceptances, 0.5):8.1f} {place(acceptances, 0.99):7.1f} {flush.value:7.1f}"
+        f" {peak.value - before:8.1f}" + ("  (the busy user ended)" if died else "")
     )
 
 
@@ -268,10 +289,12 @@ def main() -> None:
         server = prepared(Path(directory), arguments.messages)
         print(f"{arguments.messages} messages filed in {time.monotonic() - started:.0f} s", flush=True)
         with server:
-            print(f"{'milliseconds':38} {'command':>23} {'CPU':>15} {'what is committed':>16} {'memory':>8}")
+            print(
+                f"{'milliseconds':38} {'command':>23} {'CPU':>15} {'what is committed':>16} {'disk':>7} {'memory':>8}"
+            )
             print(
                 f"{'':38} {'median':>7} {'p99':>7} {'most':>7} {'p99':>7} {'most':>7}"
-                f" {'median':>8} {'p99':>7} {'MB':>8}",
+                f" {'median':>8} {'p99':>7} {'most':>7} {'MB':>8}",
                 flush=True,
             )
             if arguments.first:
