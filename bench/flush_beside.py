@@ -9,7 +9,8 @@ there for the next flush. Its destinations:
     many      both, and a third that `retry:` defers without asking anybody
 
 Prints the messages accepted a second before, meanwhile and after, each the median of its runs with their range, and how
-many recipients were tried in each time. It fails where a recipient has left the queue.
+many recipients were tried in each time. It fails where a recipient has left the queue. A worker that waits for a core
+for longer than it runs has neighbours: such a run says nothing about accepting.
 """
 
 import argparse
@@ -99,12 +100,13 @@ def tried(server: Server) -> int:
     return int(sum(value for name, value in server.metrics().items() if name.startswith("fastmta_deliveries_total")))
 
 
-def told(name: str, rates: list[float], tries: int, seconds: float) -> None:
-    print(
-        f"{name:10} {statistics.median(rates):7.0f} accepted a second ({min(rates):.0f} to {max(rates):.0f})"
-        f" {tries / seconds:9.0f} recipients tried a second",
-        flush=True,
-    )
+def core_s(server: Server) -> tuple[float, float]:
+    """For how long the worker's threads have run, and waited for a core while they could have."""
+    ran = waited = 0
+    for thread in Path(f"/proc/{server.workers()[0]}/task").glob("*/schedstat"):
+        one, other, _ = thread.read_text().split()
+        ran, waited = ran + int(one), waited + int(other)
+    return ran / 1e9, waited / 1e9
 
 
 def main() -> None:
@@ -148,13 +150,22 @@ def main() -> None:
         for name in ("before", "meanwhile", "after"):
             flush = None
             if name == "meanwhile":
-                called = command("fastmta", "-c", str(server.config_path), "queue", "flush")
+                called = command("-c", str(server.config_path), "queue", "flush")
                 flush = subprocess.Popen(called, env=environment())
                 time.sleep(1.0)  # it has begun, program's start included
-            began, tries = time.monotonic(), tried(server)
+            began, tries, core = time.monotonic(), tried(server), core_s(server)
             rates = [accepted(server, arguments.accepted) for _ in range(arguments.runs)]
-            told(name, rates, tried(server) - tries, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            ran, waited = (after - before for before, after in zip(core, core_s(server), strict=True))
+            print(
+                f"{name:10} {statistics.median(rates):7.0f} ({min(rates):.0f} to {max(rates):.0f}) accepted a second,"
+                f" {(tried(server) - tries) / seconds:7.0f} recipients tried;"
+                f" the worker ran {ran / seconds:.2f} s a second and waited {waited / seconds:.2f} for a core",
+                flush=True,
+            )
             if flush is not None:
+                if flush.poll():
+                    raise SystemExit("the flush was refused: this run says nothing")
                 print(f"{'':10} the command {'goes on' if flush.poll() is None else 'had ended'}", flush=True)
                 flush.kill()
                 flush.wait()
