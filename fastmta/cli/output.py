@@ -36,15 +36,14 @@ def print_json(value: Any) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
     """Columns under headings, two blanks apart; those numbered in `right` end on the right."""
-    texts = [tuple(plain(str(cell)) for cell in row) for row in rows]
-    widths = [max(len(row[n]) for row in [tuple(headings), *texts]) for n in range(len(headings))]
+    texts = [tuple(headings)]
+    for row in rows:
+        cells = tuple(map(str, row))
+        texts.append(cells if "".join(cells).isprintable() else tuple(map(plain, cells)))
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     to_the_right = set(right)
-    for row in (tuple(headings), *texts):
-        cells = [
-            cell.rjust(w) if n in to_the_right else cell.ljust(w)
-            for n, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    form = "  ".join(f"%{'' if n in to_the_right else '-'}{width}s" for n, width in enumerate(widths))
+    sys.stdout.write("".join([(form % row).rstrip() + "\n" for row in texts]))
 
 
 def plain(text: str) -> str:
