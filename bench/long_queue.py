@@ -1,7 +1,7 @@
 """What queue commands cost on a long queue: `python -m bench.long_queue --directory D --state deferred`.
 
 Builds a queue of messages with a recipient and a body of their own each, through the store's API, in a directory that
-is kept for a second run; then times each command, the start of Python left out. Domains, senders and replies are many,
+is kept for a second run; then times each command, its start included. Domains, senders and replies are many,
 so what is asked for is a thousandth or a five-hundredth of the queue. With --serve a server runs beside, and delivers
 nothing: every next hop is suspended.
 """
@@ -9,6 +9,7 @@ nothing: every next hop is suspended.
 import argparse
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -89,32 +90,41 @@ async def fill(
     store.close()
 
 
-def measure(config: Path, arguments: tuple[str, ...], runs: int = 3) -> None:
-    """The best of some runs; acts that change something are done once."""
+def measure(config: Path, arguments: tuple[str, ...], pids: list[int], runs: int = 3) -> None:
+    """The best of some runs; acts that change something are done once. CPU is that of the command's whole process, the
+    start of Python among it, and of the server's.
+    """
     sys.stdout.flush()
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
+    command = [sys.executable, "-c", _PROGRAM, "-c", str(config), "queue", *arguments]
     for _ in range(runs):
-        done = subprocess.run(
-            [sys.executable, "-c", _TIMED, str(config), *arguments], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"queue {' '.join(arguments)}: {done.stderr}")
-        wall, cpu = done.stderr.split()[-2:]
-        taken.append((float(wall), float(cpu)))
-    wall, cpu = min(taken)
-    said = done.stdout.splitlines()
-    shown = said[0] if len(said) == 1 else f"{len(said)} lines"
-    print(f"queue {' '.join(arguments):45} {wall * 1000:8.0f} ms {cpu * 1000:6.0f} ms CPU  {shown}", flush=True)
+        before, begun = _cpu_s(pids), time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None and process.stderr is not None
+            said, failed = process.stdout.read(), process.stderr.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"queue {' '.join(arguments)}: {failed}")
+        taken.append((time.perf_counter() - begun, used.ru_utime + used.ru_stime, _cpu_s(pids) - before))
+    lines = said.splitlines()
+    shown = lines[0] if len(lines) == 1 else f"{len(lines)} lines"
+    wall, own, server = (each * 1000 for each in min(taken, key=lambda each: each[1] + each[2]))
+    beside = f" {server:6.0f} ms of the server's" if pids else ""
+    print(f"queue {' '.join(arguments):45} {wall:8.0f} ms {own:6.0f} ms CPU{beside}  {shown}", flush=True)
 
 
-_TIMED: Final = """
-import sys, time
-import fastmta.cli.queue, fastmta.cli.queue_stats, fastmta.store, fastmta.cli.main
-begun, used = time.perf_counter(), time.process_time()
-code = fastmta.cli.main.main(["-c", sys.argv[1], "queue", *sys.argv[2:]])
-print(time.perf_counter() - begun, time.process_time() - used, file=sys.stderr)
-sys.exit(code)
-"""
+def _cpu_s(pids: list[int]) -> float:
+    """What these processes have used until now, all of their threads."""
+    spent = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # it has ended
+                spent += int(thread.read_text().split()[0])
+    return spent / 1e9
+
+
+_PROGRAM: Final = "import sys; from fastmta.cli.program import main; sys.exit(main())"
 
 
 def main() -> None:
@@ -138,11 +148,12 @@ def main() -> None:
         print(f"{arguments.messages} queued in {time.perf_counter() - begun:.0f} s", flush=True)
     if arguments.serve:
         assert fastmta(["-c", str(config), "queue", "suspend", "--all"]) == 0
-    with Server(directory, services=()) if arguments.serve else contextlib.nullcontext():
+    with Server(directory, services=()) if arguments.serve else contextlib.nullcontext() as server:
+        pids = [] if server is None else server.pids()
         for command in COMMANDS:
-            measure(config, command, 3 if command[0] in ("list", "stats", "shape", "top") else 1)
+            measure(config, command, pids, 3 if command[0] in ("list", "stats", "shape", "top") else 1)
         for command in LAST:
-            measure(config, tuple(word.format(arguments.deleted) for word in command), 1)
+            measure(config, tuple(word.format(arguments.deleted) for word in command), pids, 1)
 
 
 if __name__ == "__main__":

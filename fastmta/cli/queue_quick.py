@@ -61,7 +61,7 @@ def _list_store(brief: Brief, asked: _Asked) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> _Asked | None:
-    line = read_line(arguments, ("--limit", *SELECTORS), ("--json", "--all"))
+    line = read_line(arguments, ("--limit", "--older", *SELECTORS), ("--json", "--all"))
     if line is None or line.words != ["queue", "list"]:
         return None
     asked = _Asked()

@@ -64,7 +64,14 @@ def test_selectors(full, selectors, found):
 
 
 @pytest.mark.parametrize(
-    "words", [["--json"], ["--hop", "a.test", "--json"], ["--state", "held", "--json"], ["--limit", "2", "--json"]]
+    "words",
+    [
+        ["--json"],
+        ["--hop", "a.test", "--json"],
+        ["--state", "held", "--json"],
+        ["--limit", "2", "--json"],
+        ["--older", "0s", "--json"],
+    ],
 )
 def test_the_quick_listing_without_a_server_is_the_same(full, capsys, words):
     full.ok("queue", "hold", "--sender", "<>")
