@@ -73,6 +73,7 @@ cdef class Connection(Waiter):
     cdef public Py_ssize_t place      # among the connections of its address; 0: none
     cdef public int relays            # model.stages: what a list has said of the recipient that is named
     cdef public int stages            # model.stages: where somebody is asked before the session goes on
+    cdef public object denied         # the greeting was a refusal: the reply to every command; None: it was none
     cdef public object screening      # what has been asked about this session (smtp/screening.py); None: nothing
     cdef readonly uint64_t generation # of the present wait; an answer to another one is too late
     cdef int wait_verb                # what the wait answers in the end,
@@ -118,6 +119,7 @@ cdef class Connection(Waiter):
     cdef readonly list recipients
     cdef Py_ssize_t overshoot         # recipients beyond the limit, of this transaction
     cdef bint has_local
+    cdef public int bare              # BARE_SENDER, BARE_RECIPIENT: given without a domain
 
     # the message
     cdef readonly uint64_t queue_id

@@ -56,6 +56,8 @@ class Connection:
     relays: int
     stages: int
     screening: Any
+    bare: int
+    denied: Reply | None
     @property
     def service(self) -> Service: ...
     @property

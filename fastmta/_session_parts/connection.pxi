@@ -384,6 +384,7 @@ cdef class Connection(Waiter):
         self.recipients = []
         self.overshoot = 0
         self.has_local = False
+        self.bare = 0
         return None
 
     def begin_data(self):
@@ -406,6 +407,7 @@ cdef class Connection(Waiter):
         self.ret = ""
         self.smtputf8 = False
         self.has_local = False
+        self.bare = 0
         if self.blob is not None:
             self.blob.abandon()
             self.blob = None

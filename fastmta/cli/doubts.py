@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.cli.outgoing_doubts import outgoing_doubts
 from fastmta.cli.startable import Problem
-from fastmta.config.restrictions import OF_CERTIFICATES, parse
+from fastmta.config.restrictions import OF_CERTIFICATES, WORDS, parse
 from fastmta.config.schema import Config, leaves
 from fastmta.delivery.routing import Router
 from fastmta.directory.aliases import TargetKind, parse_targets, split_targets
@@ -23,7 +23,9 @@ from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import ConfigError
 from fastmta.model.services import NAMES
+from fastmta.policy.checks.access import AccessTables
 from fastmta.policy.contents import Kind, problem_of
+from fastmta.runtime.clock import SystemClock
 from fastmta.tls.problems import certificate_doubts
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def _map_contents(config: Config) -> Iterator[Problem]:
     for problem in alias_tables(config.alias_maps).problems():
         yield Problem("alias_maps", f"{problem}; until this is mended, mail for it gets a temporary failure")
     yield from _content_tables(config)
+    yield from _access_tables(config)
     for place, _, value in _entries(config, "alias_maps"):
         for target in parse_targets(value):
             if target.kind is TargetKind.COMMAND or (target.kind is TargetKind.FILE and target.text != "/dev/null"):
@@ -122,6 +125,27 @@ def _content_tables(config: Config) -> Iterator[Problem]:
                 if problem and (name, problem) not in told:
                     told.add((name, problem))
                     yield Problem(key, f"{name}: {problem}")
+
+
+def _access_tables(config: Config) -> Iterator[Problem]:
+    """Results of access tables that nobody can obey: who meets one is put off (451)."""
+    tables = AccessTables(config, SystemClock())
+    told: set[str] = set()
+    lists = [(leaf.dotted, getattr(config, leaf.name)) for leaf in leaves() if leaf.key.kind == "restrictions"]
+    lists += [("smtpd_restriction_classes", words) for words in config.smtpd_restriction_classes.values()]
+    for key, words in lists:
+        for each in parse(words):
+            word = WORDS.get(each.name)
+            if word is None or word.given != "map" or each.argument in told:
+                continue
+            told.add(each.argument)
+            table = Table(each.argument)
+            if table.problem:
+                yield Problem(key, f"{table.problem}; until this is mended, whom it is asked about is put off")
+                continue
+            for problem in dict.fromkeys(map(tables.problem, islice(table.values(), ENTRIES))):
+                if problem:
+                    yield Problem(key, f"{each.argument}: {problem}")
 
 
 def _dead_ends(config: Config, store: "MailStore") -> Iterator[Problem]:

@@ -83,6 +83,8 @@ class LocalSession:
         self.auth_failures = 0
         self.smtputf8 = False
         self.stages = 0
+        self.bare = 0
+        self.denied: Reply | None = None
         self._closing = False
         self.reset()
 

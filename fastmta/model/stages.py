@@ -29,4 +29,8 @@ RELAYS_AS_KNOWN: Final = 0  # no list: who is in mynetworks or has logged in
 RELAYS: Final = 1
 RELAYS_NOT: Final = 2
 
+# What of a transaction was given without a domain, and has ours.
+BARE_SENDER: Final = 1
+BARE_RECIPIENT: Final = 2
+
 COUNTED: Final = 1 << 7  # beside the stages: MAIL and RCPT are limited by address, which the rules ask for

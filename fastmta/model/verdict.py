@@ -39,6 +39,8 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""  # for the log
     is_late: bool = False  # a time-out or failure of ours, which is no error of the client's
     permits: bool = False  # beside another action: ACCEPT too
+    if_reject: Reply | None = None  # at RCPT: what is said instead where somebody refuses for good
+    if_permit: Reply | None = None  # up to RCPT: what puts a recipient off whom nobody refuses
 
 
 PASS: Final = Verdict()

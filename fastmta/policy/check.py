@@ -52,6 +52,7 @@ class Context(msgspec.Struct, frozen=True):
     esmtp: bool = True  # EHLO or LHLO, not HELO
     transaction: int = 0  # counts those of the session
     helo: str = ""
+    bare: int = 0  # BARE_SENDER, BARE_RECIPIENT (model/stages.py)
     login: str = ""
     sender: bytes | None = None  # without angle brackets; b"": the null sender
     size_bytes: int = 0

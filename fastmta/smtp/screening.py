@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fastmta._session import Connection
 
 _OF_SESSION: Final = Stage.AUTH  # runs that begin up to here outlive a transaction
+_ENDS: Final = frozenset({421, 521})  # codes with which access(5) ends a session
+_EVERY: Final = sum(bit(stage) for stage in Stage)
 _NO_CIPHER: Final = ("", "", 0)
 _LETS_IN: Final = frozenset({Action.ACCEPT, Action.DISCARD})
 
@@ -96,6 +98,10 @@ class Screening:
         self._outcome = Outcome()
         self._transaction += 1
         self._desk.attend(self._session)
+        if self._session.denied is not None:
+            self._session.stages = _EVERY
+        elif any(v.if_permit is not None for run in self._runs.values() if run.done for _, v in run.verdicts):
+            self._session.stages |= bit(Stage.RCPT)
 
     def forget_hello(self) -> None:
         """What was learnt in plain text does not count after STARTTLS."""
@@ -115,6 +121,8 @@ class Screening:
     def examine(self, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         """As session.Effects.examine."""
         runs = self._started(stage, subject)
+        if stage is Stage.RCPT:
+            return self._settle(runs, partial(self._unless_put_off, go_on))
         return self._settle(runs, go_on)
 
     def message_came(self) -> Outcome | None:
@@ -184,13 +192,47 @@ class Screening:
                 return refusal
         return go_on()
 
+    @property
+    def _is_greeting(self) -> bool:
+        """Whether what is said of the client is said in the greeting."""
+        return any(each.stage is Stage.CONNECT and each.due is Stage.CONNECT for each in self._plan.lists)
+
+    def _unless_put_off(self, go_on: Callable[[], Reply]) -> Reply:
+        """What comes of a recipient whom nobody has refused: DEFER_IF_PERMIT of any list so far puts it off, and where
+        nobody is there DEFER_IF_REJECT.
+        """
+        for each in self._plan.lists:
+            run = self._runs.get(each.stage)
+            if run is None or not run.done or each.stage > Stage.RCPT:
+                continue
+            for _, verdict in run.verdicts:
+                if verdict.if_permit is not None:
+                    return self._refusal(Verdict(Action.DEFER, verdict.if_permit))
+        reply = go_on()
+        later = self._if_reject() if reply.code >= 500 else None
+        return reply if later is None else self._refusal(Verdict(Action.DEFER, later))
+
+    def _if_reject(self) -> Reply | None:
+        """DEFER_IF_REJECT of a list that was asked about the recipient."""
+        run = self._runs.get(Stage.RCPT)
+        found = (verdict.if_reject for _, verdict in run.verdicts) if run is not None else ()
+        return next((reply for reply in found if reply is not None), None)
+
     def _take(self, run: Run) -> Reply | None:
         """What a run that is done has said: the reply that refuses, or None, its notes kept for the end."""
         self._tell(run)
         _, verdict = run.verdicts[-1]
         if verdict.action in DECLINED:
+            if run is self._runs.get(Stage.CONNECT) and self._is_greeting:
+                self._session.denied = Reply(503, "5.7.0", f"Error: access denied for {self._session.client}")
+                self._session.stages = _EVERY
+            later = self._if_reject() if run is self._runs.get(Stage.RCPT) else None
+            if later is not None and verdict.action is Action.REJECT:
+                return self._refusal(Verdict(Action.DEFER, later))
             return self._refusal(verdict)
         for check, verdict in run.verdicts:
+            if verdict.if_permit is not None:
+                self._session.stages |= bit(Stage.RCPT)
             if check.grants_relay:
                 self._session.relays = RELAYS if verdict.permits or verdict.action in _LETS_IN else RELAYS_NOT
         if run not in self._taken:
@@ -204,6 +246,8 @@ class Screening:
         if verdict.is_late and of_all:
             self._session.forgive()
         self.refused = reply
+        if reply.code in _ENDS and of_all:
+            self._session.close_after_reply()
         return reply
 
     def _note(self, verdict: Verdict) -> None:
@@ -258,6 +302,7 @@ class Screening:
             certificate=None if session.speaks_for else session.certificate,
             esmtp=session.esmtp,
             transaction=self._transaction,
+            bare=session.bare,
             helo=self._hello(stage, subject).decode("utf-8", "replace"),
             login=subject.decode() if stage is Stage.AUTH else session.login,
             sender=subject if stage is Stage.MAIL else session.reverse_path,

@@ -288,6 +288,7 @@ class ServiceHost:
         if session.screening is not None:
             session.screening.cancel()
             session.screening = None
+            session.denied = None
         services.limits.release(session.place)
         self._server.guests.leave(session)
         session.account_id = 0

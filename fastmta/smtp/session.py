@@ -19,7 +19,7 @@ from fastmta.model.envelope import Resolution
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
-from fastmta.model.stages import Stage, bit
+from fastmta.model.stages import BARE_RECIPIENT, BARE_SENDER, Stage, bit
 from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
 from fastmta.smtp.transitions import State, Verb, expected_before
@@ -64,6 +64,8 @@ class Session(Protocol):
     helo: bytes
     esmtp: bool
     tls: bool
+    bare: int  # BARE_SENDER, BARE_RECIPIENT
+    denied: Reply | None  # the greeting was a refusal: what every command is told (RFC 5321 §3.1)
     trusted: bool  # the client is in mynetworks
     loopback: bool
     login: str  # canonical address of the account, "": not authenticated
@@ -143,6 +145,8 @@ class Effects(Protocol[Asked]):
 _XCLIENT, _XFORWARD, _HELO = Verb.XCLIENT, Verb.XFORWARD, Stage.HELO
 _OK: Final = Reply(250, "2.0.0", "Ok")
 _MAIL_OK: Final = Reply(250, "2.1.0", "Ok")
+_STILL: Final = frozenset({Verb.QUIT, Verb.XCLIENT})  # what a client may still say whose greeting was a refusal
+_NOBODY: Final = Reply(554, "5.5.1", "Error: no valid recipients")
 _NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
 _NOT_FOR_OTHERS: Final = Reply(550, "5.7.0", "Error: insufficient authorization")
 _AUTH_FIRST: Final = Reply(530, "5.7.0", "Authentication required")
@@ -197,13 +201,19 @@ class Rules(Generic[S]):
     def handle(self, session: S, verb: int, raw_args: bytes) -> Reply | None:
         """The reply to a command that the table allows in the session's state. `raw_args` holds no control octets."""
         handler = self._handlers.get(verb)
+        if session.denied is not None and verb not in _STILL:
+            return session.denied
         if handler is None:
             return Reply(500, "5.5.2", "Command not recognized")
         reply: Reply | None = handler(session, raw_args.rstrip(b" "))
         return reply
 
     def out_of_sequence(self, session: S, verb: int) -> Reply:
-        """The 503 for a pair that the table does not list (RFC 5321 §4.1.4)."""
+        """The reply to a pair that the table does not list (RFC 5321 §4.1.4)."""
+        if session.denied is not None:
+            return session.denied
+        if session.state == State.MAIL and verb in (Verb.DATA, Verb.BDAT) and not self._is_lmtp:
+            return _NOBODY  # RFC 5321 §3.3; LMTP has to say 503 (RFC 2033 §4.2)
         return Reply(503, "5.5.1", f"Error: {expected_before(State(session.state), Verb(verb))}")
 
     # --- greeting ---
@@ -273,6 +283,7 @@ class Rules(Generic[S]):
             reverse_path, rest, utf8 = self._path(raw[5:], forward=False)
         except ValueError as error:
             return _NO_ADDRESS[str(error)][False]
+        is_bare = _is_bare(raw, reverse_path)
         parameters = parse_mail_parameters(rest)
         if isinstance(parameters, Reply):
             return parameters
@@ -287,8 +298,11 @@ class Rules(Generic[S]):
 
         def begin() -> Reply:
             size = max(0, parameters.size_bytes)
-            return session.begin(reverse_path, size, parameters.smtputf8, parameters.envid, parameters.ret) or _MAIL_OK
+            begun = session.begin(reverse_path, size, parameters.smtputf8, parameters.envid, parameters.ret)
+            session.bare = BARE_SENDER if is_bare else 0
+            return begun or _MAIL_OK
 
+        session.bare = BARE_SENDER if is_bare else 0
         return self._examined(session, Stage.MAIL, reverse_path, begin)
 
     def rcpt(self, session: S, raw: bytes) -> Reply | None:
@@ -310,6 +324,9 @@ class Rules(Generic[S]):
         def add() -> Reply:
             return session.add_recipient(forward_path, parameters.notify, parameters.orcpt)
 
+        if forward_path.lower() == b"postmaster":
+            return add()  # whoever asks for him may have him (RFC 5321 §4.5.1): Postfix asks nobody either
+        session.bare = session.bare & BARE_SENDER | (BARE_RECIPIENT if _is_bare(raw, forward_path) else 0)
         return self._examined(session, Stage.RCPT, forward_path, add)
 
     def data(self, session: S, raw: bytes) -> Reply | None:
@@ -464,3 +481,8 @@ def _b64(raw: bytes) -> str:
 
 
 __all__ = ["AUTH_TEMPORARY", "Effects", "Rules", "Session", "Settings"]
+
+
+def _is_bare(raw: bytes, path: bytes) -> bool:
+    """Whether an address was given without a domain."""
+    return bool(path) and b"@" not in raw.partition(b">")[0]

@@ -86,7 +86,7 @@ def expected_before(state: State, verb: Verb) -> str:
     if verb is Verb.RCPT:
         return "need MAIL command"
     if verb in (Verb.DATA, Verb.BDAT):
-        return "need RCPT command" if state is State.MAIL else "need MAIL command"
+        return "need RCPT command"
     if state is State.CONNECTED:
         return "send EHLO first"
     return "bad sequence of commands"

@@ -48,6 +48,8 @@ class PlainSession:
     auth_failures: int = 0
     smtputf8: bool = False
     stages: int = 0  # nobody is asked
+    bare: int = 0
+    denied: Reply | None = None
     closing: bool = False
     starting_tls: bool = False
     out: bytes = b""

@@ -136,7 +136,7 @@ def test_another_protocol_ends_the_session(rig: SmtpRig, line: bytes) -> None:
 def test_a_message_behind_a_refused_data_ends_the_session(rig: SmtpRig) -> None:
     client = rig.connect().start()
     said = client.codes(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@example.test>\r\nDATA\r\nRSET\r\nMAIL FROM:<evil@b>\r\n.\r\n")
-    assert said == [250, 550, 503]
+    assert said == [250, 550, 554]
     assert client.ended
 
 

@@ -71,7 +71,7 @@ async def test_a_refusal_leaves_the_state_as_it_was(rig: SmtpRig, stage: Stage) 
     if stage is Stage.MAIL:
         assert client.codes(RCPT) == [503], "no transaction was begun"
     if stage is Stage.RCPT:
-        assert client.codes(b"DATA\r\n") == [503], "no recipient was taken"
+        assert client.codes(b"DATA\r\n") == [554], "no recipient was taken"
     assert rig.queue() == []
 
 
@@ -502,3 +502,40 @@ async def test_an_action_before_the_end_is_carried_out_at_the_end(rig: SmtpRig) 
     client.say(MAIL + RCPT + b"DATA\r\n")
     client.say(LETTER + b".\r\n")
     assert [row.state for _, rows in rig.queue() for row in rows] == [3, 1]
+
+
+@pytest.mark.parametrize("code", [421, 521])
+async def test_some_codes_of_a_check_end_the_session(rig: SmtpRig, code: int) -> None:
+    check = Waiting(Stage.RCPT)
+    ask(rig, check)
+    client = rig.connect(ip=STRANGER)
+    advance_to(client, Stage.RCPT)
+    client.say(COMMANDS[Stage.RCPT] + b"NOOP\r\n")
+    await check.say(Verdict(Action.REJECT, Reply(code, "4.3.2", "bye")))
+    assert codes(client.take()) == [code]
+    assert client.say(b"NOOP\r\n") == b""
+    assert client.session.transport.closed or client.session.transport.half_closed
+
+
+async def test_postmaster_without_a_domain_is_asked_about_nobody(rig: SmtpRig) -> None:
+    check = Waiting(Stage.RCPT)
+    ask(rig, check)
+    client = rig.connect(ip=STRANGER)
+    advance_to(client, Stage.RCPT)
+    assert client.codes(b"RCPT TO:<Postmaster>\r\n")[0] in (250, 550), "it is not kept waiting"
+    assert check.asked == []
+
+
+@pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.HELO, Stage.MAIL])
+async def test_what_defers_if_all_permit_waits_for_the_recipient(rig: SmtpRig, stage: Stage) -> None:
+    check = Waiting(stage)
+    ask(rig, check, delay_reject=False)
+    client = rig.connect(ip=STRANGER)
+    if stage is not Stage.CONNECT:
+        advance_to(client, stage)
+        client.say(COMMANDS[stage])
+    await check.say(Verdict(if_permit=Reply(450, "4.3.3", "later")))
+    client.take()
+    advance_to(client, Stage.RCPT) if stage is Stage.CONNECT else client.say(b"MAIL FROM:<a@b.test>\r\n")
+    assert client.codes(COMMANDS[Stage.RCPT]) == [450]
+    assert client.codes(b"RCPT TO:<x@nowhere.test>\r\n") == [450], "whom nobody has refused"

@@ -22,6 +22,9 @@ from fastmta.runtime.clock import Clock
 _REFRESH_S: Final = 1.0
 _CODED: Final = re.compile(r"([45])\d\d$")
 _ENHANCED: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+# The last digit of X.1.N, about a sender and about a recipient.
+_SENDERS: Final = {"1": "7", "2": "8", "3": "7", "4": "7", "6": "7", "7": "7", "8": "8"}
+_RECIPIENTS: Final = {**dict(zip("123456", "123456", strict=True)), "7": "3", "8": "2"}
 _FIELD: Final = re.compile(r"[!-9;-~]+:[^\r\n\0]*")
 _ACCEPT: Final = ("now", Verdict(Action.ACCEPT))
 _MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
@@ -59,6 +62,13 @@ class AccessTables:
             return "now", Verdict(Action.DEFER, UNREADABLE, reason=f"{name} cannot be read")
         return None
 
+    def problem(self, value: str) -> str:
+        """Why a value of a table cannot be obeyed; "" where it can."""
+        found = self.action(value.strip(), "x", "Client host", "")
+        if isinstance(found, tuple) and found[1].reply is _MISTAKEN:
+            return f"{value.strip()[:80]}: no action of access(5), and no restriction that is known here"
+        return ""
+
     def relays(self, fingerprints: Iterable[str]) -> bool:
         """Whether relay_clientcerts has one of them. Raises TemporaryFailure."""
         return any(self._table(name).get(each) is not None for each in fingerprints for name in self._relaying)
@@ -78,8 +88,7 @@ class AccessTables:
         """The keys to look up, in the order of access(5)."""
         match key:
             case ("client", name, address):
-                if name != "unknown":
-                    yield from _domains(name)
+                yield from _domains(name)
                 yield from _networks(address)
             case ("certificate", *fingerprints):
                 yield from fingerprints
@@ -110,10 +119,10 @@ class AccessTables:
         """What a value says of `what`, restrictions that are to be asked about it, or None: nothing."""
         word, _, text = value.partition(" ")
         word, text = word.upper(), text.strip()
+        if word == "OK" or value.isdigit():  # digits alone come from what notes who has logged in
+            return _ACCEPT
         if _CODED.match(word):
             return self._refuse(int(word), text, "Access denied", what, kind, reason)
-        if word == "OK" or value.isdigit():
-            return _ACCEPT
         match word:
             case "DUNNO":
                 return None
@@ -146,11 +155,20 @@ class AccessTables:
     def _refuse(self, code: int, text: str, default: str, what: str, kind: str, reason: str) -> tuple[str, Verdict]:
         enhanced = f"{code // 100}.7.1"
         given = _ENHANCED.match(text)
-        if given is not None and given[1][0] == str(code // 100):
-            enhanced, text = given[1], text[given.end() :]
+        if given is not None:  # its class is the code's
+            enhanced, text = _about(f"{code // 100}{given[1][1:]}", kind), text[given.end() :]
         shown = "".join(c if 32 <= ord(c) < 127 else "?" for c in what[:320])
         reply = Reply(code, enhanced, f"<{shown}>: {kind} rejected: {text or default}")
         return "now", Verdict(Action.DEFER if code < 500 else Action.REJECT, reply, reason=reason)
+
+
+def _about(enhanced: str, kind: str) -> str:
+    """access(5), "enhanced status codes": X.1.N says something of a sender or of a recipient, as the case is."""
+    if not enhanced.startswith(".1.", 1):
+        return enhanced
+    if kind not in ("Sender address", "Recipient address"):
+        return f"{enhanced[0]}.0.0"
+    return enhanced[:4] + (_SENDERS if kind[0] == "S" else _RECIPIENTS).get(enhanced[4:], "0")
 
 
 def _is_filter(text: str) -> bool:

@@ -13,7 +13,7 @@ from fastmta.config.schema import Config
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
-from fastmta.model.stages import Stage
+from fastmta.model.stages import BARE_RECIPIENT, BARE_SENDER, Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context, Parts
 from fastmta.policy.checks.access import UNREADABLE, AccessTables
@@ -24,6 +24,7 @@ from fastmta.policy.policy_client import PolicyService
 Decision = tuple[str, Verdict]
 Found = Decision | list[Restriction] | None
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_ADDRESS: Final = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*")
 _LITERAL: Final = re.compile(r"\[[0-9A-Za-z.:]+\]")
 _CLASSES: Final = {
     Stage.CONNECT: "Client host",
@@ -31,7 +32,7 @@ _CLASSES: Final = {
     Stage.MAIL: "Sender address",
     Stage.RCPT: "Recipient address",
     Stage.DATA: "Data command",
-    Stage.END: "End-of-data command",
+    Stage.END: "End-of-data",
 }
 _PERMIT: Final[Decision] = ("now", Verdict(Action.ACCEPT))
 
@@ -131,10 +132,10 @@ class Words:
         return self._refuse(self._config.defer_code, "7.1", subject.shown, subject.kind, "Try again later")
 
     def defer_if_permit(self, subject: Subject) -> Found:
-        return "if_permit", self._refuse(450, "7.1", subject.shown, subject.kind, "defer_if_permit requested")[1]
+        return "if_permit", self._refuse(450, "7.0", subject.shown, subject.kind, "defer_if_permit requested")[1]
 
     def defer_if_reject(self, subject: Subject) -> Found:
-        return "if_reject", self._refuse(450, "7.1", subject.shown, subject.kind, "defer_if_reject requested")[1]
+        return "if_reject", self._refuse(450, "7.0", subject.shown, subject.kind, "defer_if_reject requested")[1]
 
     def permit_mynetworks(self, subject: Subject) -> Found:
         return _PERMIT if subject.context.trusted else None
@@ -238,7 +239,8 @@ class Words:
     # --- names ---
 
     def reject_invalid_helo_hostname(self, subject: Subject) -> Found:
-        if not subject.helo or _HOST.fullmatch(subject.helo) or _LITERAL.fullmatch(subject.helo):
+        name = subject.helo
+        if not name or _is_host(name) or _LITERAL.fullmatch(name) or _ADDRESS.fullmatch(name):
             return None
         return self._refuse(
             self._config.invalid_hostname_reject_code, "5.2", subject.helo, "Helo command", "Invalid name"
@@ -246,7 +248,7 @@ class Words:
 
     def reject_non_fqdn_helo_hostname(self, subject: Subject) -> Found:
         name = subject.helo
-        if not name or _LITERAL.fullmatch(name) or (_HOST.fullmatch(name) and "." in name.rstrip(".")):
+        if not name or _LITERAL.fullmatch(name) or (_is_host(name) and "." in name.rstrip(".")):
             return None
         return self._refuse(
             self._config.non_fqdn_reject_code, "5.2", name, "Helo command", "need fully-qualified hostname"
@@ -285,14 +287,14 @@ class Words:
         return refusal
 
     def reject_non_fqdn_sender(self, subject: Subject) -> Found:
-        return self._non_fqdn(subject.sender, "Sender address")
+        return self._non_fqdn(subject, subject.sender, BARE_SENDER, "Sender address")
 
     def reject_non_fqdn_recipient(self, subject: Subject) -> Found:
-        return self._non_fqdn(subject.recipient, "Recipient address")
+        return self._non_fqdn(subject, subject.recipient, BARE_RECIPIENT, "Recipient address")
 
-    def _non_fqdn(self, address: str, kind: str) -> Found:
-        domain = _domain(address)
-        if not address or address.lower() == "postmaster" or _LITERAL.fullmatch(domain) or "." in domain.rstrip("."):
+    def _non_fqdn(self, subject: Subject, address: str, bare: int, kind: str) -> Found:
+        domain = "" if subject.context.bare & bare else _domain(address)
+        if not address or _LITERAL.fullmatch(domain) or "." in domain.rstrip("."):
             return None
         return self._refuse(self._config.non_fqdn_reject_code, "5.2", address, kind, "need fully-qualified address")
 
@@ -453,6 +455,11 @@ def _for_now(refusal: Decision) -> Verdict:
 
 def _domain(address: str) -> str:
     return address.rpartition("@")[2] if "@" in address else ""
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be a host's: digits and dots alone cannot."""
+    return bool(_HOST.fullmatch(name)) and not name.replace(".", "").isdigit()
 
 
 def _clean(text: str, characters: int = 320) -> str:

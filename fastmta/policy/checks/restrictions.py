@@ -47,7 +47,10 @@ def build(config: Config, parts: Parts) -> Sequence[Check]:
     for stage, key in _LISTS:
         given: tuple[str, ...] = getattr(config, key)
         if given and not (relays_as_known and key == relay):
-            found.append(RestrictionList(key, stage, parse(given), words, grants_relay=key == relay))
+            made = RestrictionList(key, stage, parse(given), words, grants_relay=key == relay)
+            if not config.smtpd_delay_reject:
+                made.reads = stage  # what is not known there yet says nothing
+            found.append(made)
     if config.smtpd_reject_unlisted_sender:
         unlisted = [Restriction("reject_unlisted_sender", "")]
         found.append(RestrictionList("smtpd_reject_unlisted_sender", Stage.MAIL, unlisted, words))
@@ -173,6 +176,10 @@ class Evaluation:
         return None
 
     def _permitted(self, verdict: Verdict) -> Verdict:
-        if self._defer_if_permit is not None:
-            return Verdict(Action.DEFER, self._defer_if_permit)
-        return verdict
+        if self._defer_if_reject is not None and self._subject.stage is Stage.RCPT:
+            verdict = replace(verdict, if_reject=self._defer_if_reject)
+        if self._defer_if_permit is None:
+            return verdict
+        if self._subject.stage <= Stage.RCPT:  # whoever refuses later goes before it
+            return replace(verdict, if_permit=self._defer_if_permit)
+        return Verdict(Action.DEFER, self._defer_if_permit)
