@@ -175,6 +175,7 @@ WITHOUT: Final = {
     "fastmta newaliases": "compiles maps in a process of its own",
     "fastmta postmap": "compiles maps in a process of its own",
     "fastmta serve": "is the server",
+    "fastmta simulate": "reads files in a process of its own",
     "fastmta sign": "reads a message in a process of its own",
     "fastmta stop": "ends the server",
     "fastmta store compact": "runs while the server is down",

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "queue": ("fastmta.cli.queue", "queue", "The queue: list, show, flush, hold, stats, shape, top, suspend and more."),
     "explain": ("fastmta.cli.explain", "explain", "Say each step of a message's way, or why a queued one waits."),
     "trace": ("fastmta.cli.trace", "trace", "Say what happened to a message: each recipient, each attempt."),
+    "simulate": ("fastmta.cli.simulate", "simulate", "Say what a changed configuration would have done with mail."),
     "store": ("fastmta.cli.store", "store", "The store: check, backup, compact, salvage, upgrade."),
     "sendmail": ("fastmta.cli.classic", "sendmail", "Submit a message, as sendmail(1) does."),
     "mailq": ("fastmta.cli.classic", "mailq", "Show the queue as mailq(1) does."),

@@ -10,7 +10,7 @@ delivered twice; hops that wait for a connection, in a ring.
 import asyncio
 import os
 import resource
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -179,6 +179,11 @@ class DeliveryService:
         """Whether mail of a transport waits until somebody wants it tried (defer_transports)."""
         deferred = self.config.delivery.defer_transports
         return bool(deferred) and transport in (ALIASES.get(name, name) for name in deferred)
+
+    @property
+    def owners(self) -> "Collection[HopOwner]":
+        """Of the hops that are known at the moment."""
+        return self._owners.values()
 
     def hops(self, wanted: Sequence[bytes]) -> list[dict[str, object]]:
         """What is known of these hops of ours, or of the busiest where none is named; suspensions are read anew."""

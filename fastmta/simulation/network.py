@@ -48,11 +48,15 @@ class Network:
     def listen(self, ip: str, port: int, host: Host) -> None:
         self._hosts[ip, port] = host
 
+    def host_at(self, ip: str, port: int) -> Host | None:
+        """Who listens there; None: nobody."""
+        return self._hosts.get((ip, port))
+
     async def connect(self, protocol_factory: Callable[[], Any], ip: str, port: int) -> tuple["Link", Any]:
         """As a loop's create_connection; OSError where nobody listens."""
         self.opened += 1
         loop: VirtualLoop = asyncio.get_running_loop()  # type: ignore[assignment]
-        host = self._hosts.get((ip, port))
+        host = self.host_at(ip, port)
         if host is None:
             await asyncio.sleep(DEFAULT_LATENCY_S)
             raise ConnectionRefusedError(111, "Connection refused")

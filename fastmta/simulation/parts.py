@@ -122,6 +122,7 @@ class Parts:
             resolver=lambda: ZoneResolver(loop, zone),
             now_ns=Worked(loop),
         )
+        self.looks: list[Callable[[], None]] = [self.service._tick, self.sweep._run]  # once a second, whatever happens
         self._partitions = partitions_of(0, 1)
 
     async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
@@ -144,7 +145,7 @@ class Parts:
         service = self.service
         if service.connections or service.unrecorded or len(self.tasks) or service.status()["in_flight"]:
             return at
-        looks = (service._tick, self.sweep._run)
+        looks = self.looks
         until = min(
             (handle.when() for handle in self.loop.timers() if handle._callback not in looks),  # type: ignore[attr-defined]
             default=at + _FAR_S,
@@ -155,7 +156,7 @@ class Parts:
             due_ms = next((due for due, hop in rows if hop not in service._suspended), None)
         if due_ms is not None:
             until = min(until, self.loop.time() + due_ms / 1000 - self.clock.now())
-        for owner in service._owners.values():
+        for owner in service.owners:
             until = min(until, getattr(owner, "_dead_until", until) or until)
         return at + max(0, int(until - at))  # whole seconds: looks stay where they were
 

@@ -37,6 +37,7 @@ class Session:
         self.is_over = False
         self._buffer = bytearray()
         self._has_sender = False
+        self._chunk = b""  # the BDAT command whose octets are read, while they are (RFC 3030)
         self._thought_s = 0.0  # how long the answers that were decided at this instant take
 
     def connected(self, link: "Link") -> None:
@@ -48,6 +49,10 @@ class Session:
         self._buffer += data
         self._thought_s = 0.0
         while not self.is_over:
+            if self._chunk:
+                if not self._read_chunk():
+                    return
+                continue
             if self.in_data:
                 if not self._message():
                     return
@@ -85,6 +90,8 @@ class Session:
             answer = site.data(self) if self.recipients else Answer(b"554 5.5.1 No valid recipients\r\n")
             self.in_data = answer.text.startswith(b"3")
             self._say(answer)
+        elif verb == b"BDAT":
+            self._chunk = line
         elif verb == b"RSET":
             self.recipients = []
             self._say(Answer(b"250 2.0.0 Ok\r\n"))
@@ -94,6 +101,29 @@ class Session:
             self._say(Answer(b"250 %b\r\n" % site.name.encode()))
         else:
             self._say(Answer(b"502 5.5.2 Command not recognized\r\n"))
+
+    def _read_chunk(self) -> bool:
+        """Reads on in a chunk; whether it is whole."""
+        cut = self.site.cuts_data(self)
+        if cut is not None:
+            self._say(cut)
+            return False
+        words = self._chunk.split()
+        octets = int(words[1])
+        if len(self._buffer) < octets:
+            return False
+        self.body += self._buffer[:octets]
+        del self._buffer[:octets]
+        self._chunk = b""
+        is_last = words[-1].upper() == b"LAST"
+        if not self.recipients:
+            self._say(Answer(b"554 5.5.1 No valid recipients\r\n"))
+            self.body = bytearray()
+        elif is_last:
+            self._decide()
+        else:
+            self._say(Answer(b"250 2.0.0 Ok\r\n"))
+        return True
 
     def _message(self) -> bool:
         """Reads on in a message; whether it is whole."""
@@ -112,6 +142,11 @@ class Session:
         self.body = buffer[:end]
         del buffer[:behind]
         self.in_data = False
+        self._decide()
+        return True
+
+    def _decide(self) -> None:
+        """The message is whole."""
         answer = self.site.message(self)
         taken = answer.text.startswith(b"2")
         if taken:
@@ -119,7 +154,6 @@ class Session:
         self._say(answer, is_end=taken)
         self.body = bytearray()
         self.recipients = []
-        return True
 
     def _say(self, answer: Answer, *, is_end: bool = False) -> None:
         """`is_end`: the message is taken by this answer, whether it arrives or not."""

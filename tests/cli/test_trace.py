@@ -190,3 +190,22 @@ def test_instants_are_utc_unless_they_say_otherwise() -> None:
 )
 def test_what_cannot_be_searched_is_refused(cli: Any, options: tuple[str, str]) -> None:
     assert cli("trace", *options).code == EX_USAGE
+
+
+def test_what_happened_can_be_simulated(server: Server, tmp_path: Path) -> None:
+    """The real trace of a real server, as `simulate` reads it; an alias of the store is known by what it became."""
+    message_id = send(server, "staff@example.test", "again@relay.example", subject="simulated")
+    expected = {"again@relay.example": "delivered", "late@relay.example": "deferred"}
+    wait_for(
+        lambda: expected.items() <= statuses(trace(server, "--message-id", message_id)[0]).items(),
+        lambda: str(trace(server, "--message-id", message_id)),
+    )
+    (tmp_path / "mail").write_text(server.cli("trace", "--json", "--message-id", message_id).stdout)
+    asked = ("simulate", "--json", "--envelopes", str(tmp_path / "mail"))
+    found = json.loads(server.cli(*asked).stdout)
+    (rows,) = (day["destinations"] for day in found.values())
+    assert (rows["example.test"]["recipients"], rows["example.test"]["delivered"]) == (1, 1)
+    relay = rows["relay.example"]
+    assert (relay["delivered"], relay["waiting"], relay["put_off"]) == (2, 0, 1)
+    assert relay["waited_seconds"]["longest"] >= 300
+    assert all(hop.startswith("smtp:[127.0.0.1]:") for hop in relay["routes"])

@@ -72,6 +72,8 @@ class Place(Site):
         words = [self.name.encode()]
         if "no pipelining" not in self:
             words.append(b"PIPELINING")
+        if "chunking" in self:
+            words.append(b"CHUNKING")
         if "dsn" in self:
             words.append(b"DSN")
         lines = [b"250-%b\r\n" % word for word in words[:-1]]
@@ -125,7 +127,7 @@ class Place(Site):
         return Answer(b"", then="reset") if self.happens("reset in data") else None
 
     def message(self, session):
-        session.transaction[3] = 1
+        session.transaction[2:] = [len(session.recipients), 1]
         if self.happens("defers the dot"):
             return Answer(b"451 4.3.0 Cannot queue it\r\n")
         if self.happens("refuses the dot"):

@@ -58,7 +58,7 @@ class Domain:
     @property
     def is_healthy(self):
         """Nothing of it is ever in the way of mail."""
-        return not self.trouble and all(not place.habits for place in self.places)
+        return not self.trouble and all(not place.habits.keys() - {"chunking"} for place in self.places)
 
 
 class World:
@@ -89,7 +89,7 @@ class World:
     def _domain(self, n):
         chance = self.chance
         domain = Domain(f"d{n}.test")
-        habits = {} if n == 0 else self._habits()  # one is always well
+        habits = {"chunking": True} if n == 0 else self._habits()  # one is always well
         if n and chance.random() < 0.1:
             domain.trouble = chance.choice(["none", "null", "servfail", "later"])
         hosts = chance.choice([1, 1, 2, 3])
@@ -140,6 +140,7 @@ class World:
             "drops at greeting": lambda: 0.3,
             "no pipelining": lambda: True,
             "dsn": lambda: True,
+            "chunking": lambda: True,
             "messages a connection": lambda: chance.choice([1, 3]),
             "messages a minute": lambda: chance.choice([2, 10, 60]),
             "recipients": lambda: chance.choice([1, 5]),
@@ -157,6 +158,8 @@ class World:
         habits = {name: drawn[name]() for name in names}
         if "storm" in habits:
             habits["storm of"] = chance.choice([0.3, 1.0])
+        if chance.random() < 0.3:
+            habits["chunking"] = True
         return habits
 
     def _config(self):
