@@ -82,11 +82,15 @@ cdef int in_segment(int fd, Source* s, Out* table, Out* block, const uint32_t* g
     cdef const Place* places
     cdef uint32_t words = (h.docs + 63) // 64
     cdef uint32_t field, low, high, middle, until, gram, total, i, left
+    cdef uint8_t end
     cdef size_t size
     cdef int n
     if not h.docs:
         return 0
     table.size = 0
+    # All of it is there before memory is taken for any of it, whatever a damaged head says of its size.
+    if read_all(fd, &end, 1, blocks_at + h.size - 1) < 0:
+        return -1
     if grow(table, table_bytes) < 0 or read_all(fd, table.data, table_bytes, s.offset + sizeof(Head)) < 0:
         return -1
     if sum_of(table.data, table_bytes) != h.table_sum:

@@ -50,12 +50,17 @@ def repaired(data: bytes) -> bytes:
     return bytes(out)
 
 
+_GOOD = made({1: (["abc"], [])})
+_WITH_VERY_MANY_BLOCKS = _GOOD[:_BLOCKS_AT] + b"\xff\xff\xff\xff" + _GOOD[_BLOCKS_AT + 4 :]
+
+
 class Segments(Target):
     corpus = (
         made({1: (["abc"], [])}),
         made({1: (["the invoice"], ["of the \u00fc\u00fc\u00fc"]), 9: ([], ["aaaa abc"])}, (3, 5)),
         made({uid: ([f"subject {uid * 7919}"], [f"text {uid * 104729} of it {uid}"]) for uid in range(1, 200)}),
         made({}, (1, 2)),
+        _WITH_VERY_MANY_BLOCKS,
     )
     tokens = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x01\0\0\0", b"\x80\x80\x80\x80\x01")
 
