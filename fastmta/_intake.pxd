@@ -47,11 +47,38 @@ cdef class Recipient:          # an accepted recipient; a service shares those w
     cdef Recipient with_targets(self, list targets)
 
 
+cdef class Lines:              # what the log and the trace are about to write
+    cdef object begun
+    cdef object full
+    cdef readonly Py_ssize_t size     # octets
+    cdef Py_ssize_t most
+    cdef list gathered
+
+    cpdef int add(self, bytes lines) except -1
+    cpdef bytes take(self)
+
+
+cdef class Event:              # one thing that happened to one recipient
+    cdef readonly str happened        # model.events.Happening
+    cdef readonly str transport       # a label of the metrics: of model/routes.TRANSPORTS
+    cdef readonly uint64_t queue_id
+    cdef readonly bytes recipient
+    cdef readonly str next_hop
+    cdef readonly str relay           # "host[address]:port" of who answered; "local": a mailbox; "none": nobody
+    cdef readonly double delay_s      # since the message came
+    cdef readonly str dsn             # enhanced status code
+    cdef readonly str reply
+    cdef readonly bytes original      # where an alias made another of it
+    cdef readonly bytes mailbox       # whose, of a local delivery
+    cdef readonly double took_s       # the attempt, from looking for an address to the last answer; -1: there was none
+    cdef readonly str tls             # of the attempt's session: version, cipher, and by what the server was verified
+
+
 cdef class Teller:             # tells what happens to recipients: lines of the log, and counters
     cdef readonly object log
     cdef object now
-    cdef object log_line
-    cdef object trace                 # takes the lines that are put together here, whatever the log's level; None: nobody
+    cdef Lines lines                  # of the log
+    cdef Lines trace                  # takes the lines that are put together here, whatever the log's level; None: nobody
     cdef bint is_told                 # events of level info are written, as JSON
     cdef bint is_built                # lines are put together here: for the log, for the trace, or for both
     cdef uint64_t[::1] cells
@@ -79,7 +106,7 @@ cdef class Teller:             # tells what happens to recipients: lines of the 
     cdef int put_opening(self, double at, bytes fields) except -1
     cdef int put_event(self, double at, str event, uint64_t queue_id, bytes recipient, bytes original, bytes mailbox,
                        bytes next_hop, bytes relay, double delay, bytes dsn, bytes reply) except -1
-    cdef int put_attempt(self, object event) except -1
+    cdef int put_attempt(self, Event event) except -1
     cdef int put_act(self, double at, str event, uint64_t queue_id, bytes recipient, bytes by) except -1
     cdef int say(self) except -1
     cdef int put_received(self, Posting posting, double at) except -1

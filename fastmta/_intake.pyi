@@ -3,7 +3,7 @@ from typing import Final, Protocol
 
 from fastmta._unit import Blob, Unit
 from fastmta.model.envelope import Envelope, RecipientTail, Resolution
-from fastmta.model.events import Event, Moves
+from fastmta.model.events import Happening, Moves
 
 QUEUE: Final[int]
 REPORT: Final[int]
@@ -17,9 +17,10 @@ class Log(Protocol):
     @property
     def is_json(self) -> bool: ...
     @property
-    def trace(self) -> Callable[[bytes], None] | None: ...
+    def trace(self) -> Lines | None: ...
+    @property
+    def gathered(self) -> Lines: ...
     def opening(self, event: str, level: str = ...) -> str: ...
-    def line(self, line: bytes) -> None: ...
     def info(self, event: str, /, **fields: object) -> None: ...
 
 class Clock(Protocol):
@@ -36,6 +37,38 @@ class Places(Protocol):
     def delivery_seconds(self) -> tuple[int, tuple[int, ...]]: ...
     @property
     def admin_recipients(self) -> Mapping[str, int]: ...
+
+class Lines:
+    def __init__(
+        self, begun: Callable[[], object] | None = None, full: Callable[[], object] | None = None, most: int = 0
+    ) -> None: ...
+    @property
+    def size(self) -> int: ...
+    def add(self, lines: bytes) -> int: ...
+    def take(self) -> bytes: ...
+
+class Event:
+    def __init__(
+        self,
+        happened: Happening,
+        transport: str,
+        queue_id: int,
+        recipient: bytes,
+        next_hop: str,
+        relay: str = "none",
+        delay_s: float = 0.0,
+        dsn: str = "",
+        reply: str = "",
+        original: bytes = b"",
+        mailbox: bytes = b"",
+        *,
+        took_s: float = -1.0,
+        tls: str = "",
+    ) -> None: ...
+    @property
+    def happened(self) -> Happening: ...
+    @property
+    def recipient(self) -> bytes: ...
 
 class Teller:
     def __init__(self, log: Log, clock: Clock, cells: memoryview, places: Places) -> None: ...

@@ -8,11 +8,12 @@ recipient; the counters; the log's lines. Whoever needs more than filing (a repo
 Every recipient's fate is told through a `Teller`, after the commit: log and metrics read it there.
 
 Left to others: the message's bytes, the resolution of addresses, replies. Parts: text.pxi (bytes put together),
-teller.pxi (events), posting.pxi (units).
+lines.pxi (lines that wait to be written), event.pxi and teller.pxi (events), posting.pxi (units).
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -24,7 +25,6 @@ import msgspec
 from fastmta._unit cimport Blob, Unit
 
 from fastmta.model.envelope import NOTIFY_SUCCESS, Lane, LocalTarget, RecipientState, RecipientTail
-from fastmta.model.events import Event
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limits import (
     LANE_BULK_BYTES,
@@ -67,5 +67,7 @@ cdef object encode = msgspec.msgpack.Encoder().encode
 cdef object encode_json = msgspec.json.Encoder().encode
 
 include "_intake_parts/text.pxi"
+include "_intake_parts/lines.pxi"
+include "_intake_parts/event.pxi"
 include "_intake_parts/teller.pxi"
 include "_intake_parts/posting.pxi"

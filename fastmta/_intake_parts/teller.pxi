@@ -14,7 +14,7 @@ cdef class Teller:
     def __init__(self, object log not None, object clock not None, object cells not None, object places not None):
         self.log = log
         self.now = clock.now
-        self.log_line = log.line
+        self.lines = log.gathered
         self.trace = log.trace if log.is_json else None  # else the log gives it what it is told of
         self.is_told = log.threshold <= 20 and log.is_json
         self.is_built = self.is_told or self.trace is not None
@@ -39,8 +39,8 @@ cdef class Teller:
     def __dealloc__(self):
         free(self.scratch.data)
 
-    def tell(self, object event not None):
-        """One recipient's event (model.events.Event): its line in the log and its counters. After the commit."""
+    def tell(self, Event event not None):
+        """One recipient's event: its line in the log and its counters. After the commit."""
         cdef object place
         place = self.deliveries.get((event.transport, event.happened))
         if place is not None:
@@ -58,7 +58,7 @@ cdef class Teller:
             self.put_attempt(event)
         self.say()
 
-    cdef int put_attempt(self, object event) except -1:
+    cdef int put_attempt(self, Event event) except -1:
         # Behind the last field of the line: how long the attempt took, and what TLS it had.
         cdef Text* text = &self.scratch
         text.size -= 2
@@ -73,9 +73,9 @@ cdef class Teller:
         # Lines that have been put together go where they are wanted.
         cdef bytes lines = PyBytes_FromStringAndSize(self.scratch.data, self.scratch.size)
         if self.is_told:
-            self.log_line(lines)
+            self.lines.add(lines)
         if self.trace is not None:
-            self.trace(lines)
+            self.trace.add(lines)
         return 0
 
     def tell_moves(self, moves not None):
@@ -113,7 +113,7 @@ cdef class Teller:
         _put(text, PyBytes_AS_STRING(by) + 1, PyBytes_GET_SIZE(by) - 1)
         return _put(text, b"\n", 1)
 
-    def _tell_fields(self, event):
+    def _tell_fields(self, Event event):
         self.log.info(
             "delivery." + event.happened, queue_id=queue_id_text(event.queue_id), recipient=event.recipient,
             original_recipient=event.original or None, mailbox=event.mailbox or None, next_hop=event.next_hop,

@@ -23,6 +23,7 @@ cdef class Reading:
     cdef size_t txn_id
     cdef void* opened[CURSORS]
     cdef int cursors
+    cdef bint trusts  # what is handed out of a blob has just come: its digest is not made
 
     def __cinit__(self, Store store not None):
         self.store = store

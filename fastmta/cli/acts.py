@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Protocol
 
+from fastmta._intake import Lines
 from fastmta.admin.control import REQUEST_BYTES, ControlConfig, NotRunning, request
 from fastmta.model.errors import FastMTAError
 from fastmta.runtime.identity import user_name
@@ -50,9 +51,8 @@ def _trace(config: ActsConfig, act: str, recipients: list[Told]) -> None:
     if not config.trace_retention:
         return
     directory = Path(config.data_directory)
-    lines: list[bytes] = []
     log = Log(level="error")
-    log.trace = lines.append
+    log.trace = lines = Lines()
     for queue_id, address in recipients:
         told = address.encode("utf-8", "surrogateescape")
         log.info(f"admin.{act}", queue_id=queue_id, recipient=told, uid=os.getuid(), user=user_name(os.getuid()))
@@ -60,7 +60,7 @@ def _trace(config: ActsConfig, act: str, recipients: list[Told]) -> None:
         with acting_as_owner(directory):
             trace = Trace(directory, log, local_cells())
             trace.configure(config.trace_retention, config.trace_size_limit)
-            trace.add(b"".join(lines))
+            trace.add(lines.take())
             trace.close()
     except (OSError, FastMTAError):
         return  # what was done is done, and the log has it

@@ -45,7 +45,7 @@ def read_stored(service: "DeliveryService", job: Job, offset: int, length: int) 
 
 def _read_unchanged(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:
     try:
-        piece = service.queue.read(job.message.blob_id, offset, length) if length else b""
+        piece = service.queue.read(job.message.blob_id, offset, length, job.fresh) if length else b""
     except StorageFailure:
         piece = None
         job.unreadable = True

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fastmta._intake import Posting
+from fastmta._intake import Event, Posting
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
-from fastmta.model.events import Event
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Notice, Outcome
 from fastmta.smtp.transaction import Transaction
@@ -37,6 +36,7 @@ class Job(Transaction, eq=False, kw_only=True):
     sessions: int = 0  # with `site`
     site: str = ""  # which place of the route is being tried
     failure: Reply | None = None
+    fresh: bool = False  # it came a moment ago: its octets are in memory as they were written
     unreadable: bool = False  # the store is damaged where its bytes lie
     spent: "Address | None" = None  # where a kept connection led that failed, while nobody has looked for others
     login: str | None = None

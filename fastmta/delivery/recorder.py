@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta._intake import Event
 from fastmta.delivery.answers import Answers, Note
 from fastmta.delivery.job import Job
 from fastmta.delivery.reports import Composed, Reports, at_origin
@@ -17,7 +18,7 @@ from fastmta.model.envelope import (
     NOTIFY_SUCCESS,
     RecipientState,
 )
-from fastmta.model.events import Event, Happening
+from fastmta.model.events import Happening
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Kind, Notice, Outcome, owes, status_of
@@ -77,8 +78,7 @@ class Recorder:
         took_s = services.clock.monotonic() - job.began if job.began >= 0 else -1.0
         moves = job.moves
         moves.clear()
-        if job.owner.is_remote and self._service.answers is not None:
-            self._note(job, self._service.answers)
+        taken = []  # by a next hop, which a duplicate would reach
         for row, reply in zip(job.rows, job.results, strict=True):
             if reply is None:
                 continue
@@ -87,12 +87,12 @@ class Recorder:
             attempts = row.attempts + counts
             status: Happening
             if reply.code < 300:
-                if crash.NAME:
-                    crash.crash_point("after_remote_250")
                 if row.n not in job.done:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
                 status = "expanded" if reply is FORWARDED else "delivered"
-                if row.tail.notify & NOTIFY_SUCCESS and not job.dsn_passed_on and row.n not in job.done:
+                if not row.tail.notify & NOTIFY_SUCCESS or job.dsn_passed_on:
+                    taken.append(row.n)
+                elif row.n not in job.done:
                     self._report(job, "delivered" if job.owner.is_final else "relayed", row, reply)
             elif reply.code >= 500 or (not self._soft_bounce and self.policy.is_expired(age_s, envelope.reverse_path)):
                 moves.append((row.n, _BOUNCED, attempts, 0, b""))
@@ -104,6 +104,10 @@ class Recorder:
                 status = "deferred"
                 self._classify(job, reply, counts=counts)
             job.events.append((row.n, self._event(status, job, row, reply, age_s, took_s)))
+        if taken and job.owner.is_remote and self._service.answers is not None:
+            self._note(job, self._service.answers, taken)
+        if crash.NAME and any(reply is not None and reply.code < 300 for reply in job.results):
+            crash.crash_point("after_remote_250")
         if moves or job.reports:
             self.submit(job)
         else:
@@ -119,15 +123,11 @@ class Recorder:
         if meaning == "rate-limited" and job.relay:
             job.owner.asked_for_less(reply)
 
-    def _note(self, job: Job, answers: Answers) -> None:
+    def _note(self, job: Job, answers: Answers, taken: list[int]) -> None:
         """Notes what the next hop took, so that it is not sent again should we be killed before the commit.
 
         Where success is ours to report it is not: the report is in the unit, and worth more than a duplicate.
         """
-        taken = []
-        for row, reply in zip(job.rows, job.results, strict=True):
-            if reply is not None and reply.code < 300 and (job.dsn_passed_on or not row.tail.notify & NOTIFY_SUCCESS):
-                taken.append(row.n)
         try:
             answers.note(job.message.queue_id, job.envelope.received_at_ms, taken)
         except OSError as error:

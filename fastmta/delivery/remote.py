@@ -29,7 +29,7 @@ from fastmta.tls.sessions import Kept
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
-_FRESH_MS: Final = 10_000  # after it came a message is in memory, and nobody asks
+_FRESH_MS: Final = 10_000  # after it came a message is in memory as it was written, and nobody asks
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
 
 
@@ -228,7 +228,8 @@ class RemoteHop(Destination):
     def need_body(self, transaction: Transaction, offset: int, length: int) -> Awaitable[None] | None:
         assert isinstance(transaction, Job)
         service = self.service
-        if service.latest_s * 1000 - transaction.envelope.received_at_ms < _FRESH_MS:
+        transaction.fresh = service.latest_s * 1000 - transaction.envelope.received_at_ms < _FRESH_MS
+        if transaction.fresh:
             return None
         at = max(0, offset - len(transaction.front))
         if transaction.changed is not None:

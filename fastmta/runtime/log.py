@@ -20,12 +20,13 @@ from typing import Any, Final
 
 import msgspec
 
+from fastmta._intake import Lines
 from fastmta.runtime.metrics import METRICS, Cells
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FIELD_CHARACTERS: Final = 2048  # of one value; a longer one is cut and marked
 TRACED: Final = frozenset({"smtp.rejected"})  # of the trace, beside all that has a queue id (runtime/trace.py)
-BUFFERED_LINES: Final = 1000  # of one turn of the loop, before they are written without waiting for its end
+BUFFERED_BYTES: Final = 262_144  # of one turn of the loop, before they are written without waiting for its end
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:/@+[]<>,")
 
@@ -65,11 +66,11 @@ class Log:
     def __init__(self, fd: int = 2, *, level: str = "info", style: str = "json") -> None:
         self._fd = fd
         self.threshold = LEVELS[level]
-        self.trace: Callable[[bytes], None] | None = None  # takes what happens to messages, whatever the level
+        self.gathered = Lines(self._begun, self.flush, BUFFERED_BYTES)
+        self.trace: Lines | None = None  # takes what happens to messages, whatever the level
         self._logfmt = style == "logfmt"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cells: Cells | None = None
-        self._pending: list[bytes] = []
         self._second = 0
         self._prefix = ""
         self._follow: Callable[[int], None] | None = None
@@ -138,7 +139,7 @@ class Log:
             if value is not None:
                 record[key] = value if type(value) is int else _value(value)
         if traced and self.trace is not None:
-            self.trace(_encode(record) + b"\n")
+            self.trace.add(_encode(record) + b"\n")
         if number < self.threshold:
             return
         self.line(_logfmt(record) if self._logfmt else _encode(record) + b"\n")
@@ -175,23 +176,19 @@ class Log:
 
     def line(self, line: bytes) -> None:
         """A whole line, newline included, that the caller has built and escaped: for the one record a message."""
+        self.gathered.add(line)
+
+    def _begun(self) -> None:
         if self._loop is None:
-            self._write(line)
-            return
-        pending = self._pending
-        pending.append(line)
-        if len(pending) == 1:
-            self._loop.call_soon(self.flush)
-        elif len(pending) >= BUFFERED_LINES:
             self.flush()
+        else:
+            self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Writes what this turn of the loop has gathered."""
-        if self._pending:
-            lines, self._pending = self._pending, []
-            self._write(b"".join(lines))
-
-    def _write(self, data: bytes) -> None:
+        data = self.gathered.take()
+        if not data:
+            return
         try:
             written = os.write(self._fd, data)
             while written < len(data):

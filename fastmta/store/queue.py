@@ -197,9 +197,12 @@ class Queue:
         """When the earliest recipient of these partitions is due; None where there is none."""
         return hops_next_due(self._raw, partitions)
 
-    def read(self, blob_id: int, offset: int, length: int) -> bytes | None:
-        """Bytes of a queued message, a copy; b"" at the end, None where it is gone. At most 256 KB a call."""
-        return blob_read(self._raw, blob_id, offset, length)
+    def read(self, blob_id: int, offset: int, length: int, fresh: bool = False) -> bytes | None:
+        """Bytes of a queued message, a copy; b"" at the end, None where it is gone. At most 256 KB a call.
+
+        `fresh`: it came seconds ago, and what is in memory of it is what was written: no digest is made of it.
+        """
+        return blob_read(self._raw, blob_id, offset, length, False, fresh)
 
     def need(self, blob_id: int, offset: int, length: int) -> Awaitable[None] | None:
         """None where `read` of these bytes will not wait for the disk; else to be awaited before it."""

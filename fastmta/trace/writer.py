@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from fastmta._intake import Lines
 from fastmta.model.limits import (
     TRACE_GATHERED_BYTES,
     TRACE_GATHERED_S,
@@ -46,8 +47,7 @@ class Trace:
         self._cells = cells
         self._loop = loop
         self._now = now
-        self._lines: list[bytes] = []
-        self._bytes = 0
+        self._gathered = Lines(self._begun, self._full, TRACE_GATHERED_BYTES)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._part = Part("", 0)
@@ -65,21 +65,20 @@ class Trace:
         self.retention_s = retention_s
         self.size_bytes = size_bytes
         self._prune_at = 0.0
-        self._log.trace = self.add if retention_s else None
+        self._log.trace = self._gathered if retention_s else None
 
     def add(self, lines: bytes) -> None:
         """One line or several, each with its newline."""
-        self._lines.append(lines)
-        self._bytes += len(lines)
-        if self._timer is None or self._bytes > TRACE_GATHERED_BYTES:
-            self._gathered()
+        self._gathered.add(lines)
 
-    def _gathered(self) -> None:
+    def _begun(self) -> None:
         if self._loop is None:
             self.flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(TRACE_GATHERED_S, self._due)
-        elif self._writing is None:
+
+    def _full(self) -> None:
+        if self._writing is None:
             self._due()
 
     def _due(self) -> None:
@@ -88,11 +87,11 @@ class Trace:
             self._timer.cancel()
             self._timer = None
         if self._writing is not None:  # the disk is slow: what has come meanwhile waits, up to a bound
-            if self._bytes > 4 * TRACE_GATHERED_BYTES:
-                self._drop(self._take())
+            if self._gathered.size > 4 * TRACE_GATHERED_BYTES:
+                self._drop(self._gathered.take())
             self._timer = self._loop.call_later(TRACE_GATHERED_S, self._due)
             return
-        lines = self._take()
+        lines = self._gathered.take()
         if lines:
             self._writing = self._loop.run_in_executor(None, self._write, lines)
             self._writing.add_done_callback(self._written)
@@ -110,7 +109,7 @@ class Trace:
 
     def flush(self) -> None:
         """Writes what was gathered, in this thread."""
-        if lines := self._take():
+        if lines := self._gathered.take():
             self._write(lines)
 
     def close(self) -> None:
@@ -121,13 +120,9 @@ class Trace:
         self.flush()
         self._close_file()
 
-    def _take(self) -> list[bytes]:
-        lines, self._lines, self._bytes = self._lines, [], 0
-        return lines
-
     # --- in another thread, one call at a time ---
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: bytes) -> None:
         try:
             now = self._now()
             if now >= self._prune_at:
@@ -139,13 +134,11 @@ class Trace:
             disk = os.fstatvfs(fd)
             if disk.f_bavail * disk.f_frsize < self.reserve_bytes:
                 raise OSError(28, "what is left of the disk is kept for mail")
-            data = b"".join(lines)
-            if self._torn:
-                data = b"\n" + data
+            data = b"\n" + lines if self._torn else lines
             written = os.write(fd, data)
             self._torn = False
             if written < len(data):
-                lines = [data[written:]]
+                lines = data[written:]
                 raise OSError(28, "no space left")
         except OSError as error:
             self._drop(lines)
@@ -210,5 +203,5 @@ class Trace:
         except OSError as error:
             self._log.warning("trace.not_pruned", cause=error.strerror)
 
-    def _drop(self, lines: list[bytes]) -> None:
-        self._cells[METRICS.trace_dropped_total] += sum(each.count(b"\n") for each in lines)
+    def _drop(self, lines: bytes) -> None:
+        self._cells[METRICS.trace_dropped_total] += lines.count(b"\n")

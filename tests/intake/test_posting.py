@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastmta._intake import QUEUE, REFUSE, REPORT, Body, Posting, Recipient, Target
+from fastmta._intake import QUEUE, REFUSE, REPORT, Body, Event, Posting, Recipient, Target
 from fastmta.model.envelope import (
     NOTIFY_SUCCESS,
     Envelope,
@@ -18,7 +18,6 @@ from fastmta.model.envelope import (
     Resolution,
 )
 from fastmta.model.errors import Refused
-from fastmta.model.events import Event
 from fastmta.model.ids import queue_id_text
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.events import teller
@@ -31,13 +30,13 @@ MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 AT = 1_800_000_000.0
 
 
-class Lines(Log):
+class ListLog(Log):
     def __init__(self) -> None:
         super().__init__(fd=-1)
         self.lines: list[dict[str, Any]] = []
 
-    def line(self, line: bytes) -> None:
-        self.lines += [json.loads(each) for each in line.splitlines()]
+    def flush(self) -> None:
+        self.lines += [json.loads(each) for each in self.gathered.take().splitlines()]
 
     def named(self, event: str) -> list[dict[str, Any]]:
         return [each for each in self.lines if each["event"] == event]
@@ -46,7 +45,7 @@ class Lines(Log):
 class World:
     def __init__(self, path: Path) -> None:
         self.store = MailStore.open(path, sync=False)
-        self.log = Lines()
+        self.log = ListLog()
         self.cells = local_cells()
         self.clock = ManualClock(AT)
         self.teller = teller(self.log, self.clock, self.cells)

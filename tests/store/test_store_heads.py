@@ -263,6 +263,7 @@ def test_a_damaged_head_or_cut_is_told(store: Store, place: str) -> None:
     unit.put(TABLE_BLOB, key, bytes(record))
     assert run(store, unit) == ""
     if place == "head":
+        assert blob_read(store, blob.blob_id, 0, 100_000, False, True) and store.damage == ""  # it has just come
         assert message_read(store, mailbox_id, 1, 0, 100_000) != shown
         assert "digest" in store.damage
         assert check_store(store).problems == [f"the bytes of blob {blob.blob_id} are damaged"]

@@ -32,8 +32,8 @@ class ListLog(Log):
     def event(self, event: str, /, level: str = "info", **fields: Any) -> None:
         self.events.append((level, event, fields))
 
-    def line(self, line: bytes) -> None:
-        for each in line.splitlines():
+    def flush(self) -> None:
+        for each in self.gathered.take().splitlines():
             fields = json.loads(each)
             self.events.append((fields.pop("level"), fields.pop("event"), fields))
 

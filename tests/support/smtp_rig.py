@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastmta._intake import Recipient
+from fastmta._intake import Lines, Recipient
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
@@ -83,14 +83,15 @@ class FakeLog:
     def __init__(self) -> None:
         self.threshold = 10
         self.trace = None
+        self.gathered = Lines(self._gather)
         self.lines: list[bytes] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     def opening(self, event: str, level: str) -> str:
         return f'{{"at":"x","level":"{level}","event":"{event}","slot":3'
 
-    def line(self, line: bytes) -> None:
-        self.lines.append(line)
+    def _gather(self) -> None:
+        self.lines.append(self.gathered.take())
 
     def info(self, event: str, /, **fields: Any) -> None:
         self.events.append((event, fields))
