@@ -24,6 +24,7 @@ from fastmta.model.errors import Cold, StorageFailure, StoreDamaged, StoreUnread
 include "_store_parts/lmdb.pxi"
 include "_store_parts/records.pxi"
 include "_store_parts/pages.pxi"
+include "_store_parts/cold.pxi"
 include "_store_parts/guard.pxi"
 include "_store_parts/system.pxi"
 include "_store_parts/memory.pxi"

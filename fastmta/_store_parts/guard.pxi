@@ -75,7 +75,26 @@ cdef extern from *:
         return at >= map->base + 24 && (place & (map->page - 1)) >= 24 && (place < map->bytes || fm_grown(map, place + 1));
     }
 
-    /* A step that waits for no disk but where it comes to another leaf. LMDB touches a value that has pages of its own
+    /* Whether a step comes to a leaf that is not in memory. Of the steps from record to record only one from a leaf's last does. */
+    static inline int fm_step_is_cold(MapBounds *map, size_t txnid, const char *name, const fm_val *key, int op)
+    {
+        const char *page;
+        unsigned lower;
+        if (op == 8) {
+            if (!fm_on_page(map, key->mv_data))
+                return 0;
+            page = (const char *)key->mv_data - ((size_t)((const char *)key->mv_data - map->base) & (map->page - 1));
+            lower = fm_u16(page + 12);
+            if (lower < 18 || lower > map->page || page + fm_u16(page + lower - 2) + 8 != (const char *)key->mv_data)
+                return 0;
+        } else if (op != 17) {
+            return 0;
+        }
+        return fm_way_is_cold(map, txnid, name, key->mv_data, key->mv_size)
+               || fm_behind_is_cold(map, txnid, name, key->mv_data, key->mv_size, op);
+    }
+
+    /* A step that waits for no disk. LMDB touches a value that has pages of its own
        when it is asked for it, so it is asked for the key alone. */
     static int fm_cursor_hot(void *get, MapBounds *map, size_t txnid, const char *name, void *cursor, void *key, void *value,
                              int op)
@@ -85,7 +104,7 @@ cdef extern from *:
         const char *node;
         size_t number;
         int rc;
-        if (op == 17 && fm_way_is_cold(map, txnid, name, found->mv_data, found->mv_size))
+        if (fm_step_is_cold(map, txnid, name, found, op))
             return FM_COLD;
         rc = ((fm_cursor_function)get)(cursor, key, NULL, op);
         if (rc)
@@ -134,7 +153,7 @@ cdef extern from *:
     {
         const fm_val before = *(fm_val *)key, *found = key;
         FM_GUARDED(map->base == NULL ? FM_NOTFOUND
-                   : op == 17 && fm_way_is_cold(map, txnid, name, before.mv_data, before.mv_size)
+                   : fm_step_is_cold(map, txnid, name, &before, op)
                        ? FM_COLD : ((fm_cursor_function)get)(cursor, key, NULL, op))
         *is_cold = rc == 0 && fm_on_page(map, found->mv_data) && fm_node_is_cold(map, (const char *)found->mv_data - 8);
         fm_guard = NULL;
@@ -216,6 +235,7 @@ cdef extern from *:
     const int FM_FORMAT
     const int FM_COLD
     int fm_only_hot(int) noexcept nogil
+    int fm_cold_ahead(MapBounds*, const char*, size_t*, int) noexcept nogil
     unsigned int fm_maps
     size_t fm_cold_at
     size_t fm_cold_length

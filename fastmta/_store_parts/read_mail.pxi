@@ -1,5 +1,9 @@
 # Read loops over mailboxes: what SELECT, FETCH, SEARCH and POP3 need of every message, without a Python object for each.
 
+cdef enum:
+    LEAVES_AHEAD = 64  # a walk over a mailbox has so many read at once where they are not in memory
+
+
 cdef struct Walk:  # a cursor over one mailbox's rows in a table keyed by uid
     void* cursor
     Key key
@@ -173,8 +177,19 @@ def mailbox_uids(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py
         buffer_free(&out)
 
 
-def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py_ssize_t limit=-1):
-    """(uids, flags, modseqs, sizes, keyword lists in use) of the messages above uid `after`, at most `limit` (-1: all)."""
+def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0, Py_ssize_t limit=-1, bint hot=False):
+    """(uids, flags, modseqs, sizes, keyword lists in use) of the messages above uid `after`, at most `limit` (-1: all).
+
+    With `hot` it ends before what is not in memory; Cold, with the places of some that follow too, where that is the first.
+    """
+    cdef int before = fm_only_hot(hot)
+    try:
+        return summary_read(store, mailbox_id, after, limit)
+    finally:
+        fm_only_hot(before)
+
+
+cdef tuple summary_read(Store store, uint64_t mailbox_id, uint32_t after, Py_ssize_t limit):
     cdef bint more
     cdef Reading reading = Reading(store)
     cdef Walk walk
@@ -187,7 +202,10 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0,
     memset(out, 0, sizeof(out))
     walk_start(&walk, reading, T_MESSAGE, mailbox_id)
     try:
-        more = walk_after(&walk, after)
+        try:
+            more = walk_after(&walk, after)
+        except Cold as cold:
+            raise Cold(ahead_of(reading, &walk.key) or cold.places)
         while more and limit:
             memcpy(&message, walk.value.mv_data, sizeof(message))
             size = 0xFFFFFFFFu if message.size > 0xFFFFFFFFu else <uint32_t>message.size
@@ -201,7 +219,10 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0,
                     known = words
                     keywords.add(words)
             limit -= 1
-            more = walk_next(&walk)
+            try:
+                more = walk_next(&walk)
+            except Cold:
+                break
         if not more and after == 0:
             require_all(reading, mailbox_id, out[0].length // 4)
         return (uint_array("I", &out[0]), uint_array("I", &out[1]), uint_array("Q", &out[2]), uint_array("I", &out[3]),
@@ -209,6 +230,13 @@ def mailbox_summary(Store store not None, uint64_t mailbox_id, uint32_t after=0,
     finally:
         for i in range(4):
             buffer_free(&out[i])
+
+
+cdef list ahead_of(Reading reading, Key* k):
+    """Places of leaves that are not in memory and follow the one where k stands, in the order in which a walk reads them."""
+    cdef size_t places[LEAVES_AHEAD]
+    cdef int i
+    return [(places[i], PAGE) for i in range(fm_cold_ahead(reading.map, <const char*>k.b, places, LEAVES_AHEAD))]
 
 
 cdef tuple message_tuple(uint32_t uid, MDB_val* value):

@@ -141,13 +141,14 @@ class Mailboxes(MailboxNames):
         return list(starmap(MessageRow, message_rows(self._raw, mailbox_id, uids)))
 
     def summary(
-        self, mailbox_id: int, after: int = 0, limit: int = -1
+        self, mailbox_id: int, after: int = 0, limit: int = -1, hot: bool = False, /
     ) -> "tuple[array[int], array[int], array[int], array[int], set[bytes]]":
         """(uids, flags, modseqs, sizes, keywords in use) of the messages above uid `after`, at most `limit` (-1: all).
 
-        On the loop a mailbox is read in pages of MAILBOX_PAGE; what changes between two is told by `changes`.
+        On the loop a mailbox is read in pages of MAILBOX_PAGE; what changes between two is told by `changes`. With
+        `hot` nothing is read from the disk: it ends before that, perhaps with fewer; Cold where it is first (`bring`).
         """
-        uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id, after, limit)
+        uids, flags, modseqs, sizes, lists = mailbox_summary(self._raw, mailbox_id, after, limit, hot)
         return uids, flags, modseqs, sizes, {word for words in lists for word in words.split()}
 
     def columns(self, mailbox_id: int, uids: "array[int]") -> "Columns":

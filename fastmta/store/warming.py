@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Place = tuple[int, int]  # offset in the file, length
 _PIECE_BYTES: Final = 262_144
 _AHEAD_BYTES: Final = 65_536  # read at least: what is wanted next mostly lies behind it
+_FEW: Final = 8  # places; who names more knows what is wanted next
 _ROUNDS: Final = 8  # of which each finds what the one before could not see: pages of the tree, then those behind them
 
 
@@ -76,9 +77,11 @@ def _read(path: Path, places: list[Place]) -> None:
     try:
         for offset, length in places:
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)  # all of them side by side
+        least = _AHEAD_BYTES if len(places) <= _FEW else 0
         for offset, length in places:
-            for at in range(offset, offset + max(length, _AHEAD_BYTES), _PIECE_BYTES):
-                os.pread(fd, min(_PIECE_BYTES, offset + max(length, _AHEAD_BYTES) - at), at)
+            end = offset + max(length, least)
+            for at in range(offset, end, _PIECE_BYTES):
+                os.pread(fd, min(_PIECE_BYTES, end - at), at)
     except OSError:
         return
     finally:

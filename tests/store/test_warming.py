@@ -240,3 +240,76 @@ def test_without_a_loop_nothing_is_awaited(filled: tuple[Path, int]) -> None:
     store = MailStore.open(directory)
     assert store.mailboxes.need(inbox, 1, 0, SIZE) is None
     store.close()
+
+
+ROWS = 3000  # on more than a hundred leaves, with gaps between uids at many of their ends
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A store with a mailbox of many small messages, of which every third was expunged."""
+
+    async def fill() -> int:
+        store = MailStore.open(tmp_path, sync=False)
+        account = await store.accounts.add("bill@example.test", "x")
+        inbox = store.mailboxes.list(account.id)[0].id
+        unit = store.new_unit()
+        for n in range(ROWS):
+            blob = store.new_blob()
+            blob.feed(b"Subject: %d\r\n\r\n" % n)
+            unit.blob(blob)
+            unit.append(inbox, blob.blob_id, b"Return-Path: <>\r\n", 0, b"", 1, 0, b"")
+            if n % 200 == 199:
+                await store.commit(unit)
+                unit = store.new_unit()
+        await store.mailboxes.expunge(inbox, array("I", range(3, ROWS + 1, 3)), False)
+        store.close()
+        return inbox
+
+    inbox = asyncio.run(fill())
+    forget(tmp_path)
+    if in_memory(tmp_path):
+        pytest.skip("this file system has no page cache that lets go")
+    yield tmp_path, inbox
+
+
+def test_a_mailbox_is_looked_through_without_waiting_for_the_disk(crowded: tuple[Path, int]) -> None:
+    directory, inbox = crowded
+
+    async def work(store: MailStore) -> tuple[list[int], int, int]:
+        found: list[int] = []
+        waited = rounds = 0
+        store.mailboxes.by_id(inbox)  # the way to the mailbox itself
+        while True:
+            before = waits()
+            try:
+                uids = store.mailboxes.summary(inbox, found[-1] if found else 0, 4000, True)[0]
+            except Cold as cold:
+                waited += waits() - before
+                rounds += 1
+                assert len(set(cold.places)) == len(cold.places)
+                await store.mailboxes.bring(cold)
+                continue
+            waited += waits() - before
+            if not uids:
+                return found, waited, rounds
+            found += uids
+
+    found, waited, rounds = opened(directory, work)
+    assert found == [uid for uid in range(1, ROWS + 1) if uid % 3]
+    assert waited <= 2, "a page that was let go of again"
+    assert 1 <= rounds < 20, "many leaves are read at once"
+    print("waited", waited, "rounds", rounds)
+
+
+def test_a_cold_mailbox_was_waited_for(crowded: tuple[Path, int]) -> None:
+    """The measure shows it: without `hot` the same look waits at many leaves."""
+    directory, inbox = crowded
+
+    async def work(store: MailStore) -> int:
+        store.mailboxes.by_id(inbox)
+        before = waits()
+        assert len(store.mailboxes.summary(inbox)[0]) == ROWS * 2 // 3
+        return waits() - before
+
+    assert opened(directory, work) > 20

@@ -12,11 +12,13 @@ from fastmta.imap import fetch_plan, mailbox_name
 from fastmta.imap.commands.expunge import NOT_PERMITTED
 from fastmta.imap.commands.fetch import write_lines
 from fastmta.imap.commands.listing import write_list_line
+from fastmta.imap.fetch_lines import COLD_ROUNDS
 from fastmta.imap.message_set import Chosen
 from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
 from fastmta.imap.session import UID_REQUIRED, Feature, State
 from fastmta.imap.view import View
 from fastmta.model import rights
+from fastmta.model.errors import Cold
 from fastmta.model.flags import SEEN
 from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _CHANGED: Final = fetch_plan.Plan(fetch_plan.UID | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
 _CHANGED_UIDS: Final = fetch_plan.Plan(fetch_plan.UIDONLY | fetch_plan.FLAGS | fetch_plan.MODSEQ, by_uid=True)
+Step = int | Cold | None  # of opening a mailbox: see _load
 NO_MAILBOX = b"NO [NONEXISTENT] Mailbox does not exist"
 
 
@@ -126,37 +129,54 @@ async def _claim_and_open(session: Session, box: Mailbox) -> bytes:
 def _open(session: Session, box: Mailbox, recent: tuple[int, int], read_only: bool) -> bytes | Awaitable[bytes]:
     view = View(box, read_only=read_only)
     loading = _load(session, view, box)
-    unseen = next(loading)
-    if unseen is None and box.exists > MAILBOX_PAGE:
-        return _open_in_turns(session, view, box, recent, read_only, loading)
-    while unseen is None:
-        unseen = next(loading)
-    return _opened(session, view, box, recent, read_only, unseen)
+    step = next(loading)
+    while step is None and box.exists <= MAILBOX_PAGE:
+        step = next(loading)
+    if isinstance(step, int):
+        return _opened(session, view, box, recent, read_only, step)
+    return _open_in_turns(session, view, box, recent, read_only, loading, step)
 
 
 async def _open_in_turns(
-    session: Session, view: View, box: Mailbox, recent: tuple[int, int], read_only: bool, loading: Iterator[int | None]
+    session: Session,
+    view: View,
+    box: Mailbox,
+    recent: tuple[int, int],
+    read_only: bool,
+    loading: Iterator[Step],
+    step: Step,
 ) -> bytes:
-    for unseen in loading:
-        if unseen is not None:
-            return _opened(session, view, box, recent, read_only, unseen)
-        await session.wire.pause()
+    while not isinstance(step, int):
+        if step is None:
+            await session.wire.pause()
+        else:
+            await session.mailboxes.bring(step)
         if session.state == State.LOGOUT:
-            break
-    session.services.notifier.unsubscribe(box.id, session)
-    return b""
+            session.services.notifier.unsubscribe(box.id, session)
+            return b""
+        step = next(loading)
+    return _opened(session, view, box, recent, read_only, step)
 
 
-def _load(session: Session, view: View, box: Mailbox) -> Iterator[int | None]:
-    """Reads the mailbox into the view, a page at a time: None after each, at last where the first unseen one is, or -1.
+def _load(session: Session, view: View, box: Mailbox) -> Iterator[Step]:
+    """Reads the mailbox into the view, a page at a time: None after each, Cold where the next is not in memory and is
+    to be brought there, at last where the first unseen message is, or -1.
 
     The view is of the moment of `box`: what comes or goes between two pages is told as a change afterwards.
     """
     keywords: set[bytes] = set()
     unseen = -1
-    last = 0
+    last = cold_rounds = 0
     while last < box.uid_next - 1:
-        uids, flags, _modseqs, _sizes, words = session.mailboxes.summary(box.id, last, MAILBOX_PAGE)
+        try:
+            uids, flags, _modseqs, _sizes, words = session.mailboxes.summary(
+                box.id, last, MAILBOX_PAGE, cold_rounds < COLD_ROUNDS
+            )
+        except Cold as cold:
+            cold_rounds += 1
+            yield cold
+            continue
+        cold_rounds = 0
         if not uids:
             break
         last = uids[-1]
