@@ -116,6 +116,15 @@ def test_commands_of_a_document_exist(path: Path) -> None:
     assert [problem for line in commands(path.read_text()) if (problem := wrong(line))] == []
 
 
+def test_the_messages_of_the_channel_are_those_that_its_header_lists() -> None:
+    header = (PACKAGE / "supervisor" / "channel.py").read_text().split('"""')[1]
+    from_supervisor, from_worker = header.partition("From the worker")[::2]
+    worker = (PACKAGE / "supervisor" / "worker.py").read_text()
+    handled = worker.partition("def _handle")[2].partition("async def _ask")[0]
+    assert set(re.findall(r"`(\w+)`", from_supervisor)) == set(re.findall(r'case "(\w+)"', handled))
+    assert set(re.findall(r"`(\w+)`", from_worker)) == set(re.findall(r'_channel\.send\("(\w+)"', worker))
+
+
 def test_what_is_wrong_would_be_found() -> None:
     text = "`no_such_key` `docs/none.md` `smtp/none:x` `_session/none` `fastmta queue lose` `fastmta queue hold --what`"
     assert list(unknown(text)) == ["no_such_key", "docs/none.md", "smtp/none", "_session/none"]

@@ -1,4 +1,4 @@
-"""An act carried out at a desk, and told when it has ended: the one way in which both faces of a process do it."""
+"""An act carried out at a desk, and told when it has ended: in a worker, and in a command's own process alike."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

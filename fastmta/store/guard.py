@@ -1,7 +1,7 @@
 """Who has the store open: every MailStore shares a lock that a compaction takes alone.
 
 The data directory's lock (runtime/lock.py) keeps a second server away, yet commands open the store beside the server or
-without one. What `sendmail` committed to a file that is about to be replaced would be lost: it is told to come again.
+without one. What a command committed to a file that is about to be replaced would be lost: it is refused meanwhile.
 """
 
 import fcntl

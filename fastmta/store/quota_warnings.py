@@ -1,4 +1,4 @@
-"""Up to which step of `quota_warning` each account has been told: a mail is sent once when a step is passed."""
+"""Up to which step of `quota_mail_warnings` each account has been told: a mail is sent once when a step is passed."""
 
 from typing import Final
 

@@ -3,7 +3,8 @@
 Whoever is about to read a piece of a message on the loop asks `need` first. It looks the pages up in the page cache,
 which costs about a microsecond, and gives None where all of them are there; else an awaitable, during which a thread of
 a few has the kernel read them. What goes from memory between that and the read costs one wait for the disk, as it would
-without. Commands and tests without a loop wait for the disk themselves.
+without. Reads that take `hot` need no question: what they cannot have is `Cold`, whose places `bring` has read.
+Commands and tests without a loop wait for the disk themselves.
 """
 
 import os

@@ -2,8 +2,8 @@
 SOCK_SEQPACKET.
 
 From the supervisor: `own`, `reload`, `drain`, `stop`, `adopt`, `unadopt`, `status`, `withdraw`, `hops`,
-`sessions`, `act`, `answered`. From the worker: `ready`, `reloaded`, `released`, `status`, `answer`, `ask`,
-`store_failed`, `store_unreadable`, `leaving`. End of file tells each that the other has died.
+`sessions`, `flush_trace`, `act`, `answered`. From the worker: `ready`, `reloaded`, `released`, `status`, `answer`,
+`ask`, `store_failed`, `store_unreadable`. End of file tells each that the other has died.
 """
 
 import socket
