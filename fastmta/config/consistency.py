@@ -9,7 +9,7 @@ from fastmta.config.kinds import REWRITE_CLIENTS
 from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
-from fastmta.config.values import parse_domain, parse_endpoint, parse_quota_rule
+from fastmta.config.values import parse_domain, parse_endpoint, parse_mailbox_names, parse_quota_rule
 from fastmta.model.mechanisms import TOKENS
 from fastmta.model.routes import pipe_of, written_filter, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
@@ -47,6 +47,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         parse_quota_rule(config.quota_rule)
     except ValueError as error:
         yield "quota_rule", f'"{config.quota_rule}": expected {error}'
+    try:
+        parse_mailbox_names(config.autocreated_mailbox_names)
+    except ValueError as error:
+        yield "autocreated_mailbox_names", f"expected {error}"
     if not re.fullmatch(_KEYWORD, config.pop3_deleted_flag):
         yield "pop3_deleted_flag", f'"{config.pop3_deleted_flag}" is not a keyword, such as $$POP3Deleted'
     for name, version in (("smtp_bind_address", 4), ("smtp_bind_address6", 6)):

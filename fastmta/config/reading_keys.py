@@ -48,6 +48,10 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
     pop3_login_delay: Annotated[
         float, Key("time", default="0", about="from a POP3 login of an account to its next (LOGIN-DELAY); 0: none")
     ] = 0.0
+    autocreated_mailbox_names: Annotated[
+        tuple[str, ...],
+        Key("list", about="of accounts that are made from now on: Sent=Gesendet, Trash=Papierkorb"),
+    ] = ()
     quota_rule: Annotated[
         str, Key("text", about='the quotas of accounts that are made from now on: "*:storage=1G:messages=1000"')
     ] = ""

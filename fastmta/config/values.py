@@ -6,11 +6,14 @@ config/load.py adds file, line and key.
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from fastmta.config.map_types import FILE_TYPES, MAP_TYPES, fixed_value, inline_entries, split_braced
+from fastmta.model.first_mailboxes import FIRST_MAILBOXES
 
+AUTOCREATED: Final = tuple(name for name, use in FIRST_MAILBOXES if use)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TIME: Final = re.compile(r"(\d{1,12})\s*([smhdw]?)", re.IGNORECASE)
@@ -67,6 +70,22 @@ def parse_quota_rule(text: str) -> tuple[int, int]:
         else:
             raise ValueError(f"storage=SIZE, bytes=SIZE or messages=NUMBER, not {limit!r}")
     return octets, messages
+
+
+def parse_mailbox_names(words: Iterable[str]) -> dict[str, str]:
+    """What Drafts, Sent, Junk, Trash and Archive are called instead, of words such as "Sent=Gesendet". ValueError."""
+    names: dict[str, str] = {}
+    for word in words:
+        usual, _, name = word.partition("=")
+        if usual not in AUTOCREATED or usual in names:
+            raise ValueError(f"one name for each of {', '.join(AUTOCREATED)}, not {word!r}")
+        if not 0 < len(name.encode()) <= 200 or not name.isprintable() or set(name) & set("/*%") or name in (".", ".."):
+            raise ValueError(f"a mailbox's name of one level behind {usual}=, not {name!r}")
+        names[usual] = name
+    given = [names.get(usual, usual).upper() for usual in ("INBOX", *AUTOCREATED)]
+    if len(set(given)) < len(given):
+        raise ValueError("names that differ from each other and from INBOX")
+    return names
 
 
 def parse_bool(value: object) -> bool:

@@ -84,7 +84,7 @@ class Quota(msgspec.Struct):
 async def add(desk: Desk, asked: AddUser) -> Known:
     """Add an account with the usual mailboxes, and the quotas of quota_rule where none are given."""
     name = account_address(asked.address, desk.config)
-    from fastmta.config.values import parse_quota_rule
+    from fastmta.config.values import parse_mailbox_names, parse_quota_rule
 
     quota_bytes, quota_messages = parse_quota_rule(desk.config.quota_rule)
     if asked.quota:
@@ -94,7 +94,11 @@ async def add(desk: Desk, asked: AddUser) -> Known:
     password_hash = await _hashed(desk, asked.password)
     try:
         account = await desk.store.accounts.add(
-            name, password_hash, quota_bytes=quota_bytes, quota_messages=quota_messages
+            name,
+            password_hash,
+            quota_bytes=quota_bytes,
+            quota_messages=quota_messages,
+            names=parse_mailbox_names(desk.config.autocreated_mailbox_names),
         )
     except Refused as refused:
         if refused.code != "exists":

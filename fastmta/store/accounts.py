@@ -1,6 +1,7 @@
 """Accounts: who has mailboxes, under which address, with which password hash and quota."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -20,19 +21,13 @@ from fastmta._store import (
 )
 from fastmta._unit import Unit
 from fastmta.model.errors import Refused
+from fastmta.model.first_mailboxes import FIRST_MAILBOXES
 from fastmta.store.acl_rows import forget_list
 from fastmta.store.committing import Committer, commit_guarded
 from fastmta.store.record_keys import DIRECTORY_COUNTER, id_key
 
-FIRST_MAILBOXES: Final = (
-    ("INBOX", ""),
-    ("Drafts", "\\Drafts"),
-    ("Sent", "\\Sent"),
-    ("Junk", "\\Junk"),
-    ("Trash", "\\Trash"),
-    ("Archive", "\\Archive"),
-)
 _KEPT_WITH_IT: Final = (TABLE_SUBSCRIPTION, TABLE_ANNOTATION, TABLE_CREDENTIAL, TABLE_ACL, TABLE_ACL_INDEX)  # by its id
+_USUAL_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 PAGE: Final = 1000
 GONE: Final = 200  # mailboxes, or subscriptions, that go in one unit: two milliseconds
 OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
@@ -132,8 +127,19 @@ class Accounts:
         used, messages, quota, _, limit = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
         return bool((quota and used >= quota) or (limit and messages >= limit))
 
-    async def add(self, address: str, password_hash: str, *, quota_bytes: int = 0, quota_messages: int = 0) -> Account:
-        """Makes an account with its first mailboxes, subscribed; Refused("exists") where the address has one."""
+    async def add(
+        self,
+        address: str,
+        password_hash: str,
+        *,
+        quota_bytes: int = 0,
+        quota_messages: int = 0,
+        names: Mapping[str, str] = _USUAL_NAMES,
+    ) -> Account:
+        """Makes an account with its first mailboxes, subscribed; Refused("exists") where the address has one.
+
+        `names`: what first mailboxes are called, where not by their usual names.
+        """
         canonical = canonical_address(address)
         if not 0 < len(canonical.encode()) <= 500:
             raise ValueError("an address has 1 to 500 bytes")
@@ -143,8 +149,8 @@ class Accounts:
         unit = raw.new_unit()
         unit.put_new(TABLE_ACCOUNT_NAME, canonical.encode(), id_key(account.id))
         unit.quota(account.id, quota_bytes, quota_messages)
-        for name, special_use in FIRST_MAILBOXES:
-            mailbox_id = raw.new_id()
+        for usual, special_use in FIRST_MAILBOXES:
+            name, mailbox_id = names.get(usual, usual), raw.new_id()
             unit.mailbox_new(mailbox_id, account.id, name.encode(), special_use.encode(), now_s)
             unit.put(TABLE_SUBSCRIPTION, id_key(account.id) + name.encode(), b"")
             if name == "INBOX":

@@ -20,7 +20,7 @@ from fastmta._store import (
 from fastmta._unit import Unit
 from fastmta.model import rights
 from fastmta.model.errors import Refused, StorageFailure
-from fastmta.store.accounts import FIRST_MAILBOXES
+from fastmta.model.first_mailboxes import FIRST_MAILBOXES
 from fastmta.store.acl_rows import Entries, acl_key, forget_list, read_list, write_list
 from fastmta.store.committing import GUARDED_RUNS, Committer, commit_guarded
 from fastmta.store.pace import others_turn

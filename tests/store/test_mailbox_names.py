@@ -156,3 +156,15 @@ async def test_an_account_that_is_gone_gets_no_mark(mail: MailStore) -> None:
     unit.mailbox_list_changed(12345)
     await mail.commit(unit)
     assert mail.mailboxes.mark(12345) == 0
+
+
+async def test_first_mailboxes_may_have_other_names(mail: MailStore) -> None:
+    account = await mail.accounts.add("bill@example.test", "x", names={"Sent": "Gesendet", "Junk": "Müll"})
+    uses = {box.name: box.special_use for box in mail.mailboxes.list(account.id)}
+    assert (uses["Gesendet"], uses["Müll"], uses["Trash"]) == ("\\Sent", "\\Junk", "\\Trash")
+    assert "Sent" not in uses
+    assert mail.mailboxes.is_subscribed(account.id, "Gesendet")
+    box = mail.mailboxes.get(account.id, "Müll")
+    assert box is not None
+    assert mail.mailboxes.junk_of(account.id) == box.id
+    assert (await mail.mailboxes.create(account.id, "Sent")).special_use == ""  # Gesendet serves for it
