@@ -19,7 +19,7 @@ the loop where it need not wait (docs/adr/0160).
 Compiled because every command of every protocol asks several times: docs/adr/0100.
 Deliveries are no sessions: a flush makes thousands of recipients due at once, and a destination that dies decides about
 all of them, work that nobody waits for in between. `Pace` gives them DELIVERY_PASS_S of each pass beside the sessions,
-and lets them decide about RESULTS_A_PASS recipients in it; what does not fit is done in the passes that follow. A pass
+and where these have less to do no more than they took in the pass before (docs/adr/0217), and lets them decide about RESULTS_A_PASS recipients in it; what does not fit is done in the passes that follow. A pass
 of theirs begins with the first thing that is done or asked for in it. Something is done in every one, so nothing starves.
 
 Left to others: bytes ahead of a slow peer (each protocol's output), who may connect at all (limits by address).
@@ -36,6 +36,8 @@ import types
 from collections import deque
 
 from fastmta.model.limits import (
+    DELIVERY_ALONE_S,
+    DELIVERY_LEAST_S,
     DELIVERY_PASS_S,
     DELIVERY_TASK_S,
     FIRST_S,
@@ -85,6 +87,8 @@ cdef int64_t PIECE_NS = int(PIECE_S * 1e9)
 cdef int64_t FIRST_NS = int(FIRST_S * 1e9)
 cdef int64_t FREE_NS = int(FREE_S * 1e9)
 cdef int64_t DELIVERY_NS = int(DELIVERY_PASS_S * 1e9)
+cdef int64_t LEAST_NS = int(DELIVERY_LEAST_S * 1e9)
+cdef int64_t ALONE_NS = int(DELIVERY_ALONE_S * 1e9)
 cdef int64_t TASK_NS = int(DELIVERY_TASK_S * 1e9)
 cdef Py_ssize_t RESULTS = RESULTS_A_PASS
 cdef int64_t NEWCOMER = 1 << 62  # behind all others who have used as little: a crowd that connects keeps nobody waiting
@@ -403,6 +407,8 @@ cdef class Pace:
     cdef object now_ns
     cdef object following   # the bound method, made once
     cdef int64_t ends_at    # of the pass that is under way; 0: nobody has begun to work in it
+    cdef int64_t lasts      # how long deliveries may work in it
+    cdef int64_t stopped_at # when they had; 0: they have not
     cdef Py_ssize_t results # recipients decided about in this pass
     cdef object acts
 
@@ -412,15 +418,23 @@ cdef class Pace:
         self.now_ns = now_ns
         self.following = self._next_pass
         self.acts = deque()
+        self.lasts = DELIVERY_NS
+
+    cdef int64_t now(self) except -1:
+        return self.now_ns() if self.now_ns is not None else monotonic_ns()
 
     cdef bint over(self) except -1:
-        cdef int64_t now = self.now_ns() if self.now_ns is not None else monotonic_ns()
+        cdef int64_t now = self.now()
         if self.ends_at == 0:
-            self.ends_at = now + DELIVERY_NS
+            self.ends_at = now + self.lasts
             self.results = 0
             self.loop.call_soon(self.following)
             return False
-        return now >= self.ends_at or self.results >= RESULTS
+        if now < self.ends_at and self.results < RESULTS:
+            return False
+        if self.stopped_at == 0:
+            self.stopped_at = now
+        return True
 
     @property
     def is_over(self):
@@ -449,6 +463,13 @@ cdef class Pace:
             self.ends_at -= TASK_NS
 
     def _next_pass(self):
+        cdef int64_t others
+        self.lasts = DELIVERY_NS
+        if self.stopped_at:
+            others = self.now() - self.stopped_at
+            if others >= ALONE_NS:
+                self.lasts = min(max(others, LEAST_NS), DELIVERY_NS)
+        self.stopped_at = 0
         self.ends_at = 0
         while self.acts and not self.over():
             self.acts.popleft()()

@@ -116,6 +116,8 @@ INDEXED_A_SECOND: Final = 2000  # recipients of one worker; delivery comes first
 REVIVAL_PAUSE_S: Final = 5.0  # between two revivals that administrators ask for: one long flush is one wish
 
 DELIVERY_PASS_S: Final = 0.002  # of one pass of the loop for all deliveries of a worker, beside its sessions' TURN_S
+DELIVERY_LEAST_S: Final = 0.0005  # of it however little the sessions have to do: they get as long as they ask for
+DELIVERY_ALONE_S: Final = 0.00002  # of a pass for all but deliveries: nobody else has anything to do
 DELIVERY_TASK_S: Final = 0.0004  # of it for a task that connects: a look into caches, a socket, an address
 RESULTS_A_PASS: Final = 32  # recipients whose results are recorded in one pass of the loop, their log lines included
 ANSWERS_KEPT: Final = 8192  # notes of a process; a few hundred wait for their commit

@@ -2,12 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from fastmta.delivery.service import UNRECORDED
 from fastmta.model.envelope import RecipientState
-from fastmta.model.limits import DELIVERY_PASS_S, DELIVERY_TASK_S, RESULTS_A_PASS
+from fastmta.model.limits import DELIVERY_LEAST_S, DELIVERY_PASS_S, DELIVERY_TASK_S, RESULTS_A_PASS
 from fastmta.runtime.turns import Pace
 
-PASS, TASK = int(DELIVERY_PASS_S * 1e9), int(DELIVERY_TASK_S * 1e9)
+PASS, LEAST, TASK = int(DELIVERY_PASS_S * 1e9), int(DELIVERY_LEAST_S * 1e9), int(DELIVERY_TASK_S * 1e9)
 
 
 class World:
@@ -94,6 +96,26 @@ def test_a_task_is_counted_before_it_works():
         world.pace.spawned()
         started += 1
     assert started == PASS // TASK
+
+
+@pytest.mark.parametrize(
+    ("others", "lasts"), [(0, PASS), (LEAST // 2, LEAST), (PASS // 2, PASS // 2), (PASS, PASS), (3 * PASS, PASS)]
+)
+def test_deliveries_take_no_longer_than_all_others_did_in_the_pass_before(others, lasts):
+    world = World()
+    for _ in range(2):
+        assert not world.pace.is_over
+        world.now += PASS
+        assert world.pace.is_over
+        world.now += others
+        world.one_pass()
+        assert not world.pace.is_over
+        world.now += lasts - 1
+        assert not world.pace.is_over
+        world.now += 1
+        assert world.pace.is_over
+        world.one_pass()  # nobody else has worked: the next one is a whole one
+        world.one_pass()
 
 
 async def counted(rig, hops, recipients):
