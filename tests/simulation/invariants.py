@@ -183,7 +183,7 @@ def _rules(world):
             # A message is counted before it connects, so servers see it later by what that takes.
             smear_s = 6 * _latency_s(world) + 3 * max(_slowness(world, name) for name in group)
             for limit, window_s, windows in ((rule.messages_per_second, 1, 100), (rule.messages_per_hour, 3600, 1)):
-                most = _most_within(times, window_s * windows + smear_s)
+                most = _most_within(times, window_s * windows)
                 allowed = limit * (windows + 1 + math.ceil(smear_s / window_s))
                 if limit and most > allowed and not was(world, "kill"):
                     yield f"{group}: {most} messages in {windows} times {window_s} s, {limit} allowed in each"

@@ -11,10 +11,11 @@ from tests.simulation.world import World
 SEEDS = 200
 AT_ONCE = 10  # of one test: each makes a store of its own, and that alone costs little
 
-#: Seeds that failed, with their size and what was wrong.
+#: Seeds that failed before a fault was mended, with their size; a world that is drawn otherwise has others. Each has
+#: a test of its own beside the code: tests/delivery/test_hostile_hops.py, test_shaping.py, tests/smtp_client.
 FOUND = {
-    (7, 1.0): "a kept connection that was reset left its message in nobody's hands",
-    (275, 1.0): "whom one server had put off for a moment, and the next one took, was sent twice",
+    (0, 0.4): "a kept connection that was reset left its message in nobody's hands",
+    (26, 0.4): "the same, by a server that fell silent",
 }
 
 

@@ -296,6 +296,8 @@ class World:
             os.close(answers._fd)
             answers._fd = -1
         self.buried.append((loop, old))
+        for timer in loop.timers():  # what has yet to happen does so in the next life
+            timer.cancel()
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.ahead = None
@@ -408,10 +410,10 @@ class World:
         """A domain gets other mail exchangers; the old ones are turned off."""
         domain = self.chance.choice(self.domains[1:] or self.domains)
         self._note("move", domain.hop)
-        name = f"new.{domain.name}"
+        name = f"new{len(domain.places)}.{domain.name}"
         place = Place(name, self.ledger, self.chance, self.time, {})
         place.domain = domain
-        ip = f"203.0.{100 + self.domains.index(domain)}.1"
+        ip = f"203.0.{100 + self.domains.index(domain)}.{len(domain.places)}"
         self.network.listen(ip, 25, place)
         self.zone.put(name, "A", ip)
         if not domain.trouble:
