@@ -21,6 +21,7 @@ from fastmta.operations.waiting import explain as explain_queued
 @click.argument("sender", metavar="FROM", required=False)
 @click.argument("recipient", metavar="TO", required=False)
 @click.option("--client", metavar="ADDRESS", help="The client's IP address; without it one that may relay.")
+@click.option("--helo", metavar="NAME", default="", help="What the client says in EHLO.")
 @click.option("--id", "id_text", metavar="QUEUE_ID", help="Explain a message in the queue instead.")
 @json_option
 @config_option
@@ -28,22 +29,23 @@ def explain(
     sender: str | None,
     recipient: str | None,
     client: str | None,
+    helo: str,
     id_text: str | None,
     as_json: bool,
     config_path: str | None,
 ) -> None:
-    """Say each step of a message's way: policy, aliases, route, addresses, TLS and limits. Nothing is sent.
+    """Say each step of a message's way: checks with verdicts, aliases, route, addresses, TLS, limits. Nothing is sent.
 
     With --id: why each recipient of a queued message waits, and until when.
     """
     if id_text is not None:
-        if sender is not None or client is not None:
+        if sender is not None or client is not None or helo:
             raise CommandFailed("--id stands alone: a queued message has its sender and recipients", EX_USAGE)
         _explain_queued(config_path, id_text, as_json)
         return
     if sender is None or recipient is None:
         raise CommandFailed("which? give FROM and TO, or --id QUEUE_ID", EX_USAGE)
-    _explain_new(config_path, ExplainMail(sender, recipient, client), as_json)
+    _explain_new(config_path, ExplainMail(sender, recipient, client, helo), as_json)
 
 
 def _explain_new(config_path: str | None, asked: ExplainMail, as_json: bool) -> None:

@@ -288,6 +288,9 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
         str, Key("choice", choices=SCANNER_ACTIONS, about="where rspamd does not answer")
     ] = "accept"
     spamd: Annotated[str, Key("peer", about='"inet:127.0.0.1:783": SpamAssassin\'s spamd, for mail of strangers')] = ""
+    spamd_clients: Annotated[
+        str, Key("choice", choices=("strangers", "all"), about="all: mynetworks, logins and local programs too")
+    ] = "strangers"
     spamd_timeout: Annotated[float, Key("time", low=1, high=200)] = 60.0
     spamd_default_action: Annotated[
         str, Key("choice", choices=SCANNER_ACTIONS, about="where spamd does not answer")

@@ -89,10 +89,12 @@ class Forwarding:
 
     def _is_passed_on(self, row: QueuedRecipient) -> bool:
         tail = row.tail
-        if not tail.original:
-            return False
+        return bool(tail.original) and self.passes_on(tail.original, tail.forward_path)
+
+    def passes_on(self, original: bytes, forward_path: bytes) -> bool:
+        """Whether a recipient of ours stands for an address elsewhere."""
         is_ours = self._services.directory.is_ours
-        return is_ours(_domain(tail.original)) and not is_ours(_domain(tail.forward_path))
+        return is_ours(_domain(original)) and not is_ours(_domain(forward_path))
 
     def sender(self, reverse_path: bytes) -> bytes:
         """What a message that is passed on has as its envelope sender."""

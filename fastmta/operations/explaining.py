@@ -1,8 +1,8 @@
-"""The way of a new message through reception, directory and delivery, step by step. Nothing is sent or queued, and no
-check is asked. What is said is what the worker's own parts would do.
+"""The way of a new message through reception, checks, directory and delivery, step by step. Nothing is sent or queued.
+What is said is what the worker's own parts would do.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from fastmta._intake import Recipient
@@ -11,13 +11,17 @@ from fastmta.delivery.explanation import Step, delivery_steps, route_step
 from fastmta.delivery.service import DeliveryService
 from fastmta.directory.recipients import Directory
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
+from fastmta.model.stages import Stage
 from fastmta.operations.desk import Desk
+from fastmta.operations.explaining_policy import policy_answers
 from fastmta.operations.hops import in_hand
 from fastmta.operations.queued import text as shown
 from fastmta.operations.values import stamp
 from fastmta.operations.waiting import suspended_text
+from fastmta.policy.check import Context
+from fastmta.policy.client_names import ClientNames
 from fastmta.policy.networks import Networks
-from fastmta.policy.plan import StageList, plan_for
+from fastmta.policy.plan import plan_for
 
 REFUSED, ACCEPTED = "refused", "accepted"
 
@@ -39,13 +43,16 @@ class Delivering(NamedTuple):
 class Explanation:
     """The steps of one message; `outcome` is what its sender would be told at RCPT."""
 
-    def __init__(self, desk: Desk, parts: Delivering, sender: str, recipient: str, client: str | None) -> None:
+    def __init__(
+        self, desk: Desk, parts: Delivering, sender: str, recipient: str, client: str | None, helo: str = ""
+    ) -> None:
         self._desk = desk
         self._parts = parts.services
         self._service = parts.service
         self._sender = sender.strip().removeprefix("<").removesuffix(">")
         self._recipient = recipient.strip().removeprefix("<").removesuffix(">")
         self._client = client
+        self._helo = helo
         self.outcome = ACCEPTED
         self.reply = ""
 
@@ -59,12 +66,17 @@ class Explanation:
             yield step
         sender = self._sender_step()
         yield sender
-        for step in _policy_steps(lists, trusted):
-            yield step
         if self.outcome == REFUSED:
             return
+        may_relay = trusted
+        async for answer in policy_answers(lists, await self._context(trusted)):
+            yield answer.step
+            may_relay = may_relay if answer.may_relay is None else answer.may_relay
+            if answer.refusal:
+                yield self._refused("recipient", answer.refusal)
+                return
         raw = self._recipient.encode("utf-8", "surrogateescape")
-        resolution, told = self._parts.directory.explain(raw, may_relay=trusted or bool(granting))
+        resolution, told = self._parts.directory.explain(raw, may_relay=may_relay)
         for problem in self._parts.directory.problems():
             yield Step("problem", problem, {"problem": problem})
         for address, by, targets in told:
@@ -74,6 +86,10 @@ class Explanation:
         if resolution.refusal is not None:
             yield self._refused("recipient", str(resolution.refusal))
             return
+        through = self._parts.config.filter_for("smtp")
+        if through:
+            text = f"queued for the content filter {through}; what follows comes once it has given the message back"
+            yield Step("filter", text, {"filter": through})
         for target in self._adjusted(raw, resolution):
             if isinstance(target, Step):
                 yield target
@@ -82,6 +98,26 @@ class Explanation:
             else:
                 async for step in self._queued_steps(target):
                     yield step
+
+    async def _context(self, trusted: bool) -> Context:
+        """What checks are told: the client with its name, as a session has it at RCPT."""
+        ip = self._client or "127.0.0.1"
+        names = ClientNames(self._parts.resolver, self._parts.clock.monotonic)
+        found = names.known(ip) or await names.find(ip)
+        return Context(
+            stage=Stage.RCPT,
+            service="smtp",
+            session=0,
+            client_ip=ip,
+            client_name=found.name,
+            reverse_name=found.reverse,
+            trusted=trusted,
+            tls=False,
+            helo=self._helo,
+            sender=self._sender.encode("utf-8", "surrogateescape"),
+            recipient=self._recipient.encode("utf-8", "surrogateescape"),
+            recipients=(self._recipient.encode("utf-8", "surrogateescape"),),
+        )
 
     def _adjusted(self, raw: bytes, resolution: Resolution) -> Iterator[LocalTarget | QueuedTarget | Step]:
         """The targets with the routes that the sender's mail takes, and who gets a copy."""
@@ -111,7 +147,7 @@ class Explanation:
         values: dict[str, object] = {"client": self._client, "may_relay": None if granting else trusted}
         if granting:
             whose = self._client or "a login or a program on this machine (no --client given)"
-            text = f"{whose}: {granting} says whether it may relay, and is not asked now; the rest assumes that it may"
+            text = f"{whose}: {granting} says whether it may relay"
             return Step("client", text, {**values, "relay_list": granting})
         if self._client is None:
             return Step("client", "a login or a program on this machine (no --client given): it may relay", values)
@@ -171,6 +207,16 @@ class Explanation:
         path = target.forward_path
         yield Step("queue", f"{path.decode('utf-8', 'backslashreplace')} is queued", {"recipient": shown(path)})
         yield route_step(service, target.hop, path, held=target.held)
+        forwarding = service.forwarding
+        if forwarding is not None and target.hop.startswith(b"smtp:"):
+            given = self._recipient.encode("utf-8", "surrogateescape")
+            before = self._sender.encode("utf-8", "surrogateescape")
+            if given.lower() != path.lower() and forwarding.passes_on(given, path):
+                after = forwarding.sender(before)
+                text = f"it is passed on: its sender stays {shown(before) or '<>'}"
+                if after != before:
+                    text = f"it is passed on: its sender leaves as {shown(after)} (SRS)"
+                yield Step("srs", text, {"sender": shown(after)})
         stopped = self._desk.store.suspensions.by_hop().of(target.hop)
         if stopped is not None:
             yield Step(
@@ -181,19 +227,6 @@ class Explanation:
             yield step
         known = await in_hand(self._desk, [target.hop])
         yield state_step(None if known is None else known.get(shown(target.hop), {}))
-
-
-def _policy_steps(lists: Iterable[StageList], trusted: bool) -> Iterator[Step]:
-    """Which lists are asked of this client, and where; they are not asked now."""
-    for each in lists:
-        due = f" (at {each.due.name})" if each.due is not each.stage else ""
-        for check in each.checks:
-            asked = check.known_too or not trusted
-            text = f"{each.stage.name}{due}: {check.name}" + (f" = {check.words}" if check.words else "")
-            values = {"stage": each.stage.name, "due": each.due.name, "check": check.name, "words": check.words}
-            yield Step(
-                "policy", text + ("" if asked else "; not asked: the client is known"), {**values, "asked": asked}
-            )
 
 
 def state_step(hop: dict[str, Any] | None) -> Step:

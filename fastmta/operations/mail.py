@@ -21,6 +21,7 @@ class ExplainMail(msgspec.Struct, forbid_unknown_fields=True):
     client: Annotated[
         str | None, msgspec.Meta(description="The client's IP address; without it one that may relay.")
     ] = None
+    helo: Annotated[str, msgspec.Meta(description="What the client says in EHLO.")] = ""
 
 
 class Said(msgspec.Struct):
@@ -45,7 +46,7 @@ async def explain(desk: Desk, asked: ExplainMail) -> AsyncIterator[Said]:
         except ValueError:
             raise ActFailed(f"--client {client}: not an IP address", "usage") from None
     async with desk.delivering() as parts:
-        explanation = Explanation(desk, parts, asked.sender, asked.recipient, client)
+        explanation = Explanation(desk, parts, asked.sender, asked.recipient, client, asked.helo)
         async for step in explanation.steps():
             yield Said(step.kind, step.text, step.values)
             await desk.pause()

@@ -28,6 +28,9 @@ def site(cli):
         '"e.test" = "error:5.7.1 not there"\n"d.test" = "discard:"\n'
     )
     cli.change("[transport] ", f"[transport]\n{lines}# ")
+    text = cli.config.read_text()
+    if "[dns]" not in text:
+        cli.config.write_text(f'{text}\n[dns]\nnameservers = ["127.0.0.1:1"]\n')
     return cli
 
 
@@ -39,9 +42,9 @@ def test_a_stranger_reaches_a_mailbox_through_an_alias(site):
     assert not found["client"][0]["may_relay"] and found["sender"][0]["class"] == "other"
     assert found["limits"][0]["smtpd_client_connection_count_limit"] == 50
     assert [(each["check"], each["asked"]) for each in found["policy"]] == [
-        ("spf_ahead", True),
-        ("forged_results", True),
-        ("authentication", True),
+        ("spf_ahead", False),
+        ("forged_results", False),
+        ("authentication", False),
     ]
     assert found["alias"][0]["targets"] == ["bill@example.test", "x@r.test"]
     assert found["mailbox"][0]["mailbox"] == "bill@example.test"
@@ -110,6 +113,50 @@ def test_lists_tls_policy_and_login_are_shown_without_the_password(site, tmp_pat
     assert found["client"][0]["relay_list"] == "smtpd_relay_restrictions" and found["client"][0]["may_relay"] is None
     assert found["tls"][0]["level"] == "secure" and "relay.test" in found["tls"][0]["text"]
     assert found["login"][0]["user"] == "mark" and "sesame" not in done.out
+
+
+def test_checks_are_asked_in_order_and_their_verdicts_told(site, tmp_path):
+    (tmp_path / "clients").write_text("192.0.2.1 PREPEND X-Known: yes\n192.0.2.9 450 4.2.0 later\n")
+    (tmp_path / "helos").write_text("evil.test REJECT not from there\n")
+    site.config.write_text(
+        f'smtpd_client_restrictions = "check_client_access texthash:{tmp_path}/clients"\n'
+        f'smtpd_helo_restrictions = "check_helo_access texthash:{tmp_path}/helos"\n'
+        'smtpd_recipient_restrictions = "reject_non_fqdn_sender, check_policy_service unix:/run/none"\n'
+        + site.config.read_text()
+    )
+
+    def asked(client, *more):
+        return site.ok("explain", "ann@a.example", "bill@example.test", "--client", client, *more, "--json")
+
+    found = {each["check"]: each for each in steps(asked("192.0.2.1", "--helo", "good.test"))["policy"]}
+    assert "adds X-Known: yes" in found["smtpd_client_restrictions"]["text"]
+    assert found["smtpd_helo_restrictions"]["verdict"] == "none"
+    assert not found["smtpd_recipient_restrictions"]["asked"], "a policy service would count it"
+    refused = asked("192.0.2.9")
+    assert refused.json["outcome"] == "refused" and refused.json["reply"].startswith("450 4.2.0 ")
+    assert [each["check"] for each in steps(refused)["policy"]] == ["smtpd_client_restrictions"]
+    assert "not from there" in asked("192.0.2.1", "--helo", "evil.test").json["reply"]
+
+
+def test_who_may_relay_is_said_by_the_list(site, tmp_path):
+    (tmp_path / "partners").write_text("192.0.2.1 OK\n")
+    site.config.write_text(
+        f'smtpd_relay_restrictions = "check_client_access texthash:{tmp_path}/partners, reject_unauth_destination"\n'
+        + site.config.read_text()
+    )
+    arguments = ("explain", "ann@a.example", "x@r.test", "--json", "--client")
+    assert site.ok(*arguments, "192.0.2.1").json["outcome"] == "accepted"
+    assert "Relay access denied" in site.ok(*arguments, "192.0.2.2").json["reply"]
+
+
+def test_a_sender_who_is_rewritten_and_a_filter_are_told(site):
+    site.config.write_text(
+        'srs_domain = "example.test"\ncontent_filter = "smtp:[127.0.0.1]:10025"\n' + site.config.read_text()
+    )
+    site.ok("alias", "add", "away@example.test", "x@r.test")
+    found = steps(site.ok("explain", "ann@a.example", "away@example.test", "--client", "192.0.2.1", "--json"))
+    assert found["filter"][0]["filter"] == "smtp:[127.0.0.1]:10025"
+    assert found["srs"][0]["text"].startswith("it is passed on: its sender ")
 
 
 def test_a_map_that_cannot_be_read_is_told(site, tmp_path):

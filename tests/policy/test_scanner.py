@@ -153,6 +153,14 @@ async def test_nobody_there_and_nobody_who_answers(played: Played) -> None:
 SPAM = b"SPAMD/1.1 0 EX_OK\r\nContent-length: 9\r\nSpam: True ; 15.5 / 5.0\r\n\r\nGTUBE,A_B\r\n"
 
 
+def test_spamd_is_shown_the_mail_of_our_own_people_where_that_is_set() -> None:
+    for clients, own in (("strangers", False), ("all", True)):
+        text = f'spamd = "inet:127.0.0.1:783"\nspamd_clients = "{clients}"\n'
+        (check,) = spamassassin.build(parse(text), Parts())  # type: ignore[arg-type]
+        assert (check.known_too, "pickup" in check.services, "submission" in check.services) == (own, own, own)
+        assert "smtp" in check.services
+
+
 async def test_spamd_says_spam(played: Played) -> None:
     played.answer = SPAM
     key = f'spamd = "{played.address}"\n'

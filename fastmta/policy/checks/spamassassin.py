@@ -1,7 +1,7 @@
 """SpamAssassin's spamd (SPAMC protocol, SYMBOLS): what it takes for spam goes into Junk, with X-Spam fields.
 
-Mail of clients in mynetworks and of logins is not shown. X-Spam fields that came are not shown to anybody: whoever
-reads them takes them for ours.
+Mail of clients in mynetworks, of logins and of local programs is shown only where spamd_clients says so. X-Spam fields
+that came are not shown to anybody: whoever reads them takes them for ours.
 """
 
 import re
@@ -13,6 +13,7 @@ from fastmta.authentication.message import HeaderTooLong
 from fastmta.config.schema import Config
 from fastmta.model.limits import MESSAGE_CUTS
 from fastmta.model.reply import Reply
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import OfStrangers, read_header
@@ -40,6 +41,9 @@ class Spamd(OfStrangers):
         self._config = config
         self._log = parts.log
         self._clock = parts.clock
+        if config.spamd_clients == "all":
+            self.known_too = True
+            self.services = (*screened("smtp", "lmtp"), "pickup")
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         return PASS if context.message is None else self._ask(context, context.message)
