@@ -72,8 +72,10 @@ class LineLog(Log):
     def timestamp(self) -> str:
         return stamp(self._clock.now())
 
-    def line(self, line: bytes) -> None:
-        self._take(line)
+    def flush(self) -> None:
+        lines = self.gathered.take()
+        if lines:
+            self._take(lines)
 
 
 def stamp(at: float) -> str:
