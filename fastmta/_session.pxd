@@ -115,6 +115,7 @@ cdef class Connection(Waiter):
     cdef readonly bytes reverse_path
     cdef bytes envid
     cdef str ret
+    cdef object terms                 # model.envelope.Terms, where its MAIL demanded anything
     cdef int64_t room_tick            # the second in which its MAIL found room in the store
     cdef readonly list recipients
     cdef Py_ssize_t overshoot         # recipients beyond the limit, of this transaction

@@ -169,6 +169,14 @@ cdef bytes _message_id(Connection self):
     return b""
 
 
+cdef Recipient _kept(Recipient recipient):
+    # The same recipient, for whom a mailbox does not take the message yet.
+    cdef Target target
+    return recipient.with_targets([
+        target.moved(target.hop, target.held, 0) if target.mailbox_id else target for target in recipient.targets
+    ])
+
+
 cdef int _submit(Connection self) except -1:
     # One unit with the posting of this message, or the answer that it loops.
     cdef Service service = self.service
@@ -188,6 +196,8 @@ cdef int _submit(Connection self) except -1:
         except TemporaryFailure as failure:
             return _conclude(self, failure.reply)
     self.accepted_at = service.now()
+    if self.terms is not None and self.terms.release_at_ms > self.accepted_at * 1000:
+        recipients = [_kept(each) for each in recipients]
     self.blob.bits = self.data.bits
     _compose_head(self)
     self.blob.put_head(service.scratch.data, service.scratch.size)
@@ -199,8 +209,11 @@ cdef int _submit(Connection self) except -1:
     posting = Posting(service.teller, self.queue_id, Envelope(
         sender, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
         self.envid, self.ret, self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
+        self.terms,
     ), body, REPORT_IT if service.lmtp else QUEUE_IT)  # RFC 2033 §4.2: LMTP does not queue what a mailbox refused
     posting.recipients = recipients
+    if self.terms is not None:
+        posting.due_ms = max(<int64_t>(self.accepted_at * 1000), <int64_t>self.terms.release_at_ms)
     posting.event = "smtp.received"
     posting.session = self.number
     posting.octets = self.size
@@ -231,6 +244,8 @@ cdef int _committed(Connection self, Unit unit) except -1:
     if unit.u.status == 1 and service.crash is not None:
         service.crash.crash_point("before_250")
     answers = posting.committed(unit)
+    if self.terms is not None and unit.u.status == 1:
+        service.host.demanded(self, self.terms)
     if unit.u.status == 2:
         return _conclude(self, Reply(451, "4.3.0", "Error: a mailbox changed meanwhile, try again"))
     if unit.u.status != 1 and unit.failure == "damaged":

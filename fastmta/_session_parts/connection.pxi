@@ -381,10 +381,21 @@ cdef class Connection(Waiter):
         self.smtputf8 = smtputf8
         self.envid = envid
         self.ret = ret
+        self.terms = None
         self.recipients = []
         self.overshoot = 0
         self.has_local = False
         self.bare = 0
+        return None
+
+    def demand(self, object demands not None):
+        """Keeps what the MAIL of the transaction demands: None, or the reply that refuses it."""
+        cdef double now = self.service.now()
+        refusal = demands.refusal(now, self.service.settings.hold_s)
+        if refusal is not None:
+            self.reset()
+            return refusal
+        self.terms = demands.terms(now)
         return None
 
     def begin_data(self):
@@ -405,6 +416,7 @@ cdef class Connection(Waiter):
         self.recipients = None
         self.envid = b""
         self.ret = ""
+        self.terms = None
         self.smtputf8 = False
         self.has_local = False
         self.bare = 0

@@ -72,6 +72,9 @@ def _explain_queued(config_path: str | None, id_text: str, as_json: bool) -> Non
         print_json(found)
         return
     print(f"{found['queue_id']} from <{plain(found['sender'])}>, received {found['received_at']}")
+    for name in ("requiretls", "deliver_by", "release_at"):
+        if found[name]:
+            print(f"{name:13} {found[name]}")
     for each in found["recipients"]:
         print(f"\n{plain(each['recipient'])}: {each['state']}")
         print(f"  why         {plain(each['why'])}")

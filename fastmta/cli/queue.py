@@ -78,7 +78,7 @@ def show(id_text: str, content: bool, as_json: bool, config_path: str | None) ->
         print_json(found)
     elif not content:
         for name, value in found.items():
-            if name != "recipients":
+            if name != "recipients" and value is not None:
                 print(f"{name:17} {plain(str(value)) or '-'}")
         for each in found["recipients"]:
             print(f"{'recipient':17} {plain(each['recipient'])}")

@@ -4,8 +4,11 @@ The rules are the server's own; lines may end in a bare LF, as programs on this 
 every recipient whose syntax is right is taken, and one that nobody has is reported by mail.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
+
+import msgspec
 
 from fastmta._parser import split_command
 from fastmta.auth.sasl import Sasl
@@ -17,6 +20,7 @@ from fastmta.model.limits import SMTP_COMMAND_LINE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.pickup.spool import Drop, NoSpool, Ticket, TooBig
+from fastmta.smtp.extensions import Demands
 from fastmta.smtp.session import Rules
 from fastmta.smtp.settings import settings_of
 from fastmta.smtp.transitions import TRANSITIONS, State, Verb
@@ -28,6 +32,9 @@ Deposit = Callable[[Ticket, Iterator[bytes]], None]
 
 class _Effects:
     """A session on this machine has no TLS, no login, and may send as anybody."""
+
+    def now(self) -> float:
+        return time.time()
 
     def tls_offered(self) -> bool:
         return False
@@ -67,7 +74,8 @@ class LocalSession:
     """One session; `run` serves it to its end."""
 
     def __init__(self, config: Config, full_name: str, deposit: Deposit) -> None:
-        self._settings = settings_of(config, "smtp")
+        settings = settings_of(config, "smtp")
+        self._settings = msgspec.structs.replace(settings, offers=frozenset())  # the spool keeps no demands
         self._rules = Rules(self._settings, _Effects())
         self._full_name = full_name
         self._deposit = deposit
@@ -101,6 +109,9 @@ class LocalSession:
         self.reset()
         self._reverse_path, self._envid, self._ret, self.smtputf8 = reverse_path, envid, ret, smtputf8
         return None
+
+    def demand(self, demands: Demands) -> Reply | None:
+        raise AssertionError("nothing can be demanded")
 
     def add_recipient(self, forward_path: bytes, notify: int, orcpt: bytes) -> Reply:
         if len(self._drops) >= self._settings.recipient_limit:

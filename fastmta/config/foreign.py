@@ -38,7 +38,7 @@ _POSTFIX: Final = (
     (
         "the protocol's limits are fixed, or among the smtpd_ keys that `fastmta check --all` lists",
         "smtpd_(discard_ehlo_keyword_address_maps "
-        "discard_ehlo_keywords history_flush_threshold min_data_rate noop_commands "
+        "history_flush_threshold min_data_rate noop_commands "
         "per_request_deadline relay_before_recipient_restrictions upstream_proxy_protocol upstream_proxy_timeout) "
         "strict_(7bit_headers 8bitmime 8bitmime_body mime_encoding_domain smtputf8) cleanup_replace_stray_cr_lf "
         "detect_8bit_encoding_header disable_mime_input_processing disable_vrfy_command enable_threaded_bounces "

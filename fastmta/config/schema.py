@@ -151,6 +151,19 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     smtpd_hard_error_limit: Annotated[int, Key("int", low=1)] = 20
     smtpd_junk_command_limit: Annotated[int, Key("int", low=1)] = 100
     strict_rfc821_envelopes: Annotated[bool, Key("bool", about="true: addresses by the letter of RFC 5321")] = False
+    smtpd_discard_ehlo_keywords: Annotated[
+        _Texts, Key("list", about="extensions that our servers do not offer, such as deliverby, requiretls")
+    ] = ()
+    smtpd_future_release_limit: Annotated[
+        float,
+        Key(
+            "time",
+            unit="d",
+            default="30d",
+            high=999_999_999,
+            about="how long submitted mail may wait (RFC 4865); 0: not",
+        ),
+    ] = 2_592_000.0
     smtpd_helo_required: Annotated[bool, Key("bool")] = False
     smtpd_authentication: Annotated[
         bool, Key("bool", about="verify SPF, DKIM, ARC and DMARC of strangers' mail at the smtp service")

@@ -69,6 +69,12 @@ class Job(Transaction, eq=False, kw_only=True):
             forwarding.prepare(owner, made)
         return made
 
+    @property
+    def requires_tls(self) -> bool:
+        """Whether it may go to nobody but a server that has proved who it is (RFC 8689); not within this site."""
+        terms = self.envelope.terms
+        return terms is not None and terms.requiretls and self.owner.transport == "smtp"
+
     def results_recorded(self) -> int:
         """What a unit of this job counts for among those that are on their way into the store."""
         return max(1, len(self.moves))

@@ -74,7 +74,7 @@ class Recorder:
         services = self._services
         now = services.clock.now()
         envelope = job.envelope
-        age_s = now - envelope.received_at_ms * 0.001
+        age_s = now - envelope.began_ms * 0.001
         took_s = services.clock.monotonic() - job.began if job.began >= 0 else -1.0
         moves = job.moves
         moves.clear()
@@ -90,7 +90,9 @@ class Recorder:
                 if row.n not in job.done:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
                 status = "expanded" if reply is FORWARDED else "delivered"
-                if not row.tail.notify & NOTIFY_SUCCESS or job.dsn_passed_on:
+                terms = envelope.terms
+                is_traced = terms is not None and terms.by_mode.endswith("T") and not job.owner.is_final
+                if not is_traced and (not row.tail.notify & NOTIFY_SUCCESS or job.dsn_passed_on):
                     taken.append(row.n)
                 elif row.n not in job.done:
                     self._report(job, "delivered" if job.owner.is_final else "relayed", row, reply)
@@ -100,9 +102,16 @@ class Recorder:
                 self._classify(job, reply, counts=counts)
                 self._report(job, "failed", row, reply)
             else:
-                moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
-                status = "deferred"
                 self._classify(job, reply, counts=counts)
+                terms = envelope.terms
+                if terms is not None and terms.returns and now * 1000 >= terms.deliver_by_ms:
+                    reply = Reply(550, "5.4.7", f"Delivery time expired: {reply}")
+                    moves.append((row.n, _BOUNCED, attempts, 0, b""))
+                    status = "bounced"
+                    self._report(job, "failed", row, reply)
+                else:
+                    moves.append(self._deferral(job, row, reply, now, age_s, attempts, not_before_s))
+                    status = "deferred"
             job.events.append((row.n, self._event(status, job, row, reply, age_s, took_s)))
         if taken and job.owner.is_remote and self._service.answers is not None:
             self._note(job, self._service.answers, taken)
@@ -204,7 +213,13 @@ class Recorder:
         said = f"host {job.relay} said: {reply}" if job.relay else str(reply)
         text = said.encode("utf-8", "replace")[:LAST_REPLY_BYTES]
         noted = row.last_reply.endswith(DELAY_NOTED)
-        if policy.owes_delay_warning(age_s, reverse_path, row.last_reply):
+        terms = job.envelope.terms
+        is_late = False
+        if terms is not None and terms.by_mode:
+            by_s = terms.deliver_by_ms * 0.001
+            is_late = by_s <= now and not noted
+            due_s = min(due_s, by_s) if by_s > now else due_s  # RFC 2852 §4.1.1: told, or returned, at that time
+        if is_late or policy.owes_delay_warning(age_s, reverse_path, row.last_reply):
             self._report(job, "delayed", row, reply)
             noted = True
         return row.n, _DEFERRED, attempts, int(due_s * 1000), text + DELAY_NOTED if noted else text

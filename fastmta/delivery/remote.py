@@ -18,6 +18,7 @@ from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.outgoing_checks import OutgoingChecks
 from fastmta.delivery.tls_policy import Refused
 from fastmta.dns.mx import unusable
+from fastmta.model.envelope import Terms
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _FRESH_MS: Final = 10_000  # after it came a message is in memory as it was written, and nobody asks
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
+
+
+MOST_BY_S: Final = 999_999_999  # RFC 2852 §4
+TIME_IS_OVER: Final = Reply(550, "5.4.7", "Delivery time expired")
 
 
 class Postponed(Exception):
@@ -68,7 +73,7 @@ class RemoteHop(Destination):
             if by_sender and not self._logins.may_begin(ready[0]):
                 self._put_off(ready.popleft())
                 continue
-            connection = self._at_rest(ready[0].login) if self._idle else None
+            connection = self._at_rest(ready[0]) if self._idle else None
             if connection is not None:
                 if not connection.is_reusable:
                     connection.close()
@@ -256,6 +261,8 @@ class RemoteHop(Destination):
         address = connection.address
         if job.began < 0:
             job.began = self.service.clock.monotonic()
+        if job.envelope.terms is not None and not self._keeps_terms(connection, job, job.envelope.terms):
+            return
         if address.private and not job.envelope.reverse_path:  # a connection that other mail has opened
             self.busy -= 1
             self._rest(connection)
@@ -281,6 +288,23 @@ class RemoteHop(Destination):
             job.unconverted = True
         connection.start(job)
 
+    def _keeps_terms(self, connection: Connection, job: Job, terms: Terms) -> bool:
+        """Whether the job goes on over this connection. One whose time is over is decided without it; one that wants a
+        server which has proved who it is leaves a connection of others alone.
+        """
+        if terms.by_mode:
+            left_s = (terms.deliver_by_ms - self.service.clock.now() * 1000) / 1000
+            job.by = b"BY=%d;%b" % (max(-MOST_BY_S, int(left_s)), terms.by_mode.encode())
+            if terms.returns and left_s < 1:
+                job.decide(TIME_IS_OVER)
+                job.kept_back = True
+        if _fits(connection, job):
+            return True
+        self.busy -= 1
+        self._rest(connection)
+        self._connect_for(job)
+        return False
+
     async def _look_through(self, connection: Connection, job: Job, checks: OutgoingChecks) -> None:
         if await look_through(self.service, connection, job, checks):
             self._start(connection, job)
@@ -293,13 +317,13 @@ class RemoteHop(Destination):
         if await convert(self.service, connection, job):
             connection.start(job)
 
-    def _at_rest(self, login: str | None) -> Connection | None:
-        """Takes a connection of this login from those at rest."""
+    def _at_rest(self, job: Job) -> Connection | None:
+        """Takes a connection that fits the job from those at rest."""
         idle = self._idle
-        if idle[-1].login == login:
+        if _fits(idle[-1], job):
             return idle.pop()
         for connection in reversed(idle):
-            if connection.login == login:
+            if _fits(connection, job):
                 idle.remove(connection)
                 return connection
         return None
@@ -363,6 +387,10 @@ class RemoteHop(Destination):
             job.relay = ""
             self._login_refused(connection, job, failure)
         else:
+            if job.requires_tls and _is_unproved(connection, failure):
+                failure = Reply(550, "5.7.30", f"REQUIRETLS, but {failure.text}")
+                if job.failure is not None and job.failure.is_temporary:  # its server may do when it is there again
+                    failure = job.failure
             job.failure = failure
             job.tls = connection.tls_shown
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
@@ -377,7 +405,7 @@ class RemoteHop(Destination):
 
     def _relaxes(self, job: Job) -> bool:
         """Whether the job goes on without the TLS policy of its domain, which failed: by the field TLS-Required: No."""
-        if job.relaxed or not asks_no_tls(header_of(self.service, job)):
+        if job.relaxed or job.requires_tls or not asks_no_tls(header_of(self.service, job)):
             return False
         job.relaxed = True
         return True
@@ -511,7 +539,11 @@ class RemoteHop(Destination):
                 job.sessions = 0
             try:
                 policy = await self.service.tls.of(
-                    address, lmtp=self.transport == "lmtp", plain_text=job.plain_text, relaxed=job.relaxed
+                    address,
+                    lmtp=self.transport == "lmtp",
+                    plain_text=job.plain_text,
+                    relaxed=job.relaxed,
+                    required=job.requires_tls,
                 )
             except TemporaryFailure as error:  # of this host; another one may do
                 if isinstance(error, Refused):
@@ -564,3 +596,14 @@ class RemoteHop(Destination):
                 self.service.services.sweep.add(connection)
             return True
         return False
+
+
+def _fits(connection: Connection, job: Job) -> bool:
+    """Whether a connection that is there may carry the job: it has its login, and its proof of who the server is."""
+    return connection.login == job.login and (not job.requires_tls or connection.client.proved)
+
+
+def _is_unproved(connection: Connection, failure: Reply) -> bool:
+    """Whether a session failed for want of TLS, or of a certificate that is good; not one that broke off."""
+    is_wrong = connection.tls_problem.startswith("certificate-") or failure.text.endswith("not verified")
+    return failure.enhanced == "4.7.4" or (connection.tls_failed and is_wrong)

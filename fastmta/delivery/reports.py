@@ -17,6 +17,7 @@ from fastmta.model.envelope import (
     HAS_LONG_LINE,
     Envelope,
     LocalTarget,
+    Terms,
 )
 from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
@@ -100,7 +101,7 @@ class Reports:
             outcomes=outcomes,
             original=self._original(job, kind, config.delivery.bounce_size_limit),
             now_s=now,
-            retry_until_s=envelope.received_at_ms / 1000 + self._policy.lifetime_s(envelope.reverse_path),
+            retry_until_s=envelope.began_ms / 1000 + self._policy.lifetime_s(envelope.reverse_path),
             size_limit=config.delivery.bounce_size_limit,
             eight_bit=all(isinstance(target, LocalTarget) for target in resolution.targets),
             postmaster=postmaster,
@@ -114,6 +115,7 @@ class Reports:
             client=_CLIENT,
             smtputf8=ascii_path(reader) is None,
             protocol="local",
+            terms=Terms(True) if envelope.terms is not None and envelope.terms.requiretls else None,
         )
         to = Recipient(reader, resolution)
         directory = services.directory

@@ -6,6 +6,7 @@ Postfix; `dane-only` passes such a server over. Where nothing authenticates the 
 (RFC 8461): it never weakens what DANE or an administrator asks for.
 """
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -54,11 +55,32 @@ class TlsPolicies:
         """Reads maps again that have changed; for once a second."""
         self._tables.refresh()
 
-    async def of(self, address: Address, *, lmtp: bool, plain_text: bool, relaxed: bool = False) -> TlsPolicy:
+    async def of(
+        self, address: Address, *, lmtp: bool, plain_text: bool, relaxed: bool = False, required: bool = False
+    ) -> TlsPolicy:
         """The policy for one address. TemporaryFailure: mail must not go there now, but may elsewhere.
 
-        `relaxed`: the sender wants the mail there rather than its domain's policy obeyed (RFC 8689 §5).
+        `relaxed`: the sender wants the mail there rather than its domain's policy obeyed (RFC 8689 §5); `required`: he
+        wants it nowhere but where the server has proved who it is (§4.2.1).
         """
+        if required and not lmtp:
+            found = await self._of(address, lmtp=False, plain_text=False, relaxed=False)
+            return found if found.must_verify else await self._proving(found, address)
+        return await self._of(address, lmtp=lmtp, plain_text=plain_text, relaxed=relaxed)
+
+    async def _proving(self, policy: TlsPolicy, address: Address) -> TlsPolicy:
+        """The policy for a server whose name has to be in its certificate, where the name of the server can be
+        believed; else the domain's.
+        """
+        believed = address.next_hop.startswith("[")
+        if not believed and self._resolver.believes_ad:
+            with contextlib.suppress(LookupTrouble):
+                believed = await self._mx_is_secure(address)
+        match = ("hostname",) if believed else self._settings.smtp_tls_secure_cert_match
+        strict = default_policy(self._settings, "secure")
+        return msgspec.structs.replace(strict, match=match, is_ours=policy.is_ours, reported=policy.reported)
+
+    async def _of(self, address: Address, *, lmtp: bool, plain_text: bool, relaxed: bool) -> TlsPolicy:
         if plain_text or not address.port:
             return self._none
         if lmtp:

@@ -3,6 +3,7 @@
 `Envelope` and `RecipientTail` are msgspec arrays, so fields may only be appended, each with a default.
 """
 
+import datetime
 from enum import IntEnum
 from typing import Final
 
@@ -38,6 +39,35 @@ HAS_BARE_NEWLINE: Final = 16  # a bare CR or LF; only where smtpd_forbid_bare_ne
 HAS_NUL: Final = 32
 
 
+class Terms(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a client has demanded of a message's delivery beyond its coming: kept, and passed on where that is due."""
+
+    requiretls: bool = False  # RFC 8689: only over TLS to servers that prove who they are and promise the same
+    deliver_by_ms: int = 0  # RFC 2852: until when; 0: not demanded
+    by_mode: str = (
+        ""  # "R": else it comes back; "N": else the sender is told; with "T" behind it where relaying is told
+    )
+    release_at_ms: int = 0  # RFC 4865: not before; 0: at once
+
+    @property
+    def returns(self) -> bool:
+        """Whether the message comes back when its time is over."""
+        return self.by_mode.startswith("R")
+
+
+def told_terms(terms: Terms) -> dict[str, str | None]:
+    """For the log and for listings: each demand, None where there is none; instants in UTC."""
+
+    def moment(at_ms: int) -> str:
+        return f"{datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    return {
+        "requiretls": "yes" if terms.requiretls else None,
+        "deliver_by": f"{moment(terms.deliver_by_ms)} {terms.by_mode}" if terms.by_mode else None,
+        "release_at": moment(terms.release_at_ms) if terms.release_at_ms else None,
+    }
+
+
 class Envelope(msgspec.Struct, array_like=True, gc=False):
     """A message in the queue. Paths are without angle brackets; the null reverse path is b""."""
 
@@ -51,6 +81,12 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     ret: str = ""  # "FULL", "HDRS" or ""
     smtputf8: bool = False
     protocol: str = "ESMTP"
+    terms: Terms | None = None
+
+    @property
+    def began_ms(self) -> int:
+        """When its delivery could begin: what its age is counted from."""
+        return self.received_at_ms if self.terms is None else max(self.received_at_ms, self.terms.release_at_ms)
 
 
 class RecipientTail(msgspec.Struct, array_like=True, gc=False):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from fastmta.model.envelope import RecipientState
+from fastmta.model.envelope import RecipientState, told_terms
 from fastmta.model.errors import ActFailed
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.acts import act, rows
@@ -63,6 +63,9 @@ class Message(msgspec.Struct):
     protocol: str
     envid: str
     recipients: list[Recipient]
+    requiretls: str | None = None
+    deliver_by: str | None = None
+    release_at: str | None = None
 
 
 @act("queue.show")
@@ -81,6 +84,7 @@ async def show(desk: Desk, asked: OfMessage) -> Message:
         envelope.protocol,
         text(envelope.envid),
         [record(message, each, stopped) for each in desk.store.queue.recipients(message.queue_id)],
+        **({} if envelope.terms is None else told_terms(envelope.terms)),
     )
 
 

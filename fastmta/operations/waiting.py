@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fastmta.model.envelope import RecipientState
+from fastmta.model.envelope import RecipientState, told_terms
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.acts import act
 from fastmta.operations.desk import Desk
@@ -42,6 +42,9 @@ class Explained(msgspec.Struct):
     received_at: str
     given_up_at: str
     recipients: list[Waiting]
+    requiretls: str | None = None
+    deliver_by: str | None = None
+    release_at: str | None = None
 
 
 @act("queue.explain")
@@ -57,7 +60,10 @@ async def explain(desk: Desk, asked: OfMessage) -> Explained:
     stopped = desk.store.suspensions.by_hop()
     known = await in_hand(desk, dict.fromkeys(each.hop for each in recipients))
     sender = message.envelope.reverse_path
-    gives_up_s = message.envelope.received_at_ms / 1000 + policy.lifetime_s(sender)
+    gives_up_s = message.envelope.began_ms / 1000 + policy.lifetime_s(sender)
+    terms = message.envelope.terms
+    if terms is not None and terms.returns:
+        gives_up_s = min(gives_up_s, terms.deliver_by_ms / 1000)
     router = Router(desk.config)
     meanings = ReplyClasses.usable(desk.config.delivery.reply_class_file)
     out = []
@@ -66,7 +72,8 @@ async def explain(desk: Desk, asked: OfMessage) -> Explained:
         out.append(_waiting(desk, router, message, each, stopped, now, meanings))
         await desk.pause()
     received_at = stamp(message.envelope.received_at_ms / 1000)
-    return Explained(queue_id_text(message.queue_id), text(sender), received_at, stamp(gives_up_s), out)
+    told = {} if terms is None else told_terms(terms)
+    return Explained(queue_id_text(message.queue_id), text(sender), received_at, stamp(gives_up_s), out, **told)
 
 
 def suspended_text(stopped: "Suspension") -> str:
@@ -125,6 +132,8 @@ def _why(
     if hop and hop["dead_seconds"]:
         until_s = now_s + hop["dead_seconds"]
         return f"the next hop cannot be reached, and is left alone for a while: {hop['reason']}", max(due_s, until_s)
+    if not is_due and recipient.state == RecipientState.ACTIVE and not recipient.attempts:
+        return "its sender wants it sent later (FUTURERELEASE)", due_s
     if not is_due:
         found = meanings.of_text(text(recipient.last_reply))
         meaning = "" if found == "other" else f" ({found})"

@@ -14,6 +14,7 @@ import msgspec
 from fastmta.model.envelope import (
     NOTIFY_DELAY,
     NOTIFY_FAILURE,
+    NOTIFY_NEVER,
     NOTIFY_SUCCESS,
     Envelope,
     RecipientTail,
@@ -82,6 +83,8 @@ def owes(kind: Kind, envelope: Envelope, recipient: RecipientTail) -> bool:
     if not envelope.reverse_path:
         return False
     notify = recipient.notify
+    if kind == "relayed" and envelope.terms is not None and envelope.terms.by_mode.endswith("T"):
+        return not notify & NOTIFY_NEVER  # RFC 2852 §4.1.3
     if kind in ("delivered", "relayed"):
         return bool(notify & NOTIFY_SUCCESS)
     return not notify or bool(notify & (NOTIFY_FAILURE if kind == "failed" else NOTIFY_DELAY))
@@ -158,7 +161,10 @@ def _original_part(report: Report) -> bytes:
     """The message that the report is about, or its header, with the fields of its part."""
     envelope = report.envelope
     original = report.original
-    full = report.kind == "failed" and envelope.ret != "HDRS" and envelope.size_bytes <= report.size_limit
+    private = envelope.terms is not None and envelope.terms.requiretls  # RFC 8689 §5: as if RET=HDRS
+    full = (
+        report.kind == "failed" and envelope.ret != "HDRS" and not private and envelope.size_bytes <= report.size_limit
+    )
     full = full and (not report.postmaster or not envelope.reverse_path)  # of others' mail only the header
     full = full and len(original) >= envelope.size_bytes
     encoding = b""
@@ -202,6 +208,9 @@ def _message_fields(report: Report) -> list[str]:
     lines = []
     if report.envelope.envid:
         lines.append(f"Original-Envelope-Id: {_printable(report.envelope.envid)}")
+    terms = report.envelope.terms
+    if terms is not None and terms.by_mode:  # RFC 2852 §5
+        lines.append(f"Deliver-By-Date: {email.utils.formatdate(terms.deliver_by_ms / 1000)}")
     return [
         *lines,
         f"Reporting-MTA: dns; {report.hostname}",

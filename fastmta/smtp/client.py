@@ -115,6 +115,7 @@ class Client:
         "offered",
         "output",
         "peer",
+        "proved",
         "replies",
         "state",
         "tls",
@@ -154,6 +155,7 @@ class Client:
         self.login_refused = False  # by the server for good, or for want of a mechanism: asking again soon is no use
         self.messages = 0
         self.output = b""
+        self.proved = False  # by the owner, once TLS has shown who the server is
         self.peer = peer  # "host[address]:port", for replies of our own making
         self.replies = 0  # that have come: whoever keeps time sees progress by it
         self.state = State.GREETING
@@ -200,6 +202,9 @@ class Client:
         """Begins a transaction in state READY; `probe` asks with RSET first whether the server is still there."""
         self.transaction = transaction
         self.offered.refuse(transaction, self.peer)
+        terms = transaction.envelope.terms
+        if terms is not None and not self._lmtp:  # what takes mail by LMTP delivers it
+            self.offered.refuse_terms(transaction, terms, self.peer, proved=self.proved)
         if None not in transaction.results:
             return self._finished()
         if probe or self._needs_reset:

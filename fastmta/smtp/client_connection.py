@@ -203,9 +203,8 @@ class Connection(asyncio.Protocol):
         self.verified: tuple[str, str] | None = None
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + settings.smtp_helo_timeout
-        self.tls_shown = ""  # of the session, for the log
+        self.tls_shown = self.tls_problem = ""  # of the session, for the log
         self.tls_failed = False
-        self.tls_problem = ""
         self.resumes: Kept | None = None
         self.transaction: Transaction | None = None
 
@@ -388,8 +387,8 @@ class Connection(asyncio.Protocol):
     async def _brought(self, waiting: Awaitable[None], transaction: Transaction, then: Callable[[], None]) -> None:
         await waiting
         self._is_cold = False
-        client = self.client  # whose envelope waits too, where the message is to leave with it
-        is_next = client.state is State.BODY or (client.state is _ENVELOPE and client.output)
+        state = self.client.state  # the envelope waits too, where the message is to leave with it
+        is_next = state is State.BODY or (state is _ENVELOPE and self.client.output)
         if self.transaction is transaction and is_next and not self._ended:
             then()
 
@@ -560,6 +559,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.tls_failed = False
+        self.client.proved = self.policy.must_verify
         self.client.tls_started()
         self._write_output()
 

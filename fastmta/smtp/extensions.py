@@ -1,15 +1,18 @@
 """The ESMTP extensions that we speak: their EHLO lines, and the parameters of MAIL and RCPT.
 
-SIZE RFC 1870, 8BITMIME RFC 6152, SMTPUTF8 RFC 6531, DSN RFC 3461, AUTH= RFC 4954 §5. Rules only: no session, no I/O.
+SIZE RFC 1870, 8BITMIME RFC 6152, SMTPUTF8 RFC 6531, DSN RFC 3461, AUTH= RFC 4954 §5, REQUIRETLS RFC 8689, DELIVERBY
+RFC 2852, FUTURERELEASE RFC 4865. Rules only: no session, no I/O.
 """
 
+import datetime
 import re
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
 from fastmta._parser import split_parameters
-from fastmta.model.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
+from fastmta.model.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS, Terms
 from fastmta.model.limits import SMTP_ENVID_BYTES, SMTP_ORCPT_BYTES
 from fastmta.model.reply import Reply
 
@@ -23,7 +26,37 @@ _HEX: Final = re.compile(rb"\+([0-9A-F]{2})")
 _XTEXT: Final = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _ADDRESS_TYPE: Final = re.compile(rb"[A-Za-z0-9-]{1,32}")
 
+_BY: Final = re.compile(rb"([+-]?[0-9]{1,9});([RNrn])([Tt]?)")
+_HOLDFOR: Final = re.compile(rb"[0-9]{1,9}")
+_HOLDUNTIL: Final = re.compile(rb"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 _SYNTAX: Final = Reply(501, "5.5.4", "Bad parameter syntax")
+
+
+class Demands(msgspec.Struct, gc=False):
+    """What MAIL demands, counted from the moment at which it is said. `by_mode` "": no time; the same of holds with
+    `hold_s` -1 and `hold_until_s` 0.
+    """
+
+    requiretls: bool = False
+    by_s: int = 0
+    by_mode: str = ""
+    hold_s: int = -1
+    hold_until_s: float = 0.0
+
+    def refusal(self, now_s: float, longest_s: float) -> Reply | None:
+        """Why a server that keeps mail for `longest_s` cannot do it."""
+        if self._release_s(now_s) - now_s > longest_s:
+            return Reply(501, "5.5.4", f"A message is kept for {int(longest_s)} seconds at most")
+        return None
+
+    def terms(self, now_s: float) -> Terms:
+        """As they are kept. A time for delivery begins with the release."""
+        release_s = self._release_s(now_s)
+        by_ms = int((max(now_s, release_s) + self.by_s) * 1000) if self.by_mode else 0
+        return Terms(self.requiretls, by_ms, self.by_mode, int(release_s * 1000))
+
+    def _release_s(self, now_s: float) -> float:
+        return now_s + self.hold_s if self.hold_s >= 0 else self.hold_until_s
 
 
 class MailParameters(msgspec.Struct, gc=False):
@@ -33,6 +66,7 @@ class MailParameters(msgspec.Struct, gc=False):
     smtputf8: bool = False
     envid: bytes = b""
     ret: str = ""
+    demands: Demands | None = None
 
 
 class RcptParameters(msgspec.Struct, gc=False):
@@ -43,17 +77,27 @@ class RcptParameters(msgspec.Struct, gc=False):
 
 
 def ehlo_lines(
-    *, size_limit_bytes: int, starttls: bool, mechanisms: tuple[str, ...], chunking: bool = True
+    *,
+    size_limit_bytes: int,
+    starttls: bool,
+    mechanisms: tuple[str, ...],
+    offers: Collection[str] = (),
+    hold_s: int = 0,
+    now_s: float = 0.0,
 ) -> list[str]:
-    """The keywords of an EHLO or LHLO reply, in a fixed order."""
+    """The keywords of an EHLO or LHLO reply, in a fixed order. `offers`: of what may be demanded by MAIL; `hold_s`: how
+    long FUTURERELEASE may keep a message.
+    """
     lines = ["PIPELINING", f"SIZE {size_limit_bytes}" if size_limit_bytes else "SIZE"]
     if starttls:
         lines.append("STARTTLS")
     if mechanisms:
         lines.append("AUTH " + " ".join(mechanisms))
-    lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8"]
-    if chunking:
-        lines.append("CHUNKING")
+    lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "DSN", "SMTPUTF8", "CHUNKING"]
+    lines += [word for word in ("REQUIRETLS", "DELIVERBY") if word in offers]
+    if "FUTURERELEASE" in offers:
+        until = datetime.datetime.fromtimestamp(now_s + hold_s, datetime.UTC)
+        lines.append(f"FUTURERELEASE {hold_s} {until:%Y-%m-%dT%H:%M:%SZ}")
     return lines
 
 
@@ -64,8 +108,10 @@ def decode_xtext(raw: bytes) -> bytes | None:
     return _HEX.sub(lambda match: bytes([int(match[1], 16)]), raw)
 
 
-def parse_mail_parameters(text: bytes) -> MailParameters | Reply:
-    """The parameters of MAIL, or the reply that refuses them: 501 for syntax or repetition, 555 for an unknown one."""
+def parse_mail_parameters(text: bytes, offers: Collection[str] = ()) -> MailParameters | Reply:
+    """The parameters of MAIL, or the reply that refuses them: 501 for syntax or repetition, 555 for an unknown one.
+    `offers`: those of REQUIRETLS, DELIVERBY and FUTURERELEASE that may be demanded.
+    """
     out = MailParameters()
     try:
         items = split_parameters(text)
@@ -97,9 +143,49 @@ def parse_mail_parameters(text: bytes) -> MailParameters | Reply:
         elif name == "AUTH":  # RFC 4954 §5: whom a trusted relay names. Parsed, never believed
             if value is None or decode_xtext(value) is None:
                 return Reply(501, "5.5.4", "Bad AUTH value")
+        elif _DEMANDS.get(name) in offers:
+            out.demands = out.demands or Demands()
+            if not _demanded(out.demands, name, value):
+                return Reply(501, "5.5.4", f"Bad {name} value")
         else:
             return Reply(555, "5.5.4", f"Unsupported parameter {name[:40]}")
     return out
+
+
+_DEMANDS: Final = {  # parameter -> the keyword that offers it
+    "REQUIRETLS": "REQUIRETLS",
+    "BY": "DELIVERBY",
+    "HOLDFOR": "FUTURERELEASE",
+    "HOLDUNTIL": "FUTURERELEASE",
+}
+
+
+def _demanded(demands: Demands, name: str, value: bytes | None) -> bool:
+    """Notes one demand; false where it is not well said."""
+    if name == "REQUIRETLS":
+        demands.requiretls = True
+        return value is None
+    if value is None:
+        return False
+    if name == "BY":
+        found = _BY.fullmatch(value)
+        if found is None:
+            return False
+        demands.by_s = int(found[1])
+        demands.by_mode = (found[2] + found[3]).decode().upper()
+        return demands.by_s > 0 or demands.by_mode[0] == "N"  # RFC 2852 §4: nothing can be returned before it came
+    if demands.hold_s >= 0 or demands.hold_until_s:  # RFC 4865 §4: one of the two
+        return False
+    if name == "HOLDFOR":
+        demands.hold_s = int(value) if _HOLDFOR.fullmatch(value) else -1
+        return demands.hold_s >= 0
+    if not _HOLDUNTIL.fullmatch(value):
+        return False
+    try:
+        demands.hold_until_s = datetime.datetime.fromisoformat(value.decode().upper()).timestamp()
+    except (ValueError, OverflowError):
+        return False
+    return demands.hold_until_s > 0
 
 
 def parse_rcpt_parameters(text: bytes) -> RcptParameters | Reply:

@@ -13,6 +13,7 @@ from fastmta.model.envelope import (
     NOTIFY_FAILURE,
     NOTIFY_NEVER,
     NOTIFY_SUCCESS,
+    Terms,
 )
 from fastmta.model.reply import Reply
 from fastmta.smtp.transaction import Transaction, ascii_path, xtext
@@ -83,6 +84,18 @@ class Offered:
             if _CONTROL.search(path) is not None:
                 transaction.results[n] = Reply(553, "5.1.3", "The address has control characters")
 
+    def refuse_terms(self, transaction: Transaction, terms: Terms, peer: str, *, proved: bool) -> None:
+        """Decides about mail whose terms the server does not promise to keep. `proved`: who it is, over TLS."""
+        if terms.requiretls and not (proved and "REQUIRETLS" in self.words):  # RFC 8689 §4.2.1
+            lacks = "was not offered by" if proved else "needs a verified TLS session with"
+            transaction.decide(Reply(550, "5.7.30", f"REQUIRETLS {lacks} server {peer}"))
+        if terms.returns and "DELIVERBY" not in self.words:  # RFC 2852 §4.1.4
+            transaction.decide(Reply(550, "5.3.3", f"DELIVERBY is required, but was not offered by server {peer}"))
+        least = self.words.get("DELIVERBY", "")[:9]
+        left = transaction.by.partition(b"=")[2].partition(b";")[0]
+        if terms.returns and least.isdecimal() and int(left or b"0") < int(least):
+            transaction.decide(Reply(550, "5.4.7", f"Server {peer} takes no mail for less than {least} seconds"))
+
     def mail(self, transaction: Transaction) -> bytes:
         """MAIL with all the parameters that the server knows, and CRLF."""
         envelope = transaction.envelope
@@ -102,6 +115,11 @@ class Offered:
                 parameters += b" RET=" + envelope.ret.encode()
             if envelope.envid:
                 parameters += b" ENVID=" + xtext(envelope.envid)
+        if envelope.terms is not None:
+            if envelope.terms.requiretls and "REQUIRETLS" in self.words:
+                parameters += b" REQUIRETLS"
+            if transaction.by and "DELIVERBY" in self.words:
+                parameters += b" " + transaction.by
         return b"MAIL FROM:<%b>%b\r\n" % (path, parameters)
 
     def rcpt(self, transaction: Transaction, n: int) -> bytes:

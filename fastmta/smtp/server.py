@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fastmta._session import Connection, Service
 from fastmta.auth.sasl import Credentials, Sasl
-from fastmta.model.envelope import Resolution
+from fastmta.model.envelope import Resolution, Terms, told_terms
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.ids import queue_id_text
 from fastmta.model.limited import What
@@ -95,6 +95,9 @@ class ServiceHost:
         )
 
     # --- what the rules ask (session.Effects) ---
+
+    def now(self) -> float:
+        return self._server.services.clock.now()
 
     def tls_offered(self) -> bool:
         return self._server.services.contexts.smtpd_context() is not None
@@ -439,6 +442,15 @@ class ServiceHost:
         services = self._server.services
         services.cells[METRICS.internal_errors_total[self.name]] += 1
         services.log.exception("smtp.failed", error, session=session.number, client=session.client)
+
+    def demanded(self, session: Connection, terms: Terms) -> None:
+        """What the MAIL of a message that has been committed demanded."""
+        self._server.services.log.info(
+            "smtp.terms",
+            session=session.number,
+            queue_id=queue_id_text(session.queue_id),
+            **told_terms(terms),
+        )
 
     def crash_soon(self, name: str) -> None:
         """The crash point behind a reply: passed once the loop has written it."""

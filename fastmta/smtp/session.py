@@ -20,7 +20,7 @@ from fastmta.model.limited import What
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME, Login
 from fastmta.model.stages import BARE_RECIPIENT, BARE_SENDER, Stage, bit
-from fastmta.smtp.extensions import ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
+from fastmta.smtp.extensions import Demands, ehlo_lines, parse_mail_parameters, parse_rcpt_parameters
 from fastmta.smtp.paths import read_path, safe_name
 from fastmta.smtp.transitions import State, Verb, expected_before
 from fastmta.smtp.xclient import XCLIENT_NAMES, XFORWARD_NAMES, Attributes, parse_attributes
@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True):
     hopcount_limit: int = 50
     strict_envelopes: bool = False
     helo_required: bool = False
+    offers: frozenset[str] = frozenset()  # of REQUIRETLS, DELIVERBY and FUTURERELEASE
+    hold_s: int = 0  # how long FUTURERELEASE keeps a message
+    discards: frozenset[str] = frozenset()  # keywords of EHLO, in upper case, that are not told
     through: str = ""  # whose mail goes there first; "": none
 
     @property
@@ -85,6 +88,10 @@ class Session(Protocol):
         """Opens a transaction; a reply is its refusal for want of room."""
         ...
 
+    def demand(self, demands: Demands) -> Reply | None:
+        """Keeps for the transaction that has begun what its MAIL demands; a reply refuses it."""
+        ...
+
     def add_recipient(self, forward_path: bytes, notify: int, orcpt: bytes) -> Reply:
         """Resolves and keeps one recipient; the reply accepts or refuses it."""
         ...
@@ -108,6 +115,10 @@ Asked = TypeVar("Asked", bound=Session, contravariant=True)
 
 class Effects(Protocol[Asked]):
     """What the rules ask of the world; smtp/server.py provides it."""
+
+    def now(self) -> float:
+        """The wall clock, in seconds."""
+        ...
 
     def tls_offered(self) -> bool: ...
     def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
@@ -178,7 +189,9 @@ class Rules(Generic[S]):
         self.settings = settings
         self.effects = effects
         self._is_lmtp = settings.is_lmtp
-        self._welcomes: dict[tuple[bool, tuple[str, ...], bool, bool], Reply] = {}  # a few: what is offered decides
+        self._welcomes: dict[
+            tuple[bool, bool, tuple[str, ...], bool, bool], Reply
+        ] = {}  # a few: what is offered decides
         self._handlers: dict[int, Any] = {
             Verb.EHLO: self.ehlo,
             Verb.HELO: self.helo,
@@ -248,6 +261,7 @@ class Rules(Generic[S]):
             return Reply(250, "", self.settings.myhostname)
         effects = self.effects
         offer = (
+            session.tls,
             not session.tls and effects.tls_offered(),
             () if session.login else effects.mechanisms(session.tls, session.loopback),
             effects.may_speak_for(session, _XCLIENT),
@@ -255,12 +269,28 @@ class Rules(Generic[S]):
         )
         welcome = self._welcomes.get(offer)
         if welcome is None:
-            welcome = self._welcomes[offer] = self._offering(*offer)
+            welcome = self._offering(*offer)
+            if "FUTURERELEASE" not in self.settings.offers:  # else it names a moment
+                self._welcomes[offer] = welcome
         return welcome
 
-    def _offering(self, starttls: bool, mechanisms: tuple[str, ...], xclient: bool, xforward: bool) -> Reply:
-        limit = self.settings.message_size_limit
-        lines = ehlo_lines(size_limit_bytes=limit, starttls=starttls, mechanisms=mechanisms)
+    def _demandable(self, tls: bool) -> frozenset[str]:
+        """What a client may demand by MAIL now."""
+        offers = self.settings.offers
+        return offers if tls or not offers else offers - {"REQUIRETLS"}
+
+    def _offering(self, tls: bool, starttls: bool, mechanisms: tuple[str, ...], xclient: bool, xforward: bool) -> Reply:
+        settings = self.settings
+        lines = ehlo_lines(
+            size_limit_bytes=settings.message_size_limit,
+            starttls=starttls,
+            mechanisms=mechanisms,
+            offers=self._demandable(tls),
+            hold_s=settings.hold_s,
+            now_s=self.effects.now() if settings.hold_s else 0.0,
+        )
+        if settings.discards:
+            lines = [line for line in lines if line.partition(" ")[0] not in settings.discards]
         if xclient:
             lines.append("XCLIENT " + " ".join(XCLIENT_NAMES))
         if xforward:
@@ -284,7 +314,7 @@ class Rules(Generic[S]):
         except ValueError as error:
             return _NO_ADDRESS[str(error)][False]
         is_bare = _is_bare(raw, reverse_path)
-        parameters = parse_mail_parameters(rest)
+        parameters = parse_mail_parameters(rest, self._demandable(session.tls))
         if isinstance(parameters, Reply):
             return parameters
         if utf8 and not parameters.smtputf8:  # RFC 6531 §3.5
@@ -298,9 +328,11 @@ class Rules(Generic[S]):
 
         def begin() -> Reply:
             size = max(0, parameters.size_bytes)
-            begun = session.begin(reverse_path, size, parameters.smtputf8, parameters.envid, parameters.ret)
+            refusal = session.begin(reverse_path, size, parameters.smtputf8, parameters.envid, parameters.ret)
             session.bare = BARE_SENDER if is_bare else 0
-            return begun or _MAIL_OK
+            if refusal is None and parameters.demands is not None:
+                refusal = session.demand(parameters.demands)
+            return refusal or _MAIL_OK
 
         session.bare = BARE_SENDER if is_bare else 0
         return self._examined(session, Stage.MAIL, reverse_path, begin)

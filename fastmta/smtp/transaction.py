@@ -36,6 +36,7 @@ class Transaction(msgspec.Struct, eq=False):
     sender_refused: bool = False
     growth: int = 0
     bits: int = 0
+    by: bytes = b""  # the parameter of MAIL that says what is left of its time (RFC 2852)
     paths: list[bytes] | None = None  # of the recipients on this wire, where they are others than theirs
     dsn_passed_on: bool = False  # the server knows DSN (RFC 3461), so it reports success itself
 
