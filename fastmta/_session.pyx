@@ -64,6 +64,8 @@ from fastmta.model.envelope import (
     HAS_BARE_NEWLINE,
     NO_FINAL_CRLF,
     Envelope,
+    QueuedTarget,
+    Resolution,
 )
 from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.model.limits import (

@@ -75,7 +75,11 @@ cdef class Service:
             return known
         resolution = self.directory.resolve(path, may_relay=may_relay)
         if resolution.refusal is not None:
-            return resolution.refusal
+            refusal = resolution.refusal
+            if not self.settings.takes_unlisted or refusal.enhanced != "5.1.1":
+                return refusal
+            hop = f"error:{refusal.enhanced} {refusal.text}"[:200].encode("ascii", "replace")
+            return Recipient(path, Resolution(None, (QueuedTarget(path, hop),)), 0, b"", self.tick)
         known = Recipient(path, resolution, 0, b"", self.tick)
         if len(memo) >= RESOLUTIONS:
             memo.clear()

@@ -59,7 +59,23 @@ def start_problems(config: Config) -> list[Problem]:
     out += _secrets_problems(config, user)
     out += _program_problems(config, user)
     out += _pipe_problems(config, user)
+    out += _reply_class_problems(config, user)
     return out
+
+
+def _reply_class_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:
+    name = config.delivery.reply_class_file
+    if not name:
+        return
+    from fastmta.queue.replies import ReplyClasses
+
+    try:
+        with acting_as_workers(user):
+            ReplyClasses.of(name)
+    except OSError as error:
+        yield Problem("delivery.reply_class_file", f"{name}: {error.strerror}")
+    except ValueError as error:
+        yield Problem("delivery.reply_class_file", str(error))
 
 
 def _secrets_problems(config: Config, user: WorkersUser | None) -> Iterator[Problem]:

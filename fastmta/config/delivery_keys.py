@@ -42,6 +42,9 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
         str, Key("text", default="postmaster@$mydomain", about="whom reports are from; sign its domain's mail")
     ] = "postmaster@localdomain"
     tlsrpt_report_org_name: Annotated[str, Key("text", default="$mydomain")] = "localdomain"
+    mta_sts_allow_private_hosts: Annotated[
+        bool, Key("bool", about="policies may come from hosts on loopback and in private networks")
+    ] = False
     mta_sts: Annotated[bool, Key("bool", about="obey the policies of RFC 8461")] = False
     smtp_tls_secure_cert_match: Annotated[_Texts, Key("names", default="nexthop, dot-nexthop")] = (
         "nexthop",

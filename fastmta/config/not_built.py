@@ -21,7 +21,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "mailbox_transport": "",
     "relocated_maps": "",
     "smtpd_proxy_filter": "",
-    "smtpd_reject_unlisted_recipient": "yes",
     "smtpd_tls_auth_only": "no",
     "smtpd_tls_security_level": "",
     "smtpd_upstream_proxy_protocol": "",

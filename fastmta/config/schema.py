@@ -338,6 +338,10 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
         dict[str, tuple[str, ...]],
         Key("classes", default="", about="lists under names that may stand in all lists and in access tables"),
     ] = {}
+    smtpd_reject_unlisted_recipient: Annotated[
+        bool,
+        Key("bool", about="false: who is nobody's of ours is taken at RCPT, and his mail comes back to its sender"),
+    ] = True
     smtpd_reject_unlisted_sender: Annotated[
         bool, Key("bool", about="refuse senders of our own domains that do not exist")
     ] = False
@@ -361,6 +365,9 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     unverified_sender_defer_code: Annotated[int, Key("int", low=400, high=499)] = 450
     unverified_sender_reject_code: Annotated[int, Key("int", low=400, high=599)] = 450
     unverified_sender_reject_reason: Annotated[str, Key("text", about="said in the place of the server's")] = ""
+    address_verify_transport_maps: Annotated[
+        _Texts, Key("maps", about="routes of the questions, in place of [transport] and transport_maps; empty: theirs")
+    ] = ()
     address_verify_sender: Annotated[
         str, Key("text", about="of the questions; Postfix's default is a double-bounce address of its own")
     ] = "<>"

@@ -15,7 +15,6 @@ from fastmta.model.envelope import RecipientState
 from fastmta.model.limits import HOP_REASON_BYTES, PACE_KEPT_S, REVIVAL_PAUSE_S
 from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
-from fastmta.queue.tuning import Pace
 
 if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
@@ -59,7 +58,7 @@ class Destination(HopOwner):
         self._shaper = service.shaping.of(self)
         self._read_limits()
         self._next_at = 0.0  # before which nothing is begun; 0: there is no such time
-        self._pace = Pace()
+        self._pace = self.service.paces.pace_of(self.hop_text)
         self._waking: asyncio.TimerHandle | None = None
 
     def _new_window(self) -> Window:
@@ -116,7 +115,8 @@ class Destination(HopOwner):
         self._died_ms -= int(seconds * 1000)
 
     def tick(self, now: float) -> None:
-        self._pace.forgotten(now, PACE_KEPT_S)
+        if self._pace.forgotten(now, PACE_KEPT_S):
+            self.service.paces.note(self.hop_text, self._pace)
         if self._dead_reason is not None and now >= self._dead_until:
             self.pump()
 
@@ -148,6 +148,7 @@ class Destination(HopOwner):
         if self._pace.slowed(self.service.clock.monotonic(), str(reply)[:HOP_REASON_BYTES]):
             self.window.size = max(1, self.window.size // 2)
             self._next_at = max(self._next_at, self._pace.next_at)
+            self.service.paces.note(self.hop_text, self._pace)
             self.service.log.info(
                 "destination.slowed",
                 next_hop=self.hop,
@@ -164,8 +165,11 @@ class Destination(HopOwner):
 
     def _taken(self) -> None:
         """The destination has taken a message."""
-        if self._pace.per_second and self._pace.eased(self.service.clock.monotonic()):
+        pace, before = self._pace, self._pace.per_second
+        if before and pace.eased(self.service.clock.monotonic()):
             self.service.log.info("destination.unslowed", next_hop=self.hop)
+        if pace.per_second != before:
+            self.service.paces.note(self.hop_text, pace)
 
     def _ended(self) -> None:
         """A delivery has ended, well or not: the next may have to wait (destination_rate_delay)."""

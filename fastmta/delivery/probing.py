@@ -38,7 +38,17 @@ async def probe(service: "DeliveryService", sender: bytes, address: bytes) -> Re
     target = resolution.targets[0] if len(resolution.targets) == 1 else None
     if not isinstance(target, QueuedTarget) or target.hop.startswith(b"hold:"):
         return _GOOD
-    hop = services.router.full_hop(target.hop, target.forward_path)
+    router, key = services.router, target.hop
+    if service.probe_router is not None:
+        router = service.probe_router
+        router.refresh()
+        route = router.route(target.forward_path)
+        if route.refusal is not None:
+            return route.refusal
+        if not route.hop or route.held:
+            return _GOOD
+        key = route.hop
+    hop = router.full_hop(key, target.forward_path)
     try:
         next_hop = next_hop_of(hop, services.config.delivery)
     except ValueError as error:
@@ -48,7 +58,7 @@ async def probe(service: "DeliveryService", sender: bytes, address: bytes) -> Re
     if next_hop.transport not in ("smtp", "lmtp"):
         return _GOOD
     try:
-        return await _Asking(service, target.hop, next_hop.transport, sender, target.forward_path).answer()
+        return await _Asking(service, key, next_hop.transport, sender, target.forward_path).answer()
     except (PermanentFailure, TemporaryFailure) as error:
         return error.reply
 

@@ -16,7 +16,8 @@ from fastmta.delivery.finding import Finder
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.outgoing_checks import OutgoingChecks
-from fastmta.delivery.tls_policy import Refused
+from fastmta.delivery.terms import count_down, fits, refused
+from fastmta.delivery.tls_policy import Refused, TlsPolicy
 from fastmta.dns.mx import unusable
 from fastmta.model.envelope import Terms
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 _FRESH_MS: Final = 10_000  # after it came a message is in memory as it was written, and nobody asks
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
-
-
-MOST_BY_S: Final = 999_999_999  # RFC 2852 §4
-TIME_IS_OVER: Final = Reply(550, "5.4.7", "Delivery time expired")
 
 
 class Postponed(Exception):
@@ -289,16 +286,9 @@ class RemoteHop(Destination):
         connection.start(job)
 
     def _keeps_terms(self, connection: Connection, job: Job, terms: Terms) -> bool:
-        """Whether the job goes on over this connection. One whose time is over is decided without it; one that wants a
-        server which has proved who it is leaves a connection of others alone.
-        """
-        if terms.by_mode:
-            left_s = (terms.deliver_by_ms - self.service.clock.now() * 1000) / 1000
-            job.by = b"BY=%d;%b" % (max(-MOST_BY_S, int(left_s)), terms.by_mode.encode())
-            if terms.returns and left_s < 1:
-                job.decide(TIME_IS_OVER)
-                job.kept_back = True
-        if _fits(connection, job):
+        """Whether the job goes on over this connection; else it gets one of its own."""
+        count_down(job, terms, self.service.clock.now())
+        if fits(connection, job):
             return True
         self.busy -= 1
         self._rest(connection)
@@ -320,10 +310,10 @@ class RemoteHop(Destination):
     def _at_rest(self, job: Job) -> Connection | None:
         """Takes a connection that fits the job from those at rest."""
         idle = self._idle
-        if _fits(idle[-1], job):
+        if fits(idle[-1], job):
             return idle.pop()
         for connection in reversed(idle):
-            if _fits(connection, job):
+            if fits(connection, job):
                 idle.remove(connection)
                 return connection
         return None
@@ -378,7 +368,8 @@ class RemoteHop(Destination):
             job.addresses.insert(0, connection.address)
             self._connect_for(job)
         elif job.addresses is not None and (
-            (connection.tls_failed or failure.enhanced == "4.7.4") and self._relaxes(job)
+            (connection.tls_failed or failure.enhanced == "4.7.4")
+            and (self._was_trial(connection) or self._relaxes(job))
         ):
             job.sessions -= 1
             job.addresses.insert(0, connection.address)
@@ -387,10 +378,7 @@ class RemoteHop(Destination):
             job.relay = ""
             self._login_refused(connection, job, failure)
         else:
-            if job.requires_tls and _is_unproved(connection, failure):
-                failure = Reply(550, "5.7.30", f"REQUIRETLS, but {failure.text}")
-                if job.failure is not None and job.failure.is_temporary:  # its server may do when it is there again
-                    failure = job.failure
+            failure = refused(connection, job, failure)
             job.failure = failure
             job.tls = connection.tls_shown
             job.relay = client.peer if failure.code == 421 or failure.is_permanent else ""
@@ -408,6 +396,14 @@ class RemoteHop(Destination):
         if job.relaxed or job.requires_tls or not asks_no_tls(header_of(self.service, job)):
             return False
         job.relaxed = True
+        return True
+
+    def _was_trial(self, connection: Connection) -> bool:
+        """Whether a policy in mode testing alone was not kept."""
+        assert isinstance(connection.policy, TlsPolicy)
+        if not connection.policy.is_trial:
+            return False
+        self.service.tls.trial_failed(connection.address, connection.tls_problem or "starttls-not-supported")
         return True
 
     def _tell_failure(self, job: Job, relay: str, failure: Reply) -> None:
@@ -596,14 +592,3 @@ class RemoteHop(Destination):
                 self.service.services.sweep.add(connection)
             return True
         return False
-
-
-def _fits(connection: Connection, job: Job) -> bool:
-    """Whether a connection that is there may carry the job: it has its login, and its proof of who the server is."""
-    return connection.login == job.login and (not job.requires_tls or connection.client.proved)
-
-
-def _is_unproved(connection: Connection, failure: Reply) -> bool:
-    """Whether a session failed for want of TLS, or of a certificate that is good; not one that broke off."""
-    is_wrong = connection.tls_problem.startswith("certificate-") or failure.text.endswith("not verified")
-    return failure.enhanced == "4.7.4" or (connection.tls_failed and is_wrong)

@@ -137,6 +137,14 @@ class Router:
             _written("content_filter", written_filter, self._filter, self._default_port)
         self._relay_default = _written("relay_transport", written_default, config.relay_transport, self._default_port)
 
+    @classmethod
+    def of_questions(cls, config: "Config") -> "Router | None":
+        """The routes of questions about addresses, where they are others than those of mail."""
+        if not config.address_verify_transport_maps:
+            return None
+        others = msgspec.structs.replace(config, transport_maps=config.address_verify_transport_maps, transport={})
+        return cls(others)
+
     def refresh(self) -> bool:
         """Looks whether a table has changed; whether earlier answers may be stale."""
         changed = self._maps.refresh()

@@ -23,10 +23,11 @@ from fastmta.delivery.answers import Answers
 from fastmta.delivery.forwarding import Forwarding
 from fastmta.delivery.indexing import Indexing
 from fastmta.delivery.outgoing_checks import checks_of
+from fastmta.delivery.paces import Paces
 from fastmta.delivery.probing import probe
 from fastmta.delivery.recorder import Recorder
 from fastmta.delivery.redating import Redating
-from fastmta.delivery.routing import next_hop_of
+from fastmta.delivery.routing import Router, next_hop_of
 from fastmta.delivery.seams import Services
 from fastmta.delivery.shaping import Shaping
 from fastmta.delivery.suspended import SuspendedHops
@@ -35,7 +36,7 @@ from fastmta.delivery.tls_reporting import TlsReporting
 from fastmta.dns.mx import MxLookup, ourselves
 from fastmta.dns.resolver import Resolver
 from fastmta.model.errors import StorageFailure
-from fastmta.model.limits import HOPS_TOLD
+from fastmta.model.limits import HOPS_TOLD, PACE_KEPT_S
 from fastmta.model.reply import Reply
 from fastmta.model.routes import ALIASES, BY_NAME, Transport
 from fastmta.policy.limits import local_table
@@ -121,6 +122,7 @@ class DeliveryService:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._connection_limit = max(1, min(CONNECTIONS, descriptors // 4))
         self.tls_reporting: TlsReporting | None = None
+        self.paces = Paces(Path(self.config.data_directory), services.slot, self.clock, PACE_KEPT_S, self._not_kept)
         self._configure()
 
     # --- what the worker calls ---
@@ -229,6 +231,7 @@ class DeliveryService:
         await self._resolver.close()
         if self.answers is not None and not self.unrecorded and not self.unwritten:
             self.answers.close()  # else the file stays for whoever comes next
+        self.paces.close()
         self._owners.clear()
         self._looking = None
         self._stalled.clear()
@@ -336,6 +339,7 @@ class DeliveryService:
         delivery = config.delivery
         self.forwarding = Forwarding.of(self.services)
         self.outgoing_checks = checks_of(self.services)
+        self.probe_router = Router.of_questions(config)
         self._resolver = self._make_resolver()
         self.mx = MxLookup(self._resolver, ourselves(config), delivery)
         relays = ",".join(delivery.smtp_fallback_relay)
@@ -347,9 +351,17 @@ class DeliveryService:
         self._sts: MtaSts | None = None
         if delivery.mta_sts:
             directory = Path(config.data_directory)
-            self._sts = MtaSts(directory, self._resolver, contexts.https_context, self.clock.now, self.log, STS_PORT)
+            self._sts = MtaSts(
+                directory,
+                self._resolver,
+                contexts.https_context,
+                self.clock.now,
+                self.log,
+                STS_PORT,
+                may_be_private=delivery.mta_sts_allow_private_hosts,
+            )
         self.tls_sessions = TlsSessions(delivery.smtp_tls_session_cache_timeout, self.clock.monotonic)
-        self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log)
+        self.tls = TlsPolicies(delivery, self._resolver, self._sts, self.log, self.clock.monotonic)
         noted, self.tls_reporting = self.tls_reporting, None
         if delivery.smtp_tlsrpt_enable:
             self.tls_reporting = TlsReporting(
@@ -378,6 +390,9 @@ class DeliveryService:
         except (OSError, ValueError) as error:
             self.log.warning("delivery.configuration_problem", setting="reply_class_file", cause=str(error))
             return ReplyClasses.of()
+
+    def _not_kept(self, cause: str) -> None:
+        self.log.warning("delivery.paces_not_kept", cause=cause)
 
     async def _take_answers(self, answers: Answers) -> None:
         """Records what next hops said to processes that were killed before their commit; then begins notes of ours."""
@@ -413,6 +428,7 @@ class DeliveryService:
         if self.tls_reporting is not None and self.tls_reporting.is_due:
             self.services.tasks.spawn("delivery counts TLS sessions", self.tls_reporting.flush())
         self._look_suspended()
+        self.paces.look(self.services.tasks)
         set_back_s = self._redating.look(self._partitions)
         self._indexing.look()
         if self.withheld:

@@ -7,6 +7,7 @@ Postfix; `dane-only` passes such a server over. Where nothing authenticates the 
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -33,12 +34,21 @@ if TYPE_CHECKING:
     from fastmta.config.delivery_keys import DeliveryConfig
 
 _DANE: Final = ("dane", "dane-only")
+_TRIAL_S: Final = 300.0  # for so long a server that failed a policy in mode testing is not tried by it
+_TRIALS: Final = 10_000
 
 
 class TlsPolicies:
     """The policies of one configuration."""
 
-    def __init__(self, settings: "DeliveryConfig", resolver: Resolver, sts: MtaSts | None, log: Log) -> None:
+    def __init__(
+        self,
+        settings: "DeliveryConfig",
+        resolver: Resolver,
+        sts: MtaSts | None,
+        log: Log,
+        monotonic: Callable[[], float],
+    ) -> None:
         """`sts`: None where mta_sts is off."""
         self._settings = settings
         self._resolver = resolver
@@ -50,6 +60,8 @@ class TlsPolicies:
         self._none = default_policy(settings, "none")
         self._lmtp = default_policy(settings, "none" if level == "none" else "may")
         self._told_dns = False
+        self._monotonic = monotonic
+        self._trials: dict[tuple[str, str], tuple[str, float]] = {}  # (host, address) -> (problem, until when)
 
     def refresh(self) -> None:
         """Reads maps again that have changed; for once a second."""
@@ -65,7 +77,7 @@ class TlsPolicies:
         """
         if required and not lmtp:
             found = await self._of(address, lmtp=False, plain_text=False, relaxed=False)
-            return found if found.must_verify else await self._proving(found, address)
+            return found if found.must_verify and not found.is_trial else await self._proving(found, address)
         return await self._of(address, lmtp=lmtp, plain_text=plain_text, relaxed=relaxed)
 
     async def _proving(self, policy: TlsPolicy, address: Address) -> TlsPolicy:
@@ -217,13 +229,24 @@ class TlsPolicies:
                 return msgspec.structs.replace(policy, reported=reported, problem="validation-failure")
             text = f"the MTA-STS policy of {domain} does not list {address.host}"
             raise Refused(Reply(451, "4.7.5", text), reported, "validation-failure")
-        if found.mode == "testing":
-            return msgspec.structs.replace(policy, reported=reported)
+        is_trial = found.mode == "testing"
+        failed = self._trials.get((address.host, address.ip), ("", 0.0)) if is_trial else ("", 0.0)
+        if failed[1] > self._monotonic():
+            return msgspec.structs.replace(policy, reported=reported, problem=failed[0])
         strict = default_policy(self._settings, "encrypt")
         protocols = strict.protocols & {"TLSv1.2", "TLSv1.3"} or strict.protocols
         return msgspec.structs.replace(
-            strict, level="mta-sts", match=("hostname",), protocols=protocols, reported=reported
+            strict, level="mta-sts", match=("hostname",), protocols=protocols, reported=reported, is_trial=is_trial
         )
+
+    def trial_failed(self, address: Address, problem: str) -> None:
+        """A server did not do what a policy in mode testing asks for: for a while mail goes there as without one, and
+        TLS reports say why.
+        """
+        if len(self._trials) >= _TRIALS:
+            self._trials.clear()
+        self._trials[address.host, address.ip] = problem, self._monotonic() + _TRIAL_S
+        self._log.info("mta_sts.would_fail", domain=address.domain, host=address.host, cause=problem)
 
 
 def _dane_policy(base: str, records: tuple[Tlsa, ...]) -> ReportedPolicy:

@@ -70,6 +70,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     servername: str = ""
     reported: ReportedPolicy = NO_POLICY
     problem: str = ""
+    is_trial: bool = False  # a server that fails it gets the mail all the same
 
     @property
     def trust(self) -> str:

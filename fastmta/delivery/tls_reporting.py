@@ -63,12 +63,14 @@ class TlsReporting:
 
     def failed(self, connection: Connection) -> None:
         """The session ended before it was ready: noted where it did so for TLS."""
+        assert isinstance(connection.policy, TlsPolicy)
+        if connection.policy.is_trial:
+            return  # the session that follows tells what was wrong
         result = connection.tls_problem
         failure = connection.client.failure
         if not result and failure is not None and failure.enhanced == "4.7.4":
             result = "starttls-not-supported"
         if result:
-            assert isinstance(connection.policy, TlsPolicy)
             reason = failure.text if failure is not None else ""
             self._note(connection.address, connection.policy.reported, result, reason, connection)
 

@@ -27,6 +27,21 @@ class Pace:
         self._changed_at = float("-inf")
         self._too_much = 0.0
 
+    @classmethod
+    def restored(cls, per_second: float, too_much: float, why: str, changed_at: float) -> "Pace":
+        """One that was kept; `changed_at` by the caller's clock."""
+        made = cls()
+        made.per_second = max(FLOOR, per_second)
+        made._too_much = too_much
+        made.why = why
+        made._changed_at = changed_at
+        return made
+
+    @property
+    def too_much(self) -> float:
+        """The most that was once too much."""
+        return self._too_much
+
     def begun(self, now: float) -> None:
         """A message is begun."""
         if now - self._since >= _COUNT_S:

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     hopcount_limit: int = 50
     strict_envelopes: bool = False
     helo_required: bool = False
+    takes_unlisted: bool = False  # recipients that nobody has are no refusal at RCPT
     offers: frozenset[str] = frozenset()  # of REQUIRETLS, DELIVERBY and FUTURERELEASE
     hold_s: int = 0  # how long FUTURERELEASE keeps a message
     discards: frozenset[str] = frozenset()  # keywords of EHLO, in upper case, that are not told

@@ -34,6 +34,7 @@ def settings_of(config: Config, service: str) -> Settings:
         timeout_s=config.smtpd_timeout,
         strict_envelopes=config.strict_rfc821_envelopes,
         helo_required=config.smtpd_helo_required,
+        takes_unlisted=found.protocol == "smtp" and not config.smtpd_reject_unlisted_recipient,
         offers=frozenset(offers),
         hold_s=hold_s if "FUTURERELEASE" in offers else 0,
         discards=discards,

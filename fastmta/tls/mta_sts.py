@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from fastmta.dns.mx import is_internal
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.limits import MTA_STS_FETCH_S, MTA_STS_KEPT, MTA_STS_POLICY_BYTES
 from fastmta.runtime.log import Log
@@ -64,8 +65,12 @@ class MtaSts:
         now: Callable[[], float],
         log: Log,
         port: int = 443,
+        may_be_private: bool = True,
     ) -> None:
-        """`directory`: the data directory; `context` verifies policy hosts; `now`: the wall clock."""
+        """`directory`: the data directory; `context` verifies policy hosts; `now`: the wall clock. `may_be_private`:
+        policy hosts may have addresses that are not of the internet, where a domain's DNS could lead us to a neighbour.
+        """
+        self._may_be_private = may_be_private
         self._directory = directory / FOLDER
         self._names = names
         self._context = context
@@ -153,6 +158,10 @@ class MtaSts:
             addresses = await self._names.addresses(host)
         except (NotFound, LookupTrouble) as error:
             raise HttpsError(str(error)) from error
+        if not self._may_be_private:
+            addresses = tuple(each for each in addresses if not is_internal(each))
+            if not addresses:
+                raise HttpsError(f"{host} has no address but private ones (mta_sts_allow_private_hosts)")
         response = await fetch(
             Url(host, self._port, "/.well-known/mta-sts.txt"),
             addresses,

@@ -299,3 +299,15 @@ def test_tables_of_what_milters_have_made_are_looked_at_too(quiet, tmp_path):
     table.write_text("/a/ FILTER local:\n")
     quiet.config.write_text(f'milter_header_checks = "pcre:{table}"\n' + quiet.config.read_text())
     assert f'milter_header_checks: pcre:{table}: "local:": a filter is reached by smtp:' in quiet("check").err
+
+
+@pytest.mark.parametrize("text", [None, "rate-limited 4 [\n", "nonsense * x\n"])
+def test_a_file_of_reply_classes_that_cannot_be_used_stops_serve(quiet, text):
+    own = quiet.config.parent / "replies"
+    if text is not None:
+        own.write_text(text)
+    quiet.change("[delivery]", f'[delivery]\nreply_class_file = "{own}"')
+    done = quiet("check")
+    assert done.code == EX_CONFIG and "delivery.reply_class_file" in done.err and str(own) in done.err
+    code, said = serve_says(quiet.config)
+    assert code == EX_CONFIG and "reply_class_file" in said

@@ -28,6 +28,15 @@ async def ask(rig, sender=b"probe@mx.test", address=ADDRESS):
     return reply
 
 
+async def test_questions_may_have_routes_of_their_own(make_rig):
+    async with SmtpSink() as sink:
+        table = f"inline:{{ {{ next.test = smtp:[127.0.0.1]:{sink.port} }}, {{ bad.test = error:no }} }}"
+        rig = make_rig(top={"address_verify_transport_maps": (table,)})
+        towards(rig, b"smtp:[127.0.0.1]:1")
+        assert (await ask(rig)).code == 250
+        assert b"RCPT" in [line.split(b" ")[0] for line in sink.commands] and not sink.messages
+
+
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize("lmtp", [True, False])
 async def test_a_server_that_takes_the_recipient_gets_no_message(make_rig, pipelining, lmtp):

@@ -248,6 +248,7 @@ STS = {
     "enforce, another exchanger": ("enforce", "mx.c.test", LEAF, "may", [], None),
     "enforce, nobody vouches": ("enforce", "mx.b.test", OTHER, "may", [], None),
     "enforce, no STARTTLS": ("enforce", "mx.b.test", None, "may", [], None),
+    "testing": ("testing", "mx.b.test", LEAF, "may", [], "hostname"),
     "testing, nobody vouches": ("testing", "mx.b.test", OTHER, "may", [], "none"),
     "testing, another exchanger": ("testing", "mx.c.test", LEAF, "may", [], "none"),
     "testing, no STARTTLS": ("testing", "mx.b.test", None, "may", [], "plain"),
@@ -280,6 +281,7 @@ async def test_mta_sts(make_rig, tmp_path, monkeypatch, name):
                 smtp_tcp_port=sink.port,
                 smtp_tls_security_level=level,
                 mta_sts=True,
+                mta_sts_allow_private_hosts=True,
                 data_directory=str(tmp_path),
             )
             trusting(rig, ROOT.write(tmp_path, "ca"))
@@ -291,6 +293,8 @@ async def test_mta_sts(make_rig, tmp_path, monkeypatch, name):
 
 async def test_a_relay_host_has_no_policy_of_mta_sts(make_rig, tmp_path):
     async with SmtpSink() as sink, DnsStub({}) as dns:
-        rig = make_rig(nameservers=(dns.address,), mta_sts=True, data_directory=str(tmp_path))
+        rig = make_rig(
+            nameservers=(dns.address,), mta_sts=True, mta_sts_allow_private_hosts=True, data_directory=str(tmp_path)
+        )
         assert (await outcome(rig, sink, b"smtp:[127.0.0.1]:%d" % sink.port))[0] == "plain"
         assert not dns.queries

@@ -31,6 +31,8 @@ STS_COUNTS = {
     "enforce, another exchanger": (STS_KIND, "validation-failure"),
     "enforce, nobody vouches": (STS_KIND, "certificate-not-trusted"),
     "enforce, no STARTTLS": (STS_KIND, "starttls-not-supported"),
+    "testing": (STS_KIND, ""),
+    "testing, nobody vouches": (STS_KIND, "certificate-not-trusted"),
     "testing, another exchanger": (STS_KIND, "validation-failure"),
     "testing, no STARTTLS": (STS_KIND, "starttls-not-supported"),
     "none": (NONE, "starttls-not-supported"),
@@ -103,7 +105,11 @@ async def test_mta_sts_is_counted(make_rig, tmp_path, monkeypatch, name):
         names = zones(sink.port, *[OTHER.tlsa(3, 1, 1) for _ in records]) | ASKS
         names |= {"_mta-sts.b.test": {"TXT": ["v=STSv1; id=1;"]}, "mta-sts.b.test": {"A": ["127.0.0.1"]}}
         async with DnsStub(names) as dns:
-            rig = make_rig(**settings(dns, sink, level, mta_sts=True, data_directory=str(tmp_path)))
+            rig = make_rig(
+                **settings(
+                    dns, sink, level, mta_sts=True, mta_sts_allow_private_hosts=True, data_directory=str(tmp_path)
+                )
+            )
             trusting(rig, ROOT.write(tmp_path, "ca"))
             rig.service.reload()
             await deliver(rig)
@@ -134,7 +140,11 @@ async def test_a_policy_that_cannot_be_had_is_told(make_rig, tmp_path, monkeypat
         names = zones(sink.port) | ASKS
         names |= {"_mta-sts.b.test": {"TXT": ["v=STSv1; id=1;"]}, "mta-sts.b.test": {"A": ["127.0.0.1"]}}
         async with DnsStub(names) as dns:
-            rig = make_rig(**settings(dns, sink, "may", mta_sts=True, data_directory=str(tmp_path)))
+            rig = make_rig(
+                **settings(
+                    dns, sink, "may", mta_sts=True, mta_sts_allow_private_hosts=True, data_directory=str(tmp_path)
+                )
+            )
             trusting(rig, ROOT.write(tmp_path, "ca"))
             rig.service.reload()
             assert await deliver(rig)

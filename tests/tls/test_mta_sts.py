@@ -95,6 +95,16 @@ async def world(tmp_path):
         yield world
 
 
+async def test_a_policy_host_in_a_private_network_is_not_asked_unless_that_is_said(world, tmp_path):
+    context = https_context(str(tmp_path / "ca.pem"))
+    sts = MtaSts(
+        tmp_path, world.names, lambda: context, lambda: world.now, Log(2, level="error"), world.stub.port, False
+    )
+    assert await sts.policy("b.test") is None
+    assert sts.problem("b.test") == "sts-policy-fetch-error" and not world.stub.requests
+    assert (await world.make().policy("b.test")).mode == "enforce"
+
+
 async def test_a_policy_is_fetched_once_and_outlives_a_restart(world):
     sts = world.make()
     assert (await sts.policy("b.test")).mode == "enforce"
