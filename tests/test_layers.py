@@ -211,6 +211,7 @@ WIDE_KEYS = frozenset(
         "key_file",
         "message_size_limit",
         "recipient_delimiter",
+        "reply_class_file",
     }
 )
 
