@@ -137,8 +137,8 @@ async def test_a_damaged_route_is_temporary(make_rig, monkeypatch):
     rig = make_rig()
     towards(rig, b"smtp:[127.0.0.1]:1")
 
-    def refuse(hop, port):
+    def refuse(hop, config):
         raise ValueError("no route")
 
-    monkeypatch.setattr(probing, "parse_hop", refuse)
+    monkeypatch.setattr(probing, "next_hop_of", refuse)
     assert str(await ask(rig)) == "451 4.3.5 the route cannot be used: no route"
