@@ -52,9 +52,16 @@ def made(directory: Path, port: int, **more: object) -> Server:
     return server
 
 
-def send(server: Server, sender: str, *to: str, subject: str = "x", source: str = "127.0.0.1") -> None:
+def send(
+    server: Server,
+    sender: str,
+    *to: str,
+    subject: str = "x",
+    source: str = "127.0.0.1",
+    author: str = "a@client.example",
+) -> None:
     with smtplib.SMTP(server.host, server.port("smtp"), timeout=60, source_address=(source, 0)) as client:
-        client.sendmail(sender, list(to), letter(subject), mail_options=["BODY=8BITMIME"])
+        client.sendmail(sender, list(to), letter(subject, sender=author), mail_options=["BODY=8BITMIME"])
 
 
 async def test_all_mail_passes_the_filter_once(tmp_path: Path) -> None:
@@ -149,6 +156,23 @@ def test_a_filter_that_is_the_server_itself_ends(loop: Server) -> None:
 def test_strangers_may_not_give_mail_back(loop: Server) -> None:
     with pytest.raises(smtplib.SMTPConnectError, match="554"):
         smtplib.SMTP(loop.host, loop.port("reinjection"), timeout=60, source_address=("127.0.0.9", 0))
+
+
+async def test_what_a_filter_gives_back_keeps_the_header_that_it_came_with(tmp_path: Path) -> None:
+    """The filter is a local client, and yet a stranger's header is none of a local client's."""
+    async with SmtpSink() as sink:
+        server = made(tmp_path, sink.port, masquerade_domains=["masked.test"])
+        try:
+            between = Filter(server, sink)
+            for number, source in enumerate(("127.0.0.9", "127.0.0.1"), 1):
+                await asyncio.to_thread(send, server, "x@h.masked.test", BILL, source=source, author="x@h.masked.test")
+                await asyncio.to_thread(wait_for_messages, server, BILL, PASSWORD, number)
+            stranger, own = await asyncio.to_thread(messages, server, BILL, PASSWORD)
+            assert b"\nFrom: <x@h.masked.test>\r\n" in stranger
+            assert b"\nFrom: <x@masked.test>\r\n" in own
+            assert len(between.seen) == 2
+        finally:
+            server.stop()
 
 
 def test_a_filter_that_is_down_defers_and_requeue_leads_nobody_past_it(loop: Server, tmp_path: Path) -> None:

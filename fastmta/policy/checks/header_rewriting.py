@@ -7,7 +7,7 @@ from fastmta.authentication.message import HeaderTooLong
 from fastmta.config.schema import Config
 from fastmta.directory.canonical import Canonical
 from fastmta.model.errors import TemporaryFailure
-from fastmta.model.services import speaking
+from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
@@ -26,7 +26,7 @@ class Rewriting(Check):
     """Writes addresses anew; what has no room in front stays, with a reason in the log."""
 
     name = "header_rewriting"
-    services = (*speaking("smtp"), "pickup")
+    services = (*screened("smtp"), "pickup")  # what a filter gives back has been rewritten, and perhaps signed
 
     def __init__(self, rewriting: HeaderRewriting, parts: Parts) -> None:
         self._rewriting = rewriting
