@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastmta.simulation.envelopes import Letter
 
 _DAY_S = 86_400
+_MOST_DAYS = 31  # from the first message to the last: each second of them is gone through
 
 
 @click.command(
@@ -62,6 +63,11 @@ def simulate(
         letters = _letters(configs, source)
         if not letters:
             raise CommandFailed("there was no mail", EX_NOINPUT)
+        days_between = (letters[-1].at - letters[0].at) / _DAY_S
+        if days_between > _MOST_DAYS:
+            raise CommandFailed(
+                f"the mail is of {days_between:.0f} days, and at most {_MOST_DAYS} can be simulated at once", EX_DATAERR
+            )
         from fastmta.simulation import day as simulation
 
         past = simulation.past_of(letters, next(iter(configs.values())))

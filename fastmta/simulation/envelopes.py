@@ -13,6 +13,7 @@ import msgspec
 
 _decode: Final = msgspec.json.Decoder().decode
 _DEFAULT_BYTES: Final = 4096
+LATEST_AT: Final = 221_845_392_000.0  # the year 9000: retries behind it still have a date
 LINE_BYTES: Final = 256 * 2**20  # of one line: a day of a busy server, which the trace prints as one list
 
 
@@ -71,8 +72,11 @@ def letter_of(message: dict[str, Any]) -> Letter | None:
     recipients += [original for original in became if original not in recipients]
     for line in message.get("events") or ():
         events.append(line)
+    at = instant(message["at"])
+    if not 0 <= at <= LATEST_AT:
+        raise ValueError(f"at: {at} lies before 1970 or behind the year 9000")
     return Letter(
-        at=instant(message["at"]),
+        at=at,
         sender=str(message["sender"]),
         recipients=recipients,
         size_bytes=int(message.get("size") or _DEFAULT_BYTES),

@@ -18,6 +18,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "fastmta.toml").write_text(text)
     (tmp_path / "new.toml").write_text(text + 'relayhost = "[relay.example.test]:25"\n')
     (tmp_path / "mail").write_text(MAIL)
+    (tmp_path / "late").write_text(MAIL.replace("2026", "9999"))
+    (tmp_path / "early").write_text(MAIL.replace("2026", "0001"))
+    (tmp_path / "wide").write_text(MAIL + MAIL.replace("2026", "2036"))
     return tmp_path
 
 
@@ -77,6 +80,9 @@ def test_yesterday_is_read_from_the_trace(here, capsys):
         (["--yesterday", "--envelopes", "mail"], 64, "which mail?"),
         (["--envelopes", "nothing"], 66, "nothing: No such file"),
         (["--envelopes", "new.toml"], 65, "line 1 is no JSON"),
+        (["--envelopes", "late"], 65, "line 1: no message"),
+        (["--envelopes", "early"], 65, "line 1: no message"),
+        (["--envelopes", "wide"], 65, "the mail is of 3653 days"),
         (["--yesterday"], 66, "there is no trace"),
         (["--envelopes", "mail", "--config", "nothing.toml"], 78, "nothing.toml"),
     ],
