@@ -130,11 +130,11 @@ class OutgoingChecks:
         leave as it is has been decided.
         """
         self._refresh()
-        findings = _Findings(self._services, self._tables, self._transport, job, self._generic)
         kinds = frozenset(self._tables) | ({Kind.HEADER} if self._generic else set())
         walk = Walk(kinds, _WHOLE)
         size = job.envelope.size_bytes
         share = self._services.turns.share()
+        findings = _Findings(self._services, self._tables, self._transport, job, self._generic, share.pause)
         share.begin()
         try:
             findings.rename()
@@ -149,13 +149,13 @@ class OutgoingChecks:
                     return False
                 at += len(piece)
                 for each in walk.feed(piece):
-                    findings.take(each)
+                    await findings.take(each)
                     await share.pause()
                 if findings.failure is not None:
                     break
                 await share.pause()
             for each in walk.end():
-                findings.take(each)
+                await findings.take(each)
         except TemporaryFailure:
             findings.failure = _UNREADABLE
         finally:
@@ -202,8 +202,15 @@ class _Findings:
     """What the tables say of one message."""
 
     def __init__(
-        self, services: "Services", tables: dict[Kind, TableSet], transport: str, job: Job, generic: AddressMap
+        self,
+        services: "Services",
+        tables: dict[Kind, TableSet],
+        transport: str,
+        job: Job,
+        generic: AddressMap,
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
+        self._pause = pause
         self._generic = generic
         self._log = services.log
         self._tables = tables
@@ -214,14 +221,14 @@ class _Findings:
         self._told = 0
         self.failure: Reply | None = None
 
-    def take(self, piece: Piece) -> None:
+    async def take(self, piece: Piece) -> None:
         """Asks about a piece, and does what is said."""
         if self.failure is not None or not piece.text:
             return
         tables = self._tables.get(piece.kind)
         value = tables.get(piece.text.decode("utf-8", "surrogateescape")) if tables is not None else None
         if value is None:
-            self._stays(piece)
+            await self._stays(piece)
             return
         try:
             action = parse_outgoing(piece.kind, value)
@@ -230,7 +237,7 @@ class _Findings:
             self.failure = _MISTAKEN
             return
         if action.word in ("DUNNO", "OK"):
-            self._stays(piece)
+            await self._stays(piece)
             return
         if action.word != "IGNORE":
             self._tell(action.word, action.text, piece)
@@ -238,23 +245,23 @@ class _Findings:
         match action.word:
             case "PREPEND":
                 self._change(piece.at, 0, new)
-                self._stays(piece)
+                await self._stays(piece)
             case "REPLACE":
-                new = self._renamed(piece.kind, new) or new
+                new = await self._renamed(piece.kind, new) or new
                 self._change(piece.at, piece.size, new[:-2] if self._lacks_end(piece) else new)
             case word if word in DELETES:
                 self._change(piece.at, piece.size, b"")
             case _:
-                self._stays(piece)
+                await self._stays(piece)
 
-    def _stays(self, piece: Piece) -> None:
+    async def _stays(self, piece: Piece) -> None:
         """The checks have nothing against a piece: it stays, but for its addresses."""
         if self._generic and piece.kind is Kind.HEADER:
-            new = self._renamed(piece.kind, piece.text.replace(b"\n", b"\r\n") + b"\r\n")
+            new = await self._renamed(piece.kind, piece.text.replace(b"\n", b"\r\n") + b"\r\n")
             if new is not None:
                 self._change(piece.at, piece.size, new[:-2] if self._lacks_end(piece) else new)
 
-    def _renamed(self, kind: Kind, raw: bytes) -> bytes | None:
+    async def _renamed(self, kind: Kind, raw: bytes) -> bytes | None:
         """A field of the message's own header with the addresses that the generic maps give it; None: as it is."""
         name, _, value = raw.partition(b":")
         word = name.strip().lower()
@@ -265,7 +272,7 @@ class _Findings:
                 "delivery.not_rewritten", queue_id=queue_id_text(self._job.message.queue_id), octets=len(raw)
             )
             return None
-        new = rewritten(value.decode("utf-8", "surrogateescape"), self._new_address)
+        new = await rewritten(value.decode("utf-8", "surrogateescape"), self._new_address, self._pause)
         return None if new is None else name + b":" + new.encode("utf-8", "surrogateescape")
 
     def _new_address(self, text: str) -> str | None:

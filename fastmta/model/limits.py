@@ -93,7 +93,7 @@ MILTER_BODY_BYTES: Final = 65_535  # of one piece of a body (MILTER_CHUNK_SIZE)
 MILTER_CHANGES: Final = 1000  # of one message's header by one milter
 CHECK_HEAD_BYTES: Final = 2400  # put in front of one message by all checks together: with Received a MESSAGE_HEAD
 REWRITTEN_HEAD_BYTES: Final = 1200  # of them, fields whose addresses are written anew; longer ones stay as they came
-REWRITTEN_FIELD_BYTES: Final = 16_384  # of a field whose addresses are looked at: 3 ms
+REWRITTEN_FIELD_BYTES: Final = 16_384  # of a field whose addresses are looked at, with turns for others
 
 # --- messages in the store ---
 MESSAGE_HEAD_BYTES: Final = 3500  # put in front of what came: with its cuts it lies in one page

@@ -6,7 +6,7 @@ domain that theirs get then. What changes is a cut and a field of the head, so w
 stays.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from fastmta.authentication.message import Field
@@ -94,7 +94,7 @@ class HeaderRewriting:
         try:
             for field in fields if origin else ():
                 size = len(field.raw)
-                new = self.field(field, origin) if size <= REWRITTEN_FIELD_BYTES else b""
+                new = await self.field(field, origin, share.pause) if size <= REWRITTEN_FIELD_BYTES else b""
                 if new is not None and _has_addresses(field):
                     fits = 0 < len(new) <= room and len(made) < _MOST
                     room -= len(new) if fits else 0
@@ -105,8 +105,8 @@ class HeaderRewriting:
             share.leave()
         return made, left
 
-    def field(self, field: Field, origin: str) -> bytes | None:
-        """The field with its addresses written anew; None: it stays."""
+    async def field(self, field: Field, origin: str, pause: Callable[[], Awaitable[None]]) -> bytes | None:
+        """The field with its addresses written anew; None: it stays. `pause` lets others have their turn."""
         if not _has_addresses(field):
             return None
         of_sender = field.name in SENDERS
@@ -120,7 +120,7 @@ class HeaderRewriting:
             new = self._canonical.in_header(address, of_sender=of_sender)
             return None if new == address and "@" in text else new.raw.decode("utf-8", "surrogateescape")
 
-        changed = rewritten(value.decode("utf-8", "surrogateescape"), change)
+        changed = await rewritten(value.decode("utf-8", "surrogateescape"), change, pause)
         return None if changed is None else name + b":" + changed.encode("utf-8", "surrogateescape")
 
 

@@ -34,11 +34,27 @@ def test_addresses_are_found(text: str, found: list[str]) -> None:
     assert [each.text for each in spans(text)] == found
 
 
-def test_what_is_not_an_address_stays_octet_for_octet() -> None:
+async def nothing() -> None:
+    pass
+
+
+async def test_what_is_not_an_address_stays_octet_for_octet() -> None:
     text = ' "A, b" (c <x>)\r\n\t< old@x.y > (d), Group : other@x.y ,old@x.y;'
-    new = rewritten(text, lambda each: "new@z.w" if each == "old@x.y" else None)
+    new = await rewritten(text, lambda each: "new@z.w" if each == "old@x.y" else None, nothing)
     assert new == ' "A, b" (c <x>)\r\n\t< new@z.w > (d), Group : other@x.y ,new@z.w;'
-    assert rewritten(text, lambda each: each) is None
+    assert await rewritten(text, lambda each: each, nothing) is None
+
+
+@pytest.mark.parametrize(("text", "least"), [("a," * 1000, 1000), ("<a@b.c>" * 1000, 1000), ("[" * 16_000, 60)])
+async def test_others_get_their_turn_within_a_field(text: str, least: int) -> None:
+    pauses = 0
+
+    async def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    await rewritten(text, lambda each: None, pause)
+    assert pauses >= least
 
 
 @pytest.mark.parametrize(
