@@ -75,11 +75,15 @@ class LoginSettings(Protocol):
 
 
 class Penalties(Protocol):
-    """What of policy.limits.Limits is used here: penalties of addresses, in units of the failure delay."""
+    """What of policy.limits.Limits is used here: penalties of addresses, in units of the failure delay, and how many
+    one-time codes of an account may be tried.
+    """
 
     def failed(self, ip: str, /) -> float: ...
     def penalty(self, ip: str, /) -> float: ...
     def forgive(self, ip: str, /) -> None: ...
+    def may_try_code(self, account_id: int, /) -> bool: ...
+    def code_was_right(self, account_id: int, /) -> None: ...
 
 
 class Tokens(Protocol):
@@ -315,11 +319,19 @@ class Authenticator(Generic[A]):
         if not right or checked is None:
             return "another password"
         if totp is not None:
-            step = one_time.matching_step(totp.secret, code, self._now(), totp.last_step)
-            used = step is not None and await self._credentials.use_totp_step(checked.id, totp, step)
-            return "" if used else "another one-time code"
+            return await self._code_refusal(checked, totp, code)
         if self._learn is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
             self._learn(checked, credentials.password)
+        return ""
+
+    async def _code_refusal(self, account: A, totp: Totp, code: str) -> str:
+        """Who knows the password has few codes to try, from however many addresses (RFC 4226 §7.3)."""
+        if not self._penalties.may_try_code(account.id):
+            return "too many one-time codes were tried"
+        step = one_time.matching_step(totp.secret, code, self._now(), totp.last_step)
+        if step is None or not await self._credentials.use_totp_step(account.id, totp, step):
+            return "another one-time code"
+        self._penalties.code_was_right(account.id)
         return ""
 
     async def _token_refusal(self, checked: A | None, token: str) -> str:

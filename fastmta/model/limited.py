@@ -20,6 +20,7 @@ class What(IntEnum):
     UPLOAD_BYTES = 11  # octets of these
     GREETED = 13  # clients that have waited for the greeting once: remembered, never refused by itself
     LOGIN_DELAY = 16  # when accounts last logged in over POP3
+    ONE_TIME_CODES = 17  # that were tried behind an account's right password
     FAILURES = 14  # for which an address is banned in the end
     BANNED = 15
     APPEND_BYTES = 12  # octets that an account's APPENDs have announced: for its quota, never refused by itself

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from fastmta._limits import HOLDINGS_BYTES, REFUSED, TABLE_BYTES, UNCOUNTED, Holdings, Table
 from fastmta.model.limited import What
-from fastmta.model.limits import LOGIN_GRACE_S
+from fastmta.model.limits import LOGIN_GRACE_S, ONE_TIME_CODES, ONE_TIME_CODES_S
 from fastmta.model.services import NAMES, SERVICES, Service
 from fastmta.policy.bans import Bans
 from fastmta.policy.networks import Networks
@@ -114,6 +114,7 @@ class Limits:
         self._cells = cells
         self._monotonic = monotonic
         self.bans: Bans | None = None  # set once there is a store to keep them in
+        self._codes = Rate(table, ONE_TIME_CODES, ONE_TIME_CODES_S, monotonic)
         self._guests: dict[Seat, None] = {}  # who has not logged in here and counts, the oldest first
         self.configure(config)
 
@@ -241,6 +242,19 @@ class Limits:
         """A login has succeeded: no penalty any more, as in Dovecot."""
         kind, a = _key(What.FAILED_LOGINS, "smtp", ip)
         self._table.forget(kind, a, 0)
+
+    def may_try_code(self, account_id: int) -> bool:
+        """Whether one more one-time code may be tried behind an account's password, which was right."""
+        kind, a = _key(What.ONE_TIME_CODES, "smtp", "")
+        if not self._codes.take((kind, a, account_id)):
+            return True
+        self.count(What.ONE_TIME_CODES)
+        return False
+
+    def code_was_right(self, account_id: int) -> None:
+        """It was the account's: those that were tried before it are forgiven."""
+        kind, a = _key(What.ONE_TIME_CODES, "smtp", "")
+        self._table.forget(kind, a, account_id)
 
     def count(self, what: What) -> None:
         """Counts a refusal."""

@@ -119,6 +119,7 @@ LIMITS: Final = (
     "unauthenticated",
     "user_connections",
     "login_delay",
+    "one_time_codes",
     "uploads",
     "upload_bytes",
     "banned",

@@ -15,6 +15,7 @@ from fastmta.config.schema import Config
 from fastmta.config.tables import AuthConfig
 from fastmta.model.credentials import AppPassword, Totp
 from fastmta.model.errors import TemporaryFailure
+from fastmta.model.limits import ONE_TIME_CODES
 from fastmta.model.mechanisms import MECHANISMS, SCRAM
 from fastmta.runtime.metrics import METRICS, local_cells
 from tests.support.limits import local_limits
@@ -446,6 +447,25 @@ async def test_without_the_right_code_nothing_opens(rich, password, reason):
     assert world.slept == [2.0]
     assert last(world)[1]["reason"] == reason
     assert world.credentials.totps[1].last_step == 0
+
+
+async def test_codes_are_not_guessed_from_many_addresses(rich):
+    world = rich()
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    wrong, right = Credentials("user", "right" + code(9)), Credentials("user", "right" + code())
+    for number in range(ONE_TIME_CODES - 1):
+        assert await world.auth.authenticate(wrong, "imap", f"192.0.2.{number}") is None
+    for number in range(20):  # who does not know the password shuts nobody out
+        assert await world.auth.authenticate(Credentials("user", "wrong000000"), "imap", f"192.0.2.{number}") is None
+    assert (await world.auth.authenticate(right, "imap", "192.0.2.1")).id == 1
+    world.credentials.totps[1] = Totp(SECRET, 0, 0)
+    for number in range(ONE_TIME_CODES):
+        assert await world.auth.authenticate(wrong, "imap", f"198.51.100.{number}") is None
+        assert last(world)[1]["reason"] == "another one-time code"
+    assert await world.auth.authenticate(right, "imap", "203.0.113.1") is None
+    assert last(world)[1]["reason"] == "too many one-time codes were tried"
+    world.credentials.app[1, "app"] = AppPassword("phone", (), 0)
+    assert (await world.auth.authenticate(Credentials("user", "app"), "imap", "203.0.113.1")).id == 1
 
 
 async def test_a_password_that_was_remembered_does_not_open_once_codes_are_wanted(rich):
