@@ -168,9 +168,7 @@ class ImapConnection(asyncio.Protocol):
             self._compression.feed(data)
         else:
             self._parser.feed(data)
-        if self._busy or self._paused or self._share.waiting:
-            self._stop_reading()
-        elif self._share.enter(self._turn_came):
+        if not (self._busy or self._paused or self._share.waiting) and self._share.enter(self._turn_came):
             self._work()
         else:
             self._stop_reading()
@@ -274,7 +272,7 @@ class ImapConnection(asyncio.Protocol):
             return
         self._changed = True
         if not self._busy and not self._paused:
-            self.server.services.loop.call_soon(self._tell_changes)
+            self.server.services.loop.call_soon(self._tell_in_turn)
 
     def delay(self, seconds: float, then: Callable[[], None]) -> None:
         self._busy = True
@@ -379,8 +377,7 @@ class ImapConnection(asyncio.Protocol):
         """The end of a stretch of work: what it has written leaves."""
         self._parser.forget()
         self._hand_over()
-        if self._changed and not self._busy and not self._paused and not self._closing:
-            self._tell_changes()
+        self._tell_changes()
         if self._busy or self._paused or self._share.waiting:
             self._stop_reading()
         elif not self._reading and not self._closing:
@@ -505,15 +502,19 @@ class ImapConnection(asyncio.Protocol):
         self.write(b"* BYE " + SERVER_BUG[3:] + b"\r\n")
         self.session.log_out()
 
+    def _tell_in_turn(self) -> None:
+        """A change may be told to a thousand sessions: it waits for a turn as input does."""
+        if not self.waiting and self._share.enter(self._turn_came, fresh=False):
+            self._tell_changes()
+
     def _tell_changes(self) -> None:
-        """IDLE: what the selected mailbox has become."""
-        if self._busy or self._paused or self._closing or not self._changed:
-            return
-        if self._share.waiting or self.session.upload is not None:
-            return  # _rest comes by here again
-        self._changed = False
-        self._run(self.session.tell_idle())
-        self._hand_over()
+        """What the watched mailboxes have become. Where it can't be told now, _rest comes by later."""
+        if self._changed and not (self.waiting or self._paused or self._closing or self.session.upload):
+            self._changed = False
+            self._run(self.session.tell_idle())
+            self._hand_over()
+            if not self._busy:
+                self._share.over()  # it is charged with it
 
     # --- output ---
 

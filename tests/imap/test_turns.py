@@ -1,5 +1,7 @@
 """Long commands are done in pieces, with other sessions served in between, and nobody can tell by the answers."""
 
+import asyncio
+import itertools
 import re
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from fastmta.imap import view as view_module
 from fastmta.imap.commands import listing, select
 from fastmta.imap.list_plan import _collapsed
+from fastmta.runtime.turns import Turns
 from tests.imap.harness import World
 
 BOTH = pytest.mark.parametrize("store_kind", ["memory", "lmdb"])
@@ -45,6 +48,26 @@ async def test_a_farewell_in_the_middle_of_a_pipeline_is_the_last_word(world: Wo
     lines = greedy.take().splitlines()
     assert lines[-1] == b"* BYE Shutting down"
     assert set(lines[:-1]) == {b"n OK NOOP completed"}
+
+
+@pytest.mark.parametrize("command", ["IDLE", "NOTIFY SET (PERSONAL (MessageNew MessageExpunge MailboxName))"])
+async def test_a_change_that_many_hear_of_is_told_in_turns(world: World, command: str) -> None:
+    clock = itertools.count(0, 500_000)  # every look at it costs half a millisecond
+    world.services.turns = Turns(asyncio.get_running_loop(), now_ns=lambda: next(clock))
+    watching = [await world.login("Sent", peer=f"127.0.1.{n}") for n in range(30)]
+    for client in watching:
+        await client.send(b"w " + command.encode() + b"\r\n")
+    for client in watching:
+        client.protocol.changed()
+    told = 0
+    for _ in range(3):
+        await asyncio.sleep(0)
+        told = max(told, sum(not client.protocol._changed for client in watching))
+        assert told < len(watching)
+    assert told
+    for client in watching:
+        await client.settle()
+    assert not any(client.protocol._changed for client in watching)
 
 
 @BOTH

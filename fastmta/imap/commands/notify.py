@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastmta.store.mailbox_names import Mailbox
 
 _OVERFLOW: Final = b"[NOTIFICATIONOVERFLOW] Too many mailboxes to watch"
+_AT_ONCE: Final = 25  # mailboxes looked at without asking whether the turn is over: 0.1 ms
 _SEEN: Final = rights.LOOKUP | rights.READ
 _ROOTS: Final = tuple(root.decode() + "/" for root in (OTHERS, PUBLIC))
 
@@ -292,6 +293,8 @@ class Watching:
                         watched.take(box)
                     if watched.fresh or session.mailboxes.modseq(box.id) != box.highest_modseq:
                         self._changed[box.id] = None
+                if len(found) % _AT_ONCE == 0:
+                    await _paused(session)
             await _paused(session)
         if notifier.watches > IMAP_NOTIFY_WATCHES:
             raise TooMany
