@@ -19,6 +19,9 @@ def settings_of(config: Config, service: str) -> Settings:
     offers = {word for word in _DEMANDS if word not in discards} if found.protocol == "smtp" else set()
     if not hold_s:
         offers.discard("FUTURERELEASE")
+    through = config.filter_for(service)
+    if through:  # a filter gives back another message, of which nobody demands anything
+        offers -= {"REQUIRETLS", "DELIVERBY"}
     return Settings(
         service=service,
         **{name: getattr(config, name) for name in _AS_IT_IS},
@@ -38,5 +41,5 @@ def settings_of(config: Config, service: str) -> Settings:
         offers=frozenset(offers),
         hold_s=hold_s if "FUTURERELEASE" in offers else 0,
         discards=discards,
-        through=config.filter_for(service),
+        through=through,
     )

@@ -175,6 +175,15 @@ async def test_what_a_filter_gives_back_keeps_the_header_that_it_came_with(tmp_p
             server.stop()
 
 
+def test_what_a_filter_cannot_pass_on_is_not_offered_before_it(loop: Server) -> None:
+    """Else such mail would be returned by the first hop, which is ours, for want of a promise that no filter makes."""
+    for service, is_offered in (("smtp", False), ("reinjection", True)):
+        with smtplib.SMTP(loop.host, loop.port(service), timeout=60) as client:
+            client.ehlo()
+            assert client.has_extn("deliverby") == is_offered
+            assert client.mail("x@client.example", ["BY=1000;R"])[0] == (250 if is_offered else 555)
+
+
 def test_a_filter_that_is_down_defers_and_requeue_leads_nobody_past_it(loop: Server, tmp_path: Path) -> None:
     port = free_port()
     server = Server(tmp_path, services=("smtp", "pop3"), settings=settings(port), with_tls=False)
