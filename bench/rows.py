@@ -14,13 +14,15 @@ from typing import NamedTuple
 from bench import access, load, native
 from bench.peers import (
     ACCESS_USERS,
+    DESTINATIONS,
     HOLD_DOMAIN,
     LOCAL_USER,
+    MANY_DOMAIN,
     PASSWORD,
     RELAY_DOMAIN,
     FastMTAPeer,
+    NextHops,
     Peer,
-    Sink,
     settle,
 )
 
@@ -34,9 +36,9 @@ class Sample(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a sample needs beside its peer: the next hop of both relays, and the scale of the run."""
+    """What a sample needs beside its peer: the next hops of both relays, and the scale of the run."""
 
-    next_hop: Sink
+    hops: NextHops
     scale: float  # 1.0 for a full run, less for --quick
     directory: Path
 
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     unit: str = "msg/s"
     prepare: Callable[[Peer, Context], None] | None = None  # once a row and peer, untimed
     refresh: Callable[[Peer, Context], None] | None = None  # before each sample, untimed
+    goal: float = 0.0  # of the ratio of rates; 0: none is set
 
 
 def _sampled(peer: Peer, operations: int, work: Callable[[], float | None], extra: dict[str, float]) -> Sample:
@@ -68,6 +71,7 @@ def _sampled(peer: Peer, operations: int, work: Callable[[], float | None], extr
 
 
 # The same number for every peer of a row: a server that is given more has more company in its commits.
+_RELAY_PEERS = ("postfix", "sink", "fastmta")
 _MANY, _ONE, _RELAYED, _LOCAL = 8_000, 4_000, 4_000, 4_000
 
 
@@ -96,12 +100,18 @@ def accept(
     return measure
 
 
-def relay(sessions: int, many: bool = True, size: int = 4096) -> Callable[[Peer, Context], Sample]:
-    """Load into a relay, until the last message has reached the sink behind it."""
+def relay(
+    sessions: int, many: bool = True, size: int = 4096, domain: str = RELAY_DOMAIN, destinations: int = 0
+) -> Callable[[Peer, Context], Sample]:
+    """Load into a relay, until the last message has reached the sink of `domain` behind it, or was told there to wait.
+
+    With `destinations` as many domains below `domain` have the mail in turn. Into a sink, the load is all there is.
+    """
 
     def measure(peer: Peer, context: Context) -> Sample:
-        messages = context.count(_RELAYED if size <= 4096 else _RELAYED // 4)
-        target = context.next_hop.received() + messages
+        messages = max(destinations, context.count(_RELAYED if size <= 4096 else _RELAYED // 4))
+        sink = context.hops.of(domain)
+        received, refused = sink.received(), sink.refused()
         accepted_s = 0.0
 
         def work() -> None:
@@ -112,17 +122,20 @@ def relay(sessions: int, many: bool = True, size: int = 4096) -> Callable[[Peer,
                 messages=messages,
                 size=size,
                 one_each=not many,
-                to=f"r@{RELAY_DOMAIN}",
+                to=f"r@{domain}",
+                domains=destinations,
             ).elapsed_s
+            if peer.name == "sink":
+                return
             deadline = time.monotonic() + DRAIN_TIMEOUT_S
-            while context.next_hop.received() < target:
+            while (missing := messages - (sink.received() - received) - (sink.refused() - refused)) > 0:
                 if time.monotonic() > deadline:
-                    missing = target - context.next_hop.received()
                     raise RuntimeError(f"{peer.name}: {missing} messages have not reached the next hop")
                 time.sleep(0.005)
 
         sample = _sampled(peer, messages, work, {})
-        return sample._replace(extra={"accepted_per_second": messages / accepted_s})
+        deferred = {"deferred": float(sink.refused() - refused)} if sink.refused() else {}
+        return sample._replace(extra={"accepted_per_second": messages / accepted_s, **deferred})
 
     return measure
 
@@ -262,9 +275,46 @@ ROWS: tuple[Row, ...] = (
     Row("accept-1", "accept 4 KB, a lone client", ("postfix", "fastmta"), accept(1)),
     Row("accept-postfix", "accept 4 KB, 20 sessions, lockstep", ("postfix", "fastmta"), accept(20)),
     Row("accept-50k", "accept 50 KB, 20 sessions, lockstep", ("postfix", "fastmta"), accept(20, size=51_200)),
-    Row("relay-20-many", "relay 4 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20)),
-    Row("relay-50k", "relay 50 KB, 20 sessions, many a connection", ("postfix", "fastmta"), relay(20, size=51_200)),
-    Row("relay-20-one", "relay 4 KB, 20 sessions, one a connection", ("postfix", "fastmta"), relay(20, False)),
+    Row("relay-20-many", "relay 4 KB, 20 sessions, many a connection", _RELAY_PEERS, relay(20), goal=10),
+    Row("relay-50k", "relay 50 KB, 20 sessions, many a connection", _RELAY_PEERS, relay(20, size=51_200), goal=6),
+    Row("relay-100k", "relay 100 KB, 20 sessions, many a connection", _RELAY_PEERS, relay(20, size=102_400)),
+    Row("relay-20-one", "relay 4 KB, 20 sessions, one a connection", _RELAY_PEERS, relay(20, False), goal=10),
+    Row(
+        "relay-20-one-each",
+        "relay 4 KB, one a connection here and at the next hop",
+        _RELAY_PEERS,
+        relay(20, False, domain="one-each.example"),
+        goal=10,
+    ),
+    Row(
+        "relay-50-destinations",
+        "relay 4 KB to 50 destinations",
+        _RELAY_PEERS,
+        relay(20, domain=MANY_DOMAIN, destinations=50),
+        goal=10,
+    ),
+    Row(
+        "relay-5000-destinations",
+        "relay 4 KB to 5,000 destinations",
+        _RELAY_PEERS,
+        relay(20, domain=MANY_DOMAIN, destinations=DESTINATIONS),
+        goal=10,
+    ),
+    Row(
+        "relay-deferred",
+        "relay 4 KB, every tenth recipient is deferred",
+        _RELAY_PEERS,
+        relay(20, domain="deferring.example"),
+        goal=10,
+    ),
+    Row("relay-tls", "relay 4 KB over TLS, kept", ("postfix", "fastmta"), relay(20, domain="tls.example"), goal=6),
+    Row(
+        "relay-tls-one-each",
+        "relay 4 KB over TLS, each connection resumed",
+        ("postfix", "fastmta"),
+        relay(20, domain="tls-one-each.example"),
+        goal=6,
+    ),
     Row("local-20-many", "local delivery 4 KB, 20 sessions", ("postfix", "fastmta"), local(20)),
     Row("latency-64", "prober's final 250 beside 64 saturating", ("sink", "fastmta"), latency(64)),
     Row("imap-login", "IMAP login and logout, 10 clients", _ACCESS_PEERS, logins(), "logins/s"),

@@ -22,10 +22,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.peers import DovecotPeer, FastMTAPeer, Peer, PostfixPeer, Sink
+from bench.peers import DovecotPeer, FastMTAPeer, NextHops, Peer, PostfixPeer, Sink
 from bench.rows import ROWS, Context, Row, Sample
 
 QUICK_SCALE = 0.2
+CPU_GOAL = 0.1  # of the rows that have a goal
 
 
 class Bench:
@@ -34,19 +35,18 @@ class Bench:
     def __init__(self, directory: Path, stack: ExitStack, scale: float, workers: int, beside: Path | None) -> None:
         self._stack = stack
         self._directory = directory
-        next_hop = Sink(directory / "next-hop")
-        stack.callback(next_hop.stop)
-        self.context = Context(next_hop, scale, directory)
-        hop_port = next_hop.port("smtp")
+        hops = NextHops(directory)
+        stack.callback(hops.stop)
+        self.context = Context(hops, scale, directory)
         self._makers: dict[str, Callable[[], Peer]] = {
             "sink": lambda: Sink(directory / "ceiling"),
-            "postfix": lambda: PostfixPeer(hop_port),
+            "postfix": lambda: PostfixPeer(hops),
             "dovecot": DovecotPeer,
-            "fastmta": lambda: FastMTAPeer(directory, hop_port, workers),
-            "scan": lambda: FastMTAPeer(directory, hop_port, workers, "scan", fts=""),
+            "fastmta": lambda: FastMTAPeer(directory, hops, workers),
+            "scan": lambda: FastMTAPeer(directory, hops, workers, "scan", fts=""),
         }
         if beside is not None:
-            self._makers["beside"] = lambda: FastMTAPeer(directory, hop_port, workers, "beside", beside)
+            self._makers["beside"] = lambda: FastMTAPeer(directory, hops, workers, "beside", beside)
         self._running: dict[str, Peer] = {}
 
     def peer(self, name: str) -> Peer:
@@ -103,6 +103,8 @@ def summarise(row: Row, samples: dict[str, list[Sample]]) -> dict[str, Any]:
                 or [float("nan")]
             ),
         }
+        if row.goal:
+            out["ratio"]["goal"] = {"per_second": row.goal, "cpu": CPU_GOAL}
     return out
 
 
@@ -122,6 +124,7 @@ def print_row(result: dict[str, Any]) -> None:
             f"  fastmta / {ratio['against']}: rate x {ratio['per_second']['median']:.2f}"
             f" [{ratio['per_second']['low']:.2f} to {ratio['per_second']['high']:.2f}],"
             f" CPU x {ratio['cpu']['median']:.2f} [{ratio['cpu']['low']:.2f} to {ratio['cpu']['high']:.2f}]"
+            + (f"; goal: {ratio['goal']['per_second']:g} and {ratio['goal']['cpu']:g}" if "goal" in ratio else "")
         )
     sys.stdout.flush()
 

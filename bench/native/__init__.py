@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,12 @@ def library(name: str) -> Path:
     return _built(name, BUILT / f"{name}.so", ["-shared", "-fPIC"])
 
 
-def _built(name: str, product: Path, how: list[str]) -> Path:
+def tls_sink() -> Path:
+    """The sink with STARTTLS, which needs the headers of OpenSSL."""
+    return _built("smtp_sink", BUILT / "smtp_sink_tls", ["-DWITH_TLS"], ["-lssl", "-lcrypto"])
+
+
+def _built(name: str, product: Path, how: list[str], libraries: Sequence[str] = ()) -> Path:
     source = SOURCES / f"{name}.c"
     if product.exists() and product.stat().st_mtime >= source.stat().st_mtime:
         return product
@@ -43,7 +49,7 @@ def _built(name: str, product: Path, how: list[str]) -> Path:
     BUILT.mkdir(parents=True, exist_ok=True)
     made = BUILT / f"{product.name}.{os.getpid()}"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", *how]
-    done = subprocess.run([compiler, *flags, "-o", str(made), str(source)], capture_output=True, text=True)
+    done = subprocess.run([compiler, *flags, "-o", str(made), str(source), *libraries], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"bench: {source.name} was not built:\n{done.stderr}")
     made.rename(product)
@@ -60,9 +66,13 @@ def smtp_load(
     sender: str = "load@bench.example",
     one_each: bool = False,
     pipelined: bool = False,
+    domains: int = 0,
 ) -> Load:
-    """Sends `messages` to 127.0.0.1:`port`; every reply is checked, and any other than expected raises RuntimeError."""
-    arguments = ["-s", sessions, "-m", messages, "-l", size, "-f", sender, "-t", to]
+    """Sends `messages` to 127.0.0.1:`port`; every reply is checked, and any other than expected raises RuntimeError.
+
+    With `domains` the recipient's domain gets "d0.", "d1." ... before it, so many of them in turn.
+    """
+    arguments = ["-s", sessions, "-m", messages, "-l", size, "-f", sender, "-t", to, "-d", domains]
     modes = [flag for flag, on in (("-o", one_each), ("-p", pipelined)) if on]
     done = subprocess.run(
         [str(tool("smtp_load")), *modes, *map(str, arguments), "127.0.0.1", str(port)],

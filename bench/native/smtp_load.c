@@ -1,9 +1,10 @@
 /* The cheap SMTP load generator: one thread, epoll, no allocation a message.
  *
- *   smtp_load [-p] [-o] [-s sessions] [-m messages] [-l octets] [-f sender] [-t recipient] host port
+ *   smtp_load [-p] [-o] [-s sessions] [-m messages] [-l octets] [-f sender] [-t recipient] [-d domains] host port
  *
  *   -p  pipelined: MAIL, RCPT and DATA in one segment; else each command waits for its reply (lockstep)
  *   -o  one message a connection, each with its own EHLO and QUIT
+ *   -d  the recipient's domain gets "d0.", "d1." ... before it, so many of them in turn; not with -p
  *
  * A client stops at the final dot until its reply has come, so every peer can be driven alike. Each reply's code is
  * checked; any other than the expected one ends the run with status 1 and the line on standard error. Prints one line
@@ -23,12 +24,13 @@
 #include <unistd.h>
 
 enum step { GREETING, HELLO, MAIL, RCPT, DATA, BODY, QUIT, STEPS };
-enum { READ_OCTETS = 4096, STALL_S = 60 };
+enum { READ_OCTETS = 4096, RCPT_OCTETS = 128, STALL_S = 60 };
 
 struct session {
     int fd;
     enum step step;      /* the reply that is awaited */
     int held;            /* octets of an unfinished reply line */
+    long number;         /* of its message */
     char line[READ_OCTETS];
     const char *out;     /* what the socket has not yet taken */
     size_t left;
@@ -37,7 +39,8 @@ struct session {
 static const char *const expected[STEPS] = {"220", "250", "250", "250", "354", "250", "221"};
 static struct sockaddr_in peer;
 static int poller, pipelined, one_each;
-static long wanted = 1000, started, finished;
+static long wanted = 1000, started, finished, domains;
+static char (*recipients)[RCPT_OCTETS];  /* RCPT commands, one a domain */
 static char *command[STEPS];    /* what is sent once the reply before it has come */
 static size_t command_size[STEPS];
 static char *envelope;
@@ -98,7 +101,7 @@ static void begin_message(struct session *s) {
         say(s, command[QUIT], command_size[QUIT]);
         return;
     }
-    started++;
+    s->number = started++;
     s->step = MAIL;
     if (pipelined) say(s, envelope, envelope_size);
     else say(s, command[MAIL], command_size[MAIL]);
@@ -126,6 +129,11 @@ static void advance(struct session *s) {
     default:
         s->step++;
         if (pipelined && (s->step == RCPT || s->step == DATA)) return;
+    }
+    if (domains && s->step == RCPT) {
+        const char *one = recipients[s->number % domains];
+        say(s, one, strlen(one));
+        return;
     }
     say(s, command[s->step], command_size[s->step]);
 }
@@ -162,6 +170,13 @@ static void prepare(const char *sender, const char *recipient, size_t octets) {
     set(HELLO, "EHLO load.bench.example\r\n", 25);
     set(MAIL, text, snprintf(text, sizeof text, "MAIL FROM:<%s>\r\n", sender));
     set(RCPT, text, snprintf(text, sizeof text, "RCPT TO:<%s>\r\n", recipient));
+    const char *at = strchr(recipient, '@');
+    if (domains && !at) fail(recipient, "has no domain");
+    recipients = calloc(domains + 1, sizeof *recipients);
+    for (long i = 0; i < domains; i++) {
+        int size = snprintf(recipients[i], RCPT_OCTETS, "RCPT TO:<%.*s@d%ld.%s>\r\n", (int)(at - recipient), recipient, i, at + 1);
+        if (size >= RCPT_OCTETS) fail(recipient, "is too long");
+    }
     set(DATA, "DATA\r\n", 6);
     set(QUIT, "QUIT\r\n", 6);
     envelope_size = command_size[MAIL] + command_size[RCPT] + 6;
@@ -187,7 +202,7 @@ int main(int argc, char **argv) {
     const char *sender = "load@bench.example", *recipient = "hold@hold.example";
     long sessions = 20, octets = 4096;
     int option;
-    while ((option = getopt(argc, argv, "pos:m:l:f:t:")) > 0) switch (option) {
+    while ((option = getopt(argc, argv, "pos:m:l:f:t:d:")) > 0) switch (option) {
         case 'p': pipelined = 1; break;
         case 'o': one_each = 1; break;
         case 's': sessions = atol(optarg); break;
@@ -195,10 +210,12 @@ int main(int argc, char **argv) {
         case 'l': octets = atol(optarg); break;
         case 'f': sender = optarg; break;
         case 't': recipient = optarg; break;
+        case 'd': domains = atol(optarg); break;
         default: return 64;
     }
-    if (argc - optind != 2 || sessions < 1 || sessions > 20000 || wanted < 1 || octets > 1 << 27) {
-        fprintf(stderr, "usage: smtp_load [-p] [-o] [-s n] [-m n] [-l octets] [-f from] [-t to] 127.0.0.1 port\n");
+    if (argc - optind != 2 || sessions < 1 || sessions > 20000 || wanted < 1 || octets > 1 << 27 || domains < 0 ||
+        domains > 1000000 || (domains && pipelined)) {
+        fprintf(stderr, "usage: smtp_load [-p] [-o] [-s n] [-m n] [-l octets] [-f from] [-t to] [-d n] 127.0.0.1 port\n");
         return 64;
     }
     peer.sin_family = AF_INET;

@@ -39,6 +39,7 @@ local     unix  -       n       n       -       -       local
 virtual   unix  -       n       n       -       -       virtual
 lmtp      unix  -       -       n       -       {delivery_limit}       lmtp
 anvil     unix  -       -       n       -       1       anvil
+tlsproxy  unix  -       -       n       -       0       tlsproxy
 scache    unix  -       -       n       -       1       scache
 postlog   unix-dgram n  -       n       -       1       postlogd
 """
@@ -153,6 +154,12 @@ class Postfix:
     def flush(self) -> None:
         """Has all that is deferred tried now."""
         self._run("flush")
+
+    def delete(self, queue: str) -> None:
+        """Deletes all messages of the queue `queue`, such as "deferred"."""
+        command = [*self._prefix, "postsuper", "-c", str(self.config), "-d", "ALL", queue]
+        environment = {**os.environ, "PATH": search_path()}
+        subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
 
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self.pid)
