@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastmta.simulation.envelopes import Letter
 
 _DAY_S = 86_400
-_MOST_DAYS = 31  # from the first message to the last: each second of them is gone through
+_MOST_DAYS = 366  # from the first message to the last: a month of few messages takes half a second
 
 
 @click.command(
