@@ -263,6 +263,8 @@ class Session:
             self._tell_features(self.view)
             if fresh & Feature.CONDSTORE:
                 self.write(b"* OK [HIGHESTMODSEQ %d] Highest\r\n" % self.view.modseq_cap)
+            if fresh & Feature.UIDONLY and self.view.contexts is not None:
+                self.view.contexts.end_numbered(self.write)
 
     def _tell_features(self, view: View) -> None:
         view.with_modseq = bool(self.enabled & Feature.CONDSTORE)

@@ -138,6 +138,18 @@ async def test_only_so_many_and_so_large_ones(world: World, monkeypatch: pytest.
     assert not any(b"ESEARCH" in line for line in await client.ok("NOOP"))
 
 
+async def test_results_by_number_end_where_numbers_end(world: World) -> None:
+    client, other = await filled(world, "a")
+    await client.ok("SEARCH RETURN (UPDATE) ALL")
+    by_number = tag(client)
+    await client.ok("UID SEARCH RETURN (UPDATE) ALL")
+    by_uid = tag(client)
+    assert b'* NO [NOUPDATE "%b"] Its result is not kept up to date' % by_number in await client.ok("ENABLE UIDONLY")
+    await other.append(letter("b"))
+    lines = [line for line in await client.ok("NOOP") if b"ESEARCH" in line]
+    assert lines == [b'* ESEARCH (TAG "%b") UID ADDTO (0 2)' % by_uid]
+
+
 async def test_very_many_changes_are_searched_for_in_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, other = await filled(world, *"abcd")
     monkeypatch.setattr(context, "IMAP_CONTEXT_CHANGES", 1)

@@ -101,6 +101,13 @@ class Contexts:
 
     # --- what the session calls ---
 
+    def end_numbered(self, write: Write) -> None:
+        """Numbers are told no more (RFC 9586 §3), so results that were asked for by number are not kept up to date."""
+        for context in self._all:
+            if not context.by_uid:
+                write(_no_update(context.tag))
+        self._all = [context for context in self._all if context.by_uid]
+
     async def tell(self, session: Session, view: View) -> None:
         """Tells how the results have changed (§4.3). SessionEnded."""
         while self._changed and session.view is view:
