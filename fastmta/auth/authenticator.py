@@ -101,6 +101,7 @@ class AccountCredentials(Protocol):
     def login_secret(self) -> bytes: ...
     def app_password(self, account_id: int, password: str, /) -> AppPassword | None: ...
     def app_password_mark(self, account_id: int, password: str, /) -> bytes: ...
+    def account_mark(self, account_id: int, /) -> bytes: ...
     def totp(self, account_id: int, /) -> Totp | None: ...
     async def use_totp_step(self, account_id: int, totp: Totp, step: int, /) -> bool: ...
 
@@ -120,6 +121,9 @@ class _Nothing:
         return None
 
     def app_password_mark(self, account_id: int, password: str, /) -> bytes:
+        return b""
+
+    def account_mark(self, account_id: int, /) -> bytes:
         return b""
 
     def totp(self, account_id: int, /) -> Totp | None:
@@ -248,12 +252,17 @@ class Authenticator(Generic[A]):
         return bool(known) and self._credentials.totp(account.id) is None
 
     def opened_by(self, credentials: Credentials) -> bytes:
-        """The mark of the app password that these credentials, which were right, consist of; b"" where of none."""
-        if credentials.proof is not None or credentials.token:
-            return b""
+        """The mark of what may be taken away while the account stays: the app password that these credentials, which
+        were right, consist of, or the master user whose they are. b"" where neither.
+        """
         try:
-            checked = self._parties(credentials).checked
-            return b"" if checked is None else self._credentials.app_password_mark(checked.id, credentials.password)
+            opened, checked = self._parties(credentials)
+            if checked is None:
+                return b""
+            mark = b""
+            if credentials.proof is None and not credentials.token:
+                mark = self._credentials.app_password_mark(checked.id, credentials.password)
+            return mark or (b"" if opened is checked else self._credentials.account_mark(checked.id))
         except StorageFailure:
             return b""
 

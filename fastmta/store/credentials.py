@@ -138,13 +138,21 @@ class AccountCredentials:
         return self._decoded(_app_key(account_id, password), value) if value is not None else None
 
     def app_password_mark(self, account_id: int, password: str) -> bytes:
-        """What stands for an app password of an account in `is_app_password`; b"" where it is none."""
+        """What stands for an app password of an account in `still_opens`; b"" where it is none."""
         key = _app_key(account_id, password)
         return key if self._store.raw.get(TABLE_CREDENTIAL, key) is not None else b""
 
-    def is_app_password(self, mark: bytes) -> bool:
-        """Whether it has not been revoked."""
-        return self._store.raw.get(TABLE_CREDENTIAL, mark) is not None
+    def account_mark(self, account_id: int) -> bytes:
+        """What stands for an account itself, a master user's, in `still_opens`."""
+        return id_key(account_id)
+
+    def account_of(self, mark: bytes) -> int:
+        """Whose a mark is."""
+        return int.from_bytes(mark[: len(id_key(0))], "big")
+
+    def still_opens(self, mark: bytes) -> bool:
+        """Whether what it stands for has not been revoked, where its account is there."""
+        return len(mark) == len(id_key(0)) or self._store.raw.get(TABLE_CREDENTIAL, mark) is not None
 
     def app_passwords(self, account_id: int) -> list[AppPassword]:
         """All of an account, by name."""

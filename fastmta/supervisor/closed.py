@@ -1,5 +1,5 @@
-"""Ends the sessions of accounts that have been disabled or deleted, and those that an app password has opened which was
-revoked, within a second of it.
+"""Ends the sessions of accounts that have been disabled or deleted, and those that were opened by an app password which
+was revoked, or by a master user who was disabled or deleted, within a second of it.
 
 Of SMTP it needs only the latter: who may send is asked at each MAIL.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 from fastmta.store import MailStore
 
-#: An account, the mark of the app password that opened the session or b"", and what ends it with a word.
+#: An account, the mark of the app password or master user that opened the session or b"", and what ends it with a word.
 LoggedIn = tuple[int, bytes, Callable[[], object]]
 AT_ONCE: Final = 256  # sessions looked at in one turn of the loop, about a millisecond
 
@@ -43,16 +43,20 @@ class ClosedAccounts:
     def _step(self, left: Iterator[LoggedIn], known: dict[int | bytes, bool]) -> None:
         page = list(islice(left, AT_ONCE))
         for account_id, mark, end in page:
-            is_open = known.get(account_id)
-            if is_open is None:
-                account = self._store.accounts.by_id(account_id)
-                is_open = known[account_id] = account is not None and account.enabled
+            is_open = self._is_open(account_id, known)
             if is_open and mark:
                 if mark not in known:
-                    known[mark] = self._store.credentials.is_app_password(mark)
-                is_open = known[mark]
+                    known[mark] = self._store.credentials.still_opens(mark)
+                is_open = known[mark] and self._is_open(self._store.credentials.account_of(mark), known)
             if not is_open:
                 end()
         self._looking = len(page) == AT_ONCE
         if self._looking:
             self._loop.call_soon(self._step, left, known)
+
+    def _is_open(self, account_id: int, known: dict[int | bytes, bool]) -> bool:
+        is_open = known.get(account_id)
+        if is_open is None:
+            account = self._store.accounts.by_id(account_id)
+            is_open = known[account_id] = account is not None and account.enabled
+        return is_open

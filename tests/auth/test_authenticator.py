@@ -199,6 +199,9 @@ class Kept:
     def app_password_mark(self, account_id, password):
         return b"mark" if (account_id, password) in self.app else b""
 
+    def account_mark(self, account_id):
+        return b"%d" % account_id
+
     def scram_keys(self, account_id, password_hash):
         return self.scram.get((account_id, password_hash), {})
 
@@ -358,6 +361,9 @@ async def test_a_master_user_opens_an_account_with_his_own_password(rich, creden
     assert last(world) == ("auth.master", expected)
     assert world.auth.try_now(credentials, "imap").id == 1
     assert len(world.log.events) == 2  # each time
+    assert world.auth.opened_by(credentials) == b"3"  # it ends with the master user
+    world.credentials.app[3, "key"] = AppPassword("phone", (), 0)
+    assert world.auth.opened_by(credentials) == b"mark"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,25 @@ def test_a_master_user_opens_another_account_and_the_log_names_both(server: Serv
     assert not log_in(server, "PLAIN", f"{ADMIN}*{BILL}", PASSWORD)
 
 
+def test_disabling_a_master_user_ends_what_he_has_opened_and_nothing_else(server: Server) -> None:
+    opened, own = (imaplib.IMAP4(server.host, server.port("imap"), timeout=60) for _ in range(2))
+    opened.authenticate("PLAIN", lambda _: f"{BILL}\0{ADMIN}\0{PASSWORD}".encode())
+    own.login(BILL, PASSWORD)
+    drop = poplib.POP3(server.host, server.port("pop3"), timeout=60)
+    drop.user(f"{BILL}*{ADMIN}")
+    drop.pass_(PASSWORD)
+    server.cli("user", "disable", ADMIN)
+    try:
+        assert opened.readline().startswith(b"* BYE ")
+        assert drop._getline()[0].startswith(b"-ERR ")  # type: ignore[attr-defined]
+        assert own.noop()[0] == "OK"
+    finally:
+        server.cli("user", "enable", ADMIN)
+    for client in (opened, own):
+        client.shutdown()
+    drop.close()
+
+
 def token(**claims: object) -> str:
     body = {"email": BILL, "aud": "mail", "exp": int(time.time()) + 60, **claims}
     return jwt.encode(body, KEY, "ES256", headers={"kid": "one"})
