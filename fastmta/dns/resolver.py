@@ -180,7 +180,9 @@ class Resolver:
             return
         try:
             self._tell(name, kind, self._understood(name, kind, result))
-        except NotFound as absence:
+        except NotFound as raised:
+            # Another one is kept: that which was raised holds by its traceback all that the answer was read with.
+            absence = NotFound(name, kind, name_exists=raised.name_exists, is_secure=raised.is_secure)
             self._cache.put(name, kind, absence, _absent_ttl(result))
             self._tell(name, kind, absence)
         except Exception as error:  # whoever made this answer, those who wait must hear of it

@@ -13,21 +13,16 @@ _BITS: Final = {4: 32, 6: 128}
 
 
 class Networks:
-    """An immutable set of networks; ValueError at construction names the one that is none."""
+    """A set of networks, which stays as it is; ValueError at construction names the one that is none."""
 
     __slots__ = ("_memo", "_prefixes", "_texts")
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._texts = tuple(networks)
-        grouped: dict[tuple[int, int], set[int]] = {}  # (version, shift): networks, shifted down
+        self._texts = dict.fromkeys(networks)
+        self._prefixes: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}  # version: shift: networks, shifted down
         for text in self._texts:
-            network = ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
-            version, shift = network.version, _BITS[network.version] - network.prefixlen
-            grouped.setdefault((version, shift), set()).add(int(network.network_address) >> shift)
-        self._prefixes = {
-            version: tuple((shift, frozenset(found)) for (v, shift), found in grouped.items() if v == version)
-            for version in (4, 6)
-        }
+            version, shift, number = _shifted(text)
+            self._prefixes[version].setdefault(shift, set()).add(number)
         self._memo: dict[str, bool] = {}
 
     def __contains__(self, ip: object) -> bool:
@@ -50,7 +45,7 @@ class Networks:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         number = int(address)
-        return any(number >> shift in found for shift, found in self._prefixes[address.version])
+        return any(number >> shift in found for shift, found in self._prefixes[address.version].items())
 
     def __bool__(self) -> bool:
         return bool(self._texts)
@@ -60,6 +55,42 @@ class Networks:
 
     def __repr__(self) -> str:
         return f"Networks({list(self._texts)!r})"
+
+
+class ChangingNetworks(Networks):
+    """A set that networks come into and leave, each at the cost of one look-up; they are in their one form."""
+
+    __slots__ = ()
+
+    def add(self, text: str) -> None:
+        version, shift, number = _shifted(text)
+        self._texts[text] = None
+        self._prefixes[version].setdefault(shift, set()).add(number)
+        self._memo.clear()
+
+    def discard(self, text: str) -> None:
+        if text not in self._texts:
+            return
+        version, shift, number = _shifted(text)
+        del self._texts[text]
+        found = self._prefixes[version][shift]
+        found.discard(number)
+        if not found:
+            del self._prefixes[version][shift]
+        self._memo.clear()
+
+    def has(self, text: str) -> bool:
+        """Whether just this network is one of them."""
+        return text in self._texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+
+def _shifted(text: str) -> tuple[int, int, int]:
+    network = ipaddress.ip_network(text.replace("[", "").replace("]", ""), strict=False)
+    shift = _BITS[network.version] - network.prefixlen
+    return network.version, shift, int(network.network_address) >> shift
 
 
 def is_loopback(ip: str) -> bool:

@@ -42,6 +42,21 @@ class Bans(KeptRows[Ban]):
         await self._put([(network.encode(), ban)])
         return ban
 
+    async def add_many(self, bans: list[Ban]) -> int:
+        """Keeps bans as they are, in one unit, as far as there is room for BANS; how many there was none for."""
+        fresh = {ban.network: ban for ban in bans}
+        room = BANS - self._count()
+        kept = []
+        for ban in fresh.values():
+            is_new = self.get(ban.network) is None
+            if is_new and room <= 0:
+                continue
+            room -= is_new
+            kept.append((ban.network.encode(), ban))
+        if kept:
+            await self._put(kept)
+        return len(fresh) - len(kept)
+
     async def remove(self, networks: list[str]) -> None:
         """Ends bans; one that is not there is no failure."""
         await self._drop(network.encode() for network in networks)

@@ -1,6 +1,6 @@
 """Rows that administrators make in the store's `meta` table: each kind has a prefix, and a counter of its changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -31,14 +31,23 @@ class KeptRows(Generic[R]):
 
     def all(self) -> list[R]:
         """All of them, in the order of their keys."""
-        found: list[R] = []
+        return [row for page in self.pages() for row in page]
+
+    def pages(self, rows: int = PAGE) -> Iterator[list[R]]:
+        """All of them, so many at a time; between two of them others may write."""
+        return ([self._decoder.decode(value) for _, value in page] for page in self._raw_pages(rows))
+
+    def _raw_pages(self, rows: int) -> Iterator[list[tuple[bytes, bytes]]]:
         start = b""
         while True:
-            page = self._store.raw.scan(TABLE_META, self._prefix, start, PAGE)
-            found += [self._decoder.decode(value) for _, value in page]
-            if len(page) < PAGE:
-                return found
+            page = self._store.raw.scan(TABLE_META, self._prefix, start, rows)
+            yield page
+            if len(page) < rows:
+                return
             start = page[-1][0] + b"\0"
+
+    def _count(self) -> int:
+        return sum(map(len, self._raw_pages(PAGE)))
 
     def _row(self, key: bytes) -> R | None:
         value = self._store.raw.get(TABLE_META, self._prefix + key)

@@ -44,6 +44,18 @@ async def test_answers_absences_and_trouble() -> None:
         await asked.close()
 
 
+async def test_an_absence_that_is_kept_holds_nothing_of_the_answer() -> None:
+    async with DnsStub({"loop.test": {"CNAME": "loop.test"}}) as stub:
+        asked = resolver(stub)
+        for name in ("none.test", "loop.test"):
+            with pytest.raises(NotFound):
+                await asked.a(name)
+            kept = asked._cache.get(name, "A")
+            assert isinstance(kept, NotFound)
+            assert kept.__traceback__ is kept.__context__ is kept.__cause__ is None
+        await asked.close()
+
+
 async def test_those_who_ask_the_same_share_one_question() -> None:
     async with DnsStub({"example.test": {"A": ["192.0.2.1"]}}) as stub:
         asked = resolver(stub)

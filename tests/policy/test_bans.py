@@ -36,6 +36,11 @@ async def drain(world):
         await world.waiting.pop(0)
 
 
+async def look(world):
+    world.bans.look()
+    await drain(world)
+
+
 async def test_three_failures_in_the_window_ban_for_a_while(world):
     for _ in range(2):
         world.bans.failed("192.0.2.1", "login failed")
@@ -48,10 +53,10 @@ async def test_three_failures_in_the_window_ban_for_a_while(world):
     assert world.bans.is_banned("192.0.2.1") and not world.bans.is_banned("192.0.2.2")
     assert [event for event, _ in world.log.lines] == ["ban.added"]
     await drain(world)
-    world.bans.look()
+    await look(world)
     assert world.bans.is_banned("192.0.2.1")
     world.clock.advance(61)
-    world.bans.look()
+    await look(world)
     assert not world.bans.is_banned("192.0.2.1")
     await drain(world)
     assert world.store.bans.all() == []
@@ -79,11 +84,46 @@ async def test_ignored_addresses_and_no_addresses_are_left_alone(world):
 async def test_what_another_process_bans_is_obeyed_after_a_look(world):
     await world.store.bans.add("192.0.2.0/24", 0, "", "root")
     assert not world.bans.is_banned("192.0.2.1")
-    world.bans.look()
+    await look(world)
     assert world.bans.is_banned("192.0.2.1") and world.bans.is_banned("::ffff:192.0.2.1")
     await world.store.bans.remove(["192.0.2.0/24"])
-    world.bans.look()
+    await look(world)
     assert not world.bans.is_banned("192.0.2.1")
+
+
+async def test_bans_of_a_flood_go_to_the_store_together_and_others_read_them(world):
+    world.bans.look()
+    await drain(world)
+    world.config.ban_maxretry = 1
+    committed = world.store.bans.version
+    for n in range(500):
+        world.bans.failed(f"192.0.{n // 250}.{n % 250}", "too many errors")
+    assert world.bans.is_banned("192.0.1.249")
+    await drain(world)
+    world.clock.advance(1)
+    await look(world)
+    assert len(world.store.bans.all()) == 500 and world.store.bans.version <= committed + 2
+    other = Bans(world.store.bans, local_table(), world.config, world.log, world.clock, lambda *_: None, forgets=False)
+    other.look()
+    assert other.is_banned("192.0.1.249") and not other.is_banned("192.0.1.250")
+
+
+async def test_so_many_are_banned_for_failures_and_not_one_more(world, monkeypatch):
+    for module in ("fastmta.policy.bans", "fastmta.store.bans"):
+        monkeypatch.setattr(f"{module}.BANS", 20)
+    world.bans.look()
+    world.config.ban_maxretry = 1
+    for n in range(50):
+        world.bans.failed(f"192.0.2.{n}", "too many errors")
+    assert [world.bans.is_banned(f"192.0.2.{n}") for n in (19, 20)] == [True, False]
+    await drain(world)
+    world.clock.advance(1)
+    await look(world)
+    assert len(world.store.bans.all()) == 20
+    world.clock.advance(61)
+    await look(world)
+    world.bans.failed("192.0.2.49", "too many errors")
+    assert world.bans.is_banned("192.0.2.49"), "there is room again"
 
 
 def test_networks_have_one_form():
