@@ -27,6 +27,10 @@ PASSWORD = "bench-secret"
 ACCESS_USERS = tuple(f"access{number}@{LOCAL_DOMAIN}" for number in range(10))
 
 
+class Spender(Protocol):
+    def cpu_seconds(self) -> float: ...
+
+
 class Peer(Protocol):
     name: str
 
@@ -258,7 +262,7 @@ class DovecotPeer:
         self._server.stop()
 
 
-def settle(peer: Peer, quiet_s: float = 0.2, timeout_s: float = 10.0) -> None:
+def settle(peer: Spender, quiet_s: float = 0.2, timeout_s: float = 10.0) -> None:
     """Waits until `peer` has spent next to no CPU for `quiet_s`: one sample's aftermath is not the next one's."""
     deadline = time.monotonic() + timeout_s
     before = peer.cpu_seconds()

@@ -67,12 +67,16 @@ def smtp_load(
     one_each: bool = False,
     pipelined: bool = False,
     domains: int = 0,
+    message: Path | None = None,
 ) -> Load:
     """Sends `messages` to 127.0.0.1:`port`; every reply is checked, and any other than expected raises RuntimeError.
 
     With `domains` the recipient's domain gets "d0.", "d1." ... before it, so many of them in turn.
+    `message`: a file sent instead of one of `size` octets; its lines end in CRLF and do not begin with a dot.
     """
-    arguments = ["-s", sessions, "-m", messages, "-l", size, "-f", sender, "-t", to, "-d", domains]
+    arguments: list[object] = ["-s", sessions, "-m", messages, "-l", size, "-f", sender, "-t", to, "-d", domains]
+    if message is not None:
+        arguments += ["-i", message]
     modes = [flag for flag, on in (("-o", one_each), ("-p", pipelined)) if on]
     done = subprocess.run(
         [str(tool("smtp_load")), *modes, *map(str, arguments), "127.0.0.1", str(port)],

@@ -1,10 +1,12 @@
 /* The cheap SMTP load generator: one thread, epoll, no allocation a message.
  *
- *   smtp_load [-p] [-o] [-s sessions] [-m messages] [-l octets] [-f sender] [-t recipient] [-d domains] host port
+ *   smtp_load [-p] [-o] [-s sessions] [-m messages] [-l octets] [-f sender] [-t recipient] [-d domains]
+ *             [-i file] host port
  *
  *   -p  pipelined: MAIL, RCPT and DATA in one segment; else each command waits for its reply (lockstep)
  *   -o  one message a connection, each with its own EHLO and QUIT
  *   -d  the recipient's domain gets "d0.", "d1." ... before it, so many of them in turn; not with -p
+ *   -i  the message is this file's, whose lines end in CRLF and do not begin with a dot; -l is not looked at
  *
  * A client stops at the final dot until its reply has come, so every peer can be driven alike. Each reply's code is
  * checked; any other than the expected one ends the run with status 1 and the line on standard error. Prints one line
@@ -24,7 +26,7 @@
 #include <unistd.h>
 
 enum step { GREETING, HELLO, MAIL, RCPT, DATA, BODY, QUIT, STEPS };
-enum { READ_OCTETS = 4096, RCPT_OCTETS = 128, STALL_S = 60 };
+enum { READ_OCTETS = 4096, RCPT_OCTETS = 128, STALL_S = 60, MOST_OCTETS = 1 << 20 };  /* the last: of a message from a file */
 
 struct session {
     int fd;
@@ -165,7 +167,20 @@ static void set(enum step step, const char *text, size_t size) {
     command_size[step] = size;
 }
 
-static void prepare(const char *sender, const char *recipient, size_t octets) {
+/* The message of a file, with the final dot. */
+static void read_message(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (!file) fail(path, strerror(errno));
+    char *body = malloc(MOST_OCTETS + 3);
+    size_t size = fread(body, 1, MOST_OCTETS, file);
+    if (size < 2 || memcmp(body + size - 2, "\r\n", 2)) fail(path, "the last line does not end in CRLF");
+    fclose(file);
+    memcpy(body + size, ".\r\n", 3);
+    command[BODY] = body;
+    command_size[BODY] = size + 3;
+}
+
+static void prepare(const char *sender, const char *recipient, size_t octets, const char *path) {
     char text[1024];
     set(HELLO, "EHLO load.bench.example\r\n", 25);
     set(MAIL, text, snprintf(text, sizeof text, "MAIL FROM:<%s>\r\n", sender));
@@ -184,6 +199,10 @@ static void prepare(const char *sender, const char *recipient, size_t octets) {
     memcpy(envelope, command[MAIL], command_size[MAIL]);
     memcpy(envelope + command_size[MAIL], command[RCPT], command_size[RCPT]);
     memcpy(envelope + envelope_size - 6, "DATA\r\n", 6);
+    if (path) {
+        read_message(path);
+        return;
+    }
     size_t head = snprintf(text, sizeof text, "From: <%s>\r\nTo: <%s>\r\nSubject: load\r\n\r\n", sender, recipient);
     if (octets < head + 2) octets = head + 2;
     char *body = malloc(octets + 3);
@@ -199,10 +218,10 @@ static void prepare(const char *sender, const char *recipient, size_t octets) {
 }
 
 int main(int argc, char **argv) {
-    const char *sender = "load@bench.example", *recipient = "hold@hold.example";
+    const char *sender = "load@bench.example", *recipient = "hold@hold.example", *path = NULL;
     long sessions = 20, octets = 4096;
     int option;
-    while ((option = getopt(argc, argv, "pos:m:l:f:t:d:")) > 0) switch (option) {
+    while ((option = getopt(argc, argv, "pos:m:l:f:t:d:i:")) > 0) switch (option) {
         case 'p': pipelined = 1; break;
         case 'o': one_each = 1; break;
         case 's': sessions = atol(optarg); break;
@@ -211,18 +230,20 @@ int main(int argc, char **argv) {
         case 'f': sender = optarg; break;
         case 't': recipient = optarg; break;
         case 'd': domains = atol(optarg); break;
+        case 'i': path = optarg; break;
         default: return 64;
     }
     if (argc - optind != 2 || sessions < 1 || sessions > 20000 || wanted < 1 || octets > 1 << 27 || domains < 0 ||
         domains > 1000000 || (domains && pipelined)) {
-        fprintf(stderr, "usage: smtp_load [-p] [-o] [-s n] [-m n] [-l octets] [-f from] [-t to] [-d n] 127.0.0.1 port\n");
+        fprintf(stderr, "usage: smtp_load [-p] [-o] [-s n] [-m n] [-l octets] [-f from] [-t to] [-d n] [-i file] "
+                        "127.0.0.1 port\n");
         return 64;
     }
     peer.sin_family = AF_INET;
     peer.sin_port = htons(atoi(argv[optind + 1]));
     if (inet_pton(AF_INET, argv[optind], &peer.sin_addr) != 1 || (ntohl(peer.sin_addr.s_addr) >> 24) != 127)
         fail(argv[optind], "load goes to an address in 127.0.0.0/8 only");
-    prepare(sender, recipient, octets);
+    prepare(sender, recipient, octets, path);
     poller = epoll_create1(0);
     struct session *all = calloc(sessions, sizeof *all);
     if (sessions > wanted) sessions = wanted;

@@ -10,9 +10,9 @@ from tests.support.dns_stub import DnsStub
 
 
 @contextmanager
-def dns_stub(zones: Mapping[str, Any]) -> Iterator[DnsStub]:
+def dns_stub(zones: Mapping[str, Any], place: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[DnsStub]:
     """A running stub; `zones` and `queries` may be used from the test's thread, for both are plain mappings."""
-    stub = DnsStub(zones)
+    stub = DnsStub(zones, place=place)
     loop = asyncio.new_event_loop()
     started = threading.Event()
     stop = asyncio.Event()
