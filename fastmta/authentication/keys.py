@@ -1,5 +1,6 @@
 """DKIM's public keys in the DNS (RFC 6376 §3.6.1, RFC 8463), and the one public-key operation of verifying."""
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from fastmta.authentication.tags import TagError, colon_list, decode_base64, parse_tags
-from fastmta.model.limits import DKIM_RSA_BITS, DKIM_RSA_EXPONENT_BITS
+from fastmta.model.limits import DKIM_KEPT_KEY_BYTES, DKIM_KEYS, DKIM_RSA_BITS, DKIM_RSA_EXPONENT_BITS
 
 _SHA256: Final = Prehashed(hashes.SHA256())
 
@@ -47,7 +48,14 @@ class PublicKey(NamedTuple):
 
 
 def parse_key(raw: bytes) -> PublicKey:
-    """One TXT record's key. Raises BadKey with the reason that a result may show."""
+    """One TXT record's key. Raises BadKey with the reason that a result may show.
+
+    The key is a function of the record alone, and kept by it: to load one costs as much as to verify with it.
+    """
+    return _kept(raw) if len(raw) <= DKIM_KEPT_KEY_BYTES else _parse(raw)
+
+
+def _parse(raw: bytes) -> PublicKey:
     try:
         tags = parse_tags(raw)
     except TagError as error:
@@ -70,6 +78,9 @@ def parse_key(raw: bytes) -> PublicKey:
     kind = tags.get("k", b"rsa").lower().decode("ascii", "replace")
     key, bits = _load(kind, der)
     return PublicKey(kind, key, algorithms, b"y" in flags, b"s" in flags, bits)
+
+
+_kept: Final = lru_cache(DKIM_KEYS)(_parse)
 
 
 def _load(kind: str, der: bytes) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:

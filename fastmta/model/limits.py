@@ -165,6 +165,8 @@ DKIM_SIGNED_NAMES: Final = 1000  # in h= of one signature
 DKIM_FIELD_BYTES: Final = 65_536  # a longer signature is malformed
 DKIM_TAGS: Final = 100  # of one list; the RFCs know 14
 DKIM_KEY_RECORDS: Final = 10  # TXT records at one selector that are tried (RFC 6376 §3.6.2.2: one)
+DKIM_KEYS: Final = 500  # public keys that a worker keeps loaded, some 5 KB each
+DKIM_KEPT_KEY_BYTES: Final = 1_600  # a longer record, which 8192 bits do not need, is read anew each time
 DKIM_RSA_EXPONENT_BITS: Final = 64  # a longer exponent makes one verification cost as much as a signature
 DKIM_CLOCK_SKEW_S: Final = 300  # how far in the future a signature may be dated
 ARC_SETS: Final = 50  # RFC 8617 §4.2.1

@@ -1,5 +1,6 @@
 """Hostile octets in what authentication reads: work is linear and bounded, and only the documented errors leave."""
 
+import base64
 import random
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from fastmta.model.limits import (
     AUTHENTICATED_FIELDS,
     AUTHENTICATED_HEADER_BYTES,
     DKIM_FIELD_BYTES,
+    DKIM_KEPT_KEY_BYTES,
+    DKIM_KEYS,
     DKIM_TAGS,
     DMARC_AUTHORS,
     DMARC_FROM_BYTES,
@@ -164,8 +167,6 @@ async def test_only_the_first_key_records_are_tried() -> None:
 
 
 def test_keys_of_any_octets_are_bad_keys_and_nothing_else() -> None:
-    import base64
-
     chance = random.Random(1)
     good = RSA_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     for kind in (b"rsa", b"ed25519"):
@@ -181,9 +182,26 @@ def test_keys_of_any_octets_are_bad_keys_and_nothing_else() -> None:
             assert key.verify(bytes(32), bytes(256)) is False
 
 
-def test_an_rsa_key_with_a_huge_exponent_is_refused() -> None:
-    import base64
+def test_a_key_is_kept_by_its_record_unless_that_is_long() -> None:
+    der = RSA_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    record = b"p=" + base64.b64encode(der)
+    assert parse_key(record).key is parse_key(record).key
+    for octets, kept in ((DKIM_KEPT_KEY_BYTES, True), (DKIM_KEPT_KEY_BYTES + 1, False)):
+        padded = record.ljust(octets)
+        assert (parse_key(padded).key is parse_key(padded).key) is kept
 
+
+def test_no_more_keys_are_kept_than_the_bound() -> None:
+    for number in range(DKIM_KEYS + 1):
+        parse_key(b"k=ed25519; n=%d; p=" % number + base64.b64encode(bytes(32)))
+    assert keys._kept.cache_info().currsize == DKIM_KEYS
+    first = b"k=ed25519; n=0; p=" + base64.b64encode(bytes(32))
+    misses = keys._kept.cache_info().misses
+    parse_key(first)
+    assert keys._kept.cache_info().misses == misses + 1
+
+
+def test_an_rsa_key_with_a_huge_exponent_is_refused() -> None:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
     n = RSA_KEY.public_key().public_numbers().n
