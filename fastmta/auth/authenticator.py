@@ -5,7 +5,7 @@ after the same hash and the same delay, which grows with the failures of an addr
 stands, and expanded only where aliases are logins (alias_logins.py). A name may bring an authorization identity (RFC
 4616 §2), or "account*master" where a separator is set: then the master user's password opens the account, and the log
 names both. Where an account has one-time codes, its password is taken with a code behind it and each code once; app
-passwords and tokens need none, and a SCRAM proof, which can carry none, opens nothing.
+passwords, tokens and certificates need none, and a SCRAM proof, which can carry none, opens nothing.
 
 Left to others: the words of each protocol (SMTP 535 5.7.8, IMAP NO [AUTHENTICATIONFAILED], POP3 -ERR [AUTH]).
 """
@@ -27,7 +27,7 @@ from fastmta.auth.scram import HASHES, ITERATIONS, SALT_BYTES
 from fastmta.directory.addresses import canonical_domain
 from fastmta.model.credentials import AppPassword, ScramKeys, Totp
 from fastmta.model.errors import StorageFailure, TemporaryFailure
-from fastmta.model.mechanisms import MECHANISMS, PLAIN_TEXT, SCRAM, TOKENS
+from fastmta.model.mechanisms import EXTERNAL, MECHANISMS, PLAIN_TEXT, SCRAM, TOKENS
 from fastmta.model.services import BY_NAME
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
@@ -151,6 +151,7 @@ class Authenticator(Generic[A]):
 
     __slots__ = (
         "_accounts",
+        "_by_certificate",
         "_cells",
         "_credentials",
         "_domain",
@@ -194,24 +195,27 @@ class Authenticator(Generic[A]):
         self._credentials = credentials
         self._tokens = tokens
         usable = MECHANISMS if tokens.is_configured else tuple(name for name in MECHANISMS if name not in TOKENS)
-        self._offered = tuple(name for name in config.auth.mechanisms if name in usable)
+        self._by_certificate = tuple(name for name in config.auth.mechanisms if name in usable)
+        self._offered = tuple(name for name in self._by_certificate if name != EXTERNAL)
         self._learn = learn if any(name in SCRAM for name in self._offered) else None
         self._secret = os.urandom(32)
         self._plain_text = not config.auth.disable_plaintext_auth
         local = config.mydestination
         self._domain = config.mydomain if config.mydomain in local or not local else local[0]
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
         """What a connection may be offered: nothing that sends the secret itself without TLS (RFC 4954 §4) but from
-        loopback, which is Dovecot's rule for disable_plaintext_auth.
+        loopback, which is Dovecot's rule for disable_plaintext_auth. EXTERNAL only beside a certificate that is
+        `certified` to be a login name's.
         """
+        offered = self._by_certificate if certified else self._offered
         if tls or loopback or self._plain_text:
-            return self._offered
-        return tuple(name for name in self._offered if name not in PLAIN_TEXT)
+            return offered
+        return tuple(name for name in offered if name not in PLAIN_TEXT)
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
         """The dialogue of one AUTH command."""
-        return Sasl(allowed, self._scram_keys, self._settings.oauth2_scope)
+        return Sasl(allowed, self._scram_keys, self._settings.oauth2_scope, certified)
 
     def login_allowed(self, tls: bool, loopback: bool) -> bool:
         """Whether IMAP LOGIN and POP3 USER may be used; for LOGINDISABLED (RFC 9051 §6.2.3)."""
@@ -305,6 +309,8 @@ class Authenticator(Generic[A]):
         """ "" where the credentials are the account's, else why not: a word for the log alone."""
         if credentials.token:
             return await self._token_refusal(checked, credentials.password)
+        if credentials.mechanism == EXTERNAL:
+            return "" if credentials.proof and checked is not None else "no such account"
         if credentials.proof is not None:
             if checked is not None and not self._credentials.scram_keys(checked.id, checked.password_hash):
                 return "no SCRAM keys yet: they are made at the next login with the password"
@@ -369,7 +375,7 @@ class Authenticator(Generic[A]):
         """Whom the credentials are for; accounts that are not there, or not this client's to name, are None."""
         name, target = credentials.authcid, credentials.authzid
         separator = self._settings.auth_master_user_separator
-        if separator and not target and separator in name:
+        if separator and not target and separator in name and credentials.mechanism != EXTERNAL:
             target, _, name = name.rpartition(separator)
         checked = self._account(name)
         if not target or self.login_address(target) == self.login_address(name):

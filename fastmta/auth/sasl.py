@@ -16,7 +16,7 @@ from fastmta.auth.sasl_steps import Challenge, Credentials, Failure, Step
 from fastmta.auth.scram import ITERATIONS, SALT_BYTES
 from fastmta.model.credentials import ScramKeys
 from fastmta.model.limits import OAUTH_TOKEN_BYTES, SASL_RESPONSE_BYTES
-from fastmta.model.mechanisms import MECHANISMS
+from fastmta.model.mechanisms import EXTERNAL, MECHANISMS
 
 
 class Exchange(Protocol):
@@ -33,12 +33,19 @@ def nobodys_keys(name: str, mechanism: str) -> ScramKeys:
 class Sasl:
     """One exchange. `start` once, then `respond` for each answer to a Challenge. Order is enforced, not trusted."""
 
-    __slots__ = ("_allowed", "_exchange", "_keys_of", "_refused", "_scope")
+    __slots__ = ("_allowed", "_certified", "_exchange", "_keys_of", "_refused", "_scope")
 
     def __init__(
-        self, allowed: tuple[str, ...] = MECHANISMS, keys_of: KeysOf = nobodys_keys, scope: tuple[str, ...] = ()
+        self,
+        allowed: tuple[str, ...] = MECHANISMS,
+        keys_of: KeysOf = nobodys_keys,
+        scope: tuple[str, ...] = (),
+        certified: str = "",
     ) -> None:
-        """`scope`: what a token must grant, for a client whose token does not."""
+        """`scope`: what a token must grant, for a client whose token does not. `certified`: the login name in the
+        client's certificate, "" where it has shown none that is trusted.
+        """
+        self._certified = certified
         self._allowed = allowed
         self._keys_of = keys_of
         self._scope = scope
@@ -49,9 +56,9 @@ class Sasl:
         """Begins with the decoded initial response, or None where the client sent none."""
         name = mechanism.upper()
         make = _MAKERS.get(name)
-        if name not in self._allowed or make is None:
+        if name not in self._allowed or (make is None and not (name == EXTERNAL and self._certified)):
             return Failure("mechanism")
-        self._exchange = make(name, self._keys_of)
+        self._exchange = _External(self._certified) if make is None else make(name, self._keys_of)
         if initial is not None:
             return self.respond(initial)
         return Challenge(b"Username:" if name == "LOGIN" else b"")
@@ -164,6 +171,21 @@ class _Bearer:
         if any(not 0x21 <= octet <= 0x7E for octet in token):
             return Failure("syntax")
         return Credentials(user, token.decode("ascii"), "", self._mechanism, token=True)
+
+
+class _External:
+    """EXTERNAL (RFC 4422 appendix A): the identity to act as, or nothing; who it is has been shown outside of SASL."""
+
+    __slots__ = ("_certified",)
+
+    def __init__(self, certified: str) -> None:
+        self._certified = certified
+
+    def respond(self, response: bytes) -> Step:
+        authzid = _text(response)
+        if authzid is None:
+            return Failure("syntax")
+        return Credentials(self._certified, "", authzid, EXTERNAL, True)
 
 
 _MAKERS: Final[dict[str, Callable[[str, KeysOf], Exchange]]] = {

@@ -39,10 +39,10 @@ class _Effects:
     def tls_offered(self) -> bool:
         return False
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
         return ()
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
         return Sasl(allowed)
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:

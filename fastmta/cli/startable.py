@@ -132,6 +132,8 @@ def _tls_problems(config: Config) -> Iterator[Problem]:
     try:
         if config.tls.cert_file:
             server_context(config.tls, asks=config.tls.asks_clients)
+            if config.tls.ssl_verify_client_cert:
+                server_context(config.tls, asks=True, for_logins=True)
     except ConfigError as error:
         yield _split(error)
     try:

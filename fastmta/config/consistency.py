@@ -10,7 +10,7 @@ from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
 from fastmta.config.values import parse_domain, parse_endpoint, parse_mailbox_names, parse_quota_rule
-from fastmta.model.mechanisms import TOKENS
+from fastmta.model.mechanisms import EXTERNAL, TOKENS
 from fastmta.model.routes import pipe_of, written_filter, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
 
@@ -92,7 +92,14 @@ def _relaying(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _client_logins(config: Config) -> Iterator[tuple[str, str]]:
-    auth = config.auth
+    auth, tls = config.auth, config.tls
+    if tls.ssl_verify_client_cert and not tls.ssl_ca:
+        yield "tls.ssl_verify_client_cert", "needs tls.ssl_ca, the authorities that vouch for clients"
+    if EXTERNAL in auth.mechanisms and not (tls.ssl_verify_client_cert and tls.auth_ssl_username_from_cert):
+        yield (
+            "auth.mechanisms",
+            "EXTERNAL needs tls.ssl_verify_client_cert and tls.auth_ssl_username_from_cert",
+        )
     offered = [name for name in TOKENS if name in auth.mechanisms]
     every = ("oauth2_jwks_file", "oauth2_jwks_url", "oauth2_introspection_url")
     sources = [name for name in every if getattr(auth, name)]

@@ -259,7 +259,7 @@ _DOVECOT: Final = (
         "policy_check_after_auth policy_check_before_auth policy_hash_mech policy_hash_nonce policy_hash_truncate "
         "policy_log_only policy_reject_on_fail policy_report_after_auth policy_request_attributes "
         "policy_server_api_header policy_server_timeout_msecs policy_server_url proxy_self realms socket_path "
-        "ssl_require_client_cert ssl_username_from_cert stats use_winbind username_chars username_format "
+        "ssl_require_client_cert stats use_winbind username_chars username_format "
         "username_translation verbose verbose_passwords winbind_helper_path worker_max_count) "
         "login_(access_sockets greeting log_format log_format_elements plugin_dir plugins "
         "proxy_max_disconnect_delay proxy_max_reconnects proxy_notify_path proxy_rawlog_dir proxy_timeout "
@@ -269,9 +269,9 @@ _DOVECOT: Final = (
     ),
     (
         "TLS is cert_file, key_file and ssl_min_protocol in [tls]",
-        "ssl_(alt_cert alt_key ca cert cert_username_field cipher_list cipher_suites client_ca_dir client_ca_file "
+        "ssl_(alt_cert alt_key cert cipher_list cipher_suites client_ca_dir client_ca_file "
         "client_cert client_cert_file client_key client_require_valid_cert crypto_device curve_list dh key "
-        "key_password options prefer_server_ciphers require_crl server_ca_file server_cert_file server_dh_file "
+        "key_password options prefer_server_ciphers server_ca_file server_cert_file server_dh_file "
         "server_key_file verify_client_cert) ssl verbose_ssl",
     ),
     (

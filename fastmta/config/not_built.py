@@ -36,7 +36,5 @@ NOT_BUILT: Final[dict[str, str]] = {
     "protocols": "imap pop3 lmtp",
     "sieve": "",
     "sieve_before": "",
-    "ssl_ca": "",
     "ssl_dh": "",
-    "ssl_verify_client_cert": "no",
 }

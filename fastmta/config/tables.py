@@ -56,6 +56,23 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtpd_tls_received_header: Annotated[
         bool, Key("bool", about="TLS and the client's certificate in Received; Postfix's default is no")
     ] = True
+    ssl_verify_client_cert: Annotated[
+        bool,
+        Key("bool", about="ask clients of IMAP, POP3 and submission for a certificate of ssl_ca's; none is taken too"),
+    ] = False
+    ssl_ca: Annotated[
+        str, Key("path", about="the authorities whose certificates may log in, with their revocation lists")
+    ] = ""
+    ssl_require_crl: Annotated[
+        bool, Key("bool", about="trust no certificate without a valid revocation list of each authority above it")
+    ] = True
+    auth_ssl_username_from_cert: Annotated[
+        bool, Key("bool", about="such a certificate names the account that SASL EXTERNAL opens")
+    ] = False
+    ssl_cert_username_field: Annotated[
+        str,
+        Key("choice", choices=("commonName", "emailAddress", "rfc822Name"), about="where; rfc822Name: subjectAltName"),
+    ] = "commonName"
     smtp_tls_CAfile: Annotated[str, Key("path", about="for level verify and secure; empty: the system's")] = ""
     smtp_tls_CApath: Annotated[str, Key("path", about="a directory of such authorities, by hash")] = ""
 

@@ -155,9 +155,9 @@ class ImapConnection(asyncio.Protocol):
         self._hand_over()
 
     def _count_tls(self, transport: Any) -> None:
-        connection = transport.get_extra_info("ssl_object")
-        version = (connection.version() or "other") if connection is not None else "other"
-        self.server.services.cells[METRICS.tls_connections_total[self.service, version]] += 1
+        tls, services = transport.get_extra_info("ssl_object"), self.server.services
+        self.session.certified = services.contexts.login_name(tls)
+        services.cells[METRICS.tls_connections_total[self.service, tls.version() or "other"]] += 1
 
     def data_received(self, data: bytes) -> None:
         if self._closing:

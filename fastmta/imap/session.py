@@ -118,6 +118,7 @@ class Session:
         "actor",
         "address",
         "bad_commands",
+        "certified",
         "commands",
         "counted",
         "enabled",
@@ -157,6 +158,7 @@ class Session:
         self.commands = commands
         self.service = service
         self.tls = tls
+        self.certified = ""  # the login name in the client's certificate
         self.peer_ip = peer_ip
         self.loopback = loopback
         self.state: int = State.NOT_AUTHENTICATED

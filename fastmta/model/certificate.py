@@ -10,7 +10,8 @@ class PeerCertificate(msgspec.Struct, frozen=True):
     issuer: str
     fingerprint: str  # "AB:CD:...", by smtpd_tls_fingerprint_digest
     key_fingerprint: str  # the same of its public key
-    is_trusted: bool  # an authority of smtpd_tls_CAfile or smtpd_tls_CApath vouches for it
+    is_trusted: bool  # an authority of the listener's vouches for it
+    login: str = ""  # the login name that SASL EXTERNAL takes of it; "": it opens no account
 
     @property
     def fingerprints(self) -> tuple[str, ...]:

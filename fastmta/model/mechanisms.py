@@ -6,4 +6,5 @@ from typing import Final
 PLAIN_TEXT: Final = ("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
 TOKENS: Final = ("OAUTHBEARER", "XOAUTH2")
 SCRAM: Final = ("SCRAM-SHA-1", "SCRAM-SHA-256")
-MECHANISMS: Final = (*PLAIN_TEXT, *SCRAM)
+EXTERNAL: Final = "EXTERNAL"  # by the certificate of the TLS handshake
+MECHANISMS: Final = (*PLAIN_TEXT, *SCRAM, EXTERNAL)

@@ -171,13 +171,14 @@ class Pop3Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=2 * POP3_BLOCK_BYTES)
         tls = transport.get_extra_info("ssl_object")
         self._tls = tls is not None
+        certified = services.contexts.login_name(tls) if tls is not None else ""
         if tls is not None:
             services.cells[METRICS.tls_connections_total[self._service, tls.version() or "other"]] += 1
         self._session = Session(
             stls=not self._tls and services.contexts.server_context() is not None,
-            mechanisms=services.authenticator.mechanisms(self._tls, self._loopback),
+            mechanisms=services.authenticator.mechanisms(self._tls, self._loopback, certified),
             login_allowed=services.authenticator.login_allowed(self._tls, self._loopback),
-            exchange=services.authenticator.exchange,
+            exchange=lambda allowed: services.authenticator.exchange(allowed, certified),
             promises=promises(services.config),
         )
 

@@ -16,14 +16,15 @@ class Session(Protocol):
     def client(self) -> str: ...
 
 
-def begun(session: Session, tls: Any, settings: TlsConfig, log: Log) -> bytes:
-    """Keeps and logs the certificate of a client that was asked for one. Gives Received's lines about it, each with the
-    line break before it; none where smtpd_tls_received_header is off.
+def begun(session: Session, tls: Any, settings: TlsConfig, log: Log, *, asks: bool, login: str) -> bytes:
+    """Keeps and logs the certificate of a client that was asked for one; `login`: the name that it may log in by.
+
+    Gives Received's lines about it, each with the line break before it; none where smtpd_tls_received_header is off.
     """
-    if settings.asks_clients:
+    if asks:
         from fastmta.tls.client_certificates import certificate_of  # with what it imports, where it is needed
 
-        shown = session.certificate = certificate_of(tls, settings.smtpd_tls_fingerprint_digest)
+        shown = session.certificate = certificate_of(tls, settings.smtpd_tls_fingerprint_digest, login)
         if shown is not None:
             log.info(
                 "smtp.client_certificate",
@@ -40,7 +41,7 @@ def begun(session: Session, tls: Any, settings: TlsConfig, log: Log) -> bytes:
     cipher = tls.cipher()
     name = f" with cipher {cipher[0]} ({cipher[2]}/{cipher[2]} bits)" if cipher else ""
     lines = f"\r\n\t(using {tls.version() or 'TLS'}{name})"
-    if settings.asks_clients:
+    if asks:
         lines += f"\r\n\t({_told(session.certificate)})"
     return lines.encode("ascii")
 

@@ -102,11 +102,11 @@ class ServiceHost:
     def tls_offered(self) -> bool:
         return self._server.services.contexts.smtpd_context() is not None
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
-        return self._server.services.authenticator.mechanisms(tls, loopback)
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
+        return self._server.services.authenticator.mechanisms(tls, loopback, certified)
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
-        return self._server.services.authenticator.exchange(allowed)
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
+        return self._server.services.authenticator.exchange(allowed, certified)
 
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         return self._server.services.directory.sender_allowed(login, reverse_path)
@@ -376,7 +376,7 @@ class ServiceHost:
 
     async def _start_tls(self, session: Connection, transport: asyncio.Transport) -> None:
         services = self._server.services
-        context = services.contexts.smtpd_context()
+        context = services.contexts.smtpd_context(logs_in=self._logs_in)
         if context is None:
             transport.abort()
             return
@@ -389,7 +389,10 @@ class ServiceHost:
         """Notes what the handshake has shown; gives what Received says of it."""
         services = self._server.services
         services.cells[METRICS.tls_connections_total[self.name, tls.version() or "TLS"]] += 1
-        return handshake.begun(session, tls, services.config.tls, services.log)
+        settings = services.config.tls
+        asks = settings.asks_clients or (self._logs_in and settings.ssl_verify_client_cert)
+        login = services.contexts.login_name(tls) if asks and self._logs_in else ""
+        return handshake.begun(session, tls, settings, services.log, asks=asks, login=login)
 
     def lacks_certificate(self, session: Connection) -> Reply | None:
         """The reply that ends a session without the certificate that it needs, or None."""

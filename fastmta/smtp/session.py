@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from fastmta.auth.sasl import Challenge, Credentials, Failure, Sasl
+from fastmta.model.certificate import PeerCertificate
 from fastmta.model.envelope import Resolution
 from fastmta.model.limited import What
 from fastmta.model.reply import Reply
@@ -74,6 +75,7 @@ class Session(Protocol):
     loopback: bool
     login: str  # canonical address of the account, "": not authenticated
     exchange: Sasl | None
+    certificate: PeerCertificate | None
     auth_failures: int
     smtputf8: bool
     stages: int  # where somebody is asked before the session goes on
@@ -122,8 +124,8 @@ class Effects(Protocol[Asked]):
         ...
 
     def tls_offered(self) -> bool: ...
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]: ...
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl: ...
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]: ...
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl: ...
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool: ...
     def resolve(self, forward_path: bytes, *, may_relay: bool) -> Resolution: ...
     def may(self, session: Asked, what: What) -> bool:
@@ -160,6 +162,13 @@ _MAIL_OK: Final = Reply(250, "2.1.0", "Ok")
 _STILL: Final = frozenset({Verb.QUIT, Verb.XCLIENT})  # what a client may still say whose greeting was a refusal
 _NOBODY: Final = Reply(554, "5.5.1", "Error: no valid recipients")
 _NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
+
+
+def _certified(session: Session) -> str:
+    """The login name in the client's certificate, "" for none."""
+    return session.certificate.login if session.certificate is not None else ""
+
+
 _NOT_FOR_OTHERS: Final = Reply(550, "5.7.0", "Error: insufficient authorization")
 _AUTH_FIRST: Final = Reply(530, "5.7.0", "Authentication required")
 _NO_ADDRESS: Final = {
@@ -264,7 +273,7 @@ class Rules(Generic[S]):
         offer = (
             session.tls,
             not session.tls and effects.tls_offered(),
-            () if session.login else effects.mechanisms(session.tls, session.loopback),
+            () if session.login else effects.mechanisms(session.tls, session.loopback, _certified(session)),
             effects.may_speak_for(session, _XCLIENT),
             effects.may_speak_for(session, _XFORWARD),
         )
@@ -457,13 +466,13 @@ class Rules(Generic[S]):
         words = raw.split()
         if not 1 <= len(words) <= 2:
             return Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")
-        allowed = self.effects.mechanisms(session.tls, session.loopback)
+        allowed = self.effects.mechanisms(session.tls, session.loopback, _certified(session))
         mechanism = words[0].decode("ascii", "replace").upper()
         if mechanism not in allowed and mechanism in self.effects.mechanisms(True, session.loopback):
             return Reply(538, "5.7.11", "Encryption is required for this authentication mechanism")
         if not allowed:
             return Reply(503, "5.5.1", "Authentication is not enabled")
-        session.exchange = self.effects.exchange(allowed)
+        session.exchange = self.effects.exchange(allowed, _certified(session))
         return self._step(session, session.exchange.start_line(mechanism, words[1] if len(words) == 2 else None))
 
     def auth_line(self, session: S, raw_line: bytes) -> Reply | None:

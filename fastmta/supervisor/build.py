@@ -169,6 +169,7 @@ class MailServer:
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
         contexts.smtpd_context()  # a certificate that cannot be used is found now and not by the first client
+        contexts.server_context()
         notifier = MailboxNotifier(place.loop, store.mailboxes.mark)
         bus = Bus(
             Path(config.data_directory) / "bus",
@@ -400,7 +401,8 @@ class MailServer:
     def server_context(self, service: str) -> ssl.SSLContext | None:
         contexts = self._services.contexts
         takes_mail = BY_NAME[service].protocol in ("smtp", "lmtp")
-        return contexts.smtpd_context() if takes_mail else contexts.server_context()
+        logs_in = service in ("submission", "submissions")
+        return contexts.smtpd_context(logs_in=logs_in) if takes_mail else contexts.server_context()
 
     def _hops_changed(self, hops: list[bytes] | None) -> None:
         if self._delivering:

@@ -91,11 +91,13 @@ def ask_clients(context: ssl.SSLContext, ca_file: str, ca_path: str) -> None:
         library.SSL_CTX_set_verify(pointer, _ASKS, _GO_ON)
         library.SSL_CTX_ctrl(pointer, _CACHE, 0, None)  # TLS 1.2 resumes without tickets too
     except (AttributeError, OSError) as error:
-        raise ConfigError(f"tls.smtpd_tls_ask_ccert: this Python's ssl cannot ask for certificates: {error}") from None
+        raise ConfigError(f"tls: this Python's ssl cannot ask for certificates: {error}") from None
 
 
-def certificate_of(tls: Any, digest: str) -> PeerCertificate | None:
-    """What the client of a finished handshake has shown, an `ssl.SSLObject` or `ssl.SSLSocket`; None: nothing."""
+def certificate_of(tls: Any, digest: str, login: str = "") -> PeerCertificate | None:
+    """What the client of a finished handshake has shown, an `ssl.SSLObject` or `ssl.SSLSocket`; None: nothing. `login`:
+    what `login_name` has found.
+    """
     der = tls.getpeercert(binary_form=True)
     if not der:
         return None
@@ -107,7 +109,36 @@ def certificate_of(tls: Any, digest: str) -> PeerCertificate | None:
         fingerprint=prints[0],
         key_fingerprint=prints[1] if len(prints) > 1 else "",
         is_trusted=_is_trusted(tls),
+        login=login,
     )
+
+
+def login_name(tls: Any, field: str) -> str:
+    """The login name in a trusted certificate: its one commonName, emailAddress or rfc822Name (a subjectAltName).
+
+    "" where there is none, or none that is trusted, or several: nobody may be one of two accounts by choice. A name is
+    taken whole or not at all; one with control characters, NUL among them, is none.
+    """
+    der = tls.getpeercert(binary_form=True)
+    if not der or not _is_trusted(tls):
+        return ""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        if field == "rfc822Name":
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            found: list[Any] = names.get_values_for_type(x509.RFC822Name)
+        else:
+            oid = NameOID.EMAIL_ADDRESS if field == "emailAddress" else NameOID.COMMON_NAME
+            found = [each.value for each in certificate.subject.get_attributes_for_oid(oid)]
+    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return ""
+    except x509.UnsupportedGeneralNameType:
+        return ""
+    name = found[0] if len(found) == 1 else ""
+    return name if isinstance(name, str) and 0 < len(name) <= _NAME and name.isprintable() else ""
 
 
 def _is_trusted(tls: Any) -> bool:

@@ -1,5 +1,5 @@
-"""The TLS contexts of a process: one for our listeners, one for those that ask clients for certificates, one for each
-security level towards other servers.
+"""The TLS contexts of a process: one for our listeners, one for those that ask clients for certificates, one for those
+where a certificate may log in, one for each security level towards other servers.
 
 Invariants: a context that has been given out stays valid for ever; after a reload it hands each handshake on to the
 newest one, so listeners that hold it present the new certificate, and that alone, to the next client; a bad key or
@@ -24,6 +24,8 @@ CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
 LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 MODERN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
 CONTEXTS_KEPT: Final = 100  # by level, versions and ciphers: the administrator's maps name a handful
+# Why a listener asks its clients for certificates: not at all, for SMTP's restrictions, or to log in by them.
+_QUIET, _SMTPD, _LOGIN = "quiet", "smtpd", "login"
 _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -34,26 +36,46 @@ class Contexts:
 
     def __init__(self, settings: "TlsConfig") -> None:
         self._settings = settings
-        self._held: dict[bool, ssl.SSLContext] = {}  # given to listeners, by whether clients are asked
+        self._held: dict[str, ssl.SSLContext] = {}  # given to listeners, by whether and for what clients are asked
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
         self._expires_at: float | None = None
-        self._newest: dict[bool, ssl.SSLContext] = {}
+        self._newest: dict[str, ssl.SSLContext] = {}
         self._clients: dict[tuple[str, frozenset[str], str], ssl.SSLContext] = {}
         self._https: ssl.SSLContext | None = None
 
     def server_context(self) -> ssl.SSLContext | None:
-        """The context of every listener, or None where no certificate is configured: then STARTTLS is not offered."""
-        return self._given(asks=False)
+        """The context of listeners that give mail out, or None where no certificate is configured: then STARTTLS is not
+        offered. It asks for client certificates to log in with where ssl_verify_client_cert is set.
+        """
+        return self._given(_LOGIN if self._settings.ssl_verify_client_cert else _QUIET)
 
-    def smtpd_context(self) -> ssl.SSLContext | None:
-        """The same for listeners that take mail: they ask for client certificates where that is configured."""
-        return self._given(asks=self._settings.asks_clients)
+    def smtpd_context(self, *, logs_in: bool = False) -> ssl.SSLContext | None:
+        """The same for listeners that take mail: they ask for client certificates where that is configured. `logs_in`:
+        of submission, where such a certificate may be a login as well.
+        """
+        if logs_in and self._settings.ssl_verify_client_cert:
+            return self._given(_LOGIN)
+        return self._given(_SMTPD if self._settings.asks_clients else _QUIET)
 
-    def _given(self, *, asks: bool) -> ssl.SSLContext | None:
-        if asks not in self._held and self._settings.cert_file:
-            self._held[asks] = server_context(self._settings, asks=asks)
+    def login_name(self, tls: ssl.SSLObject | ssl.SSLSocket) -> str:
+        """The login name of the certificate that this client has shown (SASL EXTERNAL); "": it opens no account.
+
+        Only a handshake that was verified for logins counts, never one by the authorities of SMTP.
+        """
+        settings = self._settings
+        if not (settings.ssl_verify_client_cert and settings.auth_ssl_username_from_cert):
+            return ""
+        if tls.context is not self._newest.get(_LOGIN, self._held.get(_LOGIN)):
+            return ""
+        from fastmta.tls.client_certificates import login_name  # with what it imports, where it is needed
+
+        return login_name(tls, settings.ssl_cert_username_field)
+
+    def _given(self, kind: str) -> ssl.SSLContext | None:
+        if kind not in self._held and self._settings.cert_file:
+            self._held[kind] = server_context(self._settings, asks=kind != _QUIET, for_logins=kind == _LOGIN)
             self._certificate = _certificate(self._settings)
-        return self._held.get(asks)
+        return self._held.get(kind)
 
     def expires_at(self) -> float | None:
         """When the certificate that is served now ends to be valid, in seconds of the epoch; None: there is none.
@@ -95,15 +117,21 @@ class Contexts:
     def reload(self, settings: "TlsConfig | None" = None) -> None:
         """Rereads certificate, key and CA file. Raises ConfigError, with everything as it was, if they are not good."""
         wanted = settings or self._settings
-        modes = {*self._held, False, wanted.asks_clients} if wanted.cert_file else set()
-        fresh = {asks: server_context(wanted, asks=asks) for asks in modes}
+        kinds = [_QUIET, _SMTPD, _LOGIN] if wanted.cert_file else []
+        wants = {_QUIET: True, _SMTPD: wanted.asks_clients, _LOGIN: wanted.ssl_verify_client_cert}
+        fresh = {
+            kind: server_context(wanted, asks=kind != _QUIET, for_logins=kind == _LOGIN)
+            for kind in kinds
+            if kind in self._held or wants[kind]
+        }
         clients = {key: _matched_later(key, wanted) for key in self._clients}
-        for asks, context in fresh.items():
-            held = self._held.setdefault(asks, context)
+        for kind, context in fresh.items():
+            held = self._held.setdefault(kind, context)
             if held is not context:
                 # Not loaded into the old context: it keeps a certificate for each type of key, and a client chooses.
                 held.sni_callback = self._hand_on
                 held.minimum_version = context.minimum_version
+                held.verify_flags = context.verify_flags  # a handshake keeps those of the context that it began with
         if not fresh:
             self._held.clear()
         self._newest = fresh
@@ -115,14 +143,15 @@ class Contexts:
 
     def _hand_on(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, held: ssl.SSLContext) -> None:
         """Called in every handshake of a context given out, with or without a name of the client's."""
-        newest = self._newest.get(held is self._held.get(True))
+        kind = next((kind for kind, context in self._held.items() if context is held), _QUIET)
+        newest = self._newest.get(kind)
         if newest is not None:
             handshake.context = newest
 
 
-def server_context(settings: "TlsConfig", *, asks: bool = False) -> ssl.SSLContext:
-    """A fresh server context, which `asks` clients for certificates; raises ConfigError that names the file which
-    cannot be used.
+def server_context(settings: "TlsConfig", *, asks: bool = False, for_logins: bool = False) -> ssl.SSLContext:
+    """A fresh server context, which `asks` clients for certificates, and `for_logins` trusts ssl_ca's authorities and
+    revocation lists instead of SMTP's; raises ConfigError that names the file which cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS.get(settings.ssl_min_protocol, ssl.TLSVersion.TLSv1_2)
@@ -132,11 +161,16 @@ def server_context(settings: "TlsConfig", *, asks: bool = False) -> ssl.SSLConte
     if asks:
         from fastmta.tls.client_certificates import ask_clients
 
+        key = "tls.smtpd_tls_CAfile" if settings.smtpd_tls_CAfile else "tls.smtpd_tls_CApath"
+        file, path = settings.smtpd_tls_CAfile, settings.smtpd_tls_CApath
+        if for_logins:
+            key, file, path = "tls.ssl_ca", settings.ssl_ca, ""
+            if settings.ssl_require_crl:
+                context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
         try:
-            ask_clients(context, settings.smtpd_tls_CAfile, settings.smtpd_tls_CApath)
+            ask_clients(context, file, path)
         except OSError as error:
-            key = "tls.smtpd_tls_CAfile" if settings.smtpd_tls_CAfile else "tls.smtpd_tls_CApath"
-            file = settings.smtpd_tls_CAfile or settings.smtpd_tls_CApath
+            file = file or path
             raise ConfigError(authorities_problem(file, error, key)) from error
     return context
 

@@ -257,7 +257,7 @@ def last(world):
 async def test_mechanisms_that_send_no_secret_are_offered_without_tls(rich):
     auth = rich().auth
     assert auth.mechanisms(False, False) == SCRAM
-    assert auth.mechanisms(True, False) == MECHANISMS
+    assert (*auth.mechanisms(True, False), "EXTERNAL") == MECHANISMS
 
 
 async def test_token_mechanisms_need_an_issuer(world):
@@ -496,3 +496,44 @@ async def test_app_passwords_and_tokens_need_no_code_and_a_proof_opens_nothing(r
     _, step = prove(world, "user@example.test", "right")
     assert await world.auth.authenticate(step, "imap", "192.0.2.1") is None
     assert last(world)[1]["reason"] == "a one-time code is needed"
+
+
+async def _by_certificate(world, certified, response=b""):
+    """The account that a certificate's name opens, through the whole exchange."""
+    allowed = world.auth.mechanisms(True, False, certified)
+    step = world.auth.exchange(allowed, certified).start("EXTERNAL", response)
+    return await world.auth.authenticate(step, "imap", "192.0.2.1") if isinstance(step, Credentials) else step
+
+
+async def test_external_needs_a_certificate_and_opens_its_account_alone(pool):
+    world = World(pool, mechanisms=("PLAIN", "EXTERNAL"))
+    assert world.auth.mechanisms(True, False) == ("PLAIN",)
+    assert world.auth.mechanisms(True, False, "user") == ("PLAIN", "EXTERNAL")
+    for certified, response in (("user", b""), ("USER@example.test", b""), ("user", b"user@example.test")):
+        assert (await _by_certificate(world, certified, response)).id == 1
+    assert world.counted("EXTERNAL", "success") == 3
+    for certified, response in (("off", b""), ("nobody", b""), ("user", b"off@example.test"), ("off", b"user")):
+        assert await _by_certificate(world, certified, response) is None
+    assert world.counted("EXTERNAL", "failure") == 4
+    assert world.slept and not world.hashes
+    assert (await _by_certificate(world, "", b"user")).code == "mechanism"
+    for response in (b"user\0", b"\xff", b"x\0user\0right"):
+        assert (await _by_certificate(world, "user", response)).code == "syntax"
+
+
+async def test_a_certificate_opens_another_account_only_for_a_master_user(pool):
+    world = World(
+        pool,
+        mechanisms=("EXTERNAL",),
+        auth_master_users=("boss@example.test",),
+        auth_master_user_separator="*",
+    )
+    world.accounts.known["boss@example.test"] = Account(9, "boss@example.test", "x")
+    assert (await _by_certificate(world, "boss", b"user@example.test")).id == 1
+    assert ("auth.master", {"service": "imap", "master": "boss@example.test", "account": "user@example.test"}) in (
+        world.log.events
+    )
+    assert await _by_certificate(world, "boss", b"off@example.test") is None
+    # Whoever may choose a name in a certificate is no master user by writing one behind a separator.
+    assert await _by_certificate(world, "user*boss@example.test") is None
+    assert await _by_certificate(world, "user@example.test*boss@example.test") is None

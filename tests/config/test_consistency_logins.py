@@ -4,7 +4,7 @@ import pytest
 
 from fastmta.config.consistency import inconsistencies
 from fastmta.config.schema import Config
-from fastmta.config.tables import AuthConfig
+from fastmta.config.tables import AuthConfig, TlsConfig
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,17 @@ def test_what_fits_is_not():
 )
 def test_the_keyword_of_what_pop3_deletes(settings, key):
     assert [name for name, _ in inconsistencies(Config(**settings)) if name.startswith("pop3_")] == [key] * bool(key)
+
+
+@pytest.mark.parametrize(
+    ("tls", "keys"),
+    [
+        ({}, {"auth.mechanisms"}),
+        ({"ssl_verify_client_cert": True, "auth_ssl_username_from_cert": True}, {"tls.ssl_verify_client_cert"}),
+        ({"ssl_verify_client_cert": True, "ssl_ca": "/a"}, {"auth.mechanisms"}),
+        ({"ssl_verify_client_cert": True, "ssl_ca": "/a", "auth_ssl_username_from_cert": True}, set()),
+    ],
+)
+def test_external_needs_certificates_that_name_somebody(tls, keys):
+    config = Config(auth=AuthConfig(mechanisms=("EXTERNAL",)), tls=TlsConfig(**tls))
+    assert {key for key, _ in inconsistencies(config) if key.startswith(("auth.", "tls."))} == keys

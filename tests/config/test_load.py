@@ -150,7 +150,7 @@ def test_the_environment_names_the_default_file(monkeypatch, tmp_path):
         ),
         (
             '[auth]\nmechanisms = ["GSSAPI"]',
-            'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, OAUTHBEARER, XOAUTH2, SCRAM-SHA-1, SCRAM-SHA-256, not GSSAPI',
+            'f.toml:2: auth.mechanisms: ["GSSAPI"]: expected PLAIN, LOGIN, OAUTHBEARER, XOAUTH2, SCRAM-SHA-1, SCRAM-SHA-256, EXTERNAL, not GSSAPI',
         ),
         (
             'smtpd_proxy_filter = "localhost:1"',

@@ -23,10 +23,10 @@ class FakeAuthenticator:
     def login_allowed(self, tls: bool, loopback: bool) -> bool:
         return tls or loopback
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if self.login_allowed(tls, loopback) else ()
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
         return Sasl(allowed)
 
     def opened_by(self, credentials: Any) -> bytes:
@@ -62,7 +62,7 @@ def fake_services(store: Any, loop: asyncio.AbstractEventLoop, clock: Any, messa
         config=SimpleNamespace(message_size_limit=message_size_limit, imap_idle_notify_interval=120.0, acl_anyone=""),
         store=store,
         authenticator=FakeAuthenticator(),
-        contexts=SimpleNamespace(server_context=lambda: None),
+        contexts=SimpleNamespace(server_context=lambda: None, login_name=lambda tls: ""),
         limits=local_limits(),
         notifier=notifier,
         cells=local_cells(),

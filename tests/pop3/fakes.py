@@ -89,10 +89,10 @@ class FakeAuthenticator:
     def login_allowed(self, tls: bool, loopback: bool) -> bool:
         return tls or self.plain_text
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if self.login_allowed(tls, loopback) else ()
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
         return Sasl(allowed)
 
     def opened_by(self, credentials: Credentials) -> bytes:
@@ -153,7 +153,7 @@ class Running:
             config=Config(data_directory=str(self.directory), **self.keys),
             store=self.store,
             authenticator=self.authenticator,
-            contexts=SimpleNamespace(server_context=lambda: self.context),
+            contexts=SimpleNamespace(server_context=lambda: self.context, login_name=lambda tls: ""),
             cells=local_cells(),
             limits=local_limits(),
             log=log,

@@ -75,3 +75,14 @@ def issue(names, issuer=None, *, ca=False, since=-DAY, until=30 * DAY):
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Issued(certificate, key, [issuer, *issuer.above] if issuer else [])
+
+
+def revoked(authority, certificates):
+    """The authority's list of what it takes back, as PEM."""
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
+    builder = builder.last_update(now - DAY).next_update(now + DAY)
+    for each in certificates:
+        entry = x509.RevokedCertificateBuilder().serial_number(each.certificate.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(now - DAY).build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

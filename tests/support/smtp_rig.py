@@ -160,10 +160,10 @@ class FakeAuthenticator:
     def __init__(self) -> None:
         self.slow = False
 
-    def mechanisms(self, tls: bool, loopback: bool) -> tuple[str, ...]:
+    def mechanisms(self, tls: bool, loopback: bool, certified: str = "") -> tuple[str, ...]:
         return ("PLAIN", "LOGIN") if tls or loopback else ()
 
-    def exchange(self, allowed: tuple[str, ...]) -> Sasl:
+    def exchange(self, allowed: tuple[str, ...], certified: str = "") -> Sasl:
         return Sasl(allowed)
 
     def opened_by(self, credentials: Credentials) -> bytes:
@@ -203,8 +203,11 @@ class FakeContexts:
     def __init__(self) -> None:
         self.context: Any = object()
 
-    def smtpd_context(self) -> Any:
+    def smtpd_context(self, *, logs_in: bool = False) -> Any:
         return self.context
+
+    def login_name(self, tls: Any) -> str:
+        return ""
 
 
 class Client:

@@ -15,6 +15,7 @@ class Settings:
     smtp_tls_CAfile = ""
     smtp_tls_CApath = ""
     smtpd_tls_CAfile = ""
+    ssl_verify_client_cert = False
     smtpd_tls_CApath = ""
     asks_clients = False
 

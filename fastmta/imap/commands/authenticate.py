@@ -29,10 +29,10 @@ def run(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     initial = cursor.rest() if cursor.try_sp() else None
     cursor.end()
     authenticator = session.services.authenticator
-    allowed = authenticator.mechanisms(session.tls, session.loopback)
+    allowed = authenticator.mechanisms(session.tls, session.loopback, session.certified)
     if mechanism.upper() not in allowed and not may_log_in(session):
         return PRIVACY_REQUIRED
-    sasl = authenticator.exchange(allowed)
+    sasl = authenticator.exchange(allowed, session.certified)
     return _step(session, tag, sasl, sasl.start_line(mechanism, initial))
 
 

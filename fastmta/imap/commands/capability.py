@@ -46,7 +46,7 @@ def capabilities(session: Session) -> bytes:
         out += b" STARTTLS"
     if not may_log_in(session):
         out += b" LOGINDISABLED"
-    for mechanism in session.services.authenticator.mechanisms(session.tls, session.loopback):
+    for mechanism in session.services.authenticator.mechanisms(session.tls, session.loopback, session.certified):
         out += b" AUTH=" + mechanism.encode("ascii")
     return out
 
