@@ -272,7 +272,7 @@ _DOVECOT: Final = (
         "ssl_(alt_cert alt_key cert cipher_list cipher_suites client_ca_dir client_ca_file "
         "client_cert client_cert_file client_key client_require_valid_cert crypto_device curve_list dh key "
         "key_password options prefer_server_ciphers server_ca_file server_cert_file server_dh_file "
-        "server_key_file verify_client_cert) ssl verbose_ssl",
+        "server_key_file) ssl verbose_ssl",
     ),
     (
         "the addresses to listen on stand in [listen], each service a key of its own",

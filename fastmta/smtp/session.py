@@ -76,6 +76,7 @@ class Session(Protocol):
     login: str  # canonical address of the account, "": not authenticated
     exchange: Sasl | None
     certificate: PeerCertificate | None
+    speaks_for: bool  # XCLIENT: what the peer says is another one's, its certificate is not
     auth_failures: int
     smtputf8: bool
     stages: int  # where somebody is asked before the session goes on
@@ -165,8 +166,10 @@ _NO_ARGUMENTS: Final = Reply(501, "5.5.4", "No arguments are allowed here")
 
 
 def _certified(session: Session) -> str:
-    """The login name in the client's certificate, "" for none."""
-    return session.certificate.login if session.certificate is not None else ""
+    """The login name in the client's certificate, "" for none; who speaks for others (XCLIENT) lends them none."""
+    if session.certificate is None or session.speaks_for:
+        return ""
+    return session.certificate.login
 
 
 _NOT_FOR_OTHERS: Final = Reply(550, "5.7.0", "Error: insufficient authorization")

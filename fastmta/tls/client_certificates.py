@@ -135,7 +135,7 @@ def login_name(tls: Any, field: str) -> str:
             found = [each.value for each in certificate.subject.get_attributes_for_oid(oid)]
     except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension):
         return ""
-    except x509.UnsupportedGeneralNameType:
+    except x509.UnsupportedGeneralNameType:  # an old kind of subjectAltName
         return ""
     name = found[0] if len(found) == 1 else ""
     return name if isinstance(name, str) and 0 < len(name) <= _NAME and name.isprintable() else ""
