@@ -68,7 +68,7 @@ def _certificates_nobody_asks_for(config: Config) -> Iterator[Problem]:
                 yield Problem(leaf.dotted, f"{each.name}: no client is asked; set smtpd_tls_ask_ccert in [tls]")
             elif each.name == "permit_tls_clientcerts" and not config.relay_clientcerts:
                 yield Problem(leaf.dotted, f"{each.name}: relay_clientcerts is empty, so nobody is let in by it")
-    authorities = tls.smtpd_tls_CAfile or tls.smtpd_tls_CApath or (tls.ssl_verify_client_cert and tls.ssl_ca)
+    authorities = tls.smtpd_tls_CAfile or tls.smtpd_tls_CApath or tls.ssl_ca
     if tls.smtpd_tls_req_ccert and not authorities:
         yield Problem("tls.smtpd_tls_req_ccert", "no authority is set in smtpd_tls_CAfile, so nobody can submit mail")
 

@@ -89,6 +89,8 @@ class LocalSession:
         self.login = ""
         self.exchange: Sasl | None = None
         self.auth_failures = 0
+        self.certificate = None
+        self.speaks_for = False
         self.smtputf8 = False
         self.stages = 0
         self.bare = 0

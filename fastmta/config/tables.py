@@ -81,6 +81,11 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Whether clients that bring mail are asked for a certificate."""
         return self.smtpd_tls_ask_ccert or self.smtpd_tls_req_ccert
 
+    @property
+    def asks_submitters(self) -> bool:
+        """The same at submission, where a certificate may log in as well."""
+        return self.asks_clients or self.ssl_verify_client_cert
+
 
 class AuthConfig(msgspec.Struct, frozen=True, kw_only=True):
     """[auth]"""

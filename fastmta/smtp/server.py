@@ -390,7 +390,7 @@ class ServiceHost:
         services = self._server.services
         services.cells[METRICS.tls_connections_total[self.name, tls.version() or "TLS"]] += 1
         settings = services.config.tls
-        asks = settings.asks_clients or (self._logs_in and settings.ssl_verify_client_cert)
+        asks = settings.asks_submitters if self._logs_in else settings.asks_clients
         login = services.contexts.login_name(tls) if asks and self._logs_in else ""
         return handshake.begun(session, tls, settings, services.log, asks=asks, login=login)
 
