@@ -21,6 +21,7 @@ from bench.busy import Act, registry
 from fastmta.cli.main import main as fastmta
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.store import MailStore
+from fastmta.store.verified import Verified
 from tests.support.server import Server, command
 
 ACCOUNTS: Final = ("spare@example.test", "moved@example.test", "folders@example.test")
@@ -31,6 +32,7 @@ CROWD: Final = 4000
 IMPORTED: Final = 5000
 FOLDERS: Final = 20_000
 ALIASES: Final = 20_000
+VERIFIED: Final = 20_000
 LINES: Final = 500_000  # of a map
 CROWDED: Final = 50_000  # recipients of one call of sendmail
 CUT: Final = 8 << 20  # octets of a file that are given up at a time
@@ -66,6 +68,9 @@ async def fill(store: MailStore) -> None:
         await asyncio.gather(
             *(store.aliases.add(f"a{n}@example.test", ("moved@example.test",)) for n in range(start, start + 200))
         )
+    for start in range(0, VERIFIED, 200):
+        answers = [Verified(f"v{n}@verified.test", "ok", "2.1.5", "", now_ms) for n in range(start, start + 200)]
+        await asyncio.gather(*map(store.verified.put, answers))
 
 
 def map_path(server: Server) -> Path:
@@ -247,6 +252,15 @@ def _credentials(server: Server) -> None:
         run(server, "ban", "add", "192.0.2.0/24")
         run(server, "ban", "list")
         run(server, "ban", "remove", "192.0.2.0/24")
+
+
+@row("verified list, clear of 20,000")
+def _verified(server: Server) -> None:
+    while True:
+        run(server, "verified", "list")
+        run(server, "verified", "list", "--domain", "elsewhere.test")
+        run(server, "verified", "clear", "@elsewhere.test")
+        run(server, "verified", "clear", "v0@verified.test")
 
 
 @row("quarantine list, release, delete")

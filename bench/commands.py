@@ -149,6 +149,8 @@ ROW_OF: Final = {
     "fastmta store backup": "store backup",
     "fastmta store check": "store check",
     "fastmta trace": "explain, mailq, trace; queue explain, content",
+    "fastmta verified clear": "verified list, clear of 20,000",
+    "fastmta verified list": "verified list, clear of 20,000",
     "fastmta user add": "user add, passwd, disable, enable, delete",
     "fastmta user delete": "user delete that has 20,000 mailboxes",
     "fastmta user disable": "user add, passwd, disable, enable, delete",

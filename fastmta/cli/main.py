@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "postmap": ("fastmta.cli.classic", "postmap", "Compile or query a map file."),
     "session": ("fastmta.cli.session", "session", "Who is connected now: list, kill."),
     "ban": ("fastmta.cli.ban", "ban", "Addresses that this server does not talk to: list, add, remove."),
+    "verified": ("fastmta.cli.verified", "verified", "What next hops have said of addresses: list, clear."),
     "policy": ("fastmta.cli.policy", "policy", "The site's own policy module: test."),
     "quarantine": ("fastmta.cli.quarantine", "quarantine", "Mail that checks have put aside: list, release, delete."),
     "dkim": ("fastmta.cli.dkim", "dkim", "Signing keys: add, list, rotate, publish, delete."),

@@ -34,6 +34,7 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "index": ("fastmta.operations.indexes",),
     "session": ("fastmta.operations.sessions",),
     "ban": ("fastmta.operations.bans",),
+    "verified": ("fastmta.operations.verified",),
     "alias": ("fastmta.operations.aliases",),
     "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files", "fastmta.operations.sharing"),
     "queue": (

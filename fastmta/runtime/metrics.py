@@ -91,6 +91,7 @@ ACT_FAMILIES: Final = (
     "store",
     "ban",
     "quarantine",
+    "verified",
     "dmarc",
     "tlsrpt",
     "index",

@@ -30,7 +30,16 @@ WORKED_MS = 60.0  # of the worker while a row runs, its connecting included
 COMMAND_MS = 150.0  # the same for commands of the program, which have to start first
 LONGEST_S = 10.0
 TRIES = 4  # a pass is longer once where the kernel does something in it; a loop that is not cut is long every time
-SMALL = {"HELD": 1000, "CROWDS": 2, "CROWD": 1000, "IMPORTED": 300, "FOLDERS": 2000, "ALIASES": 600, "LINES": 50_000}
+SMALL = {
+    "HELD": 1000,
+    "CROWDS": 2,
+    "CROWD": 1000,
+    "IMPORTED": 300,
+    "FOLDERS": 2000,
+    "ALIASES": 600,
+    "VERIFIED": 2000,
+    "LINES": 50_000,
+}
 
 
 # --- every command has a row ---
