@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long it takes to make an input says how busy the machine is.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Rooms whose tests wait for a compiler or for servers: they begin first, so that no worker ends alone with one of them.
 LONG = ("packages", "interop", "faults", "e2e", "supervisor", "cli", "pickup", "deploy")

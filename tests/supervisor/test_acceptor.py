@@ -165,7 +165,9 @@ def test_what_the_worker_has_open_itself_counts_for_neither_bound(monkeypatch: p
         acceptor.measure()
         assert acceptor._limit == own + LIMIT
         assert await crowd(where) < 1.5 + 5 * without_pause
-        assert not acceptor.paused
+        async with asyncio.timeout(60):  # the last of the crowd may have met the bound where the machine is busy
+            while acceptor.paused:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         acceptor.close()
 
     on_uvloop(scene)
