@@ -47,8 +47,10 @@ class Problem(NamedTuple):
     text: str
 
     def __str__(self) -> str:
+        """One line, whatever the value holds: line breaks and control characters as Python writes them."""
         where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
+        said = f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in said)
 
 
 def load(path: str | Path | None = None) -> Config:

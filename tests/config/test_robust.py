@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,13 @@ def test_any_value_of_any_key(given_values):
         lines.append(f"{key} = {json.dumps(value)}")  # JSON is TOML here, but for surrogate pairs and DEL
     config, problems = parse_all("\n".join(lines), base="/x", name="f")
     assert (config is None) == bool(problems)
-    assert all("\n" not in str(problem) or "not TOML" in str(problem) for problem in problems)
+    assert all(str(problem).isprintable() for problem in problems)
+
+
+@pytest.mark.parametrize("key", ["mynetworks", "smtpd_client_event_limit_exceptions", "proxy_interfaces"])
+def test_a_problem_is_one_line(key):
+    _, problems = parse_all(f'{key} = ["0\\n0\\u001b\\u2028"]', base="/x", name="f")
+    assert problems and all("\\n0\\x1b\\u2028" in str(problem) for problem in problems)
 
 
 @settings(max_examples=300, deadline=None)
