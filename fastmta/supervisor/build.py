@@ -36,7 +36,7 @@ from fastmta.index.service import Indexing
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.events import Actor
 from fastmta.model.limits import REPORT_FLUSH_S
-from fastmta.model.services import BY_NAME
+from fastmta.model.services import BY_NAME, Login
 from fastmta.operations.explaining import Delivering
 from fastmta.operations.public import PublicSocket
 from fastmta.operations.serving import Serving
@@ -400,9 +400,10 @@ class MailServer:
 
     def server_context(self, service: str) -> ssl.SSLContext | None:
         contexts = self._services.contexts
-        takes_mail = BY_NAME[service].protocol in ("smtp", "lmtp")
-        logs_in = service in ("submission", "submissions")
-        return contexts.smtpd_context(logs_in=logs_in) if takes_mail else contexts.server_context()
+        spoken = BY_NAME[service]
+        if spoken.protocol not in ("smtp", "lmtp"):
+            return contexts.server_context()
+        return contexts.smtpd_context(logs_in=spoken.login is Login.REQUIRED)
 
     def _hops_changed(self, hops: list[bytes] | None) -> None:
         if self._delivering:

@@ -435,7 +435,6 @@ def test_a_list_with_tables_starts_at_rcpt_where_there_are_classes(parts: Parts,
         ('smtpd_relay_restrictions = ""', "refuses strangers"),
         ('smtpd_relay_restrictions = "permit_mynetworks, warn_if_reject reject"', "refuses strangers"),
         ('smtpd_relay_restrictions = "open"\n[smtpd_restriction_classes]\nopen = "permit"', "refuses strangers"),
-        ('smtpd_reject_unlisted_recipient = "no"', "does not have this feature"),
     ],
 )
 def test_what_cannot_be_obeyed_is_refused(text: str, problem: str) -> None:

@@ -43,6 +43,7 @@ class PlainSession:
     esmtp: bool = False
     loopback: bool = False
     speaks_for: bool = False
+    certificate: Any = None
     login: str = ""
     exchange: Any = None
     auth_failures: int = 0
