@@ -163,4 +163,5 @@ async def test_a_reader_that_never_reads_takes_no_memory(world: World) -> None:
     protocol: Any = ann.protocol
     protocol.data_received(b"a URLFETCH " + b" ".join([b'"%b"' % url.encode()] * 10) + b"\r\n")
     await ann.settle()
-    assert len(ann.transport.out) + protocol.written() < 2 * IMAP_CHUNK_BYTES
+    # A chunk, and what began before the peer was known to be slow; all would be 2 MB.
+    assert len(ann.transport.out) + protocol.written() < 3 * IMAP_CHUNK_BYTES
