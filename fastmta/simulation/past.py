@@ -28,11 +28,11 @@ _CALLED: Final = re.compile(r"(?:connect to|lost connection with|conversation ti
 _REPLY: Final = re.compile(r"([245]\d\d)(?: ([245]\.\d{1,3}\.\d{1,3}))? ?(.*)", re.DOTALL)
 _SHARE: Final = 0.05  # of a server's time that goes over the wire, four times there and back
 _RATE_LIMITED: Final = "rate-limited"
-_GONE_S: Final = 1.0  # how long a server was away that was called in vain once
+_LASTS_S: Final = 5.0  # of what was said at an instant: a repeated attempt comes a little later than the real one did
 
 
 class Verdict(msgspec.Struct):
-    """What a next hop said to a recipient; `until` is when it last put it off."""
+    """What a next hop said to a recipient; `until` is when it last put it off, and a little more."""
 
     reply: Reply
     until: float = 0.0
@@ -58,10 +58,11 @@ class Host(msgspec.Struct):
             while behind < len(taken) and taken[behind] < at:
                 behind += 1
             answered = taken[behind - 1] if behind else float("-inf")
+            back = min(at + _LASTS_S, taken[behind] if behind < len(taken) else float("inf"))
             if out and answered < out[-1][0]:
-                out[-1] = (out[-1][0], at, why)
+                out[-1] = (out[-1][0], back, why)
             else:
-                out.append((at, at + _GONE_S, why))
+                out.append((at, back, why))
         return out
 
     def a_minute(self) -> int:
@@ -119,8 +120,8 @@ class Past:
             return
         key = hop, str(event.get("recipient", "")).lower()
         known = self.verdicts.get(key)
-        if reply.is_permanent or known is None or (not known.reply.is_permanent and known.until < at):
-            self.verdicts[key] = Verdict(reply, at)
+        if reply.is_permanent or known is None or (not known.reply.is_permanent and known.until < at + _LASTS_S):
+            self.verdicts[key] = Verdict(reply, at + _LASTS_S)
 
     def _host(self, hop: str, name: str) -> Host:
         name = name.lower()

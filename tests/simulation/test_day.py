@@ -58,6 +58,11 @@ def test_who_was_put_off_is_put_off_until_then():
     assert 290 < found.share(1.0) < 340
 
 
+def test_who_was_put_off_at_once_is_put_off_though_the_simulation_asks_a_little_later():
+    found = ran([letter(0, "a@b.test", events=[event("deferred", 0.001, "a@b.test", "450 4.2.0 busy")])])
+    assert (found.destinations["b.test"].delivered, found.destinations["b.test"].put_off) == (1, 1)
+
+
 @pytest.mark.parametrize(("why", "waits_s"), [("Connection refused", 0), ("Connection timed out", 30)])
 def test_a_server_that_was_called_in_vain_is_away(why, waits_s):
     failed = f"450 4.4.1 connect to mx.b.test[203.0.113.6]:25: {why}"
@@ -85,7 +90,7 @@ def test_a_server_that_answered_in_between_was_not_away():
         ]
     )
     away = [(begin - BEGAN, end - BEGAN) for begin, end, _ in past.hosts["mx.b.test"].away()]
-    assert away == [(10, 20), (40, 41)]
+    assert away == [(10, 25), (40, 45)]
 
 
 def test_a_rule_spares_a_server_that_takes_so_many_a_minute():
