@@ -496,7 +496,7 @@ async def test_idle_sessions_are_logged_out_without_update(tmp_path: Path) -> No
         await client.log_in()
         await client.say(b"DELE 1")
         now = asyncio.get_running_loop().time()
-        assert 590 < only(server).deadline - now <= 600
+        assert 590 < only(server).deadline - now < 601
         only(server).deadline_passed(now + 601)
         assert (await client.line()).startswith(b"-ERR [SYS/TEMP]")
         assert await client.ended()
@@ -515,7 +515,7 @@ async def test_peer_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
         for _ in range(2000):
             await asyncio.sleep(0)
         connection = only(server)
-        assert 290 < connection.deadline - asyncio.get_running_loop().time() <= 300
+        assert 290 < connection.deadline - asyncio.get_running_loop().time() < 301
         connection.deadline_passed(connection.deadline)
         for _ in range(10):
             await asyncio.sleep(0)
