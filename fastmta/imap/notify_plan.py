@@ -167,6 +167,6 @@ def _events(cursor: Cursor, *, selected: bool = False) -> tuple[int, fetch_plan.
     if unsupported:
         raise UnsupportedEvent
     both = NEW | EXPUNGE
-    if events & MESSAGES and events & both != both:
+    if selected and events & MESSAGES and events & both != both:  # elsewhere no number depends on it, and clients ask
         raise BadSyntax("MessageNew and MessageExpunge belong together")  # §5
     return events, fetch

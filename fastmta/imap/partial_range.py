@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 def window(first: int, last: int, count: int) -> tuple[int, int]:
     """The places [begin, end) of a PARTIAL range among `count` results (RFC 9394 §3.1)."""
-    low, high = sorted((abs(first), abs(last)))
+    low, high = abs(first), abs(last)
     if first < 0:
         low, high = count - high + 1, count - low + 1
     return max(0, low - 1), max(0, min(high, count))
 
 
 def parse_range(cursor: Cursor) -> tuple[int, int]:
-    """1:100 or -1:-100."""
+    """1:100 or -1:-100, in this order: 500:400 is 400:500, and is told so."""
     numbers: list[int] = []
     for end in (False, True):
         if end and not cursor.take(0x3A):
@@ -29,4 +29,4 @@ def parse_range(cursor: Cursor) -> tuple[int, int]:
     first, last = numbers
     if not first or not last or (first < 0) != (last < 0):
         raise BadSyntax("Range expected")
-    return first, last
+    return (first, last) if abs(first) <= abs(last) else (last, first)

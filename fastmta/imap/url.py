@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import MessageRow
 
-_ABSOLUTE: Final = re.compile(rb"imap://(?:([^@/;]*)(?:;AUTH=[^@/]*)?@)?[^/@]*", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(rb"imap://(?:([^@/;]*)(?:;AUTH=[^@/]*)?@)?([^/@:]*)(?::[0-9]*)?", re.IGNORECASE)
 _PATH: Final = re.compile(
     rb"(?:/?([^;]*?)(?:;UIDVALIDITY=([0-9]{1,10}))?/?)"
     rb";UID=([0-9]{1,10})(?:/;SECTION=([^;]+?))?(?:/;PARTIAL=([0-9]{1,10})(?:\.([0-9]{1,10}))?)?",
@@ -31,7 +31,9 @@ _PATH: Final = re.compile(
 
 
 class Url(msgspec.Struct, frozen=True):
-    """`user` is empty in a relative one; an empty `mailbox` is the selected one. `section` is b"" for all."""
+    """`user` is empty in a relative one, and an address in any other: a bare name is one at the URL's host. An empty
+    `mailbox` is the selected one. `section` is b"" for all.
+    """
 
     user: str
     mailbox: str
@@ -58,9 +60,11 @@ def parse(raw: bytes) -> Url | None:
     user, path = b"", raw
     absolute = _ABSOLUTE.match(raw)
     if absolute is not None:
-        user, path = absolute[1] or b"", raw[absolute.end() :]
+        user, path = unquote_to_bytes(absolute[1] or b""), raw[absolute.end() :]
         if not user:
             return None
+        if b"@" not in user:
+            user += b"@" + absolute[2]
     match = _PATH.fullmatch(path)
     if match is None:
         return None
@@ -68,7 +72,7 @@ def parse(raw: bytes) -> Url | None:
     try:
         mailbox = mailbox_name.canonical(unquote_to_bytes(name).decode("utf-8")) if name else ""
         return Url(
-            unquote_to_bytes(user).decode("utf-8"),
+            user.decode("utf-8"),
             mailbox,
             int(validity or 0),
             int(uid),

@@ -349,6 +349,16 @@ async def test_what_may_be_looked_up_and_not_read_is_said(shared: tuple[Client, 
     assert lines == [b'* LIST (\\NoAccess \\HasNoChildren) "/" %b' % WORK.encode()]
 
 
+async def test_an_event_alone_is_enough_for_other_mailboxes(two: tuple[Client, Client]) -> None:
+    watching, other = two
+    for event, told_of in (("MessageNew", b"UIDNEXT 1"), ("MessageExpunge", b"MESSAGES 0"), ("FlagChange", b"HIGHEST")):
+        (line,) = await watching.ok(f"NOTIFY SET STATUS (mailboxes Sent ({event}))")
+        assert line.startswith(b"* STATUS Sent (") and told_of in line
+    await watching.ok("NOTIFY SET (mailboxes Sent (MessageNew))")
+    await other.append(MESSAGE, "Sent")
+    assert any(b"* STATUS Sent" in line for line in await told(watching))
+
+
 # --- what is refused ---
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fastmta import _imap
 from fastmta.imap import search_returns
+from fastmta.imap.partial_range import parse_range
 from fastmta.imap.search_returns import SLICE, Returns, set_pieces, window
 from tests.imap.harness import World
 
@@ -15,13 +16,17 @@ def test_a_partial_range_is_counted_from_either_end() -> None:
     rng = random.Random(2)
     for _ in range(500):
         found = list(range(100, 100 + rng.randint(0, 12)))
-        first, last = rng.randint(1, 15), rng.randint(1, 15)
-        low, high = sorted((first, last))
-        begin, end = window(first, last, len(found))
+        low, high = sorted((rng.randint(1, 15), rng.randint(1, 15)))
+        begin, end = window(low, high, len(found))
         assert found[begin:end] == [each for place, each in enumerate(found, 1) if low <= place <= high]
-        begin, end = window(-first, -last, len(found))
+        begin, end = window(-low, -high, len(found))
         want = [each for place, each in enumerate(reversed(found), 1) if low <= place <= high]
         assert found[begin:end] == sorted(want)
+
+
+def test_a_backward_range_is_told_forwards() -> None:
+    for raw, ends in ((b"4:2", (2, 4)), (b"2:4", (2, 4)), (b"-9:-3", (-3, -9)), (b"-3:-9", (-3, -9)), (b"5:5", (5, 5))):
+        assert parse_range(_imap.Cursor(raw)) == ends
 
 
 @pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, 3 * SLICE])

@@ -80,6 +80,15 @@ async def test_a_url_expires(world: World) -> None:
     assert await fetched(ann, early) is None
 
 
+async def test_a_bare_name_is_one_at_the_urls_host(world: World) -> None:
+    owner, ann = await user(world, "user"), await user(world, "ann")
+    for host in ("example.test", "Example.test:143"):
+        url = await made(owner, f"imap://user@{host}/INBOX/;UID=1;URLAUTH=user+ann@example.test")
+        assert await fetched(ann, url) == MESSAGE
+    elsewhere = '"imap://user@mail.example.test/INBOX/;UID=1;URLAUTH=anonymous" INTERNAL'
+    assert (await owner.do(f"GENURLAUTH {elsewhere}"))[-1].startswith(b"BAD ")
+
+
 async def test_a_url_that_was_changed_gives_nothing(world: World) -> None:
     owner, ann = await user(world, "user"), await user(world, "ann")
     await owner.append(MESSAGE)
