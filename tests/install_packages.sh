@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the distribution's mail programs that the interop tests and the benchmark talk to.
 #
-# With the word "desktop" also a browser and what runs in it, which take some hundred megabytes.
+# With the word "desktop" also a browser, what runs in it, and Thunderbird, which take some hundred megabytes.
 #
 # Does something only for root on a Debian-like system, and never fails: where a package can't be had, the tests that
 # need it skip and say so. Nothing installed here is started or enabled.
@@ -10,8 +10,8 @@ set -u
 programs="valgrind gsasl swaks faketime curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool opendkim opendmarc postgrey policyd-spf rspamd spamd clamd postsrsd exim4"
 packages="valgrind faketime gsasl swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates opendkim opendmarc postgrey postfix-policyd-spf-python libmail-dkim-perl rspamd spamd clamav-daemon postsrsd"
 if [ "${1:-}" = desktop ]; then
-    programs="$programs php chromium chromedriver"
-    packages="$packages php-cli roundcube-core roundcube-sqlite3 chromium chromium-driver"
+    programs="$programs php chromium chromedriver thunderbird Xvfb certutil"
+    packages="$packages php-cli roundcube-core roundcube-sqlite3 chromium chromium-driver thunderbird xvfb libnss3-tools"
 fi
 
 missing=""

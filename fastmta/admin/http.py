@@ -258,6 +258,10 @@ class _Connection(asyncio.Protocol):
         if len(parts) != 3 or not parts[2].startswith("HTTP/1.") or hosts > 1:
             self._send(Answer(400, b"this is not an HTTP/1.1 request\n"), head_only=False, keep=False)
             return
+        target = parts[1]
+        if target[:7].lower() == "http://":  # as to a proxy: its host counts (RFC 9112 §3.2.2)
+            authority, slash, rest = target[7:].partition("/")
+            fields["host"], target = authority.lower(), slash + rest
         refusal = self._server.hosts.refusal(fields)
         if refusal:
             self._server.refused(403, refusal, "", host=fields.get("host", "").encode("latin-1"))
@@ -266,7 +270,7 @@ class _Connection(asyncio.Protocol):
         unread = "transfer-encoding" in fields or (fields.get("content-length", "0") != "0" and not body)
         wants = fields.get("connection", "" if parts[2] == "HTTP/1.1" else "close")
         keep = "close" not in wants and not unread  # an unread body would be taken for the next request
-        path, _, query = parts[1].partition("?")
+        path, _, query = target.partition("?")
         request = Request(parts[0], path.lower(), query, fields.get("host", ""), body)
         answer, head_only = self._server.answer(request), parts[0] == "HEAD"
         if answer.pieces is not None:

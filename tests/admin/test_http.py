@@ -357,6 +357,22 @@ async def test_a_web_page_gets_no_answer_by_a_name_or_origin_of_its_own(
     assert client.send(b"GET /healthz HTTP/1.1\r\n" + fields + b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://mx.example.test/healthz", b"200"),
+        (b"HTTP://MX.example.test:80/healthz?x", b"200"),
+        (b"http://evil.example/healthz", b"403"),
+        (b"http://mx.example.test", b"404"),
+    ],
+)
+async def test_what_a_proxy_would_be_asked_is_answered_by_its_own_host(
+    client: Client, target: bytes, status: bytes
+) -> None:
+    answer = client.send(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
 async def test_a_form_is_answered_when_its_body_has_come(client: Client) -> None:
     head = b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
     assert client.send(head + b"hel") == b""

@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.support import authority
 from tests.support.server import Server
 
+HOSTNAME = "mx.example.test"
 PASSWORD = "interop-secret"
 MECHANISMS = ["PLAIN", "LOGIN", "SCRAM-SHA-1", "SCRAM-SHA-256"]
 
@@ -25,8 +28,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "message_size_limit": 2_000_000,
         "auth": {"failure_delay": "0s", "mechanisms": MECHANISMS},
     }
-    with Server(tmp_path_factory.mktemp("interop"), settings=settings, workers=2) as running:
+    directory = tmp_path_factory.mktemp("interop")
+    write_certificates(directory)
+    with Server(directory, settings=settings, workers=2) as running:
         yield running
+
+
+def write_certificates(directory: Path) -> None:
+    """cert.pem and key.pem of the server, by an authority whose certificate is ca.pem."""
+    ca = authority.issue(["Authority of the tests"], ca=True)
+    ca.write(directory, "ca")
+    authority.issue([HOSTNAME, "localhost"], ca).write(directory, "cert")
+    (directory / "cert.key").rename(directory / "key.pem")
 
 
 _numbers = itertools.count(1)
