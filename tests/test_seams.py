@@ -121,7 +121,7 @@ def test_a_wrong_call_into_the_store_fails_mypy(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=REPOSITORY,
-        timeout=110,
+        timeout=280,
     )
     found = {int(line) for line in re.findall(r"calls\.py:(\d+): error", done.stdout)}
     wrong = {n for n, line in enumerate(CALLS.split("\n"), 1) if line.endswith("# wrong")}

@@ -76,7 +76,7 @@ def test_the_clock_of_the_main_thread_goes_slowly_once_it_is_told(tmp_path: Path
         "pathlib.Path(sys.argv[1]).touch()\n"
         "real, slow = time.time(), time.monotonic()\n"
         "while time.time() - real < 0.2: pass\n"
-        "print(time.monotonic() - slow)\n"
+        "print((time.monotonic() - slow) / (time.time() - real))\n"
     )
     environment = callgrind.environment(tmp_path)
     done = subprocess.run(
@@ -86,4 +86,4 @@ def test_the_clock_of_the_main_thread_goes_slowly_once_it_is_told(tmp_path: Path
         text=True,
         check=True,
     )
-    assert 0.002 < float(done.stdout) < 0.1
+    assert 0.01 < float(done.stdout) < 0.5

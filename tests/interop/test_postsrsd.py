@@ -27,7 +27,7 @@ class PostSrsd:
         self._ports = {"make": make, "read": read}
 
     def ask(self, what: str, address: str) -> str:
-        with socket.create_connection(("127.0.0.1", self._ports[what]), 10.0) as link:
+        with socket.create_connection(("127.0.0.1", self._ports[what]), 60.0) as link:
             link.sendall(f"get {address}\n".encode())
             code, _, text = link.makefile().readline().strip().partition(" ")
         assert code == "200", (what, address, code, text)
@@ -51,7 +51,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostSrsd]:
     finally:
         family = processes.tree(running.pid)
         running.terminate()
-        running.communicate(timeout=10)
+        running.communicate(timeout=60)
         processes.wait_gone(family)
 
 

@@ -1,6 +1,6 @@
 """The greylist: first tries, second tries, who is known, what is forgotten, and a flood."""
 
-import asyncio
+import time
 from types import SimpleNamespace
 
 import msgspec
@@ -153,8 +153,7 @@ def test_a_flood_costs_no_memory_and_a_damaged_file_no_start(tmp_path):
 
 async def test_many_askers_cost_little(make, clock):
     check = make()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = time.process_time()
     for number in range(1000):
         ask(check, sender=b"s%d@sender.test" % number)
-    assert loop.time() - began < 2.0
+    assert time.process_time() - began < 2.0

@@ -227,7 +227,7 @@ class Client:
         self.writer.write(raw)
 
     async def line(self) -> bytes:
-        return await asyncio.wait_for(self.reader.readline(), 5)
+        return await asyncio.wait_for(self.reader.readline(), 60)
 
     async def say(self, command: bytes) -> bytes:
         self.send(command + b"\r\n")
@@ -247,7 +247,7 @@ class Client:
 
     async def ended(self) -> bool:
         try:
-            return await asyncio.wait_for(self.reader.read(1), 5) == b""
+            return await asyncio.wait_for(self.reader.read(1), 60) == b""
         except ConnectionResetError:
             return True
 

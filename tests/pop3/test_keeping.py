@@ -49,7 +49,7 @@ async def test_deleted_messages_are_hidden_from_pop3_and_kept_for_imap(tmp_path:
         size = len(PREFIX + texts[0]) + 2
 
         def use(deleted: int, left: int) -> None:
-            client = poplib.POP3("127.0.0.1", server.port, timeout=5)
+            client = poplib.POP3("127.0.0.1", server.port, timeout=60)
             client.user("bill")
             client.pass_("secret word")
             assert client.stat() == (left, left * size)
@@ -72,7 +72,7 @@ async def test_a_login_too_soon_after_another_is_refused_with_its_code(tmp_path:
         server.services.limits._monotonic = lambda: now[0]
 
         def use() -> bytes:
-            client = poplib.POP3("127.0.0.1", server.port, timeout=5)
+            client = poplib.POP3("127.0.0.1", server.port, timeout=60)
             try:
                 assert client.capa()["LOGIN-DELAY"] == ["900"]
                 client.user("bill")

@@ -64,7 +64,7 @@ async def test_session_of_poplib(tmp_path: Path) -> None:
         validity = server.store.access.resolve(Actor(server.account.id), "INBOX", READ).uid_validity
 
         def use() -> None:
-            client = poplib.POP3("127.0.0.1", server.port, timeout=5)
+            client = poplib.POP3("127.0.0.1", server.port, timeout=60)
             assert "PIPELINING" in client.capa()
             client.user("bill")
             client.pass_("secret word")
@@ -356,7 +356,7 @@ async def test_message_whose_bytes_go_while_a_slow_peer_reads_ends_the_connectio
         await server.lose(1)
         await server.fill(b"Subject: another's mail\r\n\r\nprivate\r\n" * 10_000)
         server.mailboxes.reaped = True
-        rest = await asyncio.wait_for(client.reader.read(-1), 10)
+        rest = await asyncio.wait_for(client.reader.read(-1), 60)
         assert (PREFIX + BIG).startswith(rest.replace(b"\r\n..", b"\r\n.")[:100_000])
         assert b"private" not in rest
         assert not rest.endswith(b"\r\n.\r\n")
@@ -482,7 +482,7 @@ async def test_half_closed_client_gets_its_answers(tmp_path: Path) -> None:
         client = await server.connect()
         client.send(b"USER bill\r\nPASS secret word\r\nDELE 1\r\nQUIT\r\n")
         client.writer.write_eof()
-        answers = await asyncio.wait_for(client.reader.read(-1), 5)
+        answers = await asyncio.wait_for(client.reader.read(-1), 60)
         assert answers.endswith(b"+OK Bye\r\n")
         assert len(server.flags()) == 2
         client.close()
@@ -595,7 +595,7 @@ async def test_failed_handshake_ends_only_that_connection(tmp_path: Path, contex
         client = await server.connect()
         await client.say(b"STLS")
         client.send(b"this is no TLS\r\n" * 10)
-        assert await asyncio.wait_for(client.reader.read(-1), 5) is not None
+        assert await asyncio.wait_for(client.reader.read(-1), 60) is not None
         client.close()
         other = await server.connect()
         assert await other.say(b"CAPA") == b"+OK\r\n"
@@ -609,7 +609,7 @@ async def test_implicit_tls_with_poplib(tmp_path: Path, context: ssl.SSLContext)
         server.authenticator.plain_text = False
 
         def use() -> int:
-            client = poplib.POP3_SSL("127.0.0.1", server.port, context=trusting(), timeout=5)
+            client = poplib.POP3_SSL("127.0.0.1", server.port, context=trusting(), timeout=60)
             client.user("bill")
             client.pass_("secret word")
             count, _ = client.stat()
@@ -640,7 +640,7 @@ async def run(*command: str, directory: Path) -> tuple[int, bytes]:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=directory
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode or 0, output
 
 

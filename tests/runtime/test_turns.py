@@ -272,7 +272,7 @@ async def test_who_awaits_its_turn_is_woken_though_its_session_has_left() -> Non
     turns.share().later(lambda: None)
     await asyncio.sleep(0)
     share.leave()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 60)
 
 
 class Ended:

@@ -38,7 +38,9 @@ def event(server: Server, name: str) -> dict[str, Any] | None:
 
 
 def named(server: Server) -> dict[str, Any]:
-    found: dict[str, Any] = eventually(lambda: event(server, "worker.stuck"), "it is named", NAMED_S)
+    found: dict[str, Any] = eventually(
+        lambda: event(server, "worker.stuck"), "it is named", NAMED_S + 2 * server.started_in_s
+    )
     return found
 
 
@@ -77,7 +79,7 @@ def test_a_sibling_accepts_for_a_stuck_worker_and_it_is_not_ready(start: Start) 
     named(server)
     assert not server.status()["ready"]
     for _ in range(16):
-        with socket.create_connection(where, timeout=2.0) as sock:
+        with socket.create_connection(where, timeout=20.0) as sock:
             assert int(line(sock).split()[2]) != pid
 
 

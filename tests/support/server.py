@@ -167,7 +167,7 @@ class Server:
             capture_output=True,
             text=True,
             env=environment({**self.env, "FASTMTA_CONFIG": str(self.config_path)}),
-            timeout=60,
+            timeout=240,
             check=False,
         )
         if check and done.returncode:
@@ -222,7 +222,7 @@ class Server:
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.host}:{self.ports['http']}/readyz", timeout=2.0) as answer:
+            with urllib.request.urlopen(f"http://{self.host}:{self.ports['http']}/readyz", timeout=5.0) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
@@ -249,7 +249,7 @@ class Server:
     def workers(self) -> list[int]:
         return [] if self.process is None else processes.children(self.process.pid)
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, and KILL for whatever does not go; returns the exit code."""
         if self.process is None:
             return 0
@@ -281,7 +281,7 @@ class Server:
 
     def metrics(self) -> dict[str, float]:
         """The samples of /metrics by their name with labels, as printed."""
-        with urllib.request.urlopen(f"http://{self.host}:{self.ports['http']}/metrics", timeout=5.0) as answer:
+        with urllib.request.urlopen(f"http://{self.host}:{self.ports['http']}/metrics", timeout=60.0) as answer:
             lines = answer.read().decode().splitlines()
         out = {}
         for line in lines:

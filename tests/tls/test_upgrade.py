@@ -85,10 +85,10 @@ def test_both_sides_upgrade_and_bytes_flow(run, settings):
             upgrade(loop, client, client_context("may"), server_side=False, server_hostname="mx.example.test"),
         )
         client.transport.write(b"EHLO a\r\n")
-        await asyncio.wait_for(server.arrived.wait(), 5)
+        await asyncio.wait_for(server.arrived.wait(), 60)
         assert server.got == [(b"EHLO a\r\n", True)]
         client.transport.close()
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
         server.transport.close()
         assert len(server.lost) == 1
 
@@ -111,11 +111,11 @@ def test_bytes_sent_with_the_end_of_the_handshake_wait_for_the_new_transport(run
         await upgrade(loop, server, server_context(settings))
         while sum(len(data) for data, _ in server.got) < 12_000:
             server.arrived.clear()
-            await asyncio.wait_for(server.arrived.wait(), 5)
+            await asyncio.wait_for(server.arrived.wait(), 60)
         assert all(encrypted for _, encrypted in server.got)
         server.transport.write(b"250 ok\r\n")
         assert await client == b"250 ok\r\n"
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
     run(scenario())
 
@@ -133,12 +133,12 @@ def test_adopt_is_given_the_transport_before_any_byte_is(run, settings):
         )
         await upgrade(loop, client, client_context("may"), server_side=False, server_hostname="x")
         client.transport.write(b"x")
-        await asyncio.wait_for(server.arrived.wait(), 5)
+        await asyncio.wait_for(server.arrived.wait(), 60)
         await task
         assert server.got == [(b"x", True)]
         client.transport.abort()
         server.transport.abort()
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
     run(scenario())
 
@@ -149,7 +149,7 @@ def test_plain_text_instead_of_a_handshake_raises_and_loses_the_connection_once(
         client.transport.write(b"EHLO still plain\r\n" * 50)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await upgrade(loop, server, server_context(settings))
-        await asyncio.wait_for(client.gone.wait(), 5)
+        await asyncio.wait_for(client.gone.wait(), 60)
         assert len(server.lost) == 1
         assert server.got == []
 
@@ -177,7 +177,7 @@ def test_a_silent_peer_meets_the_deadline(run, settings):
         with pytest.raises((TimeoutError, ConnectionError)):
             await upgrade(loop, server, server_context(settings), timeout_s=0.1)
         assert len(server.lost) == 1
-        await asyncio.wait_for(client.gone.wait(), 5)
+        await asyncio.wait_for(client.gone.wait(), 60)
 
     run(scenario())
 
@@ -190,10 +190,10 @@ def test_implicit_tls_wraps_the_session_in_the_shared_buffer(run, settings):
         port = listener.sockets[0].getsockname()[1]
         await loop.create_connection(lambda: client, "127.0.0.1", port, ssl=client_context("may"), server_hostname="x")
         client.transport.write(b"a1 NOOP\r\n")
-        await asyncio.wait_for(session.arrived.wait(), 5)
+        await asyncio.wait_for(session.arrived.wait(), 60)
         assert session.got == [(b"a1 NOOP\r\n", True)]
         client.transport.close()
-        await asyncio.wait_for(session.gone.wait(), 5)
+        await asyncio.wait_for(session.gone.wait(), 60)
         listener.close()
         await listener.wait_closed()
 
