@@ -5,13 +5,14 @@ A request and its answer are one line of JSON each, {"do": "status"} and {"ok": 
 kernel's word (SO_PEERCRED): root, or whoever runs it.
 """
 
-import json
 import os
-import socket
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastmta.model.errors import FastMTAError, NotPermitted, NotRunning
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = [
     "ANSWER_BYTES",
@@ -59,12 +60,15 @@ def answers(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
     except OSError as error:
         raise NotRunning(f"{directory}: {error.strerror}") from None
     try:
+        require_listener(SOCKET_NAME, directory_fd, directory)
+        import socket
+
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout_s)
             try:  # through the descriptor, because a socket's path has at most 107 bytes
                 sock.connect(f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}")
             except (FileNotFoundError, ConnectionRefusedError):
-                raise NotRunning(f"no server is running on {directory}") from None
+                raise NotRunning(_nobody(directory)) from None
             except PermissionError:
                 raise NotPermitted(f"not allowed to talk to the server on {directory}; try as root") from None
             except OSError as error:
@@ -75,8 +79,10 @@ def answers(config: ControlConfig, command: dict[str, Any], *, timeout_s: float 
         os.close(directory_fd)
 
 
-def exchanged(sock: socket.socket, command: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def exchanged(sock: "socket.socket", command: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The lines of the answer to a command, at a socket that is connected; the last of them has "ok"."""
+    import json
+
     try:
         try:
             sock.sendall(json.dumps(command).encode() + b"\n")
@@ -95,3 +101,17 @@ def exchanged(sock: socket.socket, command: dict[str, Any]) -> Iterator[dict[str
     except ValueError:
         raise FastMTAError("the server's answer makes no sense") from None
     raise NoAnswer("the server closed the connection without an answer")
+
+
+def require_listener(name: str, directory_fd: int, directory: str) -> None:
+    """NotRunning where there is no socket of that name: before anything is loaded that only a connection needs."""
+    try:
+        os.stat(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        raise NotRunning(_nobody(directory)) from None
+    except OSError:
+        return  # what is wrong with it is said by whoever connects
+
+
+def _nobody(directory: str) -> str:
+    return f"no server is running on {directory}"

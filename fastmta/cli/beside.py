@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fastmta.admin.control import NotRunning, request
+from fastmta.admin.control import ControlConfig, NotRunning, request
 from fastmta.model.errors import ActFailed
 from fastmta.model.events import Actor, Moves
 from fastmta.model.ids import queue_id_text
@@ -45,9 +45,9 @@ class Supervisor:
 
 
 class Owners:
-    """The workers of a server that runs, by its control socket."""
+    """The workers of a server that runs, by its control socket. What is asked of them blocks."""
 
-    def __init__(self, config: "Callable[[], Config]") -> None:
+    def __init__(self, config: "Callable[[], ControlConfig]") -> None:
         self._config = config
 
     async def withdraw(self, keys: list[Key]) -> set[Key]:

@@ -4,7 +4,6 @@ Any local user may ask a running server; with the server down only who may read 
 """
 
 import gc
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -98,6 +97,8 @@ class _Printer:
 
 
 def _print_json(group: list[Row]) -> None:
+    import json
+
     states = {row["state"] for row in group}
     message = group[0]
     line = {

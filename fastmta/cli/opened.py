@@ -6,7 +6,6 @@ A command that root runs opens it as the owner of the data directory, so that th
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fastmta.model.errors import ConfigError
@@ -48,12 +47,11 @@ def existing_store(data_directory: str) -> "Iterator[MailStore | None]":
     """The store of a data directory as it is, without a loop; None where there is none yet. Makes nothing."""
     from fastmta.store import MailStore
 
-    directory = Path(data_directory)
-    if not (directory / "data.mdb").exists():
+    if not os.path.exists(os.path.join(data_directory, "data.mdb")):
         yield None
         return
-    with acting_as_owner(directory):
-        store = MailStore.open(directory, create=False, gives_way=True)
+    with acting_as_owner(data_directory):
+        store = MailStore.open(data_directory, create=False, gives_way=True)
     try:
         yield store
     finally:
@@ -67,25 +65,28 @@ def open_store(config: "Config") -> "MailStore":
     directory = prepare_data_directory(config)
     with acting_as_owner(directory):
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-            raise PermissionError(13, "Permission denied", str(directory))
+            raise PermissionError(13, "Permission denied", directory)
         store = MailStore.open(directory, gives_way=True)
         _look_at_indexes(directory, store)
         return store
 
 
-def _look_at_indexes(directory: Path, store: "MailStore") -> None:
-    if (directory / "index" / "store").exists():
+def _look_at_indexes(directory: str, store: "MailStore") -> None:
+    if os.path.exists(os.path.join(directory, "index", "store")):
+        from pathlib import Path
+
         from fastmta.index.marker import came_back
 
         with suppress(OSError):  # the next worker looks again
-            came_back(directory / "index", store.number, store.last_txn_id)
+            came_back(Path(directory, "index"), store.number, store.last_txn_id)
 
 
-def prepare_data_directory(config: "Config") -> Path:
+def prepare_data_directory(config: "Config") -> str:
     """Makes the data directory if need be, private to the server's user."""
-    directory = Path(config.data_directory)
-    if not directory.is_dir():
-        directory.mkdir(mode=0o700, parents=True)
+    directory = config.data_directory
+    if not os.path.isdir(directory):
+        os.makedirs(os.path.dirname(directory) or ".", exist_ok=True)
+        os.mkdir(directory, 0o700)
         try:
             user = workers_user(config)
         except ConfigError:

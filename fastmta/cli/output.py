@@ -3,7 +3,6 @@
 click is loaded by whoever has options to declare: small programs print with this too.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +30,8 @@ def json_option(function: F) -> F:
 
 
 def print_json(value: Any) -> None:
+    import json
+
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from fastmta.admin.control import NoAnswer, NotRunning, answers
+from fastmta.admin.control import ControlConfig, NoAnswer, NotRunning, answers
 from fastmta.cli.asking import shown_progress, sudo_user
 from fastmta.config.brief import read_brief
 from fastmta.model.errors import ActFailed
@@ -103,7 +103,8 @@ def here(
             with existing_store(brief.data_directory) as found:
                 if found is not None:
                     whole = cache(lambda: load(brief.config_file))
-                    return _driven(carry_out(act, desk(whole, found, told), asked, visit_page))
+                    own = desk(whole, found, told, where=lambda: brief)
+                    return _driven(carry_out(act, own, asked, visit_page))
         import asyncio
 
         from fastmta.cli.opened import run_with
@@ -131,8 +132,15 @@ def bare_desk(config: "Callable[[], Config]", progress: "Progress") -> "BareDesk
     return BareDesk(config, actor(), Told(config), Supervisor(config), progress)
 
 
-def desk(config: "Callable[[], Config]", store: "MailStore", progress: "Progress") -> "Desk":
-    """The desk of a command that has opened the store itself, beside a server or without one."""
+def desk(
+    config: "Callable[[], Config]",
+    store: "MailStore",
+    progress: "Progress",
+    where: "Callable[[], ControlConfig] | None" = None,
+) -> "Desk":
+    """The desk of a command that has opened the store itself, beside a server or without one. `where`: what of the
+    configuration is known already.
+    """
     from fastmta.cli.beside import Owners, Supervisor, Told
     from fastmta.operations.desk import Desk
 
@@ -143,7 +151,7 @@ def desk(config: "Callable[[], Config]", store: "MailStore", progress: "Progress
         actor(),
         Told(config),
         Supervisor(config),
-        Owners(config),
+        Owners(where or config),
         lambda: delivering(config(), store),
         progress=progress,
         gives_way=True,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-QUICK: Final = frozenset({"list", "stats", "flush", "hold", "release", "requeue", "delete"})
+QUICK: Final = frozenset({"list", "stats", "shape", "top", "flush", "hold", "release", "requeue", "delete"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from fastmta.cli.performing import perform, visit_rows
 from fastmta.cli.queue_moves import require_none_left, show_changed
 from fastmta.cli.queue_shape import show_shape
 from fastmta.cli.queue_stats import show_stats
+from fastmta.cli.queue_top import show_top
 from fastmta.operations import hops, listing, moves
 from fastmta.operations.queued import Recipient
 from fastmta.operations.selecting import Selector, required
@@ -132,33 +133,11 @@ def _hops(what: str, nothing: str) -> Callable[[list[hops.Hop]], None]:
     return show
 
 
-def _top(found: list[hops.Busy]) -> None:
-    if not found:
-        print("no mail waits for any next hop, and none is suspended")
-        return
-    headings = ("NEXT HOP", "WAITING", "DEFERRED", "HELD", "IN FLIGHT", "CONNECTIONS", "OLDEST", "STATE", "LAST ERROR")
-    rows = [
-        (
-            each.next_hop,
-            each.waiting,
-            each.deferred,
-            each.held,
-            "?" if each.in_flight is None else each.in_flight,
-            "?" if each.connections is None else f"{each.connections}/{each.concurrency}",
-            "-" if each.oldest_seconds is None else age(each.oldest_seconds),
-            each.state,
-            each.last_error,
-        )
-        for each in found
-    ]
-    print_table(headings, rows, right=(1, 2, 3, 4, 5, 6))
-
-
 for _command in (
     command(listing.list_, whole=_list),
     command(listing.content, whole=_content),
     command(listing.stats, show=lambda found: show_stats(msgspec.to_builtins(found))),
-    command(listing.shape, show=show_shape),
+    command(listing.shape, show=lambda found: show_shape(msgspec.to_builtins(found))),
     command(moves.flush, show=_changed("flush")),
     command(moves.hold, show=_changed("hold"), finish=_left("hold")),
     command(moves.release, show=_changed("release")),
@@ -166,7 +145,7 @@ for _command in (
     command(moves.delete, show=_changed("delete"), question=_sure, finish=_left("delete")),
     command(hops.suspend, show=_hops("suspended", "suspended already")),
     command(hops.resume, show=_hops("resumed", "nothing was suspended")),
-    command(hops.top, show=_top),
+    command(hops.top, show=lambda found: show_top(msgspec.to_builtins(found))),
 ):
     queue.add_command(_command)
 add_missing(queue, "queue")

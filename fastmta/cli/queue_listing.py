@@ -3,13 +3,12 @@ listings that load next to nothing where a server is up.
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.admin.control import NoAnswer, NotRunning, exchanged
+from fastmta.admin.control import NoAnswer, NotRunning, exchanged, require_listener
 from fastmta.cli.failures import EX_UNAVAILABLE, CommandFailed
 from fastmta.cli.output import stamp
 from fastmta.config.brief import Brief
@@ -24,6 +23,9 @@ from fastmta.pickup.spool import (
     open_maildrop,
     read_ticket,
 )
+
+if TYPE_CHECKING:
+    import socket
 
 Row = dict[str, Any]
 TRIES: Final = 4  # to connect while a worker is being replaced
@@ -72,12 +74,15 @@ def ask(brief: Brief, act: str, request: dict[str, Any], visit: Callable[[Row], 
             raise ActFailed("the server's answer broke off; try again", "busy") from None
 
 
-def _connected(brief: Brief) -> socket.socket:
+def _connected(brief: Brief) -> "socket.socket":
     try:
         public = enter(brief.data_directory)
     except NoSpool as error:
         raise NotRunning(str(error)) from None
     try:
+        require_listener(QUEUE_SOCKET, public, brief.data_directory)
+        import socket
+
         for tried in range(TRIES):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(ANSWER_S)
@@ -107,6 +112,9 @@ def _require_store(brief: Brief, what: str) -> None:
 
 def from_store(brief: Brief, request: dict[str, Any], visit: Callable[[Row], None]) -> None:
     """What the act `queue.list` gives, of the store itself and without a loop; makes and changes nothing."""
+    from fastmta.cli.lean import msgspec_alone
+
+    msgspec_alone()
     import msgspec
 
     from fastmta.cli.opened import existing_store

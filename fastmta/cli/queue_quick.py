@@ -4,7 +4,6 @@ Monitoring calls it every few seconds, so what it loads is most of what it costs
 read, and no more is loaded than that takes. Whatever it does not understand is left to the command of the same name.
 """
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -81,6 +80,8 @@ def _parse(arguments: Sequence[str]) -> _Asked | None:
 
 def _print(rows: list[Row], asked: _Asked) -> None:
     if asked.as_json:
+        import json
+
         lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
         sys.stdout.write("[" + ",\n".join(lines) + "]\n")
         return

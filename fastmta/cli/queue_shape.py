@@ -4,12 +4,13 @@ Columns are minutes, each twice the one before: how many recipients are at most 
 It walks what its selectors mean, so a queue of a million takes a while; memory is bounded by the number of domains.
 """
 
+from typing import Any
+
 from fastmta.cli.output import print_table
-from fastmta.operations.listing import Shape
 
 
-def show_shape(found: Shape) -> None:
-    """Prints it as a table."""
-    rows = [(each.domain, each.total, *each.ages) for each in (found.total, *found.domains)]
-    headings = ("", "T", *map(str, found.minutes), f"{found.minutes[-1]}+")
+def show_shape(found: dict[str, Any]) -> None:
+    """Prints it as a table: `listing.Shape` as it is in JSON."""
+    rows = [(each["domain"], each["total"], *each["ages"]) for each in (found["total"], *found["domains"])]
+    headings = ("", "T", *map(str, found["minutes"]), f"{found['minutes'][-1]}+")
     print_table(headings, rows, right=range(1, len(headings)))

@@ -3,8 +3,8 @@ store too: what they load is most of what they cost. The server is asked at its 
 reads the store is done here. Whatever is not understood is left to the command of the same name.
 """
 
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 from fastmta.admin.control import NoAnswer, NotRunning, answers
@@ -17,6 +17,7 @@ from fastmta.config.brief import read_brief
 from fastmta.model.errors import ActFailed, ConfigError
 
 Row = dict[str, Any]
+NUMBER_DIGITS: Final = 9
 
 
 class Quick(NamedTuple):
@@ -30,6 +31,8 @@ class Quick(NamedTuple):
     reads: bool = True  # it changes nothing, and may be done here
     options: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()  # options that are whole numbers
+    short: Mapping[str, str] = MappingProxyType({})  # other names of options and flags
     finish: Callable[[Any], None] = lambda found: None
 
 
@@ -55,6 +58,18 @@ def _stats(found: Row) -> None:
     show_stats(found)
 
 
+def _shape(found: Row) -> None:
+    from fastmta.cli.queue_shape import show_shape
+
+    show_shape(found)
+
+
+def _top(found: list[Row]) -> None:
+    from fastmta.cli.queue_top import show_top
+
+    show_top(found)
+
+
 def _move(name: str, *, withdraws: bool = False, flags: tuple[str, ...] = ()) -> Quick:
     def finish(found: Row) -> None:
         if withdraws:
@@ -76,6 +91,17 @@ QUICK: Final[dict[tuple[str, ...], Quick]] = {
     ("user", "list"): Quick("user.list", "fastmta.operations.users", "list_", _users, _by_domain),
     ("alias", "list"): Quick("alias.list", "fastmta.operations.aliases", "list_", _aliases, lambda row: row["address"]),
     ("queue", "stats"): Quick("queue.stats", "fastmta.operations.listing", "stats", _stats, flags=("--exact",)),
+    ("queue", "shape"): Quick(
+        "queue.shape",
+        "fastmta.operations.listing",
+        "shape",
+        _shape,
+        options=("--id", "--older", *SELECTORS),
+        flags=("--all", "--senders"),
+        numbers=("--limit", "--first", "--buckets"),
+        short={"-s": "--senders", "-l": "--limit", "-t": "--first", "-b": "--buckets"},
+    ),
+    ("queue", "top"): Quick("queue.top", "fastmta.operations.hops", "top", _top, numbers=("--limit",)),
     ("queue", "flush"): _move("flush"),
     ("queue", "hold"): _move("hold", withdraws=True),
     ("queue", "release"): _move("release"),
@@ -87,12 +113,16 @@ QUICK: Final[dict[tuple[str, ...], Quick]] = {
 def quick(arguments: Sequence[str]) -> int | None:
     """Does one of them and gives the exit code; None where that is for the whole program to do."""
     quick = next((each for words, each in QUICK.items() if set(words) <= set(arguments)), None)
-    line = None if quick is None else read_line(arguments, quick.options, ("--json", *quick.flags))
+    line = None
+    if quick is not None:
+        line = read_line(arguments, (*quick.options, *quick.numbers), ("--json", *quick.flags), quick.short)
     if quick is None or line is None or QUICK.get(tuple(line.words)) is not quick:
         return None
     if "--yes" in quick.flags and "--yes" not in line.flags:
         return None  # the whole program asks
-    request = _request(line)
+    request = _request(line, quick)
+    if request is None:
+        return None
     if not request and not quick.reads and quick.act != "queue.flush":
         return None
     try:
@@ -117,8 +147,8 @@ def _tell(quick: Quick, found: Any, as_json: bool) -> None:
     quick.finish(found)
 
 
-def _request(line: Line) -> dict[str, Any]:
-    """The act's request: fields are options without their dashes."""
+def _request(line: Line, quick: Quick) -> dict[str, Any] | None:
+    """The act's request: fields are options without their dashes. None where a number is none."""
     request: dict[str, Any] = {name[2:]: values[-1] for name, values in line.values.items()}
     if "id" in request:
         request["ids"] = line.values["--id"]
@@ -127,8 +157,13 @@ def _request(line: Line) -> dict[str, Any]:
         request["state"] = request["state"].lower()
     if "--all" in line.flags:
         request["everything"] = True
-    if "--exact" in line.flags:
-        request["exact"] = True
+    request |= {flag[2:]: True for flag in ("--exact", "--senders") if flag in line.flags}
+    for name in quick.numbers:
+        if name[2:] in request:
+            text = request[name[2:]]
+            if not text.isdigit() or len(text) > NUMBER_DIGITS:
+                return None
+            request[name[2:]] = int(text)
     return request
 
 
@@ -161,13 +196,20 @@ def _found(quick: Quick, config_path: str | None, request: dict[str, Any]) -> An
 def _read_here(quick: Quick, config_path: str, request: dict[str, Any]) -> Any:
     from importlib import import_module
 
+    from fastmta.cli.lean import msgspec_alone
+
+    msgspec_alone()
     import msgspec
 
     from fastmta.cli.performing import here
 
     act = getattr(import_module(quick.where), quick.attribute)
     rows: list[Any] = []
-    found = here(config_path, act, msgspec.convert(request, act.request), rows.extend)
+    try:
+        asked = msgspec.convert(request, act.request)
+    except msgspec.ValidationError as error:
+        raise ActFailed(f"{quick.act}: {error}", "usage") from None
+    found = here(config_path, act, asked, rows.extend)
     if quick.key is None:
         return msgspec.to_builtins(found)
     return sorted(msgspec.to_builtins(rows), key=quick.key)

@@ -2,7 +2,8 @@
 for the whole program to understand, or to refuse.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 VALUE_CHARACTERS: Final = 500
@@ -24,12 +25,18 @@ class Line:
         return found[-1] if found else None
 
 
-def read_line(arguments: Sequence[str], options: Collection[str], flags: Collection[str]) -> Line | None:
-    """None for what is not understood."""
+def read_line(
+    arguments: Sequence[str],
+    options: Collection[str],
+    flags: Collection[str],
+    short: Mapping[str, str] = MappingProxyType({}),
+) -> Line | None:
+    """None for what is not understood. `short`: other names of options and flags."""
     line = Line()
     left = list(reversed(arguments))
     while left:
         argument = left.pop()
+        argument = short.get(argument, argument)
         name, equals, value = argument.partition("=")
         if not argument.startswith("-"):
             line.words.append(argument)

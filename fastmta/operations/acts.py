@@ -73,7 +73,7 @@ class Act(Generic[Q, R]):
         self.who: Who = who
         self.opens = opens  # it is given the store
         self.caller = caller or not opens  # it reads or writes files with the rights of whoever asks: in his process
-        self.waits = waits  # for anything but the store, which blocks where there is no loop
+        self.waits = waits  # for anything but the store and a command's owners, which block where there is no loop
         self.file = function.__module__
         self.__doc__ = function.__doc__
 

@@ -148,7 +148,7 @@ class Busy(msgspec.Struct):
     last_error: str
 
 
-@act("queue.top")
+@act("queue.top", waits=False)
 async def top(desk: Desk, asked: TopHops) -> list[Busy]:
     """Show the busiest next hops: what waits, what is in flight, and the last trouble."""
     stopped = desk.store.suspensions.by_hop()

@@ -261,7 +261,7 @@ class Shape(msgspec.Struct):
     domains: list[Ages]
 
 
-@act("queue.shape")
+@act("queue.shape", waits=False)
 async def shape(desk: Desk, asked: ShapeQueue) -> Shape:
     """Count recipients by age and destination, as qshape does.
 

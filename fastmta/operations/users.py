@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -226,6 +225,8 @@ async def _set_enabled(desk: Desk, address: str, enabled: bool) -> None:
 @act("user.delete", changes=True)
 async def delete(desk: Desk, asked: Subject) -> None:
     """Delete an account with all its mail."""
+    from pathlib import Path
+
     from fastmta.index.files import FOLDER, discard
 
     name = account_address(asked.address, desk.config)

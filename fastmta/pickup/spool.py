@@ -13,7 +13,6 @@ down. The file's owner, by the kernel's word, is who handed it in; everything el
 """
 
 import os
-import socket
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -222,6 +221,8 @@ def _flush_name(fd: int, maildrop: int) -> None:
 
 
 def _wake(public: int) -> None:
+    import socket
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.sendto(b"", f"/proc/self/fd/{public}/{WAKE}")

@@ -3,18 +3,17 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from fastmta.model.errors import ActFailed
 from fastmta.runtime.identity import acting_as
 
 
 @contextmanager
-def acting_as_owner(directory: Path) -> Iterator[None]:
+def acting_as_owner(directory: "str | os.PathLike[str]") -> Iterator[None]:
     """For as long as it lasts, root is the directory's owner: what is made belongs to the server's user, and no link
     that this user may have laid there leads anywhere that is not his.
     """
-    owner = directory.stat()
+    owner = os.stat(directory)
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
         return

@@ -6,7 +6,7 @@ without one. What a command committed to a file that is about to be replaced wou
 
 import fcntl
 import os
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
 from fastmta.model.errors import StorageFailure
@@ -14,20 +14,22 @@ from fastmta.model.errors import StorageFailure
 GUARD: Final = "open.lock"
 
 
-def hold_open(path: Path, *, create: bool) -> int:
+def hold_open(path: "str | os.PathLike[str]", *, create: bool) -> int:
     """The descriptor to hold while the store in `path` is open; StorageFailure while it is compacted. Does not wait."""
     if create:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
     return _lock(path, fcntl.LOCK_SH, "is being compacted")
 
 
-def hold_alone(path: Path) -> int:
+def hold_alone(path: "str | os.PathLike[str]") -> int:
     """The descriptor to hold while nobody may open the store; StorageFailure where somebody has it open."""
     return _lock(path, fcntl.LOCK_EX, "is open elsewhere")
 
 
-def _lock(path: Path, kind: int, refusal: str) -> int:
-    fd = os.open(path / GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _lock(path: "str | os.PathLike[str]", kind: int, refusal: str) -> int:
+    fd = os.open(os.path.join(path, GUARD), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

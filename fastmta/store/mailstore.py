@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastmta._store import TABLE_COUNTER, TABLE_META, Store
@@ -215,7 +214,7 @@ class MailStore:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: "str | os.PathLike[str]",
         *,
         create: bool = True,
         sync: bool = True,
@@ -230,7 +229,7 @@ class MailStore:
         a compaction is under way. `gives_way`: it writes in small transactions, and pauses for other processes.
         `engine="memory"` keeps the records in this process (adr/0065).
         """
-        guard = hold_open(Path(path), create=create)
+        guard = hold_open(path, create=create)
         try:
             raw = Store(
                 str(path),

@@ -9,7 +9,6 @@ Commands and tests without a loop wait for the disk themselves.
 
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastmta.model.limits import COLD_READERS
@@ -29,7 +28,7 @@ class Warming:
     """The threads of one store, made when something is cold for the first time."""
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path) / "data.mdb"
+        self._path = os.path.join(path, "data.mdb")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: ThreadPoolExecutor | None = None
         self.reads = 0  # places that were read so
@@ -69,7 +68,7 @@ class Warming:
             self._threads = None
 
 
-def _read(path: Path, places: list[Place]) -> None:
+def _read(path: str, places: list[Place]) -> None:
     """Has the kernel read places of a file; what it cannot read is said by whoever wants it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from fastmta.cli.failures import EX_DATAERR, EX_USAGE
+from fastmta.cli.quick_acts import quick
 
 
 @pytest.fixture
@@ -118,3 +119,32 @@ def test_shape_by_senders_with_selectors_and_columns_of_choice(full):
     chosen = full.ok("queue", "shape", "--domain", "a.test", "-b", "3", "-t", "60", "--json").json
     assert chosen["minutes"] == [60, 120] and chosen["total"] == {"domain": "TOTAL", "total": 2, "ages": [2, 0, 0]}
     assert len(full.ok("queue", "shape", "-l", "1", "--json").json["domains"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["top"],
+        ["top", "--json", "--limit", "2"],
+        ["shape"],
+        ["shape", "--json"],
+        ["shape", "-s", "-l", "1", "-t", "7", "-b", "3"],
+        ["shape", "--senders", "--json", "--recipient", "one@a.test"],
+        ["shape", "--state", "active", "--buckets=4"],
+    ],
+    ids=" ".join,
+)
+def test_the_quick_way_says_the_same(full, capsys, words):
+    assert quick(["-c", str(full.config), "queue", *words]) == 0
+    quickly = capsys.readouterr().out
+    assert full.ok("queue", *words).out == quickly != ""
+
+
+@pytest.mark.parametrize("words", [["top", "--limit", "many"], ["shape", "-z"], ["top", "--senders"]], ids=" ".join)
+def test_the_quick_way_leaves_what_it_does_not_know(full, words):
+    assert quick(["-c", str(full.config), "queue", *words]) is None
+
+
+def test_the_quick_way_refuses_a_number_that_the_act_does(full, capsys):
+    assert quick(["-c", str(full.config), "queue", "shape", "--limit", "0"]) == EX_USAGE
+    assert ">= 1" in capsys.readouterr().err
