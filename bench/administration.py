@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench.busy import Act, registry
+from bench.busy import Act, imap, registry
 from fastmta.cli.main import main as fastmta
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
 from fastmta.store import MailStore
@@ -151,6 +151,21 @@ def _import(server: Server) -> None:
     while True:
         run(server, "mailbox", "import", "spare@example.test", str(path))
         run(server, "mailbox", "purge", "--yes", "spare@example.test")
+
+
+@row("mailbox expunged, undelete of 5,000")
+def _undelete(server: Server) -> None:
+    path = server.directory / f"{os.getpid()}.mbox"
+    message = b"From a@example.org Thu Jan  1 00:00:00 1970\nSubject: %d\n\n" + b"some text of a letter\n" * 150 + b"\n"
+    path.write_bytes(b"".join(message % n for n in range(IMPORTED)))
+    run(server, "mailbox", "import", "spare@example.test", str(path))
+    peer = imap(server, "spare@example.test")
+    while True:
+        peer.ask(b"c STORE 1:* +FLAGS.SILENT (\\Deleted)\r\n", b"c ")
+        peer.ask(b"c EXPUNGE\r\n", b"c ")
+        run(server, "mailbox", "expunged", "spare@example.test", "--json")
+        run(server, "mailbox", "undelete", "spare@example.test")
+        peer.ask(b"c NOOP\r\n", b"c ")
 
 
 @row("mailbox export of all")

@@ -117,6 +117,8 @@ ROW_OF: Final = {
     "fastmta dkim": "dkim add, list, publish, delete",
     "fastmta explain": "explain, mailq, trace; queue explain, content",
     "fastmta mailbox export": "mailbox export of all",
+    "fastmta mailbox expunged": "mailbox expunged, undelete of 5,000",
+    "fastmta mailbox undelete": "mailbox expunged, undelete of 5,000",
     "fastmta mailbox import": "mailbox import, purge of 5,000",
     "fastmta mailbox list": "user list, alias list, mailbox list, status",
     "fastmta mailbox share": "mailbox share add, list, remove",

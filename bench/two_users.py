@@ -115,6 +115,7 @@ def prepared(directory: Path, messages: int, env: Mapping[str, str] | None = Non
             "smtpd_authorized_xclient_hosts": ["127.0.0.0/8"],
             "smtpd_authorized_xforward_hosts": ["127.0.0.0/8"],
             "mail_max_userip_connections": 0,
+            "mail_undelete_time": "1d",
             "virtual_alias_maps": [f"texthash:{directory}/virtual"],
         },
     )

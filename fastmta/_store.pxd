@@ -111,6 +111,18 @@ cdef packed struct MessageRecord:  # then keywords, prefix
     uint64_t size  # of what is shown: the prefix, the head, and the body less the cuts
     int64_t saved_s  # when it came into this mailbox (RFC 8514)
 
+cdef packed struct RetainedRecord:  # then the mailbox's name, and the message's record as it was, with keywords and prefix
+    uint8_t format
+    uint8_t unused
+    uint16_t name_length
+    uint32_t unused2
+
+cdef packed struct RetainedTotals:  # of an account
+    uint8_t format
+    uint8_t unused[7]
+    uint64_t messages
+    uint64_t bytes  # as they are charged: RETAINED_OVERHEAD for each beside its size
+
 cdef packed struct UsageRecord:
     uint8_t format
     uint8_t unused[3]

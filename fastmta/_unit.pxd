@@ -38,9 +38,10 @@ cdef enum OpCode:  # a number keeps its meaning for ever: journals hold them
     OP_INDEX = 26
     OP_LIST_CHANGED = 27
     OP_MOVE_EACH = 28
+    OP_RELEASE = 29
 
 cdef enum:
-    OP_CODES = 29
+    OP_CODES = 30
 
 cdef enum Table:  # a key begins with its number
     T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
@@ -72,7 +73,8 @@ cdef enum Table:  # a key begins with its number
     T_QUEUE_COUNT = 27  # nothing -> QueueCounts; kind, domain, 0, minute of arrival -> CountRecord
     T_ACL = 28          # account id of the owner, mailbox id -> record
     T_ACL_INDEX = 29    # who, account id of the owner, mailbox id -> nothing
-    TABLES = 30
+    T_RETAINED = 30     # account id, when it was expunged, mailbox id, uid -> RetainedRecord; account id -> RetainedTotals
+    TABLES = 31
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0
@@ -97,6 +99,7 @@ cdef enum:
     MAX_WEIGHT = 4194304  # of one operation, and of the units of one transaction
     LIST_WEIGHT = 256  # of one uid in FLAGS or EXPUNGE, in bytes: it bounds what one transaction does
     COPY_WEIGHT = 1024  # and in COPY
+    RETAINED_KEY = 20  # when it was expunged (seconds), mailbox id, uid, big-endian, as they stand in keys behind the account's id
     MOVE_KEY = 12  # queue id and n, big-endian, as they stand in keys
     MOVE_WEIGHT = 4096  # of one recipient in MOVE_EACH, which changes some ten rows
     UNITS_KEPT = 256  # of those that are done, for the next ones
@@ -282,7 +285,8 @@ cdef class Unit:
     cpdef int reroute(self, uint64_t queue_id, int n, bytes hop, int lane) except -1
     cpdef int flags(self, uint64_t mailbox_id, bytes uids, int mode, uint32_t flags, bytes keywords,
                     int64_t unchanged_since, uint32_t kept=*) except -1
-    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=*) except -1
+    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=*, uint64_t retained=*) except -1
+    cpdef int release(self, uint64_t account_id, bytes keys, bint required=*) except -1
     cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move, uint32_t lost=*) except -1
     cpdef int take_recent(self, uint64_t mailbox_id) except -1
     cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,

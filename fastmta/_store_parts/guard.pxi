@@ -296,7 +296,7 @@ cdef int format_of(int table, size_t key_length, int level) noexcept nogil:
         return BLOB_FORMAT if key_length == 9 else 0
     if table == T_HOP_STATE:
         return HOP_FORMAT if level >= INDEXED_LEVEL else FORMAT
-    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_QUEUE_COUNT else 0
+    return FORMAT if table == T_QUEUE or table == T_MAILBOX or table == T_QUEUE_COUNT or table == T_RETAINED else 0
 
 
 cdef bint is_known_format(int level, int table, size_t key_length, int found) noexcept nogil:
@@ -309,6 +309,16 @@ cdef int unfit(int level, int table, size_t key_length, const void* data, size_t
     if format_of(table, key_length, level) and n and not is_known_format(level, table, key_length, (<const uint8_t*>data)[0]):
         return FM_FORMAT
     return FM_DISORDER
+
+
+cdef bint retained_fits(size_t key_length, const uint8_t* p, size_t n) noexcept nogil:
+    cdef size_t at = sizeof(RetainedRecord)
+    if key_length == 9:
+        return n == sizeof(RetainedTotals) and p[0] == FORMAT
+    if key_length != 9 + RETAINED_KEY or n < at or p[0] != FORMAT:
+        return False
+    at += (<RetainedRecord*>p).name_length
+    return at <= n and record_fits(0, T_MESSAGE, 13, p + at, n - at)
 
 
 cdef bint record_fits(int level, int table, size_t key_length, const void* data, size_t n) noexcept nogil:
@@ -337,6 +347,8 @@ cdef bint record_fits(int level, int table, size_t key_length, const void* data,
         return n >= HOP_BEFORE and is_known_format(level, T_HOP_STATE, key_length, p[0]) and n == hop_size(p[0])
     if table == T_QUEUE_COUNT:
         return n == (sizeof(QueueCounts) if key_length == 1 else sizeof(CountRecord)) and p[0] == FORMAT
+    if table == T_RETAINED:
+        return retained_fits(key_length, p, n)
     if table == T_MAILBOX_NAME or table == T_ACCOUNT_NAME or table == T_COUNTER:
         return n == 8
     return True

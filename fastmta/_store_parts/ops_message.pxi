@@ -146,8 +146,10 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
     return result_flags_end(t, box.modseq if changed else 0)  # 0: nothing changed, nobody need be told
 
 
-cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_t uid, MessageRecord* message) noexcept nogil:
-    """Takes a message out at the mailbox's present modseq; the caller writes mailbox and usage."""
+cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_t uid, MessageRecord* message,
+                        bint retained=False) noexcept nogil:
+    """Takes a message out at the mailbox's present modseq; the caller writes mailbox and usage. Where it is `retained`,
+    that row has its reference to the bytes now."""
     cdef Key k
     k_id_n(&k, T_MESSAGE, mailbox_id, uid)
     if t_del(t, &k) < 0:
@@ -166,7 +168,7 @@ cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_
     box.deleted -= (message.flags & 8) != 0
     box.size -= message.size
     box.expunged_rows += 1
-    return blob_ref(t, message.blob_id, -1, True)
+    return DONE if retained else blob_ref(t, message.blob_id, -1, True)
 
 
 cdef int forget_expunged(Txn* t, uint64_t mailbox_id, MailboxRecord* box) noexcept nogil:
@@ -230,6 +232,7 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MailboxRecord box
     cdef MessageRecord message
     cdef MDB_val value
+    cdef Retaining retaining
     cdef const char* uids = parts
     cdef size_t i, count = op.part[0] // 4
     cdef uint64_t size = 0
@@ -256,16 +259,21 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
             return rc
         if not gone:
             box.modseq += 1
+            if op.b and retaining_begin(t, &retaining, op, box.account_id) < 0:
+                return POISONED
         gone += 1
         size += message.size
-        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message)
+        if op.b and retain(t, &retaining, uid_at(uids, i), &value) < 0:
+            return POISONED
+        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message, op.b != 0)
         if rc:
             return rc
         if result_uid(t, uid_at(uids, i)) < 0:
             return POISONED
     if gone:
         if (forget_expunged(t, op.a, &box) < 0 or mailbox_put(t, op.a, &box) < 0
-                or usage_add(t, box.account_id, -<int64_t>size, -gone) < 0):
+                or usage_add(t, box.account_id, -<int64_t>size, -gone) < 0
+                or (op.b and retaining_end(t, &retaining) < 0)):
             return POISONED
     return result_expunge_end(t)
 

@@ -334,3 +334,29 @@ def message_fields(bytes record not None):
     if len(record) < <Py_ssize_t>sizeof(MessageRecord):
         raise ValueError("not a message's record")
     return message.blob_id, message.flags, message.modseq, message.size, message.prefix_length
+
+
+def retained_fields(bytes record not None):
+    """(mailbox's name, blob id, flags, keywords, internal date, its zone in minutes, size, prefix) of a retained message."""
+    cdef Py_ssize_t at = sizeof(RetainedRecord)
+    cdef MessageRecord message
+    if not retained_fits(9 + RETAINED_KEY, <const uint8_t*><char*>record, len(record)):
+        raise ValueError("not a retained message's record")
+    at += (<RetainedRecord*><char*>record).name_length
+    name = record[sizeof(RetainedRecord) : at]
+    memcpy(&message, <char*>record + at, sizeof(message))
+    at += sizeof(message)
+    keywords = record[at : at + message.keywords_length]
+    return (name, message.blob_id, message.flags, keywords, message.date_s, message.tz_minutes, message.size,
+            record[at + message.keywords_length :])
+
+
+def retained_totals(bytes record):
+    """(messages, octets as they are charged) that an account retains; None counts as none."""
+    cdef RetainedTotals* totals
+    if record is None:
+        return 0, 0
+    totals = <RetainedTotals*><char*>record
+    if len(record) != sizeof(RetainedTotals):
+        raise ValueError("not the totals of what an account retains")
+    return totals.messages, totals.bytes

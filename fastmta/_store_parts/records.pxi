@@ -48,7 +48,7 @@ cdef inline int database_of(int table) noexcept nogil:
         return DB_BLOB
     if T_QUEUE <= table <= T_COUNTER or table == T_BY_ERROR or table == T_QUEUE_COUNT:
         return DB_QUEUE
-    if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE:
+    if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE or table == T_RETAINED:
         return DB_MAIL
     return DB_DIRECTORY
 
@@ -94,11 +94,12 @@ TABLE_QUEUE_BY_ERROR = T_BY_ERROR
 TABLE_QUEUE_COUNT = T_QUEUE_COUNT
 TABLE_ACL = T_ACL
 TABLE_ACL_INDEX = T_ACL_INDEX
+TABLE_RETAINED = T_RETAINED
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
-               "queue_by_error", "queue_count", "acl", "acl_index")
+               "queue_by_error", "queue_count", "acl", "acl_index", "retained")
 
 
 cdef struct Key:

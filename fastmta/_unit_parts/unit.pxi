@@ -324,12 +324,27 @@ cdef class Unit:
         self.u.weight += len(uids) // 4 * LIST_WEIGHT
         return 0
 
-    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=False) except -1:
+    cpdef int expunge(self, uint64_t mailbox_id, bytes uids, bint only_deleted, bint required=False,
+                      uint64_t retained=0) except -1:
+        # `retained`: the messages can be had back, up to so many octets of an account, the newest ones; 0: they go.
         cdef Op* op = self._op(OP_EXPUNGE, uids)
         self.answers += 1
         op.a = mailbox_id
+        op.b = retained
         op.mode = <uint8_t>((1 if only_deleted else 0) | (2 if uids is None else 0) | (4 if required else 0))
-        self.u.weight += length_of(uids) // 4 * LIST_WEIGHT
+        self.u.weight += length_of(uids) // 4 * (COPY_WEIGHT if retained else LIST_WEIGHT)
+        return 0
+
+    cpdef int release(self, uint64_t account_id, bytes keys, bint required=False) except -1:
+        # Lets go of expunged messages that were retained (keys of RETAINED_KEY octets each); one that is not there is passed
+        # over, or refuses the unit where all are `required`.
+        cdef Op* op
+        if len(keys) % RETAINED_KEY:
+            raise ValueError("a retained message is 20 octets")
+        op = self._op(OP_RELEASE, keys)
+        op.a = account_id
+        op.mode = required
+        self.u.weight += len(keys) // RETAINED_KEY * LIST_WEIGHT
         return 0
 
     cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move, uint32_t lost=0) except -1:

@@ -34,6 +34,15 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
     inbox_autoexpunge: Annotated[
         float, Key("time", unit="d", default="0", about="the same of INBOX; POP3 tells it as EXPIRE")
     ] = 0.0
+    mail_undelete_time: Annotated[
+        float,
+        Key(
+            "time", unit="d", default="0", about="for which `mailbox undelete` brings expunged mail back; 0: not at all"
+        ),
+    ] = 0.0
+    mail_undelete_size: Annotated[
+        int, Key("size", default="1G", about="of an account's mail that can be undeleted; over it the oldest goes")
+    ] = 1 << 30
     pop3_delete_type: Annotated[
         str,
         Key(

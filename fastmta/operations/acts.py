@@ -36,7 +36,12 @@ FAMILIES: Final = {  # the part of an act's name before the point -> its files
     "ban": ("fastmta.operations.bans",),
     "verified": ("fastmta.operations.verified",),
     "alias": ("fastmta.operations.aliases",),
-    "mailbox": ("fastmta.operations.mailboxes", "fastmta.operations.mailbox_files", "fastmta.operations.sharing"),
+    "mailbox": (
+        "fastmta.operations.mailboxes",
+        "fastmta.operations.mailbox_files",
+        "fastmta.operations.sharing",
+        "fastmta.operations.undeleting",
+    ),
     "queue": (
         "fastmta.operations.moves",
         "fastmta.operations.listing",

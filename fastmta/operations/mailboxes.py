@@ -47,18 +47,20 @@ async def list_(desk: Desk, asked: Of) -> AsyncIterator[Mailbox]:
 
 @act("mailbox.purge", changes=True)
 async def purge(desk: Desk, asked: Of) -> None:
-    """Empty every mailbox of an account; the account stays."""
+    """Empty every mailbox of an account for good, with what undelete would bring back; the account stays."""
     from fastmta.index.files import FOLDER, discard
+    from fastmta.store.retained import NEVER_S
 
     account = required(desk, account_address(asked.user, desk.config))
     total = desk.store.accounts.usage(account.id)[1]
     done = 0
     async for each in of_account(desk, account.id):
         if each.exists:
-            await desk.store.mailboxes.expunge(each.id, only_deleted=False)
+            await desk.store.mailboxes.expunge(each.id, only_deleted=False, for_good=True)
             done += each.exists
             desk.note(address=account.address, messages=done)
             desk.progress(done, total)
+    done += await desk.store.retained.release(account.id, NEVER_S)
     desk.note(address=account.address, messages=done)
     discard(Path(desk.config.data_directory) / FOLDER, account.id)
 

@@ -92,7 +92,9 @@ async def delete(desk: Desk, asked: Chosen) -> Count:
     """Delete quarantined messages for good."""
     done = 0
     for _, mailbox_id, uid in [_found(desk, each) for each in asked.ids]:
-        done += len(await desk.store.mailboxes.expunge(mailbox_id, array("I", [uid]), only_deleted=False))
+        done += len(
+            await desk.store.mailboxes.expunge(mailbox_id, array("I", [uid]), only_deleted=False, for_good=True)
+        )
         desk.note(ids=_shown(asked.ids), messages=done)
         await desk.pause()
     return Count(done)

@@ -14,8 +14,10 @@ from fastmta._store import (
     TABLE_ANNOTATION,
     TABLE_CREDENTIAL,
     TABLE_MAILBOX_NAME,
+    TABLE_RETAINED,
     TABLE_SUBSCRIPTION,
     TABLE_USAGE,
+    Store,
     mailbox_list,
     usage_fields,
 )
@@ -236,6 +238,7 @@ class Accounts:
             unit.mailbox_list_version(account.id, usage[3])
             for mailbox_id, _ in mailbox_list(raw, account.id):
                 unit.mailbox_gone(mailbox_id)
+            _release_retained(raw, unit, account.id)
             for table in _KEPT_WITH_IT:
                 for key, _ in raw.scan(table, id_key(account.id), b"", 1_000_000):
                     self._forget(unit, table, key)
@@ -260,6 +263,10 @@ class Accounts:
                 mailbox_id = int.from_bytes(value, "little")
                 if mailbox_id != account.inbox_id:  # the account's own record leads to it
                     unit.mailbox_gone(mailbox_id)
+            await self._store.commit(unit)
+        while len(raw.scan(TABLE_RETAINED, lead, b"", GONE + 1)) > GONE:
+            unit = raw.new_unit()
+            _release_retained(raw, unit, account.id)
             await self._store.commit(unit)
         for table in _KEPT_WITH_IT:
             while len(rows := raw.scan(table, lead, b"", GONE + 1)) > GONE:
@@ -286,3 +293,10 @@ class Accounts:
         unit.guard(TABLE_ACCOUNT, name, value)
         unit.count(DIRECTORY_COUNTER, 1, -1)
         return self._decoded(name, value), unit
+
+
+def _release_retained(raw: Store, unit: Unit, account_id: int) -> None:
+    """Adds to a unit that an account's expunged messages, or GONE of them, cannot be had back any more."""
+    lead = id_key(account_id)
+    rows = raw.scan(TABLE_RETAINED, lead, lead + b"\0", GONE)  # not the totals, whose key is the lead alone
+    unit.release(account_id, b"".join(key[len(lead) :] for key, _ in rows))

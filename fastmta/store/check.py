@@ -26,6 +26,7 @@ from fastmta._store import (
     TABLE_MESSAGE,
     TABLE_PENDING,
     TABLE_QUEUE,
+    TABLE_RETAINED,
     TABLE_SCHEDULE,
     TABLE_TRASH,
     TABLE_USAGE,
@@ -40,6 +41,8 @@ from fastmta._store import (
     partition_of,
     queue_fields,
     recipient_fields,
+    retained_fields,
+    retained_totals,
     usage_fields,
 )
 from fastmta.model.envelope import RecipientState
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 FINDINGS: Final = 1000
 PAGE: Final = 2000
 TRASH_MAILBOX: Final = 2
+RETAINED_OVERHEAD: Final = 1024  # ops_retained.pxi
 QUICK_BLOBS: Final = 1000  # the newest of each block of identifiers: a worker fills one at a time
 QUICK_BLOCKS: Final = 16
 QUICK_CHUNKS: Final = 16  # read at a time, a megabyte
@@ -165,7 +169,15 @@ class _Check:
         self.dead_mailboxes: set[int] = set()
 
     def run(self) -> Report:
-        for step in (self._trash, self._accounts, self._mailboxes, self._queue, self._schedule, self._blobs):
+        for step in (
+            self._trash,
+            self._accounts,
+            self._mailboxes,
+            self._retained,
+            self._queue,
+            self._schedule,
+            self._blobs,
+        ):
             try:
                 step()
             except (StorageFailure, ValueError, IndexError) as error:  # the other tables are looked at all the same
@@ -229,6 +241,27 @@ class _Check:
         for mailbox_id in self.dead_mailboxes:
             for _, record in self.rows(TABLE_MESSAGE, mailbox_id.to_bytes(8, "big")):
                 self.references[message_fields(record)[0]] += 1
+
+    def _retained(self) -> None:
+        """Expunged messages that can be had back: each has its bytes, and their account knows how many they are."""
+        kept: dict[int, tuple[int, int]] = {}
+        counted: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        for key, value in self.rows(TABLE_RETAINED):
+            account_id = _number(key[:8])
+            if len(key) == 8:
+                kept[account_id] = retained_totals(value)
+                continue
+            _, blob_id, _, _, _, _, size, prefix = retained_fields(value)
+            self.references[blob_id] += 1
+            counted[account_id][0] += 1
+            counted[account_id][1] += size + RETAINED_OVERHEAD
+            blob = self.snapshot.get(TABLE_BLOB, blob_id.to_bytes(8, "big"))
+            if blob is None:
+                self.found(f"the bytes of an expunged message of account {account_id} are not there")
+            elif blob_meta(blob).size + len(prefix) != size:
+                self.found(f"an expunged message of account {account_id} says {size} bytes, its bytes are another size")
+        for account_id in kept.keys() | counted.keys():
+            self.expect(f"what account {account_id} retains", list(kept.get(account_id, (0, 0))), counted[account_id])
 
     def _named_mailboxes(self) -> Iterator[tuple[int, bytes]]:
         """Every mailbox's record, each looked for under its name."""

@@ -18,6 +18,7 @@ class Committer(Protocol):
     raw: Store
     clock: Clock
     warming: Warming
+    retained_bytes: int
 
     async def commit(self, unit: Unit) -> Unit: ...
 

@@ -281,7 +281,8 @@ class Mailboxes(MailboxNames):
         """
         unit = self._raw.new_unit()
         if replaced is not None:  # first, so that what it took of the quota is free
-            unit.expunge(replaced[0], array("I", replaced[1:]).tobytes(), False, True)
+            old = array("I", replaced[1:]).tobytes()
+            unit.expunge(replaced[0], old, False, True, self._store.retained_bytes)
         postings = []
         for each in messages:
             to = Recipient.of(b"", [Target.filed(mailbox_id, each.flags, each.keywords, each.prefix)])
@@ -335,22 +336,35 @@ class Mailboxes(MailboxNames):
             failed.extend((await self.change_flags(mailbox_id, part, mode, flags, keywords, unchanged_since))[1])
         return failed
 
+    async def delete(self, mailbox_id: int) -> None:
+        """Removes a mailbox and all in it; where expunged messages are retained, these are."""
+        if self._store.retained_bytes:
+            await self.expunge(mailbox_id, only_deleted=False)
+        await super().delete(mailbox_id)
+
     async def expunge(
-        self, mailbox_id: int, uids: "array[int] | None" = None, only_deleted: bool = True
+        self, mailbox_id: int, uids: "array[int] | None" = None, only_deleted: bool = True, *, for_good: bool = False
     ) -> "array[int]":
-        """Removes messages, of the given uids or of all, and of those the ones marked \\Deleted; the uids that went."""
+        """Removes messages, of the given uids or of all, and of those the ones marked \\Deleted; the uids that went.
+
+        Unless it is `for_good` they are retained for a while, where the store is told to (store/retained.py).
+        """
         gone = array("I")
+        retained = 0 if for_good else self._store.retained_bytes
         if uids is not None:
-            await self._expunge_these(mailbox_id, uids, only_deleted, gone)
+            await self._expunge_these(mailbox_id, uids, only_deleted, retained, gone)
             return gone
         async for page in self._pages(mailbox_id, only_deleted=only_deleted):
-            await self._expunge_these(mailbox_id, page, only_deleted, gone)
+            await self._expunge_these(mailbox_id, page, only_deleted, retained, gone)
         return gone
 
-    async def _expunge_these(self, mailbox_id: int, uids: "array[int]", only_deleted: bool, gone: "array[int]") -> None:
-        for start in range(0, len(uids), SLICE):
+    async def _expunge_these(
+        self, mailbox_id: int, uids: "array[int]", only_deleted: bool, retained: int, gone: "array[int]"
+    ) -> None:
+        slice_ = COPIED if retained else SLICE
+        for start in range(0, len(uids), slice_):
             unit = self._raw.new_unit()
-            unit.expunge(mailbox_id, uids[start : start + SLICE].tobytes(), only_deleted)
+            unit.expunge(mailbox_id, uids[start : start + slice_].tobytes(), only_deleted, False, retained)
             gone.frombytes((await self._store.commit(unit)).results[0])
 
     async def _pages(self, mailbox_id: int, *, only_deleted: bool) -> "AsyncIterator[array[int]]":
@@ -391,7 +405,7 @@ class Mailboxes(MailboxNames):
                 targets.extend(array("I", target))
         except (Refused, StorageFailure):
             if not move and targets:
-                await self.expunge(target_id, targets, only_deleted=False)
+                await self.expunge(target_id, targets, only_deleted=False, for_good=True)
             if not move or not targets:
                 raise
         return validity, sources, targets
@@ -412,4 +426,4 @@ class Mailboxes(MailboxNames):
         """Removes every message of an account; its mailboxes stay."""
         for mailbox in self.list(account_id):
             if mailbox.exists:
-                await self.expunge(mailbox.id, only_deleted=False)
+                await self.expunge(mailbox.id, only_deleted=False, for_good=True)

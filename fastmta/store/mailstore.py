@@ -17,6 +17,7 @@ from fastmta.store.warming import Warming
 if TYPE_CHECKING:
     import asyncio
 
+    from fastmta.config.schema import Config
     from fastmta.runtime.bus import Observer
     from fastmta.runtime.metrics import Cells
     from fastmta.store.access import Access
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fastmta.store.posting_notes import PostingNotes
     from fastmta.store.queue import Queue
     from fastmta.store.quota_warnings import QuotaWarnings
+    from fastmta.store.retained import RetainedMessages
     from fastmta.store.suspensions import Suspensions
     from fastmta.store.tls_rows import TlsRows
     from fastmta.store.url_keys import UrlKeys
@@ -58,6 +60,7 @@ PARTS: Final = (
     "queue",
     "believed_time",
     "quota_warnings",
+    "retained",
     "url_keys",
     "suspensions",
     "tls_rows",
@@ -79,6 +82,7 @@ class MailStore:
         self._guard = guard
         self.clock = clock if clock is not None else SystemClock()
         self.warming = Warming(raw.path)
+        self.retained_bytes = 0  # of an account's expunged messages that can be had back; 0: none (store/retained.py)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- its parts ---
@@ -162,6 +166,12 @@ class MailStore:
         return QuotaWarnings(self)
 
     @cached_property
+    def retained(self) -> "RetainedMessages":
+        from fastmta.store.retained import RetainedMessages
+
+        return RetainedMessages(self)
+
+    @cached_property
     def suspensions(self) -> "Suspensions":
         from fastmta.store.suspensions import Suspensions
 
@@ -202,6 +212,14 @@ class MailStore:
         from fastmta.store.posting_notes import PostingNotes
 
         return PostingNotes(self)
+
+    def configure(self, config: "Config") -> None:
+        """What the configuration says of how mail is kept and shown.
+
+        Without it nothing is shared under Shared/, and what is expunged goes.
+        """
+        self.access.public_address = config.imap_public_account
+        self.retained_bytes = config.mail_undelete_size if config.mail_undelete_time else 0
 
     @classmethod
     def load(cls) -> None:

@@ -41,6 +41,7 @@ from fastmta._store import (
     TABLE_META,
     TABLE_PENDING,
     TABLE_QUEUE,
+    TABLE_RETAINED,
     TABLE_SUBSCRIPTION,
     TABLE_TRASH,
     TABLE_USAGE,
@@ -52,6 +53,7 @@ from fastmta._store import (
     message_read,
     queue_fields,
     recipient_fields,
+    retained_fields,
     usage_fields,
 )
 from fastmta._unit import Unit
@@ -60,7 +62,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
 from fastmta.store.accounts import Account
 from fastmta.store.bans import PREFIX as BANS
-from fastmta.store.check import check_store
+from fastmta.store.check import RETAINED_OVERHEAD, check_store
 from fastmta.store.credentials import LOGIN_SECRET
 from fastmta.store.days import PREFIX as DAYS
 from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
@@ -88,6 +90,7 @@ _DIGEST: Final = struct.Struct("<Q")
 _DIGEST_AT: Final = 32
 _MAILBOX: Final = struct.Struct("<BBHHHIIIIIIIIQQQQ")  # MailboxRecord
 _USAGE: Final = struct.Struct("<B3xIIIQQQ")  # UsageRecord
+_RETAINED_TOTALS: Final = struct.Struct("<B7xQQ")  # RetainedTotals
 _FORMAT: Final = 1
 _tails: Final = msgspec.msgpack.Decoder(RecipientTail)
 _accounts: Final = msgspec.msgpack.Decoder(Account)
@@ -155,6 +158,7 @@ class _Salvage:
         self._blobs()
         self._directory()
         self._mailboxes()
+        self._retained()
         self._queue()
         self._references()
         self._counters()
@@ -395,6 +399,29 @@ class _Salvage:
         counts[3] += size
         self.kept("messages")
         return True
+
+    def _retained(self) -> None:
+        """Expunged messages that could be had back, and the totals of their accounts."""
+        totals: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        for key, value in self.rows(TABLE_RETAINED):
+            account_id = _number(key[:8])
+            if len(key) == 8 or account_id not in self.accounts:
+                continue
+            try:
+                _, blob_id, _, _, _, _, size, prefix = retained_fields(value)
+            except ValueError:
+                self.lost(f"an expunged message of account {account_id}: its record makes no sense")
+                continue
+            if blob_id not in self.sound or blob_meta(self.metas[blob_id]).size + len(prefix) != size:
+                self.lost(f"an expunged message of account {account_id}: its bytes cannot be read")
+                continue
+            self.references[blob_id] += 1
+            self.put(TABLE_RETAINED, key, value)
+            totals[account_id][0] += 1
+            totals[account_id][1] += size + RETAINED_OVERHEAD
+            self.kept("expunged messages")
+        for account_id, (messages, size) in totals.items():
+            self.put(TABLE_RETAINED, id_key(account_id), _RETAINED_TOTALS.pack(_FORMAT, messages, size))
 
     def _structures(self) -> None:
         """The structures that can be read; the others are computed from the bytes, as at arrival."""

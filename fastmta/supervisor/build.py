@@ -94,7 +94,7 @@ class MailServer:
         for each in self._maps:
             each.look()
         try:
-            self._store.access.public_address = config.imap_public_account
+            self._store.configure(config)
             self._services = services = self._wire(config)
             self._bans = Bans(
                 self._store.bans,
@@ -443,7 +443,7 @@ class MailServer:
         self._http.hosts = _allowed_hosts(config)
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)
-        services.store.access.public_address = config.imap_public_account
+        services.store.configure(config)
         services.config = config
         services.router = router
         services.directory = directory

@@ -1,5 +1,5 @@
 """What the server does once an hour, in the worker of the first slot: old mail leaves INBOX, Trash and Junk (Dovecot's
-autoexpunge), and who has nearly used his quota is told.
+autoexpunge), what can be undeleted goes after its time, and who has nearly used his quota is told.
 
 Both look at what is there, so an hour that was missed is made up for by the next. What is old is said by a time that
 follows the clock by a day at a look and no faster: a clock that is suddenly far ahead would empty every Trash at once,
@@ -17,6 +17,7 @@ from fastmta.runtime.clock import Clock
 from fastmta.runtime.log import Log
 from fastmta.store import MailStore
 from fastmta.store.accounts import Account
+from fastmta.store.retained import NEVER_S
 from fastmta.supervisor.daily import post
 
 FIRST_S: Final = 60.0  # after the start
@@ -50,7 +51,7 @@ class Hourly:
         if now < self._due_at or (self._running is not None and not self._running.done()):
             return
         self._due_at = now + HOUR_S
-        if any(_ages(config).values()) or config.quota_mail_warnings:
+        if any(_ages(config).values()) or config.quota_mail_warnings or services.store.retained.accounts():
             self._running = self._spawn("hourly", look_at_all(services))
 
 
@@ -58,6 +59,7 @@ async def look_at_all(services: Services) -> None:
     """Looks at every account; one that cannot be read does not keep the others from their turn."""
     after = b""
     now_s = await _believed(services)
+    await _release_retained(services, now_s)
     while True:
         page, after = services.store.accounts.page(after, _ACCOUNTS_AT_ONCE)
         for account in page:
@@ -129,6 +131,24 @@ async def _expunge_before(services: Services, mailbox_id: int, cutoff_s: int) ->
             break
         await asyncio.sleep(0)
     return gone
+
+
+# --- undelete ---
+
+
+async def _release_retained(services: Services, now_s: int) -> None:
+    """What was expunged `mail_undelete_time` ago, or all of it where that is 0 now, cannot be had back any more."""
+    retained, account_id = services.store.retained, 0
+    kept_s = services.config.mail_undelete_time
+    while account_id := retained.accounts(account_id):
+        try:
+            gone = await retained.release(account_id, int(now_s - kept_s) if kept_s else NEVER_S)
+        except (StorageFailure, Refused) as error:
+            services.log.error("hourly.failed", account=account_id, error=error)
+            continue
+        if gone:
+            services.log.info("mailbox.undelete_ended", account=account_id, messages=gone)
+        await asyncio.sleep(0)
 
 
 # --- quota ---

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_META, TABLE_PENDING, Store
+from fastmta._store import TABLE_ALIAS, TABLE_BLOB, TABLE_NAMES, TABLE_PENDING, TABLE_RETAINED, Store
 from fastmta._unit import COMMITTED, FAILED, Unit
 from fastmta.store.check import check_store
 from tests.store.composing import (
@@ -28,7 +28,7 @@ Rows = dict[int, list[tuple[bytes, bytes]]]
 
 
 def everything(store: Store) -> Rows:
-    return {table: store.scan(table, b"", b"", 100_000) for table in range(1, TABLE_META + 1)}
+    return {table: store.scan(table, b"", b"", 100_000) for table in range(1, len(TABLE_NAMES))}
 
 
 class Scene:
@@ -44,6 +44,9 @@ class Scene:
         self.single = enqueue(store, 2, hop=b"smtp:single")
         unit = store.new_unit()
         unit.put(TABLE_ALIAS, b"there", b"1")
+        for _ in range(2):
+            file(store, self.box, b"x" * 70_000)
+        unit.expunge(self.box, uids(4, 5), False, False, 1 << 30)
         run(store, unit)
 
     def fresh_blob(self, unit: Unit, size: int = 70_000) -> int:
@@ -100,6 +103,13 @@ class Scene:
 
     def expunge(self, unit: Unit) -> None:
         unit.expunge(self.box, uids(1, 3), False)
+
+    def retained(self, unit: Unit) -> None:
+        unit.expunge(self.box, uids(1, 3), False, False, 150_000)
+
+    def released(self, unit: Unit) -> None:
+        lead = (1).to_bytes(8, "big")
+        unit.release(1, b"".join(key[8:] for key, _ in self.store.scan(TABLE_RETAINED, lead, lead + b"\0")))
 
     def copy(self, unit: Unit) -> None:
         unit.copy(self.box, uids(1, 2), self.other, False)

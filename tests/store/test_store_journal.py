@@ -63,7 +63,8 @@ class Journalled(StoreMachine):
         elif what == 1:
             self.set_flags(box, which, chance.randrange(3), chance.randrange(32), keyword)
         elif what == 2:
-            self.expunge(box, chance.choice([None, which, which]), chance.random() < 0.5)
+            retained = chance.choice([0, 20_000, 1 << 30])
+            self.expunge(box, chance.choice([None, which, which]), chance.random() < 0.5, retained)
         elif what == 3:
             self.copy(box, chance.randrange(2), which, chance.random() < 0.5)
         elif what == 4:

@@ -122,10 +122,10 @@ class StoreMachine(RuleBasedStateMachine):
             message[1:] = wanted
         self.modseq[box] += changed
 
-    @rule(box=BOXES, which=st.none() | UIDS, only_deleted=st.booleans())
-    def expunge(self, box: int, which: list[int] | None, only_deleted: bool) -> None:
+    @rule(box=BOXES, which=st.none() | UIDS, only_deleted=st.booleans(), retained=st.sampled_from([0, 9000, 1 << 30]))
+    def expunge(self, box: int, which: list[int] | None, only_deleted: bool, retained: int = 0) -> None:
         unit = self.store.new_unit()
-        unit.expunge(self.boxes[box], None if which is None else uids(*which), only_deleted)
+        unit.expunge(self.boxes[box], None if which is None else uids(*which), only_deleted, False, retained)
         assert run(self.store, unit) == ""
         gone = [
             uid

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+from array import array
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 structure=bytes(16),
             )
         )
+    mail.retained_bytes = 1 << 30
+    for number in range(3):
+        blob = blob_of(mail.raw, b"Subject: gone %d\r\n\r\n" % number)
+        _, uid = run(mail.mailboxes.append(archive.id, blob, internal_date_s=1, structure=bytes(16)))
+        run(mail.mailboxes.expunge(archive.id, array("I", [uid]), only_deleted=False))
     for number in range(60):
         blob = blob_of(mail.raw, b"queued %d\r\n" % number)
         unit = mail.raw.new_unit()
@@ -136,6 +142,7 @@ def test_a_sound_store_is_saved_whole(sound: Path, tmp_path: Path) -> None:
     assert check_path(tmp_path / "saved").problems == []
     assert everything(tmp_path / "saved") == everything(sound)
     mail = MailStore.open(tmp_path / "saved", sync=False)
+    assert outcome.kept["expunged messages"] == mail.retained.totals(mail.retained.accounts())[0] == 3
     assert mail.queue.counts() == {"active": 60, "deferred": 60, "held": 60}
     assert mail.aliases.lookup("alias@example.test") == ("user@example.test",)
     assert list(mail.dkim_keys.list("example.test")) == [DKIM_KEY]

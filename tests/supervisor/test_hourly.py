@@ -40,7 +40,11 @@ async def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     clock = SimpleNamespace(now=lambda: hours.now_s)
     store = MailStore.open(tmp_path, sync=False, engine="memory")
     config = SimpleNamespace(
-        trash_autoexpunge=7.0 * DAY_S, junk_autoexpunge=0.0, inbox_autoexpunge=0.0, quota_mail_warnings=("80%", "95%")
+        trash_autoexpunge=7.0 * DAY_S,
+        junk_autoexpunge=0.0,
+        inbox_autoexpunge=0.0,
+        quota_mail_warnings=("80%", "95%"),
+        mail_undelete_time=0.0,
     )
     found = SimpleNamespace(store=store, clock=clock, config=config, log=Log(level="error"), posted=[], hours=hours)
 
@@ -148,3 +152,25 @@ async def test_it_is_done_once_an_hour(services: Any) -> None:
         services.clock.advance(1)
         work.tick(services)
     assert started == ["hourly", "hourly"]
+
+
+async def test_expunged_mail_can_be_had_back_for_its_time(services: Any) -> None:
+    services.config.mail_undelete_time = 3.0 * DAY_S
+    services.store.retained_bytes = 1 << 30
+    now = int(services.clock.now())
+    inbox = await put(services, "INBOX", 3, now)
+    await services.store.mailboxes.expunge(inbox, only_deleted=False)
+    account_id = services.store.retained.accounts()
+    await pass_by(services, 2 * DAY_S)
+    assert services.store.retained.totals(account_id)[0] == 3
+    await pass_by(services, DAY_S + 5)
+    assert services.store.retained.accounts() == 0
+
+
+async def test_where_undelete_is_turned_off_what_was_retained_goes(services: Any) -> None:
+    services.store.retained_bytes = 1 << 30
+    inbox = await put(services, "INBOX", 3, int(services.clock.now()))
+    await services.store.mailboxes.expunge(inbox, only_deleted=False)
+    assert services.store.retained.accounts()
+    await hourly.look_at_all(services)
+    assert services.store.retained.accounts() == 0
