@@ -7,8 +7,8 @@
 # need it skip and say so. Nothing installed here is started or enabled.
 set -u
 
-programs="valgrind gsasl swaks faketime curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool opendkim opendmarc postgrey policyd-spf rspamd spamd clamd postsrsd exim4"
-packages="valgrind faketime gsasl swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates opendkim opendmarc postgrey postfix-policyd-spf-python libmail-dkim-perl rspamd spamd clamav-daemon postsrsd"
+programs="valgrind gsasl swaks faketime curl mbsync fetchmail mutt smtp-source smtp-sink postfix dovecot msmtp promtool opendkim opendmarc postgrey policyd-spf rspamd spamd clamd postsrsd exim4 offlineimap getmail s-nail imapfilter mpop interimap"
+packages="valgrind faketime gsasl swaks libnet-ssleay-perl curl isync fetchmail mutt postfix dovecot-core dovecot-imapd dovecot-pop3d dovecot-lmtpd msmtp ca-certificates opendkim opendmarc postgrey postfix-policyd-spf-python libmail-dkim-perl rspamd spamd clamav-daemon postsrsd offlineimap3 getmail6 s-nail imapfilter mpop interimap"
 if [ "${1:-}" = desktop ]; then
     programs="$programs php chromium chromedriver thunderbird Xvfb certutil"
     packages="$packages php-cli roundcube-core roundcube-sqlite3 chromium chromium-driver thunderbird xvfb libnss3-tools"
