@@ -12,8 +12,8 @@ SOURCES := setup.py pyproject.toml requirements-test.lock $(wildcard fastmta/_*.
 MEMORY_TESTS := tests/imap tests/pop3 tests/smtp tests/delivery tests/session tests/e2e/test_one_process.py $(addprefix tests/store/test_, \
   store_memory.py store_model.py store_units.py store_queue.py store_mailboxes.py store_heads.py store_failures.py store_stats.py unit_packing.py)
 
-# A file of tests is one worker's, for the servers that its tests share. More workers than cores: much of what they do is waiting.
-PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
+# More processes than cores: much of what tests do is waiting (tests/support/parallel.py).
+PARALLEL := -p tests.support.parallel --processes 6
 
 .DEFAULT_GOAL := help
 
