@@ -127,6 +127,7 @@ EXTENSIONS: dict[str, set[str]] = {
     "_mime": {"model"},
     "_imap": {"model", "_mime", "_unit"},
     "_limits": {"model"},
+    "_canonical": {"model"},
     "_grams": {"model"},
     "_turns": {"model"},
     "_unit": {"model"},

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from fastmta._canonical import joined
 from fastmta.authentication.bodies import Bodies
-from fastmta.authentication.canonical import canonical_field
+from fastmta.authentication.canonical import feed
 from fastmta.authentication.message import Field
 from fastmta.authentication.signature import (
     ALGORITHMS,
@@ -16,10 +17,9 @@ from fastmta.authentication.signature import (
     domain_of,
     fetch_key,
     parse_signature,
-    unsigned_form,
     verify_signature,
 )
-from fastmta.authentication.tags import TagError, decode_base64, parse_tags, without_spaces
+from fastmta.authentication.tags import TagError, decode_base64, without_spaces
 from fastmta.model.limits import ARC_SETS
 
 SEAL: Final = b"arc-seal"
@@ -64,7 +64,7 @@ def instance_of(field: Field) -> int:
         if not (found and equals and name.lower() == b"i"):
             raise TagError("ARC-Authentication-Results does not begin with i=")
     else:
-        value = without_spaces(parse_tags(field.value).get("i", b""))
+        value = without_spaces(field.tags.get("i", b""))
     if not value.isdigit() or not 1 <= len(value) <= 2 or not 1 <= int(value) <= ARC_SETS:
         raise TagError(f"i= is not a number from 1 to {ARC_SETS}")
     return int(value)
@@ -123,7 +123,7 @@ async def verify_arc(
 def _seal_tags(one: ArcSet) -> dict[str, bytes]:
     """The seal's tags; BrokenChain where its form or its cv= breaks the chain (§5.2 items 2 and 3)."""
     try:
-        tags = parse_tags(one.seal.value)
+        tags = one.seal.tags
     except TagError as error:
         raise BrokenChain(one.instance, f"seal {one.instance}: {error}") from error
     for name in ("a", "b", "cv", "d", "s"):
@@ -174,10 +174,8 @@ def seal_digests(sets: Sequence[ArcSet]) -> list[bytes]:
     sofar = hashlib.sha256()
     digests = []
     for one in sets:
-        sofar.update(canonical_field(one.results, "relaxed"))
-        sofar.update(canonical_field(one.signature, "relaxed"))
         digest = sofar.copy()
-        digest.update(unsigned_form(one.seal, "relaxed"))
+        feed(digest, joined([one.results, one.signature], "relaxed", one.seal))
         digests.append(digest.digest())
-        sofar.update(canonical_field(one.seal, "relaxed"))
+        feed(sofar, joined([one.results, one.signature, one.seal], "relaxed", None))
     return digests

@@ -5,7 +5,7 @@ from typing import Final
 
 from fastmta.authentication.canonical import BodyHash, Form
 from fastmta.authentication.message import Field, named
-from fastmta.authentication.tags import TagError, parse_tags, without_spaces
+from fastmta.authentication.tags import TagError, without_spaces
 from fastmta.model.limits import ARC_SETS, DKIM_SIGNATURES
 
 # How many are looked at. With more than ARC_SETS the chain is broken before its body is asked for.
@@ -39,7 +39,7 @@ def forms_needed(fields: Sequence[Field]) -> tuple[Form, ...]:
     for name, most in _SIGNATURES:
         for field in named(fields, name)[:most]:
             try:
-                form = without_spaces(parse_tags(field.value).get("c", b"")).lower().partition(b"/")[2]
+                form = without_spaces(field.tags.get("c", b"")).lower().partition(b"/")[2]
             except TagError:
                 continue
             needed.add("relaxed" if form == b"relaxed" else "simple")

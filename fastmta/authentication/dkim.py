@@ -14,7 +14,7 @@ from fastmta.authentication.signature import (
     parse_signature,
     verify_signature,
 )
-from fastmta.authentication.tags import TagError, parse_tags, without_spaces
+from fastmta.authentication.tags import TagError, without_spaces
 from fastmta.model.limits import DKIM_SIGNATURES
 
 
@@ -70,7 +70,7 @@ def _verdict(signature: Signature, outcome: Outcome, bits: int, testing: bool) -
 
 def _malformed(field: Field, reason: str) -> DkimVerdict:
     try:
-        tags = parse_tags(field.value)
+        tags = field.tags
     except TagError:
         tags = {}
 

@@ -4,30 +4,8 @@ Fields are kept as they came, since a signature covers octets. What is no field 
 stays out of every look-up by name.
 """
 
-import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
-
-from fastmta.model.limits import AUTHENTICATED_FIELDS, AUTHENTICATED_HEADER_BYTES
-
-_LINE_END: Final = re.compile(rb"\r\n(?![ \t])")
-_NAME: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
-
-
-class Field(NamedTuple):
-    """One header field: its name in lower case, and all its octets with folds and the final CRLF."""
-
-    name: bytes
-    raw: bytes
-
-    @property
-    def value(self) -> bytes:
-        """What follows the colon, folded as it came."""
-        return self.raw.partition(b":")[2]
-
-
-class HeaderTooLong(ValueError):
-    """The header section is over AUTHENTICATED_HEADER_BYTES or _FIELDS: nothing in it is believed."""
+from fastmta._canonical import Field, HeaderTooLong, parse_fields
+from fastmta._canonical import with_name as named
 
 
 def split_message(raw: bytes) -> tuple[bytes, bytes]:
@@ -38,30 +16,9 @@ def split_message(raw: bytes) -> tuple[bytes, bytes]:
     return (head + b"\r\n", body) if found else (raw, b"")
 
 
-def parse_fields(header: bytes) -> tuple[Field, ...]:
-    """The fields of a header section, top down (RFC 5322 §2.2)."""
-    if len(header) > AUTHENTICATED_HEADER_BYTES:
-        raise HeaderTooLong(f"the header has {len(header)} octets, over {AUTHENTICATED_HEADER_BYTES}")
-    raws = _LINE_END.split(header)
-    if len(raws) > AUTHENTICATED_FIELDS + 1:
-        raise HeaderTooLong(f"the header has {len(raws) - 1} fields, over {AUTHENTICATED_FIELDS}")
-    last = raws.pop()
-    fields = [_field(raw + b"\r\n") for raw in raws]
-    if last:
-        fields.append(_field(last))
-    return tuple(fields)
-
-
-def _field(raw: bytes) -> Field:
-    match = _NAME.match(raw)
-    return Field(match[1].lower() if match is not None else b"", raw)
-
-
 def with_crlf(raw: bytes) -> bytes:
     """A text file's LF as CRLF; what has CRLF already is kept."""
     return raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
-def named(fields: Iterable[Field], name: bytes) -> list[Field]:
-    """The fields of that name, top down."""
-    return [field for field in fields if field.name == name]
+__all__ = ["Field", "HeaderTooLong", "named", "parse_fields", "split_message", "with_crlf"]

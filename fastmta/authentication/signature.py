@@ -1,11 +1,10 @@
 """One DKIM-Signature or ARC-Message-Signature: its tags, what it covers, and whether it holds (RFC 6376 §3.5, §6.1)."""
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from fastmta.authentication.canonical import Form, canonical_field, signed_fields
+from fastmta.authentication.canonical import Form, header_digest
 from fastmta.authentication.keys import BadKey, PublicKey, WeakKey, parse_key
 from fastmta.authentication.message import Field
 from fastmta.authentication.tags import (
@@ -13,9 +12,7 @@ from fastmta.authentication.tags import (
     colon_list,
     decode_base64,
     from_quoted_printable,
-    parse_tags,
     unsigned_number,
-    without_signature,
     without_spaces,
 )
 from fastmta.dns.resolver import LookupTrouble, NotFound
@@ -62,7 +59,7 @@ class Signature(NamedTuple):
 
 def parse_signature(field: Field, *, arc: bool = False) -> Signature:
     """The field's tags. Raises TagError with the reason; nothing is verified yet."""
-    tags = parse_tags(field.value)
+    tags = field.tags
     for name in ("a", "b", "bh", "d", "s") if arc else ("v", "a", "b", "bh", "d", "h", "s"):
         if not tags.get(name):
             raise TagError(f"the signature has no {name}=")
@@ -132,21 +129,6 @@ def _a_label(value: bytes) -> str:
         return idna.encode(without_spaces(value).decode(), uts46=True).decode("ascii").lower().rstrip(".")
     except (UnicodeError, idna.IDNAError) as error:
         raise TagError("not a domain") from error
-
-
-def header_digest(fields: Sequence[Field], names: Sequence[bytes], form: Form, own: Field) -> bytes:
-    """The SHA-256 of the signed fields and, last, of the signature's own without b= and its CRLF (§3.7)."""
-    digest = hashlib.sha256()
-    for field in signed_fields(fields, names):
-        digest.update(canonical_field(field, form))
-    digest.update(unsigned_form(own, form))
-    return digest.digest()
-
-
-def unsigned_form(own: Field, form: Form) -> bytes:
-    """A signature's field as it stands in its own hash."""
-    name, _, value = own.raw.partition(b":")
-    return canonical_field(Field(own.name, name + b":" + without_signature(value)), form).removesuffix(b"\r\n")
 
 
 def acceptable(signature: Signature, now: float) -> Outcome | None:

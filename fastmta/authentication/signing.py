@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fastmta.authentication.arc import RESULTS, SEAL, SIGNATURE, ArcSet, seal_digests
-from fastmta.authentication.canonical import Form
+from fastmta.authentication.canonical import Form, header_digest
 from fastmta.authentication.message import Field
-from fastmta.authentication.signature import domain_of, header_digest
-from fastmta.authentication.tags import TagError, parse_tags
+from fastmta.authentication.signature import domain_of
+from fastmta.authentication.tags import TagError
 from fastmta.model.limits import ARC_SETS, DKIM_RSA_BITS
 
 # What is worth signing (RFC 6376 §5.4.1). Those in OVERSIGNED are named once more than they stand: none can be added.
@@ -170,7 +170,7 @@ def seal_arc(
     behind "i=N; ". A chain that fails now is sealed alone (RFC 8617 §5.1.2). b"" where the newest seal has said that it
     fails: such a chain gets no further set.
     """
-    if sets and parse_tags(sets[-1].seal.value).get("cv", b"").lower() == b"fail":
+    if sets and sets[-1].seal.tags.get("cv", b"").lower() == b"fail":
         return b""
     instance = len(sets) + 1
     if instance > ARC_SETS:

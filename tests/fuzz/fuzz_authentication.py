@@ -7,18 +7,21 @@ listed there gets the input's own TXT lines too, so that records of every kind a
 import asyncio
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from fastmta._canonical import BodyForm, TagError, canonical_field, parse_tags, unsigned_form
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.keys import BadKey, parse_key
-from fastmta.authentication.message import HeaderTooLong, parse_fields, split_message
+from fastmta.authentication.message import Field, HeaderTooLong, parse_fields, split_message
 from fastmta.authentication.results import authentication_results, consolidated, is_forged, is_ours
 from fastmta.authentication.spf_record import RecordError, check_macros
 from fastmta.authentication.spf_record import parse_record as parse_spf
 from fastmta.authentication.verifying import Client, verify_message
+from tests.authentication import slow_forms
 from tests.authentication.zone import Zone
 from tests.fuzz.harness import AsyncTarget, main
 
@@ -69,6 +72,13 @@ async def offload(work: Any, *arguments: Any) -> Any:
     return work(*arguments)
 
 
+def tags_or_none(parse: Callable[[bytes], dict[str, bytes]], value: bytes) -> dict[str, bytes] | None:
+    try:
+        return parse(value)
+    except TagError:
+        return None
+
+
 class Authentication(AsyncTarget):
     corpus = (
         *(DKIM + ARC + RESULTS + BODY + b"%%\r\n" + record for record in RECORDS),
@@ -94,6 +104,28 @@ class Authentication(AsyncTarget):
         b"%%\r\n",
     )
 
+    def compare(self, fields: tuple[Field, ...], halves: tuple[bytes, bytes]) -> None:
+        """What is compiled with what is slow."""
+        header, body = halves
+        if [(field.name, field.raw) for field in fields] != slow_forms.fields(header):
+            raise AssertionError(f"other fields in {header!r}")
+        for form in ("simple", "relaxed"):
+            for field in fields:
+                if canonical_field(field, form) != slow_forms.field(field, form):  # type: ignore[arg-type]
+                    raise AssertionError(f"another {form} form of {field!r}")
+                if b":" in field.raw and unsigned_form(field, form) != slow_forms.unsigned(field, form):  # type: ignore[arg-type]
+                    raise AssertionError(f"another {form} form of the signature {field!r}")
+            pieces: list[bytes] = []
+            walk = BodyForm(form, pieces.append)  # type: ignore[arg-type]
+            for at in range(0, len(body), 7):
+                walk.update(body[at : at + 7])
+            walk.finish()
+            if b"".join(pieces) != slow_forms.body(body, form):
+                raise AssertionError(f"another {form} form of the body {body!r}")
+        for value in (header, *(field.value for field in fields)):
+            if tags_or_none(parse_tags, value) != tags_or_none(slow_forms.tags, value):
+                raise AssertionError(f"other tags in {value!r}")
+
     async def hold(self, data: bytes) -> None:
         message, _, dns = data.partition(b"%%\r\n")
         texts = tuple(line for line in dns.split(b"\r\n") if line)[:4]
@@ -101,6 +133,7 @@ class Authentication(AsyncTarget):
             fields = parse_fields(split_message(message)[0])
         except HeaderTooLong:
             return
+        self.compare(fields, split_message(message))
         bodies = Bodies(forms_needed(fields))
         bodies.update(split_message(message)[1])
         zone = AnyZone(texts or RECORDS[:1])
