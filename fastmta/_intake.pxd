@@ -153,6 +153,7 @@ cdef class Posting:            # one envelope over a body: from its recipients t
     cdef Py_ssize_t looping
 
     cdef bint look(self) except -1
+    cdef str tenant(self)
     cpdef int write(self, Unit unit) except -1
     cdef int _file(self, Unit unit, int n, Target target) except -1
     cpdef list committed(self, Unit unit)

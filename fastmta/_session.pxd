@@ -24,6 +24,7 @@ cdef class Service:
     cdef object monotonic
     cdef double version_until         # by that clock: `version` is the directory's, and it need not be asked
     cdef dict relay_memo
+    cdef dict tenants                 # of those who may relay, by login or reverse path
     cdef dict local_memo
     cdef object now
     cdef object storage_ok
@@ -56,6 +57,7 @@ cdef class Service:
     cdef Text scratch
 
     cdef object _resolve(self, bytes path, bint may_relay)
+    cdef str tenant_of(self, str login, bytes sender)
     cdef int check_version(self) except -1
 
 

@@ -33,6 +33,10 @@ TABLE_CREDENTIAL: Final[int]
 TABLE_ACL: Final[int]
 TABLE_ACL_INDEX: Final[int]
 TABLE_RETAINED: Final[int]
+TABLE_QUEUE_BY_TENANT: Final[int]
+COUNTS_BY_RECIPIENT: Final[int]
+COUNTS_BY_SENDER: Final[int]
+COUNTS_BY_TENANT: Final[int]
 TABLE_QUEUE_BY_ERROR: Final[int]
 TABLE_QUEUE_COUNT: Final[int]
 ROWS_ANYONE: Final[int]
@@ -234,5 +238,5 @@ def error_rows(
 ) -> tuple[list[tuple[int, int]], bytes]: ...
 def queue_counts(store: Store) -> tuple[int, int, int, int | None, int | None]: ...
 def domain_counts(
-    store: Store, senders: bool, before_ms: list[int], after: bytes, look: int
+    store: Store, kind: int, before_ms: list[int], after: bytes, look: int
 ) -> tuple[dict[bytes, list[int]], bytes]: ...

@@ -70,11 +70,12 @@ cdef enum Table:  # a key begins with its number
     T_ANNOTATION = 24   # account id, mailbox id or 0, entry -> value
     T_CREDENTIAL = 25   # account id, kind, name -> record
     T_BY_ERROR = 26     # last reply, 0, queue id, n -> nothing
-    T_QUEUE_COUNT = 27  # nothing -> QueueCounts; kind, domain, 0, minute of arrival -> CountRecord
+    T_QUEUE_COUNT = 27  # nothing -> QueueCounts; kind, domain or tenant, 0, minute of arrival -> CountRecord
     T_ACL = 28          # account id of the owner, mailbox id -> record
     T_ACL_INDEX = 29    # who, account id of the owner, mailbox id -> nothing
     T_RETAINED = 30     # account id, when it was expunged, mailbox id, uid -> RetainedRecord; account id -> RetainedTotals
-    TABLES = 31
+    T_BY_TENANT = 31    # tenant, 0, queue id, n -> nothing
+    TABLES = 32
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0

@@ -50,7 +50,8 @@ cdef class Recipient:
         self.tick = tick
         for target in resolution.targets:
             final = target.address if isinstance(target, LocalTarget) else target.forward_path
-            tail = encode(RecipientTail(final, orcpt, notify, forward_path if final != forward_path else b""))
+            tail = encode(RecipientTail(final, orcpt, notify, forward_path if final != forward_path else b"",
+                                        resolution.tenant))
             if isinstance(target, LocalTarget):
                 made = Target(LOCAL_HOP, tail, final, forward_path, target.mailbox or final, target.mailbox_id, False)
                 made.reported = notify & SUCCESS
@@ -80,7 +81,7 @@ cdef class Recipient:
             target.reported = False  # the hop that delivers it says so
             final = target.address
             target.tail = encode(RecipientTail(final, tail.orcpt, tail.notify, tail.original or (
-                tail.forward_path if final != tail.forward_path else b"")))
+                tail.forward_path if final != tail.forward_path else b""), tail.tenant))
         return made
 
     cdef Recipient with_targets(self, list targets):
@@ -323,8 +324,22 @@ cdef class Posting:
             login=envelope.authenticated_as or None, **{"from": envelope.reverse_path},
             to=[(<Recipient>each).forward_path for each in self.recipients[:LOGGED]],
             recipients=self.recipients_in_all or len(self.recipients), size=self.octets,
-            message_id=self.message_id or None,
+            message_id=self.message_id or None, tenant=self.tenant() or None,
         )
+
+    cdef str tenant(self):
+        # Whose mail it is, for the line of its acceptance: its sender's; else its recipients', as far as all are of one.
+        cdef Recipient recipient
+        cdef str found = self.envelope.tenant
+        cdef bint is_first = True
+        if not found:
+            for recipient in self.recipients:
+                name = "" if recipient.resolution is None else recipient.resolution.tenant
+                if not is_first and name != found:
+                    return ""
+                found = name
+                is_first = False
+        return found
 
     cdef int _tell_rest(self) except -1:
         # Recipients that stand for several, and those that are kept for an administrator: nothing that is counted.

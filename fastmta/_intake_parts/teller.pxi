@@ -221,6 +221,7 @@ cdef class Teller:
         cdef Recipient recipient
         cdef Py_ssize_t told = 0
         cdef str login = posting.envelope.authenticated_as
+        cdef str tenant
         self.put_opening(at, self.opening(posting.event))
         if posting.session:
             _put(text, b',"session":', 11)
@@ -246,6 +247,11 @@ cdef class Teller:
         _put_number(text, posting.recipients_in_all or len(posting.recipients))
         _put(text, b',"size":', 8)
         _put_number(text, posting.octets)
+        tenant = posting.tenant()
+        if tenant:
+            _put(text, b',"tenant":"', 11)
+            _put_json_str(text, tenant)
+            _put(text, b'"', 1)
         if posting.message_id:
             _put(text, b',"message_id":"', 15)
             _put_json(text, PyBytes_AS_STRING(posting.message_id), PyBytes_GET_SIZE(posting.message_id))

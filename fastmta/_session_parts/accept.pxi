@@ -209,7 +209,7 @@ cdef int _submit(Connection self) except -1:
     posting = Posting(service.teller, self.queue_id, Envelope(
         sender, <int64_t>(self.accepted_at * 1000), self.blob.size, self.data.bits, self.client, self.login,
         self.envid, self.ret, self.smtputf8, "LMTP" if service.lmtp else "ESMTP" if self.esmtp else "SMTP",
-        self.terms,
+        self.terms, service.tenant_of(self.login, sender) if _may_relay(self) else "",
     ), body, REPORT_IT if service.lmtp else QUEUE_IT)  # RFC 2033 §4.2: LMTP does not queue what a mailbox refused
     posting.recipients = recipients
     if self.terms is not None:

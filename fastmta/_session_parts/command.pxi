@@ -266,17 +266,12 @@ cdef int _fast_rcpt(Connection self, const char* p, Py_ssize_t n) except -1:
 cdef object _add(Connection self, bytes path, int notify, bytes orcpt):
     # None where the recipient was taken, else the reply that refuses it.
     cdef Recipient known
-    cdef bint may_relay
     if len(self.recipients) >= self.service.recipient_limit:
         # Postfix's smtpd_recipient_overshoot_limit: who sends all recipients in one go still gets to DATA.
         self.overshoot += 1
         self.forgiven = self.overshoot <= self.service.overshoot_limit
         return Reply(452, "4.5.3", "Error: too many recipients")
-    if self.relays == RELAYS_AS_KNOWN:
-        may_relay = self.trusted or self.login != ""
-    else:
-        may_relay = self.relays == RELAYS
-    answer = self.service._resolve(path, may_relay)
+    answer = self.service._resolve(path, _may_relay(self))
     if isinstance(answer, Reply):
         return answer
     known = <Recipient>answer
@@ -285,6 +280,12 @@ cdef object _add(Connection self, bytes path, int notify, bytes orcpt):
     self.recipients.append(known)
     self.has_local |= known.has_local
     return None
+
+
+cdef bint _may_relay(Connection self) except -1:
+    if self.relays == RELAYS_AS_KNOWN:
+        return self.trusted or self.login != ""
+    return self.relays == RELAYS
 
 
 cdef int _say(Connection self, const char* text, Py_ssize_t n) except -1:

@@ -10,6 +10,7 @@ cdef class Service:
         self.host = host
         self.sessions = set()
         self.relay_memo = {}
+        self.tenants = {}
         self.local_memo = {}
 
     def __dealloc__(self):
@@ -65,6 +66,7 @@ cdef class Service:
             self.version = version
             self.relay_memo.clear()
             self.local_memo.clear()
+            self.tenants.clear()
         return 0
 
     cdef object _resolve(self, bytes path, bint may_relay):
@@ -84,6 +86,17 @@ cdef class Service:
         if len(memo) >= RESOLUTIONS:
             memo.clear()
         memo[path] = known
+        return known
+
+    cdef str tenant_of(self, str login, bytes sender):
+        # Whose mail a client sends that may relay; "": nobody's.
+        cdef object key = login or sender
+        cdef str known = self.tenants.get(key)
+        if known is None:
+            known = self.directory.tenants.of_sender(login, sender)
+            if len(self.tenants) >= RESOLUTIONS:
+                self.tenants.clear()
+            self.tenants[key] = known
         return known
 
     def sweep(self, int64_t tick):

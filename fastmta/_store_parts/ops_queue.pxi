@@ -110,191 +110,6 @@ cdef int op_enqueue(Txn* t, Op* op, const char* parts) noexcept nogil:
     return row_create(t, op.a, op.b, parts, op.part[0])
 
 
-# --- msgpack, just enough to find what an index needs ---
-
-cdef size_t pack_bytes(const uint8_t* p, size_t n, const uint8_t** data, size_t* length) noexcept nogil:
-    """A byte string at p; returns what it takes, 0 where there is none."""
-    cdef size_t lead
-    if n < 2:
-        return 0
-    if p[0] == 0xC4:
-        lead = 2
-        length[0] = p[1]
-    elif p[0] == 0xC5 and n >= 3:
-        lead = 3
-        length[0] = (<size_t>p[1] << 8) | p[2]
-    else:
-        return 0
-    if length[0] > n - lead:
-        return 0
-    data[0] = p + lead
-    return lead + length[0]
-
-
-cdef size_t pack_int(const uint8_t* p, size_t n, int64_t* number) noexcept nogil:
-    """A whole number at p that is not negative; returns what it takes, 0 where there is none."""
-    if n >= 9 and (p[0] == 0xCF or p[0] == 0xD3):
-        number[0] = <int64_t>(be64(p + 1) & 0x7FFFFFFFFFFFFFFFu)
-        return 9
-    if n >= 5 and p[0] == 0xCE:
-        number[0] = be32(p + 1)
-        return 5
-    if n >= 3 and p[0] == 0xCD:
-        number[0] = (<int64_t>p[1] << 8) | p[2]
-        return 3
-    if n >= 2 and p[0] == 0xCC:
-        number[0] = p[1]
-        return 2
-    if n >= 1 and p[0] < 0x80:
-        number[0] = p[0]
-        return 1
-    number[0] = 0
-    return 0
-
-
-cdef void envelope_fields(Txn* t, const uint8_t** path, size_t* path_length, int64_t* received_at_ms,
-                          int64_t* size) noexcept nogil:
-    """The reverse path, arrival and size of the row at hand: the first three fields of its envelope."""
-    cdef const uint8_t* p = <const uint8_t*>t.envelope.data
-    cdef size_t n = t.envelope.length
-    cdef size_t lead = 3 if n and p[0] == 0xDC else 1
-    cdef size_t taken
-    path[0] = p
-    path_length[0] = 0
-    received_at_ms[0] = size[0] = 0
-    if n <= lead:
-        return
-    p += lead
-    n -= lead
-    taken = pack_bytes(p, n, path, path_length)
-    p += taken
-    n -= taken
-    taken = pack_int(p, n, received_at_ms)
-    pack_int(p + taken, n - taken, size)
-
-
-cdef void k_lower(Key* k, const uint8_t* data, size_t n) noexcept nogil:
-    """A path or domain in lower case (ASCII) and a NUL, so that no name's rows mix with a longer one's."""
-    cdef size_t i
-    if n > 400:
-        n = 400
-    for i in range(n):
-        k.b[k.n + i] = data[i] + 32 if c'A' <= data[i] <= c'Z' else data[i]
-    k.n += n
-    k_u8(k, 0)
-
-
-cdef void forward_path(const char* tail, size_t tail_length, const uint8_t** path, size_t* length) noexcept nogil:
-    """The address in a recipient's tail."""
-    path[0] = <const uint8_t*>tail
-    length[0] = 0
-    if tail_length > 1:
-        pack_bytes(<const uint8_t*>tail + 1, tail_length - 1, path, length)
-
-
-cdef void k_domain(Key* k, const uint8_t* path, size_t length) noexcept nogil:
-    """The domain of a path, as k_lower; all of a path that has none."""
-    cdef size_t at = length
-    while at > 0 and path[at - 1] != c'@':
-        at -= 1
-    k_lower(k, path + at, length - at)
-
-
-cdef int row_mark(Txn* t, Key* k, uint64_t queue_id, uint32_t n, bint add) noexcept nogil:
-    """Writes or removes the row of an index that has a recipient behind what k says already."""
-    k_u64(k, queue_id)
-    k_u32(k, n)
-    if add:
-        return POISONED if t_put(t, k, NULL, 0, OLD_ABSENT, NULL, 0) < 0 else DONE
-    return POISONED if t_del(t, k) < 0 else DONE
-
-
-cdef int index_recipient(Txn* t, uint64_t queue_id, uint32_t n, const char* tail, size_t tail_length, bint add) noexcept nogil:
-    """Writes or removes the rows by which people find a recipient, whatever its state; the queue row must be loaded."""
-    cdef Key k
-    cdef const uint8_t* path
-    cdef const uint8_t* forward
-    cdef size_t path_length, forward_length
-    cdef int64_t received_at_ms, size
-    envelope_fields(t, &path, &path_length, &received_at_ms, &size)
-    k_start(&k, T_BY_SENDER)
-    k_lower(&k, path, path_length)
-    if row_mark(t, &k, queue_id, n, add) < 0:
-        return POISONED
-    forward_path(tail, tail_length, &forward, &forward_length)
-    k_start(&k, T_BY_DOMAIN)
-    k_domain(&k, forward, forward_length)
-    if row_mark(t, &k, queue_id, n, add) < 0:
-        return POISONED
-    k_start(&k, T_BY_AGE)
-    k_u64(&k, <uint64_t>received_at_ms)
-    return row_mark(t, &k, queue_id, n, add)
-
-
-cdef int error_mark(Txn* t, uint64_t queue_id, uint32_t n, const char* reply, size_t length, bint add) noexcept nogil:
-    """The same for the index by last reply, which has no rows of empty ones."""
-    cdef Key k
-    if length == 0:
-        return DONE
-    k_start(&k, T_BY_ERROR)
-    k_lower(&k, <const uint8_t*>reply, length)
-    return row_mark(t, &k, queue_id, n, add)
-
-
-cdef int state_count(Txn* t, const uint8_t* path, size_t length, int kind, int64_t received_at_ms, int before,
-                     int after) noexcept nogil:
-    """Counts a recipient out of one state and into another (0: none), for the domain of a path and the minute of arrival."""
-    cdef CountRecord record
-    cdef uint32_t[4] count
-    cdef Key k
-    cdef MDB_val value
-    cdef int rc
-    k_start(&k, T_QUEUE_COUNT)
-    k_u8(&k, <uint8_t>kind)
-    k_domain(&k, path, length)
-    k_u32(&k, <uint32_t>(received_at_ms // 60000))
-    memset(&record, 0, sizeof(record))
-    memset(count, 0, sizeof(count))
-    record.format = FORMAT
-    rc = t_get(t, &k, &value)
-    if rc < 0:
-        return rc
-    if rc == DONE:
-        memcpy(&record, value.mv_data, sizeof(record))
-        memcpy(count + 1, <char*>&record + COUNT_AT, sizeof(count) - 4)
-    if before:
-        count[before] -= 1
-    if after:
-        count[after] += 1
-    if count[1] == 0 and count[2] == 0 and count[3] == 0:
-        return POISONED if rc == DONE and t_del(t, &k) < 0 else DONE
-    memcpy(<char*>&record + COUNT_AT, count + 1, sizeof(count) - 4)
-    if rc == DONE:
-        return t_put(t, &k, &record, sizeof(record), OLD_UNKNOWN, NULL, 0)
-    return t_put(t, &k, &record, sizeof(record), OLD_ABSENT, NULL, 0)
-
-
-cdef int state_counts(Txn* t, const char* tail, size_t tail_length, int before, int after) noexcept nogil:
-    """Does so by the recipient's domain and by the sender's; the queue row must be loaded."""
-    cdef const uint8_t* path
-    cdef const uint8_t* forward
-    cdef size_t path_length, forward_length
-    cdef int64_t received_at_ms, size
-    if before == after:
-        return DONE
-    envelope_fields(t, &path, &path_length, &received_at_ms, &size)
-    forward_path(tail, tail_length, &forward, &forward_length)
-    if state_count(t, forward, forward_length, BY_RECIPIENT, received_at_ms, before, after) < 0:
-        return POISONED
-    return state_count(t, path, path_length, BY_SENDER, received_at_ms, before, after)
-
-
-cdef enum:
-    BY_RECIPIENT = 1
-    BY_SENDER = 2
-    COUNT_AT = 4  # where the counts begin in CountRecord
-
-
 # --- recipients ---
 
 cdef int schedule_row(Txn* t, RecipientRecord* record, const char* hop, uint64_t queue_id, uint32_t n, bint add) noexcept nogil:
@@ -317,6 +132,8 @@ cdef int schedule_change(Txn* t, RecipientRecord* record, const char* hop, uint6
 
 cdef inline int indexed_as(Txn* t, bint has_rows) noexcept nogil:
     """What a recipient's record says at today's level, where it has rows in the indexes and where not."""
+    if t.s.level >= TENANT_LEVEL:
+        return INDEXED_BY_TENANT if has_rows else FRESH
     if t.s.level >= INDEXED_LEVEL:
         return INDEXED if has_rows else FRESH
     return INDEXED_BEFORE if has_rows else NOWHERE
@@ -324,12 +141,14 @@ cdef inline int indexed_as(Txn* t, bint has_rows) noexcept nogil:
 
 cdef int found_by_state(Txn* t, RecipientRecord* record, uint64_t queue_id, uint32_t n, const char* tail, const char* reply,
                         bint add) noexcept nogil:
-    """Writes or removes what finds and counts a recipient by what changes: its last reply, its state."""
+    """Writes or removes what finds and counts a recipient by what changes: its last reply, its state; and by its tenant."""
+    cdef int before = 0 if add else record.state
+    cdef int after = record.state if add else 0
+    if record.indexed == INDEXED_BY_TENANT and tenant_rows(t, queue_id, n, tail, record.tail_length, before, after) < 0:
+        return POISONED
     if error_mark(t, queue_id, n, reply, record.reply_length, add) < 0:
         return POISONED
-    if add:
-        return state_counts(t, tail, record.tail_length, 0, record.state)
-    return state_counts(t, tail, record.tail_length, record.state, 0)
+    return state_counts(t, tail, record.tail_length, before, after)
 
 
 cdef int recipient_add(Txn* t, uint64_t queue_id, uint32_t n, int state, int lane, int64_t due_ms, const char* hop,
@@ -365,7 +184,7 @@ cdef int recipient_add(Txn* t, uint64_t queue_id, uint32_t n, int state, int lan
         rc = schedule_change(t, &record, hop, queue_id, n, 1)
     if rc == DONE and record.indexed & HAS_ROWS:
         rc = index_recipient(t, queue_id, n, tail, tail_length, True)
-    if rc == DONE and record.indexed == INDEXED:
+    if rc == DONE and record.indexed >= INDEXED:
         rc = found_by_state(t, &record, queue_id, n, tail, reply, True)
     t.queue.live += 1
     t.queue_dirty = 1
@@ -472,7 +291,7 @@ cdef int recipient_move(Txn* t, uint64_t queue_id, uint32_t n, Key* k, Recipient
     if to_state >= DELIVERED:
         if was & HAS_ROWS and index_recipient(t, queue_id, n, tail, record.tail_length, False) < 0:
             return POISONED
-        if was == INDEXED and found_by_state(t, record, queue_id, n, tail, reply, False) < 0:
+        if was >= INDEXED and found_by_state(t, record, queue_id, n, tail, reply, False) < 0:
             return POISONED
         t.queue.live -= 1
         t.queue_dirty = 1
@@ -480,8 +299,11 @@ cdef int recipient_move(Txn* t, uint64_t queue_id, uint32_t n, Key* k, Recipient
     record.indexed = indexed_as(t, was & HAS_ROWS or to_state != ACTIVE)
     if record.indexed & HAS_ROWS and not was & HAS_ROWS and index_recipient(t, queue_id, n, tail, record.tail_length, True) < 0:
         return POISONED
-    if record.indexed == INDEXED:
-        if was != INDEXED:
+    if record.indexed == INDEXED_BY_TENANT and tenant_rows(t, queue_id, n, tail, record.tail_length,
+                                                           before if was == INDEXED_BY_TENANT else 0, to_state) < 0:
+        return POISONED
+    if record.indexed >= INDEXED:
+        if was < INDEXED:
             before = 0
         elif record.reply_length == said_length and memcmp(reply, said, said_length) == 0:
             same = True
@@ -518,15 +340,19 @@ cdef int op_index(Txn* t, Op* op, const char* parts) noexcept nogil:
         t.queue.counted = t.queue_dirty = 1
         row_count(t, 1)
     was = record.indexed
-    if was == INDEXED:
+    record.indexed = indexed_as(t, True)
+    if was >= record.indexed:
         return DONE
     hop = t.scratch2.data
     tail = hop + record.hop_length
+    if was == INDEXED:
+        if tenant_rows(t, op.a, op.n, tail, record.tail_length, 0, record.state) < 0:
+            return POISONED
+        return recipient_put(t, &k, &record, hop, tail, tail + record.tail_length, OLD_UNKNOWN)
     if was == FRESH and hop_touch(t, hop, record.hop_length, 0, -1, record.due_ms, True) < 0:
         return POISONED
     if not was & HAS_ROWS and index_recipient(t, op.a, op.n, tail, record.tail_length, True) < 0:
         return POISONED
-    record.indexed = INDEXED
     if record.state == HELD and was < FRESH and schedule_row(t, &record, hop, op.a, op.n, True) < 0:
         return POISONED
     if found_by_state(t, &record, op.a, op.n, tail, tail + record.tail_length, True) < 0:

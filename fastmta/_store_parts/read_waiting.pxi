@@ -266,8 +266,9 @@ def queue_counts(Store store not None):
     return found[0], found[1], found[2], None if any(found) else 0, None if any(found) else 0
 
 
-def domain_counts(Store store not None, bint senders, list before_ms not None, bytes after not None, Py_ssize_t look):
-    """({domain: [counts]} of the indexed recipients, by their own domain or their sender's, to a minute of arrival; a token).
+def domain_counts(Store store not None, int kind, list before_ms not None, bytes after not None, Py_ssize_t look):
+    """({domain: [counts]} of the indexed recipients, to a minute of arrival; a token). `kind`: COUNTS_BY_RECIPIENT (the
+    recipient's domain), COUNTS_BY_SENDER (the sender's), COUNTS_BY_TENANT (tenants in place of domains).
 
     For each state in turn (active, deferred, held) stand as many numbers as `before_ms` has, and one: how many came before
     none of these moments, before the first alone, before the first two, and so on. The moments fall. A page looks at `look`
@@ -293,7 +294,7 @@ def domain_counts(Store store not None, bint senders, list before_ms not None, b
     for column in range(columns - 1):
         moments[column] = before_ms[column]
     k_start(&prefix, T_QUEUE_COUNT)
-    k_u8(&prefix, BY_SENDER if senders else BY_RECIPIENT)
+    k_u8(&prefix, <uint8_t>kind)
     start = prefix
     k_bytes(&start, <const char*>after, len(after))
     more = seek(reading, cursor, &start, 2, &key, &value)

@@ -6,7 +6,7 @@ cdef enum:
     DB_MAIL = 2
     DB_DIRECTORY = 3
     DATABASES = 4
-    LEVEL = 3  # what this program writes, as `meta` says it; store/upgrade.py has the steps from the levels before
+    LEVEL = 4  # what this program writes, as `meta` says it; store/upgrade.py has the steps from the levels before
     SHARED_FROM = 2  # the oldest level whose stores this program serves as they are, beside programs of that level
     TRIAL_LEVEL = LEVEL + 1  # what tests take for the next program's: there usage records have a format of their own
     TRIAL_USAGE_FORMAT = 2
@@ -15,6 +15,7 @@ cdef enum:
     MESSAGE_FORMAT = 2
     HOP_FORMAT = 2
     INDEXED_LEVEL = 3  # from which the queue's recipients are all in its indexes and counts, but for fresh ones
+    TENANT_LEVEL = 4  # from which those by tenant are among them
     PAGE = 4096
     TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case
@@ -32,7 +33,8 @@ cdef enum Indexed:  # where a queued recipient's rows are
     NOWHERE = 0  # never tried, as level 2 leaves it
     INDEXED_BEFORE = 1  # in the indexes of level 2: by sender, domain and age
     FRESH = 2  # as it was accepted: in none of them, but counted at its hop, and where it is held in the schedule
-    INDEXED = 3  # in all of them and in the counts; where it is held, in the schedule too
+    INDEXED = 3  # in all of them and in the counts but for those by tenant; where it is held, in the schedule too
+    INDEXED_BY_TENANT = 7  # in these too
 
 cdef enum:
     HAS_ROWS = 1  # the bit of an Indexed that says so: by sender, domain and age
@@ -46,7 +48,7 @@ cdef extern from *:
 cdef inline int database_of(int table) noexcept nogil:
     if table == T_BLOB or table == T_PENDING or table == T_TRASH:
         return DB_BLOB
-    if T_QUEUE <= table <= T_COUNTER or table == T_BY_ERROR or table == T_QUEUE_COUNT:
+    if T_QUEUE <= table <= T_COUNTER or table == T_BY_ERROR or table == T_QUEUE_COUNT or table == T_BY_TENANT:
         return DB_QUEUE
     if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE or table == T_RETAINED:
         return DB_MAIL
@@ -95,11 +97,15 @@ TABLE_QUEUE_COUNT = T_QUEUE_COUNT
 TABLE_ACL = T_ACL
 TABLE_ACL_INDEX = T_ACL_INDEX
 TABLE_RETAINED = T_RETAINED
+TABLE_QUEUE_BY_TENANT = T_BY_TENANT
+COUNTS_BY_RECIPIENT = BY_RECIPIENT
+COUNTS_BY_SENDER = BY_SENDER
+COUNTS_BY_TENANT = BY_TENANT
 CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
-               "queue_by_error", "queue_count", "acl", "acl_index", "retained")
+               "queue_by_error", "queue_count", "acl", "acl_index", "retained", "queue_by_tenant")
 
 
 cdef struct Key:

@@ -17,8 +17,9 @@ from fastmta.config.restrictions import OF_CERTIFICATES, WORDS, parse
 from fastmta.config.schema import Config, leaves
 from fastmta.delivery.routing import Router
 from fastmta.directory.aliases import TargetKind, parse_targets, split_targets
+from fastmta.directory.domains import DomainClass
 from fastmta.directory.maps import Table, alias_tables
-from fastmta.directory.recipients import Directory, DomainClass
+from fastmta.directory.recipients import Directory
 from fastmta.directory.source import parse_aliases, parse_map
 from fastmta.model.envelope import Resolution
 from fastmta.model.errors import ConfigError

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 VALUE_CHARACTERS: Final = 500
-SELECTORS: Final = ("--sender", "--recipient", "--domain", "--hop", "--error", "--state")
+SELECTORS: Final = ("--sender", "--recipient", "--domain", "--hop", "--error", "--tenant", "--state")
 STATES: Final = ("active", "deferred", "held")
 
 

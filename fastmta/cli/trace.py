@@ -44,7 +44,7 @@ def _print(story: dict[str, Any]) -> None:
         print(plain(f"    {line.get('reply')}"))
         return
     about = [f"from=<{story['sender']}>"]
-    about += [f"{name}={story[name]}" for name in ("client", "login", "message_id", "size") if story[name]]
+    about += [f"{name}={story[name]}" for name in ("client", "login", "tenant", "message_id", "size") if story[name]]
     print(plain(f"{story['at']}  {story['queue_id']}  {' '.join(about)}"))
     for each in story["recipients"]:
         was = f" (for {each['original_recipient']})" if each["original_recipient"] else ""

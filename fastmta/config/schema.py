@@ -100,6 +100,11 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     sender_bcc_maps: Annotated[_Texts, Key("maps", about="who gets a blind copy, by sender or @domain")] = ()
     recipient_bcc_maps: Annotated[_Texts, Key("maps", about="the same by recipient")] = ()
 
+    tenant_maps: Annotated[
+        _Texts,
+        Key("maps", about="whose mail it is, by login or address or @domain; else each domain of ours is its own"),
+    ] = ()
+
     virtual_alias_maps: Annotated[_Texts, Key("maps")] = ()
     virtual_alias_recursion_limit: Annotated[int, Key("int", low=1, high=1000)] = 1000
     virtual_alias_expansion_limit: Annotated[int, Key("int", low=1, high=10_000)] = 1000

@@ -18,6 +18,7 @@ from fastmta.model.envelope import (
     Envelope,
     LocalTarget,
     Terms,
+    tenant_of,
 )
 from fastmta.model.errors import StorageFailure, TemporaryFailure
 from fastmta.model.ids import queue_id_text
@@ -116,6 +117,7 @@ class Reports:
             smtputf8=ascii_path(reader) is None,
             protocol="local",
             terms=Terms(True) if envelope.terms is not None and envelope.terms.requiretls else None,
+            tenant=tenant_of(envelope, outcomes[0].recipient) if outcomes else "",
         )
         to = Recipient(reader, resolution)
         directory = services.directory

@@ -142,7 +142,9 @@ class Outgoing:
             raise TemporaryFailure(_MISWRITTEN) from error
         tail = _TAIL.decode(targets[0].tail)
         held = all(each.held for each in targets)
-        return Recipient(path, Resolution(targets=(QueuedTarget(path, hop, held),)), tail.notify, tail.orcpt)
+        return Recipient(
+            path, Resolution(targets=(QueuedTarget(path, hop, held),), tenant=tail.tenant), tail.notify, tail.orcpt
+        )
 
     def copies(self, sender: bytes, recipients: Iterable[bytes]) -> list[str]:
         """Who gets a blind copy, as it is written there, each address once."""

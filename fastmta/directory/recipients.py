@@ -12,24 +12,25 @@ Left to others: which hop a foreign domain has (the router), and counting what i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from fastmta._intake import Recipient
 from fastmta.directory import addresses
 from fastmta.directory.addresses import Address
-from fastmta.directory.aliases import Target, TargetKind, address_of, parse_targets, read_include, split_targets
+from fastmta.directory.aliases import Target, TargetKind, parse_targets, read_include, split_targets
+from fastmta.directory.domains import DomainClass, Domains
 from fastmta.directory.maps import TableSet, alias_tables
 from fastmta.directory.outgoing import Outgoing
 from fastmta.directory.refusals import relay_denied, shown, shown_address, unknown
 from fastmta.directory.seams import Account, Router, Store
 from fastmta.directory.senders import Senders
 from fastmta.directory.srs import Srs, SrsRefused, is_srs, own_srs
-from fastmta.dns.mx import ourselves
+from fastmta.directory.tenants import Tenants
 from fastmta.model.envelope import LocalTarget, QueuedTarget, Resolution
 from fastmta.model.errors import ConfigError, PermanentFailure, StorageFailure, TemporaryFailure
 from fastmta.model.reply import Reply
-from fastmta.model.routes import literal_address
 from fastmta.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -47,16 +48,6 @@ _NOT_BUILT: Final = Reply(451, "4.3.5", "Mail system configuration error")
 Rewriting = tuple[str, str, tuple[str, ...]]  # address, what rewrote it, what it became
 
 
-class DomainClass(Enum):
-    """Postfix's address classes. A domain is in one of them."""
-
-    LOCAL = "mydestination"
-    MAILBOX = "virtual_mailbox_domains"
-    ALIAS = "virtual_alias_domains"
-    RELAY = "relay_domains"
-    OTHER = "other"
-
-
 class Directory:
     """The directory of one configuration. Look-ups are synchronous: memory, and short reads of the store's map."""
 
@@ -64,16 +55,14 @@ class Directory:
         "_account_domains",
         "_aliases",
         "_checked_at",
-        "_classes",
         "_clock",
         "_config",
         "_delimiters",
+        "_domains",
         "_homeless",
         "_log_homeless",
         "_log_problem",
-        "_ourselves",
         "_outgoing",
-        "_relay",
         "_relay_recipients",
         "_router",
         "_srs_problem",
@@ -84,6 +73,7 @@ class Directory:
         "_virtual",
         "senders",
         "srs",
+        "tenants",
     )
 
     def __init__(
@@ -109,22 +99,17 @@ class Directory:
         self._told: list[Rewriting] | None = None  # while somebody wants each step explained
         self._delimiters = config.recipient_delimiter
         self._account_domains = config.mydestination
-        self._classes: dict[str, DomainClass] = {}
-        for found in (DomainClass.RELAY, DomainClass.ALIAS, DomainClass.MAILBOX, DomainClass.LOCAL):
-            self._classes.update(dict.fromkeys(getattr(config, found.value), found))
-        if config.srs_domain:
-            self._classes.setdefault(config.srs_domain, DomainClass.ALIAS)
-        self._relay = frozenset(config.relay_domains)
         self._srs_problem = ""
         try:
             self.srs: Srs | None = own_srs(config, self._clock.now)
         except ConfigError as error:  # mail for such addresses is put off until it is mended
             self.srs = None
             self._srs_problem = str(error)
-        self._ourselves = ourselves(config)
         self._virtual = TableSet(config.virtual_alias_maps)
+        self._domains = Domains(config, self._virtual)
         self._aliases = alias_tables(config.alias_maps)
         self.senders = Senders(self, TableSet(config.smtpd_sender_login_maps))
+        self.tenants = Tenants(TableSet(config.tenant_maps), config.recipient_delimiter, self.is_ours)
         self._relay_recipients = TableSet(config.relay_recipient_maps)
         self._outgoing = Outgoing(config, router)
         self._store_version = self._version_of_store()
@@ -157,7 +142,8 @@ class Directory:
                 self._homeless.clear()
 
     def _tables(self) -> Iterable[TableSet]:
-        return self._virtual, self._aliases, self.senders.logins, self._relay_recipients, *self._outgoing.tables
+        own = (self._virtual, self._aliases, self.senders.logins, self.tenants.names, self._relay_recipients)
+        return *own, *self._outgoing.tables
 
     def _version_of_store(self) -> int:
         """The store's count of changes; that it cannot be read is told by what needs it."""
@@ -171,8 +157,8 @@ class Directory:
         self._refresh()
         text = forward_path.decode("utf-8", "surrogateescape")
         try:
-            address = self.qualify(self._postmaster() if text.lower() == "postmaster" else text)
-            if address.domain == self._config.srs_domain and is_srs(address.local_part):
+            address = self.qualify(f"postmaster@{self._domains.own}" if text.lower() == "postmaster" else text)
+            if self._domains.is_of_srs(address.domain) and is_srs(address.local_part):
                 address = self._original_sender(address)
             else:
                 self._require_ours(address, may_relay)
@@ -180,7 +166,8 @@ class Directory:
             resolution = self._with_home(address) if address.local_part.lower() in _ROLES else self._expanded(address)
             if not may_relay and address.is_source_routed:
                 self._require_no_relay(address, resolution)
-            return resolution
+            tenant = self.tenants.of_address(address) if resolution.refusal is None else ""
+            return msgspec.structs.replace(resolution, tenant=tenant) if tenant else resolution
         except ValueError:
             return Resolution(Reply(553, "5.1.3", f"<{shown(text)}>: Recipient address rejected: Bad address syntax"))
         except (TemporaryFailure, PermanentFailure) as failure:
@@ -247,15 +234,6 @@ class Directory:
         """Tells again of those that were told."""
         self._homeless.clear()
 
-    def _postmaster(self) -> str:
-        """Who `RCPT TO:<postmaster>` is (RFC 5321 §4.5.1): ours, also where myorigin is a domain of others."""
-        return f"postmaster@{self._own_domain()}"
-
-    def _own_domain(self) -> str:
-        """The domain of whoever is named without one of ours."""
-        origin, ours = self._config.myorigin, self._config.mydestination
-        return origin if origin in ours or not ours else ours[0]
-
     def sender_allowed(self, login: str, reverse_path: bytes) -> bool:
         """Whether an account may send as `reverse_path`: its own address, extensions of it, what is an alias of it, and
         what smtpd_sender_login_maps give it; and the null path. One that is closed or gone since may send nothing.
@@ -282,39 +260,12 @@ class Directory:
         return self.class_of(domain) is not DomainClass.OTHER
 
     def class_of(self, domain: str) -> DomainClass:
-        """The class of a canonical domain; relay_domains hold their subdomains too, as in Postfix."""
-        found = self._classes.get(domain)
-        if found is not None:
-            return found
-        dot = domain.find(".") if self._relay else -1
-        while dot >= 0:
-            if domain[dot + 1 :] in self._relay:
-                return DomainClass.RELAY
-            dot = domain.find(".", dot + 1)
-        if self._virtual and self._virtual.get(domain) is not None:  # virtual(5): `example.org anything`
-            return DomainClass.ALIAS
-        return DomainClass.OTHER
+        """The class of a canonical domain."""
+        return self._domains.class_of(domain)
 
     def qualify(self, text: str) -> Address:
-        """A written address as one with a domain: a bare name gets myorigin. ValueError: not an address."""
-        name = address_of(text.strip())
-        address = addresses.parse(name if "@" in name else f"{name}@{self._config.myorigin}")
-        return self._at_address(address) if address.domain[:1] == "[" or address.domain[-1:].isdigit() else address
-
-    def _at_address(self, address: Address) -> Address:
-        """`user@[address]`: where the address is ours, the user of our own domain, as in Postfix (RFC 5321 §4.1.3).
-
-        A bare `user@192.0.2.1` is no address, but with resolve_numeric_domain the same as with brackets.
-        """
-        domain = address.domain
-        literal = literal_address(domain)
-        if literal is None or domain in self._classes:
-            return address
-        if domain[0] != "[":
-            if not self._config.resolve_numeric_domain:
-                raise ValueError("an address without brackets")
-            address = Address(address.local_part, f"[{domain}]")
-        return Address(address.local_part, self._own_domain()) if self._ourselves.have(literal) else address
+        """A written address as one with a domain. ValueError: not an address."""
+        return self._domains.qualify(text)
 
     def problems(self) -> list[str]:
         """Why maps cannot be used, one line each."""

@@ -82,6 +82,7 @@ class Envelope(msgspec.Struct, array_like=True, gc=False):
     smtputf8: bool = False
     protocol: str = "ESMTP"
     terms: Terms | None = None
+    tenant: str = ""  # whose mail it is by who sends it (directory/tenants.py); _store's ENVELOPE_TENANT is its place
 
     @property
     def began_ms(self) -> int:
@@ -96,6 +97,12 @@ class RecipientTail(msgspec.Struct, array_like=True, gc=False):
     orcpt: bytes = b""  # RFC 3461 §4.2, "rfc822;user@example.org"
     notify: int = 0  # NOTIFY_* bits, 0: not given
     original: bytes = b""  # the recipient before aliasing, where it differs
+    tenant: str = ""  # whose mail it is by who gets it; _store's TAIL_TENANT is its place
+
+
+def tenant_of(envelope: Envelope, tail: RecipientTail) -> str:
+    """Whose mail a queued recipient's is: whoever sends it, else whoever gets it; "" nobody's."""
+    return envelope.tenant or tail.tenant
 
 
 NOTIFY_NEVER: Final = 1
@@ -126,3 +133,4 @@ class Resolution(msgspec.Struct, frozen=True, gc=False):
 
     refusal: Reply | None = None
     targets: tuple[LocalTarget | QueuedTarget, ...] = ()
+    tenant: str = ""  # whose mail it is, where its sender is nobody's

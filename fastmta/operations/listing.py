@@ -19,7 +19,7 @@ from fastmta.operations.values import stamp
 
 if TYPE_CHECKING:
     from fastmta.config.schema import Config
-    from fastmta.store.queue import QueuedMessage
+    from fastmta.store.queue import CountedBy, QueuedMessage
 
 PIECE_BYTES: Final = 131_072  # of a message's content
 COUNTED: Final = 10_000  # recipients that are walked unasked, in about 50 ms
@@ -66,6 +66,7 @@ class Message(msgspec.Struct):
     requiretls: str | None = None
     deliver_by: str | None = None
     release_at: str | None = None
+    tenant: str = ""
 
 
 @act("queue.show")
@@ -85,6 +86,7 @@ async def show(desk: Desk, asked: OfMessage) -> Message:
         text(envelope.envid),
         [record(message, each, stopped) for each in desk.store.queue.recipients(message.queue_id)],
         **({} if envelope.terms is None else told_terms(envelope.terms)),
+        tenant=envelope.tenant,
     )
 
 
@@ -240,6 +242,9 @@ class ShapeQueue(Selector, forbid_unknown_fields=True):
         bool,
         msgspec.Meta(description="By the domain of senders; without it by that of recipients.", extra={"short": "-s"}),
     ] = False
+    tenants: Annotated[
+        bool, msgspec.Meta(description="By tenant; mail that is nobody's is left out.", extra={"option": "--tenants"})
+    ] = False
     limit: Annotated[int, msgspec.Meta(description="So many domains.", ge=1, extra={"short": "-l"})] = 30
     first: Annotated[int, msgspec.Meta(description="Minutes.", ge=1, le=10_000, extra={"short": "-t"})] = 5
     buckets: Annotated[int, msgspec.Meta(description="Columns.", ge=2, le=20, extra={"short": "-b"})] = 10
@@ -269,21 +274,30 @@ async def shape(desk: Desk, asked: ShapeQueue) -> Shape:
     """
     bounds = [asked.first << n for n in range(asked.buckets - 1)]
     now_ms = time.time() * 1000  # what people read off a clock
-    if desk.store.queue.has_counts and not asked.given().keys() - {"state", "everything"}:
-        return await _kept_shape(desk, asked, bounds, now_ms)
+    if asked.senders and asked.tenants:
+        raise ActFailed("--senders or --tenants, not both", "usage")
+    by: CountedBy = "tenant" if asked.tenants else "sender" if asked.senders else "recipient"
+    queue = desk.store.queue
+    is_kept = queue.has_tenants if asked.tenants else queue.has_counts
+    if is_kept and not asked.given().keys() - {"state", "everything"}:
+        return await _kept_shape(desk, asked, by, bounds, now_ms)
+    from fastmta.store.queue import counted_by
+
     counted: Counter[tuple[str, int]] = Counter()
     async for message, recipient in selected(desk, asked):
-        path = message.envelope.reverse_path if asked.senders else recipient.tail.forward_path
-        domain = text(path.lower().rpartition(b"@")[2]) or NULL_SENDER
+        name = counted_by(by, message, recipient)
+        if name is None:
+            continue
+        domain = text(name) or NULL_SENDER
         minutes = (now_ms - message.envelope.received_at_ms) / 60_000
         counted[domain, sum(minutes > bound for bound in bounds)] += 1
     return _shape(asked, bounds, ((domain, column, count) for (domain, column), count in counted.items()))
 
 
-async def _kept_shape(desk: Desk, asked: ShapeQueue, bounds: list[int], now_ms: float) -> Shape:
+async def _kept_shape(desk: Desk, asked: ShapeQueue, by: "CountedBy", bounds: list[int], now_ms: float) -> Shape:
     _, chosen = selection(asked, desk.clock.now())
     before_ms = [int(now_ms - bound * 60_000) for bound in bounds]
-    domains = await _added_up(desk, desk.store.queue.domain_counts(before_ms, senders=asked.senders))
+    domains = await _added_up(desk, desk.store.queue.domain_counts(before_ms, by=by))
     states = [state - 1 for state in STATES.values() if chosen.state in (None, state)]
     rows = (
         (text(domain) or NULL_SENDER, column, counts[state * asked.buckets + column])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fastmta.model.envelope import RecipientState
+from fastmta.model.envelope import RecipientState, tenant_of
 from fastmta.model.ids import queue_id_text
 from fastmta.operations.values import stamp
 
@@ -31,6 +31,7 @@ class Recipient(msgspec.Struct):
     received_at: str
     size: int
     last_reply: str
+    tenant: str = ""
 
 
 def record(message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "ByHop") -> Recipient:
@@ -52,6 +53,7 @@ def record(message: "QueuedMessage", recipient: "QueuedRecipient", stopped: "ByH
         stamp(message.envelope.received_at_ms / 1000),
         message.envelope.size_bytes,
         text(recipient.last_reply),
+        tenant_of(message.envelope, recipient.tail),
     )
 
 

@@ -30,6 +30,7 @@ class Selector(msgspec.Struct, forbid_unknown_fields=True):
     domain: Annotated[str | None, _said("The domain of recipients.")] = None
     hop: Annotated[str | None, _said("A next hop, as queue list --json shows it.")] = None
     error: Annotated[str | None, _said("What the last reply has in it, in letters of either case.")] = None
+    tenant: Annotated[str | None, _said("Whose mail it is, as queue show says.")] = None
     older: Annotated[str | None, _said('Received longer ago than this, such as "4h".')] = None
     state: Annotated[str | None, _said("State of recipients.", choices=list(STATES))] = None
     everything: Annotated[bool, _said("Everything in the queue.", option="--all")] = False
@@ -96,6 +97,7 @@ def selection(selector: Selector, now_s: float) -> "tuple[tuple[int, ...], Selec
         before_ms,
         hop,
         None if selector.error is None else _folded(selector.error),
+        None if selector.tenant is None else selector.tenant.strip().encode("utf-8", "surrogateescape").lower(),
     )
 
 

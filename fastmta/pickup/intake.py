@@ -93,7 +93,9 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
         local = any(each.has_local for each in recipients)
         parts = _structure(structure, head, header, outcome.cuts) if local else b""
         body = Body(blob, parts, _delivered_to(letter))
-        envelope = _envelope(handed, recipients, blob, now)
+        envelope = _envelope(
+            handed, recipients, blob, now, services.directory.tenants.of_sender("", handed.reverse_path)
+        )
         posting = Posting(teller(services.log, services.clock, services.cells), queue_id, envelope, body)
         posting.event = "pickup.received"
         posting.message_id = _message_id(header)
@@ -229,7 +231,7 @@ def _refused(raw: bytes, reply: Reply) -> Resolution:
     return Resolution(targets=(QueuedTarget(raw, hop),))
 
 
-def _envelope(handed: Handed, recipients: list[Recipient], blob: "Blob", now: float) -> Envelope:
+def _envelope(handed: Handed, recipients: list[Recipient], blob: "Blob", now: float, tenant: str) -> Envelope:
     paths = [handed.reverse_path, *(each.forward_path for each in recipients)]
     return Envelope(
         handed.reverse_path,
@@ -242,6 +244,7 @@ def _envelope(handed: Handed, recipients: list[Recipient], blob: "Blob", now: fl
         handed.ret,
         not all(path.isascii() for path in paths),
         "local",
+        tenant=tenant,
     )
 
 

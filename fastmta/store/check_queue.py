@@ -14,18 +14,26 @@ from fastmta._store import (
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_ERROR,
     TABLE_QUEUE_BY_SENDER,
+    TABLE_QUEUE_BY_TENANT,
     TABLE_QUEUE_COUNT,
     Snapshot,
 )
-from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.model.envelope import Envelope, RecipientState, RecipientTail, tenant_of
 from fastmta.store.pages import PageSnapshot
-from fastmta.store.queue_records import FRESH, HAS_ROWS, INDEXED, RECORD_COUNTED, RECORD_INDEXED
-from fastmta.store.queue_walk import FINISHED_KEY, INDEXED_LEVEL
+from fastmta.store.queue_records import FRESH, HAS_ROWS, INDEXED, INDEXED_BY_TENANT, RECORD_COUNTED, RECORD_INDEXED
+from fastmta.store.queue_walk import FINISHED_KEY, INDEXED_LEVEL, TENANT_LEVEL
 
 _TEXT: Final = 400  # of a key, as _store cuts
 _BY_RECIPIENT: Final = 1
 _BY_SENDER: Final = 2
-_INDEXES: Final = (TABLE_QUEUE_BY_SENDER, TABLE_QUEUE_BY_DOMAIN, TABLE_QUEUE_BY_AGE, TABLE_QUEUE_BY_ERROR)
+_BY_TENANT: Final = 3
+_INDEXES: Final = (
+    TABLE_QUEUE_BY_SENDER,
+    TABLE_QUEUE_BY_DOMAIN,
+    TABLE_QUEUE_BY_AGE,
+    TABLE_QUEUE_BY_ERROR,
+    TABLE_QUEUE_BY_TENANT,
+)
 _envelopes: Final = msgspec.msgpack.Decoder(Envelope)
 _tails: Final = msgspec.msgpack.Decoder(RecipientTail)
 
@@ -46,7 +54,9 @@ class QueueIndexes:
     def __init__(self, snapshot: Snapshot | PageSnapshot, found: Callable[[str], None]) -> None:
         self._snapshot = snapshot
         self._found = found
-        self._is_whole = int(snapshot.get(TABLE_META, FINISHED_KEY) or b"0") >= INDEXED_LEVEL
+        finished = int(snapshot.get(TABLE_META, FINISHED_KEY) or b"0")
+        self._is_whole = finished >= INDEXED_LEVEL
+        self._has_tenants = finished >= TENANT_LEVEL
         self._rows: Counter[int] = Counter()
         self._sums: Counter[int] = Counter()
         self._counts: dict[bytes, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -72,26 +82,32 @@ class QueueIndexes:
         self._totals[state - 1] += 1
         indexed = record[RECORD_INDEXED]
         name = f"recipient {int.from_bytes(key[:8], 'big')}/{int.from_bytes(key[8:], 'big')}"
-        if (self._is_whole and indexed < FRESH) or (indexed == FRESH and state == RecipientState.DEFERRED):
+        is_left = (self._is_whole and indexed < FRESH) or (self._has_tenants and indexed == INDEXED)
+        if is_left or (indexed == FRESH and state == RecipientState.DEFERRED):
             self._found(f"{name} is not in the indexes")
         envelope = self._envelope
         if not indexed & HAS_ROWS or envelope is None:
             return
         try:
-            path = _tails.decode(raw_tail).forward_path
+            tail = _tails.decode(raw_tail)
         except (ValueError, RecursionError):
             self._found(f"the address of {name} cannot be decoded")
             return
+        path = tail.forward_path
         self._expect(TABLE_QUEUE_BY_SENDER, _folded(envelope.reverse_path) + key)
         self._expect(TABLE_QUEUE_BY_DOMAIN, _domain(path) + key)
         self._expect(TABLE_QUEUE_BY_AGE, envelope.received_at_ms.to_bytes(8, "big") + key)
-        if indexed != INDEXED:
+        if indexed < INDEXED:
             return
         if reply:
             self._expect(TABLE_QUEUE_BY_ERROR, _folded(reply) + key)
         minute = (envelope.received_at_ms // 60_000).to_bytes(4, "big")
         for kind, address in ((_BY_RECIPIENT, path), (_BY_SENDER, envelope.reverse_path)):
             self._counts[bytes((kind,)) + _domain(address) + minute][state - 1] += 1
+        tenant = tenant_of(envelope, tail).encode()
+        if tenant and indexed == INDEXED_BY_TENANT:
+            self._expect(TABLE_QUEUE_BY_TENANT, _folded(tenant) + key)
+            self._counts[bytes((_BY_TENANT,)) + _folded(tenant) + minute][state - 1] += 1
 
     def compare(self, rows: Rows) -> None:
         """Tells where the store has something else."""
@@ -131,5 +147,5 @@ class QueueIndexes:
 
 
 def _shown(key: bytes) -> str:
-    what = "senders" if key[0] == _BY_SENDER else "recipients"
-    return f"{what} in {key[1:-5].decode(errors='replace')!r} of minute {int.from_bytes(key[-4:], 'big')}"
+    what = {_BY_SENDER: "senders in", _BY_TENANT: "recipients of"}.get(key[0], "recipients in")
+    return f"{what} {key[1:-5].decode(errors='replace')!r} of minute {int.from_bytes(key[-4:], 'big')}"

@@ -11,6 +11,9 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from fastmta._store import (
+    COUNTS_BY_RECIPIENT,
+    COUNTS_BY_SENDER,
+    COUNTS_BY_TENANT,
     ROWS_FRESH,
     TABLE_HOP_STATE,
     TABLE_QUEUE,
@@ -32,7 +35,7 @@ from fastmta._store import (
     schedule_token,
 )
 from fastmta._unit import Blob
-from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.model.envelope import Envelope, RecipientState, RecipientTail, tenant_of
 from fastmta.model.errors import StoreDamaged
 from fastmta.model.limits import UNINDEXED_MS
 from fastmta.store.committing import Committer
@@ -78,6 +81,16 @@ MOVES: Final[dict[MoveName, tuple[frozenset[RecipientState], RecipientState]]] =
 
 
 Key = tuple[int, int]  # queue_id, n
+CountedBy = Literal["recipient", "sender", "tenant"]
+_COUNTS: Final = {"recipient": COUNTS_BY_RECIPIENT, "sender": COUNTS_BY_SENDER, "tenant": COUNTS_BY_TENANT}
+
+
+def counted_by(by: CountedBy, message: QueuedMessage, recipient: QueuedRecipient) -> bytes | None:
+    """The domain, or the tenant, that a recipient counts for, in lower case; None: no tenant."""
+    if by == "tenant":
+        return tenant_of(message.envelope, recipient.tail).encode().lower() or None
+    path = message.envelope.reverse_path if by == "sender" else recipient.tail.forward_path
+    return path.lower().rpartition(b"@")[2]
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -217,21 +230,26 @@ class Queue:
         return QueueTotals(*queue_counts(self._raw))
 
     @property
+    def has_tenants(self) -> bool:
+        """Whether those by tenant are kept too."""
+        return self._walk.has_tenants
+
+    @property
     def has_counts(self) -> bool:
         """Whether all indexes and counts are kept, as they are once no record of an earlier format is left."""
         return self._walk.has_indexes
 
     def domain_counts(
-        self, before_ms: Sequence[int] = (), *, senders: bool = False
+        self, before_ms: Sequence[int] = (), *, by: "CountedBy" = "recipient"
     ) -> Iterator[dict[bytes, list[int]]]:
-        """{domain in lower case: [counts]} of recipients, by their own domain or their sender's; pages, to be added up.
+        """{domain, or tenant, in lower case: [counts]} of recipients, in pages to add up. None is of nobody.
 
         For each state in turn (active, deferred, held) stand as many numbers as `before_ms` has moments, falling, and
         one: who came (to a minute) before none of the moments, before the first, before the first two, and so on.
         """
         after, more = b"", True
         while more:
-            counts, after = domain_counts(self._raw, senders, list(before_ms), after, COUNTS_AT_ONCE)
+            counts, after = domain_counts(self._raw, _COUNTS[by], list(before_ms), after, COUNTS_AT_ONCE)
             more = bool(after)
             yield counts
         columns = len(before_ms) + 1
@@ -242,8 +260,10 @@ class Queue:
             counts = {}
             for message, recipients in self.load(pairs):
                 for each in recipients:
-                    path = message.envelope.reverse_path if senders else each.tail.forward_path
-                    row = counts.setdefault(path.lower().rpartition(b"@")[2], [0] * 3 * columns)
+                    name = counted_by(by, message, each)
+                    if name is None:
+                        continue
+                    row = counts.setdefault(name, [0] * 3 * columns)
                     column = sum(message.envelope.received_at_ms < moment for moment in before_ms)
                     row[(each.state - 1) * columns + column] += 1
             yield counts

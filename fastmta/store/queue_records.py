@@ -4,14 +4,15 @@ from typing import Final
 
 import msgspec
 
-from fastmta.model.envelope import Envelope, RecipientTail
+from fastmta.model.envelope import Envelope, RecipientTail, tenant_of
 
 # What records say of their own rows elsewhere; _store_parts/records.pxi has the same.
 RECORD_INDEXED: Final = 3  # offset of a recipient's mark
 RECORD_COUNTED: Final = 2  # and of a message's
 HAS_ROWS: Final = 1  # by sender, domain and age
 FRESH: Final = 2  # as it was accepted, and in no index yet
-INDEXED: Final = 3  # in all of them and in the counts
+INDEXED: Final = 3  # in all of them and in the counts, but for those by tenant
+INDEXED_BY_TENANT: Final = 7  # in these too
 HELD_LANE: Final = 4  # added to a held recipient's lane
 
 
@@ -54,6 +55,7 @@ class Selection(msgspec.Struct, frozen=True, gc=False):
     received_before_ms: int | None = None
     hop: bytes | None = None
     error: bytes | None = None
+    tenant: bytes | None = None
 
     @property
     def in_domain(self) -> bytes | None:
@@ -80,6 +82,11 @@ def selects(selection: Selection, message: QueuedMessage, recipient: QueuedRecip
     if selection.domain is not None and path.rpartition(b"@")[2] != selection.domain.lower():
         return False
     if selection.error is not None and selection.error.lower() not in recipient.last_reply.lower():
+        return False
+    if (
+        selection.tenant is not None
+        and tenant_of(message.envelope, recipient.tail).encode().lower() != selection.tenant.lower()
+    ):
         return False
     bound = selection.received_before_ms
     return bound is None or message.envelope.received_at_ms < bound

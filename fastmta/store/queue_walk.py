@@ -18,6 +18,7 @@ from fastmta._store import (
     TABLE_QUEUE_BY_AGE,
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
+    TABLE_QUEUE_BY_TENANT,
     active_rows,
     active_scan,
     error_rows,
@@ -38,6 +39,7 @@ LOOKED: Final = 12_000  # what a page by hops or by replies may cost, about 3 ms
 DUE_SLACK_MS: Final = 60_000  # what has just come is due now, whatever the clocks of processes say
 FAR_MS: Final = 2**62
 INDEXED_LEVEL: Final = 3
+TENANT_LEVEL: Final = 4
 FINISHED_KEY: Final = b"finished"
 NAME_KEPT: Final = 400  # of an address or a domain in its index
 _BY_HOP: Final = frozenset({"hop", "sender", "domain"})  # what a walk over hops looks at by itself
@@ -72,8 +74,16 @@ class QueueWalk:
 
     @property
     def has_indexes(self) -> bool:
-        found = self._raw.get(TABLE_META, FINISHED_KEY)
-        return found is not None and int(found) >= INDEXED_LEVEL
+        return self._finished >= INDEXED_LEVEL
+
+    @property
+    def has_tenants(self) -> bool:
+        return self._finished >= TENANT_LEVEL
+
+    @property
+    def _finished(self) -> int:
+        """The level that no record is older than."""
+        return int(self._raw.get(TABLE_META, FINISHED_KEY) or b"0")
 
     def page(self, selection: Selection, after: bytes, limit: int) -> tuple[Rows, bytes]:
         return self._page(selection, after, limit, lambda pairs, _: self._selected(selection, pairs), lambda rows: rows)
@@ -109,13 +119,16 @@ class QueueWalk:
         if kind == b"f":
             pairs, token = self._by_hop(selection, ROWS_FRESH, rest, limit)
             if not token:
-                following = b"e" if selection.error and not _is_keyed(selection) else b"i"
-                return of_pairs(pairs, found_by), following
+                return of_pairs(pairs, found_by), self._index_of_waiting(selection)
         elif kind == b"h":
             wanted = ROWS_ANYONE if selection.state is None else selection.state
             pairs, token = self._by_hop(selection, wanted, rest, limit)
         elif kind == b"e":
             pairs, token = error_rows(self._raw, (selection.error or b"").lower(), rest, limit, LOOKED)
+            found_by = frozenset()
+        elif kind == b"t":
+            prefix = (selection.tenant or b"").lower()[:NAME_KEPT] + b"\0"
+            pairs, token = self._by_rows(TABLE_QUEUE_BY_TENANT, prefix, rest, limit)
             found_by = frozenset()
         elif kind == b"i":
             pairs, token = self._by_index(selection, rest, limit)
@@ -134,12 +147,13 @@ class QueueWalk:
         """What to walk: what is said to find fewest comes first."""
         if not self.has_indexes:
             return self._begin_before(selection)
+        index = self._index_of_waiting(selection)
         if _is_keyed(selection):
-            return b"f" if self._may_be_fresh(selection) else b"i"
+            return b"f" if self._may_be_fresh(selection) else index
         if selection.hop is not None:
             return b"h"
-        if selection.error:
-            return b"f" if self._may_be_fresh(selection) else b"e"
+        if index != b"i":
+            return b"f" if self._may_be_fresh(selection) else index
         if selection.state is not None:
             counts = list(self._queue.counts().values())
             if selection.received_before_ms is None or counts[selection.state - 1] * 4 < sum(counts):
@@ -147,6 +161,14 @@ class QueueWalk:
         if selection.received_before_ms is not None:
             return b"f" if self._may_be_fresh(selection) else b"i"
         return b"q"
+
+    def _index_of_waiting(self, selection: Selection) -> bytes:
+        """The walk of those who are not fresh, as far as no hop or state finds fewer."""
+        if _is_keyed(selection):
+            return b"i"
+        if selection.tenant and self.has_tenants:
+            return b"t"
+        return b"e" if selection.error else b"i"
 
     def _may_be_fresh(self, selection: Selection) -> bool:
         """Whether some of them may be as they were accepted, and in no index yet: never the deferred."""
@@ -185,18 +207,27 @@ class QueueWalk:
 
     def _by_index(self, selection: Selection, after: bytes, limit: int) -> tuple[Pairs, bytes]:
         table, prefix, start = _index_of(selection)
+        if table != TABLE_QUEUE_BY_AGE:
+            return self._by_rows(table, prefix, after, limit)
         rows = self._raw.scan(table, prefix, max(start, after), limit + 1)
-        rows = [(key, value) for key, value in rows if len(key) == len(prefix) + 12 or table == TABLE_QUEUE_BY_AGE]
         following = b""
         if len(rows) > limit:
             following = rows[limit][0]
             rows = rows[:limit]
-        if table == TABLE_QUEUE_BY_AGE and selection.received_before_ms is not None:
+        if selection.received_before_ms is not None:
             bound = id_key(selection.received_before_ms)
             kept = [row for row in rows if row[0] < bound]
             following = following if len(kept) == len(rows) else b""
             rows = kept
         return [_place.unpack_from(key, len(key) - _place.size) for key, _ in rows], following
+
+    def _by_rows(self, table: int, prefix: bytes, after: bytes, limit: int) -> tuple[Pairs, bytes]:
+        """A page of an index's rows of one name."""
+        rows = self._raw.scan(table, prefix, after, limit + 1)
+        following = rows[limit][0] if len(rows) > limit else b""
+        return [
+            _place.unpack_from(key, len(key) - 12) for key, _ in rows[:limit] if len(key) == len(prefix) + 12
+        ], following
 
     def _selected(self, selection: Selection, pairs: Iterable[tuple[int, int]]) -> Rows:
         out: Rows = []

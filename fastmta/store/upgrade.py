@@ -32,7 +32,7 @@ from fastmta._store import (
 from fastmta._unit import Unit
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.guard import hold_alone
-from fastmta.store.queue_records import FRESH, RECORD_COUNTED, RECORD_INDEXED
+from fastmta.store.queue_records import FRESH, INDEXED_BY_TENANT, RECORD_COUNTED, RECORD_INDEXED
 from fastmta.store.queue_walk import FINISHED_KEY
 
 LEVEL_KEY: Final = b"schema"
@@ -104,8 +104,8 @@ def finish(path: Path, progress: Progress | None = None, *, level: int = STORE_L
         before = level_of(store, level)
         store.raise_level()
         records: dict[str, int] = {}
-        for step in range(_finished(store), level):
-            for what, count in SHARED_STEPS[step](store).run(progress if progress is not None else _silent).items():
+        for step in _steps(_finished(store), level):
+            for what, count in step(store).run(progress if progress is not None else _silent).items():
                 records[what] = records.get(what, 0) + count
         if _finished(store) != level:
             unit = store.new_unit()
@@ -121,8 +121,8 @@ def plan_finish(path: Path, *, level: int = STORE_LEVEL) -> Plan:
     store = Store(str(path), create=False, gives_way=True, level=level)
     try:
         records: dict[str, int] = {}
-        for step in range(_finished(store), level):
-            for what, count in SHARED_STEPS[step](store).count().items():
+        for step in _steps(_finished(store), level):
+            for what, count in step(store).count().items():
                 records[what] = records.get(what, 0) + count
         return Plan(level_of(store, level), level, records)
     finally:
@@ -132,6 +132,11 @@ def plan_finish(path: Path, *, level: int = STORE_LEVEL) -> Plan:
 def _finished(store: Store) -> int:
     """The level whose records have all been rewritten."""
     return max(OLDEST_SERVED_LEVEL, int(store.get(TABLE_META, FINISHED_KEY) or b"0"))
+
+
+def _steps(finished: int, level: int) -> list[type["SharedStep"]]:
+    """What leads from one level to another; a step that does so from several of them, once."""
+    return list(dict.fromkeys(SHARED_STEPS[each] for each in range(finished, level)))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -411,7 +416,9 @@ class SharedStep:
 
 
 class QueueStep(SharedStep):
-    """2 -> 3: everyone in the queue is in all of its indexes and counts. Each recipient's record says whether he is."""
+    """2 -> 3: everyone in the queue is in all of its indexes and counts; 3 -> 4: in those by tenant too. Each record of
+    a recipient says whether he is.
+    """
 
     table = TABLE_QUEUE
     name = "recipients"
@@ -440,9 +447,9 @@ class QueueStep(SharedStep):
         for key, value in self.rows():
             if len(key) == 8:
                 is_counted = bool(value[RECORD_COUNTED])
-            elif not is_counted or value[RECORD_INDEXED] < FRESH:
+            elif not is_counted or value[RECORD_INDEXED] not in (FRESH, INDEXED_BY_TENANT):
                 yield int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
 
 
 #: By the level that they lead from: those from OLDEST_SERVED_LEVEL on.
-SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {2: QueueStep}
+SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {2: QueueStep, 3: QueueStep}

@@ -112,6 +112,7 @@ class Story:
             "at": self.at,
             "client": self.client or None,
             "login": self.accepted.get("login"),
+            "tenant": self.accepted.get("tenant"),
             "sender": self.sender,
             "message_id": self.message_id or None,
             "size": self.accepted.get("size"),

@@ -55,6 +55,9 @@ def test_an_empty_queue(cli):
         (("--hop", "[a.test]"), []),
         (("--hop", "smtp:b.test", "--sender", "bulk@example.test"), ["two@b.test"]),
         (("--error", "try again"), []),
+        (("--tenant", "Example.test"), ["one@a.test", "three@a.test", "two@b.test"]),
+        (("--tenant", "example.test", "--domain", "a.test"), ["one@a.test", "three@a.test"]),
+        (("--tenant", "a.test"), []),
         (("--domain", "absent.test"), []),
         (("--id", "000000000001"), []),
     ],
@@ -121,6 +124,7 @@ def test_show_gives_envelope_and_content(full):
     shown = full.ok("queue", "show", number, "--json").json
     assert shown["sender"] == "bulk@example.test"
     assert [each["recipient"] for each in shown["recipients"]] == ["one@a.test", "two@b.test"]
+    assert {shown["tenant"], *(each["tenant"] for each in shown["recipients"])} == {"example.test"}
     assert "two@b.test" in full.ok("queue", "show", number).out
     content = full.ok("queue", "show", number, "--content").out
     assert content.startswith("Received: by mx.example.test")
@@ -231,15 +235,32 @@ def test_stats_are_kept_counts_and_those_of_a_walk(full, monkeypatch):
     kept = full.ok("queue", "stats", "--json").json
     assert kept["recipients"] == {"active": 1, "deferred": 0, "held": 1}
     monkeypatch.setattr(Queue, "has_counts", False)
+    monkeypatch.setattr(Queue, "has_tenants", False)
     walked = full.ok("queue", "stats", "--exact", "--json").json
     assert walked | {"oldest_seconds": kept["oldest_seconds"]} == kept
 
 
+def test_hold_and_release_what_is_one_tenants(full):
+    assert full.ok("queue", "hold", "--tenant", "example.test", "--json").json["changed"] == 3
+    assert recipients(full, "--state", "held", "--tenant", "EXAMPLE.test") == [
+        "one@a.test",
+        "three@a.test",
+        "two@b.test",
+    ]
+    assert full.ok("queue", "delete", "--yes", "--tenant", "example.test", "--domain", "b.test", "--json").json == {
+        "changed": 1,
+        "in_flight": 0,
+    }
+    assert full.ok("queue", "release", "--tenant", "example.test", "--json").json == {"changed": 2}
+    assert recipients(full, "--state", "active") == ["Four@c.test", "one@a.test", "three@a.test"]
+
+
 def test_shape_by_kept_counts_is_that_of_a_walk(full, monkeypatch):
     full.ok("queue", "hold", "--sender", "<>")
-    calls = [(), ("--all",), ("--state", "held"), ("--state", "active", "-s"), ("--senders", "-b", "4")]
+    calls = [(), ("--all",), ("--state", "held"), ("--state", "active", "-s"), ("--senders", "-b", "4"), ("--tenants",)]
     kept = [full.ok("queue", "shape", "--json", *call).json for call in calls]
     assert kept[0]["total"]["total"] == 4
+    assert [(each["domain"], each["total"]) for each in kept[-1]["domains"]] == [("example.test", 3)]
     number = full.ok("queue", "list", "--json", "--sender", "<>").json[0]["queue_id"]
     store = MailStore.open(Path(load(str(full.config)).data_directory))
     asyncio.run(store.queue.index([(parse_queue_id(number), 0)]))
@@ -248,6 +269,7 @@ def test_shape_by_kept_counts_is_that_of_a_walk(full, monkeypatch):
         monkeypatch.setattr("fastmta.store.queue.COUNTS_AT_ONCE", at_once)
         assert [full.ok("queue", "shape", "--json", *call).json for call in calls] == kept
     monkeypatch.setattr(Queue, "has_counts", False)
+    monkeypatch.setattr(Queue, "has_tenants", False)
     assert [full.ok("queue", "shape", "--json", *call).json for call in calls] == kept
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
-from fastmta.directory.recipients import Directory, DomainClass
+from fastmta.directory.domains import DomainClass
+from fastmta.directory.recipients import Directory
 from fastmta.model.envelope import LocalTarget, QueuedTarget
 from fastmta.model.errors import TemporaryFailure
 from fastmta.runtime.clock import ManualClock

@@ -8,7 +8,8 @@ from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.directory import addresses
 from fastmta.directory.addresses import Address
-from fastmta.directory.recipients import Directory, DomainClass
+from fastmta.directory.domains import DomainClass
+from fastmta.directory.recipients import Directory
 from fastmta.directory.srs import Srs, SrsRefused, make_secrets, own_srs, read_secrets
 from fastmta.model.errors import ConfigError
 from fastmta.runtime.clock import ManualClock

@@ -13,12 +13,12 @@ STRUCTURE = (4).to_bytes(4, "little") + bytes(12) + b"(NIL"
 HOP = b"smtp:example.net"
 
 
-def envelope(sender: bytes = b"sender@example.org", at_ms: int = NOW_MS) -> bytes:
-    return msgspec.msgpack.encode(Envelope(sender, at_ms, 100, 0))
+def envelope(sender: bytes = b"sender@example.org", at_ms: int = NOW_MS, tenant: str = "") -> bytes:
+    return msgspec.msgpack.encode(Envelope(sender, at_ms, 100, 0, tenant=tenant))
 
 
-def tail(path: bytes = b"someone@Example.NET") -> bytes:
-    return msgspec.msgpack.encode(RecipientTail(path))
+def tail(path: bytes = b"someone@Example.NET", tenant: str = "Getter") -> bytes:
+    return msgspec.msgpack.encode(RecipientTail(path, tenant=tenant))
 
 
 def blob_of(store: Store, data: bytes = b"Subject: x\r\n\r\nhello\r\n") -> Blob:

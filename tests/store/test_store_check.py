@@ -59,6 +59,8 @@ DAMAGE: dict[str, tuple[int, int, int | None]] = {
     "an index row": (_store.TABLE_QUEUE_BY_AGE, 20, None),
     "a row of the index by reply": (_store.TABLE_QUEUE_BY_ERROR, 9 + 1 + 12, None),
     "a held recipient's place": (_store.TABLE_SCHEDULE, 1 + len(HOP) + 21, None),
+    "a row of the index by tenant": (_store.TABLE_QUEUE_BY_TENANT, 6 + 1 + 12, None),
+    "a tenant's counts": (_store.TABLE_QUEUE_COUNT, 1 + 6 + 1 + 4, 8),
     "the queue's counts": (_store.TABLE_QUEUE_COUNT, 0, 8),
     "the queue's bytes": (_store.TABLE_QUEUE_COUNT, 0, 40),
     "a domain's counts": (_store.TABLE_QUEUE_COUNT, 1 + 11 + 1 + 4, 8),

@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
         blob, queue_id = blob_of(self.store, b"q" * size), self.store.new_id()
         unit = self.store.new_unit()
         unit.blob(blob)
-        unit.enqueue(queue_id, blob.blob_id, envelope())
+        unit.enqueue(queue_id, blob.blob_id, envelope(tenant="Sender" if lane else ""))
         for n, state in enumerate(states):
             unit.recipient(queue_id, n, HOP, lane, state, NOW_MS + n, tail())
             self.recipients[queue_id, n] = [state, NOW_MS + n]

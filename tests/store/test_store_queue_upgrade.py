@@ -13,7 +13,7 @@ from fastmta._store import STORE_LEVEL, TABLE_META, TABLE_QUEUE, TABLE_QUEUE_BY_
 from fastmta.store import MailStore
 from fastmta.store.check import check_store
 from fastmta.store.queue import Outcome, Selection
-from fastmta.store.queue_records import INDEXED, RECORD_INDEXED
+from fastmta.store.queue_records import INDEXED_BY_TENANT, RECORD_INDEXED
 from fastmta.store.salvage import salvage
 from fastmta.store.upgrade import finish, plan, plan_finish, upgrade
 from tests.store.showing import shown
@@ -73,7 +73,9 @@ def test_finish_brings_everyone_into_the_indexes_and_counts(old: Path) -> None:
     require_equal(old, is_finished=True)
     assert finish(old).records == plan_finish(old).records == {}
     store = Store(str(old), create=False)
-    assert {value[RECORD_INDEXED] for key, value in store.scan(TABLE_QUEUE, b"") if len(key) == 12} == {INDEXED}
+    assert {value[RECORD_INDEXED] for key, value in store.scan(TABLE_QUEUE, b"") if len(key) == 12} == {
+        INDEXED_BY_TENANT
+    }
     totals = MailStore(store).queue.totals()
     assert (totals.messages, totals.size_bytes) == (4, 765_626)
     store.close()

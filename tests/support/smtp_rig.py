@@ -19,6 +19,8 @@ from typing import Any
 from fastmta._intake import Lines, Recipient
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
+from fastmta.directory.maps import TableSet
+from fastmta.directory.tenants import Tenants
 from fastmta.dns.resolver import Resolver
 from fastmta.model.envelope import NOTIFY_NEVER, LocalTarget, QueuedTarget, Resolution
 from fastmta.model.reply import Reply
@@ -109,6 +111,7 @@ class FakeDirectory:
     adjusts = False
 
     def __init__(self) -> None:
+        self.tenants = Tenants(TableSet(()), "", lambda domain: domain == "example.test")
         self.version = 1
         self.version_until = 0.0  # asked for each message
         self.accounts: dict[bytes, LocalTarget] = {}
