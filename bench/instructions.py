@@ -39,6 +39,8 @@ FILLED: Final = 300  # messages of the mailbox that is read
 MESSAGE: Final = message_bytes(4096)
 LARGE: Final = message_bytes(51_200)
 CHUNKED_DOMAIN: Final = "chunked.example"  # its server takes BDAT
+LONE_DOMAIN: Final = "lone.example"  # its server hangs up behind a message
+PLACES: Final = 800  # destinations; enough for five samples
 READER: Final = f"reader@{LOCAL_DOMAIN}"
 SETTLED_S: Final = 0.05  # a unit has reached the committer, and that waits for the store's lock
 COMMITTED_S: Final = 5.0
@@ -88,16 +90,20 @@ class Line:
 
 
 class Sink:
-    """The next hop, as long as somebody waits for what it takes. Who comes to `chunked_port` is offered CHUNKING."""
+    """The next hop, as long as somebody waits for what it takes. Who comes to `chunked_port` is offered CHUNKING; who
+    comes to `lone_port` is left after a message; `places` are hosts of their own at one port.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        self.port, self.chunked_port, self.lone_port = (int(each.getsockname()[1]) for each in self._listeners)
+        self.places = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(PLACES)]
+        self._listeners += [socket.create_server((place, self.port)) for place in self.places]
         for listener in self._listeners:
             self._selector.register(listener, selectors.EVENT_READ, None)
         self._in_data: dict[socket.socket, bool] = {}
         self._held: dict[socket.socket, bytes] = {}
-        self.port, self.chunked_port = (int(listener.getsockname()[1]) for listener in self._listeners)
         self.taken = 0
 
     def take(self) -> None:
@@ -153,6 +159,9 @@ class Sink:
         self._held[peer] = data
         if out:
             peer.sendall(out)
+        if out.endswith(b"taken\r\n") and peer.getsockname()[1] == self.lone_port:
+            self._selector.unregister(peer)
+            peer.close()
 
 
 class Context(NamedTuple):
@@ -275,6 +284,22 @@ def relay(message: bytes = MESSAGE, domain: str = RELAY_DOMAIN) -> Callable[[Con
     return prepare
 
 
+def relay_new(context: Context) -> Work:
+    """Each message to a host that nobody has sent to yet."""
+    line = context.smtp()
+    numbers = itertools.count()
+
+    def work(n: int) -> None:
+        for _ in range(n):
+            _envelope(line, f"r@d{next(numbers)}.{RELAY_DOMAIN}")
+            with context.transactions(2):
+                line.send(MESSAGE + b".\r\n")
+                line.reply(b"250")
+                context.sink.take()
+
+    return work
+
+
 def smtp_noop(context: Context) -> Work:
     lines = itertools.cycle([context.smtp() for _ in range(50)])  # none of them asks so often that it is cut off
 
@@ -368,6 +393,8 @@ ROWS: Final = (
         accept(f"h@{HOLD_DOMAIN}", LARGE),
     ),
     Row("relay", "relay 4 KB, one after the other", 40, relay()),
+    Row("relay-one", "relay 4 KB, a connection for each message", 30, relay(domain=LONE_DOMAIN)),
+    Row("relay-new", "relay 4 KB, a destination for each message", 30, relay_new),
     Row("relay-50k", "relay 50 KB, one after the other", 20, relay(LARGE)),
     Row("relay-bdat", "relay 4 KB to a server that takes BDAT", 40, relay(domain=CHUNKED_DOMAIN)),
     Row("relay-50k-bdat", "relay 50 KB to a server that takes BDAT", 20, relay(LARGE, CHUNKED_DOMAIN)),
@@ -407,6 +434,8 @@ def _server(directory: Path, tree: Path, sink: Sink, settings: Settings) -> Serv
                 HOLD_DOMAIN: "hold:",
                 RELAY_DOMAIN: f"smtp:[127.0.0.1]:{sink.port}",
                 CHUNKED_DOMAIN: f"smtp:[127.0.0.1]:{sink.chunked_port}",
+                LONE_DOMAIN: f"smtp:[127.0.0.1]:{sink.lone_port}",
+                **{f"d{n}.{RELAY_DOMAIN}": f"smtp:[{place}]:{sink.port}" for n, place in enumerate(sink.places)},
             },
             **settings,
         },

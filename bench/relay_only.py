@@ -1,9 +1,11 @@
-"""How fast the queue drains into one next hop that stores nothing: messages a second and CPU a message.
+"""How fast the queue drains into next hops that store nothing: messages a second and CPU a message.
 
-    python bench/relay_only.py [--messages 20000] [--size 4096] [--profile FILE] [--no-log]
+    python -m bench.relay_only [--messages 20000] [--size 4096] [--destinations 5000] [--one-each] [--tls none]
+        [--profile FILE] [--no-log]
 
-Fills a store of its own under /tmp, starts Postfix's smtp-sink on loopback, then runs one DeliveryService in this
-process until the queue is empty. CPU is this process's (loop, committer and kernel), without the sink's.
+Fills a store of its own under /tmp, starts the cheap sink on loopback, then runs one DeliveryService in this process
+until the queue is empty. CPU is this process's (loop, committer and kernel), without the sink's. With `--one-each` the
+sink hangs up behind each message; `--destinations` are as many addresses of loopback, each a hop of its own.
 """
 
 import argparse
@@ -12,9 +14,6 @@ import cProfile
 import os
 import resource
 import shutil
-import signal
-import socket
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from types import SimpleNamespace
 import msgspec
 import uvloop
 
+from bench.peers import Sink
 from fastmta.config.schema import Config
 from fastmta.delivery.routing import Router
 from fastmta.delivery.service import DeliveryService
@@ -35,31 +35,24 @@ from fastmta.runtime.turns import Turns
 from fastmta.store import MailStore
 from fastmta.tls.contexts import Contexts
 
-SINK = "/usr/sbin/smtp-sink"
 encode = msgspec.msgpack.Encoder().encode
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def fill(store: MailStore, hop: bytes, messages: int, size: int) -> None:
+async def fill(store: MailStore, hops: list[bytes], messages: int, size: int) -> None:
     line = b"0123456789 " * 6 + b"\r\n"
     body = (b"Subject: bench\r\n\r\n" + line * (size // len(line) + 1))[: size - 2] + b"\r\n"
     now_ms = int(time.time() * 1000)
     tail = encode(RecipientTail(b"someone@example.org"))
     envelope = encode(Envelope(b"sender@example.com", now_ms, len(body), 0))
     units = []
-    for _ in range(messages):
+    for number in range(messages):
         blob = store.raw.new_blob()
         blob.feed(body)
         unit = store.raw.new_unit()
         unit.blob(blob)
         queue_id = store.raw.new_id()
         unit.enqueue(queue_id, blob.blob_id, envelope)
-        unit.recipient(queue_id, 0, hop, 0, 1, now_ms, tail)
+        unit.recipient(queue_id, 0, hops[number % len(hops)], 0, 1, now_ms, tail)
         units.append(unit)
         if len(units) == 200:
             await asyncio.gather(*(store.commit(unit) for unit in units))
@@ -80,8 +73,8 @@ async def drain(options: argparse.Namespace, directory: Path, port: int) -> None
     )
     store = MailStore.open(directory / "store")
     store.attach(loop)
-    hop = b"smtp:[127.0.0.1]:%d" % port
-    await fill(store, hop, options.messages, options.size)
+    places = [b"127.1.%d.%d" % (n // 250, n % 250 + 1) for n in range(options.destinations)] or [b"127.0.0.1"]
+    await fill(store, [b"smtp:[%b]:%d" % (place, port) for place in places], options.messages, options.size)
     log = Log(os.open(os.devnull if options.no_log else directory / "log", os.O_WRONLY | os.O_CREAT))
     if options.no_log:
         log.set_level("error")
@@ -139,19 +132,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--tls", default="may")
+    parser.add_argument("--destinations", type=int, default=0, help="0: one, kept busy")
+    parser.add_argument("--one-each", action="store_true")
+    parser.add_argument("--tls", default="none")
     parser.add_argument("--profile", default="")
     parser.add_argument("--no-log", action="store_true")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="fastmta-relay-"))
-    port = free_port()
-    sink = subprocess.Popen([SINK, "-u", "nobody", f"127.0.0.1:{port}", "1000"], stderr=subprocess.DEVNULL)
+    sink = Sink(directory / "sink", *(["-o"] if options.one_each else []), tls=options.tls != "none")
     try:
-        time.sleep(0.3)
-        uvloop.run(drain(options, directory, port))
+        uvloop.run(drain(options, directory, sink.port("smtp")))
     finally:
-        sink.send_signal(signal.SIGTERM)
-        sink.wait()
+        sink.stop()
         shutil.rmtree(directory)
 
 

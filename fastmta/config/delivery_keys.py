@@ -120,7 +120,11 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_discard_ehlo_keywords: Annotated[
         _Texts, Key("list", about='what a server offers in vain: "chunking" has mail sent by DATA')
     ] = ()
+    smtp_discard_ehlo_keyword_address_maps: Annotated[
+        _Texts, Key("maps", about="the same by the server's address; what they say of one stands instead")
+    ] = ()
     lmtp_discard_lhlo_keywords: Annotated[_Texts, Key("list", about="the same of LMTP servers")] = ()
+    lmtp_discard_lhlo_keyword_address_maps: Annotated[_Texts, Key("maps")] = ()
     smtp_fallback_relay: Annotated[
         _Texts,
         Key("list", about='"host", "[host]:port": where mail goes whose destination is not reached, or puts it off'),

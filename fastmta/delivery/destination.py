@@ -7,7 +7,7 @@ administrator flushes it. Left to remote.py: connections, and what goes over the
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastmta.delivery.job import Job
 from fastmta.delivery.owner import HopOwner
@@ -17,7 +17,29 @@ from fastmta.model.reply import Reply
 from fastmta.queue.concurrency import Window
 
 if TYPE_CHECKING:
+    from fastmta.config.delivery_keys import DeliveryConfig
     from fastmta.delivery.service import DeliveryService
+
+
+class Limits(NamedTuple):
+    """What [delivery] allows the destinations of a transport; each has its own, as in Postfix."""
+
+    initial: int
+    concurrency: int
+    failed_cohorts: float
+    rate_delay_s: float
+    recipients: int
+
+    @classmethod
+    def of(cls, delivery: "DeliveryConfig", transport: str) -> "Limits":
+        names = (
+            "initial_destination_concurrency",
+            "destination_concurrency_limit",
+            "destination_concurrency_failed_cohort_limit",
+            "destination_rate_delay",
+            "destination_recipient_limit",
+        )
+        return cls(*(getattr(delivery, f"{transport}_{name}") for name in names))
 
 
 class Destination(HopOwner):
@@ -62,20 +84,14 @@ class Destination(HopOwner):
         self._waking: asyncio.TimerHandle | None = None
 
     def _new_window(self) -> Window:
-        return Window(
-            self._setting("initial_destination_concurrency"),
-            1 if self._setting("destination_rate_delay") else self._setting("destination_concurrency_limit"),
-            self._setting("destination_concurrency_failed_cohort_limit"),
-        )
+        limits = self.service.limits_of(self.transport)
+        return Window(limits.initial, 1 if limits.rate_delay_s else limits.concurrency, limits.failed_cohorts)
 
     def _read_limits(self) -> None:
         """What is asked for with each message."""
-        self._rate_delay_s: float = self._setting("destination_rate_delay")
-        self._recipient_limit: int = self._setting("destination_recipient_limit")
-
-    def _setting(self, name: str) -> Any:
-        """A limit of [delivery] that each transport has for itself, as in Postfix."""
-        return getattr(self.service.config.delivery, f"{self.transport}_{name}")
+        limits = self.service.limits_of(self.transport)
+        self._rate_delay_s = limits.rate_delay_s
+        self._recipient_limit = limits.recipients
 
     @property
     def recipient_limit(self) -> int:

@@ -28,11 +28,13 @@ def connection_to(
     is_ours: bool,
     helo_name: str = "",
 ) -> Connection:
-    """A connection that has yet to be dialled. `is_ours`: a relay host that the administrator has named."""
+    """A connection that has yet to be dialled. `is_ours`: a relay host that the administrator has named.
+
+    TemporaryFailure: a map that is asked about the server cannot be read.
+    """
     place = f"[{address.ip}]:{address.port}" if address.port else f"[{address.ip}]"
     peer = (address.host if address.port else service.config.myhostname) + place
     delivery = service.config.delivery
-    ignored = delivery.lmtp_discard_lhlo_keywords if is_lmtp else delivery.smtp_discard_ehlo_keywords
     client = Client(
         helo_name or delivery.smtp_helo_name,
         peer,
@@ -40,7 +42,7 @@ def connection_to(
         tls_level=policy.level,
         credentials=credentials,
         own_relay=is_ours,
-        ignores=frozenset(map(str.upper, ignored)),
+        ignores=service.ignored.of("lmtp" if is_lmtp else "smtp", address.ip),
     )
     return Connection(service.loop, owner, client, address, delivery, policy)
 

@@ -28,17 +28,18 @@ UNRESOLVED: Final = ("5.4.4", "5.1.10")
 class Finder:
     """Finds the addresses of one hop; remembers the hop taken apart."""
 
-    __slots__ = ("_full", "_hop", "_next_hop", "_service")
+    __slots__ = ("_full", "_hop", "_known", "_next_hop", "_service")
 
     def __init__(self, service: "DeliveryService", hop: bytes) -> None:
         self._service = service
         self._hop = hop
         self._full = hop
         self._next_hop: NextHop | None = None
+        self._known: tuple[bytes, bool] | None = None  # the domain that was last asked for, with what `is_ours` said
 
     def forget(self) -> None:
         """Routes may have changed."""
-        self._next_hop = None
+        self._next_hop = self._known = None
 
     async def addresses(self, forward_path: bytes, *, null_sender: bool = False) -> list[Address]:
         """The addresses of the hop's hosts, one host after the other; one that fails is passed over.
@@ -92,7 +93,10 @@ class Finder:
 
     def is_ours(self, forward_path: bytes) -> bool:
         """Whether an administrator named the hop, so that what is wrong there is his to mend."""
-        return bool(self._service.services.router.named_by(self._full, forward_path))
+        domain = forward_path.rpartition(b"@")[2]
+        if self._known is None or self._known[0] != domain:
+            self._known = domain, bool(self._service.services.router.named_by(self._full, forward_path))
+        return self._known[1]
 
     def _judged(
         self, failure: PermanentFailure | TemporaryFailure, forward_path: bytes

@@ -103,12 +103,15 @@ class RemoteHop(Destination):
             connection = self._idle.pop(0)
             if connection.is_reusable:
                 connection.close()
+                if self._idle:
+                    self.service.resting[self] = None
                 return True
             connection.close()
         return False
 
     def close(self) -> None:
         super().close()
+        self.service.resting.pop(self, None)
         for connection in self._idle:
             connection.close()
         self._idle.clear()
@@ -327,6 +330,9 @@ class RemoteHop(Destination):
 
     def _rest(self, connection: Connection) -> None:
         connection.rest()
+        if not self._idle:
+            self.service.resting.pop(self, None)
+            self.service.resting[self] = None
         self._idle.append(connection)
 
     def _session_failed(self, connection: Connection, job: Job) -> None:

@@ -20,7 +20,9 @@ from fastmta._limits import Table
 from fastmta.auth.relay_logins import RelayLogins
 from fastmta.auth.tokens import Tokens
 from fastmta.delivery.answers import Answers
+from fastmta.delivery.destination import Limits
 from fastmta.delivery.forwarding import Forwarding
+from fastmta.delivery.ignored_words import IgnoredWords
 from fastmta.delivery.indexing import Indexing
 from fastmta.delivery.outgoing_checks import checks_of
 from fastmta.delivery.paces import Paces
@@ -64,6 +66,7 @@ WITHHELD: Final = 20_000  # recipients; who asks decides about each few hundred 
 WITHHELD_S: Final = 10.0  # from `withdraw` until who asked must have decided in the store
 
 
+@cache
 def kind_of(transport: Transport) -> "type[HopOwner]":
     """The class that delivers for a transport."""
     module, _, name = transport.owner.partition(":")
@@ -114,6 +117,7 @@ class DeliveryService:
         self._looking: Iterator[bytes] | None = None  # hops with work that were found and not kicked yet
         self._look_again = False
         self._waiting: dict[HopOwner, None] = {}
+        self.resting: dict[HopOwner, None] = {}  # with a connection at rest, in that order; and some without
         self.withheld: dict[tuple[int, int], float] = {}  # recipients about whom somebody is to decide, until when
         self._timer: asyncio.TimerHandle | None = None
         self._quiet: asyncio.Event | None = None  # while `stop` waits
@@ -264,6 +268,13 @@ class DeliveryService:
 
     # --- what owners call ---
 
+    def limits_of(self, transport: str) -> Limits:
+        """What destinations of a transport get."""
+        limits = self._limits.get(transport)
+        if limits is None:
+            limits = self._limits[transport] = Limits.of(self.config.delivery, transport)
+        return limits
+
     def now_ms(self) -> int:
         """The wall clock; `latest_s` is the latest that anybody here has been told."""
         now = self.clock.now()
@@ -315,8 +326,10 @@ class DeliveryService:
         if self.connections < self._connection_limit:
             return True
         self._waiting[owner] = None
-        for other in self._owners.values():
-            if other.close_idle():
+        while self.resting:
+            other = next(iter(self.resting))
+            del self.resting[other]
+            if other.close_idle():  # it is at the end again if it has more
                 break
         return False
 
@@ -337,6 +350,8 @@ class DeliveryService:
     def _configure(self) -> None:
         config = self.config
         delivery = config.delivery
+        self._limits: dict[str, Limits] = {}
+        self.ignored = IgnoredWords(delivery)
         self.forwarding = Forwarding.of(self.services)
         self.outgoing_checks = checks_of(self.services)
         self.probe_router = Router.of_questions(config)
@@ -425,6 +440,7 @@ class DeliveryService:
         if self.logins.is_enabled:
             self.logins.refresh()
         self.tls.refresh()
+        self.ignored.refresh()
         if self.tls_reporting is not None and self.tls_reporting.is_due:
             self.services.tasks.spawn("delivery counts TLS sessions", self.tls_reporting.flush())
         self._look_suspended()

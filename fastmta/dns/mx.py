@@ -19,6 +19,7 @@ from fastmta.config.values import parse_endpoint
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.model.reply import Reply
+from fastmta.model.routes import written_address
 from fastmta.model.services import speaking
 
 if TYPE_CHECKING:
@@ -148,9 +149,10 @@ class MxLookup:
 
     async def by_name(self, host: str, port: int) -> list[Address]:
         """The addresses of a host that an administrator's route names: no MX, and loopback is as good as any."""
-        try:
-            ips: tuple[str, ...] = (str(ipaddress.ip_address(host)),)
-        except ValueError:
+        literal = written_address(host)
+        if literal is not None:
+            ips: tuple[str, ...] = (literal,)
+        else:
             try:
                 ips = ("::1", "127.0.0.1") if host == "localhost" else await self._addresses(host)
             except NotFound as error:
@@ -213,12 +215,12 @@ async def native_addresses(host: str) -> tuple[str, ...]:
 
 def _reached(ip: str) -> str:
     """The address that a connection to `ip` arrives at: the unspecified one means loopback, a mapped one is IPv4."""
-    address = ipaddress.ip_address(ip)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_unspecified:
-        return "127.0.0.1" if address.version == 4 else "::1"
-    return str(address)
+    if ":" in ip:
+        address = ipaddress.IPv6Address(ip)
+        if address.ipv4_mapped is None:
+            return "::1" if address.is_unspecified else str(address)
+        ip = str(address.ipv4_mapped)
+    return "127.0.0.1" if ip == "0.0.0.0" else ip
 
 
 def unusable(domain: str, ip: str) -> Reply:

@@ -22,6 +22,7 @@ SMTP_PORT: Final = 25
 LMTP_PORT: Final = 24
 UNIX_PATH_BYTES: Final = 107  # sun_path is 108 bytes with its NUL
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_NO_HOST: Final = re.compile(r"[ \[\]@/]")
 _PIPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
@@ -201,7 +202,7 @@ def require_names(next_hop: NextHop) -> None:
         if host.path:
             continue
         text, name = host.text, host.name
-        is_address = _is_address(name)
+        is_address = written_address(name) is not None
         if not is_address and (":" in name or name.replace(".", "").isdigit()):
             raise ValueError(f'"{text}": {name} is not an address')
         if not is_address and not all(_LABEL.fullmatch(label) for label in name.split(".")):
@@ -222,7 +223,7 @@ def parse_host(text: str, default_port: int, *, mx: bool) -> Host:
     else:
         name, colon, port_text = text.partition(":")
         good = not colon or bool(port_text)
-    if not good or not name or any(character in name + port_text for character in " []@/"):
+    if not good or not name or _NO_HOST.search(name + port_text):
         raise ValueError(f'"{text}" is not "[host]", "[host]:port", "domain" or "domain:port"')
     port = _port(port_text, text) if port_text else default_port
     return Host(name.lower().rstrip("."), port, mx and not bracketed, text=text)
@@ -233,7 +234,21 @@ def literal_address(literal: str) -> str | None:
     inner = literal.strip("[]")
     if inner[:5].lower() == "ipv6:":
         inner = inner[5:]
-    return str(ipaddress.ip_address(inner)) if _is_address(inner) else None
+    return written_address(inner)
+
+
+def written_address(text: str) -> str | None:
+    """The address in its shortest spelling; None: not an address. (A new connection asks for the same one often.)"""
+    try:
+        socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        pass
+    else:
+        return text
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
 
 
 def status_reply(transport: str, text: str) -> Reply:
@@ -266,11 +281,3 @@ def _port(text: str, whole: str) -> int:
             f'"{whole}": {text} is neither a port from 1 to 65535 nor the name of a service that this machine knows'
         )
     return port
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -25,7 +25,7 @@ from fastmta.auth.sasl_client import Credentials, Login, LoginError
 from fastmta.model.errors import ProtocolViolation
 from fastmta.model.reply import Reply
 from fastmta.smtp.client_login import LoginDialogue
-from fastmta.smtp.offered import Offered
+from fastmta.smtp.offered import NOTHING_OFFERED, Offered
 from fastmta.smtp.transaction import Transaction, softened
 
 
@@ -149,7 +149,7 @@ class Client:
         self._ahead = False  # the message has left with the envelope
         self._chunks = 0  # whose answers are to come, but for the last
         self.chunked = False
-        self.offered = Offered({})
+        self.offered = NOTHING_OFFERED
         self.failure: Reply | None = None
         self.is_usable = True
         self.login_refused = False  # by the server for good, or for want of a mechanism: asking again soon is no use
@@ -313,7 +313,7 @@ class Client:
             return self._ready()
         if state is State.STARTTLS:
             if code == 220:
-                self.offered = Offered({})
+                self.offered = NOTHING_OFFERED
                 self.state = State.HANDSHAKE
                 return Event.HANDSHAKE
             return self._without_tls(f"TLS is required, but {self.peer} refused it: {reply}")

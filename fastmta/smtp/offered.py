@@ -5,6 +5,7 @@ decides what it cannot. Left to the client: when a line is sent, and what the an
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from fastmta.model.envelope import (
@@ -15,6 +16,7 @@ from fastmta.model.envelope import (
     NOTIFY_SUCCESS,
     Terms,
 )
+from fastmta.model.limits import OFFER_KEPT_BYTES, OFFERS_KEPT
 from fastmta.model.reply import Reply
 from fastmta.smtp.transaction import Transaction, ascii_path, xtext
 
@@ -46,8 +48,13 @@ class Offered:
     @classmethod
     def by(cls, reply: Reply, ignores: frozenset[str] = frozenset()) -> "Offered":
         """What the lines of a positive reply offer, but for its first, and for keywords in `ignores`."""
+        lines = reply.text.partition("\n")[2]
+        return (_offered if len(lines) <= OFFER_KEPT_BYTES else cls._of)(lines, ignores)
+
+    @classmethod
+    def _of(cls, lines: str, ignores: frozenset[str]) -> "Offered":
         words: dict[str, str] = {}
-        for line in reply.text.split("\n")[1:]:
+        for line in lines.split("\n") if lines else ():
             word, _, rest = line.strip().partition(" ")
             word = word.upper()
             if word.startswith("AUTH="):  # an old way to say it, often beside the new one
@@ -139,3 +146,8 @@ class Offered:
             kind, _, address = recipient.orcpt.partition(b";")
             parameters += b" ORCPT=%b;%b" % (kind, xtext(address))
         return b"RCPT TO:<%b>%b\r\n" % (path, parameters)
+
+
+# Servers that say the same offer the same: of most there are few kinds, and a value may be shared.
+_offered: Final = lru_cache(OFFERS_KEPT)(Offered._of)
+NOTHING_OFFERED: Final = Offered({})

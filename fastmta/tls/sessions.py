@@ -5,6 +5,10 @@ than smtp_tls_session_cache_timeout after the handshake in which that server pro
 resume it, so the proof holds (the library does not remember the whole chain, so DANE-TA could not be proved anew). A
 reload makes new contexts, so nothing of before is resumed.
 
+The library copies a session whenever it is read, at a third of a whole handshake's cost. So it is read behind a whole
+handshake only, and resumed again and again, but with a server that takes a ticket once: from that one each new ticket
+is read (adr/0292).
+
 The loops' `start_tls` has no place for a session: all that it does with a context is to ask whether it is one, and to
 have it make the connection's TLS object. So the handshake that resumes is given a `Resuming` in its place.
 """
@@ -36,16 +40,21 @@ def resuming(context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSL
 
 
 class Kept(NamedTuple):
-    """A session. `proof`: by what, and as which name, its server was verified; None: it was not asked to be."""
+    """A session. `proof`: by what, and as which name, its server was verified; None: it was not asked to be.
+
+    `resumed`: it was, by now. `once`: the server resumes none of its sessions twice.
+    """
 
     session: ssl.SSLSession
     context: ssl.SSLContext
     until: float
     proof: tuple[str, str] | None
+    resumed: bool = False
+    once: bool = False
 
 
 class TlsSessions:
-    """The sessions of one worker, at most TLS_SESSIONS; the one that was made longest ago makes way."""
+    """The sessions of one worker, at most TLS_SESSIONS; the one that was used longest ago makes way."""
 
     __slots__ = ("_kept", "_monotonic", "_timeout_s")
 
@@ -70,16 +79,22 @@ class TlsSessions:
 
     def keep(self, key: Hashable, tls: ssl.SSLObject, proof: tuple[str, str] | None) -> None:
         """Keeps what the server gave to resume by, if it gave anything (in TLS 1.3 it comes behind the handshake)."""
-        session = tls.session
-        if session is None or not self._timeout_s or not (session.has_ticket or session.id):
+        if not self._timeout_s:
             return
-        resumed = self._kept.pop(key, None)
-        now = self._monotonic()
+        known = self._kept.pop(key, None)
+        is_reused = known is not None and tls.session_reused
+        if known is not None and is_reused and not known.once:
+            self._kept[key] = known if known.resumed else known._replace(resumed=True)
+            return
+        session = tls.session
+        if session is None or not (session.has_ticket or session.id):
+            return
         # What a resumed session proves is as old as the first handshake, so its time goes on from there.
-        until = resumed.until if resumed is not None and tls.session_reused else now + self._timeout_s
+        until = known.until if known is not None and is_reused else self._monotonic() + self._timeout_s
+        once = known is not None and (known.once or known.resumed)  # it was resumed, and now another was made
         while len(self._kept) >= TLS_SESSIONS:
             del self._kept[next(iter(self._kept))]
-        self._kept[key] = Kept(session, tls.context, until, proof)
+        self._kept[key] = Kept(session, tls.context, until, proof, once=once)
 
     def forget(self, key: Hashable) -> None:
         """The session did not do."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from fastmta.model.envelope import RecipientState
+from fastmta.model.envelope import HAS_8BIT, RecipientState
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import Contexts, server_context
@@ -206,6 +206,37 @@ async def test_connections_are_bounded_and_hops_take_turns(rig):
             ids += [await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port) for sink in (one, two, three)]
         await rig.until(lambda: all(rig.store.queue.message(queue_id) is None for queue_id in ids))
         assert [len(sink.messages) for sink in (one, two, three)] == [30, 30, 30]
+
+
+async def test_the_connection_that_rests_longest_makes_room(rig):
+    rig.service._connection_limit = 2
+    async with SmtpSink() as one, SmtpSink() as two, SmtpSink() as three:
+        for sink in (one, two, three, two, one, two):
+            await rig.gone(await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port))
+            await rig.settled()
+        assert [sink.connections for sink in (one, two, three)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("table", "used"),
+    [
+        ("127.0.0.1 8bitmime, Size", [b"MAIL FROM:<s@a.test>"]),
+        ("127.0.0.2 size", [b"MAIL FROM:<s@a.test> SIZE=20"]),
+        ("127.0.0.1 silent-discard", [b"MAIL FROM:<s@a.test> SIZE=20 BODY=8BITMIME"]),
+    ],
+)
+async def test_what_a_map_says_of_a_server_stands_instead_of_the_keywords_for_all(make_rig, tmp_path, table, used):
+    (tmp_path / "map").write_text(table + "\n")
+    rig = make_rig(
+        smtp_discard_ehlo_keywords=("8bitmime",),
+        smtp_discard_ehlo_keyword_address_maps=(f"texthash:{tmp_path / 'map'}",),
+        disable_mime_output_conversion=True,
+    )
+    async with SmtpSink() as sink:
+        await rig.gone(
+            await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port, body=b"Subject: x\r\n\r\nb\xf6dy\r\n", bits=HAS_8BIT)
+        )
+        assert [line for line in sink.commands if line.startswith(b"MAIL")] == used
 
 
 async def test_connections_come_from_the_address_that_is_set(make_rig):

@@ -183,6 +183,27 @@ def test_a_session_lasts_as_long_as_the_first_handshake_is_young(monkeypatch):
     assert sessions.find("a", after_reload) is None
 
 
+def test_a_session_is_read_behind_a_whole_handshake_only_unless_its_server_takes_it_once():
+    context = client_context("may")
+    sessions = TlsSessions(100.0, lambda: 0.0)
+
+    def kept(*, reused):
+        tls = Tls(context, reused=reused)
+        sessions.keep("a", tls, None)
+        return sessions.find("a", context).session is tls.session
+
+    assert [kept(reused=reused) for reused in (False, True, True)] == [True, False, False]
+    assert kept(reused=False)  # what was resumed is so no more: each ticket is good once
+    assert [kept(reused=reused) for reused in (True, True)] == [True, True]
+
+
+def test_a_session_that_nobody_may_keep_is_not_read():
+    class Unread(Tls):
+        session = property(lambda self: pytest.fail("read"), lambda self, value: None)
+
+    TlsSessions(0, lambda: 0.0).keep("a", Unread(client_context("may")), None)
+
+
 def test_sessions_are_bounded(monkeypatch):
     monkeypatch.setattr("fastmta.tls.sessions.TLS_SESSIONS", 3)
     context = client_context("may")
