@@ -68,6 +68,7 @@ cdef class Connection(Waiter):
     cdef public int state
     cdef public bytes helo
     cdef public bint esmtp
+    cdef readonly bint pipelined      # it has sent on where it had to wait for a reply
     cdef public bint tls
     cdef public bint trusted
     cdef public bint loopback

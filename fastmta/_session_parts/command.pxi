@@ -125,6 +125,9 @@ cdef int _command(Connection self, int verb, const char* p, Py_ssize_t n, bint m
     cdef int next_state = <uint8_t>PyBytes_AS_STRING(service.table)[self.state * VERBS + verb]
     if verb == VERB_UNKNOWN:
         return _answer(self, Reply(500, "5.5.2", "Error: command not recognized"), verb)
+    if more and (not self.esmtp or verb == VERB_DATA or verb == VERB_EHLO or verb == VERB_HELO or verb == VERB_LHLO
+                 or verb == VERB_NOOP or verb == VERB_VRFY):
+        self.pipelined = True  # RFC 2920 §3.1, for those who care (reject_unauth_pipelining)
     if verb == VERB_BDAT:
         return _bdat(self, p, n, next_state != NO_TRANSITION)
     if next_state == NO_TRANSITION:

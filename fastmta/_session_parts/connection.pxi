@@ -37,6 +37,7 @@ cdef class Connection(Waiter):
         refusal = service.host.refuse(self)
         if refusal is None and tls is None and sock is not None and self._spoke_early(sock.fileno()):
             refusal = service.host.spoke_early(self)
+            self.pipelined = True
         if refusal is not None:
             self.close_after_reply()
             _answer(self, refusal, VERB_UNKNOWN)
@@ -87,6 +88,7 @@ cdef class Connection(Waiter):
             return
         if self.ungreeted and self.residual is None:
             service.out.size = 0
+            self.pipelined = True
             reply = service.host.spoke_early(self)
             if reply is not None:
                 self._forget_wait()

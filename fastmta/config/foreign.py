@@ -118,7 +118,6 @@ _POSTFIX: Final = (
         "sender_tempfail_action) "
         "allow_untrusted_routing default_rbl_reply "
         "fault_injection_code maps_rbl_domains "
-        "permit_mx_backup_networks plaintext_reject_code "
         "rbl_reply_maps relocated_maps "
         "show_user_unknown_table_name",
     ),

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fastmta.config.values import parse_map, parse_peer
+from fastmta.model.limits import SLEEP_S
 from fastmta.model.stages import Stage
 
 
 class Word(NamedTuple):
-    """`given`: what follows the word ("", "zone", "map", "service"); `reads`: where the last that it reads is known."""
+    """`given`: what follows the word ("", "zone", "map", "service", "seconds"); `reads`: where the last that it reads
+    is known; `permits`: whether its table may say OK (forged names could, where it may not).
+    """
 
     given: str
     reads: Stage
+    permits: bool = True
 
 
 class Restriction(NamedTuple):
@@ -34,20 +38,28 @@ WORDS: Final[dict[str, Word]] = {
     "defer_if_permit": Word("", Stage.CONNECT),
     "defer_if_reject": Word("", Stage.CONNECT),
     "warn_if_reject": Word("", Stage.CONNECT),  # the next word refuses nothing, and is logged
+    "sleep": Word("seconds", Stage.CONNECT),
+    "permit_inet_interfaces": Word("", Stage.CONNECT),
     "permit_mynetworks": Word("", Stage.CONNECT),
     "permit_sasl_authenticated": Word("", Stage.MAIL),
     "permit_tls_clientcerts": Word("", Stage.MAIL),  # the handshake may come late, as the login does
     "permit_tls_all_clientcerts": Word("", Stage.MAIL),
     "check_ccert_access": Word("map", Stage.MAIL),
+    "check_sasl_access": Word("map", Stage.MAIL),
+    "reject_plaintext_session": Word("", Stage.MAIL),
+    "reject_unauth_pipelining": Word("", Stage.RCPT),  # what came by then
     "permit_dnswl_client": Word("zone", Stage.CONNECT),
+    "permit_rhswl_client": Word("zone", Stage.CONNECT),
     "reject_rbl_client": Word("zone", Stage.CONNECT),
     "reject_rhsbl_client": Word("zone", Stage.CONNECT),
+    "reject_rhsbl_reverse_client": Word("zone", Stage.CONNECT),
     "reject_rhsbl_helo": Word("zone", Stage.HELO),
     "reject_rhsbl_sender": Word("zone", Stage.MAIL),
     "reject_rhsbl_recipient": Word("zone", Stage.RCPT),
     "reject_unknown_client_hostname": Word("", Stage.CONNECT),
     "reject_unknown_reverse_client_hostname": Word("", Stage.CONNECT),
     "check_client_access": Word("map", Stage.CONNECT),
+    "check_reverse_client_hostname_access": Word("map", Stage.CONNECT, permits=False),
     "check_helo_access": Word("map", Stage.HELO),
     "check_sender_access": Word("map", Stage.MAIL),
     "check_recipient_access": Word("map", Stage.RCPT),
@@ -60,6 +72,7 @@ WORDS: Final[dict[str, Word]] = {
     "reject_non_fqdn_recipient": Word("", Stage.RCPT),
     "reject_unknown_recipient_domain": Word("", Stage.RCPT),
     "permit_auth_destination": Word("", Stage.RCPT),
+    "permit_mx_backup": Word("", Stage.RCPT),
     "reject_unauth_destination": Word("", Stage.RCPT),
     "defer_unauth_destination": Word("", Stage.RCPT),
     "reject_unlisted_recipient": Word("", Stage.RCPT),  # always so, behind the list
@@ -72,6 +85,20 @@ WORDS: Final[dict[str, Word]] = {
     "reject_unverified_recipient": Word("", Stage.RCPT),
     "reject_multi_recipient_bounce": Word("", Stage.DATA),
 }
+SERVED_BY: Final = {  # check_WHOSE_a_access, _mx_, _ns_: whose domain's servers are looked up in a table
+    "client": Stage.CONNECT,
+    "reverse_client_hostname": Stage.CONNECT,
+    "helo": Stage.HELO,
+    "sender": Stage.MAIL,
+    "recipient": Stage.RCPT,
+}
+WORDS.update(
+    {
+        f"check_{whose}_{kind}_access": Word("map", reads, permits=False)
+        for whose, reads in SERVED_BY.items()
+        for kind in ("a", "mx", "ns")
+    }
+)
 OF_CERTIFICATES: Final = frozenset({"permit_tls_clientcerts", "permit_tls_all_clientcerts", "check_ccert_access"})
 # One of these has to stand where it is decided who may relay, as Postfix demands too.
 CLOSING: Final = frozenset(
@@ -79,12 +106,19 @@ CLOSING: Final = frozenset(
 )
 _CLASS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _OLD: Final = {  # Postfix's earlier spellings
+    "check_recipient_maps": "reject_unlisted_recipient",
+    "reject_rbl": "reject_rbl_client",
     "reject_invalid_hostname": "reject_invalid_helo_hostname",
     "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
     "reject_unknown_hostname": "reject_unknown_helo_hostname",
     "reject_unknown_client": "reject_unknown_client_hostname",
     "reject_unknown_address": "reject_unknown_sender_domain",
     "check_relay_domains": "reject_unauth_destination",
+}
+_ABSENT: Final = {  # Postfix's words that nothing here could obey, and what is to be written instead
+    "check_etrn_access": "nothing, since ETRN is not spoken here",
+    "permit_naked_ip_addr": "permit_mynetworks or permit_sasl_authenticated",
+    "reject_maps_rbl": "reject_rbl_client with each zone",
 }
 _ZONE: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 _OCTET: Final = re.compile(r"\d{1,3}|\[\d{1,3}(?:\.\.\d{1,3})?(?:;\d{1,3}(?:\.\.\d{1,3})?)*\]")
@@ -115,7 +149,7 @@ def _normalised(words: Sequence[str], base: Path, classes: Collection[str]) -> I
         name = _OLD.get(given.lower(), given.lower())
         word = WORDS.get(name)
         if word is None:
-            raise ValueError(f"classes of smtpd_restriction_classes, or restrictions ({', '.join(WORDS)}), not {given}")
+            raise ValueError(_instead(given))
         yield name
         if word.given:
             argument = next(at, None)
@@ -124,8 +158,26 @@ def _normalised(words: Sequence[str], base: Path, classes: Collection[str]) -> I
             if word.given == "service":
                 parse_peer(argument)
                 yield argument
+            elif word.given == "seconds":
+                yield _seconds(argument)
             else:
                 yield parse_map(argument, base) if word.given == "map" else _zone(argument)
+
+
+def _instead(given: str) -> str:
+    """What an unknown word should have been."""
+    if ":" in given:
+        return f"check_client_access, check_helo_access, check_sender_access or check_recipient_access before {given}"
+    absent = _ABSENT.get(given.lower())
+    if absent is not None:
+        return f"{absent}, not {given}"
+    return f"classes of smtpd_restriction_classes, or restrictions ({', '.join(WORDS)}), not {given}"
+
+
+def _seconds(text: str) -> str:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= SLEEP_S):
+        raise ValueError(f"whole seconds up to {SLEEP_S} behind sleep, not {text}")
+    return text
 
 
 def class_problem(name: str, classes: Mapping[str, Sequence[str]]) -> str:

@@ -357,6 +357,10 @@ class Config(ReadingKeys, msgspec.Struct, frozen=True, kw_only=True):
     maps_rbl_reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
     multi_recipient_bounce_reject_code: Annotated[int, Key("int", low=400, high=599)] = 550
     non_fqdn_reject_code: Annotated[int, Key("int", low=400, high=599)] = 504
+    permit_mx_backup_networks: Annotated[
+        _Texts, Key("networks", about="where the best MX hosts have to be for permit_mx_backup; empty: anywhere")
+    ] = ()
+    plaintext_reject_code: Annotated[int, Key("int", low=400, high=599, about="of reject_plaintext_session")] = 450
     reject_code: Annotated[int, Key("int", low=400, high=599)] = 554
     relay_domains_reject_code: Annotated[
         int, Key("int", low=400, high=599, about="of reject_unauth_destination in a list that is set")

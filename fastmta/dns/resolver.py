@@ -75,6 +75,10 @@ class Resolver:
     async def aaaa(self, name: str) -> tuple[str, ...]:
         return await self._lookup(name, "AAAA")
 
+    async def ns(self, name: str) -> tuple[str, ...]:
+        """The names of a domain's name servers."""
+        return await self._lookup(name, "NS")
+
     async def txt(self, name: str) -> tuple[bytes, ...]:
         """The TXT records, each with its strings joined."""
         return await self._lookup(name, "TXT")

@@ -299,6 +299,10 @@ MIME_BOUNDARY_BYTES: Final = 200  # RFC 2046 §5.1.1 allows 70
 MIME_WORD_BYTES: Final = 4096  # of an encoded word's text, else it stays as it is; RFC 2047 §2 allows 75 in all
 
 # --- policy: restriction lists ---
+SLEEP_S: Final = 20  # of "sleep" in a list: within CHECK_S
+SERVER_HOSTS: Final = 20  # of one domain whose addresses check_*_mx_access and _ns_access ask the DNS for
+SERVER_ADDRESSES: Final = 100  # of all of them that are looked up in the table, as in Postfix
+SERVER_PARENTS: Final = 10  # domains above a name, the highest ones, that are asked for name servers
 RESTRICTIONS_ASKED: Final = 1000  # of one list with all its classes: tables may name classes that ask tables
 
 # --- policy: rules for headers and bodies ---

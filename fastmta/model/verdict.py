@@ -41,9 +41,18 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     permits: bool = False  # beside another action: ACCEPT too
     if_reject: Reply | None = None  # at RCPT: what is said instead where somebody refuses for good
     if_permit: Reply | None = None  # up to RCPT: what puts a recipient off whom nobody refuses
+    is_behind: bool = False  # other words of its list have been asked before the one that refuses
+    if_alone: Reply | None = None  # up to RCPT: what puts a recipient off unless an earlier list's `if_permit` does
 
 
 PASS: Final = Verdict()
+
+
+def standing(verdict: Verdict, put_off: Reply | None) -> Verdict:
+    """What a verdict comes to beside the `if_permit` of the lists before it."""
+    if verdict.if_alone is None or put_off is not None:
+        return verdict
+    return Verdict(Action.DEFER, verdict.if_alone, reason=verdict.reason)
 
 
 class Outcome(msgspec.Struct, gc=False):

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final, NamedTuple
 
 from fastmta.delivery.explanation import Step
+from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
-from fastmta.model.verdict import Action, Verdict
+from fastmta.model.verdict import Action, Verdict, standing
 from fastmta.policy.check import Check, Context, deadline_s
 from fastmta.policy.plan import StageList
 from fastmta.policy.summing import DECLINED, refusal_of
@@ -39,7 +40,9 @@ class Answer(NamedTuple):
 
 async def policy_answers(lists: Iterable[StageList], about: Context) -> AsyncIterator[Answer]:
     """Every check in order. It ends behind the first that refuses."""
+    put_off: Reply | None = None  # what an earlier list's DEFER_IF_PERMIT says
     for each in lists:
+        before = put_off
         for check in each.checks:
             due = f" (at {each.due.name})" if each.due is not each.stage else ""
             text = f"{each.stage.name}{due}: {check.name}" + (f" = {check.words}" if check.words else "")
@@ -53,7 +56,8 @@ async def policy_answers(lists: Iterable[StageList], about: Context) -> AsyncIte
             if why:
                 yield Answer(Step("policy", f"{text}; not asked: {why}", {**values, "asked": False}))
                 continue
-            verdict = await _asked(check, each.stage, about)
+            verdict = standing(await _asked(check, each.stage, about), before)
+            put_off = put_off or verdict.if_permit
             said, refusal = _said(verdict)
             values |= {"asked": True, "verdict": verdict.action.name.lower(), "reason": verdict.reason}
             if refusal:

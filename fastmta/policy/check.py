@@ -50,6 +50,7 @@ class Context(msgspec.Struct, frozen=True):
     cipher: tuple[str, str, int] = ("", "", 0)  # its name, the version of TLS, bits of the key
     certificate: PeerCertificate | None = None  # that the client itself has shown
     esmtp: bool = True  # EHLO or LHLO, not HELO
+    pipelined: bool = False  # the client has sent on where it had to wait for a reply (RFC 2920 §3.1)
     transaction: int = 0  # counts those of the session
     helo: str = ""
     bare: int = 0  # BARE_SENDER, BARE_RECIPIENT (model/stages.py)

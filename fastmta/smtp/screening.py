@@ -14,7 +14,7 @@ from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME
 from fastmta.model.stages import RELAYS, RELAYS_NOT, Stage, bit
-from fastmta.model.verdict import PASS, Action, Outcome, Verdict
+from fastmta.model.verdict import PASS, Action, Outcome, Verdict, standing
 from fastmta.policy.check import Check, Context, deadline_s
 from fastmta.policy.plan import Plan, StageList
 from fastmta.policy.run import Run
@@ -201,16 +201,22 @@ class Screening:
         """What comes of a recipient whom nobody has refused: DEFER_IF_PERMIT of any list so far puts it off, and where
         nobody is there DEFER_IF_REJECT.
         """
-        for each in self._plan.lists:
-            run = self._runs.get(each.stage)
-            if run is None or not run.done or each.stage > Stage.RCPT:
-                continue
-            for _, verdict in run.verdicts:
-                if verdict.if_permit is not None:
-                    return self._refusal(Verdict(Action.DEFER, verdict.if_permit))
+        put_off = self._put_off(Stage.RCPT)
+        if put_off is not None:
+            return self._refusal(Verdict(Action.DEFER, put_off))
         reply = go_on()
         later = self._if_reject() if reply.code >= 500 else None
         return reply if later is None else self._refusal(Verdict(Action.DEFER, later))
+
+    def _put_off(self, last: Stage) -> Reply | None:
+        """The first DEFER_IF_PERMIT of the lists up to `last`."""
+        for each in self._plan.lists:
+            run = self._runs.get(each.stage)
+            if run is not None and run.done and each.stage <= last:
+                for _, verdict in run.verdicts:
+                    if verdict.if_permit is not None:
+                        return verdict.if_permit
+        return None
 
     def _if_reject(self) -> Reply | None:
         """DEFER_IF_REJECT of a list that was asked about the recipient."""
@@ -221,12 +227,15 @@ class Screening:
     def _take(self, run: Run) -> Reply | None:
         """What a run that is done has said: the reply that refuses, or None, its notes kept for the end."""
         self._tell(run)
-        _, verdict = run.verdicts[-1]
+        verdict = self._decisive(run)
         if verdict.action in DECLINED:
             if run is self._runs.get(Stage.CONNECT) and self._is_greeting:
                 self._session.denied = Reply(503, "5.7.0", f"Error: access denied for {self._session.client}")
                 self._session.stages = _EVERY
             later = self._if_reject() if run is self._runs.get(Stage.RCPT) else None
+            put_off = self._put_off(Stage.RCPT) if later is not None and verdict.is_behind else None
+            if put_off is not None:  # as Postfix, whose list has ended behind its first word
+                return self._refusal(Verdict(Action.DEFER, put_off))
             if later is not None and verdict.action is Action.REJECT:
                 return self._refusal(Verdict(Action.DEFER, later))
             return self._refusal(verdict)
@@ -240,6 +249,16 @@ class Screening:
             for _, verdict in run.verdicts:
                 self._note(verdict)
         return None
+
+    def _decisive(self, run: Run) -> Verdict:
+        """The verdict that refuses, or else the last one."""
+        for check, verdict in run.verdicts:
+            if verdict.if_alone is not None:
+                before = self._put_off(Stage(check.stage - 1)) if check.stage else None
+                stands = standing(verdict, before)
+                if stands is not verdict:
+                    return stands
+        return run.verdicts[-1][1]
 
     def _refusal(self, verdict: Verdict, *, of_all: bool = True) -> Reply:
         reply = refusal_of(verdict)
@@ -301,6 +320,7 @@ class Screening:
             cipher=(session.transport.get_extra_info("cipher") or _NO_CIPHER) if session.tls else _NO_CIPHER,
             certificate=None if session.speaks_for else session.certificate,
             esmtp=session.esmtp,
+            pipelined=session.pipelined,
             transaction=self._transaction,
             bare=session.bare,
             helo=self._hello(stage, subject).decode("utf-8", "replace"),

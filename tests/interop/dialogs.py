@@ -1,15 +1,48 @@
 """Generated SMTP dialogs under generated restriction lists, the same for any seed: for a comparison with Postfix.
 
 A `Scenario` is what both servers are configured with; `dialogs` are what clients say to both. Clients' addresses and
-names come by XCLIENT. Words that ask the DNS are left out: both servers would have to be given the same.
+names come by XCLIENT, and both servers ask the same DNS: `ZONES`.
 """
 
 import random
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-MAPS = ("clients", "helos", "senders", "recipients")
+MAPS = ("clients", "helos", "senders", "recipients", "servers")
+ZONES: dict[str, Any] = {
+    "mail.client.test": {"A": ["192.0.2.1"]},
+    "client.test": {"MX": [(10, "mail.client.test")], "NS": ["ns.client.test"], "A": ["192.0.2.5"]},
+    "ns.client.test": {"A": ["192.0.2.53"]},
+    "mixed.client.test": {"A": ["203.0.113.200"]},
+    "spammer.test": {"MX": [(10, "mx.evil.test")], "NS": ["ns.evil.test"]},
+    "out.spammer.test": {"A": ["192.0.2.77"], "AAAA": ["2001:db8::77"]},
+    "mx.evil.test": {"A": ["203.0.113.66"]},
+    "ns.evil.test": {"A": ["203.0.113.53"]},
+    "inside.ours.test": {"A": ["10.1.2.3"]},
+    "test": {"NS": ["ns.top.test"]},
+    "ns.top.test": {"A": ["198.51.100.53"]},
+    "null.test": {"MX": [(0, ".")]},
+    "trouble.test": "SERVFAIL",
+    "away.test": {"MX": [(10, "mx.trouble.test")]},
+    "mx.trouble.test": "SERVFAIL",
+    "backup.test": {"MX": [(10, "mail.client.test"), (20, "mx.here.test")]},
+    "best.test": {"MX": [(10, "mx.here.test"), (20, "mail.client.test")]},
+    "mx.here.test": {"A": ["127.0.0.1"]},
+    "example.test": {"MX": [(10, "mx.here.test")]},
+    "relay.test": {"A": ["192.0.2.9"]},
+    "77.2.0.192.bl.test": {"A": ["127.0.0.2"], "TXT": ["seen"]},
+    "1.2.0.192.bl.test": {"A": ["127.0.0.9"]},
+    "3.2.1.10.wl.test": {"A": ["127.0.0.2"]},
+    "1.2.0.192.wl.test": {"A": ["127.0.0.2"]},
+    "200.113.0.203.wl.test": "SERVFAIL",
+    "spammer.test.names.test": {"A": ["127.0.0.2"]},
+    "out.spammer.test.names.test": {"A": ["127.0.0.2"]},
+    "mail.client.test.names.test": {"A": ["127.0.0.3"]},
+    "client.test.names.test": "SERVFAIL",
+    "relay.test.names.test": {"A": ["127.0.0.2"]},
+}
 CLIENTS = (
     ("mail.client.test", "192.0.2.1"),
     ("out.spammer.test", "192.0.2.77"),
@@ -22,6 +55,8 @@ HELOS = (
     "mail.client.test",
     "spammer.test",
     "localhost",
+    "trouble.test",
+    "nowhere.test",
     "[192.0.2.1]",
     "[IPv6:2001:db8::25]",
     "bad_name.client.test",
@@ -44,6 +79,10 @@ SENDERS = (
     "postmaster",
     "ann",
     '"odd one"@client.test',
+    "ann@null.test",
+    "ann@trouble.test",
+    "ann@away.test",
+    "ann@nowhere.test",
 )
 RECIPIENTS = (
     "bill@example.test",
@@ -59,6 +98,11 @@ RECIPIENTS = (
     "bill",
     "bill@example.test.",
     "@route.test:bill@example.test",
+    "x@backup.test",
+    "x@best.test",
+    "x@null.test",
+    "x@trouble.test",
+    "x@away.test",
 )
 KEYS = {
     "clients": (
@@ -73,6 +117,10 @@ KEYS = {
     "recipients": (
         "bill@example.test", "example.test", "nobody@", "relay.test", "any@relay.test", "bill@", "test", "postmaster@",
         "elsewhere.test", "localonly", "x@elsewhere.test",
+    ),
+    "servers": (
+        "mx.evil.test", "evil.test", "203.0.113.66", "203.0.113", "ns.evil.test", "ns.top.test", "192.0.2.1", "192.0.2",
+        "mail.client.test", "client.test", "192.0.2.53", "2001:db8", "127.0.0.1", "192.0.2.77", "test",
     ),
 }  # fmt: skip
 ACTIONS = (
@@ -111,6 +159,29 @@ ACTIONS = (
     "reject_unauth_destination",
 )
 _PLAIN = ("permit_mynetworks", "defer_if_permit", "defer_if_reject", "warn_if_reject reject", "one", "two")
+
+
+def _served(whose: str) -> tuple[str, ...]:
+    return tuple(f"check_{whose}_{kind}_access servers" for kind in ("a", "mx", "ns"))
+
+
+DNS_WORDS = {
+    "client": (
+        "reject_unknown_client_hostname", "permit_dnswl_client wl.test", "reject_rbl_client bl.test",
+        "reject_rbl_client bl.test=127.0.0.[2..8]", "permit_rhswl_client names.test=127.0.0.3",
+        "reject_rhsbl_client names.test", "sleep 0", "permit_inet_interfaces", *_served("client"),
+    ),
+    "helo": ("reject_unknown_helo_hostname", "reject_rhsbl_helo names.test", *_served("helo")),
+    "sender": (
+        "reject_unknown_sender_domain", "reject_rhsbl_sender names.test", "warn_if_reject defer_if_reject",
+        "reject_plaintext_session", *_served("sender"),
+    ),
+    "recipient": (
+        "reject_unknown_recipient_domain", "reject_rhsbl_recipient names.test", "permit_mx_backup",
+        "permit_dnswl_client wl.test", "reject_unauth_pipelining", *_served("recipient"),
+    ),
+    "data": ("reject_unauth_pipelining", "reject_rbl_client bl.test", "check_sender_mx_access servers"),
+}  # fmt: skip
 WORDS = {
     "client": (*_PLAIN, "check_client_access clients"),
     "helo": (
@@ -132,6 +203,8 @@ WORDS = {
     ),
     "end_of_data": (*_PLAIN, "check_sender_access senders", "check_client_access clients"),
 }  # fmt: skip
+_PIPELINED = "NOOP\r\nNOOP"
+_ODD = ("NOOP", "RSET", "MAIL", "RCPT TO:<>", "DATA", _PIPELINED)
 CLASSES = (
     "check_sender_access senders, reject_non_fqdn_sender",
     "check_client_access clients",
@@ -167,11 +240,16 @@ def scenario(seed: int) -> Scenario:
     for name, pool in WORDS.items():
         if rng.random() < 0.75:
             made.lists[name] = rng.sample(pool, rng.randrange(1, 4))
+        if name in DNS_WORDS and rng.random() < 0.5:
+            words = made.lists.setdefault(name, [])
+            words.insert(rng.randrange(len(words) + 1), rng.choice(DNS_WORDS[name]))
     made.lists["relay"] = rng.choice(
         (
             ["permit_mynetworks", "reject_unauth_destination"],
             ["permit_mynetworks", "defer_unauth_destination"],
             ["check_recipient_access recipients", "reject_unauth_destination"],
+            ["permit_mx_backup", "permit_mynetworks", "reject_unauth_destination"],
+            ["permit_dnswl_client wl.test", "reject_unauth_destination"],
         )
     )
     made.classes = {"one": rng.choice(CLASSES), "two": rng.choice(CLASSES)}
@@ -190,7 +268,7 @@ def dialogs(seed: int, count: int) -> Iterator[Dialog]:
         for _ in range(rng.choice((1, 1, 1, 2))):
             lines += _transaction(rng)
         if rng.random() < 0.15:
-            lines.insert(rng.randrange(len(lines)), rng.choice(("NOOP", "RSET", "MAIL", "RCPT TO:<>", "DATA")))
+            lines.insert(rng.randrange(len(lines)), rng.choice(_ODD))
         yield Dialog(rng.choice(CLIENTS), [*lines, "QUIT"])
 
 
@@ -234,6 +312,8 @@ class Talk:
             self._socket.sendall(line.encode() + b"\r\n")
         except OSError:
             return "closed"
+        if line == _PIPELINED:
+            self.reply()
         return self.reply()
 
 

@@ -47,6 +47,9 @@ class FakeResolver:
     async def mx(self, name: str) -> Any:
         return self._find(name, "MX")
 
+    async def ns(self, name: str) -> Any:
+        return self._find(name, "NS")
+
     async def ptr(self, name: str) -> Any:
         return self._find(name, "PTR")
 
@@ -128,7 +131,7 @@ def judge(parts: Parts, tmp_path: Path) -> Judge:
             recipient=b"bob@example.test",
         )
         context = msgspec.structs.replace(context, **changes)
-        check = build(config, parts)[-1]  # type: ignore[arg-type]
+        check = next(each for each in build(config, parts) if each.name == key)  # type: ignore[arg-type]
         found = check.check(context)
         return found if isinstance(found, Verdict) else await found
 
@@ -335,7 +338,7 @@ async def test_warn_if_reject_refuses_nothing_and_is_told(judge: Judge, parts: P
 
 async def test_a_client_is_asked_for_its_name(judge: Judge, parts: Parts) -> None:
     assert await said(judge(Stage.CONNECT, "reject_unknown_client_hostname")) == (
-        "450 4.7.1 Client host rejected: cannot find your hostname, [192.0.2.7]"
+        "450 4.7.25 Client host rejected: cannot find your hostname, [192.0.2.7]"
     )
     parts.resolver.zone |= {("192.0.2.7", "PTR"): ("mx.client.test",), ("mx.client.test", "A"): ("192.0.2.7",)}
     assert await said(judge(Stage.CONNECT, "reject_unknown_client_hostname")) == "NONE"

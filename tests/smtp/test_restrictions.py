@@ -94,3 +94,63 @@ async def test_senders_of_ours_that_do_not_exist_are_refused_where_asked_for(lis
     assert client.codes(b"MAIL FROM:<nobody@example.test>\r\n" + HERE) == [250, 550]
     assert client.codes(b"RSET\r\nMAIL FROM:<amy@example.test>\r\n" + HERE) == [250, 250, 250]
     assert client.codes(b"RSET\r\nMAIL FROM:<>\r\n" + HERE) == [250, 250, 250]
+
+
+CLIENTS_DEFER = 'smtpd_client_restrictions = "defer_if_permit"\n'
+HELO_DEFERS = 'smtpd_helo_restrictions = "defer_if_reject, reject"\n'
+SENDERS_DEFER = 'smtpd_sender_restrictions = "check_sender_access texthash:senders"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "here", "abroad"),
+    [
+        (HELO_DEFERS, b"450 4.7.0", b"450 4.7.0"),
+        (CLIENTS_DEFER + HELO_DEFERS, b"450 4.7.0", b"554 5.7.1"),  # the HELO list ends, and the relay list is asked
+        ('smtpd_helo_restrictions = "defer_if_permit, defer_if_reject, reject"\n', b"450 4.7.0", b"554 5.7.1"),
+        (SENDERS_DEFER + HELO_DEFERS, b"450 4.7.0", b"450 4.7.0"),  # a list behind it does not count
+    ],
+)
+async def test_a_list_ends_where_a_deferral_for_either_case_stands(
+    listed: Listed, tmp_path: Path, text: str, here: bytes, abroad: bytes
+) -> None:
+    (tmp_path / "senders").write_text("elsewhere.test DEFER_IF_PERMIT 4.3.3 soon\n")
+    rig = listed(text)
+    for command, expected in ((HERE, here), (ABROAD, abroad)):
+        client = rig.connect(ip=STRANGER).start()
+        client.say(b"EHLO mail.elsewhere.test\r\n")
+        client.say(MAIL)
+        assert client.say(command)[:9] == expected
+
+
+async def test_defer_if_reject_is_said_where_its_list_is(listed: Listed) -> None:
+    client = listed(HELO_DEFERS + "smtpd_delay_reject = false\n").connect(ip=STRANGER).start()
+    assert client.say(b"EHLO mail.elsewhere.test\r\n").startswith(b"450 4.7.0")
+
+
+async def test_behind_both_deferrals_only_the_first_word_of_the_next_list_is_asked(listed: Listed) -> None:
+    relay = 'smtpd_relay_restrictions = "defer_if_permit, defer_if_reject, reject_unauth_destination"\n'
+    rig = listed(relay + 'smtpd_recipient_restrictions = "reject_non_fqdn_recipient, defer"\n')
+    assert said(rig, HERE) == b"450 4.7.0"
+    client = listed(relay + 'smtpd_recipient_restrictions = "defer"\ndefer_code = 421\n').connect(ip=STRANGER).start()
+    client.say(MAIL)
+    assert client.say(HERE).startswith(b"421 4.7.1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "codes"),
+    [
+        ([b"EHLO a.test\r\n", MAIL + HERE], [250, 250, 250]),
+        ([b"EHLO a.test\r\nNOOP\r\n", MAIL + HERE], [250, 250, 250, 503]),
+        ([b"EHLO a.test\r\n", b"NOOP\r\n" + MAIL + HERE], [250, 250, 250, 503]),
+        ([b"HELO a.test\r\n", MAIL, HERE], [250, 250, 250]),
+        ([b"HELO a.test\r\n", MAIL + HERE], [250, 250, 503]),
+        ([b"EHLO a.test\r\n", MAIL + HERE + b"DATA\r\n"], [250, 250, 250, 354]),
+        ([b"EHLO a.test\r\n", MAIL + HERE + b"DATA\r\nSubject: x\r\n"], [250, 250, 250, 503]),
+    ],
+)
+async def test_who_does_not_wait_where_he_must_is_refused_where_asked_for(
+    listed: Listed, sent: list[bytes], codes: list[int]
+) -> None:
+    rig = listed("".join(f'smtpd_{each}_restrictions = "reject_unauth_pipelining"\n' for each in ("recipient", "data")))
+    client = rig.connect(ip=STRANGER).start()
+    assert [code for piece in sent for code in client.codes(piece)] == codes

@@ -27,7 +27,7 @@ _SENDERS: Final = {"1": "7", "2": "8", "3": "7", "4": "7", "6": "7", "7": "7", "
 _RECIPIENTS: Final = {**dict(zip("123456", "123456", strict=True)), "7": "3", "8": "2"}
 _FIELD: Final = re.compile(r"[!-9;-~]+:[^\r\n\0]*")
 _ACCEPT: Final = ("now", Verdict(Action.ACCEPT))
-_MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
+MISTAKEN: Final = Reply(451, "4.3.5", "Server configuration error")
 UNREADABLE: Final = Reply(451, "4.3.0", "Temporary lookup failure")
 
 
@@ -48,24 +48,29 @@ class AccessTables:
     def decide(
         self, name: str, key: tuple[str, ...], what: str, kind: str
     ) -> tuple[str, Verdict] | list[Restriction] | None:
-        """What a table says of a key: ("client", name, address), ("certificate", fingerprints...), ("domain", name) or
-        ("mail", address).
+        """What a table says of a key: ("client", name, address), ("certificate", fingerprints...), ("domain", name),
+        ("address", ip), ("login", name) or ("mail", address).
         """
-        table = self._table(name)
         try:
-            whole = key[1:]  # what else is looked up are parts of these
-            for form in self._forms(key):
-                value = table.get(form, whole=form in whole or form == "<>")
-                if value is not None:
-                    return self.action(value.strip(), what, kind, f"{name}: {form}")
+            found = self.find(name, key)
         except TemporaryFailure:
             return "now", Verdict(Action.DEFER, UNREADABLE, reason=f"{name} cannot be read")
+        return None if found is None else self.action(found[1], what, kind, f"{name}: {found[0]}")
+
+    def find(self, name: str, key: tuple[str, ...]) -> tuple[str, str] | None:
+        """(what was found, its value) of a key. Raises TemporaryFailure."""
+        table = self._table(name)
+        whole = key[1:]  # what else is looked up are parts of these
+        for form in self._forms(key):
+            value = table.get(form, whole=form in whole or form == "<>")
+            if value is not None:
+                return form, value.strip()
         return None
 
     def problem(self, value: str) -> str:
         """Why a value of a table cannot be obeyed; "" where it can."""
         found = self.action(value.strip(), "x", "Client host", "")
-        if isinstance(found, tuple) and found[1].reply is _MISTAKEN:
+        if isinstance(found, tuple) and found[1].reply is MISTAKEN:
             return f"{value.strip()[:80]}: no action of access(5), and no restriction that is known here"
         return ""
 
@@ -92,6 +97,10 @@ class AccessTables:
                 yield from _networks(address)
             case ("certificate", *fingerprints):
                 yield from fingerprints
+            case ("address", address):
+                yield from _networks(address)
+            case ("login", name):
+                yield name
             case ("domain", name):
                 yield from _domains(name)
             case ("mail", address):
@@ -150,7 +159,7 @@ class AccessTables:
         try:
             return parse(normalised(split_list(value), self._base, self._classes))
         except ValueError:
-            return "now", Verdict(Action.DEFER, _MISTAKEN, reason=f"{reason}: no action {word}")
+            return "now", Verdict(Action.DEFER, MISTAKEN, reason=f"{reason}: no action {word}")
 
     def _refuse(self, code: int, text: str, default: str, what: str, kind: str, reason: str) -> tuple[str, Verdict]:
         enhanced = f"{code // 100}.7.1"
@@ -180,8 +189,11 @@ def _is_filter(text: str) -> bool:
 
 
 def _domains(name: str) -> Iterator[str]:
-    """A name and the domains above it."""
+    """A name and the domains above it; what is an address has none."""
     bare = name.rstrip(".")
+    if bare.replace(".", "").isdigit():
+        yield bare
+        return
     while bare:
         yield bare
         bare = bare.partition(".")[2]

@@ -12,7 +12,7 @@ _REASON_CHARACTERS = 200
 
 
 class Lists:
-    """Asks lists with one resolver. Who cannot be asked lists nobody."""
+    """Asks lists with one resolver. A list that cannot be asked blocks nobody."""
 
     def __init__(self, resolver: Resolver, reject_code: int) -> None:
         self._resolver = resolver
@@ -29,7 +29,10 @@ class Lists:
 
     async def blocked(self, key: str, zone: str, allowed: Allowed, kind: str, what: str) -> tuple[str, Verdict] | None:
         """The refusal of what is listed."""
-        if not await self._is_listed(key, zone, allowed):
+        try:
+            if not await self._is_listed(key, zone, allowed):
+                return None
+        except LookupTrouble:
             return None
         code = self._code
         text = f"Service unavailable; {kind} [{what[:320]}] blocked using {zone}"
@@ -38,13 +41,18 @@ class Lists:
         return "now", Verdict(Action.REJECT if code >= 500 else Action.DEFER, reply, reason=zone)
 
     async def listed(self, key: str, zone: str, allowed: Allowed, kind: str, what: str) -> tuple[str, Verdict] | None:
-        """The permission of what is listed."""
-        return ("now", Verdict(Action.ACCEPT, reason=zone)) if await self._is_listed(key, zone, allowed) else None
+        """The permission of what is listed; who cannot be asked turns a refusal into another try."""
+        try:
+            is_listed = await self._is_listed(key, zone, allowed)
+        except LookupTrouble:
+            text = f"<{what[:320]}>: {kind} rejected: Service unavailable"
+            return "if_reject", Verdict(Action.DEFER, Reply(450, "4.7.1", text), reason=zone)
+        return ("now", Verdict(Action.ACCEPT, reason=zone)) if is_listed else None
 
     async def _is_listed(self, key: str, zone: str, allowed: Allowed) -> bool:
         try:
             found = await self._resolver.a(f"{key}.{zone}")
-        except (NotFound, LookupTrouble):
+        except NotFound:
             return False
         return any(_fits(address, allowed) for address in found)
 

@@ -4,6 +4,7 @@ A decision is ("now", verdict), or ("if_permit", verdict) and ("if_reject", verd
 the list says; a list of restrictions is asked in the place of what named it. Texts and codes are Postfix's.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
@@ -18,6 +19,7 @@ from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context, Parts
 from fastmta.policy.checks.access import UNREADABLE, AccessTables
 from fastmta.policy.checks.dnsbl import Lists
+from fastmta.policy.checks.servers import Servers
 from fastmta.policy.delegation import encode_request
 from fastmta.policy.policy_client import PolicyService
 
@@ -34,6 +36,16 @@ _CLASSES: Final = {
     Stage.DATA: "Data command",
     Stage.END: "End-of-data",
 }
+_PUTS_OFF: Final = frozenset(
+    {
+        "defer_if_permit",
+        "reject_unknown_helo_hostname",
+        "reject_unknown_sender_domain",
+        "reject_unverified_sender",
+    }
+)
+_UNVERIFIED: Final = "Unverified Client host"
+_PLAIN: Final = "Session encryption is required"
 _PERMIT: Final[Decision] = ("now", Verdict(Action.ACCEPT))
 
 
@@ -77,6 +89,7 @@ class Words:
         self._classes = {name: parse(words) for name, words in config.smtpd_restriction_classes.items()}
         self._tables = AccessTables(config, parts.clock)
         self._lists = Lists(parts.resolver, config.maps_rbl_reject_code)
+        self._servers = Servers(config, parts.resolver)
         self._services: dict[str, PolicyService] = {}
         self._filters: dict[str, tuple[frozenset[int], ...]] = {}
 
@@ -85,7 +98,9 @@ class Words:
         name, argument = restriction
         if name == "reject_unlisted_sender" and subject.context.sender is None:
             return None
-        word: Callable[..., Found | Awaitable[Found]] = getattr(self, name)
+        word: Callable[..., Found | Awaitable[Found]] | None = getattr(self, name, None)
+        if word is None:
+            return self._check_servers(subject, name, argument)
         return word(subject, argument) if argument else word(subject)
 
     def class_of(self, restriction: Restriction) -> list[Restriction] | None:
@@ -109,6 +124,11 @@ class Words:
         if word is None:
             return Stage.CONNECT  # a class, whose words are asked about themselves
         return Stage.RCPT if word.given == "map" and self._classes else word.reads
+
+    def may_put_off(self, name: str) -> bool:
+        """Whether a word may say DEFER_IF_PERMIT."""
+        word = WORDS.get(name)
+        return name in _PUTS_OFF or (word is not None and word.given in ("map", "service"))
 
     def warn(self, subject: Subject, verdict: Verdict) -> None:
         """A refusal that warn_if_reject has taken back."""
@@ -136,6 +156,23 @@ class Words:
 
     def defer_if_reject(self, subject: Subject) -> Found:
         return "if_reject", self._refuse(450, "7.0", subject.shown, subject.kind, "defer_if_reject requested")[1]
+
+    async def sleep(self, subject: Subject, seconds: str) -> Found:
+        await asyncio.sleep(int(seconds))
+        return None
+
+    def reject_unauth_pipelining(self, subject: Subject) -> Found:
+        if not subject.context.pipelined:
+            return None
+        text = f"<{_clean(subject.shown)}>: {subject.kind} rejected: Improper use of SMTP command pipelining"
+        return "now", _refusal(503, "5.5.0", text)
+
+    def reject_plaintext_session(self, subject: Subject) -> Found:
+        code = self._config.plaintext_reject_code
+        return None if subject.context.tls else ("now", _refusal(code, f"{code // 100}.7.1", _PLAIN))
+
+    def permit_inet_interfaces(self, subject: Subject) -> Found:
+        return _PERMIT if self._servers.have(subject.context.client_ip) else None
 
     def permit_mynetworks(self, subject: Subject) -> Found:
         return _PERMIT if subject.context.trusted else None
@@ -165,6 +202,15 @@ class Words:
     def check_client_access(self, subject: Subject, table: str) -> Found:
         context = subject.context
         return self._access(table, subject, Stage.CONNECT, ("client", context.client_name, context.client_ip))
+
+    def check_reverse_client_hostname_access(self, subject: Subject, table: str) -> Found:
+        context = subject.context
+        what = context.reverse_name
+        return self._tables.decide(table, ("client", what, context.client_ip), what, _UNVERIFIED)
+
+    def check_sasl_access(self, subject: Subject, table: str) -> Found:
+        login = subject.context.login
+        return self._tables.decide(table, ("login", login), login, "SASL login name") if login else None
 
     def check_helo_access(self, subject: Subject, table: str) -> Found:
         return self._access(table, subject, Stage.HELO, ("domain", subject.helo)) if subject.helo else None
@@ -196,13 +242,52 @@ class Words:
         what, kind = subject.about(stage)
         return self._tables.decide(table, key, what, kind)
 
+    def _check_servers(self, subject: Subject, word: str, table: str) -> Found | Awaitable[Found]:
+        """check_WHOSE_a_access, check_WHOSE_mx_access and check_WHOSE_ns_access."""
+        whose, kind, _ = word.removeprefix("check_").rsplit("_", 2)
+        reverse = subject.context.reverse_name
+        name, what, class_ = {
+            "client": (subject.context.client_name, subject.client, "Client host"),
+            "reverse_client_hostname": (reverse, reverse, _UNVERIFIED),
+            "helo": (subject.helo, subject.helo, "Helo command"),
+            "sender": (_domain(subject.sender), subject.sender, "Sender address"),
+            "recipient": (_domain(subject.recipient), subject.recipient, "Recipient address"),
+        }[whose]
+        return self._served(table, kind, name, what, class_) if name and name != "unknown" else None
+
+    async def _served(self, table: str, kind: str, name: str, what: str, class_: str) -> Found:
+        try:
+            async for key in self._servers.keys(name, kind):
+                found = self._tables.find(table, key)
+                if found is not None:
+                    return self._tables.action(found[1], what, class_, f"{table}: {found[0]}")
+        except TemporaryFailure:
+            return "now", Verdict(Action.DEFER, UNREADABLE, reason=f"{table} cannot be read")
+        except LookupTrouble as trouble:  # as Postfix: whom nobody knows nobody refuses
+            self._parts.log.info("policy.servers_unknown", name=name, reason=str(trouble))
+        return None
+
+    def permit_mx_backup(self, subject: Subject) -> Found | Awaitable[Found]:
+        if not subject.recipient:
+            return None
+        return self._mx_backup(subject) if self._relays(subject) is not None else _PERMIT
+
+    async def _mx_backup(self, subject: Subject) -> Found:
+        try:
+            are_we = await self._servers.are_backup(_domain(subject.recipient).rstrip(".").lower())
+        except LookupTrouble:
+            text = "Unable to look up mail exchanger information"
+            what = _clean(subject.recipient)
+            return "if_reject", _refusal(450, "4.4.4", f"<{what}>: Recipient address rejected: {text}")
+        return _PERMIT if are_we else None
+
     # --- DNS lists ---
 
     def reject_rbl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
         return self._address_list(subject, zone, self._lists.blocked)
 
     def permit_dnswl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
-        return self._address_list(subject, zone, self._lists.listed)
+        return None if self._would_relay(subject) else self._address_list(subject, zone, self._lists.listed)
 
     def _address_list(
         self, subject: Subject, zone: str, ask: Callable[..., Awaitable[Found]]
@@ -213,8 +298,18 @@ class Words:
         return ask(key, *self._zone(zone), "Client host", subject.context.client_ip)
 
     def reject_rhsbl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._name_list(*_known(subject.context.client_name), zone, "Client host")
+
+    def permit_rhswl_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
         name = subject.context.client_name
-        return self._name_list("" if name == "unknown" else name, name, zone, "Client host")
+        return None if self._would_relay(subject) else self._name_list(*_known(name), zone, "Client host", permits=True)
+
+    def reject_rhsbl_reverse_client(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
+        return self._name_list(*_known(subject.context.reverse_name), zone, _UNVERIFIED)
+
+    def _would_relay(self, subject: Subject) -> bool:
+        """A list of good clients is no reason to relay for them."""
+        return subject.stage is Stage.RCPT and bool(subject.recipient) and self._relays(subject) is not None
 
     def reject_rhsbl_helo(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
         return self._name_list(subject.helo, subject.helo, zone, "Helo command")
@@ -225,10 +320,13 @@ class Words:
     def reject_rhsbl_recipient(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
         return self._name_list(_domain(subject.recipient), subject.recipient, zone, "Recipient address")
 
-    def _name_list(self, name: str, what: str, zone: str, kind: str) -> Found | Awaitable[Found]:
+    def _name_list(
+        self, name: str, what: str, zone: str, kind: str, *, permits: bool = False
+    ) -> Found | Awaitable[Found]:
         if not _HOST.fullmatch(name) or "." not in name:
             return None
-        return self._lists.blocked(name.rstrip(".").lower(), *self._zone(zone), kind, what)
+        ask = self._lists.listed if permits else self._lists.blocked
+        return ask(name.rstrip(".").lower(), *self._zone(zone), kind, what)
 
     def _zone(self, text: str) -> tuple[str, tuple[frozenset[int], ...]]:
         zone, _, wanted = text.partition("=")
@@ -272,7 +370,10 @@ class Words:
         hostname = "hostname" if confirmed else "reverse hostname"
         text = f"Client host rejected: cannot find your {hostname}, [{ip}]"
         code = self._config.unknown_client_reject_code
-        refusal: Decision = ("now", _refusal(code, f"{code // 100}.7.1", text))
+        refusal: Decision = ("now", _refusal(code, f"{code // 100}.7.25" if confirmed else f"{code // 100}.7.1", text))
+        known = subject.context.client_name if confirmed else subject.context.reverse_name
+        if known != "unknown":
+            return None
         try:
             names = await resolver.ptr(ip)
             if not confirmed:
@@ -283,7 +384,7 @@ class Words:
         except NotFound:
             pass
         except LookupTrouble:
-            return "if_permit", _for_now(refusal)
+            return "now", _for_now(refusal)  # what tables say of the name is not known either
         return refusal
 
     def reject_non_fqdn_sender(self, subject: Subject) -> Found:
@@ -451,6 +552,11 @@ def _for_now(refusal: Decision) -> Verdict:
     reply = refusal[1].reply
     assert reply is not None
     return _refusal(450, f"4{reply.enhanced[1:]}", reply.text)
+
+
+def _known(name: str) -> tuple[str, str]:
+    """A client's name to be looked up, "" where it has none, and as replies have it."""
+    return "" if name == "unknown" else name, name
 
 
 def _domain(address: str) -> str:

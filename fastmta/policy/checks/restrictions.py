@@ -11,13 +11,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from fastmta.config.kinds import RELAY_RESTRICTIONS
-from fastmta.config.restrictions import Restriction, parse
+from fastmta.config.restrictions import WORDS, Restriction, parse
 from fastmta.config.schema import Config
 from fastmta.model.limits import RESTRICTIONS_ASKED
 from fastmta.model.reply import Reply
 from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Parts
+from fastmta.policy.checks.access import MISTAKEN
 from fastmta.policy.checks.restriction_words import Found, Subject, Words
 
 _LISTS: Final = (
@@ -38,15 +39,16 @@ _REFUSES: Final = frozenset({Action.REJECT, Action.DEFER})
 
 def build(config: Config, parts: Parts) -> Sequence[Check]:
     """The lists that are not empty. Who may relay is asked before smtpd_recipient_restrictions, as Postfix does; where
-    neither is set the session knows it by itself (`_session`, `_add`), and nobody is asked.
+    neither is set the session knows it by itself (`_session`, `_add`), and nobody is asked; unless an earlier list may
+    put a recipient off whom nobody refuses.
     """
     words = Words(config, parts)
     relays_as_known = config.smtpd_relay_restrictions == RELAY_RESTRICTIONS and not config.smtpd_recipient_restrictions
     relay = "smtpd_relay_restrictions" if config.smtpd_relay_restrictions else "smtpd_recipient_restrictions"
-    found = []
+    found: list[RestrictionList] = []
     for stage, key in _LISTS:
         given: tuple[str, ...] = getattr(config, key)
-        if given and not (relays_as_known and key == relay):
+        if given and not (relays_as_known and key == relay and not any(each.may_put_off for each in found)):
             made = RestrictionList(key, stage, parse(given), words, grants_relay=key == relay)
             if not config.smtpd_delay_reject:
                 made.reads = stage  # what is not known there yet says nothing
@@ -77,6 +79,7 @@ class RestrictionList(Check):
         self.grants_relay = grants_relay
         named = words.named(restrictions)
         self.has_effects = "check_policy_service" in named
+        self.may_put_off = any(words.may_put_off(name) for name in named)
         self.reads = min(max(stage, Stage.RCPT), max(words.reads(name) for name in named))
         self._words = words
         self._restrictions = tuple(restrictions)
@@ -92,6 +95,8 @@ class Evaluation:
         "_asked",
         "_defer_if_permit",
         "_defer_if_reject",
+        "_is_behind",
+        "_may_permit",
         "_pending",
         "_subject",
         "_verdict",
@@ -101,11 +106,14 @@ class Evaluation:
     )
 
     def __init__(self, stage: Stage, restrictions: tuple[Restriction, ...], words: Words, context: Context) -> None:
-        self._pending = [(each, False) for each in reversed(restrictions)]  # with warn_if_reject before it or not
+        # With warn_if_reject before it or not, and whether it may permit.
+        self._pending = [(each, False, True) for each in reversed(restrictions)]
         self._words = words
         self._subject = Subject(stage, context)
         self._asked = 0
         self._warn = False  # of the one that is asked
+        self._may_permit = True
+        self._is_behind = False  # a word has been asked
         self._warns_next = False
         self._defer_if_permit: Reply | None = None
         self._defer_if_reject: Reply | None = None
@@ -130,11 +138,13 @@ class Evaluation:
         return end if end is not None else self._permitted(self._verdict)
 
     def _ask(self) -> Found | Awaitable[Found]:
-        restriction, warn = self._pending.pop()
+        restriction, warn, may_permit = self._pending.pop()
         self._asked += 1
         if self._asked > RESTRICTIONS_ASKED:
             return "now", _ENDLESS
         self._warn, self._warns_next = warn or self._warns_next, False
+        word = WORDS.get(restriction.name)
+        self._may_permit = may_permit and (word is None or word.permits)
         if restriction.name == "warn_if_reject":
             self._warns_next = True
             return None
@@ -143,22 +153,30 @@ class Evaluation:
     def _take(self, found: Found) -> Verdict | None:
         """The verdict that ends the list, or None."""
         if found is None:
+            self._is_behind |= not self._warns_next
             return None
         if isinstance(found, list):
-            self._pending += [(each, self._warn) for each in reversed(found)]
+            self._pending += [(each, self._warn, self._may_permit) for each in reversed(found)]
             return None
-        kind, verdict = found
-        if self._warn and (kind != "now" or verdict.action in _REFUSES):
+        end = self._decided(*found)
+        self._is_behind = True
+        return end
+
+    def _decided(self, kind: str, verdict: Verdict) -> Verdict | None:
+        if self._warn and (kind == "if_permit" or verdict.action in _REFUSES) and kind != "if_reject":
             self._words.warn(self._subject, verdict)
             return None
-        if kind == "if_permit":
-            self._defer_if_permit = self._defer_if_permit or verdict.reply or _NOT_NOW
-        elif kind == "if_reject":
-            self._defer_if_reject = self._defer_if_reject or verdict.reply or _NOT_NOW
+        if kind != "now":
+            if kind == "if_permit":
+                self._defer_if_permit = self._defer_if_permit or verdict.reply or _NOT_NOW
+            else:
+                self._defer_if_reject = self._defer_if_reject or verdict.reply or _NOT_NOW
+            if self._defer_if_permit is not None and self._defer_if_reject is not None:
+                return self._permitted(self._verdict)  # the recipient is put off whatever the rest says
         elif verdict.action in _REFUSES:
-            if self._defer_if_reject is not None and verdict.action is Action.REJECT:
-                return Verdict(Action.DEFER, self._defer_if_reject, reason=verdict.reason)
-            return verdict
+            return self._refused(verdict)
+        elif verdict.action is Action.ACCEPT and not self._may_permit:
+            return Verdict(Action.DEFER, MISTAKEN, reason=f"{verdict.reason or 'a table of names'} permits: forged")
         elif verdict.action is Action.ACCEPT:
             return self._permitted(verdict if self._verdict is PASS else replace(self._verdict, permits=True))
         elif verdict.action is Action.DISCARD:
@@ -174,6 +192,16 @@ class Evaluation:
                 reason=verdict.reason or mine.reason,
             )
         return None
+
+    def _refused(self, verdict: Verdict) -> Verdict:
+        """A refusal, or what defer_if_reject makes of it. Postfix ends a list where defer_if_reject joins an earlier
+        list's defer_if_permit, and asks the lists behind it; we know of the earlier list only when its turn comes.
+        """
+        if self._defer_if_reject is None or verdict.action is not Action.REJECT:
+            return replace(verdict, is_behind=True) if self._is_behind else verdict
+        if self._subject.stage <= Stage.RCPT:
+            return self._permitted(Verdict(if_alone=self._defer_if_reject, reason=verdict.reason))
+        return Verdict(Action.DEFER, self._defer_if_reject, reason=verdict.reason)
 
     def _permitted(self, verdict: Verdict) -> Verdict:
         if self._defer_if_reject is not None and self._subject.stage is Stage.RCPT:
