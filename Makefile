@@ -50,6 +50,7 @@ lint: build ## ruff and mypy
 
 interop: build ## programs from the distribution as clients and peers, a browser among them
 	@bash tests/install_packages.sh desktop
+	@bash tests/install_clients.sh $(BIN)/python
 	@FASTMTA_DIALOGS=1000 $(BIN)/python -m pytest -m interop tests/interop
 
 faults: build packages ## the long form of the fault tests

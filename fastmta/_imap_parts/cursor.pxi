@@ -48,16 +48,24 @@ cdef class Cursor:
         """Letters, digits, "." and "-", in upper case: the name of a FETCH item or of a section's part."""
         return self._span(WORD, "Name").upper()
 
+    cdef inline Py_ssize_t _behind_spaces(self) noexcept:
+        """Where the spaces here end: clients send two of them at times, and Dovecot takes them."""
+        cdef Py_ssize_t i = self.position
+        while i < self.size and self.text[i] == 0x20:
+            i += 1
+        return i
+
     cpdef int sp(self) except -1:
         if self._peek() != 0x20:
             raise BadSyntax("Space expected" if self.position < self.size else "Missing argument")
-        self.position += 1
+        self.position = self._behind_spaces()
         return 0
 
     cpdef bint try_sp(self):
-        """Consumes one space if it is there and something follows it."""
-        if self._peek() == 0x20 and self.position + 1 < self.size:
-            self.position += 1
+        """Consumes spaces if they are there and something follows them."""
+        cdef Py_ssize_t behind = self._behind_spaces()
+        if self.position < behind < self.size:
+            self.position = behind
             return True
         return False
 

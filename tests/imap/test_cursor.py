@@ -96,9 +96,20 @@ def test_depth_of_parentheses_is_bounded() -> None:
 def test_flags() -> None:
     assert Cursor(b"(\\Seen $Forwarded a)").flag_list() == [b"\\Seen", b"$Forwarded", b"a"]
     assert Cursor(b"()").flag_list() == []
-    for raw in (b"(\\)", b"(a  b)", b"(a", b"( a)", b'("a")'):
+    for raw in (b"(\\)", b"(a", b"( a)", b'("a")'):
         with pytest.raises(BadSyntax):
             Cursor(raw).flag_list()
+
+
+def test_several_spaces_count_as_one() -> None:
+    cursor = Cursor(b"a  b   ")
+    assert cursor.atom() == b"A"
+    cursor.sp()
+    assert cursor.atom() == b"B"
+    assert not cursor.try_sp()
+    assert Cursor(b"(a  b)").flag_list() == [b"a", b"b"]
+    for raw in (b"", b"   "):
+        assert not Cursor(raw).try_sp()
 
 
 def test_spaces_at_the_end_are_forgiven_and_nothing_else() -> None:

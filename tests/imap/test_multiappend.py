@@ -27,6 +27,12 @@ async def test_all_messages_become_visible_at_once(world: World) -> None:
     assert [line for line in told if line.endswith(b"EXISTS")] == [b"* 20 EXISTS"]
 
 
+async def test_two_spaces_between_messages_are_taken(world: World) -> None:
+    client = await world.login("INBOX")
+    out = await client.send(b"a APPEND INBOX {3+}\r\nA:b  {3+}\r\nC:d\r\n")  # as IMAPClient sends it
+    assert b"\r\na OK [APPENDUID " in out and b" 1:2] APPEND" in out
+
+
 @pytest.mark.parametrize("tail", [b" {5000000}\r\n", b" junk\r\n", b" (\\Seen\r\n", b" {0+}\r\n\r\n"])
 async def test_a_bad_message_takes_those_before_it_along(world: World, tail: bytes) -> None:
     client = await world.login("INBOX")

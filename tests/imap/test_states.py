@@ -48,7 +48,6 @@ async def test_each_command_in_each_state(world: World, state: State, name: str)
         b"a",
         b"a ",
         b"+ NOOP",
-        b"a  NOOP",
         b"a XYZZY",
         b"a UID",
         b"a UID NOOP",

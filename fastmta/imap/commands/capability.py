@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
 
 # Before login a "{n+}" has LITERAL-'s small bound (RFC 7888 §5), after it LITERAL+ holds.
-BEFORE_LOGIN: Final = b"IMAP4rev1 IMAP4rev2 LITERAL- SASL-IR ID"
+# ENABLE and IDLE need a login: clients that never ask again (Python's imaplib) refuse to send what is not named here.
+BEFORE_LOGIN: Final = b"IMAP4rev1 IMAP4rev2 LITERAL- SASL-IR ID ENABLE IDLE"
 AFTER_LOGIN: Final = (
     b"IMAP4rev1 IMAP4rev2 LITERAL+ ID IDLE NAMESPACE CHILDREN UIDPLUS MOVE UNSELECT"
     b" MULTIAPPEND CATENATE URLAUTH URL-PARTIAL REPLACE BINARY SAVEDATE OBJECTID UIDONLY INPROGRESS"
