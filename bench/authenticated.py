@@ -37,6 +37,7 @@ from fastmta.authentication.arc import collect_sets
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.keys import parse_key
 from fastmta.authentication.message import parse_fields, split_message
+from fastmta.authentication.signature import hold
 from fastmta.authentication.signing import DkimTags, Signer, body_digest_of, names_to_sign, seal_arc, sign_dkim
 from fastmta.authentication.verifying import Client, verify_message
 from tests.authentication.zone import Zone
@@ -104,7 +105,8 @@ def verifications(raw: bytes) -> int:
 
     async def counted(operation: Callable[..., Any], *arguments: Any) -> Any:
         nonlocal count
-        count += getattr(operation, "__name__", "") == "verify"
+        if operation is hold:
+            count += sum(len(each) for each in arguments)
         return operation(*arguments)
 
     head, body = split_message(raw)

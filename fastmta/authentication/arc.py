@@ -11,13 +11,15 @@ from fastmta.authentication.message import Field
 from fastmta.authentication.signature import (
     ALGORITHMS,
     Offload,
+    Operation,
     Outcome,
     TxtLookup,
     acceptable,
     domain_of,
     fetch_key,
+    hold,
     parse_signature,
-    verify_signature,
+    prepare,
 )
 from fastmta.authentication.tags import TagError, decode_base64, without_spaces
 from fastmta.model.limits import ARC_SETS
@@ -97,27 +99,54 @@ def has_chain(fields: Sequence[Field]) -> bool:
     return any(field.name in _KINDS for field in fields)
 
 
-async def verify_arc(
-    fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
-) -> ArcVerdict:
-    """The chain's state as the next seal's cv= would say it."""
+class CheckedChain(NamedTuple):
+    """A chain up to its public-key operations: its newest message signature's, then its seals', newest first."""
+
+    verdict: ArcVerdict  # where all operations hold
+    operations: tuple[Operation, ...] = ()
+
+    def done(self, held: int) -> ArcVerdict:
+        """The verdict, where so many of the operations hold from their beginning."""
+        if held == len(self.operations):
+            return self.verdict
+        newest = self.verdict.instance
+        what = f"seal {newest - held + 1}" if held else f"message signature {newest}"
+        return ArcVerdict("fail", newest, f"{what}: signature did not verify")
+
+
+async def prepare_arc(fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, now: float) -> CheckedChain:
+    """The chain's state as the next seal's cv= would say it. What is broken without an operation ends their list."""
     if not has_chain(fields):
-        return ArcVerdict("none", 0, "")
+        return CheckedChain(ArcVerdict("none", 0, ""))
     try:
         sets = collect_sets(fields)
         seals = [_seal_tags(one) for one in sets]
     except BrokenChain as error:
-        return ArcVerdict("fail", error.instance, str(error))
-    newest = sets[-1]
-    outcome = await _message_signature(newest, fields, bodies, dns, offload, now)
-    if outcome.result != "pass":
-        return ArcVerdict("fail", newest.instance, f"message signature {newest.instance}: {outcome.reason}")
+        return CheckedChain(ArcVerdict("fail", error.instance, str(error)))
+    newest = sets[-1].instance
+    outcome = await _message_signature(sets[-1], fields, bodies, dns, now)
+    if isinstance(outcome, Outcome):
+        return CheckedChain(ArcVerdict("fail", newest, f"message signature {newest}: {outcome.reason}"))
+    operations = [outcome]
     digests = seal_digests(sets)
     for place in range(len(sets) - 1, -1, -1):
-        reason = await _seal(digests[place], seals[place], dns, offload)
-        if reason:
-            return ArcVerdict("fail", newest.instance, f"seal {place + 1}: {reason}")
-    return ArcVerdict("pass", newest.instance, "", sealers=tuple(domain_of(tags["d"]) for tags in seals))
+        seal = await _seal(digests[place], seals[place], dns)
+        if isinstance(seal, str):
+            return CheckedChain(ArcVerdict("fail", newest, f"seal {place + 1}: {seal}"), tuple(operations))
+        operations.append(seal)
+    sealers = tuple(domain_of(tags["d"]) for tags in seals)
+    return CheckedChain(ArcVerdict("pass", newest, "", sealers=sealers), tuple(operations))
+
+
+async def verify_arc(
+    fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
+) -> ArcVerdict:
+    """The chain's state as the next seal's cv= would say it."""
+    chain = await prepare_arc(fields, bodies, dns, now)
+    held = 0
+    if chain.operations:
+        _, held = await offload(hold, (), chain.operations)
+    return chain.done(held)
 
 
 def _seal_tags(one: ArcSet) -> dict[str, bytes]:
@@ -139,22 +168,23 @@ def _seal_tags(one: ArcSet) -> dict[str, bytes]:
 
 
 async def _message_signature(
-    newest: ArcSet, fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
-) -> Outcome:
+    newest: ArcSet, fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, now: float
+) -> Outcome | Operation:
     try:
         signature = parse_signature(newest.signature, arc=True)
     except TagError as error:
         return Outcome("fail", str(error))
-    if SEAL in [name.lower() for name in signature.names]:  # RFC 8617 §4.1.2
+    if SEAL in signature.names:  # RFC 8617 §4.1.2
         return Outcome("fail", "ARC-Seal is signed")
     outcome = acceptable(signature, now)
-    if outcome is None or outcome.reason == "From is not signed":
-        outcome, _ = await verify_signature(signature, fields, bodies.digest(signature.body_form), dns, offload)
-    return outcome
+    if outcome is not None and outcome.reason != "From is not signed":
+        return outcome
+    found, _ = await prepare(signature, fields, bodies.digest(signature.body_form), dns)
+    return found
 
 
-async def _seal(digest: bytes, tags: dict[str, bytes], dns: TxtLookup, offload: Offload) -> str:
-    """Why a seal with these tags over this digest does not hold, or ""."""
+async def _seal(digest: bytes, tags: dict[str, bytes], dns: TxtLookup) -> Operation | str:
+    """The operation of a seal with these tags over this digest, or why it cannot hold."""
     algorithm = tags["a"].lower().decode("ascii", "replace")
     if algorithm not in ALGORITHMS:
         return "unknown algorithm"
@@ -164,9 +194,7 @@ async def _seal(digest: bytes, tags: dict[str, bytes], dns: TxtLookup, offload: 
     except TagError as error:
         return str(error)
     key = await fetch_key(dns, selector, domain, algorithm)
-    if isinstance(key, Outcome):
-        return key.reason
-    return "" if await offload(key.verify, digest, signature) else "signature did not verify"
+    return key.reason if isinstance(key, Outcome) else Operation(key, digest, signature)
 
 
 def seal_digests(sets: Sequence[ArcSet]) -> list[bytes]:

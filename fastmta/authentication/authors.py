@@ -14,7 +14,16 @@ from fastmta.model.limits import DMARC_AUTHORS, DMARC_FROM_BYTES
 _QUOTED: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _MARK: Final = re.compile(r'\\.|["()]', re.DOTALL)
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9._\-\u0080-\U0010ffff]+")
+_PLAIN_BYTES: Final = 256
 _END: Final = re.compile(r"[,;:]")
+
+
+# A display name of words or one quoted string, and one address: read alike by everybody, and most mail has it.
+_PLAIN: Final = re.compile(
+    rb"[ \t]*(?:(?:[A-Za-z0-9._ \t=?/+-]*|\"[^\"\\\r\n]*\"[ \t]*)"
+    rb"<[A-Za-z0-9._=+-]+@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)>"
+    rb"|[A-Za-z0-9._=+-]+@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*))[ \t]*\r\n\Z"
+)
 
 
 class TooManyAuthors(ValueError):
@@ -32,6 +41,10 @@ def author_domains(fields: Sequence[Field]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     seen: set[str] = set()
     authors = named(fields, b"from")
+    if len(authors) == 1:
+        plain = _PLAIN.match(authors[0].value) if len(authors[0].raw) <= _PLAIN_BYTES else None
+        if plain is not None:
+            return ((plain[1] or plain[2]).decode("ascii").lower(),)
     too_long = sum(len(field.raw) for field in authors) > DMARC_FROM_BYTES
     for field in authors:
         text = field.value[:DMARC_FROM_BYTES].decode("utf-8", "replace")

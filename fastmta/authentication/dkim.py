@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastmta.authentication.bodies import Bodies
+from fastmta.authentication.keys import PublicKey
 from fastmta.authentication.message import Field, named
 from fastmta.authentication.signature import (
     Offload,
+    Operation,
     Outcome,
     Signature,
     TxtLookup,
     acceptable,
+    hold,
     parse_signature,
-    verify_signature,
+    prepare,
 )
 from fastmta.authentication.tags import TagError, without_spaces
 from fastmta.model.limits import DKIM_SIGNATURES
@@ -36,26 +39,57 @@ def signatures_of(fields: Sequence[Field]) -> list[Field]:
     return named(fields, b"dkim-signature")[:DKIM_SIGNATURES]
 
 
-async def verify_dkim(
-    fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
-) -> tuple[DkimVerdict, ...]:
-    """The verdicts in the order of the fields; none where nothing is signed. `now` is in seconds."""
-    verdicts = []
+class Checked(NamedTuple):
+    """Signatures up to their public-key operations: a verdict, or one that holds if the next operation does."""
+
+    verdicts: tuple[tuple[DkimVerdict, bool], ...]  # (the verdict, whether it depends on an operation)
+    operations: tuple[Operation, ...]
+
+    def done(self, held: Sequence[bool]) -> tuple[DkimVerdict, ...]:
+        """The verdicts, where the operations have come to `held`."""
+        left = iter(held)
+        return tuple(
+            verdict._replace(result="fail", reason="signature did not verify")
+            if depends and not next(left)
+            else verdict
+            for verdict, depends in self.verdicts
+        )
+
+
+async def prepare_dkim(fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, now: float) -> Checked:
+    """The signatures in the order of their fields. `now` is in seconds."""
+    verdicts: list[tuple[DkimVerdict, bool]] = []
+    operations: list[Operation] = []
     for field in signatures_of(fields):
         try:
             signature = parse_signature(field)
         except TagError as error:
-            verdicts.append(_malformed(field, str(error)))
+            verdicts.append((_malformed(field, str(error)), False))
             continue
-        outcome = acceptable(signature, now)
+        outcome: Outcome | Operation | None = acceptable(signature, now)
         key = None
         if outcome is None:
-            outcome, key = await verify_signature(signature, fields, bodies.digest(signature.body_form), dns, offload)
-        verdicts.append(_verdict(signature, outcome, key.bits if key else 0, bool(key and key.testing)))
-    return tuple(verdicts)
+            outcome, key = await prepare(signature, fields, bodies.digest(signature.body_form), dns)
+        if isinstance(outcome, Operation):
+            operations.append(outcome)
+            verdicts.append((_verdict(signature, Outcome("pass"), key), True))
+        else:
+            verdicts.append((_verdict(signature, outcome, key), False))
+    return Checked(tuple(verdicts), tuple(operations))
 
 
-def _verdict(signature: Signature, outcome: Outcome, bits: int, testing: bool) -> DkimVerdict:
+async def verify_dkim(
+    fields: Sequence[Field], bodies: Bodies, dns: TxtLookup, offload: Offload, now: float
+) -> tuple[DkimVerdict, ...]:
+    """The verdicts in the order of the fields; none where nothing is signed. `now` is in seconds."""
+    checked = await prepare_dkim(fields, bodies, dns, now)
+    held: list[bool] = []
+    if checked.operations:
+        held, _ = await offload(hold, checked.operations, ())
+    return checked.done(held)
+
+
+def _verdict(signature: Signature, outcome: Outcome, key: PublicKey | None) -> DkimVerdict:
     return DkimVerdict(
         outcome.result,
         signature.domain,
@@ -63,8 +97,8 @@ def _verdict(signature: Signature, outcome: Outcome, bits: int, testing: bool) -
         outcome.reason,
         signature.shown,
         signature.algorithm,
-        bits,
-        testing,
+        key.bits if key is not None else 0,
+        key is not None and key.testing,
     )
 
 

@@ -1,8 +1,9 @@
 """DMARC policy records (RFC 9989 §4.7): text to values. Unknown tags, and the removed pct, rf and ri, mean nothing."""
 
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from fastmta.model.limits import DMARC_RECORD_BYTES
+from fastmta.model.limits import DMARC_KEPT_BYTES, DMARC_KEPT_RECORDS, DMARC_RECORD_BYTES
 
 Policy = Literal["none", "quarantine", "reject"]
 _POLICIES: Final = {b"none": "none", b"quarantine": "quarantine", b"reject": "reject"}
@@ -22,7 +23,11 @@ class DmarcRecord(NamedTuple):
 
 
 def parse_record(raw: bytes) -> DmarcRecord | None:
-    """The record, or None where the text is none: "v=DMARC1" comes first, and its case counts."""
+    """The record, or None where the text is none: "v=DMARC1" comes first, and its case counts. Kept by its text."""
+    return _kept_record(raw) if len(raw) <= DMARC_KEPT_BYTES else _parse(raw)
+
+
+def _parse(raw: bytes) -> DmarcRecord | None:
     raw = raw[:DMARC_RECORD_BYTES]
     head = raw.partition(b";")[0]
     name, equals, version = head.partition(b"=")
@@ -42,6 +47,9 @@ def parse_record(raw: bytes) -> DmarcRecord | None:
         tags.get("t", b"n").lower() == b"y",
         rua,
     )
+
+
+_kept_record: Final = lru_cache(DMARC_KEPT_RECORDS)(_parse)
 
 
 def _tags(raw: bytes) -> dict[str, bytes]:

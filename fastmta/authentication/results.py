@@ -14,6 +14,9 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~@/:=]+\Z")
 _ID: Final = re.compile(r"[^\s;()\x00-\x20\x7f]+")
 _HEAD_BYTES: Final = 4096  # in which an id ends; what has none by then is not ours, nor anybody's
 _WIDTH: Final = 76
+_VALUE: Final = 320  # characters of a property's value
+_COMMENT: Final = 120
+_PLAIN: Final = re.compile(r"[ -'*-\[\]-~]*\Z")  # what may stand in a comment
 
 
 def authserv_id_of(field: Field) -> str:
@@ -100,7 +103,9 @@ def _without_comments(text: str) -> str:
 
 def value(text: str) -> str:
     """A property's value: as it is where it is a token, else quoted, without control octets."""
-    clean = "".join(char for char in text if " " <= char != "\x7f")[:320]
+    if len(text) <= _VALUE and _TOKEN.match(text):
+        return text
+    clean = "".join(char for char in text if " " <= char != "\x7f")[:_VALUE]
     if clean and _TOKEN.match(clean):
         return clean
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -108,7 +113,9 @@ def value(text: str) -> str:
 
 def comment(text: str) -> str:
     """` (text)`, made safe, or "" for no text."""
-    clean = "".join(char for char in text if " " <= char < "\x7f" and char not in "()\\")[:120]
+    clean = text
+    if len(text) > _COMMENT or not _PLAIN.match(text):
+        clean = "".join(char for char in text if " " <= char < "\x7f" and char not in "()\\")[:_COMMENT]
     return f" ({clean})" if clean else ""
 
 
@@ -158,7 +165,11 @@ def authentication_results(authserv_id: str, parts: Sequence[str]) -> bytes:
     lines = [f"Authentication-Results: {authserv_id}" + (";" if parts else "; none")]
     for number, part in enumerate(parts):
         line = "\t"
-        for word in (part + (";" if number < len(parts) - 1 else "")).split(" "):
+        whole = part + (";" if number < len(parts) - 1 else "")
+        if len(whole) < _WIDTH:
+            lines.append(line + whole)
+            continue
+        for word in whole.split(" "):
             if len(line) > 1 and len(line) + 1 + len(word) > _WIDTH:
                 lines.append(line)
                 line = "\t  " + word

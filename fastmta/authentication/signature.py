@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol
 
 from fastmta.authentication.canonical import Form, header_digest
 from fastmta.authentication.keys import BadKey, PublicKey, WeakKey, parse_key
@@ -16,12 +17,17 @@ from fastmta.authentication.tags import (
     without_spaces,
 )
 from fastmta.dns.resolver import LookupTrouble, NotFound
-from fastmta.model.limits import DKIM_CLOCK_SKEW_S, DKIM_KEY_RECORDS, DKIM_SIGNED_NAMES
+from fastmta.model.limits import (
+    DKIM_CLOCK_SKEW_S,
+    DKIM_KEY_RECORDS,
+    DKIM_SIGNED_NAMES,
+    SIGNATURE_WORD_BYTES,
+    SIGNATURE_WORDS,
+)
 
 ALGORITHMS: Final = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
 _DOMAIN: Final = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\Z")
 _FORMS: Final = {b"simple": "simple", b"relaxed": "relaxed"}
-Result = TypeVar("Result")
 Offload = Callable[..., Awaitable[Any]]
 
 
@@ -49,7 +55,7 @@ class Signature(NamedTuple):
     body_form: Form
     domain: str
     selector: str
-    names: tuple[bytes, ...]
+    names: tuple[bytes, ...]  # in lower case
     identity_domain: str
     signed_at: int  # 0: not said
     expires_at: int  # 0: never
@@ -65,12 +71,12 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
             raise TagError(f"the signature has no {name}=")
     if not arc and tags["v"] != b"1":
         raise TagError("the signature has another version")
-    header_form, body_form = _forms(tags.get("c", b"simple/simple"))
+    header_form, body_form = _forms(tags.get("c", b"simple/simple")[:SIGNATURE_WORD_BYTES])
     if tags.get("q") and b"dns/txt" not in [word.lower() for word in colon_list(tags["q"])]:
         raise TagError("the key cannot be asked for in the DNS")
     if "h" not in tags:
         raise TagError("the signature has no h=")
-    names = tuple(colon_list(tags["h"]))
+    names = _names(tags["h"]) if len(tags["h"]) > SIGNATURE_WORD_BYTES else _kept_names(tags["h"])
     if len(names) > DKIM_SIGNED_NAMES or not (arc or all(names)):  # ARC's may be empty: its seal covers the rest
         raise TagError("h= is no list of field names")
     domain = domain_of(tags["d"])
@@ -101,6 +107,14 @@ def parse_signature(field: Field, *, arc: bool = False) -> Signature:
     )
 
 
+def _names(value: bytes) -> tuple[bytes, ...]:
+    return tuple(name.lower() for name in colon_list(value))
+
+
+_kept_names: Final = lru_cache(SIGNATURE_WORDS)(_names)
+
+
+@lru_cache(SIGNATURE_WORDS)
 def _forms(value: bytes) -> tuple[Form, Form]:
     header, _, body = without_spaces(value).lower().partition(b"/")
     header_form, body_form = _FORMS.get(header), _FORMS.get(body or b"simple")
@@ -111,6 +125,10 @@ def _forms(value: bytes) -> tuple[Form, Form]:
 
 def domain_of(value: bytes) -> str:
     """The domain in d=, s= or behind the @ of i=, as A-labels; TagError for what can stand in no key's name."""
+    return _kept_domain(value) if len(value) <= SIGNATURE_WORD_BYTES else _domain(value)
+
+
+def _domain(value: bytes) -> str:
     try:
         text = without_spaces(value).decode("ascii").lower().rstrip(".")
     except UnicodeDecodeError:
@@ -118,6 +136,9 @@ def domain_of(value: bytes) -> str:
     if len(text) > 253 or not _DOMAIN.match(text):
         raise TagError("not a domain")
     return text
+
+
+_kept_domain: Final = lru_cache(SIGNATURE_WORDS)(_domain)
 
 
 def _a_label(value: bytes) -> str:
@@ -139,7 +160,7 @@ def acceptable(signature: Signature, now: float) -> Outcome | None:
         return Outcome("permerror", "unknown algorithm")
     if signature.has_length:
         return Outcome("policy", "l= leaves a part of the body unsigned")
-    if b"from" not in [name.lower() for name in signature.names]:
+    if b"from" not in signature.names:
         return Outcome("permerror", "From is not signed")
     if signature.expires_at and signature.expires_at < now:
         return Outcome("fail", "the signature has expired")
@@ -172,14 +193,27 @@ async def fetch_key(dns: TxtLookup, selector: str, domain: str, algorithm: str) 
     return Outcome("policy" if isinstance(reason, WeakKey) else "permerror", str(reason))
 
 
-async def verify_signature(
-    signature: Signature,
-    fields: Sequence[Field],
-    body_digest: bytes,
-    dns: TxtLookup,
-    offload: Offload,
-) -> tuple[Outcome, PublicKey | None]:
-    """The whole of §6.1 for a signature that is `acceptable`. The public-key operation runs by `offload`."""
+class Operation(NamedTuple):
+    """A public-key operation that is still to be done."""
+
+    key: PublicKey
+    digest: bytes
+    signature: bytes
+
+
+def hold(each: Sequence[Operation], chain: Sequence[Operation]) -> tuple[list[bool], int]:
+    """Whether each of the first holds, and how many of the second do from its beginning. For a thread, in one go."""
+    first = [one.key.verify(one.digest, one.signature) for one in each]
+    for number, one in enumerate(chain):
+        if not one.key.verify(one.digest, one.signature):
+            return first, number
+    return first, len(chain)
+
+
+async def prepare(
+    signature: Signature, fields: Sequence[Field], body_digest: bytes, dns: TxtLookup
+) -> tuple[Outcome | Operation, PublicKey | None]:
+    """The whole of §6.1 for a signature that is `acceptable`, up to the public-key operation."""
     if body_digest != signature.body_hash:
         return Outcome("fail", "body hash did not verify"), None
     key = await fetch_key(dns, signature.selector, signature.domain, signature.algorithm)
@@ -188,6 +222,4 @@ async def verify_signature(
     if key.same_domain and signature.identity_domain != signature.domain:
         return Outcome("permerror", "the key is not for subdomains"), key
     digest = header_digest(fields, signature.names, signature.header_form, signature.field)
-    if not await offload(key.verify, digest, signature.signature):
-        return Outcome("fail", "signature did not verify"), key
-    return Outcome("pass"), key
+    return Operation(key, digest, signature.signature), key

@@ -1,8 +1,8 @@
 """Signing: a DKIM-Signature (RFC 6376 §5) or an ARC set (RFC 8617 §5.1) in front of a message."""
 
 import base64
+import binascii
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -103,8 +103,10 @@ def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc:
 
     An ARC set covers the DKIM signatures too.
     """
-    present = Counter(field.name for field in fields)
-    if not present[b"from"]:
+    present: dict[bytes, int] = {}
+    for field in fields:
+        present[field.name] = present.get(field.name, 0) + 1
+    if b"from" not in present:
         raise SigningError("the message has no From field, which a signature must cover")
     if chosen:
         names = [name.strip().lower() for name in chosen]
@@ -119,9 +121,11 @@ def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc:
         return names
     names = []
     for name in SIGNED:
-        names += [name] * (present[name] + (name in OVERSIGNED))
+        count = present.get(name, 0) + (name in OVERSIGNED)
+        if count:
+            names += [name] * count
     if arc:
-        names += [b"dkim-signature"] * present[b"dkim-signature"]
+        names += [b"dkim-signature"] * present.get(b"dkim-signature", 0)
     return names
 
 
@@ -135,8 +139,20 @@ class DkimTags(NamedTuple):
     expires_at: int = 0
 
 
-def sign_dkim(signer: Signer, fields: Sequence[Field], body_digest: bytes, tags: DkimTags) -> bytes:
-    """The DKIM-Signature field with its CRLF, to be put in front. `body_digest` is of `tags.body_form`."""
+class Draft(NamedTuple):
+    """A DKIM-Signature field without its signature, and what that is made of."""
+
+    signer: Signer
+    unsigned: bytes
+    digest: bytes
+
+    def signed(self, signature: bytes) -> bytes:
+        """The whole field with its CRLF, to be put in front."""
+        return self.unsigned + _folded_base64(signature) + b"\r\n"
+
+
+def draft_dkim(signer: Signer, fields: Sequence[Field], body_digest: bytes, tags: DkimTags) -> Draft:
+    """The field up to the public-key operation. `body_digest` is of `tags.body_form`."""
     parts = [
         "v=1",
         f"a={signer.algorithm}",
@@ -148,11 +164,21 @@ def sign_dkim(signer: Signer, fields: Sequence[Field], body_digest: bytes, tags:
         parts.append(f"t={tags.signed_at}")
     if tags.expires_at:
         parts.append(f"x={tags.expires_at}")
-    parts += [f"h={_colons(tags.names)}", f"bh={base64.b64encode(body_digest).decode()}"]
+    parts += [f"h={_colons(tags.names)}", f"bh={binascii.b2a_base64(body_digest, newline=False).decode()}"]
     unsigned = _folded("DKIM-Signature", parts) + b";\r\n\tb="
     own = Field(b"dkim-signature", unsigned + b"\r\n")
-    signature = signer.sign(header_digest(fields, tags.names, tags.header_form, own))
-    return unsigned + _folded_base64(signature) + b"\r\n"
+    return Draft(signer, unsigned, header_digest(fields, tags.names, tags.header_form, own))
+
+
+def sign_all(drafts: Sequence[Draft]) -> list[bytes]:
+    """The signature of each, for a thread, in one go."""
+    return [draft.signer.sign(draft.digest) for draft in drafts]
+
+
+def sign_dkim(signer: Signer, fields: Sequence[Field], body_digest: bytes, tags: DkimTags) -> bytes:
+    """The DKIM-Signature field with its CRLF, to be put in front. `body_digest` is of `tags.body_form`."""
+    draft = draft_dkim(signer, fields, body_digest, tags)
+    return draft.signed(signer.sign(draft.digest))
 
 
 def seal_arc(

@@ -4,8 +4,10 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
+from fastmta.authentication.asking import at_once
 from fastmta.authentication.spf_record import (
     Mechanism,
     Record,
@@ -20,6 +22,7 @@ from fastmta.authentication.spf_record import (
 )
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.limits import (
+    SPF_CLIENTS,
     SPF_EXPLANATION_BYTES,
     SPF_LOOKUPS,
     SPF_NAMES,
@@ -66,30 +69,30 @@ async def check_spf(
     time_s: float = SPF_TIME_S,
 ) -> SpfVerdict:
     """The verdict on MAIL FROM `sender` ("" for the null sender: HELO is asked, §2.4) by a client at `client_ip`."""
-    local_part, _, domain = sender.rpartition("@")
-    from_helo = not domain
-    if from_helo:
-        local_part, domain = "postmaster", helo
-    domain = domain.lower().removesuffix(".")
-    if not domain.isascii():
-        domain = _a_labels(domain)
-    address = ipaddress.ip_address(client_ip.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if "." not in domain or not is_queryable(domain) or domain.startswith("["):
-        return SpfVerdict("none", domain, from_helo=from_helo)
-    check = _Check(dns, address, helo, local_part or "postmaster", domain, receiver, now)
+    check = _Check(dns, client_ip, helo, sender, receiver, now)
     try:
         async with asyncio.timeout(time_s):
-            result = await check.host(domain, top=True)
+            verdict = await check.verdict()
     except TimeoutError:
-        return SpfVerdict("temperror", domain, "it took too long", check.lookups, from_helo)
-    except LookupTrouble as error:
-        return SpfVerdict("temperror", domain, str(error), check.lookups, from_helo)
-    except (_PermError, RecordError) as error:
-        return SpfVerdict("permerror", domain, str(error), check.lookups, from_helo)
-    explanation = await check.explained(time_s) if result == "fail" else ""
-    return SpfVerdict(result, domain, explanation, check.lookups, from_helo)
+        return check.said("temperror", "it took too long")
+    if verdict.result != "fail":
+        return verdict
+    return verdict._replace(explanation=await check.explained(time_s))
+
+
+def spf_at_once(dns: SpfDns, client_ip: str, helo: str, sender: str) -> SpfVerdict | None:
+    """The same where all answers are known already and nobody explains a failure; None: `check_spf` has to be asked."""
+    check = _Check(dns, client_ip, helo, sender, "", lambda: 0.0)
+    verdict = at_once(check.verdict())
+    return None if verdict is None or check.explains else verdict
+
+
+@lru_cache(SPF_CLIENTS)
+def _address(text: str) -> IpAddress:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _a_labels(domain: str) -> str:
@@ -109,24 +112,50 @@ class _Check:
     def __init__(
         self,
         dns: SpfDns,
-        address: IpAddress,
+        client_ip: str,
         helo: str,
-        local_part: str,
-        sender_domain: str,
+        sender: str,
         receiver: str,
         now: Callable[[], float],
     ) -> None:
+        local_part, _, domain = sender.rpartition("@")
+        self._from_helo = not domain
+        if self._from_helo:
+            local_part, domain = "postmaster", helo
+        domain = domain.lower().removesuffix(".")
+        if not domain.isascii():
+            domain = _a_labels(domain)
         self._dns = dns
-        self._address = address
+        self._address = _address(client_ip)
         self._helo = helo
-        self._local_part = local_part
-        self._sender_domain = sender_domain
+        self._local_part = local_part or "postmaster"
+        self._sender_domain = domain
         self._receiver = receiver
         self._now = now
         self._void = 0
         self._names: tuple[str, ...] | None = None  # PTR's, once asked for
         self.lookups = 0
         self._explain_by: tuple[str, str] | None = None  # exp= of the record that said fail, and its domain
+
+    @property
+    def explains(self) -> bool:
+        """Whether the domain's owner has more to say of a failure."""
+        return self._explain_by is not None
+
+    def said(self, result: str, explanation: str = "") -> SpfVerdict:
+        return SpfVerdict(result, self._sender_domain, explanation, self.lookups, self._from_helo)
+
+    async def verdict(self) -> SpfVerdict:
+        """The verdict, a failure without its owner's explanation."""
+        domain = self._sender_domain
+        if "." not in domain or not is_queryable(domain) or domain.startswith("["):
+            return self.said("none")
+        try:
+            return self.said(await self.host(domain, top=True))
+        except LookupTrouble as error:
+            return self.said("temperror", str(error))
+        except (_PermError, RecordError) as error:
+            return self.said("permerror", str(error))
 
     async def host(self, domain: str, *, top: bool) -> str:
         """check_host() of §4 for one domain; `top` is false inside of an include, whose explanation is not ours."""

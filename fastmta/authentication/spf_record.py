@@ -3,10 +3,11 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from fastmta.model.limits import SPF_RECORD_BYTES
+from fastmta.model.limits import SPF_KEPT_BYTES, SPF_KEPT_RECORDS, SPF_RECORD_BYTES
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -51,7 +52,11 @@ def is_record(text: bytes) -> bool:
 
 
 def parse_record(raw: bytes) -> Record:
-    """All terms; RecordError for anything that the grammar has not, wherever it stands (§4.6)."""
+    """All terms; RecordError for anything that the grammar has not, wherever it stands (§4.6). Kept by its text."""
+    return _kept_record(raw) if len(raw) <= SPF_KEPT_BYTES else _parse(raw)
+
+
+def _parse(raw: bytes) -> Record:
     if len(raw) > SPF_RECORD_BYTES:
         raise RecordError(f"the record has {len(raw)} octets, over {SPF_RECORD_BYTES}")
     try:
@@ -76,6 +81,9 @@ def parse_record(raw: bytes) -> Record:
         else:
             check_macros(value)
     return Record(tuple(mechanisms), modifiers.get("redirect", ""), modifiers.get("exp", ""))
+
+
+_kept_record: Final = lru_cache(SPF_KEPT_RECORDS)(_parse)
 
 
 def _mechanism(term: str) -> Mechanism:

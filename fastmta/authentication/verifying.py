@@ -1,17 +1,19 @@
 """All of a message's authentication at once: SPF, DKIM, ARC and DMARC side by side, and the field that tells them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from fastmta.authentication import results
-from fastmta.authentication.arc import ArcVerdict, has_chain, verify_arc
+from fastmta.authentication.arc import ArcVerdict, CheckedChain, prepare_arc
+from fastmta.authentication.asking import Start, side_by_side
 from fastmta.authentication.bodies import Bodies
-from fastmta.authentication.dkim import DkimVerdict, signatures_of, verify_dkim
+from fastmta.authentication.dkim import Checked, DkimVerdict, prepare_dkim
 from fastmta.authentication.dmarc import DmarcDns, DmarcVerdict, check_dmarc
 from fastmta.authentication.message import Field
-from fastmta.authentication.signature import Offload
-from fastmta.authentication.spf import SpfDns, SpfVerdict, check_spf
+from fastmta.authentication.signature import Offload, hold
+from fastmta.authentication.spf import SpfDns, SpfVerdict, check_spf, spf_at_once
 from fastmta.dns.resolver import LookupTrouble
 from fastmta.model.limits import AUTHENTICATION_TIME_S
 
@@ -96,21 +98,23 @@ async def verify_message(
     """Verifies a whole message. `spf`: the verdict if it has been asked for earlier; else `client` is checked."""
 
     bounded = _Bounded(dns, asyncio.get_running_loop().time)
-
-    async def check_client() -> SpfVerdict | None:
-        if spf is not None or client is None:
-            return spf
-        return await check_spf(bounded, client.ip, client.helo, client.sender, receiver=receiver, now=lambda: now)
-
-    # Side by side, but no task for what has nothing to ask.
-    asking: list[Coroutine[Any, Any, Any]] = [check_client()]
-    signed, chained = bool(signatures_of(fields)), has_chain(fields)
-    if signed:
-        asking.append(verify_dkim(fields, bodies, bounded, offload, now))
-    if chained:
-        asking.append(verify_arc(fields, bodies, bounded, offload, now))
-    found = list(await asyncio.gather(*asking)) if len(asking) > 1 else [await asking[0]]
-    arc: ArcVerdict = found.pop() if chained else ArcVerdict("none", 0, "")
-    dkim: tuple[DkimVerdict, ...] = found.pop() if signed else ()
-    spf_verdict: SpfVerdict | None = found.pop()
-    return Verdicts(spf_verdict, dkim, arc, await check_dmarc(bounded, fields, spf_verdict, dkim))
+    waiting: list[Start] = []
+    if spf is None and client is not None:
+        who = (bounded, client.ip, client.helo, client.sender)
+        spf = spf_at_once(*who)
+        if spf is None:
+            waiting.append(partial(check_spf, *who, receiver=receiver, now=lambda: now))
+    found = await side_by_side(
+        partial(prepare_dkim, fields, bodies, bounded, now),
+        partial(prepare_arc, fields, bodies, bounded, now),
+        waiting=waiting,
+    )
+    if waiting:
+        spf = found[2]
+    checked: Checked = found[0]
+    chain: CheckedChain = found[1]
+    held: tuple[list[bool], int] = ([], 0)
+    if checked.operations or chain.operations:
+        held = await offload(hold, checked.operations, chain.operations)
+    dkim = checked.done(held[0])
+    return Verdicts(spf, dkim, chain.done(held[1]), await check_dmarc(bounded, fields, spf, dkim))

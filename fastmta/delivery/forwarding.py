@@ -19,10 +19,11 @@ from fastmta.authentication.signing import (
     DkimTags,
     Signer,
     SigningError,
+    draft_dkim,
     load_own_signer,
     names_to_sign,
     seal_arc,
-    sign_dkim,
+    sign_all,
 )
 from fastmta.delivery.seams import QueuedRecipient, Services
 from fastmta.directory import addresses
@@ -134,8 +135,10 @@ class Forwarding:
             if services.config.dkim_signing:
                 tags = DkimTags(names_to_sign(fields), signed_at=int(now))
                 digest = bodies.digest("relaxed")
-                for signer in signers:
-                    made = await services.offload(sign_dkim, signer, fields, digest, tags) + made
+                drafts = [draft_dkim(signer, fields, digest, tags) for signer in signers]
+                signatures = await services.offload(sign_all, drafts)
+                for draft, signature in zip(drafts, signatures, strict=True):
+                    made = draft.signed(signature) + made
         except (HeaderTooLong, SigningError, BrokenChain) as error:
             services.log.info(
                 "delivery.not_sealed", queue_id=queue_id_text(job.message.queue_id), reason=str(error)[:200]

@@ -6,6 +6,7 @@ The unit is that of the results which the report is about, so both are kept or n
 import contextlib
 from typing import Any, Final
 
+from fastmta._canonical import Field
 from fastmta._intake import Body, Posting, Recipient, Teller
 from fastmta._mime import Structure
 from fastmta.delivery.job import Job
@@ -42,6 +43,7 @@ class Composed:
         self.envelope = envelope
         self.to = to
         self.head = b""
+        self.fields: tuple[Field, ...] | None = None
 
     @property
     def size(self) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fastmta._canonical import Field
 from fastmta._intake import Body, Posting, Recipient
 from fastmta._mime import Structure
 from fastmta._parser import DataReceiver, HeaderScan
@@ -118,6 +119,7 @@ class Message:
     def __init__(self, blob: "Blob") -> None:
         self._blob = blob
         self.size = int(blob.body_size)
+        self.fields: tuple[Field, ...] | None = None
 
     async def read(self, offset: int, octets: int) -> bytes:
         return self._blob.read(offset, octets)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from fastmta._canonical import Field
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.certificate import PeerCertificate
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 class Message(Protocol):
     """The message that has come, as it came: without our own Received field."""
+
+    fields: tuple[Field, ...] | None  # of its header, once somebody has read them: checks/authentication.read_header
 
     @property
     def size(self) -> int: ...
@@ -156,7 +159,7 @@ class Parts(Protocol):
     def site_policy(self) -> SitePolicy: ...
     @property
     def verifier(self) -> Verifier: ...
-    async def offload(self, operation: Callable[..., T], *arguments: Any) -> T: ...
+    def offload(self, operation: Callable[..., T], *arguments: Any) -> Awaitable[T]: ...
 
 
 LATE: Verdict = Verdict(Action.DEFER, Reply(451, "4.7.1", "Service unavailable - try again later"), is_late=True)

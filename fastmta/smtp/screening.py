@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fastmta._canonical import Field
 from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.model.services import BY_NAME
@@ -58,11 +59,12 @@ class Desk(Protocol):
 class Message:
     """The message that has come, for checks at its end."""
 
-    __slots__ = ("_session", "size")
+    __slots__ = ("_session", "fields", "size")
 
     def __init__(self, session: "Connection") -> None:
         self._session = session
         self.size: int = session.message_bytes
+        self.fields: tuple[Field, ...] | None = None
 
     async def read(self, offset: int, octets: int) -> bytes:
         """Octets of what came; fewer only at its end."""

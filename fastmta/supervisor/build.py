@@ -48,6 +48,7 @@ from fastmta.policy.site import SitePolicy
 from fastmta.policy.verification import Verifier
 from fastmta.pop3.server import Pop3Server
 from fastmta.queue.ownership import slot_of
+from fastmta.runtime.aside import Aside
 from fastmta.runtime.board import Board
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import SystemClock
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from fastmta.admin.collector import StoreFigures
 
 PASSWORD_THREADS: Final = 2  # argon2 takes 19 MiB each; more would only queue for the same cores
-SIGNATURE_THREADS: Final = 2  # an RSA verification takes 40 µs, a signature 1 ms: they release the interpreter
+TOKEN_THREADS: Final = 2  # fetching keys and verifying bearer tokens
 _STORE_FAILED: Final = int(Board.STORE_FAILED)  # asked for each message: cheaper than an attribute of an enum
 
 
@@ -165,7 +166,7 @@ class MailServer:
             store.reap_soon,
         )
         self._pool = ThreadPoolExecutor(PASSWORD_THREADS, thread_name_prefix="password")
-        self._crypto = ThreadPoolExecutor(SIGNATURE_THREADS, thread_name_prefix="signature")
+        self._tokens = ThreadPoolExecutor(TOKEN_THREADS, thread_name_prefix="token")
         passwords = PasswordChecker(self._pool, ttl_s=config.auth.cache_ttl, at_once=PASSWORD_THREADS)
         contexts = Contexts(config.tls)
         contexts.smtpd_context()  # a certificate that cannot be used is found now and not by the first client
@@ -209,7 +210,7 @@ class MailServer:
             turns=Turns(place.loop),
             storage_ok=self._storage_ok,
             resolver=resolver,
-            pool=self._crypto,
+            aside=Aside(place.loop),
             launcher=place.launcher,
             site_policy=self._site_policy,
             index=None,
@@ -283,7 +284,7 @@ class MailServer:
                 config.auth,
                 context=contexts.https_context,
                 addresses=resolver.addresses,
-                pool=self._crypto,
+                pool=self._tokens,
                 monotonic=time.monotonic,
                 now=time.time,
             ),
@@ -522,7 +523,8 @@ class MailServer:
         services.bus.close()
         await services.resolver.close()
         services.launcher.close()
-        for pool in (self._pool, self._crypto):
+        services.aside.close()
+        for pool in (self._pool, self._tokens):
             pool.shutdown(wait=False, cancel_futures=True)
         await self._trace.flushed()
         self._place.log.trace = None

@@ -7,7 +7,6 @@ long as the worker.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.policy.site import SitePolicy
 from fastmta.policy.verification import Verifier
+from fastmta.runtime.aside import Aside
 from fastmta.runtime.bus import Bus, MailboxNotifier
 from fastmta.runtime.clock import Clock
 from fastmta.runtime.launching import Launcher
@@ -64,8 +64,8 @@ class Services:
     site_policy: SitePolicy
     index: Indexing | None  # the text index, where there is one
     verifier: Verifier
-    pool: Executor  # for what takes long: passwords, public-key operations
+    aside: Aside
 
-    async def offload(self, operation: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of an operation that would hold the loop."""
-        return await self.loop.run_in_executor(self.pool, operation, *arguments)
+    def offload(self, operation: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+        """The result of a short operation that would hold the loop."""
+        return self.aside.run(operation, *arguments)

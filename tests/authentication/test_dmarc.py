@@ -152,3 +152,32 @@ async def test_the_strictest_of_several_authors_counts() -> None:
 )
 def test_the_authors_domains(value: str, domains: tuple[str, ...]) -> None:
     assert author_domains(parse_fields(f"From: {value}\r\n".encode())) == domains
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Ann <a@example.org>",
+        "a@Example.ORG",
+        '"Ann, of <b@bank.example>" <a@example.org> ',
+        "=?utf-8?q?=C3=84nn?= <a+b=c@a.example.org>",
+        "<a@x-_.example>",
+        "A.B. x@y <a@example.org>",
+        "a@example.org b@bank.example",
+        '"a" b <a@example.org>',
+        "Ann <a@example.org> (b@bank.example)",
+        "Ann <a@example.org>, b@bank.example",
+        "a@.example.org",
+        "a@example.org.",
+        "a@b@example.org",
+        "Ann <<a@example.org>>",
+        "Ann\r\n <a@example.org>",
+        "group: a@example.org;",
+        "a b@example.org",
+    ],
+)
+def test_the_short_way_to_an_author_finds_what_the_long_one_does(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = parse_fields(f"From: {value}\r\n".encode())
+    short = author_domains(fields)
+    monkeypatch.setattr("fastmta.authentication.authors._PLAIN_BYTES", 0)
+    assert short == author_domains(fields)

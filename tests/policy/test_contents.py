@@ -145,6 +145,8 @@ class Parts:
 
 
 class Letter:
+    fields = None
+
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.size = len(raw)

@@ -27,6 +27,7 @@ LETTER = b"From: ann@sender.test\r\nSubject: one\r\n two\r\nX-A: 1\r\nX-A: 2\r\n
 
 class Letter:
     size = len(LETTER)
+    fields = None
 
     def __init__(self, raw: bytes = LETTER) -> None:
         self._raw = raw

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from fastmta.authentication.arc_trust import vouching_sealer
+from fastmta.authentication.asking import at_once
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
 from fastmta.authentication.results import is_forged
-from fastmta.authentication.spf import check_spf
+from fastmta.authentication.spf import SpfVerdict, check_spf, spf_at_once
 from fastmta.authentication.verifying import Client, Verdicts, verify_message
 from fastmta.config.schema import Config
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, AUTHENTICATED_HEADER_BYTES, MESSAGE_CUTS, SPF_AHEAD
@@ -26,6 +27,7 @@ from fastmta.policy.reporting import count_for_report
 
 _HEADER_PIECE: Final = 16_384
 _HASHED_HERE: Final = 16_384  # a longer piece of a body is hashed in a thread
+_UNKNOWN: Final = (Client("", "", ""), SpfVerdict("none", ""))
 _ACTIONS: Final = {"reject": Action.REJECT, "quarantine": Action.QUARANTINE, "none": Action.NONE}
 _TOO_LONG: Final = Verdict(Action.REJECT, Reply(552, "5.3.4", "The header is too long"), reason="header too long")
 _TOO_MANY: Final = Verdict(
@@ -36,11 +38,18 @@ _TOO_MANY: Final = Verdict(
 def build(config: Config, parts: Parts) -> Sequence[Check]:
     if not config.smtpd_authentication:
         return []
-    return [SpfAhead(parts), Forged(config), Authentication(config, parts)]
+    ahead = SpfAhead(parts)
+    return [ahead, Forged(config), Authentication(config, parts, ahead)]
 
 
 async def read_header(message: Message) -> tuple[Field, ...]:
-    """The fields of a message's header. Raises HeaderTooLong."""
+    """The fields of a message's header, which is read once. Raises HeaderTooLong."""
+    if message.fields is None:
+        message.fields = await _read_header(message)
+    return message.fields
+
+
+async def _read_header(message: Message) -> tuple[Field, ...]:
     raw = b""
     while True:
         piece = await message.read(len(raw), _HEADER_PIECE)
@@ -75,7 +84,7 @@ class OfStrangers(Check):
 
 
 class SpfAhead(OfStrangers):
-    """Asks SPF's questions, whose answers the resolver keeps."""
+    """Asks SPF's questions at MAIL. What it has found by then holds; else the resolver gets the answers."""
 
     name = "spf_ahead"
     stage = Stage.MAIL
@@ -84,15 +93,26 @@ class SpfAhead(OfStrangers):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._asking: set[asyncio.Task[object]] = set()
+        self._found: dict[tuple[int, int], tuple[Client, SpfVerdict]] = {}  # by session and transaction
 
     def check(self, context: Context) -> Verdict:
-        if len(self._asking) < SPF_AHEAD:
-            who = _client(context)
+        who = _client(context)
+        found = spf_at_once(self._parts.resolver, who.ip, who.helo, who.sender)
+        if found is not None:
+            if len(self._found) >= SPF_AHEAD:
+                del self._found[next(iter(self._found))]  # a transaction that was given up
+            self._found[context.session, context.transaction] = who, found
+        elif len(self._asking) < SPF_AHEAD:
             work = check_spf(self._parts.resolver, who.ip, who.helo, who.sender, now=self._parts.clock.now)
             task = asyncio.get_running_loop().create_task(work, name=f"spf {who.ip}")
             self._asking.add(task)
             task.add_done_callback(self._asked)
         return PASS
+
+    def found(self, context: Context, who: Client) -> SpfVerdict | None:
+        """What was found of this client at MAIL; once."""
+        asked, verdict = self._found.pop((context.session, context.transaction), _UNKNOWN)
+        return verdict if asked == who else None
 
     def _asked(self, task: "asyncio.Task[object]") -> None:
         self._asking.discard(task)
@@ -108,9 +128,10 @@ class Forged(OfStrangers):
     def __init__(self, config: Config) -> None:
         self._authserv_id = config.authserv_id
 
-    def check(self, context: Context) -> Awaitable[Verdict]:
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         assert context.message is not None
-        return self._find(context.message)
+        found = at_once(self._find(context.message))
+        return found if found is not None else self._find(context.message)
 
     async def _find(self, message: Message) -> Verdict:
         try:
@@ -136,8 +157,9 @@ class Authentication(OfStrangers):
 
     name = "authentication"
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, ahead: SpfAhead) -> None:
         self._parts = parts
+        self._ahead = ahead
         self._receiver = config.myhostname
         self._trusted = frozenset(config.arc_trusted_sealers)
         self._counts = config.dmarc_reports
@@ -162,7 +184,14 @@ class Authentication(OfStrangers):
             await hash_body(parts, bodies, message, sum(len(field.raw) for field in fields) + 2)
         who = _client(context)
         verdicts = await verify_message(
-            fields, bodies, who, parts.resolver, parts.offload, parts.clock.now(), receiver=self._receiver
+            fields,
+            bodies,
+            who,
+            parts.resolver,
+            parts.offload,
+            parts.clock.now(),
+            spf=self._ahead.found(context, who),
+            receiver=self._receiver,
         )
         sealer = ""
         if verdicts.dmarc.disposition != "none":

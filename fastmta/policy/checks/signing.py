@@ -14,7 +14,15 @@ from typing import Final
 from fastmta.authentication.authors import author_domains
 from fastmta.authentication.bodies import Bodies
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
-from fastmta.authentication.signing import DkimTags, Signer, SigningError, load_own_signer, names_to_sign, sign_dkim
+from fastmta.authentication.signing import (
+    DkimTags,
+    Signer,
+    SigningError,
+    draft_dkim,
+    load_own_signer,
+    names_to_sign,
+    sign_all,
+)
 from fastmta.config.schema import Config
 from fastmta.directory.canonical import Canonical
 from fastmta.model.errors import TemporaryFailure
@@ -94,7 +102,9 @@ class Signing(Check):
             await hash_body(self._parts, bodies, message, sum(len(field.raw) for field in came) + 2)
             digest = bodies.digest("relaxed")
             tags = DkimTags(names_to_sign(fields), signed_at=int(self._parts.clock.now()))
-            made = [await self._parts.offload(sign_dkim, signer, fields, digest, tags) for signer in signers]
+            drafts = [draft_dkim(signer, fields, digest, tags) for signer in signers]
+            signatures = await self._parts.offload(sign_all, drafts)
+            made = [draft.signed(each) for draft, each in zip(drafts, signatures, strict=True)]
         except TemporaryFailure as failure:  # header_rewriting, which looks at the same tables, puts the message off
             return Verdict(reason=f"not signed: {failure.reply.text}")
         except (HeaderTooLong, SigningError) as error:
