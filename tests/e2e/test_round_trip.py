@@ -40,6 +40,7 @@ class World(NamedTuple):
 def _site(directory: Path, host: str, name: str, domain: str, port: int, dns: str) -> Server:
     return Server(
         directory,
+        afresh=True,
         host=host,
         hostname=name,
         domains=[domain],

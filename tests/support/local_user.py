@@ -11,7 +11,7 @@ from tests.support.server import environment
 
 # What the programs load late is loaded here, before the rights are gone: the interpreter may lie in root's home.
 _PROGRAM = """
-import base64, encodings.idna, os, sys
+import base64, encodings.idna, json, os, sys
 import fastmta.config.load, fastmta.smtp.server, fastmta.runtime.identity
 from fastmta.cli import mailq, postmap, queue_listing, sendmail, sendmail_session
 uid, gid, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.support.loaded import Loaded
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -82,7 +84,7 @@ def wait_gone(pids: list[int], timeout_s: float = 10.0) -> list[int]:
     return left
 
 
-def stop(process: "subprocess.Popen[bytes] | subprocess.Popen[str]", timeout_s: float = 10.0) -> int:
+def stop(process: "subprocess.Popen[bytes] | subprocess.Popen[str] | Loaded", timeout_s: float = 10.0) -> int:
     """Ends a process that we started: TERM, then KILL for it and for what it leaves behind; returns its exit code."""
     family = tree(process.pid)
     if process.poll() is None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import processes
+from tests.support import loaded, processes
 from tests.support.ports import free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -102,7 +102,11 @@ class Server:
         env: Mapping[str, str] | None = None,
         with_tls: bool = True,
         wrapper: Iterable[str] = (),
+        afresh: bool | None = None,
     ) -> None:
+        """`afresh`: by interpreters of their own, as an administrator starts it; else, and in tests unless told so, by
+        a fork of a process that has loaded all (tests/support/loaded.py).
+        """
         self.directory = directory
         self.host = host
         self.hostname = hostname
@@ -112,7 +116,8 @@ class Server:
         self.config_path = directory / "fastmta.toml"
         self.data_directory = Path((settings or {}).get("data_directory", directory / "data"))
         self.log_path = directory / "server.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.afresh = "PYTEST_CURRENT_TEST" not in os.environ if afresh is None else afresh
+        self.process: subprocess.Popen[bytes] | loaded.Loaded | None = None
         names = tuple(dict.fromkeys((*services, "http")))
         given = dict(ports or {})
         wanted = [name for name in names if name not in given]
@@ -157,19 +162,22 @@ class Server:
     def port(self, service: str) -> int:
         return self.ports[service]
 
+    @property
+    def _may_be_forked(self) -> bool:
+        """Whether nothing is asked for that an interpreter does when it starts."""
+        return not self.afresh and not any(name in self.env for name in loaded.READ_EARLY)
+
     # --- commands ---
 
     def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Runs `fastmta ARGUMENTS` for this server; a failure raises with what it said, unless `check` is false."""
-        done = subprocess.run(
-            command(*arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment({**self.env, "FASTMTA_CONFIG": str(self.config_path)}),
-            timeout=240,
-            check=False,
-        )
+        env = environment({**self.env, "FASTMTA_CONFIG": str(self.config_path)})
+        if self._may_be_forked:
+            done = loaded.run(arguments, stdin=stdin, env=env, timeout=240)
+        else:
+            done = subprocess.run(
+                command(*arguments), input=stdin, capture_output=True, text=True, env=env, timeout=240, check=False
+            )
         if check and done.returncode:
             raise RuntimeError(
                 f"fastmta {' '.join(arguments)} ended with {done.returncode}: {done.stderr}{done.stdout}"
@@ -202,16 +210,20 @@ class Server:
             raise RuntimeError("the server runs already")
         if os.environ.get("FASTMTA_TEST_ENGINE") == "memory":
             pytest.skip("records in memory are one process's, and a whole server is several")
+        words = ["serve", "-c", str(self.config_path)]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.wrapper, *command("serve", "-c", str(self.config_path))],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(self.env),
-                start_new_session=True,
-                preexec_fn=preexec,
-            )
+            if self._may_be_forked and not self.wrapper and preexec is None:
+                self.process = loaded.Loaded(words, env=environment(self.env), output=log.fileno())
+            else:
+                self.process = subprocess.Popen(
+                    [*self.wrapper, *command(*words)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment(self.env),
+                    start_new_session=True,
+                    preexec_fn=preexec,
+                )
         if wait:
             try:
                 self.wait_ready()
