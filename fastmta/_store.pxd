@@ -133,6 +133,20 @@ cdef packed struct UsageRecord:
     uint64_t messages
     uint64_t quota
 
+cdef packed struct QuotaRules:  # then a QuotaRule with its name for each mailbox that has one
+    uint8_t format
+    uint8_t unused[3]
+    uint32_t messages  # what accounts may hold that have no limit of their own; 0: no limit
+    uint64_t bytes
+
+cdef packed struct QuotaRule:  # then the mask of a mailbox's name
+    uint8_t kind
+    uint8_t unused
+    uint16_t name_length
+    uint32_t unused2
+    int64_t bytes  # more, or less, than the account's limit
+    int64_t messages
+
 cdef struct StoreState  # the part of a Store that the committer works on
 
 

@@ -85,6 +85,7 @@ cdef struct StoreState:
     int knows  # the newest level that is read and written here
     int level  # that records are written at: the one in `meta`
     int level_stale  # `meta` was written since it was looked at
+    Buffer quota_rules  # as `meta` had them then
     int any_format  # an upgrade reads what other formats have left: nothing but plain records is read and written
     # figures
     uint64_t commits

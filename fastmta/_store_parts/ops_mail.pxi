@@ -69,31 +69,34 @@ cdef int usage_put(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nog
     return t_put(t, &k, usage, sizeof(usage[0]), OLD_UNKNOWN, NULL, 0)
 
 
-cdef inline bint over_quota(const UsageRecord* usage, int64_t size, int64_t messages) noexcept nogil:
-    """Whether so much more would pass a ceiling; what is given back never does."""
-    return ((size > 0 and usage.quota and usage.bytes + size > usage.quota)
-            or (messages > 0 and usage.quota_messages and usage.messages + messages > usage.quota_messages))
-
-
 cdef int usage_add(Txn* t, uint64_t account_id, int64_t size, int64_t messages) noexcept nogil:
-    """Charges an account (or gives back); REFUSE_QUOTA where a charge would pass its ceiling."""
+    """Charges an account, or gives back, whatever its quota says."""
     cdef UsageRecord usage
     cdef int rc = usage_get(t, account_id, &usage)
     if rc:
         return rc
-    if over_quota(&usage, size, messages):
-        return REFUSE_QUOTA
     usage.bytes += size
     usage.messages += messages
     return usage_put(t, account_id, &usage)
 
 
-cdef int usage_room(Txn* t, uint64_t account_id, int64_t size, int64_t messages) noexcept nogil:
+cdef int usage_charge(Txn* t, uint64_t account_id, uint64_t mailbox_id, int64_t size, int64_t messages) noexcept nogil:
+    """Charges an account for what comes into a mailbox; REFUSE_QUOTA where its quota has no room for it."""
     cdef UsageRecord usage
     cdef int rc = usage_get(t, account_id, &usage)
-    if rc == DONE and over_quota(&usage, size, messages):
-        return REFUSE_QUOTA
-    return rc
+    if rc == DONE:
+        rc = quota_allows(t, account_id, mailbox_id, &usage, size, messages)
+    if rc:
+        return rc
+    usage.bytes += size
+    usage.messages += messages
+    return usage_put(t, account_id, &usage)
+
+
+cdef int usage_room(Txn* t, uint64_t account_id, uint64_t mailbox_id, int64_t size, int64_t messages) noexcept nogil:
+    cdef UsageRecord usage
+    cdef int rc = usage_get(t, account_id, &usage)
+    return rc if rc else quota_allows(t, account_id, mailbox_id, &usage, size, messages)
 
 
 cdef int message_add(Txn* t, uint64_t mailbox_id, MailboxRecord* box, MessageRecord* message, const char* keywords,
@@ -144,7 +147,7 @@ cdef int append_checked(Txn* t, Op* op, const char* parts, bint* refusable) noex
         refusable[0] = False  # the blob is the unit's own mistake, not the mailbox's state
         return rc
     size += op.part[0]
-    rc = usage_add(t, box.account_id, <int64_t>size, 1)
+    rc = usage_charge(t, box.account_id, op.a, <int64_t>size, 1)
     if rc:
         return rc
     refusable[0] = False

@@ -337,7 +337,7 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
             size += message.size
             count += 1
     if count and not (op.mode and same_account):
-        rc = usage_room(t, target.account_id, <int64_t>size, count)
+        rc = usage_room(t, target.account_id, op.b, <int64_t>size, count)
         if rc:
             return rc
     size = 0  # what really goes, from here on: a uid may stand in the list twice

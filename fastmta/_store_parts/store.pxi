@@ -181,6 +181,7 @@ cdef class Store(Engine):
                 self._close_environment()
             buffer_free(&self.s.done_touched)
             buffer_free(&self.s.done_hops)
+            buffer_free(&self.s.quota_rules)
             buffer_free(&self.s.frame)
             free(self.s.map.seen)
             free(self.s)

@@ -219,7 +219,8 @@ cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value
 
 
 cdef int txn_level(Txn* t) noexcept nogil:
-    """Learns at what level records are written now, where somebody may have raised it since our last transaction."""
+    """Learns at what level records are written now, and what quotas there are, where somebody may have changed that since
+    our last transaction."""
     cdef StoreState* s = t.s
     cdef MDB_val value
     cdef Key k
@@ -239,6 +240,8 @@ cdef int txn_level(Txn* t) noexcept nogil:
         if not SHARED_FROM <= level <= s.knows:
             return poison(t, MDB_VERSION_MISMATCH)  # it was raised without us, or an upgrade has begun
         s.level = level
+    if load_quota_rules(t) < 0:
+        return POISONED
     s.level_stale = 0
     return DONE
 

@@ -43,7 +43,7 @@ def passwd(address: str, password_stdin: bool, config_path: str | None) -> None:
     perform(config_path, users.passwd, users.SetPassword(address, read_password(password_stdin)))
 
 
-@user.command(help='Set what an account may hold ("2G"; 0 is no limit), or show it.')
+@user.command(help='Set what an account may hold ("2G"; 0 is no limit, "default" what quota_rule says), or show it.')
 @click.argument("address")
 @click.argument("size_text", metavar="[SIZE]", required=False)
 @click.option("--messages", type=click.IntRange(0, users.QUOTA_MESSAGES), help="How many messages; 0 is no limit.")

@@ -6,10 +6,11 @@ from collections.abc import Container, Iterator
 from typing import Final
 
 from fastmta.config.kinds import REWRITE_CLIENTS
+from fastmta.config.reading_keys import QUOTA_RULES
 from fastmta.config.restrictions import CLOSING, closes
 from fastmta.config.schema import Config
 from fastmta.config.tls_words import parse_protocols
-from fastmta.config.values import parse_domain, parse_endpoint, parse_mailbox_names, parse_quota_rule
+from fastmta.config.values import parse_domain, parse_endpoint, parse_mailbox_names, parse_quota_rules
 from fastmta.model.mechanisms import EXTERNAL, TOKENS
 from fastmta.model.routes import pipe_of, written_filter, written_relayhost, written_route
 from fastmta.model.services import NAMES, SERVICES, Tls
@@ -43,10 +44,11 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
     yield from _outgoing_tls(config)
     if config.pop3_delete_type == "flag" and not config.pop3_deleted_flag:
         yield "pop3_delete_type", "flag needs pop3_deleted_flag"
-    try:
-        parse_quota_rule(config.quota_rule)
-    except ValueError as error:
-        yield "quota_rule", f'"{config.quota_rule}": expected {error}'
+    for name in QUOTA_RULES:
+        try:
+            parse_quota_rules([getattr(config, name)])
+        except ValueError as error:
+            yield name, f'"{getattr(config, name)}": expected {error}'
     try:
         parse_mailbox_names(config.autocreated_mailbox_names)
     except ValueError as error:

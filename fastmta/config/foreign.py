@@ -307,12 +307,12 @@ _DOVECOT: Final = (
         "location name order prefix separator special_use subscriptions",
     ),
     (
-        "FastMTA has no Sieve or plugins, and no quotas but quota_rule and `fastmta user quota`",
+        "FastMTA has no Sieve or plugins, and no quotas but quota_rule to quota_rule5 and `fastmta user quota`",
         "lda_(mailbox_autocreate mailbox_autosubscribe original_recipient_header) lmtp_(add_received_header "
         "client_workarounds hdr_delivery_address proxy rcpt_check_quota save_to_detail_mailbox verbose_replies) "
         "mail_(attribute_dict plugin_dir plugins) managesieve_(client_workarounds implementation_string "
         "logout_format max_compile_errors max_line_length notify_capability sieve_capability) "
-        "quota_(full_tempfail grace rule2 storage_size warning) "
+        "quota_(full_tempfail grace storage_size warning) "
         "sieve_(after before dir extensions global global_extensions max_actions max_redirects max_script_size "
         "plugins quota_max_scripts quota_max_storage) acl plugin postmaster_address "
         "rejection_reason rejection_subject sieve",

@@ -6,6 +6,7 @@ import msgspec
 
 from fastmta.config.kinds import Key
 
+QUOTA_RULES: Final = ("quota_rule", "quota_rule2", "quota_rule3", "quota_rule4", "quota_rule5")
 _STEPS: Final = tuple(f"{percent}%" for percent in range(5, 101, 5))
 
 
@@ -62,8 +63,15 @@ class ReadingKeys(msgspec.Struct, frozen=True, kw_only=True):
         Key("list", about="of accounts that are made from now on: Sent=Gesendet, Trash=Papierkorb"),
     ] = ()
     quota_rule: Annotated[
-        str, Key("text", about='the quotas of accounts that are made from now on: "*:storage=1G:messages=1000"')
+        str,
+        Key("text", about='what accounts may hold that have no quota of their own: "*:storage=1G:messages=1000"'),
     ] = ""
+    quota_rule2: Annotated[
+        str, Key("text", about='what a mailbox of this name may take beyond it: "Trash:storage=+100M", "Spam:ignore"')
+    ] = ""
+    quota_rule3: Annotated[str, Key("text", about="another such rule")] = ""
+    quota_rule4: Annotated[str, Key("text", about="another such rule")] = ""
+    quota_rule5: Annotated[str, Key("text", about="another such rule")] = ""
     quota_mail_warnings: Annotated[
         tuple[str, ...],
         Key("options", choices=_STEPS, default="80%, 95%", about="of a quota: a mail when one is passed; empty: none"),

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from fastmta.config.map_types import FILE_TYPES, MAP_TYPES, fixed_value, inline_entries, split_braced
 from fastmta.model.first_mailboxes import FIRST_MAILBOXES
+from fastmta.model.quota import MailboxRule, QuotaRules
 
 AUTOCREATED: Final = tuple(name for name, use in FIRST_MAILBOXES if use)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -54,22 +55,55 @@ def parse_size(value: object) -> int:
     return int(match[1]) * _BYTES[match[2].upper()]
 
 
-def parse_quota_rule(text: str) -> tuple[int, int]:
-    """(octets, messages) of Dovecot's "*:storage=1G:messages=1000", 0 for no limit; storage counts in KiB, bytes in
-    octets where no unit is given. ValueError for rules of single mailboxes, percentages and what is no rule."""
+def parse_quota_rules(texts: Iterable[str]) -> QuotaRules:
+    """Dovecot's rules: "*:storage=1G:messages=1000", "Trash:storage=+100M", "Archive/*:storage=+10%", "Spam:ignore".
+
+    Storage counts in KiB, bytes in octets where no unit is given. As in Dovecot 2.3 a mailbox's rule is what its
+    account may hold beyond its own limit, with or without the plus. ValueError.
+    """
     octets = messages = 0
-    mailbox, *limits = text.split(":") if text else ("*",)
-    if mailbox not in ("*", "?") or (text and not limits):
-        raise ValueError('a rule of all mailboxes, such as "*:storage=1G:messages=1000"')
-    for limit in limits:
-        name, _, number = limit.partition("=")
-        if name in ("storage", "bytes"):
-            octets = parse_size(number.strip()) * (1024 if name == "storage" and number.strip().isdigit() else 1)
-        elif name == "messages" and number.isdigit() and int(number) < 2**32:
-            messages = int(number)
+    mailboxes: list[MailboxRule] = []
+    for text in filter(None, texts):
+        mask, colon, rest = text.partition(":")
+        if not mask or not colon or len(mask.encode()) > 400:
+            raise ValueError('a rule such as "*:storage=1G:messages=1000" or "Trash:storage=+100M"')
+        everything = mask in ("*", "?")
+        if rest == "ignore" and not everything:
+            if set(mask) & set("*?"):
+                raise ValueError(f"ignore for one mailbox, not for {mask!r}")
+            mailboxes.append(MailboxRule(_mask(mask), ignore=True))
+            continue
+        rule = MailboxRule(_mask(mask))
+        for limit in rest.split(":"):
+            rule = _with_limit(rule, limit, everything)
+        if everything:
+            octets, messages = rule.octets, rule.messages
         else:
-            raise ValueError(f"storage=SIZE, bytes=SIZE or messages=NUMBER, not {limit!r}")
-    return octets, messages
+            mailboxes.append(rule)
+    return QuotaRules(octets, messages, tuple(mailboxes))
+
+
+def _mask(text: str) -> str:
+    return "INBOX" if text.upper() == "INBOX" else text
+
+
+def _with_limit(rule: MailboxRule, limit: str, everything: bool) -> MailboxRule:
+    name, _, number = limit.partition("=")
+    match = re.fullmatch(r"([+-]?)\s*(\d+\s*[KMGT]?)(%{0,2})", number.strip(), re.I)
+    if name not in ("storage", "bytes", "messages") or match is None or (everything and (match[1] or match[3])):
+        raise ValueError(f"storage=SIZE, bytes=SIZE or messages=NUMBER, not {limit!r}")
+    if name == "messages" or match[3]:
+        if not match[2].isdigit():
+            raise ValueError(f"a whole number in {limit!r}")
+        value = int(match[2])
+    else:
+        value = parse_size(match[2]) * (1024 if name == "storage" and match[2].isdigit() else 1)
+    if value >= (2**32 - 1 if name == "messages" else 2**53) or (match[3] and value > 10_000):
+        raise ValueError(f"a smaller number in {limit!r}")
+    value = -value if match[1] == "-" else value
+    if name == "messages":
+        return rule._replace(messages=value, percent_messages=bool(match[3]))
+    return rule._replace(octets=value, percent=bool(match[3]))
 
 
 def parse_mailbox_names(words: Iterable[str]) -> dict[str, str]:

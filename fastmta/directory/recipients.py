@@ -347,7 +347,7 @@ class Directory:
     def _require_room(self, target: LocalTarget, first: Address) -> None:
         """A full mailbox is told at RCPT; the commit checks again, with the message's size."""
         account = self._account_of(addresses.parse(target.address.decode("utf-8", "surrogateescape")))
-        if account is not None and self._store.accounts.is_full(account.id):
+        if account is not None and self._store.accounts.is_full(account.id, account.inbox_id):
             raise TemporaryFailure(Reply(452, "4.2.2", f"<{shown_address(first)}>: Mailbox full"))
 
     def _virtual_targets(self, address: Address) -> list[Address] | None:

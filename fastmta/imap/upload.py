@@ -176,7 +176,7 @@ class Upload:
         wanted = added + copied
         if (octets or copied) and octets + wanted > IMAP_COMMAND_UPLOAD_BYTES:
             return b"NO [LIMIT] Too much in one command"
-        room = session.mailboxes.room(self.target.owner_id)
+        room = session.mailboxes.room(self.target.owner_id, self.target.mailbox_id)
         begun = self._counted.announce(wanted) if octets else self._counted.begin(wanted)
         if room is not None:
             if self.target.replaced is not None:  # RFC 8508 §3.4

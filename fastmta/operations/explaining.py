@@ -192,14 +192,12 @@ class Explanation:
     def _mailbox_step(self, target: LocalTarget) -> Step:
         store = self._desk.store
         owner = target.mailbox.decode("utf-8", "surrogateescape")
-        account = store.accounts.lookup(owner)
-        quota = account.quota_bytes if account is not None else 0
-        used, messages = store.accounts.usage(target.account_id)
+        used, messages, quota, limit = store.mailboxes.usage(target.account_id, target.mailbox_id)
         room = f"{used} of {quota} bytes are used" if quota else f"{used} bytes are used, no quota"
         values = {"mailbox": owner, "used_bytes": used, "quota_bytes": quota}
-        if account is not None and account.quota_messages:
-            room += f", {messages} of {account.quota_messages} messages"
-            values |= {"messages": messages, "quota_messages": account.quota_messages}
+        if limit:
+            room += f", {messages} of {limit} messages"
+            values |= {"messages": messages, "quota_messages": limit}
         return Step("mailbox", f"delivered to the mailbox of {owner} as it is accepted ({room})", values)
 
     async def _queued_steps(self, target: QueuedTarget) -> AsyncIterator[Step]:

@@ -9,6 +9,7 @@ import msgspec
 from fastmta.model.errors import ActFailed, Refused
 from fastmta.model.limits import PASSWORD_BYTES
 from fastmta.model.mechanisms import SCRAM
+from fastmta.model.quota import NO_QUOTA, NO_QUOTA_MESSAGES
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
 from fastmta.operations.values import Nothing, Secret, Subject, account_address, note_of, parsed_size, stamp
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 SCRAM_NAMES = frozenset(SCRAM)
 ACCOUNTS_AT_ONCE = 100  # read before others get their turn
 ALIASES_AT_ONCE = 500  # the same, about half a millisecond
-QUOTA_MESSAGES = 2**32 - 1  # what its record holds
+QUOTA_MESSAGES = 2**32 - 2  # what its record holds
 RETARGETED = 200  # aliases changed in one unit
 
+DEFAULT = "default"  # what quota_rule says
 Count = Annotated[int, msgspec.Meta(ge=0, le=QUOTA_MESSAGES)]
 
 
@@ -81,15 +83,11 @@ class Quota(msgspec.Struct):
 
 @act("user.add", changes=True)
 async def add(desk: Desk, asked: AddUser) -> Known:
-    """Add an account with the usual mailboxes, and the quotas of quota_rule where none are given."""
+    """Add an account with the usual mailboxes; without quotas of its own it has those of quota_rule."""
     name = account_address(asked.address, desk.config)
-    from fastmta.config.values import parse_mailbox_names, parse_quota_rule
+    from fastmta.config.values import parse_mailbox_names
 
-    quota_bytes, quota_messages = parse_quota_rule(desk.config.quota_rule)
-    if asked.quota:
-        quota_bytes = parsed_size(asked.quota)
-    if asked.messages is not None:
-        quota_messages = asked.messages
+    quota_bytes, quota_messages = _own_bytes(asked.quota) or 0, _own_messages(asked.messages) or 0
     password_hash = await _hashed(desk, asked.password)
     try:
         account = await desk.store.accounts.add(
@@ -238,14 +236,27 @@ async def delete(desk: Desk, asked: Subject) -> None:
 
 @act("user.quota", changes=True)
 async def quota(desk: Desk, asked: SetQuota) -> Quota:
-    """Set what an account may hold ("2G", so many messages; 0 is no limit)."""
+    """Set what an account may hold ("2G", so many messages; 0 is no limit, "default" what quota_rule says)."""
     name = account_address(asked.address, desk.config)
-    wanted = None if asked.size is None else parsed_size(asked.size)
+    own_bytes, own_messages = _own_bytes(asked.size), _own_messages(asked.messages)
+    if asked.size == DEFAULT and asked.messages is None:
+        own_messages = 0
     required(desk, name)
-    account = await desk.store.accounts.set_quota(name, wanted, asked.messages)
-    desk.note(address=name, quota=wanted, quota_messages=asked.messages)
-    used, messages = desk.store.accounts.usage(account.id)
-    return Quota(name, used, account.quota_bytes, messages, account.quota_messages)
+    account = await desk.store.accounts.set_quota(name, own_bytes, own_messages)
+    desk.note(address=name, quota=asked.size, quota_messages=asked.messages)
+    used, messages, quota_bytes, quota_messages = desk.store.mailboxes.usage(account.id)
+    return Quota(name, used, quota_bytes, messages, quota_messages)
+
+
+def _own_bytes(text: str | None) -> int | None:
+    """An account's own quota as it is kept (model/quota.py); None where nothing is said of it."""
+    if text is None:
+        return None
+    return 0 if text == DEFAULT else min(parsed_size(text), NO_QUOTA // 2) or NO_QUOTA
+
+
+def _own_messages(number: int | None) -> int | None:
+    return None if number is None else number or NO_QUOTA_MESSAGES
 
 
 def required(desk: Desk, name: str) -> "Account":
@@ -258,18 +269,19 @@ def required(desk: Desk, name: str) -> "Account":
 
 def _listed(desk: Desk, account: "Account") -> Listed:
     used, messages = desk.store.accounts.usage(account.id)
+    quota_bytes, quota_messages = desk.store.accounts.quota(account.id)
     last = desk.store.last_logins.get(account.id)
     return Listed(
         account.address,
         account.enabled,
-        account.quota_bytes,
+        quota_bytes,
         used,
         messages,
         stamp(account.created_at_s),
         stamp(last.at_s) if last is not None else "",
         last.address if last is not None else "",
         last.protocol if last is not None else "",
-        account.quota_messages,
+        quota_messages,
     )
 
 

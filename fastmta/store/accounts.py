@@ -19,6 +19,7 @@ from fastmta._store import (
     TABLE_USAGE,
     Store,
     mailbox_list,
+    quota_fields,
     usage_fields,
 )
 from fastmta._unit import Unit
@@ -36,7 +37,7 @@ OLDEST: Final = 10_000  # accounts among which one that is enabled is looked for
 
 
 class Account(msgspec.Struct, gc=False):
-    """A user with mailboxes. `address` is canonical; `quota_bytes` and `quota_messages`: 0 means none."""
+    """A user with mailboxes. `address` is canonical; `quota_bytes` and `quota_messages`: model/quota.py."""
 
     id: int
     address: str
@@ -120,13 +121,17 @@ class Accounts:
         return None
 
     def usage(self, account_id: int) -> tuple[int, int]:
-        """(bytes, messages) that count against the quota."""
+        """(bytes, messages) of all mailboxes."""
         fields = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
         return fields[0], fields[1]
 
-    def is_full(self, account_id: int) -> bool:
-        """Whether a quota of the account is used up."""
-        used, messages, quota, _, limit = usage_fields(self._store.raw.get(TABLE_USAGE, id_key(account_id)))
+    def quota(self, account_id: int) -> tuple[int, int]:
+        """What its mailboxes may hold, (bytes, messages), by its own quota or by the rules; 0: no limit."""
+        return quota_fields(self._store.raw, account_id)[2:]
+
+    def is_full(self, account_id: int, mailbox_id: int) -> bool:
+        """Whether a quota of the account is used up, for what comes into this mailbox."""
+        used, messages, quota, limit = quota_fields(self._store.raw, account_id, mailbox_id)
         return bool((quota and used >= quota) or (limit and messages >= limit))
 
     async def add(

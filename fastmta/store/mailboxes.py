@@ -26,6 +26,7 @@ from fastmta._store import (
     message_modseqs,
     message_read,
     message_rows,
+    quota_fields,
     usage_fields,
 )
 from fastmta._unit import Blob, RowSink, Unit
@@ -122,15 +123,17 @@ class Mailboxes(MailboxNames):
         """
         return mailbox_modseq(self._raw, number) or usage_fields(self._raw.get(TABLE_USAGE, id_key(number)))[3]
 
-    def room(self, account_id: int) -> int | None:
-        """Octets that the account's quota leaves, not below 0; None without a quota."""
-        used, _messages, quota, _version, _limit = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
+    def room(self, account_id: int, mailbox_id: int) -> int | None:
+        """Octets that the account's quota leaves for this mailbox, not below 0; None without a quota."""
+        used, _messages, quota, _limit = quota_fields(self._raw, account_id, mailbox_id)
         return max(0, quota - used) if quota else None
 
-    def usage(self, account_id: int) -> tuple[int, int, int, int]:
-        """(octets, messages, quota in octets, quota in messages) of an account; quota 0: none."""
-        used, messages, quota, _version, limit = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))
-        return used, messages, quota, limit
+    def usage(self, account_id: int, mailbox_id: int = 0) -> tuple[int, int, int, int]:
+        """(octets, messages, quota in octets, quota in messages) of an account; quota 0: none.
+
+        As they count for this mailbox, or for one that has no rule.
+        """
+        return quota_fields(self._raw, account_id, mailbox_id)
 
     def uids(self, mailbox_id: int, after: int = 0, limit: int = -1) -> "array[int]":
         """The uids above `after`, ascending, at most `limit` (-1: all)."""

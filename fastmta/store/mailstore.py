@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastmta.store.mailboxes import Mailboxes
     from fastmta.store.posting_notes import PostingNotes
     from fastmta.store.queue import Queue
+    from fastmta.store.quota_rules import KeptQuotaRules
     from fastmta.store.quota_warnings import QuotaWarnings
     from fastmta.store.retained import RetainedMessages
     from fastmta.store.suspensions import Suspensions
@@ -59,6 +60,7 @@ PARTS: Final = (
     "posting_notes",
     "queue",
     "believed_time",
+    "quota_rules",
     "quota_warnings",
     "retained",
     "url_keys",
@@ -160,6 +162,12 @@ class MailStore:
         return BelievedTime(self)
 
     @cached_property
+    def quota_rules(self) -> "KeptQuotaRules":
+        from fastmta.store.quota_rules import KeptQuotaRules
+
+        return KeptQuotaRules(self)
+
+    @cached_property
     def quota_warnings(self) -> "QuotaWarnings":
         from fastmta.store.quota_warnings import QuotaWarnings
 
@@ -220,6 +228,13 @@ class MailStore:
         """
         self.access.public_address = config.imap_public_account
         self.retained_bytes = config.mail_undelete_size if config.mail_undelete_time else 0
+
+    def changed_quota_rules(self, config: "Config") -> Unit | None:
+        """A unit that makes the quota rules of the configuration the store's; None where they are."""
+        from fastmta.config.reading_keys import QUOTA_RULES
+        from fastmta.config.values import parse_quota_rules
+
+        return self.quota_rules.change(parse_quota_rules(getattr(config, name) for name in QUOTA_RULES))
 
     @classmethod
     def load(cls) -> None:

@@ -96,6 +96,7 @@ class MailServer:
             each.look()
         try:
             self._store.configure(config)
+            self._note_quota_rules(config)
             self._services = services = self._wire(config)
             self._bans = Bans(
                 self._store.bans,
@@ -154,6 +155,14 @@ class MailServer:
             self._mark = Mark(Path(config.data_directory), f"{place.slot}-{os.getpid()}")
         except OSError as error:  # on a full disk mail can still be read and deleted
             place.log.warning("store.no_mark", error=error.strerror, effect="no check after a bad end")
+
+    def _note_quota_rules(self, config: Config) -> None:
+        rules = self._store.changed_quota_rules(config)
+        try:
+            if rules is not None:
+                self._store.commit_sync(rules)
+        except (StorageFailure, Refused) as error:  # mail can be read all the same
+            self._place.log.error("store.quota_rules", error=error, effect="quotas are as they were")
 
     def _wire(self, config: Config) -> Services:
         place, store = self._place, self._store
@@ -445,6 +454,9 @@ class MailServer:
         if config.dns != services.config.dns:
             services.resolver.configure(config.dns.nameservers)
         services.store.configure(config)
+        rules = services.store.changed_quota_rules(config)
+        if rules is not None:
+            await services.store.commit(rules)
         services.config = config
         services.router = router
         services.directory = directory

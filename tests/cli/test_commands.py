@@ -138,6 +138,8 @@ def test_quota_is_set_and_shown(cli):
     cli.ok("user", "quota", "bill", "1K")
     found = cli.ok("user", "quota", "bill", "--json").json
     assert (found["quota_bytes"], found["messages"], found["quota_messages"]) == (1024, 0, 100)
+    cli.ok("user", "quota", "bill", "default")
+    assert cli.ok("user", "quota", "bill").out == "0 of -\n"  # no server has written a quota_rule yet
 
 
 def test_aliases_are_added_replaced_listed_and_deleted(cli):

@@ -35,7 +35,7 @@ class Accounts:
     def oldest(self):
         return next((account for account in self.known.values() if account.enabled), None)
 
-    def is_full(self, account_id):
+    def is_full(self, account_id, mailbox_id):
         quotas = [each.quota_bytes for each in self.known.values() if each.id == account_id]
         return bool(quotas[0]) and self.used.get(account_id, 0) >= quotas[0]
 

@@ -97,11 +97,11 @@ async def test_the_quota_of_messages_is_decided_in_the_transaction(mail: MailSto
     sent = mail.mailboxes.get(account.id, "Sent")
     assert sent is not None
     await mail.mailboxes.copy(account.inbox_id, array("I", [1]), sent.id)
-    assert not mail.accounts.is_full(account.id)
+    assert not mail.accounts.is_full(account.id, account.inbox_id)
     with pytest.raises(Refused, match="quota"):  # all of them or none
         await mail.mailboxes.append_many(account.inbox_id, [made(mail, b"y"), made(mail, b"z")])
     await put(mail, account.inbox_id, b"y")
-    assert mail.accounts.is_full(account.id)
+    assert mail.accounts.is_full(account.id, account.inbox_id)
     for refused in (
         put(mail, account.inbox_id, b"z"),
         put(mail, account.inbox_id, b""),

@@ -43,10 +43,10 @@ def get_quota_root(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if isinstance(box, bytes):
         return box
     own = box.account_id == session.account_id  # what others have used is theirs to know
-    limited = own and any(session.mailboxes.usage(box.account_id)[2:])
+    limited = own and any(session.mailboxes.usage(box.account_id, box.id)[2:])
     root = b" " + _imap.astring(ROOT) if limited else b""
     session.write(b"* QUOTAROOT %b%b\r\n" % (session.written_name(name), root))
-    if own:
+    if limited:  # a mailbox that is not counted has no root
         _write(session, box.account_id)
     return b"OK GETQUOTAROOT completed"
 
