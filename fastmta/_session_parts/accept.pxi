@@ -28,18 +28,29 @@ cdef int _decided(Connection self, object outcome) except -1:
             self.outcome = outcome
             if outcome.discard or len(outcome.refused) == len(self.recipients):
                 return _conclude(self, None)  # which gives the body up
+            if outcome.body is not None:
+                _replace_body(self, outcome.body)
             if outcome.redirect:
                 refusal = _redirect(self, outcome.redirect)
             if refusal is None:
                 for start, octets in outcome.cuts:
                     self.blob.cut(start, start + octets)
-                if outcome.refused or outcome.hold or outcome.quarantine:
+                if outcome.refused or outcome.hold or outcome.quarantine or outcome.removed:
                     _apply(self, outcome)
                 _submit(self)
                 return 0
         except StorageFailure:
             refusal = Reply(452, "4.3.1", "Insufficient system storage")
     return _conclude(self, refusal)
+
+
+cdef int _replace_body(Connection self, object body) except -1:
+    # A filter has made another message of it, whose header is that which came (policy.new_body.NewBody).
+    self.blob.abandon()
+    self.blob = <Blob>body.blob
+    self.structure = <Structure>body.structure
+    self.data.bits = body.bits
+    return 0
 
 
 cdef bytes _structure_of_cut(Connection self, bytes head):
@@ -125,8 +136,10 @@ cdef int _apply(Connection self, object outcome) except -1:
     cdef uint64_t mailbox_id
     for recipient in self.recipients:
         targets = []
-        reply = outcome.refused.get(i)
-        if reply is None or not self.service.lmtp:  # else nothing of it goes into the queue
+        reply = outcome.refused.get(i) if not outcome.redirect else None
+        if i in outcome.removed and not outcome.redirect:
+            pass  # a filter has taken him off
+        elif reply is None or not self.service.lmtp:  # else nothing of it goes into the queue
             for target in recipient.targets:
                 hop = target.hop
                 mailbox_id = 0
@@ -186,6 +199,8 @@ cdef int _submit(Connection self) except -1:
     cdef bytes head
     cdef object recipients = self.recipients
     cdef bytes sender = self.reverse_path
+    if self.outcome is not None and self.outcome.sender is not None:
+        sender = self.outcome.sender
     if service.adjusts or (
         self.outcome is not None and (self.outcome.copies or self.outcome.through) and not service.lmtp
     ):

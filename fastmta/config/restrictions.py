@@ -48,8 +48,8 @@ WORDS: Final[dict[str, Word]] = {
     "check_sasl_access": Word("map", Stage.MAIL),
     "reject_plaintext_session": Word("", Stage.MAIL),
     "reject_unauth_pipelining": Word("", Stage.RCPT),  # what came by then
-    "permit_dnswl_client": Word("zone", Stage.CONNECT),
-    "permit_rhswl_client": Word("zone", Stage.CONNECT),
+    "permit_dnswl_client": Word("zone", Stage.RCPT),  # since it never lets relay
+    "permit_rhswl_client": Word("zone", Stage.RCPT),
     "reject_rbl_client": Word("zone", Stage.CONNECT),
     "reject_rhsbl_client": Word("zone", Stage.CONNECT),
     "reject_rhsbl_reverse_client": Word("zone", Stage.CONNECT),

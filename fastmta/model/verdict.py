@@ -1,7 +1,7 @@
 """What a check says about a client, a sender, a recipient or a message, and what all checks of a message come to."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +34,9 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     cuts: tuple[tuple[int, int], ...] = ()  # (offset, octets) in what came, not to be shown
     copies: tuple[bytes, ...] = ()  # addresses that get one too, and nobody hears of it
     results: tuple[str, ...] = ()  # parts of Authentication-Results
+    removed: tuple[int, ...] = ()  # numbers of recipients who get nothing, and nobody hears of it
+    sender: bytes | None = None  # the new reverse path
+    body: Any = None  # policy.new_body.NewBody: the message with another body
     through: str = ""  # the route that the message takes first, whatever its recipients
     target: bytes = b""  # of REDIRECT, or of HOLD beside it
     reason: str = ""  # for the log
@@ -67,6 +70,9 @@ class Outcome(msgspec.Struct, gc=False):
     redirect: bytes = b""
     through: str = ""
     copies: tuple[bytes, ...] = ()
+    removed: tuple[int, ...] = ()
+    sender: bytes | None = None
+    body: Any = None
     head: bytes = b""  # fields for the top
     cuts: tuple[tuple[int, int], ...] = ()
 
@@ -86,6 +92,9 @@ class Outcome(msgspec.Struct, gc=False):
             or self.redirect
             or self.through
             or self.copies
+            or self.removed
+            or self.sender is not None
+            or self.body is not None
             or self.head
             or self.cuts
         )

@@ -64,6 +64,7 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
     recipients = await resolve(services, handed.recipients, refusal)
     known = store.posting_notes.find(name) if len(recipients) > POSTED_AT_ONCE else None
     if known is not None:
+        handed = _from_whom(services, handed, known.outcome)
         recipients = _judged(services, handed.recipients, recipients, known.outcome)
         recipients = _adjusted(services, handed, recipients, known.outcome)
         await long_posting.go_on(services, name, known, recipients)
@@ -82,12 +83,17 @@ async def post(services: Services, judge: Judge, handed: Handed, letter: Letter,
             outcome = await judge.judge(Message(blob), queue_id, handed.client, handed.reverse_path, paths)
         else:
             outcome = Outcome(_TOO_BIG)
+        handed = _from_whom(services, handed, outcome)
         recipients = _judged(services, handed.recipients, recipients, outcome)
         recipients = _adjusted(services, handed, recipients, outcome)
+        bits = receiver.bits
+        if outcome.body is not None:
+            blob.abandon()
+            blob, structure, bits = outcome.body.blob, outcome.body.structure, outcome.body.bits
         blob.head = head = outcome.head + trace
         for start, octets in outcome.cuts:
             blob.cut(start, start + octets)
-        blob.bits = receiver.bits
+        blob.bits = bits
         if outcome.discard:
             blob.abandon()
             return 0
@@ -136,19 +142,28 @@ def _structure(parser: Structure, head: bytes, header: bytes, cuts: tuple[tuple[
     return parser.finish(head=head, cut=sum(octets for _, octets in cuts), header=b"".join(shown))
 
 
+def _from_whom(services: Services, handed: Handed, outcome: Outcome) -> Handed:
+    """The same with the reverse path that a filter has put in."""
+    if outcome.sender is None:
+        return handed
+    return handed._replace(reverse_path=services.directory.sender_of(outcome.sender))
+
+
 def _judged(services: Services, drops: list[Drop], recipients: list[Recipient], outcome: Outcome) -> list[Recipient]:
     """Where the message goes after its checks. Whom they refuse, its sender gets a report of."""
     if outcome.redirect:
         to = outcome.redirect
         resolution = services.directory.resolve(to, may_relay=True)
         return [Recipient(to, resolution if resolution.refusal is None else _refused(to, resolution.refusal))]
-    if outcome.reply is None and not (outcome.refused or outcome.hold or outcome.quarantine):
+    if outcome.reply is None and not (outcome.refused or outcome.hold or outcome.quarantine or outcome.removed):
         return recipients
     out = []
     for number, (drop, each) in enumerate(zip(drops, recipients, strict=True)):
         reply = outcome.reply or outcome.refused.get(number)
         path, resolution, notify = each.forward_path, each.resolution, drop.notify
-        if reply is not None:
+        if reply is None and number in outcome.removed:
+            resolution = Resolution()
+        elif reply is not None:
             resolution = _refused(path, reply)
         elif outcome.hold:
             resolution = Resolution(targets=tuple(QueuedTarget(to.address, to.hop, True) for to in each.targets))

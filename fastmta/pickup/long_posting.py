@@ -31,7 +31,7 @@ _PIECE: Final = 262_144
 async def begin(services: Services, name: str, posting: Posting, recipients: list[Recipient], outcome: Outcome) -> None:
     """Commits all units; `posting` has the message, and no recipients so far."""
     note = PostingNote(posting.queue_id, posting.body.blob_id, posting.body.size, posting.envelope, 0, 0)
-    note.outcome = msgspec.structs.replace(outcome, head=b"", cuts=())
+    note.outcome = msgspec.structs.replace(outcome, head=b"", cuts=(), body=None)
     await _units(services, name, note, recipients, posting)
 
 

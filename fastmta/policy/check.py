@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from fastmta._canonical import Field
+from fastmta._unit import Blob
 from fastmta.config.schema import Config
 from fastmta.dns.resolver import Resolver
 from fastmta.model.certificate import PeerCertificate
@@ -138,6 +139,7 @@ class Store(Protocol):
     def dkim_keys(self) -> SigningKeys: ...
     @property
     def dmarc_rows(self) -> DmarcCounts: ...
+    def new_blob(self) -> Blob: ...
 
 
 class Parts(Protocol):

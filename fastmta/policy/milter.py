@@ -1,17 +1,18 @@
 """The milter protocol, version 6, without sockets: packets, terms, macros, and a header as filters change it.
 
-A packet is its length (four octets), a letter and data. The MTA's side is here: it offers what it can carry out (fields
-added, changed and removed; quarantine) and refuses a filter that takes more, or answers what it may not.
+A packet is its length (four octets), a letter and data. The MTA's side is here: it offers all that a filter may ask
+for, and refuses a filter that takes more, or answers what was not negotiated.
 """
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
 from typing import Final, NamedTuple
 
 from fastmta.authentication.message import Field
-from fastmta.model.limits import MILTER_CHANGES, MILTER_PACKET_BYTES
+from fastmta.directory.addresses import parse
+from fastmta.model.limits import MILTER_CHANGES, MILTER_PACKET_BYTES, SMTP_PATH_BYTES
 from fastmta.model.reply import Reply
 
 VERSION: Final = 6
@@ -19,11 +20,16 @@ _LEAST_VERSION: Final = 2
 
 
 class Actions(IntFlag):
-    """What a filter may ask for at the end of a message, as far as it is offered here."""
+    """What a filter may ask for at the end of a message."""
 
     ADD_HEADERS = 0x1
+    CHANGE_BODY = 0x2
+    ADD_RECIPIENTS = 0x4
+    REMOVE_RECIPIENTS = 0x8
     CHANGE_HEADERS = 0x10
     QUARANTINE = 0x20
+    CHANGE_SENDER = 0x40
+    ADD_WITH_PARAMETERS = 0x80
     MACRO_LISTS = 0x100
 
 
@@ -52,8 +58,19 @@ class Steps(IntFlag):
     LEADING_SPACE = 0x100000
 
 
-_OFFERED_ACTIONS: Final = Actions(0x131)
-_OFFERED_STEPS: Final = Steps(0x1FF7FF)
+_OFFERED_ACTIONS: Final = 0x1FF  # numbers: ~ of a flag leaves out what has no name
+_NEEDED: Final = {
+    b"h": Actions.ADD_HEADERS,
+    b"i": Actions.ADD_HEADERS,
+    b"m": Actions.CHANGE_HEADERS,
+    b"q": Actions.QUARANTINE,
+    b"b": Actions.CHANGE_BODY,
+    b"+": Actions.ADD_RECIPIENTS,
+    b"2": Actions.ADD_WITH_PARAMETERS,
+    b"-": Actions.REMOVE_RECIPIENTS,
+    b"e": Actions.CHANGE_SENDER,
+}
+_OFFERED_STEPS: Final = 0x1FF7FF
 #: Of each command: what leaves it out, what leaves its reply out, and its macros, as Postfix has them.
 _COMMANDS: Final[dict[bytes, tuple[Steps, Steps, tuple[str, ...]]]] = {
     b"C": (Steps.NO_CONNECT, Steps.SILENT_CONNECT, ("j", "{daemon_name}", "v", "{client_name}", "{client_addr}", "_")),
@@ -192,18 +209,35 @@ class Changes:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self.header: list[Change] = []
+        self.recipients: list[tuple[bytes, bytes]] = []  # ("+" or "-", address), in the order of the filter
+        self.sender: bytes | None = None
         self.quarantine = ""
 
-    def take(self, letter: bytes, data: bytes) -> None:
-        """One packet before the last. Raises MilterError."""
-        needed = {b"h": Actions.ADD_HEADERS, b"i": Actions.ADD_HEADERS, b"m": Actions.CHANGE_HEADERS}.get(letter)
-        if letter == b"q" and self._terms.actions & Actions.QUARANTINE:
-            self.quarantine = data.partition(b"\0")[0].decode("utf-8", "replace")[:400] or "quarantined"
-            return
+    def take(self, letter: bytes, data: bytes) -> bytes | None:
+        """One packet before the last; gives the octets of another body. Raises MilterError."""
+        needed = _NEEDED.get(letter)
         if needed is None or not self._terms.actions & needed:
             raise MilterError(f"answered {letter!r}, which was not negotiated")
-        if len(self.header) >= MILTER_CHANGES:
+        match letter:
+            case b"b":
+                return data
+            case b"q":
+                self.quarantine = data.partition(b"\0")[0].decode("utf-8", "replace")[:400] or "quarantined"
+            case b"e":
+                self.sender = _address(data, empty=True)
+            case b"+" | b"2" | b"-":
+                self._count(self.recipients)
+                self.recipients.append((b"-" if letter == b"-" else b"+", _address(data)))
+            case _:
+                self._count(self.header)
+                self._take_field(letter, data)
+        return None
+
+    def _count(self, changes: Sequence[object]) -> None:
+        if len(changes) >= MILTER_CHANGES:
             raise MilterError(f"more than {MILTER_CHANGES} changes")
+
+    def _take_field(self, letter: bytes, data: bytes) -> None:
         index = 0
         if letter != b"h":
             if len(data) < 4:
@@ -214,6 +248,22 @@ class Changes:
         if len(texts) != 3 or texts[2] or not _NAME.fullmatch(texts[0]):
             raise MilterError("a malformed header field")
         self.header.append(Change(letter, index, texts[0], texts[1]))
+
+
+def _address(data: bytes, *, empty: bool = False) -> bytes:
+    """The address in "<user@domain>\\0parameters\\0". What would be a line of its own to the next hop is none."""
+    text = data.partition(b"\0")[0].strip()
+    if text.startswith(b"<") and text.endswith(b">"):
+        text = text[1:-1]
+    if not text and empty:
+        return text
+    try:
+        parse(text.decode("utf-8"))
+    except ValueError:
+        raise MilterError("a malformed address") from None
+    if len(text) > SMTP_PATH_BYTES or b"<" in text or b">" in text:
+        raise MilterError("a malformed address")
+    return text
 
 
 class _Shown(NamedTuple):

@@ -5,7 +5,7 @@ the filter has asked for is carried out then.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from fastmta.authentication.message import Field
@@ -99,8 +99,12 @@ class MilterConnection:
             return False
         raise MilterTrouble(f"answered {answer!r} to {letter!r}")
 
-    async def tell_message(self, fields: Sequence[Field], body: AsyncIterator[bytes]) -> Changes:
-        """Sends the header and the body; gives what the filter asks for. Raises Decided."""
+    async def tell_message(
+        self, fields: Sequence[Field], body: AsyncIterator[bytes], replace: Callable[[bytes], Awaitable[None]]
+    ) -> Changes:
+        """Sends the header and the body; gives what the filter asks for. Octets of another body go to `replace`, as
+        they come. Raises Decided.
+        """
         if self.terms.wants(b"L"):
             for field in fields:
                 await self.tell(b"L", self.terms.field(field))
@@ -124,8 +128,10 @@ class MilterConnection:
                 return changes  # also what it has asked for before
             self._final(answer, data)
             try:
-                changes.take(answer, data)
-            except MilterError as error:
+                octets = changes.take(answer, data)
+                if octets is not None:
+                    await replace(octets)
+            except ValueError as error:
                 raise MilterTrouble(str(error)) from None
 
     def _final(self, answer: bytes, data: bytes) -> None:

@@ -32,6 +32,12 @@ def note(outcome: Outcome, verdict: Verdict) -> None:
     if verdict.copies:
         new = [each for each in dict.fromkeys(verdict.copies) if each not in outcome.copies]
         outcome.copies += tuple(new[: max(0, CHECK_COPIES - len(outcome.copies))])
+    if verdict.removed:
+        outcome.removed = tuple(sorted({*outcome.removed, *verdict.removed}))
+    if verdict.sender is not None:
+        outcome.sender = verdict.sender
+    if verdict.body is not None:
+        outcome.body = verdict.body
     if verdict.fields:
         outcome.head = b"".join([outcome.head, *verdict.fields])
     if verdict.cuts:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fastmta._intake import Recipient
-from fastmta._unit import Engine
+from fastmta._unit import Blob, Engine
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
 from fastmta.model.envelope import Resolution
@@ -78,6 +78,7 @@ class MailStore(Protocol):
     def dkim_keys(self) -> SigningKeys: ...
     @property
     def dmarc_rows(self) -> DmarcCounts: ...
+    def new_blob(self) -> Blob: ...
 
 
 class Services(Parts, Protocol):

@@ -12,6 +12,7 @@ from typing import Any
 
 MAPS = ("clients", "helos", "senders", "recipients", "servers")
 ZONES: dict[str, Any] = {
+    "localhost": {"A": ["127.0.0.1"]},
     "mail.client.test": {"A": ["192.0.2.1"]},
     "client.test": {"MX": [(10, "mail.client.test")], "NS": ["ns.client.test"], "A": ["192.0.2.5"]},
     "ns.client.test": {"A": ["192.0.2.53"]},
@@ -57,6 +58,7 @@ HELOS = (
     "localhost",
     "trouble.test",
     "nowhere.test",
+    "null.test",
     "[192.0.2.1]",
     "[IPv6:2001:db8::25]",
     "bad_name.client.test",
@@ -243,6 +245,8 @@ def scenario(seed: int) -> Scenario:
         if name in DNS_WORDS and rng.random() < 0.5:
             words = made.lists.setdefault(name, [])
             words.insert(rng.randrange(len(words) + 1), rng.choice(DNS_WORDS[name]))
+    if made.settings["smtpd_delay_reject"] == "no":  # the real client's name is asked for in the greeting
+        made.lists["client"] = [word for word in made.lists.get("client", []) if "client_hostname" not in word]
     made.lists["relay"] = rng.choice(
         (
             ["permit_mynetworks", "reject_unauth_destination"],

@@ -53,19 +53,51 @@ CONTEXT = Context(
 )
 
 
+class Blob:
+    """What a filter's new body is written into."""
+
+    congested = False
+    on_drain: Any = None
+
+    def __init__(self) -> None:
+        self.octets = b""
+        self.given_up = False
+
+    @property
+    def body_size(self) -> int:
+        return len(self.octets)
+
+    def feed(self, data: bytes) -> int:
+        self.octets += data
+        return 0
+
+    def read(self, offset: int, n: int) -> bytes:
+        return self.octets[offset : offset + n]
+
+    def abandon(self) -> None:
+        self.given_up = True
+
+
 class Parts:
     def __init__(self) -> None:
         self.log = self
         self.clock = ManualClock()
         self.told: list[Any] = []
+        self.store = self
+        self.blobs: list[Blob] = []
+
+    def new_blob(self) -> "Blob":
+        self.blobs.append(Blob())
+        return self.blobs[-1]
 
     def warning(self, event: str, **fields: Any) -> None:
-        self.told.append(fields["reason"])
+        self.told.append(fields.get("reason") or (event, fields["recipient"]))
 
 
-async def ask(setting: str, raw: bytes = LETTER, **changes: Any) -> Verdict:
-    config = parse(f'smtpd_milters = "{setting}"\nmyhostname = "mx.test"\nmilter_command_timeout = 1')
-    found = build(config, Parts())[0].check(  # type: ignore[arg-type]
+async def ask(setting: str, raw: bytes = LETTER, parts: Parts | None = None, **changes: Any) -> Verdict:
+    keys = 'myhostname = "mx.test"\nmilter_command_timeout = 1\nmessage_size_limit = 500_000'
+    config = parse(f'smtpd_milters = "{setting}"\n{keys}')
+    found = build(config, parts or Parts())[0].check(  # type: ignore[arg-type]
         msgspec.structs.replace(CONTEXT, message=Letter(raw), **changes)
     )
     assert not isinstance(found, Verdict)
@@ -184,6 +216,8 @@ async def test_a_filter_sees_what_the_one_before_has_made(tmp_path: Path) -> Non
 
 
 BAD = {
+    "a malformed address": {b"E": packet(b"+", b"<x\r\ny@z>\0") + CONTINUE},
+    "no address": {b"E": packet(b"e", b"nobody\0") + CONTINUE},
     "dead": {b"M": b""},
     "garbage": {b"M": b"\xff\xff\xff\xff garbage"},
     "empty": {b"M": struct.pack(">I", 0)},
@@ -221,7 +255,7 @@ async def test_a_filter_that_is_not_there_defers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "offer",
-    [terms(version=7), terms(version=1), terms(actions=0x2), terms(steps=0x800), CONTINUE, packet(b"O", b"\0")],
+    [terms(version=7), terms(version=1), terms(actions=0x200), terms(steps=0x800), CONTINUE, packet(b"O", b"\0")],
 )
 def test_terms_beyond_the_offer_are_refused(offer: bytes) -> None:
     with pytest.raises(MilterError):

@@ -2,12 +2,12 @@
 those before it made.
 
 All is told when the message has come: connect, HELO, MAIL, the recipients, DATA, header and body. So what a filter says
-of the client or of MAIL refuses the message, and what it says of one recipient refuses that one. What cannot be carried
-out is not offered (policy/milter.py): other recipients, another sender, another body.
+of the client or of MAIL refuses the message, and what it says of one recipient refuses that one. A recipient that it
+adds gets a blind copy, without reports; one that it removes gets nothing, which is in the log.
 """
 
 import struct
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from fastmta.authentication.message import HeaderTooLong, parse_fields
 from fastmta.config.milters import Milter, milters
 from fastmta.config.schema import Config
 from fastmta.model.ids import queue_id_text
-from fastmta.model.limits import AUTHENTICATED_BODY_PIECE
+from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, CHECK_COPIES
 from fastmta.model.reply import Reply
 from fastmta.model.services import screened
 from fastmta.model.verdict import PASS, Action, Verdict
@@ -25,6 +25,7 @@ from fastmta.policy.checks.authentication import read_header
 from fastmta.policy.checks.milter_headers import MilterHeaders
 from fastmta.policy.milter import Header, Steps, strings
 from fastmta.policy.milter_client import Decided, MilterConnection, MilterTrouble
+from fastmta.policy.new_body import NewBody
 
 _UNAVAILABLE: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
 _REFUSED: Final = Reply(550, "5.5.0", "Service unavailable")
@@ -48,6 +49,8 @@ class Milters(Check):
         self.name = name
         self.services = services
         self._milters = tuple(found)
+        self._limit = config.message_size_limit
+        self._store = parts.store
         self._hostname = config.myhostname
         self._log = parts.log
         tables = config.milter_header_checks
@@ -63,19 +66,22 @@ class Milters(Check):
         except HeaderTooLong:
             return _TOO_LONG
         body_at = sum(len(field.raw) for field in came) + 2
-        refused: dict[int, Reply] = {}
-        held = ""
+        state = _State(context, message)
         for milter in self._milters:
             showing = _Showing(milter, context, self._hostname)
+            body = _Replacing(self._new_body, message, body_at)
             try:
-                held = await showing.run(header, _body(message, body_at), refused) or held
+                await showing.run(header, _body(state.message, body_at), state, body)
+                await self._taken(state, showing, body)
             except Decided as decided:
+                body.give_up()
                 if decided.word == "accept":
                     continue
                 if decided.word == "discard":
                     return Verdict(Action.DISCARD, reason=milter.address)
                 return _refusal(decided.reply or _UNAVAILABLE, milter.address)
             except MilterTrouble as trouble:
+                body.give_up()
                 reason = f"{milter.address}: {trouble}"
                 self._log.warning(
                     "policy.milter_failed", session=context.session, milter=milter.address, reason=str(trouble)
@@ -86,10 +92,10 @@ class Milters(Check):
                     case "reject":
                         return Verdict(Action.REJECT, _REFUSED, reason=reason, is_late=True)
                     case "quarantine":
-                        held = reason
+                        state.held = reason
                     case _:
                         return Verdict(Action.DEFER, _UNAVAILABLE, reason=reason, is_late=True)
-        verdict = _verdict(header, refused, held)
+        verdict = _verdict(header, state)
         if self._sieve is None or not verdict.fields:
             return verdict
         sifted = self._sieve.sift(verdict.fields)
@@ -99,20 +105,119 @@ class Milters(Check):
             verdict,
             action=verdict.action or sifted.action,
             fields=sifted.fields,
-            copies=sifted.copies,
+            copies=verdict.copies + sifted.copies,
             target=sifted.target,
             reason=verdict.reason or sifted.reason,
         )
 
+    def _new_body(self) -> NewBody:
+        return NewBody(self._store.new_blob(), self._limit)
 
-def _verdict(header: Header, refused: dict[int, Reply], held: str) -> Verdict:
+    async def _taken(self, state: "_State", showing: "_Showing", body: "_Replacing") -> None:
+        """Notes what a filter has asked for, which has said its last word."""
+        changes, context = showing.changes, state.context
+        for sign, address in changes.recipients:
+            number = next((n for n, each in enumerate(context.recipients) if _same(each, address)), None)
+            if sign == b"+" and number is not None and number in state.removed:
+                del state.removed[number]
+            elif sign == b"+" and number is None and address not in state.copies:
+                if len(state.copies) < CHECK_COPIES:
+                    state.copies.append(address)
+            elif sign == b"-":
+                state.copies = [each for each in state.copies if not _same(each, address)]
+                if number is not None:
+                    state.removed[number] = None
+                    self._log.warning(
+                        "policy.recipient_removed",
+                        session=context.session,
+                        queue_id=queue_id_text(context.queue_id),
+                        milter=showing.address,
+                        recipient=address.decode("utf-8", "backslashreplace"),
+                    )
+        if changes.sender is not None:
+            state.sender = changes.sender
+        made = await body.end()
+        if made is not None:
+            state.replace(made)
+
+
+class _State:
+    """What the filters so far have made of one message."""
+
+    __slots__ = ("body", "context", "copies", "held", "message", "refused", "removed", "sender")
+
+    def __init__(self, context: Context, message: Message) -> None:
+        self.context = context
+        self.message = message  # as the next filter sees it
+        self.refused: dict[int, Reply] = {}
+        self.removed: dict[int, None] = {}
+        self.copies: list[bytes] = []
+        self.sender: bytes | None = None
+        self.body: NewBody | None = None
+        self.held = ""
+
+    def replace(self, body: NewBody) -> None:
+        if self.body is not None:
+            self.body.give_up()
+        self.body = self.message = body
+
+
+class _Replacing:
+    """Another body, of which the first octets begin the message that has it."""
+
+    def __init__(self, make: Callable[[], NewBody], came: Message, header_octets: int) -> None:
+        self._make = make
+        self._came = came
+        self._header_octets = header_octets
+        self._made: NewBody | None = None
+
+    async def add(self, octets: bytes) -> None:
+        """Raises TooLong."""
+        if self._made is None:
+            self._made = self._make()
+            await self._made.add(await self._came.read(0, self._header_octets))
+        await self._made.add(octets)
+
+    async def end(self) -> NewBody | None:
+        if self._made is not None:
+            await self._made.end()
+        return self._made
+
+    def give_up(self) -> None:
+        if self._made is not None:
+            self._made.give_up()
+            self._made = None
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Whether two addresses are one; case matters before the @ alone."""
+    user, _, domain = one.rpartition(b"@")
+    other_user, _, other_domain = other.rpartition(b"@")
+    return user == other_user and domain.lower() == other_domain.lower()
+
+
+def _verdict(header: Header, state: _State) -> Verdict:
     """What all filters together come to. A message that is held is held for all its recipients."""
+    refused, held = state.refused, state.held
     action, reply = Action.HOLD if held else Action.NONE, None
+    if len(state.removed) == len(state.context.recipients) and not state.copies and not held and not refused:
+        return Verdict(Action.DISCARD, reason="filters have removed all recipients")
     if refused and not held:
         reply = next((each for each in refused.values() if each.is_temporary), next(iter(refused.values())))
         action = Action.DEFER if reply.is_temporary else Action.REJECT
     numbers = tuple(refused) if reply is not None else ()
-    return Verdict(action, reply, recipients=numbers, fields=header.new, cuts=tuple(header.cuts), reason=held)
+    return Verdict(
+        action,
+        reply,
+        recipients=numbers,
+        fields=header.new,
+        cuts=tuple(header.cuts),
+        copies=tuple(state.copies),
+        removed=tuple(state.removed),
+        sender=state.sender,
+        body=state.body,
+        reason=held,
+    )
 
 
 def _refusal(reply: Reply, reason: str) -> Verdict:
@@ -156,27 +261,33 @@ class _Showing:
             "{mail_mailer}": "smtp",
         }
 
-    async def run(self, header: Header, body: AsyncIterator[bytes], refused: dict[int, Reply]) -> str:
-        """Shows the message, notes the recipients that are refused, changes the header; gives why to hold it."""
+    @property
+    def address(self) -> str:
+        return self._milter.address
+
+    async def run(self, header: Header, body: AsyncIterator[bytes], state: _State, replaced: _Replacing) -> None:
+        """Shows the message, notes the recipients that are refused, changes the header; `changes` has the rest."""
         connection = await MilterConnection.open(self._milter, self._macros)
         try:
-            mine = await self._envelope(connection, refused)
-            changes = await connection.tell_message(header.fields, body)
+            mine = await self._envelope(connection, state)
+            self.changes = changes = await connection.tell_message(header.fields, body, replaced.add)
         finally:
             connection.close()
-        refused.update(mine)
+        state.refused.update(mine)
         header.apply(changes.header, leading_space=bool(connection.terms.steps & Steps.LEADING_SPACE))
-        return f"{self._milter.address}: {changes.quarantine}" if changes.quarantine else ""
+        if changes.quarantine:
+            state.held = f"{self._milter.address}: {changes.quarantine}"
 
-    async def _envelope(self, connection: MilterConnection, refused: dict[int, Reply]) -> dict[int, Reply]:
-        context = self._context
+    async def _envelope(self, connection: MilterConnection, state: _State) -> dict[int, Reply]:
+        context, refused = self._context, state.refused
+        sender = context.sender or b"" if state.sender is None else state.sender
         await connection.tell(b"C", _connect(context))
         if context.helo:
             await connection.tell(b"H", strings(context.helo.encode("utf-8", "replace")))
-        await connection.tell(b"M", strings(b"<" + (context.sender or b"") + b">"))
+        await connection.tell(b"M", strings(b"<" + sender + b">"))
         mine: dict[int, Reply] = {}
         for number, recipient in enumerate(context.recipients):
-            if number in refused:
+            if number in refused or number in state.removed:
                 continue
             address = recipient.decode("utf-8", "replace")
             connection.macros.update(
@@ -185,7 +296,7 @@ class _Showing:
             reply = await connection.tell(b"R", strings(b"<" + recipient + b">"))
             if reply is not None:
                 mine[number] = reply
-        if mine and len(mine) + len(refused) == len(context.recipients):
+        if mine and len(mine) + len(refused) + len(state.removed.keys() - mine.keys()) == len(context.recipients):
             replies = [*refused.values(), *mine.values()]
             raise Decided("refuse", next((each for each in replies if each.is_temporary), replies[0]))
         await connection.tell(b"T", b"")

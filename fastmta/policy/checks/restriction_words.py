@@ -250,8 +250,12 @@ class Words:
             "client": (subject.context.client_name, subject.client, "Client host"),
             "reverse_client_hostname": (reverse, reverse, _UNVERIFIED),
             "helo": (subject.helo, subject.helo, "Helo command"),
-            "sender": (_domain(subject.sender), subject.sender, "Sender address"),
-            "recipient": (_domain(subject.recipient), subject.recipient, "Recipient address"),
+            "sender": (self._given_domain(subject, subject.sender, BARE_SENDER), subject.sender, "Sender address"),
+            "recipient": (
+                self._given_domain(subject, subject.recipient, BARE_RECIPIENT),
+                subject.recipient,
+                "Recipient address",
+            ),
         }[whose]
         return self._served(table, kind, name, what, class_) if name and name != "unknown" else None
 
@@ -357,7 +361,7 @@ class Words:
         if not name or _LITERAL.fullmatch(name):
             return None
         refusal = self._refuse(self._config.unknown_hostname_reject_code, "7.1", name, "Helo command", "Host not found")
-        return self._has_mail_host(name, refusal, refusal) if _HOST.fullmatch(name) else refusal
+        return self._has_mail_host(name, refusal, None) if _HOST.fullmatch(name) else refusal
 
     def reject_unknown_client_hostname(self, subject: Subject) -> Awaitable[Found]:
         return self._client_name(subject, confirmed=True)
@@ -394,30 +398,34 @@ class Words:
         return self._non_fqdn(subject, subject.recipient, BARE_RECIPIENT, "Recipient address")
 
     def _non_fqdn(self, subject: Subject, address: str, bare: int, kind: str) -> Found:
-        domain = "" if subject.context.bare & bare else _domain(address)
+        domain = self._given_domain(subject, address, bare)
         if not address or _LITERAL.fullmatch(domain) or "." in domain.rstrip("."):
             return None
         return self._refuse(self._config.non_fqdn_reject_code, "5.2", address, kind, "need fully-qualified address")
 
+    def _given_domain(self, subject: Subject, address: str, bare: int) -> str:
+        """The domain that was said, not the one that we put in."""
+        return "" if subject.context.bare & bare else _domain(address)
+
     def reject_unknown_sender_domain(self, subject: Subject) -> Found | Awaitable[Found]:
-        return self._unknown_domain(subject.sender, "Sender address", "1.8", "5.7.27")
+        return self._unknown_domain(subject.sender, "Sender address", "1.8", (550, "5.7.27"))
 
     def reject_unknown_recipient_domain(self, subject: Subject) -> Found | Awaitable[Found]:
-        return self._unknown_domain(subject.recipient, "Recipient address", "1.2", "5.1.10")
+        return self._unknown_domain(subject.recipient, "Recipient address", "1.2", (556, "5.1.10"))
 
-    def _unknown_domain(self, address: str, kind: str, code: str, null_code: str) -> Found | Awaitable[Found]:
+    def _unknown_domain(self, address: str, kind: str, code: str, null_mx: tuple[int, str]) -> Found | Awaitable[Found]:
         domain = _domain(address).rstrip(".").lower()
         if not domain or _LITERAL.fullmatch(domain) or self._is_ours(domain):
             return None
         text = f"Domain {domain} does not accept mail (nullMX)"
         nobody: Decision = (
             "now",
-            Verdict(Action.REJECT, Reply(550, null_code, f"<{address}>: {kind} rejected: {text}")),
+            Verdict(Action.REJECT, Reply(*null_mx, f"<{address}>: {kind} rejected: {text}")),
         )
         unknown = self._config.unknown_address_reject_code
         return self._has_mail_host(domain, self._refuse(unknown, code, address, kind, "Domain not found"), nobody)
 
-    async def _has_mail_host(self, name: str, refusal: Decision, nobody: Decision) -> Found:
+    async def _has_mail_host(self, name: str, refusal: Decision, nobody: Decision | None) -> Found:
         resolver = self._parts.resolver
         try:
             records = await resolver.mx(name)
