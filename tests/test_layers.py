@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(parts), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Modules that `path` imports when it runs: what stands under `if TYPE_CHECKING:` is left out."""
 
     def walk(node: ast.AST) -> Iterator[str]:
@@ -104,7 +106,7 @@ def imports(path: Path) -> Iterator[str]:
             else:
                 yield from walk(child)
 
-    yield from walk(ast.parse(path.read_text()))
+    return tuple(walk(ast.parse(path.read_text())))
 
 
 @pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value).rsplit("/", 1)[-1])
@@ -180,7 +182,8 @@ def anys(path: Path) -> Iterator[str]:
     """Methods and attributes of a file's ports that take or give Any itself. What is passed on as it came may be of any
     kind (`*arguments`, `**fields`), and so may the values of a dictionary that comes from JSON or goes there.
     """
-    for port in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    for port in ast.walk(ast.parse(text)) if "Protocol" in text else ():
         if not isinstance(port, ast.ClassDef) or not any(ast.unparse(b).startswith("Protocol") for b in port.bases):
             continue
         for node in ast.walk(port):

@@ -74,7 +74,7 @@ def _section(title: str, about: str, table: str) -> str:
     about = about.partition("]: ")[2] if table else ""
     structs: dict[str, type[msgspec.Struct]] = {"pipe.NAME": PipeConfig, "shaping": ShapingConfig}
     named = structs.get(table)
-    found = leaves_of(table, named) if named is not None else [leaf for leaf in leaves() if leaf.table == table]
+    found = leaves_of(table, named) if named is not None else tuple(leaf for leaf in leaves() if leaf.table == table)
     rows = [_row(leaf) for leaf in found]
     lines = [f"## {title}", ""]
     if about:

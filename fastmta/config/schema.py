@@ -9,6 +9,7 @@ nothing obeys must not be here (it would be ignored silently; `listen.managesiev
 features that we lack are in config/not_built.py.
 """
 
+from functools import cache
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -501,17 +502,19 @@ class Leaf(NamedTuple):
         return self.key.flat or self.name
 
 
-def leaves() -> list[Leaf]:
+@cache
+def leaves() -> tuple[Leaf, ...]:
     """Every key but those of [transport], [pipe.NAME] and [[shaping]], in the order of declaration."""
     structs: list[tuple[str, type[msgspec.Struct]]] = [("", Config), *TABLES.items()]
-    return [leaf for table, struct in structs for leaf in leaves_of(table, struct)]
+    return tuple(leaf for table, struct in structs for leaf in leaves_of(table, struct))
 
 
-def leaves_of(table: str, struct: type[msgspec.Struct]) -> list[Leaf]:
+@cache
+def leaves_of(table: str, struct: type[msgspec.Struct]) -> tuple[Leaf, ...]:
     """The keys of one table. A key that must be given has msgspec.NODEFAULT as its default."""
     out = []
     for field in msgspec.structs.fields(struct):
         for extra in getattr(field.type, "__metadata__", ()):
             if isinstance(extra, Key):
                 out.append(Leaf(table, field.name.removeprefix("_"), extra, field.default))
-    return out
+    return tuple(out)

@@ -158,6 +158,7 @@ async def test_a_slow_reader_gets_its_message_to_the_end_though_it_is_expunged(t
     assert b"{%d}\r\n%b" % (len(wanted.get(item, message[10:900_010])), wanted.get(item, message[10:900_010])) in out
     async with asyncio.timeout(60):
         while _blobs(raw):
+            await asyncio.sleep(0.05)
             await asyncio.to_thread(raw.reap)
     await world.close()
 
