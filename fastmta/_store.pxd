@@ -81,7 +81,7 @@ cdef packed struct CountRecord:  # recipients of a domain whose messages came in
 
 cdef packed struct MailboxRecord:  # then name, special use
     uint8_t format
-    uint8_t unused
+    uint8_t has_uidls  # some of its messages may have rows of T_UIDL
     uint16_t name_length
     uint16_t special_length
     uint16_t unused2

@@ -39,9 +39,10 @@ cdef enum OpCode:  # a number keeps its meaning for ever: journals hold them
     OP_LIST_CHANGED = 27
     OP_MOVE_EACH = 28
     OP_RELEASE = 29
+    OP_UIDL = 30
 
 cdef enum:
-    OP_CODES = 30
+    OP_CODES = 31
 
 cdef enum Table:  # a key begins with its number
     T_BLOB = 1          # blob id -> BlobMeta; blob id, chunk -> bytes
@@ -75,7 +76,8 @@ cdef enum Table:  # a key begins with its number
     T_ACL_INDEX = 29    # who, account id of the owner, mailbox id -> nothing
     T_RETAINED = 30     # account id, when it was expunged, mailbox id, uid -> RetainedRecord; account id -> RetainedTotals
     T_BY_TENANT = 31    # tenant, 0, queue id, n -> nothing
-    TABLES = 32
+    T_UIDL = 32         # mailbox id, uid -> what POP3 calls the message, where that came with it
+    TABLES = 33
 
 cdef enum Code:  # what an operation, and a unit, comes to
     DONE = 0
@@ -100,6 +102,7 @@ cdef enum:
     MAX_WEIGHT = 4194304  # of one operation, and of the units of one transaction
     LIST_WEIGHT = 256  # of one uid in FLAGS or EXPUNGE, in bytes: it bounds what one transaction does
     COPY_WEIGHT = 1024  # and in COPY
+    UIDL_MAX = 70  # RFC 1939 §7
     RETAINED_KEY = 20  # when it was expunged (seconds), mailbox id, uid, big-endian, as they stand in keys behind the account's id
     MOVE_KEY = 12  # queue id and n, big-endian, as they stand in keys
     MOVE_WEIGHT = 4096  # of one recipient in MOVE_EACH, which changes some ten rows
@@ -290,6 +293,7 @@ cdef class Unit:
     cpdef int release(self, uint64_t account_id, bytes keys, bint required=*) except -1
     cpdef int copy(self, uint64_t source_id, bytes uids, uint64_t target_id, bint move, uint32_t lost=*) except -1
     cpdef int take_recent(self, uint64_t mailbox_id) except -1
+    cpdef int uidl(self, uint64_t mailbox_id, bytes text) except -1
     cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,
                           int64_t now_s) except -1
     cpdef int mailbox_gone(self, uint64_t mailbox_id) except -1

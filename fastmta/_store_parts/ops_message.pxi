@@ -157,6 +157,10 @@ cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_
     k_id_n(&k, T_ENVELOPE, mailbox_id, uid)
     if t_del(t, &k) < 0:
         return POISONED
+    if box.has_uidls:
+        k_id_n(&k, T_UIDL, mailbox_id, uid)
+        if t_del(t, &k) < 0:
+            return POISONED
     k_change(&k, mailbox_id, 0, message.modseq, uid)
     if t_del(t, &k) < 0:
         return POISONED
@@ -380,6 +384,23 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
         if not same_account and usage_add(t, source.account_id, -<int64_t>size, -count) < 0:
             return POISONED
     return DONE
+
+
+cdef int op_uidl(Txn* t, Op* op, const char* parts) noexcept nogil:
+    """Names the last message of a mailbox for POP3."""
+    cdef MailboxRecord box
+    cdef Key k
+    cdef int rc = mailbox_get(t, op.a, &box)
+    if rc:
+        return rc
+    if box.uid_next == 1:
+        return REFUSE_MISSING
+    k_id_n(&k, T_UIDL, op.a, box.uid_next - 1)
+    rc = t_put(t, &k, parts, op.part[0], OLD_UNKNOWN, NULL, 0)
+    if rc or box.has_uidls:
+        return rc
+    box.has_uidls = 1
+    return mailbox_put(t, op.a, &box)
 
 
 cdef int op_take_recent(Txn* t, Op* op, const char* parts) noexcept nogil:

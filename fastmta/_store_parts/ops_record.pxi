@@ -337,6 +337,8 @@ cdef int apply_op(Txn* t, Op* op) noexcept nogil:
         return op_index(t, op, parts)
     if code == OP_MOVE_EACH:
         return op_move_each(t, op, parts)
+    if code == OP_UIDL:
+        return op_uidl(t, op, parts)
     if code == OP_RELEASE:
         return op_release(t, op, parts)
     return FAIL_IO

@@ -50,7 +50,7 @@ cdef inline int database_of(int table) noexcept nogil:
         return DB_BLOB
     if T_QUEUE <= table <= T_COUNTER or table == T_BY_ERROR or table == T_QUEUE_COUNT or table == T_BY_TENANT:
         return DB_QUEUE
-    if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE or table == T_RETAINED:
+    if table == T_MAILBOX or T_MESSAGE <= table <= T_CHANGE or table == T_USAGE or table == T_RETAINED or table == T_UIDL:
         return DB_MAIL
     return DB_DIRECTORY
 
@@ -97,6 +97,7 @@ TABLE_QUEUE_COUNT = T_QUEUE_COUNT
 TABLE_ACL = T_ACL
 TABLE_ACL_INDEX = T_ACL_INDEX
 TABLE_RETAINED = T_RETAINED
+TABLE_UIDL = T_UIDL
 TABLE_QUEUE_BY_TENANT = T_BY_TENANT
 COUNTS_BY_RECIPIENT = BY_RECIPIENT
 COUNTS_BY_SENDER = BY_SENDER
@@ -105,7 +106,7 @@ CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
-               "queue_by_error", "queue_count", "acl", "acl_index", "retained", "queue_by_tenant")
+               "queue_by_error", "queue_count", "acl", "acl_index", "retained", "uidl", "queue_by_tenant")
 
 
 cdef struct Key:

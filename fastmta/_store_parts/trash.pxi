@@ -176,7 +176,8 @@ cdef int reap_mailbox(Txn* t, uint64_t mailbox_id, int64_t deadline) noexcept no
     cdef uint64_t blob_id
     cdef int n = 0
     cdef int table, rc
-    for table in range(T_MESSAGE, T_CHANGE + 1):  # message, envelope, change
+    cdef int[4] tables = [T_MESSAGE, T_ENVELOPE, T_CHANGE, T_UIDL]
+    for table in tables:
         k_id(&k, table, mailbox_id)
         while True:
             rc = t_first(t, &k, 9, &key, &value)

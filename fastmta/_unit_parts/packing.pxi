@@ -67,6 +67,8 @@ cdef bint op_fits(const Op* op, size_t left) noexcept nogil:
         return False
     if code == OP_MOVE_EACH:
         return op.part[0] % MOVE_KEY == 0
+    if code == OP_UIDL:
+        return 0 < op.part[0] <= UIDL_MAX
     if code == OP_RELEASE:
         return op.part[0] % RETAINED_KEY == 0
     return op.part[0] % 4 == 0 if code == OP_FLAGS or code == OP_EXPUNGE or code == OP_COPY else True

@@ -364,6 +364,13 @@ cdef class Unit:
         op.a = mailbox_id
         return 0
 
+    cpdef int uidl(self, uint64_t mailbox_id, bytes text) except -1:
+        # What POP3 calls the message that was filed in the mailbox last, in this unit.
+        if not 0 < len(text) <= UIDL_MAX:
+            raise ValueError("1 to 70 octets")
+        self._op(OP_UIDL, text).a = mailbox_id
+        return 0
+
     cpdef int mailbox_new(self, uint64_t mailbox_id, uint64_t account_id, bytes name, bytes special_use,
                           int64_t now_s) except -1:
         cdef Op* op = self._op(OP_MAILBOX_NEW, name, special_use)

@@ -20,3 +20,4 @@ class Appended(msgspec.Struct, gc=False):
     flags: int = 0
     keywords: bytes = b""
     prefix: bytes = b""
+    uidl: bytes = b""  # what POP3 shall call it; b"": by our own form

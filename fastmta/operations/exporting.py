@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from fastmta.imap.mailbox_name import encode
 from fastmta.model.errors import ActFailed
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+from fastmta.model.uidl import FILE as UIDLIST
+from fastmta.model.uidl import own_uidl
 from fastmta.operations.nofollow import directory, new_file, read_file
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ KEYWORDS_FILE: Final = "dovecot-keywords"
 CODED_DOT: Final = "&AC4-"  # a "." within a level of a mailbox name
 KEYWORD_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _READ_BYTES: Final = 262_144
+_UIDLIST_BYTES: Final = 256 << 20  # of a list of uids, some 100 octets a message
+_UIDLIST_HEAD: Final = re.compile(rb"3 V(\d{1,10}) N(\d{1,10})(?: .*)?\n")
 _FROM_LINE: Final = re.compile(rb"^(>*From )", re.MULTILINE)
 _RETURN_PATH: Final = re.compile(rb"^Return-Path:[ \t]*<([^>\s]+)>", re.IGNORECASE | re.MULTILINE)
 
@@ -57,6 +61,8 @@ def _write_mbox_message(mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow
     sender = _RETURN_PATH.search(row.prefix)
     file.write(b"From %s %s\n" % (sender.group(1) if sender else b"MAILER-DAEMON", _asctime(row.internal_date_s)))
     file.write(_status_fields(row))
+    if box.name == "INBOX":  # what POP3 shows
+        file.write(b"X-UIDL: %s\n" % _uidl(mailboxes, box, row))
     ends_line = True
     for block, inside in unix_blocks(_then(first, chunks)):
         skip = block.find(b"\n") + 1 or len(block) if inside else 0
@@ -64,6 +70,10 @@ def _write_mbox_message(mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow
         ends_line = block.endswith(b"\n")
     file.write(b"\n" if ends_line else b"\n\n")
     return 1
+
+
+def _uidl(mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow") -> bytes:
+    return mailboxes.uidl(box.id, row.uid) or own_uidl(box.uid_validity, row.uid)
 
 
 def _status_fields(row: "MessageRow") -> bytes:
@@ -98,6 +108,7 @@ def export_maildir(mailboxes: "Mailboxes", boxes: "Iterable[Mailbox]", path: Pat
 def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int, pace: "Pace") -> int:
     count = 0
     letters = {name: letter for letter, name in read_keywords(folder).items()}
+    uidls: list[bytes] = []
     known = len(letters)
     with (
         directory("new", folder, create=True),
@@ -105,10 +116,42 @@ def _export_folder(mailboxes: "Mailboxes", box: "Mailbox", folder: int, pace: "P
         directory("cur", folder, create=True) as cur,
     ):
         for row in _rows(mailboxes, box, pace):
-            count += _write_maildir_message(mailboxes, box, row, tmp, cur, letters)
+            name = _write_maildir_message(mailboxes, box, row, tmp, cur, letters)
+            count += bool(name)
+            if name and box.name == "INBOX":
+                uidls.append(b"W%d P%s :%s\n" % (row.size, _uidl(mailboxes, box, row), os.fsencode(name)))
     if len(letters) > known:
         _write_keywords(folder, letters)
+    if uidls:
+        _write_uidls(folder, box, uidls)
     return count
+
+
+def _write_uidls(folder: int, box: "Mailbox", added: list[bytes]) -> None:
+    """Adds lines to the folder's list of uids, in the form of Dovecot 2: what POP3 calls a message stands behind P."""
+    head, lines = read_uidlist(folder) or ((box.uid_validity, 1), [])
+    validity, uid = head
+    temporary = f"{UIDLIST}.{os.getpid()}.{time.time_ns()}"
+    with new_file(temporary, folder) as file:
+        file.write(b"3 V%d N%d\n" % (validity, uid + len(added)))
+        file.writelines(lines)
+        file.writelines(b"%d %s" % (uid + number, line) for number, line in enumerate(added))
+    os.rename(temporary, UIDLIST, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def read_uidlist(folder: int) -> tuple[tuple[int, int], list[bytes]] | None:
+    """(UIDVALIDITY, next uid) and the lines of a folder's list of uids; None where there is none of Dovecot's form."""
+    try:
+        opened = read_file(UIDLIST, folder)
+    except OSError:
+        opened = None
+    if opened is None:
+        return None
+    with opened as file:
+        first = _UIDLIST_HEAD.fullmatch(file.readline(1000))
+        if first is None:
+            return None
+        return (int(first[1]), int(first[2])), file.read(_UIDLIST_BYTES).splitlines(keepends=True)
 
 
 def folder_name(name: str) -> str:
@@ -144,11 +187,12 @@ def _write_keywords(folder: int, letters: dict[str, str]) -> None:
 
 def _write_maildir_message(
     mailboxes: "Mailboxes", box: "Mailbox", row: "MessageRow", tmp: int, cur: int, letters: dict[str, str]
-) -> int:
+) -> str:
+    """The name of its file without flags; "" where it has gone."""
     chunks = _chunks(mailboxes, box.id, row)
     first = next(chunks, None)
     if first is None:
-        return 0
+        return ""
     flags = [letter for bit, letter in MAILDIR_FLAGS if row.flags & bit]
     for keyword in row.keywords.decode("ascii", "replace").split():
         if keyword == PASSED:
@@ -170,12 +214,13 @@ def _write_maildir_message(
             file.flush()
             os.utime(file.fileno(), (row.internal_date_s, row.internal_date_s))
             size = os.fstat(file.fileno()).st_size
-        os.rename(unique, f"{unique},S={size}:2,{''.join(sorted(flags))}", src_dir_fd=tmp, dst_dir_fd=cur)
+        name = f"{unique},S={size}"
+        os.rename(unique, f"{name}:2,{''.join(sorted(flags))}", src_dir_fd=tmp, dst_dir_fd=cur)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(unique, dir_fd=tmp)
         raise
-    return 1
+    return name
 
 
 def unix_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

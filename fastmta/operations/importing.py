@@ -16,7 +16,8 @@ from fastmta._parser import normalize
 from fastmta.imap.mailbox_name import BadName, canonical, decode, require_creatable
 from fastmta.model.errors import ActFailed, FastMTAError, Refused
 from fastmta.model.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
-from fastmta.operations.exporting import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords
+from fastmta.model.uidl import dovecot_uidl, is_uidl, parse_own
+from fastmta.operations.exporting import CODED_DOT, MAILDIR_FLAGS, PASSED, read_keywords, read_uidlist
 from fastmta.operations.nofollow import directory, read_file
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ _STATUS_FLAGS: Final = {"R": SEEN, "A": ANSWERED, "F": FLAGGED, "T": DRAFT, "D":
 _FROM_LINE: Final = re.compile(rb"From .*\d\d?:\d\d.*\d{4}")
 _FROM_DATE: Final = re.compile(rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? .*")
 _QUOTED_FROM: Final = re.compile(rb">+From ")
+_UIDL: Final = re.compile(rb"^X-UIDL:[ \t]*(\S+)[ \t]*\r?\n(?![ \t])", re.IGNORECASE | re.MULTILINE)
+_UID: Final = re.compile(rb"^X-UID:[ \t]*([1-9]\d{0,9})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_IMAP_BASE: Final = re.compile(rb"^X-IMAP(?:base)?:[ \t]*([1-9]\d{0,9})[ \t\r\n]", re.IGNORECASE | re.MULTILINE)
+_UIDLIST_LINE: Final = re.compile(rb"([1-9]\d{0,9}) ([^:]*):(.+)\n")
 _KEYWORD: Final = re.compile(r"[^\x00-\x20\x7f-\uffff(){%*\"\\\]]{1,128}")
 
 
@@ -41,7 +46,9 @@ class _Filer:
 
     def __init__(self, store: "MailStore", mailbox: "Mailbox") -> None:
         self._mailboxes = store.mailboxes
+        self._mailbox = mailbox
         self._mailbox_id = mailbox.id
+        self._uidls: set[bytes] | None = None  # that messages of the mailbox came with
         self._structure = _mime.Structure()
         self._commits: deque[tuple[asyncio.Task[object], int]] = deque()
         self._bytes = 0
@@ -62,8 +69,8 @@ class _Filer:
             self._drained.clear()
             await self._drained.wait()
 
-    async def end(self, date_s: int, flags: int, keywords: list[str]) -> None:
-        """The message is whole; one without a byte is none."""
+    async def end(self, date_s: int, flags: int, keywords: list[str], uidl: bytes = b"") -> None:
+        """The message is whole; one without a byte is none. POP3 calls it `uidl`, where nothing else is called so."""
         if self._blob.size == 0 and not self._after_cr:
             self.abandon()
             return
@@ -78,6 +85,7 @@ class _Filer:
             keywords=" ".join(names[:64]).encode(),
             internal_date_s=date_s,
             structure=self._structure.finish(),
+            uidl=uidl if self._is_new(uidl) else b"",
         )
         # Each message is a unit of its own: a refused one takes no other with it, and the committer gathers them.
         size = self._blob.size
@@ -86,6 +94,23 @@ class _Filer:
         self._bytes += size
         while len(self._commits) >= _COMMITS or (self._bytes > _COMMIT_BYTES and self._commits):
             await self._take()
+
+    def _is_new(self, uidl: bytes) -> bool:
+        """Whether a name may be kept: POP3 shows INBOX alone, and no two of its messages may have one name."""
+        if self._mailbox.name != "INBOX" or not is_uidl(uidl):
+            return False
+        if self._uidls is None:
+            self._uidls, after = set(), 0
+            while page := self._mailboxes.uidls(self._mailbox_id, after):
+                self._uidls.update(name for _, name in page)
+                after = page[-1][0]
+        own = parse_own(uidl)
+        if own is not None and own[0] == self._mailbox.uid_validity:
+            return False  # a message of this mailbox has it, or had it
+        if uidl in self._uidls:
+            return False
+        self._uidls.add(uidl)
+        return True
 
     def abandon(self) -> None:
         """The message that was begun is none."""
@@ -132,8 +157,10 @@ async def import_mbox(store: "MailStore", account: "Account", path: Path, mailbo
         if not first:
             return 0
         file.seek(0)
+        validity = 0
         for raw_from, lines in mbox_messages(file):
-            await _import_mbox_message(filer, raw_from, lines, int(os.fstat(file.fileno()).st_mtime))
+            modified_s = int(os.fstat(file.fileno()).st_mtime)
+            validity = await _import_mbox_message(filer, raw_from, lines, modified_s, validity)
         return await filer.settle()
 
 
@@ -164,7 +191,10 @@ def mbox_messages(file: BinaryIO) -> Iterator[tuple[bytes, Iterator[bytes]]]:
         yield following.pop(), lines()
 
 
-async def _import_mbox_message(filer: _Filer, raw_from: bytes, lines: Iterator[bytes], modified_s: int) -> None:
+async def _import_mbox_message(
+    filer: _Filer, raw_from: bytes, lines: Iterator[bytes], modified_s: int, validity: int
+) -> int:
+    """The UIDVALIDITY that the file has told so far: in its first message, or before."""
     filer.begin()
     top: list[bytes] = []
     size = 0
@@ -175,8 +205,16 @@ async def _import_mbox_message(filer: _Filer, raw_from: bytes, lines: Iterator[b
             break
     header = b"".join(top)
     fields = _mime.header_fields(header, _STATUS_FIELDS)
-    if size <= _HEADER_BYTES and fields != b"\r\n":
-        header = _mime.header_fields(header, _STATUS_FIELDS, True)
+    uidl = b""
+    if size <= _HEADER_BYTES:
+        header, uidl = _without_uidl(header)
+        if fields != b"\r\n":
+            header = _mime.header_fields(header, _STATUS_FIELDS, True)
+    told = _IMAP_BASE.search(fields)
+    validity = int(told[1]) if told is not None else validity
+    uid = _UID.search(fields)
+    if not uidl and uid is not None and validity:
+        uidl = dovecot_uidl(validity, int(uid[1]))
     await filer.feed(header)
     block: list[bytes] = []
     size = 0
@@ -190,14 +228,24 @@ async def _import_mbox_message(filer: _Filer, raw_from: bytes, lines: Iterator[b
     await filer.feed(b"".join(block))
     if re.search(rb"^X-IMAP(?:base)?:", fields, re.I | re.M) and b"DON'T DELETE THIS MESSAGE" in header:
         filer.abandon()  # the place where some servers keep their own data
-        return
+        return validity
     status = "".join(_values(fields, b"status") + _values(fields, b"x-status"))
     flags = 0
     for letter, bit in _STATUS_FLAGS.items():
         if letter in status:
             flags |= bit
     date_s = _date_of(_FROM_DATE.search(raw_from), header, modified_s)
-    await filer.end(date_s, flags, " ".join(_values(fields, b"x-keywords")).split())
+    await filer.end(date_s, flags, " ".join(_values(fields, b"x-keywords")).split(), uidl)
+    return validity
+
+
+def _without_uidl(header: bytes) -> tuple[bytes, bytes]:
+    """A header without the first X-UIDL, and that: a server has written it there, as our export does; a further one is
+    the message's own."""
+    found = _UIDL.search(header)
+    if found is None or not is_uidl(found[1]):
+        return header, b""
+    return header[: found.start()] + header[found.end() :], found[1]
 
 
 def _values(fields: bytes, name: bytes) -> list[str]:
@@ -240,6 +288,7 @@ async def import_maildir(store: "MailStore", account: "Account", path: Path, mai
 async def _import_folder(store: "MailStore", account: "Account", folder: int, name: str) -> int:
     filer = _Filer(store, await _mailbox(store, account, name))
     letters = read_keywords(folder)
+    uidls = _maildir_uidls(folder) if name == "INBOX" else {}
     with ExitStack() as stack:
         found: list[tuple[float, str, int]] = []
         for part in ("cur", "new"):
@@ -251,8 +300,22 @@ async def _import_folder(store: "MailStore", account: "Account", folder: int, na
                 if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
                     found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name, fd))
         for _, file_name, fd in sorted(found):  # oldest first
-            await _import_maildir_file(filer, file_name, fd, letters)
+            await _import_maildir_file(filer, file_name, fd, letters, uidls)
     return await filer.settle()
+
+
+def _maildir_uidls(folder: int) -> dict[str, bytes]:
+    """What POP3 called the messages of a Maildir, by the names of their files without flags."""
+    found = read_uidlist(folder)
+    out: dict[str, bytes] = {}
+    if found is not None:
+        (validity, _), lines = found
+        for line in lines:
+            match = _UIDLIST_LINE.fullmatch(line)
+            if match is not None:
+                given = next((word[1:] for word in match[2].split() if word[:1] == b"P"), b"")
+                out[os.fsdecode(match[3].partition(b":")[0])] = given or dovecot_uidl(validity, int(match[1]))
+    return out
 
 
 def _mailbox_name(directory: str) -> str:
@@ -266,7 +329,9 @@ def _mailbox_name(directory: str) -> str:
     return canonical("/".join(levels))
 
 
-async def _import_maildir_file(filer: _Filer, name: str, above: int, letters: dict[str, str]) -> None:
+async def _import_maildir_file(
+    filer: _Filer, name: str, above: int, letters: dict[str, str], uidls: dict[str, bytes]
+) -> None:
     try:
         opened = read_file(name, above)
     except FileNotFoundError:
@@ -286,7 +351,8 @@ async def _import_maildir_file(filer: _Filer, name: str, above: int, letters: di
     keywords = [letters[letter] for letter in info if letter in letters]
     if "P" in info:
         keywords.append(PASSED)
-    await filer.end(int(status.st_mtime) or int(time.time()), flags, keywords)
+    uidl = uidls.get(name.partition(":")[0], b"")
+    await filer.end(int(status.st_mtime) or int(time.time()), flags, keywords, uidl)
 
 
 def _require_name(name: str) -> None:

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Awaitable, Iterator
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,8 @@ class MaildropReader:
             self._ends.popitem(last=False)
         if 0 in shown:  # at last, since what is known of ends is of all messages: a keyword may be taken away
             uids, flags, sizes = (array(each.typecode, compress(each, shown)) for each in (uids, flags, sizes))
-        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, sizes, flags, hidden)
+        named = partial(self._mailboxes.uidl, mailbox_id) if self._mailboxes.uidls(mailbox_id, 0, 1) else None
+        yield Maildrop(mailbox_id, mailbox.uid_validity, uids, sizes, flags, hidden, named)
 
     def _shown(self, mailbox_id: int, uids: "array[int]", used: set[bytes], hidden: bytes) -> bytes:
         """An octet for each message of a page: 0 for those that have the keyword, in any case of letters."""

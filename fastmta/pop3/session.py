@@ -24,6 +24,7 @@ from fastmta.model.limits import (
     POP3_LOGIN_ATTEMPTS,
     POP3_UPDATED_MESSAGES,
 )
+from fastmta.model.uidl import own_uidl
 
 
 class State(Enum):
@@ -124,6 +125,7 @@ class Maildrop:
         "_flags",
         "_retrieved",
         "_total_bytes",
+        "_uidl_of",
         "deleted_keyword",
         "live",
         "live_bytes",
@@ -141,8 +143,12 @@ class Maildrop:
         sizes: Sequence[int],
         flags: Sequence[int],
         deleted_keyword: bytes = b"",
+        uidl_of: Callable[[int], bytes | None] | None = None,
     ) -> None:
-        """`deleted_keyword`: what DELE sets instead of removing the message, which the maildrop hides."""
+        """`deleted_keyword`: what DELE sets instead of removing the message, which the maildrop hides. `uidl_of`: what
+        messages are called that came with a name, by uid; None where no message did.
+        """
+        self._uidl_of = uidl_of
         self._flags = flags
         self.mailbox_id = mailbox_id
         self.uid_validity = uid_validity
@@ -206,7 +212,8 @@ class Maildrop:
 
     def unique_id(self, index: int) -> bytes:
         """RFC 1939 §7: the same for ever, never used again."""
-        return b"%d.%d" % (self.uid_validity, self.uids[index])
+        uid = self.uids[index]
+        return (self._uidl_of and self._uidl_of(uid)) or own_uidl(self.uid_validity, uid)
 
     def lines(self, status: bytes, line: Callable[[int], bytes]) -> Iterator[bytes]:
         """A listing of every message that is not deleted, in blocks."""

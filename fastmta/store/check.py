@@ -29,6 +29,7 @@ from fastmta._store import (
     TABLE_RETAINED,
     TABLE_SCHEDULE,
     TABLE_TRASH,
+    TABLE_UIDL,
     TABLE_USAGE,
     BlobFields,
     Snapshot,
@@ -311,6 +312,9 @@ class _Check:
         if modseqs and max(modseqs.values()) > modseq:
             self.found(f"{what}: a message's modseq is above the mailbox's {modseq}")
         self._changes(what, prefix, modseqs, floor)
+        for key, _ in self.rows(TABLE_UIDL, prefix):
+            if _number(key[8:]) not in modseqs:
+                self.found(f"{what}: a name of POP3's without its message, uid {_number(key[8:])}")
         for key, _ in self.rows(TABLE_ENVELOPE, prefix):
             if _number(key[8:]) not in modseqs:
                 self.found(f"{what}: a structure without its message, uid {_number(key[8:])}")

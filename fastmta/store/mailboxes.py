@@ -11,6 +11,7 @@ from fastmta._intake import REFUSE, Body, Posting, Recipient, Target
 from fastmta._store import (
     TABLE_ENVELOPE,
     TABLE_MESSAGE,
+    TABLE_UIDL,
     TABLE_USAGE,
     blob_read,
     changed_uids,
@@ -220,6 +221,16 @@ class Mailboxes(MailboxNames):
         }
         return [found.get(uid, b"") for uid in uids]
 
+    def uidl(self, mailbox_id: int, uid: int) -> bytes | None:
+        """What POP3 calls a message that came with such a name; None where it has none but our own form."""
+        return self._raw.get(TABLE_UIDL, id_key(mailbox_id) + uid.to_bytes(4, "big"))
+
+    def uidls(self, mailbox_id: int, after: int = 0, limit: int = MAILBOX_PAGE) -> Sequence[tuple[int, bytes]]:
+        """(uid, name) of those above uid `after` that came with one."""
+        lead = id_key(mailbox_id)
+        rows = self._raw.scan(TABLE_UIDL, lead, lead + (after + 1).to_bytes(5, "big")[1:], limit)
+        return [(int.from_bytes(key[8:], "big"), value) for key, value in rows]
+
     def structure(self, mailbox_id: int, uid: int) -> bytes | None:
         """The structure record that `_mime` made at arrival."""
         key = id_key(mailbox_id) + uid.to_bytes(4, "big")
@@ -269,9 +280,10 @@ class Mailboxes(MailboxNames):
         internal_date_s: int,
         tz_minutes: int = 0,
         structure: bytes,
+        uidl: bytes = b"",
     ) -> tuple[int, int]:
         """Files a message; (uid_validity, uid). Refused("missing") or ("quota"): the blob is gone then too."""
-        message = Appended(blob, structure, internal_date_s, tz_minutes, flags, keywords, prefix)
+        message = Appended(blob, structure, internal_date_s, tz_minutes, flags, keywords, prefix, uidl)
         validity, uids = await self.append_many(mailbox_id, [message])
         return validity, uids[0]
 
@@ -292,6 +304,8 @@ class Mailboxes(MailboxNames):
             posting = Posting(None, 0, None, Body(each.blob, each.structure), REFUSE).to((to,))
             posting.date_s, posting.tz_minutes = each.internal_date_s, each.tz_minutes
             posting.write(unit)
+            if each.uidl:
+                unit.uidl(mailbox_id, each.uidl)
             postings.append(posting)
         await self._store.commit(unit)
         validity, uids = 0, array("I")

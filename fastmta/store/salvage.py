@@ -44,6 +44,7 @@ from fastmta._store import (
     TABLE_RETAINED,
     TABLE_SUBSCRIPTION,
     TABLE_TRASH,
+    TABLE_UIDL,
     TABLE_USAGE,
     Store,
     blob_meta,
@@ -339,6 +340,7 @@ class _Salvage:
                     value = message_from_one(value)
                 messages[_number(key[:8])].append((_number(key[8:]), value))
         used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.with_uidls = {_number(key[:8]) for key, _ in self.rows(TABLE_UIDL)}
         for mailbox_id in sorted(records.keys() | messages.keys() | self.names.keys()):
             self._one_mailbox(mailbox_id, records.get(mailbox_id), messages.get(mailbox_id, []), used)
         self._usage(used)
@@ -368,7 +370,16 @@ class _Salvage:
             uid_next = max(uid_next, uid + 1)
             modseq = max(modseq, message_fields(value)[2])
         exists, unseen, deleted, size = counts
-        head = (_FORMAT, 0, len(name), len(special), 0, validity, uid_next, min(recent, uid_next))
+        head = (
+            _FORMAT,
+            int(mailbox_id in self.with_uidls),
+            len(name),
+            len(special),
+            0,
+            validity,
+            uid_next,
+            min(recent, uid_next),
+        )
         record = _MAILBOX.pack(*head, exists, unseen, deleted, 0, 0, modseq, modseq, size, account_id)
         self.put(TABLE_MAILBOX, id_key(mailbox_id), record + name + special)
         self.put(TABLE_MAILBOX_NAME, id_key(account_id) + name, mailbox_id.to_bytes(8, "little"))
@@ -429,6 +440,9 @@ class _Salvage:
         for key, value in self.rows(TABLE_ENVELOPE):
             if key in found and self.store.get(TABLE_MESSAGE, key) is not None:
                 self.put(TABLE_ENVELOPE, key, value)
+        for key, value in self.rows(TABLE_UIDL):
+            if self.store.get(TABLE_MESSAGE, key) is not None:
+                self.put(TABLE_UIDL, key, value)
         start = b""
         while page := self.store.scan(TABLE_MESSAGE, b"", start, 1000):
             for key, value in page:

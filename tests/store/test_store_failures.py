@@ -111,6 +111,10 @@ class Scene:
         lead = (1).to_bytes(8, "big")
         unit.release(1, b"".join(key[8:] for key, _ in self.store.scan(TABLE_RETAINED, lead, lead + b"\0")))
 
+    def named_for_pop3(self, unit: Unit) -> None:
+        append(unit, self.box, self.fresh_blob(unit))
+        unit.uidl(self.box, b"a name")
+
     def copy(self, unit: Unit) -> None:
         unit.copy(self.box, uids(1, 2), self.other, False)
 

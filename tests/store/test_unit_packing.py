@@ -75,6 +75,7 @@ def test_every_kind_of_operation_survives(store: Store) -> None:
     unit.copy(box, uids(1), other, False)
     unit.expunge(box, uids(1), True, False, 1000)
     unit.release(1, bytes(20))
+    unit.uidl(box, b"a name")
     unit.take_recent(box)
     unit.mailbox_rename(other, b"Other", b"New")
     unit.mailbox_list_version(1, 3)
