@@ -49,6 +49,7 @@ def serve(directory: str, ready: Any) -> None:
         await server.serve_forever()
 
     names = {"cert_file": f"{directory}/c.pem", "key_file": f"{directory}/k.pem", "ssl_min_protocol": "TLSv1.2"}
+    names["smtpd_tls_eccert_file"] = ""
     context = server_context(SimpleNamespace(**names))  # type: ignore[arg-type]
     asyncio.run(main())
 

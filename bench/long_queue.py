@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -90,15 +90,22 @@ async def fill(
     store.close()
 
 
-def measure(config: Path, arguments: tuple[str, ...], pids: list[int], runs: int = 3) -> None:
-    """The best of some runs; acts that change something are done once. CPU is that of the command's whole process, the
-    start of Python among it, and of the server's.
-    """
+class Measured(NamedTuple):
+    """Seconds of a command: by the wall, and CPU of its whole process (start of Python included) and the server's."""
+
+    wall: float
+    own: float
+    server: float
+    said: str
+
+
+def measured(config: Path, arguments: tuple[str, ...], pids: list[int], runs: int) -> Measured:
+    """The best of some runs."""
     sys.stdout.flush()
-    taken: list[tuple[float, float, float]] = []
+    taken: list[Measured] = []
     command = [sys.executable, "-c", _PROGRAM, "-c", str(config), "queue", *arguments]
     for _ in range(runs):
-        before, begun = _cpu_s(pids), time.perf_counter()
+        before, begun = cpu_s(pids), time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stderr is not None
             said, failed = process.stdout.read(), process.stderr.read()
@@ -106,15 +113,22 @@ def measure(config: Path, arguments: tuple[str, ...], pids: list[int], runs: int
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"queue {' '.join(arguments)}: {failed}")
-        taken.append((time.perf_counter() - begun, used.ru_utime + used.ru_stime, _cpu_s(pids) - before))
-    lines = said.splitlines()
+        own = used.ru_utime + used.ru_stime
+        taken.append(Measured(time.perf_counter() - begun, own, cpu_s(pids) - before, said))
+    return min(taken, key=lambda each: each.own + each.server)
+
+
+def measure(config: Path, arguments: tuple[str, ...], pids: list[int], runs: int = 3) -> None:
+    """Prints the best of some runs; acts that change something are done once."""
+    best = measured(config, arguments, pids, runs)
+    lines = best.said.splitlines()
     shown = lines[0] if len(lines) == 1 else f"{len(lines)} lines"
-    wall, own, server = (each * 1000 for each in min(taken, key=lambda each: each[1] + each[2]))
+    wall, own, server = (each * 1000 for each in best[:3])
     beside = f" {server:6.0f} ms of the server's" if pids else ""
     print(f"queue {' '.join(arguments):45} {wall:8.0f} ms {own:6.0f} ms CPU{beside}  {shown}", flush=True)
 
 
-def _cpu_s(pids: list[int]) -> float:
+def cpu_s(pids: list[int]) -> float:
     """What these processes have used until now, all of their threads."""
     spent = 0
     for pid in pids:

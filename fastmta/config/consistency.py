@@ -79,6 +79,10 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         yield "delivery.smtp_line_length_limit", "a line of 1 octet cannot be folded; 0 is no limit"
     if config.tls.key_file and not config.tls.cert_file:
         yield "tls.key_file", "needs tls.cert_file"
+    if config.tls.smtpd_tls_eckey_file and not config.tls.smtpd_tls_eccert_file:
+        yield "tls.smtpd_tls_eckey_file", "needs tls.smtpd_tls_eccert_file"
+    if config.tls.smtpd_tls_eccert_file and not config.tls.cert_file:
+        yield "tls.smtpd_tls_eccert_file", "stands beside tls.cert_file: name a lone certificate there"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:
         yield "delivery.maximal_backoff_time", "is below delivery.minimal_backoff_time"
 
@@ -143,6 +147,11 @@ def _outgoing_tls(config: Config) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield f"delivery.{name}", str(error)
     level = delivery.smtp_tls_security_level
+    if delivery.smtp_tls_wrappermode and level in ("none", "may"):
+        yield (
+            "delivery.smtp_tls_wrappermode",
+            f"needs delivery.smtp_tls_security_level encrypt or a stricter one, and not {level}",
+        )
     if level == "fingerprint" and not delivery.smtp_tls_fingerprint_cert_match:
         yield "delivery.smtp_tls_security_level", "fingerprint needs delivery.smtp_tls_fingerprint_cert_match"
     strangers = [text for text in config.dns.nameservers if not _is_loopback(text)]

@@ -21,6 +21,9 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_bind_address: Annotated[str, Key("text", about="the IPv4 address that connections come from")] = ""
     smtp_bind_address6: Annotated[str, Key("text", about="the IPv6 address that connections come from")] = ""
     smtp_tls_policy_maps: Annotated[_Texts, Key("maps", about='"level attribute=value" by next hop')] = ()
+    smtp_tls_wrappermode: Annotated[
+        bool, Key("bool", about="servers speak TLS from the first octet on, as a relay host's port 465 does")
+    ] = False
     smtp_tls_protocols: Annotated[str, Key("text", about="where TLS is opportunistic")] = ">=TLSv1"
     smtp_tls_mandatory_protocols: Annotated[str, Key("text", about="where it is required")] = ">=TLSv1"
     smtp_tls_ciphers: Annotated[str, Key("choice", choices=GRADES)] = "medium"
@@ -109,6 +112,10 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     smtp_data_xfer_timeout: Annotated[float, Key("time", default="180s", low=1)] = 180.0
     smtp_data_done_timeout: Annotated[float, Key("time", default="600s", low=1)] = 600.0
     smtp_mx_address_limit: Annotated[int, Key("int", low=1, high=100)] = 5
+    smtp_address_preference: Annotated[
+        str,
+        Key("choice", choices=("any", "ipv4", "ipv6"), about="whose addresses of hosts of one preference come first"),
+    ] = "any"
     smtp_mx_session_limit: Annotated[int, Key("int", low=1, high=100)] = 2
     smtp_line_length_limit: Annotated[
         int, Key("int", about="octets; a longer line goes on in a new one that begins with a space; 0: no limit")

@@ -70,7 +70,7 @@ _POSTFIX: Final = (
     ),
     (
         'the addresses to listen on stand in [listen], such as smtp = ["0.0.0.0:25", "[::]:25"]',
-        "inet_interfaces inet_protocols master_service_disable smtp_address_preference",
+        "inet_interfaces inet_protocols master_service_disable",
     ),
     (
         "a host is reached as its MX and address records say; smtp_tcp_port and the timeouts are in [delivery]",
@@ -169,7 +169,7 @@ _POSTFIX: Final = (
         "tls_enforce_sts_mx_patterns tls_exclude_ciphers tls_force_insecure_host_tlsa_lookup "
         "tls_key_file tls_mandatory_exclude_ciphers tls_note_starttls_offer tls_per_site "
         "tls_scert_verifydepth tls_servername tls_session_cache_database "
-        "tls_trust_anchor_file tls_wrappermode "
+        "tls_trust_anchor_file "
         "tlsrpt_socket_name) tls_(dane_digests disable_workarounds "
         "eecdh_auto_curves eecdh_strong_curve eecdh_ultra_curve export_cipherlist fast_shutdown_enable "
         "ffdhe_auto_groups high_cipherlist legacy_public_key_fingerprints low_cipherlist medium_cipherlist "
@@ -179,7 +179,7 @@ _POSTFIX: Final = (
         "the server's TLS is cert_file, key_file and ssl_min_protocol in [tls]; with them every listener offers it",
         "smtpd_(enforce_tls starttls_timeout tls_always_issue_session_ids "
         "tls_auth_only tls_ccert_verifydepth tls_chain_files tls_ciphers tls_dcert_file tls_dh1024_param_file "
-        "tls_dh512_param_file tls_dkey_file tls_eccert_file tls_eckey_file tls_eecdh_grade tls_exclude_ciphers "
+        "tls_dh512_param_file tls_dkey_file tls_eecdh_grade tls_exclude_ciphers "
         "tls_mandatory_ciphers tls_mandatory_exclude_ciphers tls_mandatory_protocols "
         "tls_protocols tls_security_level tls_session_cache_database "
         "tls_session_cache_timeout tls_wrappermode use_tls)",

@@ -42,6 +42,7 @@ def connection_to(
         tls_level=policy.level,
         credentials=credentials,
         own_relay=is_ours,
+        wrapped=policy.is_wrapped,
         ignores=service.ignored.of("lmtp" if is_lmtp else "smtp", address.ip),
     )
     return Connection(service.loop, owner, client, address, delivery, policy)

@@ -60,6 +60,7 @@ class TlsPolicies:
         self._none = default_policy(settings, "none")
         self._lmtp = default_policy(settings, "none" if level == "none" else "may")
         self._told_dns = False
+        self._is_wrapped = settings.smtp_tls_wrappermode
         self._monotonic = monotonic
         self._trials: dict[tuple[str, str], tuple[str, float]] = {}  # (host, address) -> (problem, until when)
 
@@ -77,8 +78,20 @@ class TlsPolicies:
         """
         if required and not lmtp:
             found = await self._of(address, lmtp=False, plain_text=False, relaxed=False)
-            return found if found.must_verify and not found.is_trial else await self._proving(found, address)
-        return await self._of(address, lmtp=lmtp, plain_text=plain_text, relaxed=relaxed)
+            if not found.must_verify or found.is_trial:
+                found = await self._proving(found, address)
+        else:
+            found = await self._of(address, lmtp=lmtp, plain_text=plain_text, relaxed=relaxed)
+        if self._is_wrapped and not lmtp and address.port and found.level != "none":
+            return self._wrapped(found)
+        return found
+
+    def _wrapped(self, policy: TlsPolicy) -> TlsPolicy:
+        """The policy for a server that begins with TLS: it is never optional there."""
+        if policy.level == "may":
+            strict = default_policy(self._settings, "encrypt")
+            policy = msgspec.structs.replace(strict, is_ours=policy.is_ours, reported=policy.reported)
+        return msgspec.structs.replace(policy, is_wrapped=True)
 
     async def _proving(self, policy: TlsPolicy, address: Address) -> TlsPolicy:
         """The policy for a server whose name has to be in its certificate, where the name of the server can be

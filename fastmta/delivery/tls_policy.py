@@ -68,6 +68,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     tlsa: tuple[Tlsa, ...] = ()
     names: tuple[str, ...] = ()
     servername: str = ""
+    is_wrapped: bool = False  # TLS comes before the server's greeting
     reported: ReportedPolicy = NO_POLICY
     problem: str = ""
     is_trial: bool = False  # a server that fails it gets the mail all the same

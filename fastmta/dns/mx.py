@@ -115,6 +115,7 @@ class MxLookup:
         self._allow_loopback_mx = delivery.allow_loopback_mx
         self._address_limit = delivery.smtp_mx_address_limit
         self._shuffle = shuffle
+        self._first = {"ipv4": 4, "ipv6": 6}.get(delivery.smtp_address_preference, 0)
 
     async def by_mx(self, domain: str, port: int, *, null_sender: bool = False) -> list[Address]:
         """The addresses of a domain's mail exchangers, at least one; those in private networks only for mail that
@@ -145,7 +146,7 @@ class MxLookup:
         usable = [address for address in found if self._allow_loopback_mx or _may_try(address, null_sender)]
         if not usable:
             raise PermanentFailure(unusable(domain, found[0].ip))
-        return _balance(usable, self._address_limit)
+        return _balance(self._ordered(usable), self._address_limit)
 
     async def by_name(self, host: str, port: int) -> list[Address]:
         """The addresses of a host that an administrator's route names: no MX, and loopback is as good as any."""
@@ -160,7 +161,13 @@ class MxLookup:
             except LookupTrouble as error:
                 raise TemporaryFailure(Reply(450, "4.4.3", f"Host not found: {error}")) from error
         found = self._without_ourselves(host, [Address(host, ip, port) for ip in ips])
-        return _balance(found, self._address_limit)
+        return _balance(self._ordered(found), self._address_limit)
+
+    def _ordered(self, found: list[Address]) -> list[Address]:
+        """With the addresses of smtp_address_preference first among those of one MX preference."""
+        if self._first:
+            found.sort(key=lambda address: (address.preference, (":" in address.ip) != (self._first == 6)))
+        return found
 
     async def _addresses(self, host: str) -> tuple[str, ...]:
         """As Resolver.addresses, by the first of smtp_host_lookup that knows the host; trouble ends the search."""

@@ -88,7 +88,7 @@ class Client:
 
     `credentials`: who logs in where the server offers AUTH. `own_relay`: the administrator named this server, so that
     mail which it does not take for want of a login waits until he has mended that. `ignores`: keywords in upper case
-    that count as not offered. `chunked`: the message at hand goes by BDAT.
+    that count as not offered. `wrapped`: TLS comes before the greeting. `chunked`: the message at hand goes by BDAT.
     """
 
     __slots__ = (
@@ -106,6 +106,7 @@ class Client:
         "_sent",
         "_tls_level",
         "_unread",
+        "_wrapped",
         "chunked",
         "credentials",
         "failure",
@@ -133,6 +134,7 @@ class Client:
         credentials: Credentials | None = None,
         own_relay: bool = False,
         ignores: frozenset[str] = frozenset(),
+        wrapped: bool = False,
     ) -> None:
         self.credentials = credentials
         self._own_relay = own_relay
@@ -158,7 +160,8 @@ class Client:
         self.proved = False  # by the owner, once TLS has shown who the server is
         self.peer = peer  # "host[address]:port", for replies of our own making
         self.replies = 0  # that have come: whoever keeps time sees progress by it
-        self.state = State.GREETING
+        self._wrapped = wrapped
+        self.state = State.HANDSHAKE if wrapped else State.GREETING
         self.tls = False
         self.transaction: Transaction | None = None
         self.unanswered = False  # the session failed before the server said anything to the transaction
@@ -234,10 +237,13 @@ class Client:
         self._answered = 0
 
     def tls_started(self) -> None:
-        """The handshake is over: everything begins anew (RFC 3207 §4.2)."""
+        """The handshake is over: everything begins anew (RFC 3207 §4.2), or at all."""
         self._parser = ReplyParser()
         self.tls = True
-        self._hello()
+        if self._wrapped:
+            self.state = State.GREETING
+        else:
+            self._hello()
 
     def tls_failed(self, reason: str) -> None:
         """The handshake came to nothing, and the connection with it."""

@@ -41,8 +41,7 @@ _UNUSUAL_CHUNK: Final = HAS_BARE_NEWLINE | NO_FINAL_CRLF
 _UNUSUAL: Final = _UNUSUAL_CHUNK | HAS_DOT_LINE
 # For the hot path: module constants are cheaper than attributes of an enum.
 _NOTHING, _BODY, _DONE, _RESET = Event.NOTHING, Event.BODY, Event.DONE, State.RESET
-_ENVELOPE: Final = State.ENVELOPE
-
+_ENVELOPE, _HANDSHAKE = State.ENVELOPE, State.HANDSHAKE
 
 # The timeout that a stage of the transaction has, by its name; each reply of the server has one of its own.
 _TIMEOUTS: Final = {
@@ -313,6 +312,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=SLICE_BYTES)
+        if self.client.state is _HANDSHAKE:
+            self._owner.spawn("delivery TLS handshake", self._start_tls())
 
     def data_received(self, data: bytes) -> None:
         client = self.client
@@ -370,7 +371,7 @@ class Connection(asyncio.Protocol):
         else:
             timeout_s = timeouts.smtp_helo_timeout
         self.deadline = self._loop.time() + timeout_s
-        if self._transport is not None:
+        if self._transport is not None and client.output:  # behind a handshake the greeting may be next
             self._transport.write(client.output)
         client.output = b""
 
@@ -421,8 +422,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._write_piece(transaction, body, last=True)
             return
-        self._offset = 0
-        self._size = size
+        self._offset, self._size = 0, size
         self._continue_body()
 
     def _mends(self, transaction: Transaction) -> int:

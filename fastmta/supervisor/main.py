@@ -207,7 +207,8 @@ class Supervisor:
 
     def _configure(self) -> None:
         """Whom the workers run as, and what only we may read for them."""
-        files = {"key_file": self.config.tls.key_file, "cert_file": self.config.tls.cert_file}
+        names = ("key_file", "cert_file", "smtpd_tls_eckey_file", "smtpd_tls_eccert_file")
+        files = {name: getattr(self.config.tls, name) for name in names}
         private = {key: path for key, path in files.items() if path and not (self.user and lies_with(path, self.user))}
         self.pool.configure(self.config, self.user, private)
         self.launcher.configure(self.config)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta.model.errors import ConfigError
 from fastmta.tls.grades import restrict
-from fastmta.tls.problems import authorities_problem, file_problem
+from fastmta.tls.problems import KEYS, Keys, authorities_problem, file_problem
 
 if TYPE_CHECKING:
     from fastmta.config.tables import TlsConfig
@@ -223,10 +223,18 @@ def https_context(ca_file: str = "") -> ssl.SSLContext:
 
 
 def _load_certificate(context: ssl.SSLContext, settings: "TlsConfig") -> None:
-    try:
-        context.load_cert_chain(settings.cert_file, settings.key_file or None, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(file_problem(settings.cert_file, settings.key_file, error)) from error
+    """Of two certificates a client gets the one that it can use, ECDSA first; each has its chain and its key."""
+    pairs = [(settings.cert_file, settings.key_file, KEYS)]
+    if settings.smtpd_tls_eccert_file:
+        keys = Keys("smtpd_tls_eccert_file", "smtpd_tls_eckey_file")
+        pairs.append((settings.smtpd_tls_eccert_file, settings.smtpd_tls_eckey_file, keys))
+    for cert_file, key_file, keys in pairs:
+        try:
+            if pairs[0][0] != cert_file:  # beside another pair, its key would do for a wrong one
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file or None, _no_password)
+            context.load_cert_chain(cert_file, key_file or None, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(file_problem(cert_file, key_file, error, keys)) from error
 
 
 def _certificate(settings: "TlsConfig") -> bytes:

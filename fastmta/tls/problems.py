@@ -6,7 +6,7 @@
 import datetime
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 SOON_DAYS: Final = 14
 _FILE_BYTES: Final = 1 << 20  # a chain of certificates is a few kilobytes
@@ -17,12 +17,22 @@ _WEAK: Final = {
 }
 
 
-def file_problem(cert_file: str, key_file: str, error: OSError) -> str:
+class Keys(NamedTuple):
+    """The names that a certificate and its key have in the configuration."""
+
+    cert: str = "cert_file"
+    key: str = "key_file"
+
+
+KEYS: Final = Keys()
+
+
+def file_problem(cert_file: str, key_file: str, error: OSError, keys: Keys = KEYS) -> str:
     """One line that names key, file and remedy, for a certificate and key that OpenSSL refused with `error`."""
     return (
-        _certificate_problem(cert_file)
-        or _key_problem(cert_file, key_file)
-        or _pair_problem(cert_file, key_file or cert_file, error)
+        _certificate_problem(cert_file, keys)
+        or _key_problem(cert_file, key_file, keys)
+        or _pair_problem(cert_file, key_file or cert_file, error, keys)
     )
 
 
@@ -59,23 +69,24 @@ def certificate_doubts(cert_file: str, hostname: str, now: datetime.datetime) ->
     return out
 
 
-def _certificate_problem(cert_file: str) -> str:
-    key = "tls.cert_file"
+def _certificate_problem(cert_file: str, keys: Keys) -> str:
+    key = f"tls.{keys.cert}"
     raw = _read(key, cert_file)
     if isinstance(raw, str):
         return raw
     if b"-----BEGIN CERTIFICATE-----" in raw or b"-----BEGIN TRUSTED CERTIFICATE-----" in raw:
         return ""
     if b"PRIVATE KEY-----" in raw:
-        return f"{key}: {cert_file} holds a private key and no certificate: are cert_file and key_file exchanged?"
+        return f"{key}: {cert_file} holds a private key and no certificate: are {keys.cert} and {keys.key} exchanged?"
     if raw[:1] == b"\x30":
         remedy = f"openssl x509 -inform DER -in {cert_file} -out cert.pem"
         return f"{key}: {cert_file} is in DER form and not in PEM; convert it with `{remedy}`"
     return f"{key}: {cert_file} holds no certificate in PEM form (no line BEGIN CERTIFICATE)"
 
 
-def _key_problem(cert_file: str, key_file: str) -> str:
-    key, path = ("tls.key_file", key_file) if key_file else ("tls.cert_file", cert_file)
+def _key_problem(cert_file: str, key_file: str, keys: Keys) -> str:
+    name, path = (keys.key, key_file) if key_file else (keys.cert, cert_file)
+    key = f"tls.{name}"
     raw = _read(key, path)
     if isinstance(raw, str):
         return raw
@@ -85,26 +96,26 @@ def _key_problem(cert_file: str, key_file: str) -> str:
     if b"PRIVATE KEY-----" in raw:
         return ""
     if not key_file:
-        return f"{key}: {path} holds no private key: name its file in tls.key_file"
+        return f"{key}: {path} holds no private key: name its file in tls.{keys.key}"
     if b"-----BEGIN CERTIFICATE-----" in raw:
-        return f"{key}: {path} holds a certificate and no private key: are cert_file and key_file exchanged?"
+        return f"{key}: {path} holds a certificate and no private key: are {keys.cert} and {keys.key} exchanged?"
     if raw[:1] == b"\x30":
         remedy = f"openssl pkey -inform DER -in {path} -out key.pem"
         return f"{key}: {path} is in DER form and not in PEM; convert it with `{remedy}`"
     return f"{key}: {path} holds no private key in PEM form (no line BEGIN PRIVATE KEY)"
 
 
-def _pair_problem(cert_file: str, key_file: str, error: OSError) -> str:
+def _pair_problem(cert_file: str, key_file: str, error: OSError, keys: Keys) -> str:
     reason = error.reason if isinstance(error, ssl.SSLError) else ""
-    if reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+    if reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
         return (
-            f"tls.key_file: the key in {key_file} does not belong to the first certificate in {cert_file} "
+            f"tls.{keys.key}: the key in {key_file} does not belong to the first certificate in {cert_file} "
             "(the server's own comes first, then its issuers)"
         )
     if reason in _WEAK:
-        return f"tls.cert_file: {cert_file}: {_WEAK[reason]}"
+        return f"tls.{keys.cert}: {cert_file}: {_WEAK[reason]}"
     damaged = cert_file if _is_damaged(cert_file) else key_file
-    key = "tls.cert_file" if damaged == cert_file else "tls.key_file"
+    key = f"tls.{keys.cert if damaged == cert_file else keys.key}"
     return f"{key}: {damaged} is damaged or cut short: OpenSSL says {_reason(error)}"
 
 

@@ -93,7 +93,12 @@ async def test_a_broken_name_server_defers(make_rig):
 def certificate(tmp_path):
     write_self_signed(tmp_path / "c.pem", tmp_path / "k.pem", ["sink.test"])
     return server_context(
-        SimpleNamespace(cert_file=str(tmp_path / "c.pem"), key_file=str(tmp_path / "k.pem"), ssl_min_protocol="TLSv1.2")
+        SimpleNamespace(
+            cert_file=str(tmp_path / "c.pem"),
+            key_file=str(tmp_path / "k.pem"),
+            ssl_min_protocol="TLSv1.2",
+            smtpd_tls_eccert_file="",
+        )
     )
 
 
@@ -115,6 +120,37 @@ async def test_a_failed_handshake_falls_back_to_plain_text_where_it_may(make_rig
         assert [m.tls for m in sink.messages] == [False] and sink.connections == 2
 
 
+async def test_a_server_may_begin_with_tls_and_is_never_spoken_to_without(make_rig, certificate):
+    """Port 465 of a relay host; a session of before is resumed there too."""
+    rig = make_rig(smtp_tls_security_level="encrypt", smtp_tls_wrappermode=True)
+    async with SmtpSink(tls=certificate, wrapped=True) as sink, SmtpSink(tls=certificate) as other:
+        for _ in range(2):
+            await rig.gone(await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port))
+            await rig.settled()
+            rig.service._owners[b"smtp:[127.0.0.1]:%d" % sink.port].close_idle()
+        assert [m.tls for m in sink.messages] == [True, True] and b"STARTTLS" not in sink.commands
+        assert [line.get("resumed") for line in rig.log() if line["event"] == "delivery.tls"] == [None, True]
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % other.port)
+        await rig.until(lambda: rig.rows(queue_id)[0].state == RecipientState.DEFERRED)
+        assert not any(b"EHLO" in line for line in other.commands)
+        assert b"Cannot start TLS" in rig.rows(queue_id)[0].last_reply
+
+
+@pytest.mark.parametrize(("entry", "tls"), [("may", [True]), ("none", [])])
+async def test_a_policy_of_may_is_encrypt_where_servers_begin_with_tls(make_rig, tmp_path, certificate, entry, tls):
+    async with SmtpSink(tls=certificate, wrapped=True) as sink:
+        (tmp_path / "map").write_text(f"[127.0.0.1]:{sink.port} {entry}\n")
+        rig = make_rig(
+            smtp_tls_security_level="encrypt",
+            smtp_tls_wrappermode=True,
+            smtp_tls_policy_maps=(f"texthash:{tmp_path / 'map'}",),
+            smtp_helo_timeout=0.2,
+        )
+        queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
+        await rig.until(lambda: rig.store.queue.message(queue_id) is None or rig.rows(queue_id)[0].last_reply)
+        assert [m.tls for m in sink.messages] == tls
+
+
 async def test_a_failed_handshake_defers_where_tls_is_required(make_rig, certificate):
     rig = make_rig(smtp_tls_security_level="verify")
     async with SmtpSink(tls=certificate) as sink:
@@ -130,7 +166,9 @@ def trusted(tmp_path):
     def make(*names):
         write_self_signed(tmp_path / "trusted.pem", tmp_path / "trusted.key", names)
         files = {"cert_file": str(tmp_path / "trusted.pem"), "key_file": str(tmp_path / "trusted.key")}
-        return server_context(SimpleNamespace(**files, ssl_min_protocol="TLSv1.2")), files["cert_file"]
+        return server_context(SimpleNamespace(**files, ssl_min_protocol="TLSv1.2", smtpd_tls_eccert_file="")), files[
+            "cert_file"
+        ]
 
     return make
 

@@ -233,7 +233,9 @@ def https(tmp_path):
     """A server's context for tokens.test, and the file of the authority that vouches for it."""
     write_self_signed(tmp_path / "https.pem", tmp_path / "https.key", ["tokens.test"])
     files = {"cert_file": str(tmp_path / "https.pem"), "key_file": str(tmp_path / "https.key")}
-    return server_context(SimpleNamespace(**files, ssl_min_protocol="TLSv1.2")), files["cert_file"]
+    return server_context(SimpleNamespace(**files, ssl_min_protocol="TLSv1.2", smtpd_tls_eccert_file="")), files[
+        "cert_file"
+    ]
 
 
 @pytest.mark.parametrize("works", [True, False])

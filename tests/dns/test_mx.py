@@ -142,6 +142,20 @@ async def test_the_order_within_a_preference_is_shuffled(resolver):
     assert found[0].host == "m99.many.test"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "ips"),
+    [
+        ("ipv4", ["192.0.2.1", "2001:db8::1", "192.0.2.2"]),
+        ("ipv6", ["2001:db8::1", "192.0.2.1", "192.0.2.2"]),
+    ],
+)
+async def test_the_preferred_family_comes_first_within_a_preference(resolver, wanted, ips):
+    found = await lookup(resolver, smtp_address_preference=wanted).by_mx("good.test", 25)
+    assert [address.ip for address in found] == ips
+    found = await lookup(resolver, smtp_address_preference=wanted).by_name("a.good.test", 25)
+    assert [address.ip for address in found] == ips[:2]
+
+
 async def test_loopback_is_allowed_where_the_administrator_says_so(resolver):
     assert (await lookup(resolver, allow_loopback_mx=True).by_mx("loopback.test", 25))[0].ip == "127.0.0.1"
 

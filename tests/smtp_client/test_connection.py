@@ -269,7 +269,10 @@ async def test_a_lost_connection_is_told_once(verb):
 def contexts(tmp_path):
     write_self_signed(tmp_path / "c.pem", tmp_path / "k.pem", ["sink.test"])
     settings = SimpleNamespace(
-        cert_file=str(tmp_path / "c.pem"), key_file=str(tmp_path / "k.pem"), ssl_min_protocol="TLSv1.2"
+        cert_file=str(tmp_path / "c.pem"),
+        key_file=str(tmp_path / "k.pem"),
+        ssl_min_protocol="TLSv1.2",
+        smtpd_tls_eccert_file="",
     )
     return server_context(settings)
 

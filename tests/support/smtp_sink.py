@@ -55,6 +55,7 @@ class SmtpSink:
     commands: list[bytes] = field(default_factory=list)
     port: int = 0
     host: str = "127.0.0.1"
+    wrapped: bool = False  # TLS from the first octet on
 
     async def __aenter__(self) -> "SmtpSink":
         self._changed = asyncio.Event()
@@ -62,7 +63,8 @@ class SmtpSink:
         if self.unix_path:
             self._server = await asyncio.start_unix_server(self._serve, self.unix_path)
         else:
-            self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1000)
+            context = self.tls if self.wrapped else None
+            self._server = await asyncio.start_server(self._serve, self.host, self.port, backlog=1000, ssl=context)
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -120,8 +122,7 @@ class SmtpSink:
         )
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._secure = False
-        secure = False
+        self._secure = secure = self.wrapped
         sender, parameters, recipients, login = b"", b"", [], ""
         chunks: list[bytes] = []
         await self._say(writer, self._next("GREETING", "220 sink.test ESMTP"))

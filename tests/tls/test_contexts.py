@@ -18,6 +18,7 @@ class Settings:
     ssl_verify_client_cert = False
     smtpd_tls_CApath = ""
     asks_clients = False
+    smtpd_tls_eccert_file = smtpd_tls_eckey_file = ""
 
     def __init__(self, directory: Path | None) -> None:
         self.cert_file = str(directory / "cert.pem") if directory else ""
@@ -71,12 +72,34 @@ def test_reload_changes_the_context_that_listeners_hold(tmp_path):
     assert handshake(held, client_context("may")) != first
 
 
+def rsa_in(directory):
+    directory.mkdir()
+    settings = Settings(directory)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx", "-keyout"]
+    subprocess.run([*command, settings.key_file, "-out", settings.cert_file], check=True, capture_output=True)
+    return settings
+
+
+def test_of_two_certificates_a_client_gets_the_one_that_it_can_use(tmp_path):
+    both, elliptic = rsa_in(tmp_path / "rsa"), make(tmp_path / "ec")
+    both.smtpd_tls_eccert_file, both.smtpd_tls_eckey_file = elliptic.cert_file, elliptic.key_file
+    contexts = Contexts(both)
+    for path, ciphers in ((elliptic.cert_file, "aECDSA:aRSA"), (both.cert_file, "aRSA")):
+        client = client_context("may")
+        client.maximum_version = ssl.TLSVersion.TLSv1_2  # whose cipher names the kind of key
+        client.set_ciphers(ciphers)
+        assert handshake(contexts.server_context(), client) == ssl.PEM_cert_to_DER_cert(Path(path).read_text())
+    assert handshake(contexts.server_context(), client_context("may")) == ssl.PEM_cert_to_DER_cert(
+        Path(elliptic.cert_file).read_text()
+    )
+    both.smtpd_tls_eckey_file = both.key_file
+    with pytest.raises(ConfigError, match=r"^tls\.smtpd_tls_eckey_file: the key in .*rsa"):
+        contexts.reload(both)
+
+
 @pytest.mark.parametrize("name", ["mx.example.test", None])
 def test_a_certificate_with_another_type_of_key_takes_the_place_of_the_old_one(tmp_path, name):
-    (tmp_path / "rsa").mkdir()
-    rsa = Settings(tmp_path / "rsa")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mx", "-keyout"]
-    subprocess.run([*command, rsa.key_file, "-out", rsa.cert_file], check=True, capture_output=True)
+    rsa = rsa_in(tmp_path / "rsa")
     contexts = Contexts(make(tmp_path / "ec"))
     held = contexts.server_context()
     old = handshake(held, client_context("may"), name)

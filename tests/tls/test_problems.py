@@ -26,6 +26,7 @@ def said(directory, cert="cert.pem", key="key.pem"):
         cert_file=str(directory / cert),
         key_file=str(directory / key) if key else "",
         ssl_min_protocol="TLSv1.2",
+        smtpd_tls_eccert_file="",
         smtp_tls_CAfile="",
     )
     with pytest.raises(ConfigError) as caught:

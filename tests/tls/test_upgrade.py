@@ -15,6 +15,7 @@ from fastmta.tls.upgrade import SharedBuffer, start_tls
 
 class Settings:
     ssl_min_protocol = "TLSv1.2"
+    smtpd_tls_eccert_file = ""
     smtp_tls_CAfile = ""
 
     def __init__(self, directory: Path) -> None:
