@@ -267,6 +267,8 @@ IMAP_REFERENCES: Final = 256  # of one message, the last ones
 IMAP_LIST_PATTERNS: Final = 64  # of one LIST
 IMAP_CONTEXTS: Final = 10  # searches of a selected mailbox that are kept up to date (RFC 5267); Dovecot's are 10
 IMAP_CONTEXT_MESSAGES: Final = 100_000  # results of one: 400 KB
+# New results of a SORT that are placed by comparisons; more, and all is sorted again.
+IMAP_CONTEXT_COMPARED: Final = 50
 IMAP_CONTEXT_CHANGES: Final = 20_000  # changed messages that are searched alone; more, and all are searched again
 IMAP_LANGUAGES: Final = 100  # ranges in one LANGUAGE (RFC 5255)
 IMAP_NOTIFY_GROUPS: Final = 100  # event groups of one NOTIFY (RFC 5465)

@@ -1,5 +1,7 @@
 """CONTEXT=SEARCH (RFC 5267): results that are kept up to date, and when they are not."""
 
+import random
+import re
 from array import array
 
 import pytest
@@ -115,7 +117,7 @@ async def test_a_tag_stands_for_one_search(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["SEARCH RETURN (UPDATE COUNT) 1:2", "UID SORT RETURN (UPDATE COUNT) (SUBJECT) UTF-8 ALL"]
+    "command", ["SEARCH RETURN (UPDATE COUNT) 1:2", "UID SORT RETURN (UPDATE COUNT) (SUBJECT) UTF-8 1:2"]
 )
 async def test_what_is_not_kept_up_to_date_is_said(world: World, command: str) -> None:
     client, _ = await filled(world, "a", "b")
@@ -163,3 +165,71 @@ async def test_very_many_changes_are_searched_for_in_all(world: World, monkeypat
 async def test_multisearch_has_no_updates(world: World) -> None:
     client, _ = await filled(world, "a")
     assert (await client.do("ESEARCH IN (personal) RETURN (UPDATE) ALL"))[-1].startswith(b"BAD ")
+
+
+class Mirror:
+    """A client's copy of a SORT's result, by what it is told (RFC 5267 §4.3.3, §4.3.4)."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.list: list[int] = []
+        for word in lines[0].rpartition(b" ALL ")[2].split(b","):
+            low, _, high = word.partition(b":")
+            step = 1 if not high or int(high) >= int(low) else -1
+            self.list += range(int(low), int(high or low) + step, step)
+
+    def take(self, lines: list[bytes]) -> None:
+        for line in lines:
+            found = re.search(rb"(ADDTO|REMOVEFROM) \((.*)\)$", line)
+            if found is None:
+                continue
+            words = [int(word) for word in found[2].split()]
+            for place, uid in zip(words[::2], words[1::2], strict=True):
+                if found[1] == b"ADDTO":
+                    self.list.insert(place - 1, uid)
+                else:
+                    assert self.list.pop(place - 1) == uid
+
+
+@pytest.mark.parametrize("compared", [50, 0])
+@pytest.mark.parametrize("criteria", ["SUBJECT", "REVERSE SUBJECT", "REVERSE SIZE ARRIVAL"])
+async def test_a_sort_is_kept_with_places(
+    world: World, criteria: str, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "IMAP_CONTEXT_COMPARED", compared)
+    chance = random.Random(5)
+    client, other = await filled(world, *(chance.choice("abc") * chance.randrange(1, 4) for _ in range(12)))
+    mirror = Mirror(await client.ok(f"UID SORT RETURN (UPDATE ALL) ({criteria}) UTF-8 UNSEEN"))
+    for _ in range(12):
+        for _ in range(chance.randrange(1, 4)):
+            await other.append(letter(chance.choice("abcd") * chance.randrange(1, 4)))
+        await other.ok("NOOP")
+        last = chance.randrange(1, 12)
+        await other.ok(f"STORE {last},{last + 1} {chance.choice('+-')}FLAGS.SILENT (\\Seen)")
+        if chance.random() < 0.5:
+            await other.ok(f"STORE {chance.randrange(1, 9)}:9 +FLAGS.SILENT (\\Deleted)")
+            await other.ok("EXPUNGE")
+        mirror.take(await client.ok("NOOP"))
+        fresh = await client.ok(f"UID SORT ({criteria}) UTF-8 UNSEEN")
+        assert mirror.list == [int(word) for word in fresh[-1].split()[2:]]
+
+
+async def test_a_sort_by_number_tells_numbers(world: World) -> None:
+    client, other = await filled(world, "c", "a", "b")
+    assert (await client.ok("SORT RETURN (UPDATE ALL) (SUBJECT) UTF-8 UNSEEN"))[0].endswith(b" ALL 2:3,1")
+    head = b'* ESEARCH (TAG "%b") ' % tag(client)
+    await other.ok("STORE 2 +FLAGS.SILENT (\\Deleted)")
+    await other.ok("EXPUNGE")
+    assert await client.ok("NOOP") == [head + b"REMOVEFROM (1 2)", b"* 2 EXPUNGE"]
+    await other.append(letter("bb"))
+    assert (await client.ok("NOOP"))[-1] == head + b"ADDTO (2 3)"
+
+
+@pytest.mark.parametrize("key", ["OLDER 5", "NOT YOUNGER 5", "OR SEEN OLDER 5", "SORT"])
+async def test_what_the_clock_or_all_results_change_is_not_kept(world: World, key: str) -> None:
+    client, _ = await filled(world, "a")
+    command = (
+        "UID SORT RETURN (UPDATE) (RELEVANCY) UTF-8 FUZZY SUBJECT a"
+        if key == "SORT"
+        else f"UID SEARCH RETURN (UPDATE) {key}"
+    )
+    assert any(b"NO [NOUPDATE " in line for line in await client.ok(command))

@@ -1,7 +1,8 @@
-"""CONTEXT=SEARCH (RFC 5267): a SEARCH whose result is kept up to date, and CANCELUPDATE.
+"""CONTEXT=SEARCH and CONTEXT=SORT (RFC 5267): a SEARCH or SORT whose result is kept up to date, and CANCELUPDATE.
 
-A context is a search with the uids that it has found. When the view has told what changed, the changed messages alone
-are searched again. What is expunged leaves the results before it loses its number.
+A context is a search with the uids that it has found, of a SORT in their order too. When the view has told what
+changed, the changed messages alone are searched again; a new one finds its place in a SORT by some comparisons. What
+is expunged leaves the results before it loses its number.
 
 Invariants: IMAP_CONTEXTS of a selected mailbox with IMAP_CONTEXT_MESSAGES of results each, else NOUPDATE; a context
 ends with the selection. Searching draws from the budget as any SEARCH does.
@@ -19,13 +20,21 @@ from fastmta._imap import BadSyntax
 from fastmta.imap import search_keys as keys
 from fastmta.imap.commands.fetch import tell_new
 from fastmta.imap.message_set import Chosen
+from fastmta.imap.order import at_places, sorted_places
 from fastmta.imap.search import Search
 from fastmta.imap.session import SessionEnded, State
-from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_CONTEXT_CHANGES, IMAP_CONTEXT_MESSAGES, IMAP_CONTEXTS
+from fastmta.model.limits import (
+    IMAP_CHUNK_BYTES,
+    IMAP_CONTEXT_CHANGES,
+    IMAP_CONTEXT_COMPARED,
+    IMAP_CONTEXT_MESSAGES,
+    IMAP_CONTEXTS,
+)
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
     from fastmta.imap.fetch_plan import Plan
+    from fastmta.imap.order import SortKey
     from fastmta.imap.seams import Answer
     from fastmta.imap.search_keys import Key
     from fastmta.imap.session import Session
@@ -37,7 +46,7 @@ _WITHOUT: Final = 2  # of mask_combine
 class Context:
     """One SEARCH that is kept up to date."""
 
-    __slots__ = ("by_uid", "fetch", "found", "key", "tag")
+    __slots__ = ("by_uid", "fetch", "found", "key", "sorted", "tag")
 
     def __init__(self, tag: bytes, key: Key, found: array[int], fetch: Plan | None, *, by_uid: bool) -> None:
         self.tag = tag
@@ -45,12 +54,72 @@ class Context:
         self.found = found  # ascending uids
         self.fetch = fetch
         self.by_uid = by_uid
+        self.sorted: Sorted | None = None  # of a SORT
 
-    def line(self, view: View, word: bytes, uids: array[int]) -> bytes:
-        """ADDTO or REMOVEFROM of uids that have a number (§4.3.3, §4.3.4); the client puts them into mailbox order."""
-        numbers = uids if self.by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
+    def _line(self, word: bytes, pairs: bytes) -> bytes:
         head = b"* ESEARCH (TAG %b)%b" % (_imap.quoted(self.tag), b" UID" if self.by_uid else b"")
-        return b"%b %b (0 %b)\r\n" % (head, word, _imap.uid_set(numbers))
+        return b"%b %b (%b)\r\n" % (head, word, pairs)
+
+    def _numbers(self, view: View, uids: array[int]) -> array[int]:
+        return uids if self.by_uid else view.uids.by_uids(_imap.uid_pairs(uids))[0]
+
+    def removed(self, view: View, uids: array[int]) -> bytes:
+        """REMOVEFROM of uids that have a number (§4.3.4). Of a SORT each has the place that it had when those before it
+        were gone."""
+        if self.sorted is None:
+            return self._line(b"REMOVEFROM", b"0 " + _imap.uid_set(self._numbers(view, uids)))
+        numbers = dict(zip(uids, self._numbers(view, uids), strict=True))
+        places = self.sorted.remove(uids)
+        return self._line(b"REMOVEFROM", b" ".join(b"%d %d" % (place, numbers[uid]) for place, uid in places))
+
+    async def added(self, session: Session, view: View, uids: array[int]) -> bytes:
+        """ADDTO of uids that have a number (§4.3.3). The client puts a search's into mailbox order. SessionEnded."""
+        if self.sorted is None:
+            return self._line(b"ADDTO", b"0 " + _imap.uid_set(self._numbers(view, uids)))
+        places = await self.sorted.insert(session, view, uids)
+        numbers = dict(zip(uids, self._numbers(view, uids), strict=True))
+        return self._line(b"ADDTO", b" ".join(b"%d %d" % (place, numbers[uid]) for place, uid in places))
+
+
+class Sorted:
+    """The results of a SORT in their order. What it sorts by never changes of a message."""
+
+    __slots__ = ("_keys", "_uids")
+
+    def __init__(self, keys: Sequence[SortKey], uids: array[int]) -> None:
+        self._keys = keys
+        self._uids = uids
+
+    def remove(self, uids: array[int]) -> list[tuple[int, int]]:
+        """Takes them out: (place, uid) of each, counted from 1, the last first, so that no place depends on others."""
+        gone = set(uids)
+        places = [(place, uid) for place, uid in enumerate(self._uids, 1) if uid in gone]
+        self._uids = array("I", [uid for uid in self._uids if uid not in gone])
+        places.reverse()
+        return places
+
+    async def insert(self, session: Session, view: View, uids: array[int]) -> list[tuple[int, int]]:
+        """Puts them where they belong: (place, uid) of each, in this order. SessionEnded."""
+        if len(uids) > IMAP_CONTEXT_COMPARED:
+            return await self._merge(session, view, uids)
+        places: list[tuple[int, int]] = []
+        for uid in uids:
+            low, high = 0, len(self._uids)
+            while low < high:
+                middle = (low + high) // 2
+                pair = array("I", sorted((uid, self._uids[middle])))
+                first = pair[(await sorted_places(session, view, pair, self._keys))[0]]
+                low, high = (low, middle) if first == uid else (middle + 1, high)
+            self._uids.insert(low, uid)
+            places.append((low + 1, uid))
+        return places
+
+    async def _merge(self, session: Session, view: View, uids: array[int]) -> list[tuple[int, int]]:
+        """Many: all is sorted again. In ascending places, so that each is right when those before it are there."""
+        everything = array("I", sorted([*self._uids, *uids]))
+        self._uids = await at_places(session, everything, await sorted_places(session, view, everything, self._keys))
+        new = set(uids)
+        return [(place, uid) for place, uid in enumerate(self._uids, 1) if uid in new]
 
 
 class Contexts:
@@ -96,7 +165,7 @@ class Contexts:
         for context in self._all:
             left = _imap.mask_select(_imap.mask_members(uids, context.found), uids)
             if left:
-                write(context.line(view, b"REMOVEFROM", left))
+                write(context.removed(view, left))
                 context.found = _without(context.found, left)
 
     # --- what the session calls ---
@@ -122,9 +191,9 @@ class Contexts:
                     before = _imap.mask_select(_imap.mask_members(changed, before), changed)
                 added, left = _without(now, before), _without(before, now)
                 if left:
-                    session.write(context.line(view, b"REMOVEFROM", left))
+                    session.write(context.removed(view, left))
                 if added:
-                    session.write(context.line(view, b"ADDTO", added))
+                    session.write(await context.added(session, view, added))
                 if added or left:
                     context.found = array("I", sorted((set(context.found) - set(left)) | set(added)))
                 fresh = added[bisect_left(added, new_from) :]
@@ -156,27 +225,43 @@ def require_new_tag(view: View, tag: bytes) -> None:
 
 
 def keep(
-    session: Session, view: View, tag: bytes, key: Key | None, found: array[int], fetch: Plan | None, *, by_uid: bool
+    session: Session,
+    view: View,
+    tag: bytes,
+    key: Key,
+    found: array[int],
+    fetch: Plan | None = None,
+    order: Sorted | None = None,
+    *,
+    by_uid: bool,
 ) -> None:
-    """From now on the result of a search is kept up to date, or the client is told that it is not (§4.3.1): where they
-    are too many, and for SORT (no key) and searches that name messages by number.
+    """From now on the result of a search, or of a SORT with its `order`, is kept up to date, or the client is told that
+    it is not (§4.3.1): where they are too many, and for searches by what may change without the messages.
     """
     contexts: Contexts = view.contexts or Contexts(view.uid_next)  # type: ignore[assignment]
-    if key is None or _by_number(key) or len(contexts) >= IMAP_CONTEXTS or len(found) > IMAP_CONTEXT_MESSAGES:
+    if _moves(key) or len(contexts) >= IMAP_CONTEXTS or len(found) > IMAP_CONTEXT_MESSAGES:
         session.write(_no_update(tag))
         return
-    contexts.add(Context(tag, key, found, fetch, by_uid=by_uid))
+    made = Context(tag, key, found, fetch, by_uid=by_uid)
+    made.sorted = order
+    contexts.add(made)
     view.contexts = contexts
 
 
-def _by_number(key: Key) -> bool:
+def no_context(session: Session, tag: bytes) -> None:
+    session.write(_no_update(tag))
+
+
+def _moves(key: Key) -> bool:
+    """Whether a message may come into the result though nothing happens to it: messages by number, which an expunge
+    changes, and OLDER and YOUNGER, which the clock does."""
     if isinstance(key, keys.Not):
-        return _by_number(key.key)
+        return _moves(key.key)
     if isinstance(key, keys.Or):
-        return _by_number(key.first) or _by_number(key.second)
+        return _moves(key.first) or _moves(key.second)
     if isinstance(key, keys.And):
-        return any(_by_number(part) for part in key.keys)
-    return isinstance(key, keys.Numbers) and not key.by_uid
+        return any(_moves(part) for part in key.keys)
+    return isinstance(key, keys.Arrived) or (isinstance(key, keys.Numbers) and not key.by_uid)
 
 
 def cancel_update(session: Session, tag: bytes, cursor: Cursor) -> Answer:

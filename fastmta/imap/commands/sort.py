@@ -101,6 +101,9 @@ async def _run(
         if not await write_pieces(session, returns.lines(numbers, modseq, told)):
             return b""
         session.write(b"\r\n")
-    if returns.updates:
-        context.keep(session, view, tag, None, uids, None, by_uid=by_uid)
+    if returns.updates and ranks:
+        context.no_context(session, tag)  # what it scores by is of all results together
+    elif returns.updates:
+        order_of = context.Sorted(keys, await order.at_places(session, uids, places))
+        context.keep(session, view, tag, search.key, uids, None, order_of, by_uid=by_uid)
     return done
