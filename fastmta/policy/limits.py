@@ -11,7 +11,6 @@ an account and the penalty. A unix socket's peer is of this machine and exempt f
 
 import mmap
 import os
-import socket
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -21,7 +20,7 @@ from fastmta.model.limited import What
 from fastmta.model.limits import LOGIN_GRACE_S, ONE_TIME_CODES, ONE_TIME_CODES_S
 from fastmta.model.services import NAMES, SERVICES, Service
 from fastmta.policy.bans import Bans
-from fastmta.policy.networks import Networks
+from fastmta.policy.networks import Networks, number_of
 from fastmta.policy.uploads import Upload
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.rates import Rate
@@ -405,12 +404,5 @@ class Guests:
 def _key(what: What, service: str, ip: str) -> tuple[int, int]:
     """(kind, address) of the table. What is no address, as a unix socket's "", is the number 0."""
     kind = (what << 8) | (_NUMBERS[service] << 1)
-    try:
-        if ":" not in ip:
-            return kind, int.from_bytes(socket.inet_aton(ip), "big") if ip else 0
-        raw = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
-    except OSError:
-        return kind, 0
-    if raw.startswith(b"\0" * 10 + b"\xff\xff"):  # an IPv4 address in IPv6's clothes (RFC 4291 §2.5.5.2)
-        return kind, int.from_bytes(raw[12:], "big")
-    return kind | 1, int.from_bytes(raw[:8], "big")
+    version, number = number_of(ip)
+    return (kind | 1, number >> 64) if version == 6 else (kind, number)

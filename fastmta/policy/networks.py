@@ -5,11 +5,26 @@ An IPv4-mapped IPv6 address is the IPv4 address it carries (RFC 4291 §2.5.5.2).
 """
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 _MEMO_ENTRIES: Final = 4096
 _BITS: Final = {4: 32, 6: 128}
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+
+
+def number_of(ip: str) -> tuple[int, int]:
+    """(version, the address as a number); (0, 0) for what is none. An IPv4 address in IPv6's clothes is one of IPv4."""
+    try:
+        if ":" not in ip:
+            return 4, int.from_bytes(socket.inet_pton(socket.AF_INET, ip), "big")
+        raw = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])  # fe80::1%eth0
+    except (OSError, ValueError):
+        return 0, 0
+    if raw.startswith(_MAPPED):
+        return 4, int.from_bytes(raw[12:], "big")
+    return 6, int.from_bytes(raw, "big")
 
 
 class Networks:
@@ -27,7 +42,7 @@ class Networks:
 
     def __contains__(self, ip: object) -> bool:
         """Whether the textual address is in a network; what is no address (a unix socket's "") is in none."""
-        if not isinstance(ip, str):
+        if not self._texts or not isinstance(ip, str):
             return False
         found = self._memo.get(ip)
         if found is None:
@@ -38,14 +53,10 @@ class Networks:
         return found
 
     def _look_up(self, ip: str) -> bool:
-        try:
-            address = ipaddress.ip_address(ip.partition("%")[0])  # fe80::1%eth0
-        except ValueError:
+        version, number = number_of(ip)
+        if not version:
             return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        number = int(address)
-        return any(number >> shift in found for shift, found in self._prefixes[address.version].items())
+        return any(number >> shift in found for shift, found in self._prefixes[version].items())
 
     def __bool__(self) -> bool:
         return bool(self._texts)

@@ -1,11 +1,10 @@
 """The PROXY protocol (versions 1 and 2): what a proxy in front of us says of the client it speaks for.
 
-The header comes before everything else, before TLS too, so it is read from the socket itself, octet by octet as far as
-it goes, and what follows stays there for the session.
+The header comes before everything else, before TLS too, so it is read from the socket itself, as far as it goes, and
+what follows stays there for the session.
 """
 
 import asyncio
-import ipaddress
 import socket
 import struct
 from typing import Final
@@ -16,8 +15,10 @@ SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 V1_BYTES: Final = 107  # with its CRLF, as the protocol has it
 V2_EXTRA_BYTES: Final = 4096  # of addresses and what follows them; proxies send some hundred
 _V2_HEAD: Final = 16
+_PEEKED: Final = _V2_HEAD + V2_EXTRA_BYTES
+_ENDED: Final = "the connection ended before its PROXY header"
 _FAMILIES: Final = {0x11: (4, socket.AF_INET), 0x21: (16, socket.AF_INET6)}  # TCP over IPv4, IPv6
-_VERSIONS: Final = {b"TCP4": 4, b"TCP6": 6}
+_VERSIONS: Final = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}
 
 
 class BadHeader(ValueError):
@@ -67,15 +68,14 @@ def _parse_v1(raw: bytes) -> Peer | None:
     if len(words) != 6 or words[1] not in _VERSIONS:
         raise BadHeader("a PROXY line is: PROXY TCP4|TCP6 client server port port")
     try:
-        addresses = [ipaddress.ip_address(word.decode("ascii")) for word in words[2:4]]
+        family = _VERSIONS[words[1]]
+        client, _ = (socket.inet_pton(family, word.decode("ascii")) for word in words[2:4])
         ports = [int(word) for word in words[4:6] if word.isdigit() and len(word) <= 5]
-    except ValueError as error:
-        raise BadHeader("an address of the PROXY line is none") from error
-    if any(address.version != _VERSIONS[words[1]] for address in addresses):
-        raise BadHeader("an address of the PROXY line is of another family")
+    except (OSError, ValueError) as error:
+        raise BadHeader(f"an address of the PROXY line is none of {words[1].decode()}") from error
     if len(ports) != 2 or max(ports) > 65_535:
         raise BadHeader("a port of the PROXY line is none")
-    return Peer(str(addresses[0]), ports[0])
+    return Peer(socket.inet_ntop(family, client), ports[0])
 
 
 def _parse_v2(raw: bytes) -> Peer | None:
@@ -94,11 +94,39 @@ def _parse_v2(raw: bytes) -> Peer | None:
 
 async def read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, timeout_s: float) -> Peer | None:
     """Takes the header off a connected, non-blocking socket. Raises BadHeader, TimeoutError or OSError."""
-    raw = b""
-    async with asyncio.timeout(timeout_s):
-        while (more := wanted(raw)) > 0:
-            octets = await loop.sock_recv(sock, more)
-            if not octets:
-                raise BadHeader("the connection ended before its PROXY header")
-            raw += octets
+    raw = _taken(sock, b"")
+    if wanted(raw):
+        async with asyncio.timeout(timeout_s):
+            while (more := wanted(raw)) > 0:
+                octets = await loop.sock_recv(sock, more)
+                if not octets:
+                    raise BadHeader(_ENDED)
+                raw = _taken(sock, raw + octets)
     return parse(raw)
+
+
+def _taken(sock: socket.socket, raw: bytes) -> bytes:
+    """The header as far as it has come, in two calls of the system where it is whole. Raises BadHeader or OSError."""
+    while wanted(raw):
+        try:
+            seen = sock.recv(_PEEKED, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            break
+        if not seen:
+            raise BadHeader(_ENDED)
+        raw += sock.recv(_of_header(raw, seen))
+    return raw
+
+
+def _of_header(raw: bytes, seen: bytes) -> int:
+    """How many of the octets that follow belong to the header. Raises BadHeader."""
+    if not raw and seen.startswith(b"PROXY "):
+        end = seen.find(b"\r\n", 0, V1_BYTES)
+        if end > 0:
+            return end + 2
+    at = 0
+    while at < len(seen) and (more := wanted(raw)) > 0:
+        piece = seen[at : at + more]
+        raw += piece
+        at += len(piece)
+    return at

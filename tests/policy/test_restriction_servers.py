@@ -221,6 +221,8 @@ async def test_lists_of_good_clients_permit_but_no_relaying(
     ):
         assert await said(judge(Stage.RCPT, words, **changes)) == "ACCEPT"
         assert await said(judge(Stage.CONNECT, words, **changes)) == "ACCEPT"
+        reply = await said(judge(Stage.CONNECT, words, recipient=b"x@other.test", **changes))
+        assert reply.startswith("554 5.7.1 <")  # a list of clients that is asked at RCPT
         reply = await said(judge(Stage.RCPT, words, recipient=b"x@other.test", **changes))
         assert reply.startswith("554 5.7.1 <x@other.test>")
     for words, changes in (

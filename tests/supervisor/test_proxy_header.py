@@ -14,7 +14,16 @@ import pytest
 from fastmta.policy.networks import Networks
 from fastmta.runtime.log import Log
 from fastmta.supervisor.acceptor import Acceptor
-from fastmta.supervisor.proxy_header import SIGNATURE, V1_BYTES, V2_EXTRA_BYTES, BadHeader, Peer, parse, wanted
+from fastmta.supervisor.proxy_header import (
+    SIGNATURE,
+    V1_BYTES,
+    V2_EXTRA_BYTES,
+    BadHeader,
+    Peer,
+    parse,
+    read_header,
+    wanted,
+)
 from fastmta.tls.certificate import write_self_signed
 
 
@@ -204,3 +213,34 @@ async def test_the_header_comes_before_tls(place: Place, tmp_path: Path) -> None
     writer.write(b"hello\n")
     assert await reader.readline() == b"hello\n"
     writer.close()
+
+
+@pytest.mark.parametrize(("raw", "expected"), GOOD)
+async def test_a_header_that_comes_in_two_pieces_leaves_what_follows(raw: bytes, expected: Peer | None) -> None:
+    loop = asyncio.get_running_loop()
+    for split in {*range(0, min(len(raw), 130), 3), len(raw) - 1, len(raw)}:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.sendall(raw[:split])
+            reading = asyncio.ensure_future(read_header(loop, ours, 60.0))
+            await asyncio.sleep(0)
+            theirs.sendall(raw[split:] + b"PROXY x\r\n")
+            assert await reading == expected
+            assert ours.recv(100) == b"PROXY x\r\n"
+
+
+async def test_a_header_that_is_there_costs_few_calls_of_the_system() -> None:
+    calls: list[int] = []
+
+    class Counted(socket.socket):
+        def recv(self, octets: int, flags: int = 0, /) -> bytes:
+            calls.append(flags)
+            return super().recv(octets, flags)
+
+    ours, theirs = socket.socketpair()
+    with theirs, Counted(fileno=ours.detach()) as counted:
+        counted.setblocking(False)
+        theirs.sendall(GOOD[0][0] + b"EHLO a\r\n")
+        await read_header(asyncio.get_running_loop(), counted, 60.0)
+    assert calls == [socket.MSG_PEEK, 0]

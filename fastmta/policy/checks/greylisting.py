@@ -6,6 +6,7 @@ defaults are postgrey's. Asked once all other checks of the recipient have let p
 """
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from fastmta.model.stages import Stage
 from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Parts
 from fastmta.policy.greylist import Greylist
-from fastmta.policy.networks import Networks
+from fastmta.policy.networks import Networks, number_of
 
 _DEFER_CODE: Final = 450
 
@@ -79,8 +80,12 @@ class Greylisting(Check):
         return Verdict(Action.DEFER, Reply(_DEFER_CODE, "4.2.0", text), reason=f"{wait_s} s too early")
 
     def _network(self, ip: str) -> str:
-        prefix = self._config.greylist_ipv6cidr if ":" in ip else self._config.greylist_ipv4cidr
-        return str(ipaddress.ip_network(f"{ip.partition('%')[0]}/{prefix}", strict=False).network_address)
+        version, number = number_of(ip)
+        if version == 6:
+            shift = 128 - self._config.greylist_ipv6cidr
+            return socket.inet_ntop(socket.AF_INET6, (number >> shift << shift).to_bytes(16, "big"))
+        shift = 32 - self._config.greylist_ipv4cidr
+        return socket.inet_ntop(socket.AF_INET, (number >> shift << shift).to_bytes(4, "big"))
 
     def _is_exempt(self, context: Context, recipient: str) -> bool:
         if context.client_ip in self._networks:

@@ -313,7 +313,7 @@ class Words:
 
     def _would_relay(self, subject: Subject) -> bool:
         """A list of good clients is no reason to relay for them."""
-        return subject.stage is Stage.RCPT and bool(subject.recipient) and self._relays(subject) is not None
+        return bool(subject.recipient) and self._relays(subject) is not None
 
     def reject_rhsbl_helo(self, subject: Subject, zone: str) -> Found | Awaitable[Found]:
         return self._name_list(subject.helo, subject.helo, zone, "Helo command")
