@@ -24,14 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench import native
+from bench import native, trees
 from bench.peers import HOLD_DOMAIN, settle
 from fastmta.authentication.arc import collect_sets
 from fastmta.authentication.bodies import Bodies, forms_needed
@@ -139,7 +139,18 @@ def operation_cpu_s() -> tuple[float, float]:
 class OurSide:
     """A FastMTA that does one of KINDS."""
 
-    def __init__(self, directory: Path, kind: str, nameserver: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        kind: str,
+        nameserver: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+        tree: Path | None = None,
+        wait_s: float = 30.0,
+    ) -> None:
+        """`env`, `wrapper`: of the server's process; `tree`: another one whose server it is; `wait_s`: until ready."""
         self.name = f"fastmta-{kind}"
         self.kind = kind
         self._server = Server(
@@ -152,15 +163,23 @@ class OurSide:
                 "smtpd_client_event_limit_exceptions": ["127.0.0.0/8"],
                 "dns": {"nameservers": [nameserver]},
             },
+            env=env,
+            wrapper=wrapper,
         )
+        if tree is not None:
+            trees.fit(self._server, tree)
         if kind == "sign":
             key = directory / "author.pem"
             key.write_bytes(pem_of(AUTHOR))
             self._server.cli("dkim", "add", AUTHOR_DOMAIN, "--selector", SELECTOR, "--key", str(key))
-        self._server.start()
+        self._server.start(wait=False)
+        self._server.wait_ready(wait_s)
 
     def port(self) -> int:
         return self._server.port("smtp")
+
+    def worker(self) -> int:
+        return self._server.workers()[0]
 
     def cpu_seconds(self) -> float:
         return processes.cpu_seconds(self._server.pid)

@@ -46,7 +46,7 @@ SETTLED_S: Final = 0.05  # a unit has reached the committer, and that waits for 
 COMMITTED_S: Final = 5.0
 WAIT_S: Final = 120.0
 # Valgrind has no room for a map of 64 GiB.
-_SITE: Final = """
+SITE: Final = """
 from fastmta.store import MailStore
 MailStore.open.__func__.__kwdefaults__["map_size_bytes"] = 4 << 30
 """
@@ -424,7 +424,7 @@ ROWS: Final = (
 def _server(directory: Path, tree: Path, sink: Sink, settings: Settings) -> Server:
     site = directory / "site"
     site.mkdir(parents=True)
-    (site / "sitecustomize.py").write_text(_SITE)
+    (site / "sitecustomize.py").write_text(SITE)
     server = Server(
         directory / "server",
         domains=[LOCAL_DOMAIN],

@@ -12,7 +12,7 @@ Left to others: the hash, the keys, what a result is called (fastmta/authenticat
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcpy, memset
 
 from fastmta.model.limits import AUTHENTICATED_FIELDS, AUTHENTICATED_HEADER_BYTES, DKIM_FIELD_BYTES, DKIM_TAGS
 
@@ -20,6 +20,12 @@ cdef enum:
     HELD = 16384           # octets of a piece of a body that are walked through with the interpreter's lock
     SLICE = 2047           # given out at once of such a piece: hashlib gives the lock up for more, and a thread takes it
     EMPTY_LINES = 1 << 14  # given out at once
+
+cdef char STOPS_SIMPLE[256]   # where a run of octets that mean themselves ends
+cdef char STOPS_RELAXED[256]
+memset(STOPS_SIMPLE, 0, 256)
+memset(STOPS_RELAXED, 0, 256)
+STOPS_SIMPLE[<int>c'\r'] = STOPS_RELAXED[<int>c'\r'] = STOPS_RELAXED[<int>c' '] = STOPS_RELAXED[<int>c'\t'] = 1
 
 cdef Py_ssize_t MOST_HEADER = AUTHENTICATED_HEADER_BYTES
 cdef Py_ssize_t MOST_FIELDS = AUTHENTICATED_FIELDS

@@ -81,7 +81,7 @@ from fastmta.model.limits import (
     SMTP_WAITING_BYTES,
 )
 from fastmta.model.reply import Reply
-from fastmta.model.stages import COUNTED, Stage
+from fastmta.model.stages import AHEAD, COUNTED, Stage
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -119,6 +119,7 @@ cdef enum:  # model.stages
     ASK_DATA = 32
     ASK_END = 64
     ASK_LIMITS = 128
+    TELL_AHEAD = 256
     RELAYS_AS_KNOWN = 0
     RELAYS = 1
 
@@ -144,7 +145,7 @@ cdef enum:
 BARE_MODES = {"reject": BARE_REJECT, "normalize": BARE_NORMALIZE, "no": BARE_KEEP}
 assert (HAS_BARE_NEWLINE, NO_FINAL_CRLF) == (BIT_BARE, BIT_NO_FINAL_CRLF)
 assert [1 << each for each in Stage] == [ASK_CONNECT, ASK_HELO, ASK_AUTH, ASK_MAIL, ASK_RCPT, ASK_DATA, ASK_END]
-assert COUNTED == ASK_LIMITS
+assert (COUNTED, AHEAD) == (ASK_LIMITS, TELL_AHEAD)
 cdef Py_ssize_t LINE_BYTES = SMTP_COMMAND_LINE_BYTES
 cdef Py_ssize_t SASL_LINE_BYTES = SMTP_SASL_LINE_BYTES
 cdef Py_ssize_t WAITING_BYTES = SMTP_WAITING_BYTES

@@ -25,13 +25,13 @@ cdef inline Py_ssize_t held(Walk* at, char* out) noexcept nogil:
     return size
 
 
-@cython.boundscheck(False)  # reads p[i] and p[run] below n
+@cython.boundscheck(False)  # reads p[i] below n, and p[i + 1] after a test
 cdef Py_ssize_t walk(Walk* at, const char* p, Py_ssize_t n, char* out) noexcept nogil:
     # Ends early where more than EMPTY_LINES line ends come to count. Each octet that is read writes one at most, those
     # held before 2 * at.ends, a blank and a CR: n + 2 * at.ends + 2 in all.
     cdef Py_ssize_t i = at.read
     cdef Py_ssize_t size = 0
-    cdef Py_ssize_t run
+    cdef const char* stops
     while i < n:
         if at.cr and p[i] == c'\n':
             at.cr = at.blank = False
@@ -52,12 +52,15 @@ cdef Py_ssize_t walk(Walk* at, const char* p, Py_ssize_t n, char* out) noexcept 
                 out[size] = c'\r'
                 size += 1
                 continue
-            run = i + 1
-            while run < n and p[run] != c'\r' and not (at.relaxed and is_blank(p[run])):
-                run += 1
-            memcpy(out + size, p + i, run - i)
-            size += run - i
-            i = run
+            stops = &STOPS_RELAXED[0] if at.relaxed else &STOPS_SIMPLE[0]
+            while i < n:
+                if stops[<unsigned char>p[i]]:
+                    # A single space between two words stays; anything else is looked at anew.
+                    if p[i] != c' ' or i + 1 == n or stops[<unsigned char>p[i + 1]]:
+                        break
+                out[size] = p[i]
+                size += 1
+                i += 1
     at.read = i
     return size
 

@@ -6,6 +6,7 @@ cdef Py_ssize_t relax(const char* p, Py_ssize_t n, char* out) noexcept nogil:
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t size = 0
     cdef bint blank = False
+    cdef const char* stops = &STOPS_RELAXED[0]
     while n and (p[n - 1] == c'\r' or p[n - 1] == c'\n'):
         n -= 1
     while i < n:
@@ -19,8 +20,14 @@ cdef Py_ssize_t relax(const char* p, Py_ssize_t n, char* out) noexcept nogil:
                 out[size] = c' '
                 size += 1
             blank = False
-            out[size] = p[i]
+            out[size] = p[i]  # a CR that ends no line is one too
             size += 1
+            i += 1
+            while i < n and not stops[<unsigned char>p[i]]:
+                out[size] = p[i]
+                size += 1
+                i += 1
+            continue
         i += 1
     return size
 

@@ -388,6 +388,8 @@ cdef class Connection(Waiter):
         self.overshoot = 0
         self.has_local = False
         self.bare = 0
+        if self.stages & TELL_AHEAD:
+            service.host.sender_known(self)
         return None
 
     def demand(self, object demands not None):

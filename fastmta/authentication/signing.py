@@ -225,28 +225,24 @@ def _with_signature(raw: bytes, signature: bytes) -> bytes:
 
 
 def _colons(names: Sequence[bytes]) -> str:
-    return ":".join(name.decode("ascii") for name in names)
+    return b":".join(names).decode("ascii")
 
 
 def _folded(name: str, parts: Sequence[str]) -> bytes:
     """`name: a; b; c` in lines of 76 where it can be; h= is folded behind colons, where that is allowed."""
-    lines = []
-    line = f"{name}:"
+    out = [name, ":"]
+    width = len(name) + 1
     for number, part in enumerate(parts):
-        text = part + (";" if number < len(parts) - 1 else "")
-        pieces = [text]
-        if part.startswith("h="):
-            pieces = [piece + ":" for piece in text.split(":")]
-            pieces[-1] = pieces[-1][:-1]
-        glue = " "
-        for piece in pieces:
-            if len(line) + len(glue) + len(piece) > _WIDTH:
-                lines.append(line)
-                line = "\t" + piece
-            else:
-                line += glue + piece
-            glue = ""
-    return "\r\n".join([*lines, line]).encode("ascii")
+        text = part + ";" if number < len(parts) - 1 else part
+        glue, room = " ", 1
+        for piece in text.replace(":", ":\0").split("\0") if part.startswith("h=") else (text,):
+            width += room + len(piece)
+            if width > _WIDTH:
+                glue = "\r\n\t"
+                width = 1 + len(piece)
+            out += glue, piece
+            glue, room = "", 0
+    return "".join(out).encode("ascii")
 
 
 def _folded_base64(signature: bytes) -> bytes:

@@ -33,4 +33,5 @@ RELAYS_NOT: Final = 2
 BARE_SENDER: Final = 1
 BARE_RECIPIENT: Final = 2
 
+AHEAD: Final = 1 << 8  # at MAIL somebody begins to ask what the end of the message will need, and nobody waits for it
 COUNTED: Final = 1 << 7  # beside the stages: MAIL and RCPT are limited by address, which the rules ask for

@@ -73,8 +73,6 @@ async def policy_answers(lists: Iterable[StageList], about: Context) -> AsyncIte
 def _not_asked(check: Check, stage: Stage, about: Context) -> str:
     if about.is_known and not check.known_too:
         return "the client is known"
-    if check.at_once:
-        return "it looks ahead for others, or only notes what is cut"
     if check.has_effects:
         return "it has effects elsewhere"
     if stage is Stage.END and not check.words:

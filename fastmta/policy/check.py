@@ -174,7 +174,7 @@ class Check:
     words: str = ""  # what the configuration wrote, for whoever asks what would be asked
     stage: Stage = Stage.END
     reads: Stage = Stage.CONNECT
-    at_once: bool = False  # it never waits and never refuses: nobody has to wait for it either
+    looks_ahead: bool = False  # it is told at MAIL what it will be asked about at its stage
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
     services: tuple[str, ...] = screened("smtp", "lmtp")
@@ -184,6 +184,9 @@ class Check:
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         raise NotImplementedError
+
+    def ahead(self, session: int, client_ip: str, helo: str, sender: bytes) -> None:
+        """Where it `looks_ahead`: a transaction has begun. Nobody waits for what comes of it."""
 
     @property
     def starts(self) -> Stage:

@@ -17,7 +17,7 @@ from fastmta.model.verdict import Action, Outcome
 from fastmta.policy.check import Check, Context, Message, Parts, deadline_s
 from fastmta.policy.plan import Plan, plan_for
 from fastmta.policy.run import Run
-from fastmta.policy.summing import close, refusal_of, sum_up, tell
+from fastmta.policy.summing import close, count, refusal_of, sum_up, tell
 from fastmta.runtime.metrics import METRICS, Cells
 
 _TOO_MUCH: Final = Reply(451, "4.3.0", "The checks add more than a message can hold")
@@ -96,7 +96,8 @@ class Judge:
         finally:
             run.cancel()
         for check, verdict in run.verdicts:
-            tell(services.log, services.cells, check, verdict, queue_id=name, client=client)
+            if count(services.cells, check, verdict):
+                tell(services.log, check, verdict, queue_id=name, client=client)
         return self._outcome(run, len(context.recipients))
 
     def _outcome(self, run: Run, recipients: int) -> Outcome:

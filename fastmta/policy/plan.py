@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fastmta.config.schema import Config
-from fastmta.model.stages import Stage, bit
+from fastmta.model.stages import AHEAD, Stage, bit
 from fastmta.policy.check import Build, Check, Parts
 
 CHECKS: Final = (  # files of policy/checks, in the order in which a stage asks them
@@ -50,10 +50,12 @@ class StageList(msgspec.Struct, frozen=True):
 class Plan:
     """The lists of one service. The same object serves all sessions that began with it."""
 
-    __slots__ = ("_bits", "lists")
+    __slots__ = ("_bits", "ahead", "lists")
 
     def __init__(self, checks: Iterable[Check] = (), *, delay_reject: bool = True) -> None:
         by_stage: dict[Stage, list[Check]] = {}
+        checks = tuple(checks)
+        self.ahead: tuple[Check, ...] = tuple(check for check in checks if check.looks_ahead)  # those told at MAIL
         for check in checks:
             by_stage.setdefault(check.stage, []).append(check)
         self.lists: tuple[StageList, ...] = tuple(
@@ -70,13 +72,14 @@ class Plan:
         for each in self.lists:
             if not trusted or any(check.known_too for check in each.checks):
                 bits |= each.bits
+        if not trusted and self.ahead:
+            bits |= AHEAD
         return bits
 
 
 def _list(stage: Stage, checks: list[Check], delay_reject: bool) -> StageList:
     starts = max(check.starts for check in checks)
-    waits = not all(check.at_once for check in checks)
-    due = Stage.RCPT if delay_reject and waits and stage in _DELAYED else stage
+    due = Stage.RCPT if delay_reject and stage in _DELAYED else stage
     return StageList(stage, tuple(checks), starts, max(starts, due))
 
 

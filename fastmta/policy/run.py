@@ -7,6 +7,7 @@ what it says of itself for that case; so does one that fails.
 
 import asyncio
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from fastmta.model.verdict import DECISIVE, PASS, Action, Verdict
@@ -18,7 +19,7 @@ Failed = Callable[[Check, BaseException], None]
 class Run:
     """One run. `verdicts` is complete, up to the decisive one, when it is `done`."""
 
-    __slots__ = ("_answers", "_context", "_failed", "_then", "_timer", "checks", "done", "is_told", "verdicts")
+    __slots__ = ("_answers", "_context", "_failed", "_loop", "_then", "_timer", "checks", "done", "is_told", "verdicts")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Run:
         self.verdicts: list[tuple[Check, Verdict]] = []
         self._context = context
         self._failed = failed
+        self._loop = loop
         self._then: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._answers: list[Any] = []  # of each check that was started: its Verdict, or the future of one
@@ -61,31 +63,30 @@ class Run:
         self._answers.clear()
 
     def _go_on(self) -> None:
-        """Starts what may start, and looks whether all is said."""
-        while not self._is_over() and len(self._answers) < len(self.checks):
-            check = self.checks[len(self._answers)]
-            if check.has_effects and len(self.verdicts) < len(self._answers):
-                break  # somebody before it has not answered
-            self._answers.append(self._ask(check))
-        if self._is_over():
-            self.done = True
-            self._leave()
-            then, self._then = self._then, None
-            if then is not None:
-                then()
-
-    def _is_over(self) -> bool:
-        """Takes over the answers that stand in order; whether there are enough."""
-        if self.verdicts and _decides(*self.verdicts[-1]):
-            return True
-        while len(self.verdicts) < len(self._answers):
-            answer = self._answers[len(self.verdicts)]
-            if not isinstance(answer, Verdict):
-                return False
-            self.verdicts.append((self.checks[len(self.verdicts)], answer))
-            if _decides(*self.verdicts[-1]):
-                return True
-        return len(self.verdicts) == len(self.checks)
+        """Takes over the answers that stand in order, starts what may start, and looks whether all is said."""
+        checks, answers, verdicts = self.checks, self._answers, self.verdicts
+        decided = False
+        while True:
+            while len(verdicts) < len(answers) and not decided:
+                answer = answers[len(verdicts)]
+                if not isinstance(answer, Verdict):
+                    break
+                check = checks[len(verdicts)]
+                verdicts.append((check, answer))
+                decided = answer.action in DECISIVE and (check.accepts_for_all or answer.action is not Action.ACCEPT)
+            if decided or len(verdicts) == len(checks):
+                break
+            if len(answers) == len(checks):
+                return
+            check = checks[len(answers)]
+            if check.has_effects and len(verdicts) < len(answers):
+                return  # somebody before it has not answered
+            answers.append(self._ask(check))
+        self.done = True
+        self._leave()
+        then, self._then = self._then, None
+        if then is not None:
+            then()
 
     def _ask(self, check: Check) -> Any:
         if self._context.is_known and not check.known_too:
@@ -97,7 +98,7 @@ class Run:
             return check.late
         if isinstance(answer, Verdict):
             return answer
-        future = asyncio.ensure_future(answer)
+        future = self._loop.create_task(answer) if type(answer) is CoroutineType else asyncio.ensure_future(answer)
         number = len(self._answers)
         future.add_done_callback(lambda done: self._answered(number, done))
         return future
@@ -124,7 +125,3 @@ class Run:
                     self._answers[number] = self.checks[number].late
             self._answers += [check.late for check in self.checks[len(self._answers) :]]
             self._go_on()
-
-
-def _decides(check: Check, verdict: Verdict) -> bool:
-    return verdict.action in DECISIVE and (check.accepts_for_all or verdict.action is not Action.ACCEPT)

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from fastmta.authentication.results import authentication_results
 from fastmta.model.limits import CHECK_COPIES, CHECK_HEAD_BYTES, MESSAGE_CUTS
 from fastmta.model.reply import Reply
+from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Outcome, Verdict
 from fastmta.policy.check import Check
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
 DECLINED = frozenset({Action.REJECT, Action.DEFER})
+_WORDS = {action: action.name.lower() for action in Action}
+_STAGES = {stage: stage.name.lower() for stage in Stage}
 _DENIED = Reply(554, "5.7.1", "Access denied")
 _NOT_NOW = Reply(450, "4.7.1", "Try again later")
 
@@ -72,19 +75,21 @@ def close(outcome: Outcome, results: list[str], authserv_id: str) -> bool:
     return len(outcome.head) <= CHECK_HEAD_BYTES and len(outcome.cuts) <= MESSAGE_CUTS
 
 
-def tell(log: Log, cells: Cells, check: Check, verdict: Verdict, **who: str | int | None) -> None:
-    """Counts a verdict and, unless it has nothing to say, logs it."""
-    word = "late" if verdict.is_late else verdict.action.name.lower()
-    stage = check.stage.name.lower()
-    cells[METRICS.check_verdicts_total[stage, word]] += 1
-    if verdict.action is Action.NONE and not verdict.reason:
-        return
+def count(cells: Cells, check: Check, verdict: Verdict) -> bool:
+    """Counts a verdict; whether it has something to say for the log."""
+    word = "late" if verdict.is_late else _WORDS[verdict.action]
+    cells[METRICS.check_verdicts_total[_STAGES[check.stage], word]] += 1
+    return bool(verdict.action or verdict.reason)
+
+
+def tell(log: Log, check: Check, verdict: Verdict, **who: str | int | None) -> None:
+    """Logs a verdict."""
     log.info(
         "policy.verdict",
         **who,
         check=check.name,
-        stage=stage,
-        verdict=word,
+        stage=_STAGES[check.stage],
+        verdict="late" if verdict.is_late else _WORDS[verdict.action],
         reply=str(verdict.reply) if verdict.reply is not None else None,
         reason=verdict.reason or None,
     )

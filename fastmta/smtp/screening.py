@@ -19,7 +19,7 @@ from fastmta.model.verdict import PASS, Action, Outcome, Verdict, standing
 from fastmta.policy.check import Check, Context, deadline_s
 from fastmta.policy.plan import Plan, StageList
 from fastmta.policy.run import Run
-from fastmta.policy.summing import DECLINED, close, note, refusal_of, sum_up, tell
+from fastmta.policy.summing import DECLINED, close, count, note, refusal_of, sum_up, tell
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 
@@ -75,11 +75,12 @@ class Message:
 class Screening:
     """The checks of one session."""
 
-    __slots__ = ("_desk", "_outcome", "_plan", "_runs", "_session", "_taken", "_transaction", "refused")
+    __slots__ = ("_desk", "_outcome", "_plan", "_port", "_runs", "_session", "_taken", "_transaction", "refused")
 
     def __init__(self, desk: Desk, session: "Connection") -> None:
         self._desk = desk
         self._session = session
+        self._port = _port(session)
         self._plan = desk.plan
         self._runs: dict[Stage, Run] = {}  # by the stage of their list
         self._taken: list[Run] = []  # whose notes are in the outcome
@@ -95,14 +96,18 @@ class Screening:
             self.cancel()
             self._plan = self._desk.plan
         else:
-            self._drop(lambda starts: starts > _OF_SESSION)
+            for each in self._plan.lists:
+                if each.starts > _OF_SESSION and each.stage in self._runs:
+                    self._runs.pop(each.stage).cancel()
         self._taken.clear()
         self._outcome = Outcome()
         self._transaction += 1
         self._desk.attend(self._session)
         if self._session.denied is not None:
             self._session.stages = _EVERY
-        elif any(v.if_permit is not None for run in self._runs.values() if run.done for _, v in run.verdicts):
+        elif self._runs and any(
+            v.if_permit is not None for run in self._runs.values() if run.done for _, v in run.verdicts
+        ):
             self._session.stages |= bit(Stage.RCPT)
 
     def forget_hello(self) -> None:
@@ -318,7 +323,7 @@ class Screening:
             reverse_name=self._desk.reverse_name(session.peer_ip),
             trusted=session.trusted,
             tls=session.tls,
-            client_port=_port(session),
+            client_port=self._port,
             cipher=(session.transport.get_extra_info("cipher") or _NO_CIPHER) if session.tls else _NO_CIPHER,
             certificate=None if session.speaks_for else session.certificate,
             esmtp=session.esmtp,
@@ -341,10 +346,11 @@ class Screening:
             return
         run.is_told = True
         session = self._session
+        cells = self._desk.cells
         for check, verdict in run.verdicts:
-            queue_id = queue_id_text(session.queue_id) if check.stage is Stage.END else None
-            who = {"session": session.number, "queue_id": queue_id, "client": session.client}
-            tell(self._desk.log, self._desk.cells, check, verdict, **who)
+            if count(cells, check, verdict):
+                queue_id = queue_id_text(session.queue_id) if check.stage is Stage.END else None
+                tell(self._desk.log, check, verdict, session=session.number, queue_id=queue_id, client=session.client)
 
     def _failed(self, check: Check, error: BaseException) -> None:
         self._desk.cells[METRICS.internal_errors_total[self._desk.name]] += 1

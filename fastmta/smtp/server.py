@@ -176,6 +176,17 @@ class ServiceHost:
             session.stages |= bit(Stage.RCPT)
         session.relays = RELAYS_AS_KNOWN
 
+    def sender_known(self, session: Connection) -> None:
+        """A transaction has begun, for those who look ahead. What goes wrong there does not concern the client."""
+        if session.login:
+            return
+        helo, sender = session.helo.decode("utf-8", "replace"), session.reverse_path or b""
+        for check in self.plan.ahead:
+            try:
+                check.ahead(session.number, session.peer_ip, helo, sender)
+            except Exception as error:
+                self.failed(session, error)
+
     def examine(self, session: Connection, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         if stage is Stage.RCPT and session in self.greeting.early:
             return PROTOCOL_ERROR

@@ -20,8 +20,7 @@ from fastmta.config.schema import Config
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, AUTHENTICATED_HEADER_BYTES, MESSAGE_CUTS, SPF_AHEAD
 from fastmta.model.reply import Reply
 from fastmta.model.services import open_to_strangers
-from fastmta.model.stages import Stage
-from fastmta.model.verdict import PASS, Action, Verdict
+from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.reporting import count_for_report
 
@@ -38,8 +37,7 @@ _TOO_MANY: Final = Verdict(
 def build(config: Config, parts: Parts) -> Sequence[Check]:
     if not config.smtpd_authentication:
         return []
-    ahead = SpfAhead(parts)
-    return [ahead, Forged(config), Authentication(config, parts, ahead)]
+    return [Forged(config), Authentication(config, parts)]
 
 
 async def read_header(message: Message) -> tuple[Field, ...]:
@@ -83,43 +81,6 @@ class OfStrangers(Check):
     late = Verdict(is_late=True, reason="no verdict in time")
 
 
-class SpfAhead(OfStrangers):
-    """Asks SPF's questions at MAIL. What it has found by then holds; else the resolver gets the answers."""
-
-    name = "spf_ahead"
-    stage = Stage.MAIL
-    at_once = True
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._asking: set[asyncio.Task[object]] = set()
-        self._found: dict[tuple[int, int], tuple[Client, SpfVerdict]] = {}  # by session and transaction
-
-    def check(self, context: Context) -> Verdict:
-        who = _client(context)
-        found = spf_at_once(self._parts.resolver, who.ip, who.helo, who.sender)
-        if found is not None:
-            if len(self._found) >= SPF_AHEAD:
-                del self._found[next(iter(self._found))]  # a transaction that was given up
-            self._found[context.session, context.transaction] = who, found
-        elif len(self._asking) < SPF_AHEAD:
-            work = check_spf(self._parts.resolver, who.ip, who.helo, who.sender, now=self._parts.clock.now)
-            task = asyncio.get_running_loop().create_task(work, name=f"spf {who.ip}")
-            self._asking.add(task)
-            task.add_done_callback(self._asked)
-        return PASS
-
-    def found(self, context: Context, who: Client) -> SpfVerdict | None:
-        """What was found of this client at MAIL; once."""
-        asked, verdict = self._found.pop((context.session, context.transaction), _UNKNOWN)
-        return verdict if asked == who else None
-
-    def _asked(self, task: "asyncio.Task[object]") -> None:
-        self._asking.discard(task)
-        if not task.cancelled():
-            task.exception()  # the check at the end meets it again, and answers for it
-
-
 class Forged(OfStrangers):
     """Hides the Authentication-Results that only this server may write (RFC 8601 §5)."""
 
@@ -156,10 +117,12 @@ class Authentication(OfStrangers):
     """Verifies a message and does what its author's domain asks for."""
 
     name = "authentication"
+    looks_ahead = True
 
-    def __init__(self, config: Config, parts: Parts, ahead: SpfAhead) -> None:
+    def __init__(self, config: Config, parts: Parts) -> None:
         self._parts = parts
-        self._ahead = ahead
+        self._asking: set[asyncio.Task[object]] = set()
+        self._found: dict[int, tuple[Client, SpfVerdict]] = {}  # what SPF came to at MAIL, by session
         self._receiver = config.myhostname
         self._trusted = frozenset(config.arc_trusted_sealers)
         self._counts = config.dmarc_reports
@@ -167,6 +130,25 @@ class Authentication(OfStrangers):
             "reject": _ACTIONS[config.dmarc_reject_action],
             "quarantine": _ACTIONS[config.dmarc_quarantine_action],
         }
+
+    def ahead(self, session: int, client_ip: str, helo: str, sender: bytes) -> None:
+        """Asks SPF's questions. What it has found at once holds; else the resolver gets the answers."""
+        who = Client(client_ip, helo, sender.decode("utf-8", "replace"))
+        found = spf_at_once(self._parts.resolver, who.ip, who.helo, who.sender)
+        if found is not None:
+            if len(self._found) >= SPF_AHEAD:
+                del self._found[next(iter(self._found))]  # of a transaction that was given up
+            self._found[session] = who, found
+        elif len(self._asking) < SPF_AHEAD:
+            work = check_spf(self._parts.resolver, who.ip, who.helo, who.sender, now=self._parts.clock.now)
+            task = asyncio.get_running_loop().create_task(work, name=f"spf {who.ip}")
+            self._asking.add(task)
+            task.add_done_callback(self._asked)
+
+    def _asked(self, task: "asyncio.Task[object]") -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # the end of the message meets it again, and answers for it
 
     def check(self, context: Context) -> Awaitable[Verdict]:
         assert context.message is not None
@@ -182,7 +164,8 @@ class Authentication(OfStrangers):
         bodies = Bodies(forms)
         if forms:
             await hash_body(parts, bodies, message, sum(len(field.raw) for field in fields) + 2)
-        who = _client(context)
+        who = Client(context.client_ip, context.helo, (context.sender or b"").decode("utf-8", "replace"))
+        asked, found = self._found.pop(context.session, _UNKNOWN)
         verdicts = await verify_message(
             fields,
             bodies,
@@ -190,7 +173,7 @@ class Authentication(OfStrangers):
             parts.resolver,
             parts.offload,
             parts.clock.now(),
-            spf=self._ahead.found(context, who),
+            spf=found if asked == who else None,
             receiver=self._receiver,
         )
         sealer = ""
@@ -210,10 +193,6 @@ class Authentication(OfStrangers):
             text = f"Message rejected by the DMARC policy of {dmarc.author_domain}"
             reply = Reply(550, "5.7.1", "".join(c if 32 <= ord(c) < 127 else "?" for c in text[:400]))
         return Verdict(action, reply, results=tuple(verdicts.parts(who.sender)), reason=_told(verdicts, sealer))
-
-
-def _client(context: Context) -> Client:
-    return Client(context.client_ip, context.helo, (context.sender or b"").decode("utf-8", "replace"))
 
 
 def _told(verdicts: Verdicts, sealer: str) -> str:
