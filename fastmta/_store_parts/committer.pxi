@@ -40,12 +40,13 @@ cdef void txn_release(Txn* t) noexcept nogil:
     buffer_free(&t.envelope)
     buffer_free(&t.hops)
     buffer_free(&t.dead)
+    buffer_free(&t.let_go)
     buffer_free(&t.touched)
 
 
 cdef void txn_reset(Txn* t) noexcept nogil:
     t.rc = t.writes = t.no_undo = t.fail_in = 0
-    t.hops.length = t.dead.length = t.touched.length = t.unreferenced.length = 0
+    t.hops.length = t.dead.length = t.let_go.length = t.touched.length = t.unreferenced.length = 0
     memset(t.counts, 0, sizeof(t.counts))
 
 
@@ -53,6 +54,7 @@ cdef int unit_run(Txn* t, CUnit* u) noexcept nogil:
     """Applies one unit or nothing of it; POISONED where the whole transaction must be given up."""
     cdef size_t at = 0
     cdef size_t dead = t.dead.length
+    cdef size_t let_go = t.let_go.length
     cdef size_t touched = t.touched.length
     cdef Op* op
     cdef int rc = DONE
@@ -79,6 +81,7 @@ cdef int unit_run(Txn* t, CUnit* u) noexcept nogil:
     u.code = rc
     u.results.length = 0
     t.dead.length = dead
+    t.let_go.length = let_go
     t.touched.length = touched
     return t_undo(t)
 
@@ -146,7 +149,7 @@ cdef int batch_try(StoreState* s, Txn* t, CUnit** units, int n) noexcept nogil:
     s.own_txn_id = t.txn_id
     s.commits += 1
     record_commit(s, begun + s.spent_ns - started, n)
-    if t.dead.length and t.now_ms + s.trash_delay_ms < s.trash_due_ms:
+    if (t.dead.length or t.let_go.length) and t.now_ms + s.trash_delay_ms < s.trash_due_ms:
         s.trash_due_ms = t.now_ms + s.trash_delay_ms
     batch_tell(s, t)
     return 0

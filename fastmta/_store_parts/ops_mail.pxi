@@ -3,6 +3,7 @@
 cdef enum:
     TRASH_BLOBS = 1
     TRASH_MAILBOX = 2
+    TRASH_LET_GO = 3  # blobs that lose a reference each
     EXPUNGED_ROWS = 20000  # kept of a mailbox for QRESYNC; older ones go, and floor_modseq rises
     EXPUNGED_SLICE = 200  # rows taken at once when there are too many
     KEYWORDS_BYTES = 8192  # of one message

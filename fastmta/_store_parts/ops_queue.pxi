@@ -36,6 +36,8 @@ cdef int row_flush(Txn* t) noexcept nogil:
         if rc:
             return rc
         row_count(t, -1)
+        if t.lets_go:
+            return let_go(t, t.queue.blob_id, t.queue_id)
         return blob_ref(t, t.queue.blob_id, -1, False)
     t.scratch.length = 0
     if buffer_add(&t.scratch, &t.queue, sizeof(t.queue)) < 0:
@@ -243,7 +245,10 @@ cdef int op_move(Txn* t, Op* op, const char* parts) noexcept nogil:
 
 
 cdef int op_move_each(Txn* t, Op* op, const char* parts) noexcept nogil:
-    """Moves those of some recipients that are in one of the states, and says which; the others stay as they are, gone or not."""
+    """Moves those of some recipients that are in one of the states, and says which; the others stay as they are, gone or not.
+
+    Bodies of messages that leave the queue are let go (docs/adr/0268).
+    """
     cdef RecipientRecord record
     cdef Key k
     cdef const uint8_t* at = <const uint8_t*>parts
@@ -259,6 +264,7 @@ cdef int op_move_each(Txn* t, Op* op, const char* parts) noexcept nogil:
     if rc:
         return rc
     mark = t.mark
+    t.lets_go = op.state == BOUNCED
     for i in range(count):
         queue_id, n = be64(at), be32(at + 8)
         at += MOVE_KEY
@@ -274,6 +280,10 @@ cdef int op_move_each(Txn* t, Op* op, const char* parts) noexcept nogil:
         if rc:
             return rc
         t.unit.results.data[mark + i] = 1
+    if t.lets_go:
+        rc = row_flush(t)
+        t.lets_go = 0
+        return rc
     return DONE
 
 

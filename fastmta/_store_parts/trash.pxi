@@ -49,6 +49,8 @@ cdef void reap_slice(StoreState* s, Txn* t, int64_t now) noexcept nogil:
         next_due = NEVER
         if k.b[9] == TRASH_MAILBOX:
             rc = reap_mailbox(t, be64(k.b + 10), deadline)
+        elif k.b[9] == TRASH_LET_GO:
+            rc = reap_let_go(t, &k, &value, deadline)
         else:
             rc = reap_blobs(t, &k, &value, deadline)
         if rc == DONE:
@@ -124,6 +126,43 @@ cdef int reap_blobs(Txn* t, Key* row, MDB_val* value, int64_t deadline) noexcept
     if count == 0:
         return DONE
     if t_put(t, row, t.scratch.data, count * 8, OLD_UNKNOWN, NULL, 0) < 0:
+        return POISONED
+    return REFUSE_LIMIT
+
+
+cdef enum:
+    LET_GO_WRITES = 64  # of one slice: such blobs lie far apart, and each changes two pages
+
+
+cdef int reap_let_go(Txn* t, Key* row, MDB_val* value, int64_t deadline) noexcept nogil:
+    """Takes a reference from each blob of one row, and deletes those that have no other, as the commit does with a message
+    that was delivered; REFUSE_LIMIT as reap_blobs.
+    """
+    cdef size_t count = value.mv_size // 8
+    cdef uint64_t blob_id
+    cdef BlobMeta meta
+    cdef Key k
+    cdef MDB_val found
+    cdef size_t before = count
+    cdef int rc
+    t.scratch2.length = 0
+    if buffer_add(&t.scratch2, value.mv_data, value.mv_size) < 0:
+        return poison(t, ENOMEM)
+    while count and t.writes < LET_GO_WRITES and clock_ns(CLOCK_MONOTONIC) <= deadline:
+        count -= 1
+        memcpy(&blob_id, t.scratch2.data + count * 8, 8)
+        k_id(&k, T_BLOB, blob_id)
+        rc = t_get(t, &k, &found)
+        if rc == DONE:
+            memcpy(&meta, found.mv_data, sizeof(meta))
+            rc = delete_now(t, blob_id) if meta.refs == 1 else REFUSE_LIMIT
+            if rc == REFUSE_LIMIT:
+                rc = blob_ref(t, blob_id, -1, False)
+        if rc < 0:
+            return rc
+    if count == 0:
+        return DONE
+    if count < before and t_put(t, row, t.scratch2.data, count * 8, OLD_UNKNOWN, NULL, 0) < 0:
         return POISONED
     return REFUSE_LIMIT
 

@@ -35,6 +35,10 @@ cdef packed struct UndoTail:
     uint32_t key_length
     uint32_t value_length
 
+cdef packed struct LetGo:
+    uint64_t blob_id  # to lose a reference
+    uint64_t queue_id  # of the message that held it, which goes once
+
 cdef struct Txn:
     void* txn
     StoreState* s
@@ -67,6 +71,7 @@ cdef struct Txn:
     int queue_dirty
     int queue_new
     uint64_t queue_id
+    int lets_go  # of what leaves the queue now, the blobs are seen to later
     QueueRecord queue
     Buffer envelope
     int64_t unit_counts[COUNTED]
@@ -74,6 +79,7 @@ cdef struct Txn:
     int64_t counts[COUNTED]
     Buffer hops  # HopTouch
     Buffer dead  # blob ids without references
+    Buffer let_go  # LetGo
     Buffer touched  # Touch
 
 
@@ -367,7 +373,7 @@ cdef int blob_ref(Txn* t, uint64_t blob_id, int delta, bint kept) noexcept nogil
 cdef void unit_begin(Txn* t) noexcept nogil:
     t.undo.length = 0
     t.unreferenced.length = 0
-    t.has_blob = t.has_queue = t.may_drop_blob = 0
+    t.has_blob = t.has_queue = t.may_drop_blob = t.lets_go = 0
     memset(t.unit_counts, 0, sizeof(t.unit_counts))
 
 
@@ -425,7 +431,9 @@ cdef int txn_flush(Txn* t) noexcept nogil:
         for i in range(1, 4):
             if t.counts[i] and counter_add(t, state_names[i], t.counts[i]) < 0:
                 return POISONED
-    return trash_dead(t)
+    if trash_dead(t) < 0:
+        return POISONED
+    return trash_let_go(t)
 
 
 cdef int trash_put(Txn* t, int kind, uint64_t number, const void* data, size_t n) noexcept nogil:
@@ -442,7 +450,8 @@ cdef int trash_put_at(Txn* t, int64_t due_ms, int kind, uint64_t number, const v
 
 
 cdef int delete_now(Txn* t, uint64_t blob_id) noexcept nogil:
-    """Deletes a dead blob at once where that is cheap and nobody can be reading it: a small one that only the queue held.
+    """Deletes a blob that is dead, or loses its last reference by it, at once where that is cheap and nobody can be reading
+    it: a small one that only the queue held.
 
     DONE, or REFUSE_LIMIT for one that must go through the trash.
     """
@@ -488,4 +497,33 @@ cdef int trash_dead(Txn* t) noexcept nogil:
         if trash_put(t, TRASH_BLOBS, (<uint64_t*>t.dead.data)[done], t.dead.data + done * 8, n * 8) < 0:
             return POISONED
         done += n
+    return DONE
+
+
+cdef int let_go(Txn* t, uint64_t blob_id, uint64_t queue_id) noexcept nogil:
+    """Has a blob lose its reference by a message of the queue later, by the trash."""
+    cdef LetGo one
+    one.blob_id = blob_id
+    one.queue_id = queue_id
+    if buffer_add(&t.let_go, &one, sizeof(one)) < 0:
+        return poison(t, ENOMEM)
+    return DONE
+
+
+cdef int trash_let_go(Txn* t) noexcept nogil:
+    """Rows of trash of the blobs that were let go in this transaction, with many ids each."""
+    cdef LetGo* each = <LetGo*>t.let_go.data
+    cdef size_t left = t.let_go.length // sizeof(LetGo)
+    cdef size_t i, n
+    while left:
+        n = left if left < 400 else 400
+        t.scratch.length = 0
+        for i in range(n):
+            if buffer_add(&t.scratch, &each[i].blob_id, 8) < 0:
+                return poison(t, ENOMEM)
+        # A message leaves the queue once, so its id tells this row from every other; a blob may be let go by several.
+        if trash_put(t, TRASH_LET_GO, each.queue_id, t.scratch.data, n * 8) < 0:
+            return POISONED
+        each += n
+        left -= n
     return DONE

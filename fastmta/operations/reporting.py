@@ -16,11 +16,6 @@ class Send(msgspec.Struct, forbid_unknown_fields=True):
     today: Annotated[bool, msgspec.Meta(description="Also of the day that is not over yet.")] = False
 
 
-def day_shown(day: str) -> str:
-    """A day of UTC as it is kept, 20261127, in the way that it is listed."""
-    return f"{day[:4]}-{day[4:6]}-{day[6:]}"
-
-
 async def send_by(desk: Desk, send: "Callable[[Resolver], Awaitable[list[Sent]]]") -> "list[Sent]":
     """Has `send` send the reports that are due; the line of the act says how many went out."""
     from fastmta.dns.resolver import Resolver

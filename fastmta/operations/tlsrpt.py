@@ -6,7 +6,7 @@ import msgspec
 
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
-from fastmta.operations.reporting import Send, day_shown, send_by
+from fastmta.operations.reporting import Send, send_by
 from fastmta.operations.values import Nothing
 
 
@@ -35,6 +35,8 @@ class Reported(msgspec.Struct):
 @rows("tlsrpt.show")
 async def show(desk: Desk, asked: Nothing) -> AsyncIterator[Counted]:
     """List what will be reported to the domains that ask for it; the last minute may be missing."""
+    from fastmta.pickup.daily_reports import day_shown
+
     found = desk.store.tls_rows
     for day, domain in found.pending():
         _, counts, _ = found.of(day, domain)

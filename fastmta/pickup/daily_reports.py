@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """One report: to whom it went, or why to nobody. `later`: it is tried again."""
+    """One report: to whom it went, or why to nobody. `day` is 2026-11-27; `later`: it is tried again."""
 
     day: str
     domain: str
@@ -55,6 +55,11 @@ def mail_target(uri: str) -> Target | None:
     return None
 
 
+def day_shown(day: str) -> str:
+    """A day of UTC as it is kept, 20261127, in the way that it is listed."""
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}"
+
+
 def begin_of(day: str) -> int:
     """The first second of a day of UTC, as 20261127."""
     return calendar.timegm(time.strptime(day, "%Y%m%d"))
@@ -77,7 +82,7 @@ async def send_days(
     for day, domain in rows.pending():
         if day < this_day or today:
             published, counts, keys = rows.of(day, domain)
-            sent = await send(day, domain, published, counts)
+            sent = (await send(day, domain, published, counts))._replace(day=day_shown(day))
             if sent.later and now - begin_of(day) < 3 * DAY_S:
                 out.append(sent._replace(reason=f"{sent.reason}; tried again tomorrow"))
             else:

@@ -61,6 +61,7 @@ FINDINGS: Final = 1000
 PAGE: Final = 2000
 TRASH_MAILBOX: Final = 2
 RETAINED_OVERHEAD: Final = 1024  # ops_retained.pxi
+TRASH_LET_GO: Final = 3
 QUICK_BLOBS: Final = 1000  # the newest of each block of identifiers: a worker fills one at a time
 QUICK_BLOCKS: Final = 16
 QUICK_CHUNKS: Final = 16  # read at a time, a megabyte
@@ -209,7 +210,11 @@ class _Check:
             if key[8] == TRASH_MAILBOX:
                 self.dead_mailboxes.add(_number(key[9:]))
             else:
-                self.dead_blobs.update(_number(value[at : at + 8][::-1]) for at in range(0, len(value), 8))
+                blobs = [_number(value[at : at + 8][::-1]) for at in range(0, len(value), 8)]
+                if key[8] == TRASH_LET_GO:
+                    self.references.update(blobs)
+                else:
+                    self.dead_blobs.update(blobs)
 
     # --- accounts and mailboxes ---
 

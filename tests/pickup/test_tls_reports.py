@@ -62,6 +62,7 @@ async def test_a_report_is_posted(world):
     world.store.tls_rows.note("20261128", "b.test", "", GOOD)  # a day that is not over
     (sent,) = await world.send()
     assert sent.to == (f"https://tls.b.test:{world.https.port}/v1",) and sent.messages == 5
+    assert sent.day == "2026-11-27"  # as it is listed
     ((_, line, body),) = world.https.requests
     assert line == "POST /v1 HTTP/1.1"
     (policy,) = parse_report(gzip.decompress(body)).policies

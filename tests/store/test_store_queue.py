@@ -8,11 +8,13 @@ from random import Random
 import pytest
 
 from fastmta._store import (
+    TABLE_BLOB,
     TABLE_QUEUE,
     TABLE_QUEUE_BY_AGE,
     TABLE_QUEUE_BY_DOMAIN,
     TABLE_QUEUE_BY_SENDER,
     TABLE_SCHEDULE,
+    TABLE_TRASH,
     Store,
     partition_of,
 )
@@ -560,6 +562,73 @@ async def test_each_of_a_unit_moves_by_itself_and_keeps_what_was_said_of_it(stor
     unit = store.new_unit()
     unit.move_each(keys[:12], 1 << 3, -1, 1)
     assert run(store, unit) == "limit"
+
+
+def deleted(store: Store, *queue_ids: int) -> Unit:
+    unit = store.new_unit()
+    keys = b"".join(queue_id.to_bytes(8, "big") + bytes(4) for queue_id in queue_ids)
+    unit.move_each(keys, 0b1110, NOW_MS, 5)
+    return unit
+
+
+def emptied(store: Store) -> None:
+    """Reaps until nothing is left in the trash."""
+    for _ in range(20):
+        store.reap()
+        assert check_store(store).problems == []
+        if not store.scan(TABLE_TRASH, b""):
+            return
+    raise AssertionError(store.scan(TABLE_TRASH, b""))
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 450])
+def test_the_bodies_of_what_is_deleted_are_let_go_and_die_later(tmp_path: Path, count: int) -> None:
+    store = Store(str(tmp_path / "store"), sync=False)
+    queue_ids = [enqueue(store, 2, data=b"%d\r\n" % n) for n in range(count)]
+    large = enqueue(store, 1, data=b"x" * 500_000)
+    assert run(store, deleted(store, *queue_ids, large)) == ""
+    assert len(store.scan(TABLE_BLOB, b"", b"", 1000)) > count, "they are all there"
+    assert store.scan(TABLE_QUEUE, b"") == [] and check_store(store).problems == []
+    store.close()
+    store = Store(str(tmp_path / "store"), sync=False, trash_delay_ms=0)
+    store.reap_soon()
+    emptied(store)
+    assert store.scan(TABLE_BLOB, b"") == []
+    store.close()
+
+
+def test_a_body_that_others_have_is_let_go_once_for_each_that_is_deleted(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"), sync=False, trash_delay_ms=0)
+    box, filed = new_mailbox(store), store.new_id()
+    deliver(store, filed, box, 999)
+    blob, twice = blob_of(store), (store.new_id(), store.new_id())
+    unit = store.new_unit()
+    unit.blob(blob)
+    for queue_id in twice:
+        unit.enqueue(queue_id, blob.blob_id, envelope())
+        unit.recipient(queue_id, 0, HOP, 0, 2, NOW_MS, tail())
+    assert run(store, unit) == ""
+    unit = store.new_unit()
+    unit.move_each(filed.to_bytes(8, "big") + (1).to_bytes(4, "big"), 0b1110, NOW_MS, 5)
+    assert run(store, unit) == ""
+    assert run(store, deleted(store, twice[0])) == ""
+    emptied(store)
+    queue = MailStore(store).queue
+    assert queue.read(blob.blob_id, 0, 99) == b"Subject: x\r\n\r\nhello\r\n", "the other message has it"
+    assert run(store, deleted(store, twice[1])) == ""
+    emptied(store)
+    assert len(store.scan(TABLE_BLOB, b"")) == 1
+    assert MailStore(store).mailboxes.read(box, 1, 0, 99) == b"P\r\nhello"
+    store.close()
+
+
+def test_a_unit_that_is_refused_lets_nothing_go(store: Store) -> None:
+    queue_id = enqueue(store, 2)
+    unit = deleted(store, queue_id)
+    unit.move_recipient(queue_id, 7, 0, 5, 1, NOW_MS, b"")
+    assert run(store, unit) == "missing"
+    assert store.scan(TABLE_TRASH, b"") == [] and MailStore(store).queue.message(queue_id) is not None
+    assert check_store(store).problems == []
 
 
 async def test_the_active_are_read_in_the_queues_order_only_where_they_are_many(before: MailStore) -> None:
