@@ -116,9 +116,10 @@ cdef void text_put(Text* text, const char* data, Py_ssize_t n) noexcept nogil:
 
 
 cdef void text_value(Text* text, Span* span) noexcept nogil:
-    """A string's octets, unescaped."""
+    """A string's octets, unescaped; tabs and several spaces, which folding leaves, are one space."""
     cdef Py_ssize_t i = 0
     cdef char c
+    cdef char before = 0
     if span.kind == 2:
         text.coded = True
         text_put(text, span.at, span.size)
@@ -132,9 +133,14 @@ cdef void text_value(Text* text, Span* span) noexcept nogil:
             c = span.at[i]
         if c == c'?' and i and span.at[i - 1] == c'=':
             text.coded = True
+        i += 1
+        if c == c'\t':
+            c = c' '
+        if c == c' ' and before == c' ':
+            continue
+        before = c
         text.data[text.size] = c
         text.size += 1
-        i += 1
 
 
 cdef bint span_is(Span* span, const char* word, Py_ssize_t n) noexcept nogil:

@@ -140,7 +140,8 @@ cdef const char* take_angle(const char* p, const char* end, Buffer* out, Address
     if p < end and p[0] == c"@":
         p = take_host(p + 1, end, &s.host, NULL)
     put_address(out, &s.name, &s.route, s.words.data, s.words.size, &s.host)
-    while p < end and p[0] != c">":                 # whatever else was written between the brackets
+    # Whatever else was written between the brackets. One that is not closed must not take those behind it along.
+    while p < end and p[0] != c">" and p[0] != c"," and p[0] != c";":
         if p[0] == c'"':
             s.words.size = 0
             p = take_quoted(p, end, &s.words)
@@ -148,7 +149,7 @@ cdef const char* take_angle(const char* p, const char* end, Buffer* out, Address
             p = skip_comment(p, end, NULL)
         else:
             p += 1
-    return p + 1 if p < end else end
+    return p + 1 if p < end and p[0] == c">" else p
 
 
 cdef const char* take_mailbox(const char* p, const char* end, Buffer* out, AddressScratch* s, Py_ssize_t last_word) noexcept nogil:

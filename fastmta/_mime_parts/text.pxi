@@ -5,6 +5,7 @@ _WORD = r"=\?([^?\s]{1,64})\?([BbQq])\?([^?\s]{0,%d})\?=" % MAX_WORD_BYTES
 _ENCODED_WORD = re.compile(_WORD)
 _BETWEEN_WORDS = re.compile(r"(\?=)[ \t\r\n]+(?=" + _WORD.replace("(", "(?:") + ")")
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
+_BLANKS = re.compile(r"[ \t]+")
 
 
 cdef enum:
@@ -130,7 +131,7 @@ def _decode_word(match):
 
 
 def decode_header(raw):
-    """An unstructured field's value as text: unfolded, encoded words (RFC 2047) decoded, raw UTF-8 taken as it is, else Latin-1.
+    """An unstructured field's value as text: unfolded, blanks as one space, encoded words (RFC 2047) decoded, raw UTF-8 taken as it is, else Latin-1.
 
     Malformed words stay as they are; nothing raises.
     """
@@ -140,6 +141,8 @@ def decode_header(raw):
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     text = _FOLD.sub("", text).strip()
+    if "\t" in text or "  " in text:  # many fold with a tab
+        text = _BLANKS.sub(" ", text)
     if "=?" not in text:
         return text
     return _ENCODED_WORD.sub(_decode_word, _BETWEEN_WORDS.sub(r"\1", text))

@@ -244,9 +244,9 @@ class Search:
 
     async def _match_fields(self, header: bytes, place: int, found: dict[int, bytearray]) -> None:
         plain = header.lower() if header.isascii() and b"=?" not in header else None
-        folded = b"\n " in header or b"\n\t" in header
+        folded = b"\n " in header or b"\t" in header or b"  " in header
         for name, keys_of in self._fields.items():
-            # A value that is not coded has the needle as it stands, or its first word where lines are folded.
+            # A value that is not coded has the needle as it stands, or its first word where there are folds and blanks.
             if plain is not None and not any(
                 (first_word(key.needle) if folded else key.needle.encode()) in plain for key in keys_of
             ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable
 from typing import Any, Final
@@ -131,6 +132,7 @@ _FLAG_KEYS: Final = {
     b"UNFLAGGED": Flags(0, FLAGGED),
     b"UNSEEN": Flags(0, SEEN),
 }
+_BLANKS: Final = re.compile(r"[ \t\r\n]+")
 _FIELDS: Final = {b"SUBJECT": 1, b"FROM": 2, b"TO": 5, b"CC": 6, b"BCC": 7}
 # HEADER with these is answered from the ENVELOPE too. Of several such fields the first counts.
 _HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 9}
@@ -268,13 +270,13 @@ class Parser:
     def _with_value(self, name: bytes) -> Key:
         cursor = self._cursor
         if name in _FIELDS:
-            return self._matching(lambda needle: Envelope(_FIELDS[name], needle))
+            return self._matching(lambda needle: Envelope(_FIELDS[name], _blanks_as_one(needle)))
         if name == b"HEADER":
             field = cursor.astring().upper()
             cursor.sp()
             if field in _HEADERS:
-                return self._matching(lambda needle: Envelope(_HEADERS[field], needle))
-            return self._matching(lambda needle: Header(field, needle))
+                return self._matching(lambda needle: Envelope(_HEADERS[field], _blanks_as_one(needle)))
+            return self._matching(lambda needle: Header(field, _blanks_as_one(needle)))
         if name in (b"BODY", b"TEXT"):
             return self._matching(lambda needle: Text(needle, name == b"TEXT"))
         if name == b"KEYWORD":
@@ -351,3 +353,8 @@ class Parser:
             return _mime.decode_text(self._cursor.astring(), self._charset).casefold()
         except UnicodeDecodeError:
             raise BadSyntax("Search string does not fit its charset") from None
+
+
+def _blanks_as_one(needle: str) -> str:
+    """Field values are compared so: how a line was folded is nobody's wish."""
+    return _BLANKS.sub(" ", needle)

@@ -28,7 +28,7 @@ SUFFIX: Final = ".fts"
 PART: Final = ".part"  # behind the name, of a file that is being written anew
 LOCKS: Final = "lock"
 _HEAD: Final = struct.Struct("<8sQQII")  # magic, the store's number, the account, a sum of these, nothing
-_MAGIC: Final = b"FMTAFTS1"
+_MAGIC: Final = b"FMTAFTS2"
 MERGED: Final = 32  # segments that one is made of, beside the new one
 _WORD: Final = 3  # characters of a word that is found exactly
 

@@ -47,3 +47,18 @@ async def test_the_loop_finds_what_opening_finds(world: World, monkeypatch: pyte
     monkeypatch.setattr(search, "LOOP_NAMES", 0)
     assert fast == await answers()
     assert len({tuple(each) for each in fast}) > 10
+
+
+@pytest.mark.parametrize("fold", ["\r\n\t", "\r\n  ", "\t", "   ", "\r\n "])
+async def test_a_fold_is_a_blank_whatever_it_is_made_of(world: World, fold: str) -> None:
+    client = await world.login("INBOX")
+    raw = f"Subject: folded{fold}twice\r\nX-Words: folded{fold}twice\r\nFrom: Ann{fold}Other <a@b.c>\r\n\r\nx\r\n"
+    await client.append(raw.encode())
+    await client.ok("NOOP")
+    for key in ("SUBJECT {}", "HEADER Subject {}", "HEADER X-Words {}", "TEXT {}"):
+        for needle in ('"folded twice"', '"D T"'):
+            assert await client.ok("SEARCH " + key.format(needle)) == [b"* SEARCH 1"]
+    for needle in ('"folded  twice"', '"folded\ttwice"'):
+        assert await client.ok(f"SEARCH SUBJECT {needle} HEADER X-Words {needle}") == [b"* SEARCH 1"]
+    assert await client.ok('SEARCH FROM "ann other"') == [b"* SEARCH 1"]
+    assert await client.ok('SEARCH SUBJECT "foldedtwice"') == [b"* SEARCH"]

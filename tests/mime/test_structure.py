@@ -153,6 +153,13 @@ def test_envelope(header: bytes, wire: bytes) -> None:
     assert envelope(header) == wire
 
 
+@pytest.mark.parametrize("first", ["Name <a@b.c", "Name <a@b.c,", '<a@b.c "x, y"', "N <a@b.c; "])
+def test_a_bracket_that_is_not_closed_takes_nobody_along(first: str) -> None:
+    message = f"To: {first}, D <d@e.f>\r\n\r\n".encode()
+    people = [each[2:] for each in parse(_mime.envelope_of(record_of([message])))[5]]
+    assert people == [[b"a", b"b.c"], [b"d", b"e.f"]]
+
+
 def test_several_from_fields_are_one_list() -> None:
     """So that no two readers take different senders from a forged message."""
     wire = envelope(b"From: a@b.c\nSubject: s\nFrom: d@e.f\n")
