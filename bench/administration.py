@@ -260,6 +260,9 @@ def _sharing(server: Server) -> None:
 def _credentials(server: Server) -> None:
     while True:
         run(server, "app-password", "add", "spare@example.test", "phone")
+        run(server, "user", "group", "add", "sales", "spare@example.test")
+        run(server, "user", "group", "list", "sales")
+        run(server, "user", "group", "remove", "sales", "spare@example.test")
         run(server, "app-password", "list", "spare@example.test")
         run(server, "app-password", "delete", "spare@example.test", "phone")
         run(server, "user", "totp", "add", "spare@example.test")

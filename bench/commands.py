@@ -157,6 +157,7 @@ ROW_OF: Final = {
     "fastmta user delete": "user delete that has 20,000 mailboxes",
     "fastmta user disable": "user add, passwd, disable, enable, delete",
     "fastmta user enable": "user add, passwd, disable, enable, delete",
+    "fastmta user group": "app-password add, list, delete; ban add, list, remove",
     "fastmta user totp": "app-password add, list, delete; ban add, list, remove",
     "fastmta user list": "user list, alias list, mailbox list, status",
     "fastmta user passwd": "user add, passwd, disable, enable, delete",

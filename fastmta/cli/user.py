@@ -102,3 +102,14 @@ def _show_secret(made: one_time.Made) -> None:
 
 totp.add_command(command(one_time.add, show=_show_secret))
 add_missing(totp, "user.totp")
+
+
+@user.group(
+    epilog="\b\nExamples:\n  fastmta user group add sales bill@example.org ann@example.org\n"
+    "  fastmta mailbox share add bill@example.org Projects group=sales lrs\n  fastmta user group list sales"
+)
+def group() -> None:
+    """Groups of accounts that mailboxes can be shared with."""
+
+
+add_missing(group, "user.group")

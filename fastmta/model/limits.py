@@ -136,6 +136,7 @@ RECEIVED_FIELDS: Final = 50  # Postfix's bound on hops; RFC 5321 §6.3 asks for 
 SASL_RESPONSE_BYTES: Final = 9216  # decoded; RFC 4954 §4 lets a base64 line be 12,288 octets
 APP_PASSWORDS_OF_ACCOUNT: Final = 100
 LAST_LOGINS_NOTED: Final = 10_000  # of a worker, until it has written them: 3 MB
+GROUPS_OF_ACCOUNT: Final = 100  # that one account is in: each is looked for in the lists of shared mailboxes
 ACL_ENTRIES: Final = 250  # of one mailbox: every command of somebody else reads them, 10 KB at most
 SASL_SCRAM_ITERATIONS: Final = 600_000  # that a relay host may ask of us: 0.3 s; RFC 7677 §4 asks for 4,096
 LOGINS_PAUSED: Final = 1000  # senders' logins of a hop that were refused a moment ago

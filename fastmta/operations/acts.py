@@ -26,7 +26,7 @@ R = TypeVar("R")
 Who = Literal["owner", "everybody"]  # owner: root and the server's own user; everybody: who has a login here
 
 FAMILIES: Final = {  # the part of an act's name before the point -> its files
-    "user": ("fastmta.operations.users", "fastmta.operations.totp"),
+    "user": ("fastmta.operations.users", "fastmta.operations.totp", "fastmta.operations.groups"),
     "app-password": ("fastmta.operations.app_passwords",),
     "dmarc": ("fastmta.operations.dmarc",),
     "tlsrpt": ("fastmta.operations.tlsrpt",),

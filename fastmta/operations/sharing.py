@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EVERYBODY = ("anyone", "authenticated")
 _HOW = {"+": 1, "-": 2}  # store/acl.py: ADD, TAKE; else SET
 _WHY = {
-    "unknown": "there is no such user",
+    "unknown": "there is no such user or group",
     "owner": "the owner has all rights",
     "limit": "too many entries",
 }
@@ -67,7 +67,8 @@ async def list_(desk: Desk, asked: Of) -> AsyncIterator[Entry]:
 async def add(desk: Desk, asked: Add) -> None:
     """Give a user, or everybody, rights on a mailbox, in place of those given before.
 
-    IDENTIFIER is a user, "anyone" or "authenticated"; with "-" before it the rights are taken away whoever gives them.
+    IDENTIFIER is a user, "group=NAME" (fastmta user group), "anyone" or "authenticated"; with "-" before it the rights
+    are taken away whoever gives them.
     RIGHTS are letters of RFC 4314, such as "lrs" (see it, read it, mark as read), or Dovecot's words, such as
     "lookup,read,write-seen", or "all". With "+" or "-" before them they are added or taken.
 
@@ -113,6 +114,6 @@ def _box(desk: Desk, account_id: int, name: str) -> "Mailbox":
 
 def _identifier(desk: Desk, text: str) -> str:
     name = text.removeprefix("-")
-    if name.lower() in EVERYBODY:
+    if name.lower() in EVERYBODY or name.startswith(("$", "group=")):
         return text.lower()
     return text[: len(text) - len(name)] + account_address(name.removeprefix("user="), desk.config)

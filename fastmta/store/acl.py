@@ -1,6 +1,6 @@
 """Access lists (RFC 4314): what owners, and administrators, give others of their mailboxes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -23,6 +23,7 @@ from fastmta.store.acl_rows import (
     write_list,
 )
 from fastmta.store.committing import Committer, commit_guarded
+from fastmta.store.groups import Groups
 
 _NAMES: Final = {ANYONE: "anyone", AUTHENTICATED: "authenticated"}
 _NUMBERS: Final = {name: who for who, name in _NAMES.items()}
@@ -32,8 +33,8 @@ SET, ADD, TAKE = 0, 1, 2  # how SETACL changes rights
 
 
 class Given(msgspec.Struct, frozen=True):
-    """An entry as it is shown: `identifier` is an address, "anyone" or "authenticated", with "-" before it where the
-    rights are taken away.
+    """An entry as it is shown: `identifier` is an address, "$" and a group, "anyone" or "authenticated", with "-"
+    before it where the rights are taken away.
     """
 
     identifier: str
@@ -43,38 +44,50 @@ class Given(msgspec.Struct, frozen=True):
 class AccessLists:
     """The access lists of all mailboxes."""
 
-    def __init__(self, store: Committer, accounts: Accounts) -> None:
+    def __init__(self, store: Committer, accounts: Accounts, groups: Groups) -> None:
         self._store = store
         self._accounts = accounts
+        self._groups = groups
 
     def rights(self, account_id: int, owner_id: int, mailbox_id: int) -> int:
-        """What an account that is not the owner may do: anyone's, then authenticated's, then its own entry adds its
-        rights, and a negative one takes them away (Dovecot's order).
+        """What an account that is not the owner may do: anyone's, then authenticated's, then its groups', then its own
+        entry adds its rights, and negative ones take them away (Dovecot's order).
         """
         entries = read_list(self._store.raw, owner_id, mailbox_id)
         rights = 0
-        for who in (ANYONE, AUTHENTICATED, account_id):
+        groups = self._groups_named(account_id, entries)
+        for each in ((ANYONE,), (AUTHENTICATED,), groups, (account_id,)):
             for entry in entries:
-                if entry.who == who and not entry.negative:
+                if entry.who in each and not entry.negative:
                     rights |= entry.rights
             for entry in entries:
-                if entry.who == who and entry.negative:
+                if entry.who in each and entry.negative:
                     rights &= ~entry.rights
         return rights
+
+    def _groups_named(self, account_id: int, entries: Entries) -> Collection[int]:
+        """Which of the groups in a list the account is in."""
+        named = {entry.who for entry in entries if _is_group(entry)}
+        if not named:
+            return ()
+        named.intersection_update(self._groups.of(account_id))
+        return {
+            entry.who for entry in entries if entry.who in named and self._groups.id_of(entry.name[1:]) == entry.who
+        }
 
     def given_to(self, account_id: int) -> Iterator[list[tuple[int, int]]]:
         """(owner's account id, mailbox id) of what an account may have been given, some at a time, a mailbox perhaps
         several times; what it may do there, `rights` says.
         """
-        for who in (account_id, AUTHENTICATED, ANYONE):
+        for who in (account_id, *self._groups.of(account_id), AUTHENTICATED, ANYONE):
             yield from given_to(self._store.raw, who)
 
     def entries(self, owner_id: int, mailbox_id: int) -> list[Given]:
-        """A mailbox's list in order of identifiers; accounts that are gone are left out."""
+        """A mailbox's list in order of identifiers; accounts and groups that are gone are left out."""
         found = []
         for entry in read_list(self._store.raw, owner_id, mailbox_id):
             name = entry.name or self._name(entry.who)
-            if name:
+            if name and not (_is_group(entry) and self._groups.id_of(name[1:]) != entry.who):
                 found.append(Given("-" * entry.negative + name, entry.rights))
         return sorted(found, key=lambda each: (each.identifier.lstrip("-"), each.identifier.startswith("-")))
 
@@ -126,12 +139,18 @@ class AccessLists:
 
     def _subject(self, identifier: str, any_name: bool) -> tuple[int, bool, str]:
         """(who, negative, name) of an identifier. Refused("unknown")."""
+        group = _group_named(identifier)
+        if group:
+            number = self._groups.id_of(group[1:])
+            if not number:
+                raise Refused("unknown", group)
+            return number, identifier.startswith("-"), group
         try:
             return *self.who(identifier), ""
         except Refused:
             name = identifier.removeprefix("-").removeprefix("user=").lower()
             if not any_name or not 0 < len(name) <= _NAME_CHARACTERS or not name.isprintable() or name[0] == "$":
-                raise  # "$" begins the name of a group (RFC 4314 leaves it to us), and there are none
+                raise
             return NOBODY, identifier.startswith("-"), name
 
     async def remove(self, owner_id: int, mailbox_id: int, identifier: str, *, any_name: bool = False) -> bool:
@@ -165,3 +184,15 @@ class AccessLists:
             return unit
 
         await commit_guarded(self._store, compose)
+
+
+def _is_group(entry: Entry) -> bool:
+    return entry.name[:1] == "$"
+
+
+def _group_named(identifier: str) -> str:
+    """ "$" and the group that an identifier means, written as Dovecot's files or its IMAP have it; "" for none."""
+    name = identifier.removeprefix("-").lower()
+    if name.startswith("group="):
+        return "$" + name.removeprefix("group=")
+    return name if name.startswith("$") else ""

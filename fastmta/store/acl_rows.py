@@ -24,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     who: int
     rights: int
     negative: bool = False
-    name: str = ""  # of NOBODY
+    name: str = ""  # of NOBODY, and "$" with the name of a group, whose number `who` is
 
 
 Entries = tuple[Entry, ...]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastmta.store.days import Days
     from fastmta.store.dkim_keys import DkimKeys
     from fastmta.store.dmarc_rows import DmarcRows
+    from fastmta.store.groups import Groups
     from fastmta.store.last_logins import LastLogins
     from fastmta.store.mailboxes import Mailboxes
     from fastmta.store.posting_notes import PostingNotes
@@ -55,6 +56,7 @@ PARTS: Final = (
     "days",
     "dkim_keys",
     "dmarc_rows",
+    "groups",
     "last_logins",
     "mailboxes",
     "posting_notes",
@@ -105,7 +107,7 @@ class MailStore:
     def access_lists(self) -> "AccessLists":
         from fastmta.store.acl import AccessLists
 
-        return AccessLists(self, self.accounts)
+        return AccessLists(self, self.accounts, self.groups)
 
     @cached_property
     def access(self) -> "Access":
@@ -142,6 +144,12 @@ class MailStore:
         from fastmta.store.credentials import AccountCredentials
 
         return AccountCredentials(self)
+
+    @cached_property
+    def groups(self) -> "Groups":
+        from fastmta.store.groups import Groups
+
+        return Groups(self)
 
     @cached_property
     def last_logins(self) -> "LastLogins":

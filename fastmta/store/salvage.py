@@ -67,6 +67,7 @@ from fastmta.store.check import RETAINED_OVERHEAD, check_store
 from fastmta.store.credentials import LOGIN_SECRET
 from fastmta.store.days import PREFIX as DAYS
 from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
+from fastmta.store.groups import PREFIX as GROUPS
 from fastmta.store.guard import hold_alone
 from fastmta.store.pages import FREE, Pages, describe
 from fastmta.store.record_keys import id_key
@@ -321,7 +322,7 @@ class _Salvage:
             for key, value in self.rows(table):
                 self.put(table, key, value)
         for key, value in self.rows(TABLE_META):  # the rest of this table is the new store's own
-            if key.startswith((SUSPENSIONS, BANS, DAYS, DMARC_ROWS, TLS_ROWS)) or key == LOGIN_SECRET:
+            if key.startswith((SUSPENSIONS, BANS, DAYS, DMARC_ROWS, TLS_ROWS, GROUPS)) or key == LOGIN_SECRET:
                 self.put(TABLE_META, key, value)
         self.names: dict[int, tuple[int, bytes]] = {}
         for key, value in self.rows(TABLE_MAILBOX_NAME):

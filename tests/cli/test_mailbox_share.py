@@ -36,3 +36,21 @@ def test_what_is_wrong_is_said(cli):
     done = cli("mailbox", "share", "add", "bill", "INBOX", "anyone", "read,see")
     assert done.code == EX_USAGE
     assert "lrswipkxtea" in done.err
+
+
+def test_mailboxes_are_shared_with_groups(cli):
+    cli.user()
+    cli.user("ann@example.test")
+    assert cli("mailbox", "share", "add", "bill", "Archive", "group=sales", "lr").code == EX_DATAERR
+    cli.ok("user", "group", "add", "Sales", "ann", "bill")
+    cli.ok("mailbox", "share", "add", "bill", "Archive", "group=sales", "lr")
+    assert _listed(cli) == [("Archive", "$sales", "lr")]
+    members = [(each["group"], each["address"]) for each in cli.ok("user", "group", "list", "--json").json]
+    assert sorted(members) == [("sales", "ann@example.test"), ("sales", "bill@example.test")]
+    cli.ok("user", "group", "remove", "sales", "bill")
+    assert [each["address"] for each in cli.ok("user", "group", "list", "sales", "--json").json] == ["ann@example.test"]
+    assert cli("user", "group", "remove", "sales", "bill").code == EX_NOUSER
+    assert cli("user", "group", "list", "nobody").code == EX_NOUSER
+    cli.ok("mailbox", "share", "remove", "bill", "Archive", "$sales")
+    cli.ok("user", "group", "delete", "sales")
+    assert cli("user", "group", "delete", "sales").code == EX_NOUSER

@@ -492,3 +492,24 @@ async def test_whether_a_name_is_an_accounts_is_not_told(world: Shared) -> None:
     await owner.ok("DELETEACL Work nobody@example.test")
     assert (await owner.ok("GETACL Work"))[0].endswith(b" ann@example.test lrstd")
     assert (await owner.do(f"SETACL Work {'x' * 400} l"))[-1].startswith(b"NO ")
+
+
+async def test_a_group_has_what_it_is_given_and_a_negative_entry_takes_it(world: Shared) -> None:
+    owner = await owner_of_work(world, "")
+    await owner.ok("DELETEACL Work ann@example.test")
+    await world.store.groups.add("sales", world.ann_id)
+    ann = await world.ann()
+    assert await ann.ok('LIST "" "Other Users/%"') == []
+    await owner.ok("SETACL Work $sales lrs")
+    assert await owner.ok("GETACL Work") == [b"* ACL Work user@example.test lrswipkxteacd $sales lrs"]
+    await ann.ok(f"SELECT {WORK}")
+    assert await ann.ok(f"MYRIGHTS {WORK}") == [b'* MYRIGHTS "Other Users/user@example.test/Work" lrs']
+    await owner.ok("SETACL Work -$sales s")
+    assert await ann.ok(f"MYRIGHTS {WORK}") == [b'* MYRIGHTS "Other Users/user@example.test/Work" lr']
+    await ann.ok("UNSELECT")
+    await owner.ok("SETACL Work -ann@example.test lr")
+    assert (await ann.do(f"STATUS {WORK} (MESSAGES)"))[-1].startswith(b"NO")
+    await owner.ok("DELETEACL Work -ann@example.test")
+    await world.store.groups.remove("sales", world.ann_id)
+    assert (await ann.do(f"STATUS {WORK} (MESSAGES)"))[-1].startswith(b"NO")
+    assert await ann.ok('LIST "" "Other Users/%"') == []
