@@ -19,6 +19,7 @@ from fastmta.queue.concurrency import Window
 if TYPE_CHECKING:
     from fastmta.config.delivery_keys import DeliveryConfig
     from fastmta.delivery.service import DeliveryService
+    from fastmta.smtp.client_connection import Connection
 
 
 class Limits(NamedTuple):
@@ -126,6 +127,13 @@ class Destination(HopOwner):
             state["dead_seconds"] = max(0, math.ceil(self._dead_until - self.service.clock.monotonic()))
             state["reason"] = str(self._dead_reason)[:HOP_REASON_BYTES]
         return state
+
+    def partly_answered(self, connection: "Connection") -> None:
+        """An LMTP server may take its time between two recipients: what it took so far is noted, lest a kill sends it
+        again.
+        """
+        if isinstance(connection.transaction, Job):
+            self.service.recorder.partly_answered(connection.transaction)
 
     def clock_set_back(self, seconds: float) -> None:
         self._died_ms -= int(seconds * 1000)

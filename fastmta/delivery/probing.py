@@ -140,6 +140,9 @@ class _Asking:
     def transaction_done(self, connection: Connection) -> None:
         self._end()
 
+    def partly_answered(self, connection: Connection) -> None:
+        pass
+
     def session_over(self, connection: Connection) -> None:
         self._end()
 

@@ -90,9 +90,7 @@ class Recorder:
                 if row.n not in job.done:
                     moves.append((row.n, _DELIVERED, attempts, 0, b""))
                 status = "expanded" if reply is FORWARDED else "delivered"
-                terms = envelope.terms
-                is_traced = terms is not None and terms.by_mode.endswith("T") and not job.owner.is_final
-                if not is_traced and (not row.tail.notify & NOTIFY_SUCCESS or job.dsn_passed_on):
+                if not _owes_success(job, row):
                     taken.append(row.n)
                 elif row.n not in job.done:
                     self._report(job, "delivered" if job.owner.is_final else "relayed", row, reply)
@@ -131,6 +129,17 @@ class Recorder:
         self._services.cells[METRICS.delivery_replies_total[meaning]] += 1
         if meaning == "rate-limited" and job.relay:
             job.owner.asked_for_less(reply)
+
+    def partly_answered(self, job: Job) -> None:
+        """Notes what was taken of a job that goes on."""
+        if self._service.answers is None:
+            return
+        replies = zip(job.rows, job.results, strict=True)
+        taken = [row.n for row, reply in replies if reply is not None and reply.code < 300]
+        fresh, job.heard = taken[job.heard :], len(taken)
+        self._note(
+            job, self._service.answers, [row.n for row in job.rows if row.n in fresh and not _owes_success(job, row)]
+        )
 
     def _note(self, job: Job, answers: Answers, taken: list[int]) -> None:
         """Notes what the next hop took, so that it is not sent again should we be killed before the commit.
@@ -321,3 +330,11 @@ class Recorder:
             postings, job.postings = job.postings, []
             for posting in postings:
                 posting.committed(unit)
+
+
+def _owes_success(job: Job, row: QueuedRecipient) -> bool:
+    """Whether a report of success is ours to send."""
+    terms = job.envelope.terms
+    if terms is not None and terms.by_mode.endswith("T") and not job.owner.is_final:
+        return True
+    return bool(row.tail.notify & NOTIFY_SUCCESS) and not job.dsn_passed_on

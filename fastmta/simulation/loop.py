@@ -67,6 +67,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         assert self.network is not None
         return await self.network.connect(protocol_factory, f"{path}", 0)
 
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **_: Any) -> Any:
+        return await transport.start_tls(protocol, sslcontext)
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:

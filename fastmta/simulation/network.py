@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from fastmta.simulation.handshake import Ticket, shake
+
 if TYPE_CHECKING:
     from fastmta.simulation.loop import VirtualLoop
 
@@ -21,6 +23,10 @@ class Peer(Protocol):
 
     def connected(self, link: "Link") -> None: ...
     def received(self, data: bytes) -> None: ...
+    def shakes(self, session: Ticket | None) -> tuple[str, bool]:
+        """How a TLS handshake ends (simulation/handshake.py), and whether a session of before is gone on with."""
+        ...
+
     def lost(self) -> None:
         """The near end has gone; called once, also after an end that this side has made."""
         ...
@@ -112,8 +118,11 @@ class Link(asyncio.Transport):
         super().__init__()
         self._loop = loop
         self._protocol = protocol
-        self._peer = peer
+        self.peer = peer
+        self.secured: Any = None  # what TLS has made of it
+        self.waiting: asyncio.Future[None] | None = None  # a handshake that the other end leaves hanging
         self._place = place
+        self._latency_s = latency_s
         self._out = _Direction(loop, latency_s, speed)
         self._in = _Direction(loop, latency_s, speed)
         self._closing = self._over = self._peer_gone = False
@@ -124,7 +133,15 @@ class Link(asyncio.Transport):
     # --- the near end: asyncio's transport ---
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": self._place, "sockname": ("198.51.100.1", 40_000)}.get(name, default)
+        known = {"peername": self._place, "sockname": ("198.51.100.1", 40_000), "ssl_object": self.secured}
+        return known.get(name, default)
+
+    def pause_reading(self) -> None:
+        """Before a handshake, when nothing is on its way."""
+
+    async def start_tls(self, protocol: Any, context: Any) -> Any:
+        """As a loop's start_tls."""
+        return await shake(self, protocol, context, 2 * self._latency_s)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = high if high is not None else _HIGH_BYTES
@@ -171,12 +188,14 @@ class Link(asyncio.Transport):
     def _end(self, error: Exception | None) -> None:
         if not self._over:
             self._over = self._closing = True
+            if self.waiting is not None and not self.waiting.done():
+                self.waiting.set_exception(error or ConnectionResetError(104, "Connection reset by peer"))
             self._protocol.connection_lost(error)
 
     def _arrived(self, data: bytes) -> None:
         self._unsent -= len(data)
         if not self._peer_gone:
-            self._peer.received(data)
+            self.peer.received(data)
         if self._paused and self._unsent <= self._high // 4:
             self._paused = False
             if not self._over:
@@ -185,7 +204,7 @@ class Link(asyncio.Transport):
     def _peer_lost(self) -> None:
         if not self._peer_gone:
             self._peer_gone = True
-            self._peer.lost()
+            self.peer.lost()
 
     # --- the far end ---
 
@@ -211,8 +230,16 @@ class Link(asyncio.Transport):
     def _heard(self, data: bytes, told: Callable[[bool], None] | None) -> None:
         if told is not None:
             told(not self._closing)
-        if not self._closing:
+        if self._closing:
+            return
+        if not isinstance(self._protocol, asyncio.BufferedProtocol):
             self._protocol.data_received(data)
+            return
+        while data and not self._closing:
+            buffer = memoryview(self._protocol.get_buffer(len(data)))
+            piece, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(piece)] = piece
+            self._protocol.buffer_updated(len(piece))
 
     def _eof(self) -> None:
         if not self._closing and not self._protocol.eof_received():

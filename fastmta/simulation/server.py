@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastmta.simulation.network import DEFAULT_LATENCY_S
 
 if TYPE_CHECKING:
+    from fastmta.simulation.handshake import Ticket
     from fastmta.simulation.network import Link
 
 
@@ -37,6 +38,7 @@ class Session:
         self.is_over = False
         self._buffer = bytearray()
         self._has_sender = False
+        self.is_secure = False  # TLS has begun
         self._chunk = b""  # the BDAT command whose octets are read, while they are (RFC 3030)
         self._thought_s = 0.0  # how long the answers that were decided at this instant take
 
@@ -63,6 +65,14 @@ class Session:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 2]
             self._command(line)
+
+    def shakes(self, session: "Ticket | None") -> tuple[str, bool]:
+        ended, knows = self.site.shakes(self, session)
+        if ended != "stalls":
+            self.is_secure = not ended
+        if ended in ("fails", "drops"):
+            self.lost()
+        return ended, knows
 
     def lost(self) -> None:
         if not self.is_over:
@@ -95,6 +105,8 @@ class Session:
         elif verb == b"RSET":
             self.recipients = []
             self._say(Answer(b"250 2.0.0 Ok\r\n"))
+        elif verb == b"STAR":
+            self._say(site.starttls(self))
         elif verb == b"QUIT":
             self._say(Answer(b"221 2.0.0 Bye\r\n", then="close"))
         elif verb == b"HELO":
@@ -146,7 +158,18 @@ class Session:
         return True
 
     def _decide(self) -> None:
-        """The message is whole."""
+        """The message is whole: one answer for all, or by LMTP one for each recipient."""
+        for path in list(self.recipients) if self.site.speaks_lmtp else ():
+            self.recipients = [path]
+            answer = self.site.message(self)
+            self._say(answer, is_end=answer.text.startswith(b"2"))
+            if self.is_over:
+                return
+        if self.site.speaks_lmtp:
+            self.messages += 1
+            self.body = bytearray()
+            self.recipients = []
+            return
         answer = self.site.message(self)
         taken = answer.text.startswith(b"2")
         if taken:
@@ -178,6 +201,8 @@ class Session:
 class Site:
     """A server machine that takes everything at once. `open` are the sessions that stand."""
 
+    speaks_lmtp = False
+
     def __init__(self, name: str, latency_s: float = DEFAULT_LATENCY_S, speed: float = 0.0) -> None:
         self.name = name
         self.latency_s = latency_s
@@ -207,6 +232,13 @@ class Site:
 
     def hello(self, session: Session) -> Answer:
         return Answer(b"250-%b\r\n250-PIPELINING\r\n250 8BITMIME\r\n" % self.name.encode())
+
+    def starttls(self, session: Session) -> Answer:
+        return Answer(b"502 5.5.1 Not here\r\n")
+
+    def shakes(self, session: Session, ticket: "Ticket | None") -> tuple[str, bool]:
+        """As Peer.shakes: whoever was told to start TLS may."""
+        return "", False
 
     def mail(self, session: Session) -> Answer:
         return Answer(b"250 2.1.0 Ok\r\n")

@@ -22,6 +22,7 @@ from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, HAS_LONG_LINE, NO_FINAL_CRLF
 from fastmta.model.limits import LINE_BYTES
 from fastmta.smtp.client import Client, Event, State
+from fastmta.smtp.client_seams import Policy, Settings
 from fastmta.smtp.conversion import Gone
 from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
@@ -41,7 +42,7 @@ _UNUSUAL_CHUNK: Final = HAS_BARE_NEWLINE | NO_FINAL_CRLF
 _UNUSUAL: Final = _UNUSUAL_CHUNK | HAS_DOT_LINE
 # For the hot path: module constants are cheaper than attributes of an enum.
 _NOTHING, _BODY, _DONE, _RESET = Event.NOTHING, Event.BODY, Event.DONE, State.RESET
-_ENVELOPE, _HANDSHAKE = State.ENVELOPE, State.HANDSHAKE
+_ENVELOPE, _FINAL, _HANDSHAKE = State.ENVELOPE, State.FINAL, State.HANDSHAKE
 
 # The timeout that a stage of the transaction has, by its name; each reply of the server has one of its own.
 _TIMEOUTS: Final = {
@@ -54,47 +55,6 @@ _TIMEOUTS: Final = {
 }
 
 
-class Settings(Protocol):
-    """Postfix's timeouts, in seconds, and the longest line, as [delivery] has them."""
-
-    @property
-    def smtp_helo_timeout(self) -> float: ...
-    @property
-    def smtp_starttls_timeout(self) -> float: ...
-    @property
-    def smtp_mail_timeout(self) -> float: ...
-    @property
-    def smtp_rcpt_timeout(self) -> float: ...
-    @property
-    def smtp_data_init_timeout(self) -> float: ...
-    @property
-    def smtp_rset_timeout(self) -> float: ...
-    @property
-    def smtp_data_xfer_timeout(self) -> float: ...
-    @property
-    def smtp_data_done_timeout(self) -> float: ...
-    @property
-    def smtp_line_length_limit(self) -> int: ...
-
-
-class Policy(Protocol):
-    """The TLS of one destination (delivery/tls_policy.py)."""
-
-    @property
-    def level(self) -> str: ...
-    @property
-    def trust(self) -> str: ...
-    @property
-    def protocols(self) -> frozenset[str]: ...
-    @property
-    def grade(self) -> str: ...
-    @property
-    def servername(self) -> str: ...
-    @property
-    def must_verify(self) -> bool: ...
-    def verified(self, tls: ssl.SSLObject, address: Address, now: float) -> tuple[str, str] | None: ...
-
-
 class ConnectionOwner(Protocol):
     """Who uses the connection: told of the end of the handshake, of each transaction, and of the connection."""
 
@@ -102,6 +62,10 @@ class ConnectionOwner(Protocol):
     def transaction_done(self, connection: "Connection") -> None: ...
     def session_over(self, connection: "Connection") -> None:
         """Called exactly once. `client.failure` says why; the transaction, if any, may have undecided recipients."""
+        ...
+
+    def partly_answered(self, connection: "Connection") -> None:
+        """A server that answers for each recipient (RFC 2033 §4.2) owes some of its answers still."""
         ...
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
@@ -324,6 +288,8 @@ class Connection(asyncio.Protocol):
             elif client.replies != self._replies and self.transaction is not None:
                 # Each reply has a timeout of its own; bytes that complete none do not prolong it.
                 self._replies = client.replies
+                if client.state is _FINAL:
+                    self._owner.partly_answered(self)
                 self.deadline = self._loop.time() + self._time_for_reply()
         elif event is _BODY:
             self._begin_body()

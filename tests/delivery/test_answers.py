@@ -11,7 +11,7 @@ from fastmta.delivery.answers import FOLDER, Answers, decoded, encoded
 from fastmta.delivery.service import DeliveryService
 from fastmta.model.envelope import NOTIFY_SUCCESS, RecipientState, RecipientTail
 from fastmta.model.limits import ANSWERS_KEPT
-from tests.support.smtp_sink import SmtpSink
+from tests.support.smtp_sink import HANG, SmtpSink
 
 
 def taken(folder):
@@ -104,6 +104,28 @@ async def test_what_was_delivered_before_a_kill_is_recorded_and_not_sent_again(t
         assert [line["recipient"] for line in recovered] == ["r@b.test", "s@b.test"]
         await rig.gone(wanted)
         assert [taken.recipients for taken in sink.messages[2:]] == [[b"t@b.test"]]
+
+
+async def test_whom_an_lmtp_server_has_taken_is_noted_while_it_owes_an_answer_for_another(tmp_path, rig):
+    rig.service.answers = Answers(tmp_path)
+    await rig.service._take_answers(rig.service.answers)
+    async with SmtpSink(lmtp=True, capabilities=("SIZE",), replies={"DOT": [None, "550 5.7.1 no", None, HANG]}) as sink:
+        hop = b"lmtp:[127.0.0.1]:%d" % sink.port
+        names = [RecipientTail(b"%d@b.test" % n) for n in range(5)]
+        names[2] = RecipientTail(b"2@b.test", notify=NOTIFY_SUCCESS)
+        queue_id = await rig.queue(hop, *names)
+        (owner,) = rig.service._owners.values()
+        await rig.until(
+            lambda: any(job and job.results.count(None) == 2 for job in (each.transaction for each in owner._open))
+        )
+        die(rig.service.answers)
+        notes = []
+
+        async def record(found):
+            notes.extend(found)
+
+        await Answers(tmp_path).take_left(record)
+        assert [(note[0], note[2]) for note in notes if note[0] == queue_id] == [(queue_id, 0)]
 
 
 async def test_a_note_moves_nothing_that_is_held_or_another_message(tmp_path, rig):

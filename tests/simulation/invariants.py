@@ -27,7 +27,7 @@ class Course:
             for one in raw.splitlines():
                 line = json.loads(one)
                 event = line["event"]
-                if line["level"] == "error":
+                if line["level"] == "error" and not (event == "delivery.pipe_failed" and b"No such file" in one):
                     self.errors.append(one[:500])
                 elif event in _ENDS or event == "delivery.deferred":
                     line["time"] = datetime.fromisoformat(line["at"]).timestamp()
@@ -51,6 +51,7 @@ def broken(world):
         *no_bounce_without_cause(world, course),
         *nothing_twice(world, course),
         *reports(world, course),
+        *never_in_plain_text(world),
         *limits(world),
         *no_starvation(world, course),
         *no_storm(world, course),
@@ -132,6 +133,14 @@ def reports(world, course):
             yield f"{sender} was told {told[path]} times of {path}"
 
 
+def never_in_plain_text(world):
+    """Where a policy asks for TLS, no server is given a message without it, whatever it offers or says."""
+    strict = {domain.name.encode() for domain in world.domains if domain.needs_tls}
+    for path, taken in world.ledger.taken.items():
+        if path.rpartition(b"@")[2] in strict and not all(each.secure for each in taken):
+            yield f"{path} went to {taken[0].site} in plain text"
+
+
 def limits(world):
     delivery = world.config.delivery
     at_once = max(delivery.smtp_destination_concurrency_limit, 20 if was(world, "reload") else 1)
@@ -139,6 +148,8 @@ def limits(world):
         most = domain.most_open
         if most > at_once:
             yield f"{domain.name}: {most} connections, {at_once} allowed"
+        if domain.program is not None and domain.program.most_at_once > 3:
+            yield f"{domain.name}: {domain.program.most_at_once} commands at once"
     recipients = delivery.smtp_destination_recipient_limit
     for name, transactions in world.ledger.transactions.items():
         most = max((each[2] for each in transactions), default=0)
@@ -158,7 +169,7 @@ def _begun(world, names):
 
 
 def _latency_s(world):
-    return max(place.latency_s for domain in world.domains for place in domain.places)
+    return max((place.latency_s for domain in world.domains for place in domain.places), default=0)
 
 
 def _pauses(world):
@@ -176,9 +187,11 @@ def _pauses(world):
 
 def _rules(world):
     for rule in world.config.shaping:
-        names = [name.lstrip(".") for name in rule.domain + rule.mx]
+        # What a route leads elsewhere is of no domain and no exchanger.
+        routed = {domain.name for domain in world.domains if domain.transport != "smtp"}
+        names = [name for name in (each.lstrip(".") for each in rule.domain + rule.mx) if name not in routed]
         groups = [names] if rule.per == "rule" else [[name] for name in names]
-        for group in groups:
+        for group in groups if names else ():
             times = _begun(world, group)
             # A message is counted before it connects, so servers see it later by what that takes.
             smear_s = 6 * _latency_s(world) + 3 * max(_slowness(world, name) for name in group)

@@ -10,6 +10,7 @@ class Taken(NamedTuple):
     at: float
     site: str
     heard: list[bool]
+    secure: bool = False
 
 
 class Ledger:

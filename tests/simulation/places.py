@@ -1,7 +1,9 @@
 """Servers with personalities: a `Place` is an ordinary one with habits, each drawn by a seed."""
 
+import asyncio
 import zlib
 
+from fastmta.runtime.launching import Ended
 from fastmta.simulation.server import Answer, Site
 from tests.simulation.ledger import Taken
 
@@ -11,8 +13,9 @@ OK = Answer(b"250 2.0.0 Ok\r\n")
 class Place(Site):
     """`habits` are names of methods' conditions below with their figures; a place without any takes everything."""
 
-    def __init__(self, name, ledger, chance, time, habits, **link):
+    def __init__(self, name, ledger, chance, time, habits, *, speaks_lmtp=False, **link):
         super().__init__(name, **link)
+        self.speaks_lmtp = speaks_lmtp
         self.ledger = ledger
         self.chance = chance
         self.time = time
@@ -76,8 +79,29 @@ class Place(Site):
             words.append(b"CHUNKING")
         if "dsn" in self:
             words.append(b"DSN")
+        if self.offers_tls(session):
+            words.append(b"STARTTLS")
         lines = [b"250-%b\r\n" % word for word in words[:-1]]
         return self.think(Answer(b"".join([*lines, b"250 %b\r\n" % words[-1]])))
+
+    # --- TLS ---
+
+    def offers_tls(self, session):
+        return "starttls" in self and not session.is_secure and not self.within("stripped")
+
+    def starttls(self, session):
+        if not self.offers_tls(session) or self.happens("refuses tls"):
+            return Answer(b"454 4.7.0 TLS not available\r\n")
+        return self.think(Answer(b"220 2.0.0 Go ahead\r\n"))
+
+    def shakes(self, session, ticket):
+        if self.within("tls fails"):
+            return "fails", False
+        if self.happens("tls drops"):
+            return "drops", False
+        if self.within("tls stalls"):
+            return "stalls", False
+        return "", ticket is not None and not self.happens("forgets sessions")
 
     # --- transactions ---
 
@@ -127,7 +151,7 @@ class Place(Site):
         return Answer(b"", then="reset") if self.happens("reset in data") else None
 
     def message(self, session):
-        session.transaction[2:] = [len(session.recipients), 1]
+        session.transaction[2:] = [max(session.transaction[2], len(session.recipients)), 1]
         if self.happens("defers the dot"):
             return Answer(b"451 4.3.0 Cannot queue it\r\n")
         if self.happens("refuses the dot"):
@@ -146,7 +170,62 @@ class Place(Site):
         heard = []
         now = self.time()
         for path in session.recipients:
-            self.ledger.taken[path].append(Taken(now, self.name, heard))
+            self.ledger.taken[path].append(Taken(now, self.name, heard, session.is_secure))
         if b"report-type" in session.body:
             self.ledger.bodies.append((bytes(session.recipients[0]), bytes(session.body)))
         return heard.append
+
+
+class Program:
+    """A command of a pipe, as the launcher runs it. `habits`: the shares of runs that end so, and their time."""
+
+    name = "a command"
+
+    def __init__(self, ledger, chance, habits):
+        self.ledger = ledger
+        self.chance = chance
+        self.habits = habits
+        self.at_once = self.most_at_once = 0
+
+    async def run(self, request, fd):
+        loop = asyncio.get_running_loop()
+        paths = [each["recipient"].encode() for each in request.recipients]
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(self.chance.uniform(0.01, self.habits.get("slow", 0.05)))
+            drawn = self.chance.random()
+            for habit, ended in ENDS.items():
+                drawn -= self.habits.get(habit, 0.0)
+                if drawn < 0:
+                    if ended.status in (64, 67):
+                        for path in paths:
+                            self.ledger.refused[path].append("5.1.1")
+                    return ended
+            heard = []
+            for path in paths:
+                self.ledger.taken[path].append(Taken(loop.time(), self.name, heard))
+            await asyncio.sleep(self.habits.get("lingers", 0.0))  # a kill or a cancellation may come now
+            heard.append(True)
+            return Ended(0)
+        finally:
+            self.at_once -= 1
+
+
+class Programs:
+    """The launcher: runs the program of a domain's pipe."""
+
+    def __init__(self, domains):
+        self._by_name = {domain.name: domain.program for domain in domains if domain.program is not None}
+
+    async def run(self, request, fd):
+        return await self._by_name[request.common["nexthop"]].run(request, fd)
+
+
+ENDS = {
+    "defers": Ended(75, output=b"try again"),
+    "refuses": Ended(67, output=b"nobody here"),
+    "misused": Ended(64),
+    "crashes": Ended(-11),
+    "cannot start": Ended(error="No such file or directory"),
+}

@@ -6,6 +6,7 @@ in the end, invariants.py says.
 
 import asyncio
 import os
+import random
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from fastmta._intake import Recipient
 from fastmta.config.schema import Config
 from fastmta.config.shaping import ShapingConfig
+from fastmta.config.tables import PipeConfig
 from fastmta.model.envelope import (
     NOTIFY_DELAY,
     NOTIFY_FAILURE,
@@ -30,10 +32,17 @@ from fastmta.simulation.network import Network
 from fastmta.simulation.parts import Parts, VirtualClock, seeded
 from fastmta.store.virtual import VirtualStore
 from tests.simulation.ledger import Ledger
-from tests.simulation.places import Place
+from tests.simulation.places import ENDS, Place, Program, Programs
 
 HOME = "home.test"
 BEGAN = 1_800_000_000.0
+_LMTP_TOO = (
+    "destination_concurrency_limit",
+    "initial_destination_concurrency",
+    "destination_concurrency_failed_cohort_limit",
+    "destination_recipient_limit",
+    "destination_rate_delay",
+)
 
 
 class Domain:
@@ -41,7 +50,10 @@ class Domain:
 
     def __init__(self, name):
         self.name = name
+        self.transport = "smtp"
         self.places = []
+        self.program = None  # of a pipe
+        self.needs_tls = False
         self.trouble = ""  # of its DNS: "none", "null", "servfail", "later"
         self.most_open = 0
         self.addresses = 0
@@ -53,12 +65,18 @@ class Domain:
 
     @property
     def hop(self):
-        return f"smtp:{self.name}"
+        if self.transport == "pipe":
+            return f"pipe:prog:{self.name}"
+        return f"smtp:{self.name}" if self.transport == "smtp" else f"lmtp:[{self.ip}]:24"
 
     @property
     def is_healthy(self):
         """Nothing of it is ever in the way of mail."""
-        return not self.trouble and all(not place.habits.keys() - {"chunking"} for place in self.places)
+        if self.trouble or (self.program is not None and self.program.habits):
+            return False
+        if self.needs_tls and not all("starttls" in place.habits for place in self.places):
+            return False
+        return all(not place.habits.keys() - {"chunking", "starttls", "forgets sessions"} for place in self.places)
 
 
 class World:
@@ -74,6 +92,8 @@ class World:
         self.unhandled = []
         self.sent = {}  # recipient -> (reverse path, accepted at, notify)
         self.disturbed = []  # what an administrator, or a kill, has done: (at, what, subject)
+        self.more = random.Random(seed ^ 0x7175)  # for what came later: worlds without it stay the same
+        self.has_tls = self.more.random() < 0.5
         self.chosen = chance.choice([2, 3, 5, 8])
         self.domains = [self._domain(n) for n in range(self.chosen)]
         self.config = self._config()
@@ -101,6 +121,7 @@ class World:
             link = {"latency_s": chance.choice([0.005, 0.05, 0.4]), "speed": chance.choice([0, 0, 20_000])}
             place = Place(name, self.ledger, chance, self.time, own, **link)
             place.domain = domain
+            own.update(self._tls_habits() if n else {"starttls": True} if self.has_tls else {})
             domain.places.append(place)
             domain.addresses += len(ips)
             for ip in ips:
@@ -115,7 +136,55 @@ class World:
             self.at(chance.uniform(10, 10_000), partial(self._mended, domain.name))
         if domain.trouble != "none":
             self.zone.put(domain.name, "MX", *records)
+        domain.needs_tls = self.has_tls and self.more.random() < 0.3
+        if n and self.more.random() < 0.15:
+            self._by_lmtp(domain, ips[0])
+        elif n and self.more.random() < 0.1:
+            self._by_pipe(domain)
         return domain
+
+    def _by_lmtp(self, domain, ip):
+        """A route of the administrator's leads to one host, which has another name and speaks LMTP."""
+        old = domain.places[-1]
+        link = {"latency_s": old.latency_s, "speed": old.speed}
+        place = Place(f"lmtp.{domain.name}", self.ledger, self.chance, self.time, old.habits, speaks_lmtp=True, **link)
+        place.domain, domain.places = domain, [place]
+        domain.transport, domain.ip, domain.addresses = "lmtp", ip, 1
+        domain.trouble, domain.needs_tls = "", False
+        self.network.listen(ip, 24, place)
+
+    def _by_pipe(self, domain):
+        more = self.more
+        drawn = {
+            "slow": lambda: more.choice([1.0, 30.0]),
+            "lingers": lambda: more.choice([0.5, 5.0]),
+            **dict.fromkeys(ENDS, lambda: more.choice([0.1, 0.4])),
+        }
+        habits = {name: drawn[name]() for name in more.sample(list(drawn), more.choice([0, 1, 2]))}
+        domain.program = Program(self.ledger, more, habits)
+        domain.transport, domain.places, domain.addresses = "pipe", [], 0
+        domain.trouble, domain.needs_tls = "", False
+
+    def _tls_habits(self):
+        """STARTTLS at most servers of a world that has it, and at some of those what may go wrong with it."""
+        more = self.more
+        if not self.has_tls or more.random() < 0.2:
+            return {}
+
+        def times():
+            begin = 1000.0 + more.uniform(0, 3000) * more.choice([0, 1])
+            return [(begin, begin + more.uniform(10, 7200))]
+
+        drawn = {
+            "stripped": times,
+            "tls fails": times,
+            "tls stalls": times,
+            "tls drops": lambda: 0.3,
+            "refuses tls": lambda: 0.3,
+            "forgets sessions": lambda: more.choice([0.3, 1.0]),
+        }
+        names = more.sample(list(drawn), more.choice([0, 0, 1, 2]))
+        return {"starttls": True, **{name: drawn[name]() for name in names}}
 
     def _habits(self):
         """A few habits, most servers have one or two."""
@@ -180,7 +249,23 @@ class World:
             "smtp_mx_address_limit": chance.choice([1, 5, 5]),
             "destination_rate_tuning": chance.random() < 0.8,
         }
+        transport = {domain.name: domain.hop for domain in self.domains if domain.transport == "lmtp"}
+        transport.update({domain.name: "pipe:prog" for domain in self.domains if domain.transport == "pipe"})
+        lacking = [domain.name for domain in self.domains if domain.needs_tls]
+        if self.has_tls:
+            delivery["smtp_tls_security_level"] = self.more.choice(["may", "may", "encrypt", "none"])
+            delivery["smtp_tls_session_cache_timeout"] = self.more.choice([0.0, 3600.0, 3600.0])
+            delivery["smtp_starttls_timeout"] = self.more.choice([30.0, 300.0])
+            entries = "".join(f"{{ {name} = encrypt }}, " for name in lacking)
+            delivery["smtp_tls_policy_maps"] = (f"inline:{{ {entries.rstrip(', ')} }}",) if lacking else ()
+            for domain in self.domains:
+                domain.needs_tls |= domain.transport == "smtp" and delivery["smtp_tls_security_level"] == "encrypt"
+        for name in _LMTP_TOO:
+            delivery[f"lmtp_{name}"] = delivery[f"smtp_{name}"]
+        program = PipeConfig(argv=("/bin/prog", "${recipient}"), user="nobody", destination_concurrency_limit=3)
         config = Config(
+            transport=transport,
+            pipe={"prog": program},
             myhostname="mx." + HOME,
             mydomain=HOME,
             myorigin=HOME,
@@ -255,6 +340,7 @@ class World:
         parts = self.parts = Parts(
             self.config, self.store, self.loop, self.clock, self.zone, self.lines.append, answers
         )
+        parts.launcher = Programs(self.domains)
         if self.store.accounts.lookup(f"ann@{HOME}") is None:
             await self.store.accounts.add(f"ann@{HOME}", "x")
         parts.start()
@@ -409,9 +495,11 @@ class World:
     async def _move(self):
         """A domain gets other mail exchangers; the old ones are turned off."""
         domain = self.chance.choice(self.domains[1:] or self.domains)
+        if domain.transport != "smtp":
+            return
         self._note("move", domain.hop)
         name = f"new{len(domain.places)}.{domain.name}"
-        place = Place(name, self.ledger, self.chance, self.time, {})
+        place = Place(name, self.ledger, self.chance, self.time, {"starttls": True} if domain.needs_tls else {})
         place.domain = domain
         ip = f"203.0.{100 + self.domains.index(domain)}.{len(domain.places)}"
         self.network.listen(ip, 25, place)

@@ -57,6 +57,9 @@ class Owner:
     def transaction_done(self, connection):
         self.done.set()
 
+    def partly_answered(self, connection):
+        pass
+
     def session_over(self, connection):
         self.over.set()
 
