@@ -12,10 +12,10 @@ import pytest
 from tests.interop.dialogs import MAPS, ZONES, Dialog, Scenario, dialogs, held, scenario
 from tests.support import postfix
 from tests.support.dns_thread import dns_stub
+from tests.support.ports import own_address
 from tests.support.server import Server
 
 COUNT = int(os.environ.get("FASTMTA_DIALOGS", "60"))
-NAMESERVER = "127.0.0.83"
 EACH = 20  # dialogs of a scenario
 OURS = {"smtpd_authorized_xclient_hosts": "127.0.0.0/8", "smtpd_error_sleep_time": "0s", "smtpd_hard_error_limit": 100}
 
@@ -45,9 +45,10 @@ def _postfix_is_there() -> None:
 @pytest.fixture(scope="module")
 def resolver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[str]]:
     """A name server at the one port that Postfix's resolver asks, and the program that runs Postfix with it."""
-    with dns_stub(ZONES, (NAMESERVER, 53)):
+    nameserver = own_address()
+    with dns_stub(ZONES, (nameserver, 53)):
         resolv = tmp_path_factory.mktemp("dns") / "resolv.conf"
-        resolv.write_text(f"nameserver {NAMESERVER}\noptions timeout:2 attempts:1\n")
+        resolv.write_text(f"nameserver {nameserver}\noptions timeout:2 attempts:1\n")
         yield ("unshare", "-m", "sh", "-c", f'mount --bind {resolv} /etc/resolv.conf && exec "$@"', "sh")
 
 
@@ -96,7 +97,7 @@ def differences(made: Scenario, said: list[Dialog], tmp_path: Path, prefix: Sequ
         "mynetworks": ["127.0.0.0/8", "10.0.0.0/8"],
         "recipient_delimiter": "+",
         "smtpd_client_connection_count_limit": 0,
-        "dns": {"nameservers": [f"{NAMESERVER}:53"]},
+        "dns": {"nameservers": [f"{own_address()}:53"]},
         "transport": {
             "backup.test": "discard:",
             "best.test": "discard:",

@@ -5,7 +5,6 @@ stub of this test, which says by the AD bit what a validating resolver would.
 """
 
 import asyncio
-import os
 import re
 import smtplib
 import subprocess
@@ -20,7 +19,7 @@ from tests.delivery.conftest import make_rig  # noqa: F401 - a fixture
 from tests.support import postfix
 from tests.support.authority import issue
 from tests.support.dns_stub import SERVFAIL, DnsStub
-from tests.support.ports import free_port
+from tests.support.ports import free_port, own_address
 from tests.support.smtp_sink import SmtpSink
 
 UNUSABLE = "0 0 1 " + "ab" * 32
@@ -151,7 +150,7 @@ async def test_the_table(_namespace: None, make_rig: Any, tmp_path: Path) -> Non
     port = free_port("127.0.2.1")
     cases = [Case(number, root, port) for number in range(len(CASES))]
     (tmp_path / "policy").write_text("".join(f"{case.domain} {case.entry}\n" for case in cases))
-    server = f"127.77.{os.getpid() // 254 % 254}.{os.getpid() % 254 + 1}"  # a resolver's port is always 53
+    server = own_address()
     resolv = tmp_path / "resolv.conf"
     (tmp_path / "resolv.conf").write_text(f"nameserver {server}\noptions edns0 trust-ad timeout:2 attempts:1\n")
     zones = {name: records for case in cases for name, records in case.zones.items()}

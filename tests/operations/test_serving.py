@@ -41,7 +41,7 @@ def test_an_act_is_done_by_a_worker_and_told_by_it(server: Server) -> None:
     quota = {"used_bytes": 0, "quota_bytes": 2 * 2**30, "messages": 0, "quota_messages": 0}
     assert done == {"ok": True, "result": {"address": BILL, **quota}}
     line = log(server, "admin.user.quota")[-1]
-    assert (line["address"], line["quota"], line["uid"]) == (BILL, 2 * 2**30, os.getuid())
+    assert (line["address"], line["quota"], line["uid"]) == (BILL, "2G", os.getuid())
     assert line["user"] == pwd.getpwuid(os.getuid()).pw_name
     assert line["pid"] != server.process.pid  # type: ignore[union-attr]
     rows, end = ask(server, "user.list")

@@ -31,7 +31,7 @@ def dns_stub(zones: Mapping[str, Any], place: tuple[str, int] = ("127.0.0.1", 0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(answer(),), name="dns-stub", daemon=True)
     thread.start()
-    started.wait(10.0)
+    started.wait(60.0)
     try:
         if failure:
             raise RuntimeError("the DNS stub did not start") from failure[0]
@@ -39,5 +39,5 @@ def dns_stub(zones: Mapping[str, Any], place: tuple[str, int] = ("127.0.0.1", 0)
     finally:
         if not failure:
             loop.call_soon_threadsafe(stop.set)
-        thread.join(10.0)
+        thread.join(60.0)
         loop.close()

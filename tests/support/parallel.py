@@ -20,7 +20,10 @@ from typing import Any, NoReturn
 import pytest
 
 #: Rooms whose tests wait for a compiler or for servers, the longest first: no process shall end alone with one of them.
-SLOW = ("packages", "faults", "interop", "e2e", "supervisor", "operations", "cli", "pickup", "deploy")
+SLOW = (
+    *("packages", "faults", "operations", "interop", "e2e", "supervisor", "store", "simulation", "cli", "pickup"),
+    *("deploy", "fuzz", "imap", "index"),
+)
 APART = frozenset({"packages", "faults", "interop", "e2e", "supervisor", "deploy"})
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -49,6 +49,12 @@ def free_port(host: str = "127.0.0.1") -> int:
     return free_ports(1, host)[0]
 
 
+def own_address() -> str:
+    """A loopback address that is this process's among all that run now: for a resolver, whose port is always 53."""
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16 & 63)}.{pid >> 8 & 255}.{pid & 255}"
+
+
 def wait_until_listening(host: str, port: int, timeout_s: float = 60.0) -> None:
     """Returns when a TCP connection to `host`:`port` succeeds; TimeoutError otherwise."""
     deadline = time.monotonic() + timeout_s
