@@ -1,28 +1,58 @@
-"""`fastmta policy test`: messages played through the site's own policy module, without a server."""
+"""`fastmta policy test`: messages played through the site's own policy module, without a server.
+
+They are files, or what the trace has of mail that came: its clients and envelopes, and what became of them then.
+"""
 
 import asyncio
 import mailbox
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from fastmta.cli.failures import EX_CONFIG, EX_NOINPUT, CommandFailed
+from fastmta.cli.failures import EX_CONFIG, EX_NOINPUT, EX_USAGE, CommandFailed
 from fastmta.cli.output import config_option, json_option, plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from fastmta.policy.api import Context
 
 _MESSAGE_BYTES = 50 << 20
 
 
-@click.group(epilog="\b\nExamples:\n  fastmta policy test letter.eml --module site_policy.py --sender ann@example.net")
+class Played(NamedTuple):
+    """One message to play. `raw` is None where only its envelope is known; `then` is what became of it."""
+
+    name: str
+    client: str
+    client_name: str
+    helo: str
+    login: str
+    sender: str
+    recipients: tuple[str, ...]
+    size: int
+    raw: bytes | None = None
+    then: str = ""
+
+
+@click.group(
+    epilog="\b\nExamples:\n  fastmta policy test letter.eml --module site_policy.py --sender ann@example.net\n"
+    "  fastmta policy test --since 1d --module site_policy.py"
+)
 def policy() -> None:
     """The site's own policy, in Python (policy_module)."""
 
 
 @policy.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="[FILE...]")
+@click.option(
+    "--since", metavar="WHEN", help='Instead of files: mail that the trace has since then, "1d" or an instant.'
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Of the trace, so many messages."
+)
 @click.option("--module", metavar="FILE", help="The module; without it policy_module of the configuration.")
 @click.option("--sender", metavar="ADDRESS", help="MAIL FROM; without it the message's Return-Path, else its From.")
 @click.option("--recipient", "recipients", multiple=True, metavar="ADDRESS", help="RCPT TO; without it To and Cc.")
@@ -34,6 +64,8 @@ def policy() -> None:
 @config_option
 def test(
     files: tuple[str, ...],
+    since: str | None,
+    limit: int,
     module: str | None,
     sender: str | None,
     recipients: tuple[str, ...],
@@ -46,13 +78,23 @@ def test(
 ) -> int:
     """Play messages (files, mboxes, Maildirs) through the module, stage by stage, and tell what it says of each.
 
-    The functions run as in the server, in a process of their own with the same time budget. The exit code is 1 where a
-    function failed.
+    With --since it is mail of the trace: its client and envelope, beside what became of it then. The trace keeps no
+    text, so the stage message is not asked. The functions run as in the server, in a process of their own with the
+    same time budget. The exit code is 1 where a function failed.
     """
-    from fastmta.policy.api import STAGES, Context
+    from fastmta.policy.api import STAGES
 
+    if bool(files) == (since is not None):
+        raise CommandFailed("nothing to play: name files, or --since for mail of the trace", EX_USAGE)
     path, budget_s = _module(module, config_path)
     rows: list[dict[str, Any]] = []
+    if since is not None:
+        played: Iterable[Played] = list(_traced(config_path, since, limit))
+    else:
+        played = (
+            Played(name, client, client_name, helo, login, *_envelope(raw, sender, recipients), len(raw), raw)
+            for name, raw in _messages(files)
+        )
 
     async def play() -> None:
         from fastmta.policy.checks.site import translated
@@ -62,11 +104,12 @@ def test(
         host = SitePolicy(Log(sys.stderr.fileno(), level="error"), time.monotonic)
         host.configure(path, budget_s)
         try:
-            for file, raw in _messages(files):
-                known = _envelope(raw, sender, recipients)
+            for each in played:
                 for stage in STAGES:
-                    for context in _contexts(stage, known, client, client_name, helo, login, raw):
-                        row: dict[str, Any] = {"file": file, "stage": stage, "recipient": context.recipient}
+                    for context in _contexts(stage, each):
+                        row: dict[str, Any] = {"file": each.name, "stage": stage, "recipient": context.recipient}
+                        if since is not None:
+                            row["then"] = each.then
                         began = time.perf_counter()
                         try:
                             said = await host.ask(context)
@@ -84,37 +127,11 @@ def test(
             host.close()
             await asyncio.sleep(0)
 
-    def _contexts(
-        stage: str, known: tuple[str, tuple[str, ...]], client: str, name: str, helo: str, login: str, raw: bytes
-    ) -> Iterator[Context]:
-        from fastmta.model.limits import SITE_POLICY_SHOWN_BYTES
-
-        at = STAGES.index(stage)
-        head, _, body = raw.partition(b"\r\n\r\n")
-        for recipient in known[1] if stage == "rcpt" else ("",):
-            yield Context(
-                stage=stage,
-                service="submission" if login else "smtp",
-                session=1,
-                client_ip=client,
-                client_name=name,
-                trusted=False,
-                tls=False,
-                helo=helo if at >= 1 else "",
-                login=login,
-                sender=known[0] if at >= 2 else "",
-                recipient=recipient,
-                recipients=known[1] if at >= 4 else (),
-                size=len(raw) if at >= 5 else 0,
-                header=(head + b"\r\n")[:SITE_POLICY_SHOWN_BYTES] if at >= 5 else b"",
-                body=body[:SITE_POLICY_SHOWN_BYTES] if at >= 5 else b"",
-            )
-
     asyncio.run(play())
     if as_json:
         print_json(rows)
     else:
-        table = [
+        table: list[tuple[str, ...]] = [
             (
                 each["file"],
                 each["stage"],
@@ -125,13 +142,69 @@ def test(
             )
             for each in rows
         ]
-        print_table(
-            ("FILE", "STAGE", "RECIPIENT", "VERDICT", "REPLY", "REASON"), [tuple(map(plain, row)) for row in table]
-        )
+        columns: tuple[str, ...] = ("FILE", "STAGE", "RECIPIENT", "VERDICT", "REPLY", "REASON")
+        if since is not None:
+            columns = ("MESSAGE", *columns[1:], "THEN")
+            table = [(*row, each["then"]) for row, each in zip(table, rows, strict=True)]
+        print_table(columns, [tuple(map(plain, row)) for row in table])
         for each in rows:
             if each["error"]:
                 print(plain(each["error"]).strip(), file=sys.stderr)
     return 1 if any(each["error"] for each in rows) else 0
+
+
+def _contexts(stage: str, known: Played) -> "Iterator[Context]":
+    from fastmta.model.limits import SITE_POLICY_SHOWN_BYTES
+    from fastmta.policy.api import STAGES, Context
+
+    at = STAGES.index(stage)
+    if stage == "message" and known.raw is None:
+        return
+    head, _, body = (known.raw or b"").partition(b"\r\n\r\n")
+    for recipient in known.recipients if stage == "rcpt" else ("",):
+        yield Context(
+            stage=stage,
+            service="submission" if known.login else "smtp",
+            session=1,
+            client_ip=known.client,
+            client_name=known.client_name,
+            trusted=False,
+            tls=False,
+            helo=known.helo if at >= 1 else "",
+            login=known.login,
+            sender=known.sender if at >= 2 else "",
+            recipient=recipient,
+            recipients=known.recipients if at >= 4 else (),
+            size=known.size if at >= 5 else 0,
+            header=(head + b"\r\n")[:SITE_POLICY_SHOWN_BYTES] if at >= 5 else b"",
+            body=body[:SITE_POLICY_SHOWN_BYTES] if at >= 5 else b"",
+        )
+
+
+def _traced(config_path: str | None, since: str, limit: int) -> Iterator[Played]:
+    """What came over SMTP, as the trace has it: accepted mail and refusals."""
+    from fastmta.cli.performing import perform
+    from fastmta.operations import tracing
+
+    found = perform(config_path, tracing.trace, tracing.TraceMail(since=since, limit=limit))
+    for story in found.messages:
+        lines = [line for line in story["events"] if line.get("event") in ("smtp.received", "smtp.rejected")]
+        name, _, address = str(story["client"] or "").rpartition("[")
+        if not lines or not address.endswith("]"):
+            continue  # from a local program: the module is not asked
+        recipients = story["recipients"]
+        yield Played(
+            story["queue_id"] or story["at"],
+            address[:-1],
+            name,
+            str(lines[0].get("helo") or ""),
+            story["login"] or "",
+            story["sender"],
+            tuple(each["original_recipient"] or each["recipient"] for each in recipients),
+            story["size"] or 0,
+            None,
+            ", ".join(dict.fromkeys(each["status"] for each in recipients)) or "rejected",
+        )
 
 
 def _last(row: dict[str, Any]) -> str:
