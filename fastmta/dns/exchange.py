@@ -6,7 +6,8 @@ server that does not keep the case, is asked again over TCP. A server that does 
 followed by the next one, twice round. Everything is bounded: what is on the wire, what waits for its turn, and time.
 
 Invariant: a question costs no socket and no task; one timer serves all of them. When none is under way the sockets are
-closed, so ports change.
+closed, so ports change. What is longer than a datagram is read in a thread: 64 KB of records take a tenth of a second,
+and whoever writes a domain's DNS chooses how many there are.
 """
 
 import asyncio
@@ -16,7 +17,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from fastmta.model.limits import DNS_ON_WIRE, DNS_PAYLOAD_BYTES, DNS_SENT_AT_ONCE, DNS_SOCKETS, DNS_TCP, DNS_WAITING
+from fastmta.model.limits import (
+    DNS_ON_WIRE,
+    DNS_PAYLOAD_BYTES,
+    DNS_RECORDS,
+    DNS_SENT_AT_ONCE,
+    DNS_SOCKETS,
+    DNS_TCP,
+    DNS_WAITING,
+)
 
 if TYPE_CHECKING:
     import dns.message
@@ -246,26 +255,16 @@ class Exchange:
             self._send(question)
         elif echoed.lower() != echo.lower():
             return  # somebody else's answer, or a forger's
-        elif data[2] & 0x02 or echoed != echo:
+        elif data[2] & 0x02 or echoed != echo or len(data) > DNS_PAYLOAD_BYTES:
             self._over_tcp(question)
         else:
-            self._answered(question, data)
+            self._answered(question, _read(data))
 
-    def _answered(self, question: _Question, data: bytes) -> None:
-        import dns.exception
-        import dns.message
-        import dns.rcode
-
-        rcode = data[3] & 15
-        if rcode not in (_NOERROR, _NXDOMAIN):
-            self._failed(question, f"answered {dns.rcode.to_text(dns.rcode.Rcode(rcode))}")
-            return
-        try:
-            message = dns.message.from_wire(data)
-        except (dns.exception.DNSException, ValueError, IndexError) as error:
-            self._failed(question, f"a broken answer: {type(error).__name__}")
-            return
-        self._over(question, message)
+    def _answered(self, question: _Question, result: "dns.message.Message | str") -> None:
+        if isinstance(result, str):
+            self._failed(question, result)
+        else:
+            self._over(question, result)
 
     # --- TCP ---
 
@@ -298,9 +297,39 @@ class Exchange:
         ):
             question.attempt -= 1
             self._failed(question, problem if not data else "an answer to something else")
-        else:
+        elif len(data) <= DNS_PAYLOAD_BYTES:
             question.attempt -= 1
-            self._answered(question, data)
+            self._answered(question, _read(data))
+        else:
+            result = await self._loop.run_in_executor(None, _read, data)
+            question.attempt -= 1
+            self._answered(question, result)
+
+
+def _read(data: bytes) -> "dns.message.Message | str":
+    """The message, or what is wrong with it."""
+    import dns.exception
+    import dns.message
+    import dns.rcode
+
+    rcode = data[3] & 15
+    if rcode not in (_NOERROR, _NXDOMAIN):
+        return f"answered {dns.rcode.to_text(dns.rcode.Rcode(rcode))}"
+    try:
+        return dns.message.from_wire(_cut(data) if int.from_bytes(data[6:8], "big") > DNS_RECORDS else data)
+    except (dns.exception.DNSException, ValueError, IndexError) as error:
+        return f"a broken answer: {type(error).__name__}"
+
+
+def _cut(data: bytes) -> bytes:
+    """An answer with the first DNS_RECORDS of its records, and nothing behind them. IndexError where it is broken."""
+    at = data.index(0, _HEADER) + 5  # behind the question, which is the one that was asked
+    for _ in range(DNS_RECORDS):
+        while (octets := data[at]) and octets < 0xC0:
+            at += 1 + octets
+        at += 2 if octets else 1  # a pointer to the rest of the name, or its end
+        at += 10 + int.from_bytes(data[at + 8 : at + 10], "big")
+    return data[:6] + DNS_RECORDS.to_bytes(2, "big") + b"\0\0\0\0" + data[_HEADER:at]
 
 
 def _query(name: str, kind: str, dnssec: bool) -> bytes:

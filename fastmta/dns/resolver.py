@@ -15,7 +15,6 @@ from fastmta.dns.exchange import Exchange, NoAnswer
 
 QUERY_TIMEOUT_S: Final = 5.0  # one question to one server
 LOOKUP_TIMEOUT_S: Final = 20.0  # one look-up over all servers and repetitions
-RECORDS: Final = 1024  # of one answer that are kept; 64 KB of DNS could hold 4,000
 
 
 class NotFound(Exception):
@@ -205,7 +204,7 @@ class Resolver:
         is_secure = self._is_secure(message)
         if chain.answer is None:
             raise NotFound(name, kind, name_exists=message.rcode() != dns.rcode.NXDOMAIN, is_secure=is_secure)
-        values = Answer(_value(kind, record) for record in list(chain.answer)[:RECORDS])
+        values = Answer(_value(kind, record) for record in chain.answer)
         values.is_secure = is_secure
         values.canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
         self._cache.put(name, kind, values, chain.minimum_ttl)

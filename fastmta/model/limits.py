@@ -107,6 +107,7 @@ DNS_ON_WIRE: Final = 2048  # questions that are sent and not answered yet
 DNS_SENT_AT_ONCE: Final = 100  # in one turn of the loop
 DNS_WAITING: Final = 50_000  # questions that wait for their turn, under 1 KB each; beyond it nobody can say
 DNS_PAYLOAD_BYTES: Final = 1232  # of an answer over UDP: what passes without fragments
+DNS_RECORDS: Final = 1024  # of one answer that are read; 64 KB could hold 4,000
 DNS_TCP: Final = 8  # connections for answers that were truncated
 
 # --- delivery ---

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import struct
+import threading
 import time
 import tracemalloc
 from typing import Any
@@ -11,8 +13,9 @@ import dns.message
 import dns.rrset
 import pytest
 
+from fastmta.dns.exchange import _read
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver
-from fastmta.model.limits import DNS_ON_WIRE, DNS_SOCKETS
+from fastmta.model.limits import DNS_ON_WIRE, DNS_RECORDS, DNS_SOCKETS
 from tests.support.dns_stub import REFUSED, SERVFAIL, TIMEOUT, DnsStub
 
 
@@ -69,6 +72,35 @@ async def test_those_who_ask_the_same_share_one_question() -> None:
         assert await asked.a("example.test") == ("192.0.2.1",)
         assert stub.queries["example.test", "A"] == 1
         await asked.close()
+
+
+@pytest.mark.parametrize("count", [DNS_RECORDS - 1, DNS_RECORDS, DNS_RECORDS + 1, 4000])
+async def test_a_long_answer_is_read_in_a_thread_and_to_a_bound(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    read: list[tuple[bool, int]] = []
+    from_wire = dns.message.from_wire
+
+    def noted(data: bytes, *arguments: Any, **options: Any) -> Any:
+        if data[2] & 0x80:
+            read.append((threading.current_thread() is threading.main_thread(), int.from_bytes(data[6:8], "big")))
+        return from_wire(data, *arguments, **options)
+
+    addresses = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(count)]
+    async with DnsStub({"big.test": {"A": addresses}, "alias.test": {"CNAME": "big.test"}}) as stub:
+        asked = resolver(stub)
+        with monkeypatch.context() as patched:
+            patched.setattr(dns.message, "from_wire", noted)
+            found = await asked.a("alias.test")
+        await asked.close()
+    most = min(count, DNS_RECORDS - 1)  # with the alias
+    assert set(found) <= set(addresses) and len(found) == most
+    assert read == [(False, min(count + 1, DNS_RECORDS))]
+
+
+@pytest.mark.parametrize("octets", range(20, 60))
+def test_a_long_answer_that_ends_early_is_a_broken_one(octets: int) -> None:
+    header = struct.pack(">HHHHHH", 1, 0x8180, 1, DNS_RECORDS + 1, 0, 0)
+    records = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + b"\x7f\0\0\2"
+    assert str(_read((header + b"\1a\4test\0\0\1\0\1" + records * 3)[:octets])).startswith("a broken answer")
 
 
 async def test_a_truncated_answer_comes_over_tcp() -> None:
