@@ -42,6 +42,7 @@ cdef class Recipient:          # an accepted recipient; a service shares those w
     cdef readonly list targets
     cdef readonly object resolution
     cdef readonly bint has_local
+    cdef readonly str tenant          # whose mail it is by who gets it; "": nobody's
     cdef readonly int64_t tick        # of its making: a local one is looked up afresh in the next
 
     cdef Recipient with_targets(self, list targets)

@@ -125,13 +125,16 @@ cdef packed struct RetainedTotals:  # of an account
 
 cdef packed struct UsageRecord:
     uint8_t format
-    uint8_t unused[3]
+    uint8_t settled  # no mailbox of the account has a modseq above this one's, and floor_modseq is right
+    uint8_t unused[2]
     uint32_t uid_validity  # the last one given out
     uint32_t list_version
     uint32_t quota_messages  # 0 in records of programs that had none
     uint64_t bytes
     uint64_t messages
     uint64_t quota
+    uint64_t modseq  # of the last change in any of its mailboxes. From here on format 2
+    uint64_t floor_modseq  # what was expunged up to there is not known any more: its mailbox is gone
 
 cdef packed struct QuotaRules:  # then a QuotaRule with its name for each mailbox that has one
     uint8_t format

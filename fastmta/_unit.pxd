@@ -58,7 +58,7 @@ cdef enum Table:  # a key begins with its number
     T_MAILBOX_NAME = 11  # account id, name -> mailbox id
     T_MESSAGE = 12      # mailbox id, uid -> MessageRecord, keywords, prefix
     T_ENVELOPE = 13     # mailbox id, uid -> structure
-    T_CHANGE = 14       # mailbox id, 0 changed or 1 expunged, modseq, uid -> nothing
+    T_CHANGE = 14       # mailbox id, 0 changed or 1 expunged, modseq, uid -> nothing; of an expunged one blob id, digest of its prefix
     T_ACCOUNT = 15      # account id -> record
     T_ACCOUNT_NAME = 16  # address -> account id
     T_SUBSCRIPTION = 17  # account id, name -> nothing

@@ -46,12 +46,13 @@ cdef class Recipient:
         cdef Target made
         self.forward_path = forward_path
         self.resolution = resolution
+        self.tenant = resolution.tenant
         self.targets = []
         self.tick = tick
         for target in resolution.targets:
             final = target.address if isinstance(target, LocalTarget) else target.forward_path
             tail = encode(RecipientTail(final, orcpt, notify, forward_path if final != forward_path else b"",
-                                        resolution.tenant))
+                                        self.tenant))
             if isinstance(target, LocalTarget):
                 made = Target(LOCAL_HOP, tail, final, forward_path, target.mailbox or final, target.mailbox_id, False)
                 made.reported = notify & SUCCESS
@@ -67,6 +68,7 @@ cdef class Recipient:
         cdef Recipient made = Recipient.__new__(Recipient)
         cdef Target target
         made.forward_path = forward_path
+        made.tenant = ""
         made.targets = targets
         for target in targets:
             made.has_local |= target.mailbox_id != 0
@@ -87,6 +89,7 @@ cdef class Recipient:
     cdef Recipient with_targets(self, list targets):
         cdef Recipient made = Recipient.of(self.forward_path, targets)
         made.resolution = self.resolution
+        made.tenant = self.tenant
         made.tick = self.tick
         return made
 
@@ -334,10 +337,9 @@ cdef class Posting:
         cdef bint is_first = True
         if not found:
             for recipient in self.recipients:
-                name = "" if recipient.resolution is None else recipient.resolution.tenant
-                if not is_first and name != found:
+                if not is_first and recipient.tenant != found:
                     return ""
-                found = name
+                found = recipient.tenant
                 is_first = False
         return found
 

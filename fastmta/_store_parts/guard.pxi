@@ -286,10 +286,16 @@ cdef inline size_t rest_length(const BlobMeta* meta) noexcept nogil:
     return 8 * <size_t>meta.cuts + meta.head_length + meta.tail_length
 
 
+cdef inline size_t usage_size(int format) noexcept nogil:
+    return USAGE_BEFORE if format == FORMAT else sizeof(UsageRecord)
+
+
 cdef int format_of(int table, size_t key_length, int level) noexcept nogil:
     """The format of a level's records; 0: those of this table have no struct."""
     if table == T_USAGE:
-        return TRIAL_USAGE_FORMAT if level >= TRIAL_LEVEL else FORMAT
+        if level >= ACCOUNT_LEVEL:
+            return TRIAL_USAGE_FORMAT if level >= TRIAL_LEVEL else USAGE_FORMAT
+        return FORMAT
     if table == T_MESSAGE:
         return MESSAGE_FORMAT
     if table == T_BLOB:
@@ -342,7 +348,7 @@ cdef bint record_fits(int level, int table, size_t key_length, const void* data,
         return (n >= sizeof(MailboxRecord) and p[0] == FORMAT
                 and sizeof(MailboxRecord) + (<MailboxRecord*>p).name_length + (<MailboxRecord*>p).special_length <= n)
     if table == T_USAGE:
-        return n == sizeof(UsageRecord) and is_known_format(level, T_USAGE, key_length, p[0])
+        return n >= USAGE_BEFORE and is_known_format(level, T_USAGE, key_length, p[0]) and n == usage_size(p[0])
     if table == T_HOP_STATE:
         return n >= HOP_BEFORE and is_known_format(level, T_HOP_STATE, key_length, p[0]) and n == hop_size(p[0])
     if table == T_QUEUE_COUNT:

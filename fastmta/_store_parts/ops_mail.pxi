@@ -47,57 +47,64 @@ cdef int mailbox_put(Txn* t, uint64_t mailbox_id, MailboxRecord* record) noexcep
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_GIVEN, value.mv_data, value.mv_size)
 
 
-cdef int usage_get(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nogil:
+cdef struct Usage:  # an account's record while an operation changes it, once
+    UsageRecord now
+    UsageRecord before
+    size_t before_length  # 0: there was none
+    uint64_t account_id
+
+
+cdef int usage_get(Txn* t, uint64_t account_id, Usage* usage) noexcept nogil:
     """An account's usage; all zero where it has none yet."""
     cdef Key k
     cdef MDB_val value
     cdef int rc
+    memset(usage, 0, sizeof(usage[0]))
+    usage.account_id = account_id
     k_id(&k, T_USAGE, account_id)
     rc = t_get(t, &k, &value)
     if rc == DONE:
-        memcpy(usage, value.mv_data, sizeof(usage[0]))
+        usage.before_length = value.mv_size
+        memcpy(&usage.before, value.mv_data, value.mv_size)
+        usage.now = usage.before
     elif rc == REFUSE_MISSING:
-        memset(usage, 0, sizeof(usage[0]))
-        usage.format = FORMAT
+        usage.now.settled = t.s.level >= ACCOUNT_LEVEL
         rc = DONE
     return rc
 
 
-cdef int usage_put(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept nogil:
+cdef int usage_put(Txn* t, Usage* usage) noexcept nogil:
+    """Writes what usage_get has read; nothing may have written it since."""
     cdef Key k
-    k_id(&k, T_USAGE, account_id)
-    usage.format = <uint8_t>format_of(T_USAGE, k.n, t.s.level)
-    return t_put(t, &k, usage, sizeof(usage[0]), OLD_UNKNOWN, NULL, 0)
+    k_id(&k, T_USAGE, usage.account_id)
+    usage.now.format = <uint8_t>format_of(T_USAGE, k.n, t.s.level)
+    return t_put(t, &k, &usage.now, usage_size(usage.now.format), OLD_GIVEN if usage.before_length else OLD_ABSENT,
+                 &usage.before, usage.before_length)
 
 
-cdef int usage_add(Txn* t, uint64_t account_id, int64_t size, int64_t messages) noexcept nogil:
-    """Charges an account, or gives back, whatever its quota says."""
-    cdef UsageRecord usage
-    cdef int rc = usage_get(t, account_id, &usage)
-    if rc:
-        return rc
-    usage.bytes += size
-    usage.messages += messages
-    return usage_put(t, account_id, &usage)
+cdef inline void next_modseq(Txn* t, Usage* usage, MailboxRecord* box) noexcept nogil:
+    """The modseq of a change in a mailbox: from ACCOUNT_LEVEL on the account's next one; the caller writes both records."""
+    if t.s.level < ACCOUNT_LEVEL:
+        box.modseq += 1
+        return
+    if usage.now.modseq < box.modseq:  # before it is settled, or in an account that has just been made
+        usage.now.modseq = box.modseq
+    usage.now.modseq += 1
+    box.modseq = usage.now.modseq
 
 
-cdef int usage_charge(Txn* t, uint64_t account_id, uint64_t mailbox_id, int64_t size, int64_t messages) noexcept nogil:
-    """Charges an account for what comes into a mailbox; REFUSE_QUOTA where its quota has no room for it."""
-    cdef UsageRecord usage
-    cdef int rc = usage_get(t, account_id, &usage)
-    if rc == DONE:
-        rc = quota_allows(t, account_id, mailbox_id, &usage, size, messages)
-    if rc:
-        return rc
-    usage.bytes += size
-    usage.messages += messages
-    return usage_put(t, account_id, &usage)
+cdef int change_begin(Txn* t, Usage* usage, MailboxRecord* box) noexcept nogil:
+    """A change that charges nothing: reads the usage where the modseq is the account's; change_end writes it."""
+    if t.s.level >= ACCOUNT_LEVEL and usage_get(t, box.account_id, usage) < 0:
+        return POISONED
+    next_modseq(t, usage, box)
+    return DONE
 
 
-cdef int usage_room(Txn* t, uint64_t account_id, uint64_t mailbox_id, int64_t size, int64_t messages) noexcept nogil:
-    cdef UsageRecord usage
-    cdef int rc = usage_get(t, account_id, &usage)
-    return rc if rc else quota_allows(t, account_id, mailbox_id, &usage, size, messages)
+cdef inline int change_end(Txn* t, Usage* usage) noexcept nogil:
+    return usage_put(t, usage) if t.s.level >= ACCOUNT_LEVEL else DONE
+
+
 
 
 cdef int message_add(Txn* t, uint64_t mailbox_id, MailboxRecord* box, MessageRecord* message, const char* keywords,
@@ -137,6 +144,7 @@ cdef int append_checked(Txn* t, Op* op, const char* parts, bint* refusable) noex
     """APPEND; `refusable` tells whether a refusal came before the first write, so that another way may be taken."""
     cdef MailboxRecord box
     cdef MessageRecord message
+    cdef Usage usage
     cdef uint64_t size = 0
     cdef int rc
     refusable[0] = True
@@ -148,7 +156,16 @@ cdef int append_checked(Txn* t, Op* op, const char* parts, bint* refusable) noex
         refusable[0] = False  # the blob is the unit's own mistake, not the mailbox's state
         return rc
     size += op.part[0]
-    rc = usage_charge(t, box.account_id, op.a, <int64_t>size, 1)
+    rc = usage_get(t, box.account_id, &usage)
+    if rc:
+        return rc
+    rc = quota_allows(t, box.account_id, op.a, &usage.now, <int64_t>size, 1)
+    if rc:
+        return rc
+    usage.now.bytes += size
+    usage.now.messages += 1
+    next_modseq(t, &usage, &box)
+    rc = usage_put(t, &usage)
     if rc:
         return rc
     refusable[0] = False
@@ -161,7 +178,6 @@ cdef int append_checked(Txn* t, Op* op, const char* parts, bint* refusable) noex
     message.blob_id = op.b
     message.date_s = op.d
     message.size = size
-    box.modseq += 1
     rc = message_add(t, op.a, &box, &message, parts + op.part[0], parts, parts + op.part[0] + op.part[1], op.part[2])
     if rc == DONE:
         rc = mailbox_put(t, op.a, &box)
@@ -218,7 +234,7 @@ cdef void k_mailbox_name(Key* k, uint64_t account_id, const char* name, size_t n
 
 cdef int op_mailbox_new(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MailboxRecord box
-    cdef UsageRecord usage
+    cdef Usage usage
     cdef Key k
     cdef MDB_val value
     cdef int rc
@@ -232,15 +248,17 @@ cdef int op_mailbox_new(Txn* t, Op* op, const char* parts) noexcept nogil:
         return rc
     if t_put(t, &k, &op.a, 8, OLD_ABSENT, NULL, 0) < 0 or usage_get(t, op.b, &usage) < 0:
         return POISONED
-    usage.uid_validity = <uint32_t>op.d if <uint32_t>op.d > usage.uid_validity else usage.uid_validity + 1
-    usage.list_version += 1
-    if usage_put(t, op.b, &usage) < 0:
+    usage.now.uid_validity = <uint32_t>op.d if <uint32_t>op.d > usage.now.uid_validity else usage.now.uid_validity + 1
+    usage.now.list_version += 1
+    if t.s.level >= ACCOUNT_LEVEL and usage.now.modseq == 0:
+        usage.now.modseq = 1  # as the mailbox begins
+    if usage_put(t, &usage) < 0:
         return POISONED
     memset(&box, 0, sizeof(box))
     box.format = FORMAT
     box.name_length = <uint16_t>op.part[0]
     box.special_length = <uint16_t>op.part[1]
-    box.uid_validity = usage.uid_validity
+    box.uid_validity = usage.now.uid_validity
     box.uid_next = box.recent_uid = 1
     box.modseq = 1
     box.account_id = op.b
@@ -253,19 +271,23 @@ cdef int op_mailbox_new(Txn* t, Op* op, const char* parts) noexcept nogil:
         return REFUSE_EXISTS
     if rc < 0:
         return rc
-    if note_touch(t, op.a, box.modseq) < 0 or note_touch(t, op.b, usage.list_version) < 0:
+    if note_touch(t, op.a, box.modseq) < 0 or note_touch(t, op.b, usage.now.list_version) < 0:
         return POISONED
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT, NULL, 0)
 
 
 cdef int list_changed(Txn* t, uint64_t account_id) noexcept nogil:
-    cdef UsageRecord usage
+    cdef Usage usage
     if usage_get(t, account_id, &usage) < 0:
         return POISONED
-    usage.list_version += 1
-    if note_touch(t, account_id, usage.list_version) < 0:
+    return list_changed_in(t, &usage)
+
+
+cdef int list_changed_in(Txn* t, Usage* usage) noexcept nogil:
+    usage.now.list_version += 1
+    if note_touch(t, usage.account_id, usage.now.list_version) < 0:
         return POISONED
-    return usage_put(t, account_id, &usage)
+    return usage_put(t, usage)
 
 
 cdef int op_list_changed(Txn* t, Op* op, const char* parts) noexcept nogil:
@@ -283,6 +305,8 @@ cdef int op_list_changed(Txn* t, Op* op, const char* parts) noexcept nogil:
 cdef int op_mailbox_gone(Txn* t, Op* op, const char* parts) noexcept nogil:
     """The mailbox goes at once, with what it used of the quota; its messages go through the trash."""
     cdef MailboxRecord box
+    cdef Usage usage
+    cdef uint64_t modseq
     cdef Key k, name_key
     cdef MDB_val value
     cdef int rc
@@ -294,7 +318,16 @@ cdef int op_mailbox_gone(Txn* t, Op* op, const char* parts) noexcept nogil:
     k_mailbox_name(&name_key, box.account_id, <char*>value.mv_data + sizeof(box), box.name_length)
     if t_del(t, &name_key) < 0 or t_del(t, &k) < 0:
         return POISONED
-    if usage_add(t, box.account_id, -<int64_t>box.size, -<int64_t>box.exists) < 0 or list_changed(t, box.account_id) < 0:
+    if usage_get(t, box.account_id, &usage) < 0:
+        return POISONED
+    usage.now.bytes -= box.size
+    usage.now.messages -= box.exists
+    if t.s.level >= ACCOUNT_LEVEL and box.uid_next > 1:  # it had messages, whose rows go with it
+        modseq = box.modseq
+        next_modseq(t, &usage, &box)
+        usage.now.floor_modseq = box.modseq
+        box.modseq = modseq
+    if list_changed_in(t, &usage) < 0:
         return POISONED
     if note_touch(t, op.a, box.modseq + 1) < 0:
         return POISONED
@@ -336,17 +369,17 @@ cdef int op_mailbox_rename(Txn* t, Op* op, const char* parts) noexcept nogil:
 
 
 cdef int op_list_version(Txn* t, Op* op, const char* parts) noexcept nogil:
-    cdef UsageRecord usage
+    cdef Usage usage
     cdef int rc = usage_get(t, op.a, &usage)
-    if rc == DONE and usage.list_version != op.flags:
+    if rc == DONE and usage.now.list_version != op.flags:
         return REFUSE_CHANGED
     return rc
 
 
 cdef int op_quota(Txn* t, Op* op, const char* parts) noexcept nogil:
-    cdef UsageRecord usage
+    cdef Usage usage
     if usage_get(t, op.a, &usage) < 0:
         return POISONED
-    usage.quota = op.b
-    usage.quota_messages = <uint32_t>op.c
-    return usage_put(t, op.a, &usage)
+    usage.now.quota = op.b
+    usage.now.quota_messages = <uint32_t>op.c
+    return usage_put(t, &usage)

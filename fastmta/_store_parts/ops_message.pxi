@@ -73,13 +73,14 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MailboxRecord box
     cdef MessageRecord message
     cdef MDB_val value
-    cdef Key k
+    cdef Key k, before
     cdef const char* keywords
     cdef const char* prefix
     cdef const char* given = parts + op.part[0]
     cdef size_t i, length
     cdef uint32_t uid, flags
     cdef int changed = 0
+    cdef Usage usage
     cdef int rc = mailbox_get(t, op.a, &box)
     if rc:
         return rc
@@ -120,12 +121,13 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
             return REFUSE_LIMIT
         if not changed:
             changed = 1
-            box.modseq += 1
+            if change_begin(t, &usage, &box) < 0:
+                return POISONED
         box.unseen += ((message.flags & 1) != 0) - ((flags & 1) != 0)
         box.deleted += ((flags & 8) != 0) - ((message.flags & 8) != 0)
         if buffer_add(&t.scratch2, prefix, message.prefix_length) < 0:
             return poison(t, ENOMEM)
-        k_change(&k, op.a, 0, message.modseq, uid)
+        k_change(&before, op.a, 0, message.modseq, uid)
         message.modseq = box.modseq
         message.flags = flags
         message.keywords_length = <uint32_t>length
@@ -133,23 +135,31 @@ cdef int op_flags(Txn* t, Op* op, const char* parts) noexcept nogil:
         if (buffer_add(&t.scratch, &message, sizeof(message)) < 0
                 or buffer_add(&t.scratch, t.scratch2.data, t.scratch2.length) < 0):
             return poison(t, ENOMEM)
-        if t_del(t, &k) < 0:
+        k_id_n(&k, T_MESSAGE, op.a, uid)
+        if t_put(t, &k, t.scratch.data, t.scratch.length, OLD_GIVEN, value.mv_data, value.mv_size) < 0:
+            return POISONED
+        if t_del_row(t, &before) < 0:
             return POISONED
         k_change(&k, op.a, 0, box.modseq, uid)
         if t_put(t, &k, NULL, 0, OLD_ABSENT, NULL, 0) < 0:
             return POISONED
-        k_id_n(&k, T_MESSAGE, op.a, uid)
-        if t_put(t, &k, t.scratch.data, t.scratch.length, OLD_UNKNOWN, NULL, 0) < 0:
-            return POISONED
-    if changed and mailbox_put(t, op.a, &box) < 0:
+    if changed and (mailbox_put(t, op.a, &box) < 0 or change_end(t, &usage) < 0):
         return POISONED
     return result_flags_end(t, box.modseq if changed else 0)  # 0: nothing changed, nobody need be told
 
 
+cdef uint64_t prefix_digest_of(const MessageRecord* message, const MDB_val* value) noexcept nogil:
+    """What of a message's id (FETCH EMAILID) comes from its prefix."""
+    if message.prefix_length == 0:
+        return 0
+    return xxh64(<char*>value.mv_data + sizeof(message[0]) + message.keywords_length, message.prefix_length, 0)
+
+
 cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_t uid, MessageRecord* message,
-                        bint retained=False) noexcept nogil:
+                        uint64_t prefix_digest, bint retained=False) noexcept nogil:
     """Takes a message out at the mailbox's present modseq; the caller writes mailbox and usage. Where it is `retained`,
     that row has its reference to the bytes now."""
+    cdef uint64_t[2] email_id
     cdef Key k
     k_id_n(&k, T_MESSAGE, mailbox_id, uid)
     if t_del(t, &k) < 0:
@@ -162,10 +172,12 @@ cdef int message_remove(Txn* t, uint64_t mailbox_id, MailboxRecord* box, uint32_
         if t_del(t, &k) < 0:
             return POISONED
     k_change(&k, mailbox_id, 0, message.modseq, uid)
-    if t_del(t, &k) < 0:
+    if t_del_row(t, &k) < 0:
         return POISONED
+    email_id[0] = message.blob_id
+    email_id[1] = prefix_digest
     k_change(&k, mailbox_id, 1, box.modseq, uid)
-    if t_put(t, &k, NULL, 0, OLD_ABSENT, NULL, 0) < 0:
+    if t_put(t, &k, email_id, sizeof(email_id) if t.s.level >= ACCOUNT_LEVEL else 0, OLD_ABSENT, NULL, 0) < 0:
         return POISONED
     box.exists -= 1
     box.unseen -= (message.flags & 1) == 0
@@ -239,7 +251,9 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef Retaining retaining
     cdef const char* uids = parts
     cdef size_t i, count = op.part[0] // 4
+    cdef Usage usage
     cdef uint64_t size = 0
+    cdef uint64_t prefix_digest
     cdef int64_t gone = 0
     cdef int rc = mailbox_get(t, op.a, &box)
     if rc:
@@ -262,21 +276,25 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
         if rc:
             return rc
         if not gone:
-            box.modseq += 1
+            if usage_get(t, box.account_id, &usage) < 0:
+                return POISONED
+            next_modseq(t, &usage, &box)
             if op.b and retaining_begin(t, &retaining, op, box.account_id) < 0:
                 return POISONED
         gone += 1
         size += message.size
+        prefix_digest = prefix_digest_of(&message, &value)
         if op.b and retain(t, &retaining, uid_at(uids, i), &value) < 0:
             return POISONED
-        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message, op.b != 0)
+        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message, prefix_digest, op.b != 0)
         if rc:
             return rc
         if result_uid(t, uid_at(uids, i)) < 0:
             return POISONED
     if gone:
-        if (forget_expunged(t, op.a, &box) < 0 or mailbox_put(t, op.a, &box) < 0
-                or usage_add(t, box.account_id, -<int64_t>size, -gone) < 0
+        usage.now.bytes -= size
+        usage.now.messages -= gone
+        if (forget_expunged(t, op.a, &box) < 0 or mailbox_put(t, op.a, &box) < 0 or usage_put(t, &usage) < 0
                 or (op.b and retaining_end(t, &retaining) < 0)):
             return POISONED
     return result_expunge_end(t)
@@ -316,7 +334,11 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MessageRecord message, copied
     cdef MDB_val value
     cdef size_t i
+    cdef Usage usages[2]
+    cdef Usage* used = &usages[0]
+    cdef Usage* given_back = &usages[1]  # by the source's account, where that is another one
     cdef uint64_t size = 0
+    cdef uint64_t prefix_digest
     cdef uint32_t uid, first_new
     cdef int64_t count = 0
     cdef bint same_account
@@ -340,17 +362,22 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
         if rc == DONE:
             size += message.size
             count += 1
-    if count and not (op.mode and same_account):
-        rc = usage_room(t, target.account_id, op.b, <int64_t>size, count)
-        if rc:
-            return rc
+    if count:
+        if usage_get(t, target.account_id, used) < 0:
+            return POISONED
+        if not (op.mode and same_account):
+            rc = quota_allows(t, target.account_id, op.b, &used.now, <int64_t>size, count)
+            if rc:
+                return rc
+        if not same_account and usage_get(t, source.account_id, given_back) < 0:
+            return POISONED
     size = 0  # what really goes, from here on: a uid may stand in the list twice
     if result_copy_begin(t, target.uid_validity) < 0:
         return POISONED
     if count:
-        target.modseq += 1
+        next_modseq(t, used, target)
         if op.mode and source != target:
-            source.modseq += 1
+            next_modseq(t, used if same_account else given_back, source)
     count = 0
     for i in range(<size_t>op.part[0] // 4):
         uid = uid_at(parts, i)
@@ -361,13 +388,14 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
             continue
         if rc:
             return rc
+        prefix_digest = prefix_digest_of(&message, &value) if op.mode else 0
         copied = message
         copied.flags &= ~<uint32_t>op.c
         if result_pair(t, uid, target.uid_next) < 0:
             return POISONED
         rc = copy_one(t, op, target, uid, &copied, &value)
         if rc == DONE and op.mode:
-            rc = message_remove(t, op.a, source, uid, &message)
+            rc = message_remove(t, op.a, source, uid, &message, prefix_digest)
         if rc:
             return rc
         size += copied.size
@@ -376,13 +404,19 @@ cdef int op_copy(Txn* t, Op* op, const char* parts) noexcept nogil:
         return DONE
     if mailbox_put(t, op.b, target) < 0:
         return POISONED
-    if not (op.mode and same_account) and usage_add(t, target.account_id, <int64_t>size, count) < 0:
+    if not (op.mode and same_account):
+        used.now.bytes += size
+        used.now.messages += count
+    if usage_put(t, used) < 0:
         return POISONED
     if op.mode:
         if source != target and (forget_expunged(t, op.a, source) < 0 or mailbox_put(t, op.a, source) < 0):
             return POISONED
-        if not same_account and usage_add(t, source.account_id, -<int64_t>size, -count) < 0:
-            return POISONED
+        if not same_account:
+            given_back.now.bytes -= size
+            given_back.now.messages -= count
+            if usage_put(t, given_back) < 0:
+                return POISONED
     return DONE
 
 

@@ -177,7 +177,7 @@ cdef int row_mark(Txn* t, Key* k, uint64_t queue_id, uint32_t n, bint add) noexc
     k_u32(k, n)
     if add:
         return POISONED if t_put(t, k, NULL, 0, OLD_ABSENT, NULL, 0) < 0 else DONE
-    return POISONED if t_del(t, k) < 0 else DONE
+    return POISONED if t_del_row(t, k) < 0 else DONE
 
 
 cdef int index_recipient(Txn* t, uint64_t queue_id, uint32_t n, const char* tail, size_t tail_length, bint add) noexcept nogil:

@@ -183,7 +183,7 @@ def quota_fields(Store store not None, uint64_t account_id, uint64_t mailbox_id=
     memset(&usage, 0, sizeof(usage))
     k_id(&k, T_USAGE, account_id)
     if reading.get(&k, &value):
-        memcpy(&usage, value.mv_data, sizeof(usage))
+        memcpy(&usage, value.mv_data, value.mv_size)
     k_quota_rules(&k)
     kept = value_bytes(&value) if reading.get(&k, &value) else b""
     rules.data = <char*>kept

@@ -107,6 +107,66 @@ def changed_uids(Store store not None, uint64_t mailbox_id, int kind, uint64_t s
         buffer_free(&out)
 
 
+def expunged_ids(Store store not None, uint64_t mailbox_id, uint64_t since_modseq, Py_ssize_t limit):
+    """As changed_uids of expunged messages, each (uid, blob id, digest of its prefix), which are its id; 0 and 0 where it
+    was expunged before such were kept."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor
+    cdef Key k
+    cdef MDB_val key, value
+    cdef uint64_t[2] email_id
+    cdef uint64_t modseq, last = 0
+    cdef list out = []
+    cdef bint more
+    if since_modseq >= 0x7FFFFFFFFFFFFFFFu:
+        return out, 0
+    cursor = reading.cursor(T_CHANGE)
+    k_change(&k, mailbox_id, 1, since_modseq + 1, 0)
+    more = seek(reading, cursor, &k, 10, &key, &value)
+    while more:
+        modseq = be64(<uint8_t*>key.mv_data + 10)
+        if limit <= 0 and modseq != last:
+            return out, last
+        memset(email_id, 0, sizeof(email_id))
+        if value.mv_size == sizeof(email_id):
+            memcpy(email_id, value.mv_data, sizeof(email_id))
+        out.append((be32(<uint8_t*>key.mv_data + 18), email_id[0], email_id[1]))
+        last = modseq
+        limit -= 1
+        more = following(reading, cursor, &k, 10, &key, &value)
+    return out, 0
+
+
+def changed_mailboxes(Store store not None, uint64_t account_id, uint64_t since_modseq, bytes after not None, Py_ssize_t look):
+    """([(mailbox id, modseq, floor_modseq)] of an account's mailboxes that changed after `since_modseq`, in order of their
+    names; the token behind them). A page looks at the records of `look` mailboxes, never at their messages."""
+    cdef Reading reading = Reading(store)
+    cdef void* cursor = reading.cursor(T_MAILBOX_NAME)
+    cdef MailboxRecord* box
+    cdef Key k, start, row
+    cdef MDB_val key, value
+    cdef uint64_t mailbox_id
+    cdef list out = []
+    cdef bint more
+    k_id(&k, T_MAILBOX_NAME, account_id)
+    start = k
+    k_bytes(&start, <const char*>after, len(after))
+    more = seek(reading, cursor, &start, 9, &key, &value)
+    while more:
+        if look <= 0:
+            return out, (<const char*>key.mv_data + 9)[: key.mv_size - 9]
+        look -= 1
+        memcpy(&mailbox_id, value.mv_data, 8)
+        k_id(&row, T_MAILBOX, mailbox_id)
+        if not reading.get(&row, &value):
+            reading.failed(FM_DISORDER, &row)
+        box = <MailboxRecord*>value.mv_data
+        if box.modseq > since_modseq:
+            out.append((mailbox_id, box.modseq, box.floor_modseq))
+        more = following(reading, cursor, &k, 9, &key, &value)
+    return out, b""
+
+
 def message_modseqs(Store store not None, uint64_t mailbox_id, uids):
     """The modseq of each of these messages, as array('Q'); 0 for one that is gone."""
     cdef Reading reading = Reading(store)

@@ -140,9 +140,19 @@ def usage_fields(bytes record):
     if record is None:
         return 0, 0, 0, 0, 0
     usage = <UsageRecord*><char*>record
-    if len(record) != sizeof(UsageRecord):
+    if len(record) < USAGE_BEFORE:
         raise ValueError("not a usage record")
     return usage.bytes, usage.messages, usage.quota, usage.list_version, usage.quota_messages
+
+
+def usage_counter(bytes record not None):
+    """(modseq, floor_modseq, whether it is settled) of an account's usage record; zeros of one of a format without them."""
+    cdef UsageRecord usage
+    if not USAGE_BEFORE <= len(record) <= <Py_ssize_t>sizeof(usage):
+        raise ValueError("not a usage record")
+    memset(&usage, 0, sizeof(usage))
+    memcpy(&usage, <const char*>record, len(record))
+    return usage.modseq, usage.floor_modseq, usage.settled != 0
 
 
 cdef bint walk_after(Walk* walk, uint32_t uid) except -1:

@@ -9,7 +9,10 @@ cdef enum:
     LEVEL = 4  # what this program writes, as `meta` says it; store/upgrade.py has the steps from the levels before
     SHARED_FROM = 2  # the oldest level whose stores this program serves as they are, beside programs of that level
     TRIAL_LEVEL = LEVEL + 1  # what tests take for the next program's: there usage records have a format of their own
-    TRIAL_USAGE_FORMAT = 2
+    TRIAL_USAGE_FORMAT = 3
+    USAGE_FORMAT = 2
+    USAGE_BEFORE = 40  # octets of a usage record in format 1
+    ACCOUNT_LEVEL = 4  # from which modseqs are the account's, and rows of expunged messages have their ids
     FORMAT = 1  # of the records that every level has had so far
     BLOB_FORMAT = 2
     MESSAGE_FORMAT = 2
@@ -106,7 +109,7 @@ CHUNK_BYTES = CHUNK
 TABLE_NAMES = ("root", "blob", "queue", "schedule", "hop", "hop_state", "queue_by_sender", "queue_by_domain", "queue_by_age",
                "counter", "mailbox", "mailbox_name", "message", "envelope", "change", "account", "account_name",
                "subscription", "usage", "alias", "pending", "trash", "meta", "dkim_key", "annotation", "credential",
-               "queue_by_error", "queue_count", "acl", "acl_index", "retained", "uidl", "queue_by_tenant")
+               "queue_by_error", "queue_count", "acl", "acl_index", "retained", "queue_by_tenant", "uidl")
 
 
 cdef struct Key:

@@ -203,6 +203,28 @@ cdef int t_del(Txn* t, Key* k) noexcept nogil:
     return DONE
 
 
+cdef int t_del_row(Txn* t, Key* k) noexcept nogil:
+    """As t_del of a record without a value, as rows of indexes are: what is restored is known without a look."""
+    cdef MDB_val key
+    cdef size_t mark = t.undo.length
+    cdef int rc
+    rc = injected(t, INJECT_DEL)
+    if rc:
+        return poison(t, rc)
+    if undo_note(t, UNDO_RESTORE, k.b, k.n, NULL, 0) < 0:
+        return POISONED
+    key.mv_size = k.n
+    key.mv_data = k.b
+    rc = fm_del(<void*>t.s.calls.delete, t.txn, t.s.dbi[database_of(k.b[0])], &key)
+    if rc == MDB_NOTFOUND:
+        t.undo.length = mark
+        return REFUSE_MISSING
+    if rc:
+        return poison_at(t, rc, k)
+    t.writes += 1
+    return DONE
+
+
 cdef int t_first(Txn* t, Key* start, size_t prefix, MDB_val* key, MDB_val* value) noexcept nogil:
     """The first record at or after `start` that shares its first `prefix` bytes."""
     cdef void* cursor

@@ -44,6 +44,7 @@ from fastmta._store import (
     recipient_fields,
     retained_fields,
     retained_totals,
+    usage_counter,
     usage_fields,
 )
 from fastmta.model.envelope import RecipientState
@@ -229,6 +230,7 @@ class _Check:
 
     def _mailboxes(self) -> None:
         used: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        highest: dict[int, int] = defaultdict(int)
         known = set()
         for mailbox_id, record in self._named_mailboxes():
             known.add(mailbox_id)
@@ -236,6 +238,11 @@ class _Check:
             size, messages = self._one_mailbox(mailbox_id, record)
             used[account_id][0] += size
             used[account_id][1] += messages
+            highest[account_id] = max(highest[account_id], mailbox_fields(record)[3])
+        for key, value in self.rows(TABLE_USAGE):
+            modseq, floor, is_settled = usage_counter(value)
+            if floor > modseq or (is_settled and highest[_number(key)] > modseq):
+                self.found(f"account {_number(key)}: its modseq {modseq} is below that of a mailbox, or its floor")
         usage = {_number(key): usage_fields(value) for key, value in self.rows(TABLE_USAGE)}
         for account_id in used.keys() | usage.keys():
             kept = usage.get(account_id, (0, 0, 0, 0, 0))
@@ -328,7 +335,9 @@ class _Check:
 
     def _changes(self, what: str, prefix: bytes, modseqs: dict[int, int], floor: int) -> None:
         changed = {}
-        for key, _ in self.rows(TABLE_CHANGE, prefix):
+        for key, value in self.rows(TABLE_CHANGE, prefix):
+            if len(value) not in ((0, 16) if key[8] else (0,)):
+                self.found(f"{what}: a change row has {len(value)} bytes")
             modseq, uid = _number(key[9:17]), _number(key[17:])
             if key[8] == 0:
                 if uid in changed:

@@ -36,6 +36,7 @@ from fastmta.model.errors import Cold, Refused, StorageFailure
 from fastmta.model.flags import DELETED
 from fastmta.model.limits import MAILBOX_PAGE
 from fastmta.store.committing import commit_guarded
+from fastmta.store.email_ids import email_id
 from fastmta.store.mailbox_names import MailboxNames, canonical_name
 from fastmta.store.pace import others_turn
 from fastmta.store.record_keys import id_key
@@ -216,7 +217,7 @@ class Mailboxes(MailboxNames):
     def email_ids(self, mailbox_id: int, uids: "array[int]") -> Sequence[bytes]:
         """What FETCH EMAILID gives (RFC 8474) for each of these messages; b"" for one that is gone."""
         found = {
-            row[0]: b"M%x-%x" % (row[1], digest_of(row[8]) if row[8] else 0)
+            row[0]: email_id(row[1], digest_of(row[8]) if row[8] else 0)
             for row in message_rows(self._raw, mailbox_id, uids)
         }
         return [found.get(uid, b"") for uid in uids]

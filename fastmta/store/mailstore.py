@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastmta.runtime.bus import Observer
     from fastmta.runtime.metrics import Cells
     from fastmta.store.access import Access
+    from fastmta.store.account_changes import AccountChanges
     from fastmta.store.accounts import Accounts
     from fastmta.store.acl import AccessLists
     from fastmta.store.aliases import Aliases
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 # The modules of its parts.
 PARTS: Final = (
     "access",
+    "account_changes",
     "accounts",
     "acl",
     "aliases",
@@ -222,6 +224,12 @@ class MailStore:
         from fastmta.store.days import Days
 
         return Days(self)
+
+    @cached_property
+    def account_changes(self) -> "AccountChanges":
+        from fastmta.store.account_changes import AccountChanges
+
+        return AccountChanges(self)
 
     @cached_property
     def posting_notes(self) -> "PostingNotes":

@@ -55,6 +55,7 @@ from fastmta._store import (
     queue_fields,
     recipient_fields,
     retained_fields,
+    usage_counter,
     usage_fields,
 )
 from fastmta._unit import Unit
@@ -91,7 +92,8 @@ _REFS: Final = 5  # which of its fields
 _DIGEST: Final = struct.Struct("<Q")
 _DIGEST_AT: Final = 32
 _MAILBOX: Final = struct.Struct("<BBHHHIIIIIIIIQQQQ")  # MailboxRecord
-_USAGE: Final = struct.Struct("<B3xIIIQQQ")  # UsageRecord
+_USAGE: Final = struct.Struct("<BB2xIIIQQQQQ")  # UsageRecord
+_USAGE_FORMAT: Final = 2
 _RETAINED_TOTALS: Final = struct.Struct("<B7xQQ")  # RetainedTotals
 _FORMAT: Final = 1
 _tails: Final = msgspec.msgpack.Decoder(RecipientTail)
@@ -340,7 +342,7 @@ class _Salvage:
                 if value[:1] == b"\1" and len(value) >= OLD_MESSAGE_BYTES:
                     value = message_from_one(value)
                 messages[_number(key[:8])].append((_number(key[8:]), value))
-        used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
         self.with_uidls = {_number(key[:8]) for key, _ in self.rows(TABLE_UIDL)}
         for mailbox_id in sorted(records.keys() | messages.keys() | self.names.keys()):
             self._one_mailbox(mailbox_id, records.get(mailbox_id), messages.get(mailbox_id, []), used)
@@ -389,6 +391,7 @@ class _Salvage:
         used[account_id][0] += size
         used[account_id][1] += exists
         used[account_id][2] = max(used[account_id][2], validity)
+        used[account_id][3] = max(used[account_id][3], modseq)
         if name == b"INBOX":
             self.accounts[account_id].inbox_id = mailbox_id
 
@@ -464,16 +467,20 @@ class _Salvage:
 
     def _usage(self, used: dict[int, list[int]]) -> None:
         kept = {}
+        modseqs: dict[int, int] = {}
         for key, value in self.rows(TABLE_USAGE):
             try:
                 kept[_number(key)] = usage_fields(value)
+                modseqs[_number(key)] = usage_counter(value)[0]
             except ValueError:
                 self.lost(f"the quota of account {_number(key)}")
         for account_id, account in self.accounts.items():
-            size, messages, validity = used[account_id]
+            size, messages, validity, modseq = used[account_id]
+            modseq = max(modseq, modseqs.get(account_id, 0))
             lost = (0, 0, account.quota_bytes, 0, account.quota_messages)
             _, _, quota, version, quota_messages = kept.get(account_id, lost)
-            usage = _USAGE.pack(_FORMAT, validity, version + 1, quota_messages, size, messages, quota)
+            head = (_USAGE_FORMAT, 1, validity, version + 1)
+            usage = _USAGE.pack(*head, quota_messages, size, messages, quota, modseq, modseq)
             self.put(TABLE_USAGE, id_key(account_id), usage)
             self.put(TABLE_ACCOUNT, id_key(account_id), _account_encoder.encode(account))
             self.put(TABLE_ACCOUNT_NAME, account.address.encode(), id_key(account_id))

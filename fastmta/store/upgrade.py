@@ -24,9 +24,12 @@ from fastmta._store import (
     TABLE_META,
     TABLE_PENDING,
     TABLE_QUEUE,
+    TABLE_USAGE,
     Store,
     digest_of,
     environment_number,
+    mailbox_fields,
+    mailbox_list,
     queue_counts,
 )
 from fastmta._unit import Unit
@@ -40,6 +43,7 @@ ENVIRONMENT_KEY: Final = b"environment"
 SLICE_BYTES: Final = 1 << 20  # rewritten by one transaction, as far as single messages allow
 PAGE: Final = 500  # records read at a time
 INDEXED_AT_ONCE: Final = 100  # recipients of one unit, each some ten rows
+_BOX_MODSEQ: Final = 3  # of mailbox_fields
 PIECE_CHUNKS: Final = 4  # of the first format, 61,424 bytes each
 
 Progress = Callable[[str, int, int], None]  # what, done, in all
@@ -136,7 +140,7 @@ def _finished(store: Store) -> int:
 
 def _steps(finished: int, level: int) -> list[type["SharedStep"]]:
     """What leads from one level to another; a step that does so from several of them, once."""
-    return list(dict.fromkeys(SHARED_STEPS[each] for each in range(finished, level)))
+    return list(dict.fromkeys(step for each in range(finished, level) for step in SHARED_STEPS[each]))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -377,13 +381,13 @@ class SharedStep:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def rewritten(self, value: bytes) -> bytes | None:
+    def rewritten(self, key: bytes, value: bytes) -> bytes | None:
         """The record at the next level; None where it is there already."""
         raise NotImplementedError
 
     def count(self) -> dict[str, int]:
         """What is left to do, by kind."""
-        return {self.name: sum(self.rewritten(value) is not None for _, value in self.rows())}
+        return {self.name: sum(self.rewritten(key, value) is not None for key, value in self.rows())}
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         """The table's records, each page of them as it is then."""
@@ -404,7 +408,7 @@ class SharedStep:
 
     def _rewrite(self, key: bytes, value: bytes | None) -> bool:
         """One record, unless somebody changes it first: then it is looked at again."""
-        while value is not None and (after := self.rewritten(value)) is not None:
+        while value is not None and (after := self.rewritten(key, value)) is not None:
             unit = self.store.new_unit()
             unit.guard(self.table, key, value)
             unit.put(self.table, key, after)
@@ -451,5 +455,29 @@ class QueueStep(SharedStep):
                 yield int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
 
 
+_USAGE: Final = struct.Struct("<BB2xIIIQQQQQ")  # UsageRecord
+_USAGE_BEFORE: Final = 40
+_MODSEQ: Final = 8  # which of its fields
+
+
+class AccountStep(SharedStep):
+    """3 -> 4: an account's record has a modseq that none of its mailboxes is above. A change in one of them writes that
+    record too, so what the mailboxes say is right while it is as it was.
+    """
+
+    table = TABLE_USAGE
+    name = "accounts"
+
+    def rewritten(self, key: bytes, value: bytes) -> bytes | None:
+        if len(value) > _USAGE_BEFORE and value[1]:
+            return None
+        fields = list(_USAGE.unpack(value.ljust(_USAGE.size, b"\0")))
+        account_id = int.from_bytes(key, "big")
+        boxes = (mailbox_fields(record)[_BOX_MODSEQ] for _, record in mailbox_list(self.store, account_id))
+        fields[:2] = [2, 1]
+        fields[_MODSEQ] = fields[_MODSEQ + 1] = max(fields[_MODSEQ], *boxes, 0)
+        return _USAGE.pack(*fields)
+
+
 #: By the level that they lead from: those from OLDEST_SERVED_LEVEL on.
-SHARED_STEPS: Final[dict[int, type[SharedStep]]] = {2: QueueStep, 3: QueueStep}
+SHARED_STEPS: Final[dict[int, tuple[type[SharedStep], ...]]] = {2: (QueueStep,), 3: (QueueStep, AccountStep)}

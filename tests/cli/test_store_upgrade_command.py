@@ -29,8 +29,11 @@ def test_commands_name_the_upgrade_and_it_brings_the_store_over(cli, directory):
     assert cli("user", "list").code == refused.code
     assert "format 1 to 2: 22 messages, 20 bodies rewritten" in cli.ok("store", "upgrade").out
     assert "the store's format, 2, is served as it is; --finish brings it to 4" in cli.ok("store", "upgrade").out
-    assert "format 2 to 4: 10 recipients would be rewritten" in cli.ok("store", "upgrade", "--finish", "--dry-run").out
-    assert "format 2 to 4: 10 recipients rewritten" in cli.ok("store", "upgrade", "--finish").out
+    assert (
+        "format 2 to 4: 10 recipients, 2 accounts would be rewritten"
+        in cli.ok("store", "upgrade", "--finish", "--dry-run").out
+    )
+    assert "format 2 to 4: 10 recipients, 2 accounts rewritten" in cli.ok("store", "upgrade", "--finish").out
     assert "nothing to do" in cli.ok("store", "upgrade").out
     assert "nothing to do" in cli.ok("store", "upgrade", "--finish").out
     assert "first@example.org" in cli.ok("user", "list").out

@@ -56,8 +56,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.messages: list[dict[int, list[Any]]] = [{}, {}]  # uid -> [bytes, flags, keywords]
         self.next_uid = [1, 1]
         self.modseq = [1, 1]
+        self.account_modseq = 1
+        self.marks: list[tuple[int, list[dict[int, tuple[bytes, int, bytes]]]]] = []
         self.recipients: dict[tuple[int, int], list[int]] = {}  # (queue id, n) -> [state, due]
         self.bodies: dict[int, bytes] = {}
+
+    def next_modseq(self) -> int:
+        self.account_modseq += 1
+        return self.account_modseq
 
     def open(self) -> None:
         self.store = Store(str(self.folder / "store"), sync=False, trash_delay_ms=0, engine=self.engine)
@@ -95,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
         expected = "quota" if size and self.used() + size > QUOTA else ""
         assert run(self.store, unit) == expected
         if not expected:
-            self.modseq[box] += 1
+            self.modseq[box] = self.next_modseq()
             assert unit.results[0][1:] == (self.next_uid[box], self.modseq[box])
             self.messages[box][self.next_uid[box]] = [data[:size], flags, keywords]
             self.next_uid[box] += 1
@@ -120,7 +126,8 @@ class StoreMachine(RuleBasedStateMachine):
             wanted = [after[0], b" ".join(sorted(after[1]))]  # type: ignore[type-var]
             changed = changed or message[1:] != wanted
             message[1:] = wanted
-        self.modseq[box] += changed
+        if changed:
+            self.modseq[box] = self.next_modseq()
 
     @rule(box=BOXES, which=st.none() | UIDS, only_deleted=st.booleans(), retained=st.sampled_from([0, 9000, 1 << 30]))
     def expunge(self, box: int, which: list[int] | None, only_deleted: bool, retained: int = 0) -> None:
@@ -135,7 +142,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert unit.results == [uids(*gone)]
         for uid in gone:
             del self.messages[box][uid]
-        self.modseq[box] += bool(gone)
+        if gone:
+            self.modseq[box] = self.next_modseq()
 
     @rule(source=BOXES, into=BOXES, which=UIDS, moving=st.booleans())
     def copy(self, source: int, into: int, which: list[int], moving: bool) -> None:
@@ -147,9 +155,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert run(self.store, unit) == ("quota" if refused else "")
         if refused or not found:
             return
-        self.modseq[into] += 1
+        self.modseq[into] = self.next_modseq()
         if moving and source != into:
-            self.modseq[source] += 1
+            self.modseq[source] = self.next_modseq()
         for uid in found:
             message = self.messages[source].pop(uid) if moving else list(self.messages[source][uid])
             self.messages[into][self.next_uid[into]] = message
@@ -238,6 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.mail.mailboxes.modseq(mailbox_id) == self.modseq[box]
             for uid, message in expected.items():
                 assert self.mail.mailboxes.read(mailbox_id, uid, 0, 10**6) == message[0]
+        self.told_of_the_account()
         assert self.mail.accounts.usage(1) == (self.used(), sum(map(len, self.messages)))
         states = [state for state, _ in self.recipients.values()]
         assert list(self.mail.queue.counts().values()) == [states.count(state) for state in (1, 2, 3)]
@@ -249,6 +258,29 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.mail.queue.read(message.blob_id, 0, 10**6) == self.bodies[queue_id]
             assert self.mail.queue.recipient(queue_id, n) is not None
         assert check_store(self.store).problems == []
+
+    def told_of_the_account(self) -> None:
+        """Whoever knew an account's state at one of the last moments hears of all that has changed since."""
+        changes, mailboxes = self.mail.account_changes, self.mail.mailboxes
+        assert changes.modseq(1) == self.account_modseq
+        now = []
+        for mailbox_id in self.boxes:
+            rows = mailboxes.rows(mailbox_id)
+            ids = mailboxes.email_ids(mailbox_id, array("I", [row.uid for row in rows]))
+            now.append({row.uid: (name, row.flags, row.keywords) for row, name in zip(rows, ids, strict=True)})
+        for since, then in self.marks:
+            found, after = changes.mailboxes(1, since)
+            assert after == b""
+            assert set(found) == {each for each, at in zip(self.boxes, self.modseq, strict=True) if at > since}
+            for mailbox_id, before, present in zip(self.boxes, then, now, strict=True):
+                told = set(mailboxes.changed_uids(mailbox_id, since, 10_000)[0])
+                assert told >= {uid for uid, row in present.items() if before.get(uid) != row}
+                assert told <= present.keys()
+                gone = {each.uid: each.email_id for each in changes.expunged(mailbox_id, since, 10_000)[0]}
+                missed = {uid: row[0] for uid, row in before.items() if uid not in present}
+                assert gone.items() >= missed.items()
+                assert not gone.keys() & present.keys()
+        self.marks = [*self.marks[-3:], (self.account_modseq, now)]
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

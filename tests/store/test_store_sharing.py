@@ -1,6 +1,6 @@
 """Programs N and N-1 on one store: a trial step from this program's level to the next one's.
 
-What a later program changes is tried with usage records: at the next level they have the format 2. `level=` makes a
+What a later program changes is tried with usage records: at the next level they have the format 3. `level=` makes a
 store of this program behave as one of the next program.
 """
 
@@ -28,13 +28,13 @@ class UsageStep(upgrade.SharedStep):
     table = TABLE_USAGE
     name = "accounts"
 
-    def rewritten(self, value: bytes) -> bytes | None:
-        return b"\2" + value[1:] if value[0] == 1 else None
+    def rewritten(self, key: bytes, value: bytes) -> bytes | None:
+        return b"\3" + value[1:] if value[0] == 2 else None
 
 
 @pytest.fixture(autouse=True)
 def _trial_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(upgrade.SHARED_STEPS, STORE_LEVEL, UsageStep)
+    monkeypatch.setitem(upgrade.SHARED_STEPS, STORE_LEVEL, (UsageStep,))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_the_next_program_writes_what_this_one_reads(path: Path) -> None:
     later = Store(str(path), sync=False, level=NEXT)
     assert set_quota(later, 1, 1000) == ""
     new_mailbox(later, 77, b"INBOX")
-    assert formats(later) == {1}
+    assert formats(later) == {2}
     later.close()
     now = Store(str(path), sync=False)
     assert MailStore(now).accounts.usage(77) == (0, 0)
@@ -76,7 +76,7 @@ def test_the_next_program_writes_what_this_one_reads(path: Path) -> None:
 def test_a_new_store_of_the_next_program_has_its_level(tmp_path: Path) -> None:
     later = Store(str(tmp_path), sync=False, level=NEXT, engine="lmdb")
     new_mailbox(later, 1, b"INBOX")
-    assert (level(later), formats(later)) == (b"%d" % NEXT, {2})
+    assert (level(later), formats(later)) == (b"%d" % NEXT, {3})
     later.close()
 
 
@@ -90,7 +90,7 @@ def test_finish_rewrites_everything_and_this_program_is_refused_in_words(path: P
     with pytest.raises(StoreUnreadable, match=f"a later FastMTA: its format is {NEXT}"):
         upgrade.upgrade(path)
     later = Store(str(path), sync=False, level=NEXT)
-    assert (level(later), formats(later)) == (b"%d" % NEXT, {2})
+    assert (level(later), formats(later)) == (b"%d" % NEXT, {3})
     later.close()
 
 
@@ -105,7 +105,7 @@ def test_finish_goes_on_where_it_was_killed(path: Path) -> None:
     later = Store(str(path), sync=False, level=NEXT)
     assert later.raise_level()
     assert set_quota(later, 3, 5) == ""
-    assert formats(later) == {1, 2}
+    assert formats(later) == {2, 3}
     later.close()
     assert upgrade.finish(path, level=NEXT).records == {"accounts": 39}
 
@@ -120,7 +120,7 @@ def test_a_format_of_the_next_level_is_damage_before_it(path: Path) -> None:
     store = Store(str(path), sync=False)
     key, value = store.scan(TABLE_USAGE, b"", limit=1)[0]
     unit = store.new_unit()
-    unit.put(TABLE_USAGE, key, b"\2" + value[1:])
+    unit.put(TABLE_USAGE, key, b"\3" + value[1:])
     assert run(store, unit) == ""
     with pytest.raises(StoreDamaged, match="a format that this program does not know"):
         store.get(TABLE_USAGE, key)
@@ -199,7 +199,7 @@ def test_both_write_under_load_until_one_finishes(path: Path, earlier: tuple[Ear
             unit = later.new_unit()
             unit.expunge(mailbox_id, uids(2 * n - 1), False)
             assert run(later, unit) == ""
-    assert formats(later) == {1}
+    assert formats(later) == {2}
     assert MailStore(later).accounts.usage(50) == (30 * 3000 + 40 * 2000, 70)
 
     with pytest.raises(StorageFailure, match=rf"does not know the format {NEXT} has the store .* open: stop it first"):
@@ -235,7 +235,7 @@ def test_both_write_under_load_until_one_finishes(path: Path, earlier: tuple[Ear
     assert failures
     assert set(failures) == {""}
     assert set_quota(later, 1, 7) == ""
-    assert (level(later), formats(later)) == (b"%d" % NEXT, {2})
+    assert (level(later), formats(later)) == (b"%d" % NEXT, {3})
     assert MailStore(later).accounts.usage(50) == (31 * 3000 + 40 * 2000, 71)
     assert check_store(later).problems == []
     later.close()
@@ -246,7 +246,7 @@ import sys
 from pathlib import Path
 from fastmta.store import upgrade
 from tests.store.test_store_sharing import NEXT, UsageStep
-upgrade.SHARED_STEPS[NEXT - 1] = UsageStep
+upgrade.SHARED_STEPS[NEXT - 1] = (UsageStep,)
 upgrade.finish(Path(sys.argv[1]), level=NEXT)
 print("finished")
 """
@@ -256,9 +256,9 @@ def test_who_writes_sees_a_level_that_another_process_has_raised(path: Path) -> 
     """Nobody asks him: he reads it in the transaction that follows a stranger's."""
     later = Store(str(path), sync=False, level=NEXT)
     assert set_quota(later, 1, 5) == ""
-    assert formats(later) == {1}
+    assert formats(later) == {2}
     program = "import sys; from fastmta._store import Store; Store(sys.argv[1], level=%d, create=False).raise_level()"
     subprocess.run([sys.executable, "-c", program % NEXT, str(path)], check=True, timeout=60)
     assert set_quota(later, 1, 6) == ""
-    assert {value[0] for key, value in later.scan(TABLE_USAGE, b"") if int.from_bytes(key, "big") == 1} == {2}
+    assert {value[0] for key, value in later.scan(TABLE_USAGE, b"") if int.from_bytes(key, "big") == 1} == {3}
     later.close()
