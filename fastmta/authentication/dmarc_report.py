@@ -6,9 +6,9 @@ What is read is a stranger's: no document type, so no entity; sizes, depth and c
 import gzip
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Final, NamedTuple
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from fastmta.model.limits import (
     DMARC_REPORT_BYTES,
@@ -235,7 +235,8 @@ def _encoded(record: ReportRecord) -> list[str]:
 
 def _tags(**values: str) -> list[str]:
     """An element for each value that is not empty, without what XML cannot hold."""
-    return [f"<{name}>{escape(_UNSAFE.sub('?', value))}</{name}>" for name, value in values.items() if value]
+    texts = {name: escape(_UNSAFE.sub("?", value), quote=False) for name, value in values.items() if value}
+    return [f"<{name}>{text}</{name}>" for name, text in texts.items()]
 
 
 def compressed(xml: bytes) -> bytes:
