@@ -116,6 +116,7 @@ class DeliveryService:
         self._stalled: dict[HopOwner, None] = {}
         self._looking: Iterator[bytes] | None = None  # hops with work that were found and not kicked yet
         self._look_again = False
+        self._ticking: Iterator[bytes] | None = None  # hops whose owners have yet to hear that a second is over
         self._waiting: dict[HopOwner, None] = {}
         self.resting: dict[HopOwner, None] = {}  # with a connection at rest, in that order; and some without
         self.withheld: dict[tuple[int, int], float] = {}  # recipients about whom somebody is to decide, until when
@@ -237,7 +238,7 @@ class DeliveryService:
             self.answers.close()  # else the file stays for whoever comes next
         self.paces.close()
         self._owners.clear()
-        self._looking = None
+        self._looking = self._ticking = None
         self._stalled.clear()
         self._waiting.clear()
 
@@ -301,6 +302,8 @@ class DeliveryService:
         self.pace.decided(results)
 
     def _next_pass(self) -> None:
+        if self._ticking is not None:
+            self._tick_on()
         if self._looking is not None:
             self._look_on()
         if self._stalled:
@@ -449,15 +452,28 @@ class DeliveryService:
         self._indexing.look()
         if self.withheld:
             self.withheld = {key: until for key, until in self.withheld.items() if until > now}
-        for hop, owner in list(self._owners.items()):
-            if set_back_s:
+        if set_back_s:
+            for owner in self._owners.values():
                 owner.clock_set_back(set_back_s)
-            owner.tick(now)
-            if owner.is_idle:
-                owner.close()
-                del self._owners[hop]
+        if self._ticking is None:
+            self._ticking = iter(list(self._owners))
+            self._tick_on()
         self.shaping.tick()
         self._look()
+
+    def _tick_on(self) -> None:
+        """Tells owners that a second is over, in several passes if need be, and forgets those with nothing to do."""
+        now = self.clock.monotonic()
+        while self._ticking is not None and not self.pace.is_over:
+            hop = next(self._ticking, None)
+            if hop is None:
+                self._ticking = None
+            elif hop in self._owners:
+                owner = self._owners[hop]
+                owner.tick(now)
+                if owner.is_idle:
+                    owner.close()
+                    del self._owners[hop]
 
     def _look(self) -> None:
         """Has every hop with work go on; where many have, in several passes of the loop."""

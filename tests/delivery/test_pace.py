@@ -1,6 +1,7 @@
 """The part of a pass that deliveries may take: what fits is done at once, the rest in later passes and in its order."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,3 +160,41 @@ async def test_what_a_crash_would_repeat_is_counted_in_recipients(make_rig):
     _, unrecorded = await counted(rig, [b"retry:later %d" % n for n in range(20)], 60)
     job = rig.config.delivery.default_destination_recipient_limit
     assert job <= unrecorded < UNRECORDED + job
+
+
+async def test_thousands_of_hops_hear_of_a_second_in_several_passes(rig):
+    """And each of them once, though the next second may be over before."""
+
+    class Hop:
+        book = SimpleNamespace(in_flight=set())
+        is_idle = False
+        is_suspended = False
+
+        def __init__(self):
+            self.ticks = 0
+
+        def tick(self, now):
+            self.ticks += 1
+            clock[0] += PASS // 10
+
+        def close(self):
+            pass
+
+        abort = close
+
+    clock = [1]
+    service = rig.service
+    service.pace = Pace(asyncio.get_running_loop(), service._next_pass, lambda: clock[0])
+    hops = [Hop() for _ in range(35)]
+    service._owners.update({b"smtp:%d.test" % n: hop for n, hop in enumerate(hops)})
+    rig.tick()
+    heard = [sum(hop.ticks for hop in hops)]
+    assert heard[0] < 35
+    rig.tick()
+    await rig.until(lambda: all(hop.ticks for hop in hops))
+    assert [hop.ticks for hop in hops] == [1] * 35
+    hops[3].is_idle = True
+    rig.tick()
+    await rig.until(lambda: hops[34].ticks == 2)
+    assert len(service._owners) == 34
+    service._owners.clear()
