@@ -213,6 +213,7 @@ class _Findings:
         self._pause = pause
         self._generic = generic
         self._log = services.log
+        self._offload = services.offload
         self._tables = tables
         self._transport = transport
         self._job = job
@@ -226,7 +227,8 @@ class _Findings:
         if self.failure is not None or not piece.text:
             return
         tables = self._tables.get(piece.kind)
-        value = tables.get(piece.text.decode("utf-8", "surrogateescape")) if tables is not None else None
+        text = piece.text.decode("utf-8", "surrogateescape")
+        value = await tables.find(text, self._offload) if tables is not None else None
         if value is None:
             await self._stays(piece)
             return

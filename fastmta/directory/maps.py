@@ -14,7 +14,7 @@ still being written.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,14 @@ from fastmta.directory.packed import Packed
 from fastmta.directory.patterns import Patterns, read_patterns
 from fastmta.directory.source import Bad, Entry, Text, parse_aliases, parse_map
 from fastmta.model.errors import ConfigError, TemporaryFailure
-from fastmta.model.limits import MAP_AT_ONCE_BYTES, MAP_BLOCK_BYTES, MAP_FILE_BYTES, MAP_PAUSE_S
+from fastmta.model.limits import (
+    MAP_AT_ONCE_BYTES,
+    MAP_BLOCK_BYTES,
+    MAP_FILE_BYTES,
+    MAP_PAUSE_S,
+    PATTERN_RULE_OCTETS,
+    PATTERN_WORK_OCTETS,
+)
 
 Parser = Callable[[Text, str, Bad | None], Iterator[Entry]]
 Pause = Callable[[], None]
@@ -283,6 +290,21 @@ class TableSet:
             if value is not None:
                 return value
         return None
+
+    async def find(self, key: str, offload: Callable[..., Awaitable[str | None]]) -> str | None:
+        """As `get`, in a thread where it would hold the loop: RE2 lets go of the interpreter while it looks."""
+        return await offload(self.get, key) if self.is_long_for(key) else self.get(key)
+
+    def is_long_for(self, key: str) -> bool:
+        """Whether looking takes milliseconds. False too where a table may be closed meanwhile, as files of postmap are:
+        expressions are never.
+        """
+        work = 0
+        for table, of_patterns in self._asked:
+            if not of_patterns:
+                return False
+            work += len(table) * (PATTERN_RULE_OCTETS + len(key))
+        return work > PATTERN_WORK_OCTETS
 
     def refresh(self) -> bool:
         changed = False

@@ -138,6 +138,9 @@ class FakeLog:
 
 
 class Parts:
+    async def offload(self, operation: Any, *arguments: Any) -> Any:
+        return operation(*arguments)
+
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.log = FakeLog()
@@ -288,6 +291,25 @@ async def test_a_long_message_with_many_rules_lets_others_have_their_turn(tmp_pa
         passes += 1
     assert (await task).action is Action.NONE
     assert passes > 10
+
+
+@pytest.mark.parametrize(
+    ("rules", "octets", "threads"), [(50, 1000, 0), (50, CONTENT_FIELD_BYTES, 1), (1500, 1000, 1), (1, 2_000, 0)]
+)
+async def test_long_texts_and_long_tables_hold_no_loop(tmp_path: Path, rules: int, octets: int, threads: int) -> None:
+    (tmp_path / "table").write_text("".join(f"/^X-No-{n}: (a+)+b$/ REJECT\n" for n in range(rules)) + "/end$/ HOLD\n")
+    parts, offloaded = Parts(), []
+
+    async def offload(operation: Any, *arguments: Any) -> Any:
+        offloaded.append(arguments)
+        return await asyncio.to_thread(operation, *arguments)
+
+    parts.offload = offload  # type: ignore[attr-defined]
+    (check,) = build(parse('header_checks = "pcre:table"', base=tmp_path), parts)  # type: ignore[arg-type]
+    found = check.check(context_of(b"X-Field: " + b"a" * (octets - 12) + b"end\r\n\r\n"))
+    assert not isinstance(found, Verdict)
+    assert (await found).action is Action.HOLD
+    assert len(offloaded) == threads
 
 
 async def test_without_tables_nobody_is_asked() -> None:

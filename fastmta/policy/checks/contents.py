@@ -49,7 +49,7 @@ class ContentChecks(Check):
     async def _look(self, context: Context, message: Message) -> Verdict:
         self._refresh()
         walk = Walk(self._kinds, self._body_bytes)
-        sought = _Findings(self._tables, self._parts, context)
+        sought = _Findings(self._parts, context)
         share = self._parts.turns.share()
         share.begin()
         try:
@@ -57,16 +57,27 @@ class ContentChecks(Check):
             while not walk.is_over and (octets := await message.read(at, CONTENT_PIECE_BYTES)):
                 at += len(octets)
                 for piece in walk.feed(octets):
-                    if sought.look(piece):
+                    if await self._ends(sought, piece):
                         return sought.verdict()
                     await share.pause()
                 await share.pause()
             for piece in walk.end():
-                if sought.look(piece):
+                if await self._ends(sought, piece):
                     break
         finally:
             share.leave()
         return sought.verdict()
+
+    async def _ends(self, sought: "_Findings", piece: Piece) -> bool:
+        """Asks the tables about a piece and does what they say; whether that was the last word."""
+        if not piece.text:
+            return False  # empty lines never match, as in Postfix
+        text = piece.text.decode("utf-8", "surrogateescape")
+        try:
+            value = await self._tables[piece.kind].find(text, self._parts.offload)
+        except TemporaryFailure:
+            return sought.is_unreadable(piece.kind)
+        return value is not None and sought.take(piece, value)
 
     def _refresh(self) -> None:
         now = self._parts.clock.monotonic()
@@ -79,8 +90,7 @@ class ContentChecks(Check):
 class _Findings:
     """What the tables have said of one message so far."""
 
-    def __init__(self, tables: dict[Kind, TableSet], parts: Parts, context: Context) -> None:
-        self._tables = tables
+    def __init__(self, parts: Parts, context: Context) -> None:
         self._log = parts.log
         self._context = context
         self._end: Verdict | None = None
@@ -108,16 +118,11 @@ class _Findings:
             reason=self._reason,
         )
 
-    def look(self, piece: Piece) -> bool:
-        """Asks the tables about a piece and does what they say; whether that was the last word."""
-        if not piece.text:
-            return False  # empty lines never match, as in Postfix
-        try:
-            value = self._tables[piece.kind].get(piece.text.decode("utf-8", "surrogateescape"))
-        except TemporaryFailure:
-            return self._ends(Action.DEFER, _UNREADABLE, f"{piece.kind}: a table cannot be read")
-        if value is None:
-            return False
+    def is_unreadable(self, kind: Kind) -> bool:
+        return self._ends(Action.DEFER, _UNREADABLE, f"{kind}: a table cannot be read")
+
+    def take(self, piece: Piece, value: str) -> bool:
+        """Does what a table says of a piece; whether that was the last word."""
         shown = piece.text[:_SHOWN].decode("utf-8", "replace")
         try:
             word, text = parse_action(value)
