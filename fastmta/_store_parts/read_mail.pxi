@@ -113,12 +113,14 @@ def mailbox_named(Store store not None, uint64_t account_id, bytes name not None
     cdef Reading reading = Reading(store)
     cdef Key k
     cdef MDB_val value
-    cdef uint64_t mailbox_id
+    cdef uint64_t mailbox_id = 0
     k_id(&k, T_MAILBOX_NAME, account_id)
     k_bytes(&k, PyBytes_AS_STRING(name), len(name))
     if not reading.get(&k, &value):
         return None
-    mailbox_id = (<uint64_t*>value.mv_data)[0]
+    if value.mv_size != sizeof(mailbox_id):
+        raise store.damaged("mailbox_name", PyBytes_FromStringAndSize(<char*>k.b + 1, k.n - 1), "it is no mailbox's number")
+    memcpy(&mailbox_id, value.mv_data, sizeof(mailbox_id))  # values are not aligned
     k_id(&k, T_MAILBOX, mailbox_id)
     if not reading.get(&k, &value):
         raise store.damaged("mailbox", PyBytes_FromStringAndSize(<char*>k.b + 1, k.n - 1), "the mailbox that a name leads to is not there")
