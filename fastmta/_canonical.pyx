@@ -1,5 +1,5 @@
-"""A message as its signatures see it: header fields with every octet, tag lists, and the canonical forms that are hashed
-(RFC 5322 §2.2; RFC 6376 §3.2, §3.4, §3.7).
+"""A message as its signatures see it: header fields with every octet, tag lists, signatures, and the canonical forms that
+are hashed (RFC 5322 §2.2; RFC 6376 §3.2, §3.4, §3.5, §3.7).
 
 Pure functions over bytes, and one small machine for a body that arrives in pieces. Compiled because every message from
 outside passes here several times, octet by octet: docs/adr/0280.
@@ -14,7 +14,19 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memchr, memcpy, memset
 
-from fastmta.model.limits import AUTHENTICATED_FIELDS, AUTHENTICATED_HEADER_BYTES, DKIM_FIELD_BYTES, DKIM_TAGS
+import re
+
+from binascii import Error as BinasciiError
+from binascii import a2b_base64
+
+from fastmta.model.limits import (
+    ARC_SETS,
+    AUTHENTICATED_FIELDS,
+    AUTHENTICATED_HEADER_BYTES,
+    DKIM_FIELD_BYTES,
+    DKIM_SIGNED_NAMES,
+    DKIM_TAGS,
+)
 
 cdef enum:
     HELD = 16384           # octets of a piece of a body that are walked through with the interpreter's lock
@@ -31,6 +43,9 @@ cdef Py_ssize_t MOST_HEADER = AUTHENTICATED_HEADER_BYTES
 cdef Py_ssize_t MOST_FIELDS = AUTHENTICATED_FIELDS
 cdef Py_ssize_t MOST_LIST = DKIM_FIELD_BYTES
 cdef Py_ssize_t MOST_TAGS = DKIM_TAGS
+cdef Py_ssize_t MOST_NAMES = DKIM_SIGNED_NAMES
+cdef int MOST_SETS = ARC_SETS
+cdef object QUOTED = re.compile(rb"=([0-9A-Fa-f]{2})")
 
 
 class HeaderTooLong(ValueError):
@@ -45,3 +60,4 @@ include "_canonical_parts/field.pxi"
 include "_canonical_parts/tags.pxi"
 include "_canonical_parts/forms.pxi"
 include "_canonical_parts/body.pxi"
+include "_canonical_parts/signature.pxi"

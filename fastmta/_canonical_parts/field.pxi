@@ -111,6 +111,16 @@ def parse_fields(bytes header not None):
     return tuple(fields)
 
 
+def with_names(fields, frozenset names not None):
+    """The fields of those names, top down."""
+    cdef Field field
+    cdef list found = []
+    for field in fields:
+        if field.name in names:
+            found.append(field)
+    return found
+
+
 def with_name(fields, bytes name not None):
     """The fields of that name, top down."""
     cdef Field field

@@ -135,15 +135,16 @@ def unsigned_form(Field own not None, str form not None):
 
 def signed_fields(fields, names):
     """The fields that a signature's `names` stand for: each name takes the lowest that is not taken yet (§5.4.2)."""
+    return taken_fields(fields, [name.lower() for name in names])
+
+
+cdef list taken_fields(object fields, list wanted):
     cdef dict left = {}
     cdef list taken = []
-    cdef list wanted = []
     cdef bytes name
     cdef Field field
     cdef object those
-    for name in names:
-        name = name.lower()
-        wanted.append(name)
+    for name in wanted:
         if name:
             left[name] = None
     for field in fields:
@@ -161,8 +162,8 @@ def signed_fields(fields, names):
 
 
 def header_form(fields, names, str form not None, Field own):
-    """What a signature over `names` hashes (§3.7): those fields and, last, its own (None: no further)."""
-    return joined(signed_fields(fields, names), form, own)
+    """What a signature over `names` (in lower case) hashes (§3.7): those fields and, last, its own (None: no further)."""
+    return joined(taken_fields(fields, list(names)), form, own)
 
 
 def joined(list fields not None, str form not None, Field own):

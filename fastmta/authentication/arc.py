@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fastmta._canonical import joined
+from fastmta._canonical import arc_instance, joined, with_names
 from fastmta.authentication.bodies import Bodies
-from fastmta.authentication.canonical import feed
+from fastmta.authentication.canonical import feed, sha256
 from fastmta.authentication.message import Field
 from fastmta.authentication.signature import (
     ALGORITHMS,
@@ -21,13 +21,13 @@ from fastmta.authentication.signature import (
     parse_signature,
     prepare,
 )
-from fastmta.authentication.tags import TagError, decode_base64, without_spaces
-from fastmta.model.limits import ARC_SETS
+from fastmta.authentication.tags import TagError, decode_base64
 
 SEAL: Final = b"arc-seal"
 SIGNATURE: Final = b"arc-message-signature"
 RESULTS: Final = b"arc-authentication-results"
 _KINDS: Final = (RESULTS, SIGNATURE, SEAL)
+_NAMES: Final = frozenset(_KINDS)
 _NOT_IN_SEAL: Final = ("h", "bh", "c", "l", "q", "x")  # RFC 8617 §4.1.3: a seal that has h= fails
 
 
@@ -58,29 +58,13 @@ class BrokenChain(ValueError):
         self.instance = instance
 
 
-def instance_of(field: Field) -> int:
-    """i= of an ARC field; TagError where there is no valid one."""
-    if field.name == RESULTS:
-        first, found, _ = field.value.partition(b";")
-        name, equals, value = without_spaces(first).partition(b"=")
-        if not (found and equals and name.lower() == b"i"):
-            raise TagError("ARC-Authentication-Results does not begin with i=")
-    else:
-        value = without_spaces(field.tags.get("i", b""))
-    if not value.isdigit() or not 1 <= len(value) <= 2 or not 1 <= int(value) <= ARC_SETS:
-        raise TagError(f"i= is not a number from 1 to {ARC_SETS}")
-    return int(value)
-
-
 def collect_sets(fields: Sequence[Field]) -> list[ArcSet]:
     """The sets by ascending instance; BrokenChain where they are not whole, unique and without a gap."""
     found: dict[bytes, dict[int, Field]] = {kind: {} for kind in _KINDS}
     highest = 0
-    for field in fields:
-        if field.name not in found:
-            continue
+    for field in with_names(fields, _NAMES):
         try:
-            instance = instance_of(field)
+            instance = arc_instance(field)
         except TagError as error:
             raise BrokenChain(highest, str(error)) from error
         highest = max(highest, instance)
@@ -96,7 +80,7 @@ def collect_sets(fields: Sequence[Field]) -> list[ArcSet]:
 
 
 def has_chain(fields: Sequence[Field]) -> bool:
-    return any(field.name in _KINDS for field in fields)
+    return bool(with_names(fields, _NAMES))
 
 
 class CheckedChain(NamedTuple):
@@ -199,6 +183,8 @@ async def _seal(digest: bytes, tags: dict[str, bytes], dns: TxtLookup) -> Operat
 
 def seal_digests(sets: Sequence[ArcSet]) -> list[bytes]:
     """What each set's seal signs: the relaxed form of all ARC fields up to itself (§5.1.1), made in one pass."""
+    if len(sets) == 1:  # most chains
+        return [sha256(joined([sets[0].results, sets[0].signature], "relaxed", sets[0].seal))]
     sofar = hashlib.sha256()
     digests = []
     for one in sets:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from fastmta._canonical import body_form_of
 from fastmta.authentication.canonical import BodyHash, Form
 from fastmta.authentication.message import Field, named
-from fastmta.authentication.tags import TagError, without_spaces
 from fastmta.model.limits import ARC_SETS, DKIM_SIGNATURES
 
 # How many are looked at. With more than ARC_SETS the chain is broken before its body is asked for.
@@ -38,9 +38,7 @@ def forms_needed(fields: Sequence[Field]) -> tuple[Form, ...]:
     needed: set[Form] = set()
     for name, most in _SIGNATURES:
         for field in named(fields, name)[:most]:
-            try:
-                form = without_spaces(field.tags.get("c", b"")).lower().partition(b"/")[2]
-            except TagError:
-                continue
-            needed.add("relaxed" if form == b"relaxed" else "simple")
+            form = body_form_of(field)
+            if form is not None:
+                needed.add(form)
     return tuple(sorted(needed))

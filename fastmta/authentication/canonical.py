@@ -17,11 +17,18 @@ def feed(digest: "hashlib._Hash", data: bytes) -> None:
         digest.update(data[at : at + _AT_ONCE])
 
 
+def sha256(data: bytes) -> bytes:
+    """The digest of something short, made without giving the interpreter's lock up."""
+    if len(data) <= _AT_ONCE:
+        return hashlib.sha256(data).digest()
+    digest = hashlib.sha256()
+    feed(digest, data)
+    return digest.digest()
+
+
 def header_digest(fields: Sequence[Field], names: Sequence[bytes], form: Form, own: Field) -> bytes:
     """The SHA-256 of the signed fields and, last, of the signature's own without b= and its CRLF (§3.7)."""
-    digest = hashlib.sha256()
-    feed(digest, header_form(fields, names, form, own))
-    return digest.digest()
+    return sha256(header_form(fields, names, form, own))
 
 
 class BodyHash:
@@ -50,4 +57,4 @@ def canonical_body(body: bytes, form: Form) -> bytes:
     return b"".join(pieces)
 
 
-__all__ = ["BodyHash", "Form", "canonical_body", "canonical_field", "feed", "header_digest", "signed_fields"]
+__all__ = ["BodyHash", "Form", "canonical_body", "canonical_field", "feed", "header_digest", "sha256", "signed_fields"]

@@ -1,6 +1,7 @@
 """DMARC: whether an author's domain stands behind a message, and what its owner asks for if not (RFC 9989)."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from fastmta.authentication.authors import TooManyAuthors, author_domains
@@ -13,14 +14,15 @@ from fastmta.model.limits import DMARC_WALK_QUERIES
 
 _ORDER: Final = {"none": 0, "quarantine": 1, "reject": 2}
 _DOUBT: Final = {"fail": 3, "temperror": 2, "none": 1, "pass": 0}
+_NAME: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})+\Z")  # two labels at least
 _WEAKER: Final[dict[str, Policy]] = {"reject": "quarantine", "quarantine": "none", "none": "none"}
 
 
 class DmarcDns(Protocol):
     """What of dns.resolver.Resolver is asked here."""
 
-    async def txt(self, name: str) -> tuple[bytes, ...]: ...
-    async def a(self, name: str) -> tuple[str, ...]: ...
+    def txt(self, name: str) -> Awaitable[tuple[bytes, ...]]: ...
+    def a(self, name: str) -> Awaitable[tuple[str, ...]]: ...
 
 
 class DmarcVerdict(NamedTuple):
@@ -123,13 +125,21 @@ async def check_dmarc(
 async def _judge(
     dns: DmarcDns, domain: str, spf: SpfVerdict | None, dkim: Sequence[DkimVerdict], walks: dict[str, Walk]
 ) -> DmarcVerdict:
-    if "." not in domain or any(not 0 < len(label) <= 63 for label in domain.split(".")):
+    if not _NAME.match(domain):
         return DmarcVerdict("none", "", "none", "", domain)
-    walk = walks[domain] = await tree_walk(dns, domain)
-    chosen = walk.policy_record
-    if chosen is None:
-        return DmarcVerdict("none", "", "none", "", domain)
-    where, record = chosen
+
+    async def walk_of(name: str) -> Walk:
+        if name not in walks:
+            walks[name] = await tree_walk(dns, name)
+        return walks[name]
+
+    # A record at the domain itself says all: nobody is asked further up but where another identifier has to be aligned.
+    where, record = domain, await _record(dns, domain)
+    if record is None:
+        chosen = (await walk_of(domain)).policy_record
+        if chosen is None:
+            return DmarcVerdict("none", "", "none", "", domain)
+        where, record = chosen
     own = where == domain
     exists = own or record.np is None or await _exists(dns, domain)
     policy = policy_for(record, own=own, exists=exists)
@@ -141,9 +151,7 @@ async def _judge(
             return True
         if strict or not identifier:
             return False
-        if identifier not in walks:
-            walks[identifier] = await tree_walk(dns, identifier)
-        return walks[identifier].organizational == walk.organizational
+        return (await walk_of(identifier)).organizational == (await walk_of(domain)).organizational
 
     trouble = False
     spf_aligned = dkim_aligned = False

@@ -1,7 +1,7 @@
 """All of a message's authentication at once: SPF, DKIM, ARC and DMARC side by side, and the field that tells them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -37,20 +37,20 @@ class _Bounded:
             raise LookupTrouble("the message's verification took too long")
         return self._dns
 
-    async def txt(self, name: str) -> tuple[bytes, ...]:
-        return await self._in_time().txt(name)
+    def txt(self, name: str) -> Awaitable[tuple[bytes, ...]]:
+        return (self._dns if self._clock() <= self._until else self._in_time()).txt(name)
 
-    async def a(self, name: str) -> tuple[str, ...]:
-        return await self._in_time().a(name)
+    def a(self, name: str) -> Awaitable[tuple[str, ...]]:
+        return self._in_time().a(name)
 
-    async def aaaa(self, name: str) -> tuple[str, ...]:
-        return await self._in_time().aaaa(name)
+    def aaaa(self, name: str) -> Awaitable[tuple[str, ...]]:
+        return self._in_time().aaaa(name)
 
-    async def mx(self, domain: str) -> tuple[tuple[int, str], ...]:
-        return await self._in_time().mx(domain)
+    def mx(self, domain: str) -> Awaitable[tuple[tuple[int, str], ...]]:
+        return self._in_time().mx(domain)
 
-    async def ptr(self, address: str) -> tuple[str, ...]:
-        return await self._in_time().ptr(address)
+    def ptr(self, address: str) -> Awaitable[tuple[str, ...]]:
+        return self._in_time().ptr(address)
 
 
 class Client(NamedTuple):

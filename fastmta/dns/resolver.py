@@ -7,7 +7,7 @@ the same time share one query. Nothing outside this folder imports dnspython, an
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastmta.dns.cache import NEGATIVE_TTL_S, TtlCache
@@ -64,34 +64,34 @@ class Resolver:
         self._asking: dict[tuple[str, str], list[asyncio.Future[tuple[Any, ...]]]] = {}  # who waits for what
         self._exchange: Exchange | None = None
 
-    async def mx(self, domain: str) -> tuple[tuple[int, str], ...]:
+    def mx(self, domain: str) -> Coroutine[Any, Any, tuple[tuple[int, str], ...]]:
         """(preference, host name) of each MX record; the null MX (RFC 7505) is (preference, "")."""
-        return await self._lookup(domain, "MX")
+        return self._lookup(domain, "MX")
 
-    async def a(self, name: str) -> tuple[str, ...]:
-        return await self._lookup(name, "A")
+    def a(self, name: str) -> Coroutine[Any, Any, tuple[str, ...]]:
+        return self._lookup(name, "A")
 
-    async def aaaa(self, name: str) -> tuple[str, ...]:
-        return await self._lookup(name, "AAAA")
+    def aaaa(self, name: str) -> Coroutine[Any, Any, tuple[str, ...]]:
+        return self._lookup(name, "AAAA")
 
     async def ns(self, name: str) -> tuple[str, ...]:
         """The names of a domain's name servers."""
         return await self._lookup(name, "NS")
 
-    async def txt(self, name: str) -> tuple[bytes, ...]:
+    def txt(self, name: str) -> Coroutine[Any, Any, tuple[bytes, ...]]:
         """The TXT records, each with its strings joined."""
-        return await self._lookup(name, "TXT")
+        return self._lookup(name, "TXT")
 
-    async def srv(self, name: str) -> tuple[tuple[int, int, int, str], ...]:
+    def srv(self, name: str) -> Coroutine[Any, Any, tuple[tuple[int, int, int, str], ...]]:
         """(priority, weight, port, target) of each SRV record; the target "" says that the service is not offered."""
-        return await self._lookup(name, "SRV")
+        return self._lookup(name, "SRV")
 
-    async def tlsa(self, name: str) -> tuple[tuple[int, int, int, bytes], ...]:
+    def tlsa(self, name: str) -> Coroutine[Any, Any, tuple[tuple[int, int, int, bytes], ...]]:
         """(usage, selector, matching type, data) of each TLSA record (RFC 6698)."""
-        return await self._lookup(name, "TLSA")
+        return self._lookup(name, "TLSA")
 
-    async def cname(self, name: str) -> tuple[str, ...]:
-        return await self._lookup(name, "CNAME")
+    def cname(self, name: str) -> Coroutine[Any, Any, tuple[str, ...]]:
+        return self._lookup(name, "CNAME")
 
     async def security(self, name: str, kind: str) -> tuple[bool, str]:
         """(whether the answer is validated, the canonical name) of a look-up; of an absence too. LookupTrouble."""

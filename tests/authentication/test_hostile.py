@@ -19,12 +19,12 @@ from fastmta.authentication.dmarc_record import parse_record
 from fastmta.authentication.keys import BadKey, parse_key
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields, split_message
 from fastmta.authentication.results import authentication_results, is_forged, is_ours, spf_result
-from fastmta.authentication.signature import TagError, domain_of, parse_signature
+from fastmta.authentication.signature import domain_of, parse_signature
 from fastmta.authentication.signing import SigningError, load_signer, names_to_sign
 from fastmta.authentication.spf import check_spf
 from fastmta.authentication.spf_record import RecordError, check_macros, expand, is_queryable, shortened
 from fastmta.authentication.spf_record import parse_record as parse_spf
-from fastmta.authentication.tags import parse_tags
+from fastmta.authentication.tags import TagError, parse_tags
 from fastmta.authentication.verifying import Client, verify_message
 from fastmta.model.limits import (
     AUTHENTICATED_FIELDS,

@@ -9,10 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from fastmta._canonical import octets_of
 from fastmta.authentication.arc_trust import vouching_sealer
 from fastmta.authentication.asking import at_once
 from fastmta.authentication.bodies import Bodies, forms_needed
-from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
+from fastmta.authentication.message import Field, HeaderTooLong, named, parse_fields
+from fastmta.authentication.results import NAME as RESULTS
 from fastmta.authentication.results import is_forged
 from fastmta.authentication.spf import SpfVerdict, check_spf, spf_at_once
 from fastmta.authentication.verifying import Client, Verdicts, verify_message
@@ -20,7 +22,7 @@ from fastmta.config.schema import Config
 from fastmta.model.limits import AUTHENTICATED_BODY_PIECE, AUTHENTICATED_HEADER_BYTES, MESSAGE_CUTS, SPF_AHEAD
 from fastmta.model.reply import Reply
 from fastmta.model.services import open_to_strangers
-from fastmta.model.verdict import Action, Verdict
+from fastmta.model.verdict import PASS, Action, Verdict
 from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.reporting import count_for_report
 
@@ -99,6 +101,8 @@ class Forged(OfStrangers):
             fields = await read_header(message)
         except HeaderTooLong:
             return _TOO_LONG
+        if not named(fields, RESULTS):
+            return PASS
         cuts: list[tuple[int, int]] = []
         at = 0
         for field in fields:
@@ -163,7 +167,7 @@ class Authentication(OfStrangers):
         forms = forms_needed(fields)
         bodies = Bodies(forms)
         if forms:
-            await hash_body(parts, bodies, message, sum(len(field.raw) for field in fields) + 2)
+            await hash_body(parts, bodies, message, octets_of(fields) + 2)
         who = Client(context.client_ip, context.helo, (context.sender or b"").decode("utf-8", "replace"))
         asked, found = self._found.pop(context.session, _UNKNOWN)
         verdicts = await verify_message(

@@ -11,6 +11,7 @@ kept loaded until the directory changes; the signature itself is made in a threa
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
+from fastmta._canonical import octets_of
 from fastmta.authentication.authors import author_domains
 from fastmta.authentication.bodies import Bodies
 from fastmta.authentication.message import Field, HeaderTooLong, parse_fields
@@ -99,7 +100,7 @@ class Signing(Check):
             if not signers:
                 return PASS
             bodies = Bodies(("relaxed",))
-            await hash_body(self._parts, bodies, message, sum(len(field.raw) for field in came) + 2)
+            await hash_body(self._parts, bodies, message, octets_of(came) + 2)
             digest = bodies.digest("relaxed")
             tags = DkimTags(names_to_sign(fields), signed_at=int(self._parts.clock.now()))
             drafts = [draft_dkim(signer, fields, digest, tags) for signer in signers]
