@@ -19,7 +19,8 @@ the loop where it need not wait (docs/adr/0160).
 Compiled because every command of every protocol asks several times: docs/adr/0100.
 Deliveries are no sessions: a flush makes thousands of recipients due at once, and a destination that dies decides about
 all of them, work that nobody waits for in between. `Pace` gives them DELIVERY_PASS_S of each pass beside the sessions,
-and where these have less to do no more than they took in the pass before (docs/adr/0217), and lets them decide about RESULTS_A_PASS recipients in it; what does not fit is done in the passes that follow. A pass
+and where these have less to do no more than they took in the pass before (docs/adr/0217), half of that for retries (docs/adr/0269),
+and lets them decide about RESULTS_A_PASS recipients in it; what does not fit is done in the passes that follow. A pass
 of theirs begins with the first thing that is done or asked for in it. Something is done in every one, so nothing starves.
 
 Left to others: bytes ahead of a slow peer (each protocol's output), who may connect at all (limits by address).
@@ -408,7 +409,8 @@ cdef class Pace:
     cdef object following   # the bound method, made once
     cdef int64_t ends_at    # of the pass that is under way; 0: nobody has begun to work in it
     cdef int64_t lasts      # how long deliveries may work in it
-    cdef int64_t stopped_at # when they had; 0: they have not
+    cdef int64_t stopped_at # when they, or retries among them, had; 0: they have not
+    cdef bint ended         # all of them had
     cdef Py_ssize_t results # recipients decided about in this pass
     cdef object acts
 
@@ -423,7 +425,7 @@ cdef class Pace:
     cdef int64_t now(self) except -1:
         return self.now_ns() if self.now_ns is not None else monotonic_ns()
 
-    cdef bint over(self) except -1:
+    cdef bint over(self, bint retries=False) except -1:
         cdef int64_t now = self.now()
         if self.ends_at == 0:
             self.ends_at = now + self.lasts
@@ -431,8 +433,14 @@ cdef class Pace:
             self.loop.call_soon(self.following)
             return False
         if now < self.ends_at and self.results < RESULTS:
-            return False
-        if self.stopped_at == 0:
+            if not retries or self.lasts == DELIVERY_NS or now < self.ends_at - self.lasts // 2:
+                if self.stopped_at:
+                    self.stopped_at = now  # retries had been stopped, and others go on
+                return False
+            if self.stopped_at == 0:
+                self.stopped_at = now
+        elif not self.ended:
+            self.ended = True
             self.stopped_at = now
         return True
 
@@ -440,6 +448,11 @@ cdef class Pace:
     def is_over(self):
         """Whether enough was done in this pass; asked between two pieces of work."""
         return self.over()
+
+    @property
+    def is_over_for_retries(self):
+        """The same for what was tried before: where others are busy it has half of what deliveries have (adr/0269)."""
+        return self.over(True)
 
     @property
     def is_waited_for(self):
@@ -470,6 +483,7 @@ cdef class Pace:
             if others >= ALONE_NS:
                 self.lasts = min(max(others, LEAST_NS), DELIVERY_NS)
         self.stopped_at = 0
+        self.ended = False
         self.ends_at = 0
         while self.acts and not self.over():
             self.acts.popleft()()

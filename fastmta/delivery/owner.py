@@ -34,7 +34,7 @@ DEFERRED_TRANSPORT: Final = Reply(450, "4.3.2", "deferred transport")
 class HopOwner:
     """One hop in the hands of this slot. `transport` is the name of its line in model/routes.py."""
 
-    __slots__ = ("book", "hop", "hop_text", "is_suspended", "label", "ready", "service", "transport")
+    __slots__ = ("book", "hop", "hop_text", "is_suspended", "label", "ready", "retries", "service", "transport")
 
     is_remote = False  # another server answers: its 250 is noted until it is committed
     is_final = False  # what is delivered goes no further (RFC 3461: "delivered" instead of "relayed")
@@ -49,6 +49,7 @@ class HopOwner:
         self.is_suspended = False  # by command: nothing is begun, whatever is wished
         self.book = HopBook()
         self.ready: deque[Job] = deque()
+        self.retries = False  # what is taken now was tried before
 
     def kick(self) -> None:
         """There may be new work."""
@@ -151,6 +152,7 @@ class HopOwner:
         found, loaded, damaged = service.queue.take(self.hop, service.now_ms(), limit, book.in_flight, service.withheld)
         # The damaged stay in flight: nobody can deliver them, nor may they be asked for all the time.
         book.took(damaged, found=found, limit=limit)
+        self.retries = bool(loaded) and loaded[0][1][0].attempts > 0
         ready = self.ready
         forwarding = service.forwarding
         for message, rows in loaded:

@@ -114,6 +114,7 @@ class DeliveryService:
         self._partitions: frozenset[int] = frozenset()
         self._suspended = SuspendedHops(services.store.suspensions)
         self._stalled: dict[HopOwner, None] = {}
+        self._stalled_retries: dict[HopOwner, None] = {}
         self._looking: Iterator[bytes] | None = None  # hops with work that were found and not kicked yet
         self._look_again = False
         self._ticking: Iterator[bytes] | None = None  # hops whose owners have yet to hear that a second is over
@@ -240,6 +241,7 @@ class DeliveryService:
         self._owners.clear()
         self._looking = self._ticking = None
         self._stalled.clear()
+        self._stalled_retries.clear()
         self._waiting.clear()
 
     async def _wait_until_quiet(self, timeout_s: float) -> None:
@@ -288,13 +290,15 @@ class DeliveryService:
 
         Or its hop is suspended by command: then it is pumped when it is resumed.
         """
-        if self._has_room():
+        if self._has_room(owner.retries):
             return owner.is_suspended or not self._running
-        self._stalled[owner] = None
+        (self._stalled_retries if owner.retries else self._stalled)[owner] = None
         return True
 
-    def _has_room(self) -> bool:
-        return self.unrecorded < UNRECORDED and not self.unwritten and not self.pace.is_over
+    def _has_room(self, retries: bool = False) -> bool:
+        if self.unrecorded >= UNRECORDED or self.unwritten:
+            return False
+        return not (self.pace.is_over_for_retries if retries else self.pace.is_over)
 
     def submitted(self, results: int) -> None:
         """A unit with the results of so many recipients is on its way into the store."""
@@ -306,20 +310,22 @@ class DeliveryService:
             self._tick_on()
         if self._looking is not None:
             self._look_on()
-        if self._stalled:
+        if self._stalled or self._stalled_retries:
             self._pump_stalled()
         if self._quiet is not None:
             self._look_quiet()
 
     def _pump_stalled(self) -> None:
-        while self._stalled and self._has_room():
-            owner = next(iter(self._stalled))
-            del self._stalled[owner]
-            owner.pump()
+        """What was tried before comes first, and has its part of the pass; what is fresh has the rest."""
+        for stalled, retries in ((self._stalled_retries, True), (self._stalled, False)):
+            while stalled and self._has_room(retries):
+                owner = next(iter(stalled))
+                del stalled[owner]
+                owner.pump()
 
     def after_commit(self) -> None:
         """A result has been committed, or not."""
-        if self._stalled and self.unrecorded <= UNRECORDED // 2:
+        if (self._stalled or self._stalled_retries) and self.unrecorded <= UNRECORDED // 2:
             self._pump_stalled()
         if self._quiet is not None:
             self._look_quiet()

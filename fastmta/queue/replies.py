@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fastmta.model.limits import REPLIES_KEPT, REPLY_KEPT_CHARACTERS
 from fastmta.model.reply import Reply
 from fastmta.runtime.metrics import REPLY_CLASSES as CLASSES
 
@@ -53,12 +54,14 @@ def parse_lines(text: str, where: str) -> list[Line]:
 
 
 class ReplyClasses:
-    """The lines in force."""
+    """The lines in force. What was found is remembered: a destination in trouble says the same to every recipient."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_by_codes", "_known", "_lines")
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._lines = list(lines)
+        self._by_codes: dict[tuple[int, str], list[Line]] = {}  # the lines that fit a code and an enhanced code
+        self._known: dict[Reply, str] = {}
 
     @classmethod
     def of(cls, own_file: str = "") -> "ReplyClasses":
@@ -76,12 +79,32 @@ class ReplyClasses:
 
     def of_reply(self, reply: Reply) -> str:
         """The class of a 4yz or 5yz."""
-        code, enhanced = str(reply.code), reply.enhanced
+        name = self._known.get(reply)
+        if name is None:
+            name = self._sought(reply)
+            if len(reply.text) <= REPLY_KEPT_CHARACTERS:
+                if len(self._known) >= REPLIES_KEPT:
+                    self._known.clear()
+                self._known[reply] = name
+        return name
+
+    def _sought(self, reply: Reply) -> str:
         text = reply.text[:_LOOKED].encode("utf-8", "replace").decode()  # a table's octets may be no text
-        for line in self._lines:
-            if (not line.codes or any(_begins(code, enhanced, each) for each in line.codes)) and line.search(text):
-                return line.name
-        return "other"
+        return next((line.name for line in self._of_codes(reply.code, reply.enhanced) if line.search(text)), "other")
+
+    def _of_codes(self, code: int, enhanced: str) -> list[Line]:
+        found = self._by_codes.get((code, enhanced))
+        if found is None:
+            digits = str(code)
+            found = [
+                line
+                for line in self._lines
+                if not line.codes or any(_begins(digits, enhanced, each) for each in line.codes)
+            ]
+            if len(self._by_codes) >= REPLIES_KEPT:
+                self._by_codes.clear()
+            self._by_codes[code, enhanced] = found
+        return found
 
     def of_text(self, text: str) -> str:
         """The class of a reply as the queue keeps it: "host NAME said: 450 4.7.1 text", or the reply alone."""

@@ -119,6 +119,29 @@ def test_deliveries_take_no_longer_than_all_others_did_in_the_pass_before(others
         world.one_pass()
 
 
+@pytest.mark.parametrize("others", [LEAST, PASS // 2])
+def test_what_was_tried_before_has_half_of_it_beside_others(others):
+    world = World()
+    slack = 50  # of a clock that is read when somebody asks
+    assert not world.pace.is_over
+    world.now += PASS - 1
+    assert not world.pace.is_over_for_retries, "nobody else was there"
+    world.now += 1
+    assert world.pace.is_over_for_retries
+    for _ in range(2):  # what fresh deliveries take while retries are stopped counts as none of the others'
+        world.now += others
+        world.one_pass()
+        assert not world.pace.is_over_for_retries
+        world.now += others // 2 - slack
+        assert not world.pace.is_over_for_retries
+        world.now += 2 * slack
+        assert world.pace.is_over_for_retries and not world.pace.is_over
+        world.now += others // 2 - 2 * slack
+        assert not world.pace.is_over
+        world.now += 2 * slack
+        assert world.pace.is_over
+
+
 async def counted(rig, hops, recipients):
     """The most results decided in one pass, and on their way at once, with a message for each of these hops."""
     decided, most = [0], 0
@@ -198,3 +221,25 @@ async def test_thousands_of_hops_hear_of_a_second_in_several_passes(rig):
     await rig.until(lambda: hops[34].ticks == 2)
     assert len(service._owners) == 34
     service._owners.clear()
+
+
+async def test_a_hop_says_whether_what_it_takes_was_tried_before(rig):
+    asked = []
+    is_stalled = rig.service.is_stalled
+
+    def asking(owner):
+        asked.append((owner.hop_text, owner.retries))
+        return is_stalled(owner)
+
+    fresh, hop = b"retry:fresh", b"retry:later"
+    first = await rig.queue(hop, b"r@b.test")
+    await rig.until(lambda: rig.rows(first)[0].state == RecipientState.DEFERRED)
+    await rig.settled()
+    rig.service.is_stalled = asking
+    await rig.queue(fresh, b"r@b.test")
+    await rig.store.queue.flush(first)
+    rig.service.hops_changed(None)
+    await rig.until(lambda: rig.rows(first)[0].attempts == 2)
+    await rig.settled()
+    assert ("retry:later", True) in asked
+    assert ("retry:fresh", True) not in asked and ("retry:fresh", False) in asked

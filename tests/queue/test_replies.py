@@ -2,8 +2,9 @@
 
 import pytest
 
+from fastmta.model.limits import REPLIES_KEPT, REPLY_KEPT_CHARACTERS
 from fastmta.model.reply import Reply
-from fastmta.queue.replies import ReplyClasses, parse_lines
+from fastmta.queue.replies import Line, ReplyClasses, parse_lines
 from fastmta.runtime.metrics import REPLY_CLASSES
 
 SHIPPED = ReplyClasses.of()
@@ -86,3 +87,27 @@ def test_a_line_that_is_none_is_named(line, says):
 
 def test_a_file_that_cannot_be_used_leaves_the_shipped_ones(tmp_path):
     assert ReplyClasses.usable(str(tmp_path / "none")).of_text("452 4.2.2 x") == "mailbox-full"
+
+
+@pytest.mark.parametrize(("replies", "times", "looked"), [(1, 5, 1), (REPLIES_KEPT, 2, REPLIES_KEPT)])
+def test_what_is_said_again_is_not_looked_through_again(replies, times, looked):
+    seen = []
+    classes = ReplyClasses([Line("policy", ("5",), lambda text: seen.append(text) or "spf" in text)])
+    said = [Reply(550, "5.7.1", f"spf fails for message {n}") for n in range(replies)]
+    for reply in said * times:
+        assert classes.of_reply(Reply(reply.code, reply.enhanced, reply.text)) == "policy"
+    assert len(seen) == looked
+    assert classes.of_reply(Reply(450, "4.7.1", said[0].text)) == "other", "the codes are part of it"
+    assert len(seen) == looked
+
+
+@pytest.mark.parametrize(("characters", "looked"), [(REPLY_KEPT_CHARACTERS, 1), (REPLY_KEPT_CHARACTERS + 1, 3)])
+def test_what_is_remembered_is_bounded(characters, looked):
+    seen = []
+    classes = ReplyClasses([Line("policy", (), lambda text: seen.append(text) or "spf" in text)])
+    for _ in range(3):
+        assert classes.of_reply(Reply(550, "5.7.1", "spf".ljust(characters))) == "policy"
+    assert len(seen) == looked
+    for n in range(2 * REPLIES_KEPT + 1):  # of codes and of texts
+        assert classes.of_reply(Reply(550, f"5.7.{n}", "spf")) == "policy"
+    assert len(classes._known) <= REPLIES_KEPT and len(classes._by_codes) <= REPLIES_KEPT
