@@ -91,6 +91,7 @@ REFUSALS: Final = {
     "missing": b"NO [NONEXISTENT] Mailbox does not exist",
     "changed": b"NO [INUSE] Changed by another session meanwhile, try again",
     "source": b"NO [EXPUNGEISSUED] A message that was to be copied from has gone meanwhile",
+    "many": b"NO [LIMIT] Too many mailboxes",
     "quota": b"NO [OVERQUOTA] Quota exceeded",
     "forbidden": b"NO [NOPERM] Permission denied",
     "elsewhere": b"NO [CANNOT] A mailbox can't become another account's",

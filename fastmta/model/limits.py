@@ -212,6 +212,7 @@ SMTP_UPLOAD_FREE_BYTES: Final = 262_144  # of a message that are not counted: th
 SMTP_UPLOAD_STEP_BYTES: Final = 1_048_576  # counted at a time beyond these
 
 # --- mailboxes ---
+MAILBOXES: Final = 10_000  # of an account, which no quota counts: their list is read in 12 ms
 MAILBOXES_A_PIECE: Final = 500  # names of a listing looked at in one piece
 MAILBOX_PAGE: Final = 4000  # rows of a mailbox read in one piece: half a millisecond
 

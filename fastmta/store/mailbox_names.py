@@ -21,6 +21,7 @@ from fastmta._unit import Unit
 from fastmta.model import rights
 from fastmta.model.errors import Refused, StorageFailure
 from fastmta.model.first_mailboxes import FIRST_MAILBOXES
+from fastmta.model.limits import MAILBOXES
 from fastmta.store.acl_rows import Entries, acl_key, forget_list, read_list, write_list
 from fastmta.store.committing import GUARDED_RUNS, Committer, commit_guarded
 from fastmta.store.pace import others_turn
@@ -165,7 +166,8 @@ class MailboxNames:
         await self._store.commit(unit)
 
     async def create(self, account_id: int, name: str, special_use: str = "") -> Mailbox:
-        """Makes a mailbox and its missing superiors; Refused("exists"), or ("limit") for a name that is too long.
+        """Makes a mailbox and its missing superiors; Refused("exists"), ("limit") for a name that is too long, or
+        ("many") where the account has MAILBOXES.
 
         Without a special use, the name of one of the first mailboxes has that one's, unless another serves for it.
         """
@@ -186,13 +188,23 @@ class MailboxNames:
     def _new(self, unit: Unit, account_id: int, name: str, mailbox_id: int, special_use: str = "") -> None:
         """Adds to a unit what makes a mailbox with its missing superiors (RFC 3501 §6.3.3), as the list is read now."""
         raw_name = _bounded(name)
-        unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
+        self._take_list(unit, account_id, grows=True)
         free = self._free_uses(account_id, name)
         given = self._inherited(account_id, name)
         self._superiors(unit, account_id, name, free, given)
         use = special_use or free.get(name, "")
         unit.mailbox_new(mailbox_id, account_id, raw_name, use.encode(), int(self._store.clock.now()))
         write_list(unit, acl_key(account_id, mailbox_id), (), given)
+
+    def _take_list(self, unit: Unit, account_id: int, *, grows: bool) -> None:
+        """Has the unit refused where the list has changed until then; Refused("many") where it is full and `grows`."""
+        version = usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3]
+        unit.mailbox_list_version(account_id, version)
+        # Every mailbox has raised the version: nearly nobody's have to be counted.
+        if grows and version >= MAILBOXES:
+            found = self._raw.scan(TABLE_MAILBOX_NAME, id_key(account_id), b"", MAILBOXES)
+            if len(found) >= MAILBOXES:
+                raise Refused("many", f"an account has at most {MAILBOXES} mailboxes")
 
     def _inherited(self, account_id: int, name: str) -> Entries:
         """The access list of the nearest mailbox above a name: a new one begins with it, as Dovecot's do."""
@@ -206,7 +218,11 @@ class MailboxNames:
 
     def _free_uses(self, account_id: int, name: str) -> Mapping[str, str]:
         """The special uses that a name and its superiors would have, since no mailbox serves for them."""
-        own = {first: use for first, use in FIRST_MAILBOXES if use and (name + DELIMITER).startswith(first + DELIMITER)}
+        own = {
+            first: use
+            for first, use in FIRST_MAILBOXES
+            if use and (name + DELIMITER).startswith(first + DELIMITER) and not self._exists(account_id, first)
+        }
         if not own:
             return NO_USES
         taken = {mailbox.special_use for mailbox in self.list(account_id)}
@@ -295,7 +311,8 @@ class MailboxNames:
 
             def compose(part: _Names = part) -> Unit:
                 unit = self._raw.new_unit()
-                unit.mailbox_list_version(account_id, usage_fields(self._raw.get(TABLE_USAGE, id_key(account_id)))[3])
+                grows = DELIMITER in new and not self._exists(account_id, new.rpartition(DELIMITER)[0])
+                self._take_list(unit, account_id, grows=grows)
                 self._superiors(unit, account_id, new, given=self._inherited(account_id, new))
                 for mailbox_id, rest in part:
                     unit.mailbox_rename(mailbox_id, (old + rest).encode(), _bounded(new + rest))

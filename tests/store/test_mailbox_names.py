@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastmta.model.errors import Refused
-from fastmta.store import MailStore
+from fastmta.store import MailStore, mailbox_names
 from fastmta.store.accounts import GONE, Account
 from fastmta.store.check import check_store
 from fastmta.store.mailbox_names import RENAMED
@@ -42,12 +42,32 @@ async def test_a_mailbox_is_made_without_a_look_at_the_others(mail: MailStore, m
     with monkeypatch.context() as patched:
         patched.setattr(mail.mailboxes, "list", None)  # nobody may call it
         await mail.mailboxes.create(account.id, "a/b/c/d")
+        await mail.mailboxes.create(account.id, "Archive/2026")
         with pytest.raises(Refused, match="exists"):
             await mail.mailboxes.create(account.id, "a/b/c")
         assert mail.mailboxes.junk_of(account.id)
         assert mail.mailboxes.has_inferiors(account.id, "a/b") and not mail.mailboxes.has_inferiors(account.id, "b")
         assert mail.mailboxes.is_subscribed(account.id, "inbox") and not mail.mailboxes.is_subscribed(account.id, "a")
     assert {"a/b/c", "a/b/c/d"} < set(names_of(mail, account))
+
+
+async def test_an_account_has_so_many_mailboxes(mail: MailStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await account_with(mail, ["a", "b"])
+    most = len(names_of(mail, account)) + 2
+    monkeypatch.setattr(mailbox_names, "MAILBOXES", most)
+    for name in ("under", "at"):
+        await mail.mailboxes.create(account.id, name)
+    with pytest.raises(Refused, match="many"):
+        await mail.mailboxes.create(account.id, "over")
+    with pytest.raises(Refused, match="many"):
+        await mail.mailboxes.rename(account.id, "a", "new/a")  # it would make "new"
+    await mail.mailboxes.rename(account.id, "a", "c")
+    await mail.mailboxes.rename(account.id, "c", "b/c")
+    box = mail.mailboxes.get(account.id, "at")
+    assert box is not None
+    await mail.mailboxes.delete(box.id)
+    await mail.mailboxes.create(account.id, "again")
+    assert len(names_of(mail, account)) == most
 
 
 async def test_a_special_name_has_its_use_unless_another_serves_for_it(mail: MailStore) -> None:
