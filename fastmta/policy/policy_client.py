@@ -33,6 +33,7 @@ class PolicyService:
         self._clock = clock
         self._kept: list[_Kept] = []
         self._turns = asyncio.Semaphore(POLICY_CONNECTIONS)
+        self._timer: asyncio.TimerHandle | None = None  # one, however often the service is asked
 
     async def ask(self, request: bytes) -> tuple[str | None, str]:
         """The action, or None with what went wrong."""
@@ -55,14 +56,23 @@ class PolicyService:
 
     def close(self) -> None:
         """Closes the connections that are kept."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._kept:
             self._kept.pop().writer.close()
 
     def _close_idle(self) -> None:
         """Closes what nobody has used: also of a service that the configuration no longer names."""
+        self._timer = None
         kept = self._take()
         if kept is not None:
             self._kept.append(kept)
+            self._close_later()
+
+    def _close_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle_s + 1, self._close_idle)
 
     def _take(self) -> _Kept | None:
         """The connection that was used last; those that are too old are closed."""
@@ -102,6 +112,6 @@ class PolicyService:
         finally:
             if answered and len(self._kept) < POLICY_KEPT:
                 self._kept.append(kept._replace(used_at=self._clock.monotonic()))
-                asyncio.get_running_loop().call_later(self._idle_s + 1, self._close_idle)
+                self._close_later()
             else:
                 kept.writer.close()

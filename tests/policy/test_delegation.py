@@ -17,6 +17,7 @@ from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
 from fastmta.policy.checks.restrictions import build
 from fastmta.policy.delegation import NoAnswer, encode_request, parse_answer
+from fastmta.policy.policy_client import PolicyService
 from fastmta.runtime.clock import ManualClock
 
 CONTEXT = Context(
@@ -176,6 +177,32 @@ async def test_a_connection_is_kept_and_opened_again_when_the_service_has_closed
         for _ in range(3):
             assert (await ask()).action is Action.ACCEPT
         assert len(connections) == 3
+
+
+async def test_one_timer_closes_what_is_idle_however_often_the_service_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse("smtpd_policy_service_max_idle = 50")
+    clock, loop, calls = ManualClock(), asyncio.get_running_loop(), []
+    asked = PolicyService(f"unix:{tmp_path}/s", config, clock)
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Any, *arguments: Any, **options: Any) -> Any:
+        if callback == asked._close_idle:
+            calls.append(callback)
+        return call_later(delay, callback, *arguments, **options)
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    async with service(tmp_path / "s", saying(b"action=OK\n\n")) as connections:
+        for _ in range(20):
+            assert await asked.ask(b"x=y\n\n") == ("OK", "")
+        assert len(calls) == 1 and len(connections) == 1
+        calls[0]()
+        assert len(calls) == 2 and asked._kept
+        clock.advance(51)
+        calls[1]()
+        assert len(calls) == 2 and not asked._kept
+    asked.close()
 
 
 @pytest.mark.parametrize("answer", [b"garbage\n\n", b"", b"action=" + b"x" * 20_000, b"action=OK\n"])
