@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("smtp.session", RULES),
     ("smtp.client", RULES),
     ("smtp.client_login", RULES),
+    ("smtp.client_states", RULES),
     ("smtp.offered", RULES),
     ("smtp.conversion", RULES),
     ("smtp.folding", RULES),

@@ -132,6 +132,10 @@ class DeliveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     lmtp_discard_lhlo_keywords: Annotated[_Texts, Key("list", about="the same of LMTP servers")] = ()
     lmtp_discard_lhlo_keyword_address_maps: Annotated[_Texts, Key("maps")] = ()
+    smtp_send_xforward_command: Annotated[
+        bool, Key("bool", about="tell a filter that offers XFORWARD who handed a message in")
+    ] = False
+    lmtp_send_xforward_command: Annotated[bool, Key("bool", about="the same of LMTP servers")] = False
     smtp_fallback_relay: Annotated[
         _Texts,
         Key("list", about='"host", "[host]:port": where mail goes whose destination is not reached, or puts it off'),

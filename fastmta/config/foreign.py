@@ -81,7 +81,7 @@ _POSTFIX: Final = (
         "dns_reply_filter dns_resolver_options dns_support_level enforce_tls "
         "min_data_rate never_send_ehlo pix_workaround_delay_time "
         "pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout quote_rfc821_envelope "
-        "randomize_addresses reply_filter send_dummy_mail_auth send_xforward_command "
+        "randomize_addresses reply_filter send_dummy_mail_auth "
         "skip_5xx_greeting skip_quit_response use_tls xforward_timeout) "
         "allow_srv_lookup_fallback best_mx_transport disable_dns_lookups dns_ncache_ttl_fix_enable dnssec_probe "
         "enable_idna2003_compatibility enable_long_queue_ids ignore_mx_lookup_error ignore_srv_lookup_error "
@@ -209,7 +209,7 @@ _POSTFIX: Final = (
         "line_length_limit mail_timeout min_data_rate mx_address_limit mx_session_limit per_request_deadline "
         "pix_workaround_delay_time pix_workaround_maps pix_workaround_threshold_time pix_workarounds quit_timeout "
         "quote_rfc821_envelope randomize_addresses rcpt_timeout reply_filter rset_timeout send_dummy_mail_auth "
-        "send_xforward_command  skip_5xx_greeting skip_quit_response tcp_port "
+        "skip_5xx_greeting skip_quit_response tcp_port "
         "xforward_timeout)",
     ),
     (

@@ -44,6 +44,7 @@ def connection_to(
         own_relay=is_ours,
         wrapped=policy.is_wrapped,
         ignores=service.ignored.of("lmtp" if is_lmtp else "smtp", address.ip),
+        forwards=delivery.lmtp_send_xforward_command if is_lmtp else delivery.smtp_send_xforward_command,
     )
     return Connection(service.loop, owner, client, address, delivery, policy)
 

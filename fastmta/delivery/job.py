@@ -7,6 +7,7 @@ import msgspec
 
 from fastmta._intake import Event, Posting
 from fastmta.delivery.seams import QueuedMessage, QueuedRecipient
+from fastmta.model.ids import queue_id_text
 from fastmta.model.reply import Reply
 from fastmta.queue.dsn import Notice, Outcome
 from fastmta.smtp.transaction import Transaction
@@ -58,8 +59,13 @@ class Job(Transaction, eq=False, kw_only=True):
     heard: int = 0  # of its recipients were taken by a server that answers for one after the other
     checked: bool = False  # the checks of outgoing mail have looked at it
     kept_back: bool = False  # by them: what is decided is none of the server's words
+
     changed: "Changed | None" = None  # by them
     wants_front: bool = False  # it is passed on, and is to be sealed or signed before it leaves
+
+    @property
+    def ident(self) -> str:
+        return queue_id_text(self.message.queue_id)
 
     @classmethod
     def of(cls, owner: "HopOwner", message: QueuedMessage, rows: Sequence[QueuedRecipient]) -> "Job":

@@ -17,7 +17,6 @@ What the server offers, and the lines that say an envelope to it, are smtp/offer
 Left to the owner: time, the socket, the handshake, and the message's bytes between the events BODY and `body_sent`.
 """
 
-from enum import IntEnum
 from typing import Final
 
 from fastmta._parser import ReplyParser
@@ -25,61 +24,16 @@ from fastmta.auth.sasl_client import Credentials, Login, LoginError
 from fastmta.model.errors import ProtocolViolation
 from fastmta.model.reply import Reply
 from fastmta.smtp.client_login import LoginDialogue
+from fastmta.smtp.client_states import STAGES, Event, State
 from fastmta.smtp.offered import NOTHING_OFFERED, Offered
 from fastmta.smtp.transaction import Transaction, softened
 
-
-class State(IntEnum):
-    """Where the session stands; the texts of STAGES complete "while ...", as Postfix words it."""
-
-    GREETING = 0
-    EHLO = 1
-    HELO = 2
-    STARTTLS = 3
-    HANDSHAKE = 4
-    READY = 5
-    RESET = 6
-    ENVELOPE = 7
-    BODY = 8
-    FINAL = 9
-    EMPTY_FINAL = 10
-    QUIT = 11
-    CLOSED = 12
-    AUTH = 13
-    DISCARDED = 14  # a chunk was refused; the answers to those behind it are awaited
-
-
-class Event(IntEnum):
-    """What the owner has to do after a call."""
-
-    NOTHING = 0
-    READY = 1  # the handshake is over: `start` may be called
-    BODY = 2  # send the message: where `chunked`, by `chunk`; else stuffed, with the final dot, and call body_sent
-    DONE = 3  # the transaction is over: every result is set, but those of `again`; `is_usable` says whether to go on
-    HANDSHAKE = 4  # start TLS, then call tls_started
-    LOGIN = 6  # answer the server's challenge by `respond`, on a thread where `login.is_slow`
-    CLOSED = 5  # the session is of no use: `failure` says why; recipients without a result are undecided
-
-
 # For the hot path: module constants are cheaper than attributes of an enum.
 _READY, _ENVELOPE, _BODY, _FINAL, _RESET = State.READY, State.ENVELOPE, State.BODY, State.FINAL, State.RESET
-_BODY_NOW, _DISCARDED = Event.BODY, State.DISCARDED
+_BODY_NOW, _DISCARDED, _XFORWARD = Event.BODY, State.DISCARDED, State.XFORWARD
 _NOTHING, _DONE, _HANDSHAKE, _CLOSED = Event.NOTHING, Event.DONE, Event.HANDSHAKE, State.CLOSED
 
-STAGES: Final = {
-    State.GREETING: "receiving the initial server greeting",
-    State.EHLO: "performing the EHLO handshake",
-    State.HELO: "performing the HELO handshake",
-    State.STARTTLS: "sending STARTTLS",
-    State.HANDSHAKE: "performing the TLS handshake",
-    State.AUTH: "performing SASL authentication",
-    State.RESET: "sending RSET",
-    State.BODY: "sending message body",
-    State.FINAL: "sending end of data -- message may be sent more than once",
-    State.EMPTY_FINAL: "sending end of data",
-    State.DISCARDED: "sending message body",
-    State.QUIT: "sending QUIT",
-}
+_BEFORE: Final = frozenset({State.RESET, State.XFORWARD, State.READY})  # of a transaction's first command
 _WANTS_LOGIN: Final = frozenset({530, 534, 535, 538})  # "authentication required", and its kin (RFC 4954 §6)
 
 
@@ -88,7 +42,8 @@ class Client:
 
     `credentials`: who logs in where the server offers AUTH. `own_relay`: the administrator named this server, so that
     mail which it does not take for want of a login waits until he has mended that. `ignores`: keywords in upper case
-    that count as not offered. `wrapped`: TLS comes before the greeting. `chunked`: the message at hand goes by BDAT.
+    that count as not offered. `wrapped`: TLS comes before the greeting. `forwards`: a server that wants to hear it is
+    told who handed a message in (Postfix's XFORWARD). `chunked`: the message at hand goes by BDAT.
     """
 
     __slots__ = (
@@ -96,6 +51,7 @@ class Client:
         "_answered",
         "_chunks",
         "_dialogue",
+        "_forwards",
         "_helo_name",
         "_ignores",
         "_lmtp",
@@ -135,7 +91,9 @@ class Client:
         own_relay: bool = False,
         ignores: frozenset[str] = frozenset(),
         wrapped: bool = False,
+        forwards: bool = False,
     ) -> None:
+        self._forwards = forwards
         self.credentials = credentials
         self._own_relay = own_relay
         self._dialogue: LoginDialogue | None = None
@@ -195,6 +153,8 @@ class Client:
                 event = self._early_reply(reply, code)
             elif state is _RESET:
                 event = self._reset_reply(reply, code)
+            elif state is _XFORWARD:
+                self._send_envelope()  # whatever it says: the message is no other by it
             else:
                 event = self._handshake_reply(reply, code)
             if self.state is _CLOSED or event is _HANDSHAKE:
@@ -215,7 +175,7 @@ class Client:
             self.state = State.RESET
             self.output = b"RSET\r\n"
             return _NOTHING
-        self._send_envelope()
+        self._begin()
         return _NOTHING
 
     def chunk(self, size_bytes: int, *, last: bool) -> bytes:
@@ -391,6 +351,16 @@ class Client:
 
     # --- the transaction ---
 
+    def _begin(self) -> None:
+        transaction = self.transaction
+        assert transaction is not None
+        line = self.offered.xforward(transaction) if self._forwards and not transaction.only_asks else b""
+        if line:
+            self.state = _XFORWARD
+            self.output = line
+        else:
+            self._send_envelope()
+
     def _send_envelope(self) -> None:
         transaction = self.transaction
         assert transaction is not None
@@ -564,7 +534,7 @@ class Client:
     def _reset_reply(self, reply: Reply, code: int) -> Event:
         if code // 100 != 2:
             return self._fail(Reply(450, "4.5.0", f"{self.peer} refused RSET: {reply}"))
-        self._send_envelope()
+        self._begin()
         return _NOTHING
 
     def _finished(self) -> Event:
@@ -585,7 +555,7 @@ class Client:
     def _fail(self, reply: Reply) -> Event:
         self.failure = reply
         state = self.state
-        self.unanswered = state is State.RESET or state is _READY or (state is _ENVELOPE and self._answered == 0)
+        self.unanswered = state in _BEFORE or (state is _ENVELOPE and self._answered == 0)
         self.is_usable = False
         self.state = State.CLOSED
         return Event.CLOSED

@@ -21,8 +21,9 @@ from fastmta.auth.sasl_client import LoginError
 from fastmta.dns.mx import Address
 from fastmta.model.envelope import HAS_BARE_NEWLINE, HAS_DOT_LINE, HAS_LONG_LINE, NO_FINAL_CRLF
 from fastmta.model.limits import LINE_BYTES
-from fastmta.smtp.client import Client, Event, State
+from fastmta.smtp.client import Client
 from fastmta.smtp.client_seams import Policy, Settings
+from fastmta.smtp.client_states import Event, State
 from fastmta.smtp.conversion import Gone
 from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction

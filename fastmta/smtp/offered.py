@@ -68,6 +68,29 @@ class Offered:
         """Of SASL, as the server spells them."""
         return self.words.get("AUTH", "").split()
 
+    def xforward(self, transaction: Transaction) -> bytes:
+        """The line that says who handed the message in, in the words that the server wants; b"": in none."""
+        wanted = self.words.get("XFORWARD", "").upper().split()
+        envelope = transaction.envelope
+        name, _, address = envelope.client.rpartition("[")
+        is_remote = address.endswith("]")
+        ip = address[:-1] if is_remote else "127.0.0.1"
+        known = {
+            "NAME": (name if name != "unknown" else "") if is_remote else "localhost",
+            "ADDR": f"IPV6:{ip}" if ":" in ip else ip,
+            "PROTO": envelope.protocol if envelope.protocol in ("SMTP", "ESMTP") else "",
+            "IDENT": transaction.ident,
+            "SOURCE": "REMOTE" if is_remote else "LOCAL",
+            "PORT": "",  # neither is kept with a message
+            "HELO": "",
+        }
+        said = [
+            b"%b=%b" % (word.encode(), xtext(known[word].encode("utf-8", "replace")[:255]) or b"[UNAVAILABLE]")
+            for word in known
+            if word in wanted
+        ]
+        return b"XFORWARD " + b" ".join(said) + b"\r\n" if said else b""
+
     def needs_conversion(self, transaction: Transaction) -> bool:
         """Whether the server must not get this message as it is, since it does not take 8-bit bytes (RFC 6152)."""
         return bool(transaction.bits & HAS_8BIT) and not self.eight_bit and not transaction.unconverted

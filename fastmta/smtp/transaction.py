@@ -46,6 +46,11 @@ class Transaction(msgspec.Struct, eq=False):
         self.results = [None] * len(self.recipients)
 
     @property
+    def ident(self) -> str:
+        """What the message is called here, for a server that wants to hear who handed it in; "": nothing."""
+        return ""
+
+    @property
     def size_bytes(self) -> int:
         """Octets that leave, before stuffing."""
         return self.envelope.size_bytes + self.growth + len(self.front)

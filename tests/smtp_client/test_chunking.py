@@ -12,8 +12,8 @@ from fastmta.model.envelope import (
     HAS_NUL,
     NO_FINAL_CRLF,
 )
-from fastmta.smtp.client import Event, State
 from fastmta.smtp.client_connection import AHEAD_BYTES, SLICE_BYTES
+from fastmta.smtp.client_states import Event, State
 from fastmta.smtp.conversion import plan
 from tests.smtp_client.test_client_rules import EHLO, Peer, codes, transaction
 from tests.smtp_client.test_connection import Owner, connect

@@ -5,8 +5,9 @@ from base64 import b64encode
 import pytest
 
 from fastmta.auth.sasl_client import LoginError, Place, Secret, choose
-from fastmta.smtp.client import Client, Event, State
+from fastmta.smtp.client import Client
 from fastmta.smtp.client_login import CHALLENGES
+from fastmta.smtp.client_states import Event, State
 from fastmta.smtp.transaction import Transaction
 from tests.smtp_client.test_client_rules import transaction
 

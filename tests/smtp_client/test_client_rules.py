@@ -3,7 +3,8 @@
 import pytest
 
 from fastmta.model.envelope import HAS_8BIT, NOTIFY_FAILURE, NOTIFY_SUCCESS, Envelope, RecipientTail
-from fastmta.smtp.client import Client, Event, State
+from fastmta.smtp.client import Client
+from fastmta.smtp.client_states import Event, State
 from fastmta.smtp.conversion import Conversion
 from fastmta.smtp.transaction import Transaction, xtext
 

@@ -14,8 +14,9 @@ from fastmta.model.envelope import (
     Envelope,
     RecipientTail,
 )
-from fastmta.smtp.client import Client, State
+from fastmta.smtp.client import Client
 from fastmta.smtp.client_connection import SLICE_BYTES, Connection
+from fastmta.smtp.client_states import State
 from fastmta.smtp.folding import Folder
 from fastmta.smtp.transaction import Transaction
 from fastmta.tls.certificate import write_self_signed
