@@ -20,7 +20,10 @@ from typing import Final
 from bench.busy import Act, imap, registry
 from fastmta.cli.main import main as fastmta
 from fastmta.model.envelope import Envelope, RecipientState, RecipientTail
+from fastmta.model.limits import REPORT_ROWS
 from fastmta.store import MailStore
+from fastmta.store.dmarc_rows import Published, Row
+from fastmta.store.tls_rows import TlsRow
 from fastmta.store.verified import Verified
 from tests.support.server import Server, command
 
@@ -35,6 +38,9 @@ ALIASES: Final = 20_000
 VERIFIED: Final = 20_000
 LINES: Final = 500_000  # of a map
 CROWDED: Final = 50_000  # recipients of one call of sendmail
+SHAPED: Final = 2_000  # next hops that one traffic rule is for
+RULE: Final = {"name": "slow", "domain": [".shaped.test"], "concurrency": 1, "messages_per_second": 1}
+REPORTED: Final = 1_000  # domains that TLS and DMARC reports are due to, the last with as many rows as one may have
 CUT: Final = 8 << 20  # octets of a file that are given up at a time
 HOP: Final = b"smtp:[127.0.0.1]:9"  # nobody listens: what is released soon waits again
 
@@ -43,20 +49,24 @@ row = registry(ROWS)
 
 
 async def fill(store: MailStore) -> None:
-    """A queue that is held, and aliases of one address."""
+    """A queue that is held, aliases of one address, and what the other rows work on."""
     now_ms = int(time.time() * 1000)
 
-    async def queue(number: int, sender: bytes, recipients: int) -> None:
+    async def queue(number: int, sender: bytes, recipients: int, hop: bytes = HOP) -> None:
         blob = store.mailboxes.new_blob()
         blob.feed(b"Subject: %d\r\n\r\n" % number + b"text of a message\r\n" * 50)
         tails = [RecipientTail(b"u%d@held%d.test" % (n, number % 100)) for n in range(recipients)]
-        rows = [(HOP, 0, int(RecipientState.HELD), now_ms, tail) for tail in tails]
+        rows = [(hop, 0, int(RecipientState.HELD), now_ms, tail) for tail in tails]
         await store.queue.add(Envelope(sender, now_ms, 900, 0), rows, blob)
 
     for start in range(0, HELD, 200):
         await asyncio.gather(*(queue(n, b"s%d@example.test" % (n % SENDERS), 1) for n in range(start, start + 200)))
     for n in range(CROWDS):
         await queue(n, b"crowd%d@example.test" % n, CROWD)
+    for start in range(0, SHAPED, 200):
+        some = range(start, min(SHAPED, start + 200))
+        await asyncio.gather(*(queue(n, b"shaped@example.test", 1, b"smtp:d%d.shaped.test" % n) for n in some))
+    await _count_reports(store)
     folders = store.accounts.lookup("folders@example.test")
     assert folders is not None
     for start in range(0, FOLDERS, 200):
@@ -71,6 +81,24 @@ async def fill(store: MailStore) -> None:
     for start in range(0, VERIFIED, 200):
         answers = [Verified(f"v{n}@verified.test", "ok", "2.1.5", "", now_ms) for n in range(start, start + 200)]
         await asyncio.gather(*map(store.verified.put, answers))
+
+
+async def _count_reports(store: MailStore) -> None:
+    """What TLS and DMARC reports will say of today: nothing is due before it is over."""
+    today = time.strftime("%Y%m%d", time.gmtime())
+    published = Published("none", "", "", "r", "r", "n")
+    for n in range(REPORTED):
+        domain = f"d{n}.reported.test"
+        for row in range(REPORT_ROWS if n == REPORTED - 1 else 5):
+            host = f"mx{row}.{domain}"
+            store.tls_rows.note(today, domain, "", TlsRow("no-policy-found", domain, receiving_host=host))
+            who = f"192.0.{row // 250}.{row % 250}"
+            store.dmarc_rows.note(today, domain, published, Row(who, "none", "pass", "pass", domain, "", (), (), ()))
+        if n % 100 == 0:
+            await store.tls_rows.flush()
+            await store.dmarc_rows.flush()
+    await store.tls_rows.flush()
+    await store.dmarc_rows.flush()
 
 
 def map_path(server: Server) -> Path:
@@ -200,6 +228,25 @@ def _hops(server: Server) -> None:
         run(server, "queue", "suspend", "held1.test")
         run(server, "queue", "resume", "held1.test")
         run(server, "queue", "stats")
+
+
+@row("traffic rule that 2,000 hops wait for")
+def _shaped(server: Server) -> None:
+    while True:
+        run(server, "queue", "release", "--sender", "shaped@example.test")
+        run(server, "queue", "top")
+        run(server, "explain", "a@example.org", "b@d1.shaped.test")
+        time.sleep(1)
+        run(server, "queue", "hold", "--sender", "shaped@example.test")
+
+
+@row("tlsrpt show, send; dmarc pending, send")
+def _reports(server: Server) -> None:
+    while True:
+        run(server, "tlsrpt", "show", "--json")
+        run(server, "tlsrpt", "send")
+        run(server, "dmarc", "pending", "--json")
+        run(server, "dmarc", "send")
 
 
 @row("user add, passwd, disable, enable, delete")

@@ -117,6 +117,7 @@ def prepared(directory: Path, messages: int, env: Mapping[str, str] | None = Non
             "mail_max_userip_connections": 0,
             "mail_undelete_time": "1d",
             "virtual_alias_maps": [f"texthash:{directory}/virtual"],
+            "shaping": [administration.RULE],
         },
     )
     fill(server, messages)

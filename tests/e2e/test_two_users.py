@@ -38,6 +38,8 @@ SMALL = {
     "FOLDERS": 2000,
     "ALIASES": 600,
     "VERIFIED": 2000,
+    "SHAPED": 200,
+    "REPORTED": 50,
     "LINES": 50_000,
 }
 
