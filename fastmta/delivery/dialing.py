@@ -7,8 +7,11 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from fastmta.auth.sasl_client import Credentials
+from fastmta.delivery.job import Job
 from fastmta.delivery.tls_policy import TlsPolicy
 from fastmta.dns.mx import Address
+from fastmta.model.ids import queue_id_text
+from fastmta.model.reply import Reply
 from fastmta.runtime.metrics import METRICS
 from fastmta.smtp.client import Client
 from fastmta.smtp.client_connection import Connection, ConnectionOwner
@@ -92,6 +95,19 @@ def tell_tls(service: "DeliveryService", next_hop: str, connection: Connection) 
         verified=strategy,
         certificate=name,
         resumed=is_resumed or None,
+    )
+
+
+def tell_failure(service: "DeliveryService", next_hop: str, job: Job, relay: str, failure: Reply) -> None:
+    """One address has failed: the log hears of each, since the recipient's result names the last one alone."""
+    service.log.info(
+        "delivery.attempt_failed",
+        queue_id=queue_id_text(job.message.queue_id),
+        next_hop=next_hop,
+        relay=relay,
+        reply=str(failure),
+        took=round(service.clock.monotonic() - job.began, 3),
+        tls=job.tls or None,
     )
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastmta.delivery.bodies import asks_no_tls, convert, header_of, look_through, read_body, seal, tell_folded
 from fastmta.delivery.destination import Destination
-from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_tls
+from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_failure, tell_tls
 from fastmta.delivery.finding import Finder
+from fastmta.delivery.hang_ups import HangUps
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
 from fastmta.delivery.outgoing_checks import OutgoingChecks
@@ -42,7 +43,7 @@ class Postponed(Exception):
 class RemoteHop(Destination):
     """One SMTP or LMTP destination, with all its connections."""
 
-    __slots__ = ("_finder", "_idle", "_logins", "_open")
+    __slots__ = ("_finder", "_hang_ups", "_idle", "_logins", "_open")
 
     def __init__(self, service: "DeliveryService", hop: bytes, transport: str) -> None:
         super().__init__(service, hop, transport)
@@ -50,6 +51,7 @@ class RemoteHop(Destination):
         self._open: dict[Connection, Job | None] = {}  # with the job that waits for the end of the handshake
         self._finder = Finder(service, hop)
         self._logins = HopLogins(service, hop)
+        self._hang_ups = HangUps()
 
     # --- what the service calls ---
 
@@ -203,7 +205,7 @@ class RemoteHop(Destination):
         for n in numbers:
             reply = job.results[n]
             assert reply is not None
-            self._tell_failure(job, job.relay, reply)
+            tell_failure(self.service, self.hop_text, job, job.relay, reply)
             made.kept.append(reply)
             job.results[n] = None
         made.relay = job.relay
@@ -362,6 +364,8 @@ class RemoteHop(Destination):
             # The server had closed a connection that was kept, and has not begun with this message.
             job.addresses = None
             self.ready.appendleft(job)
+            if not connection.was_at_rest:
+                self._hang_ups.saw(client.messages)
         elif connection.tls_failed and (
             connection.resumes is not None or (connection.policy.level == "may" and not job.plain_text)
         ):
@@ -392,7 +396,7 @@ class RemoteHop(Destination):
                 job.spent = connection.address
                 self._connect_for(job)
             elif self._another_address(job):
-                self._tell_failure(job, client.peer, failure)
+                tell_failure(self.service, self.hop_text, job, client.peer, failure)
                 self._connect_for(job)
             else:
                 self._unreachable(job, failure)
@@ -411,18 +415,6 @@ class RemoteHop(Destination):
             return False
         self.service.tls.trial_failed(connection.address, connection.tls_problem or "starttls-not-supported")
         return True
-
-    def _tell_failure(self, job: Job, relay: str, failure: Reply) -> None:
-        """One address has failed: the log hears of each, since the recipient's result names the last one alone."""
-        self.service.log.info(
-            "delivery.attempt_failed",
-            queue_id=queue_id_text(job.message.queue_id),
-            next_hop=self.hop_text,
-            relay=relay,
-            reply=str(failure),
-            took=round(self.service.clock.monotonic() - job.began, 3),
-            tls=job.tls or None,
-        )
 
     def _another_address(self, job: Job) -> bool:
         """Whether another address is to be tried. Each place of the route has its own smtp_mx_session_limit."""
@@ -527,7 +519,7 @@ class RemoteHop(Destination):
         place = spent.ip, spent.port
         job.addresses = [address for address in job.addresses if (address.ip, address.port) != place]
         if self._another_address(job):
-            self._tell_failure(job, f"{spent.host}[{spent.ip}]:{spent.port}", job.failure)
+            tell_failure(self.service, self.hop_text, job, f"{spent.host}[{spent.ip}]:{spent.port}", job.failure)
 
     async def _try_addresses(self, job: Job) -> bool:
         if job.addresses is None:
@@ -583,7 +575,7 @@ class RemoteHop(Destination):
                 del self._open[connection]
                 job.relay = ""
                 job.failure = Reply(450, "4.4.1", f"connect to {connection.client.peer}: {reason(error)}")
-                self._tell_failure(job, connection.client.peer, job.failure)
+                tell_failure(self.service, self.hop_text, job, connection.client.peer, job.failure)
                 continue
             except BaseException:
                 self._open.pop(connection, None)
@@ -592,6 +584,7 @@ class RemoteHop(Destination):
             connection.grant, job.grant = grant, None
             if self._shaper is not None:
                 connection.most_messages = self._shaper.messages_per_connection or connection.most_messages
+            connection.most_messages = self._hang_ups.limit(connection.most_messages)
             if connection not in self._open and grant is not None:  # it ended at once
                 grant.release()
             if connection in self._open:

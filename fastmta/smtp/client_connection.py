@@ -131,6 +131,7 @@ class Connection(asyncio.Protocol):
         "tls_shown",
         "transaction",
         "verified",
+        "was_at_rest",
     )
 
     def __init__(
@@ -168,7 +169,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.idle_since = loop.time()
         self.deadline = self.opened_at + settings.smtp_helo_timeout
         self.tls_shown = self.tls_problem = ""  # of the session, for the log
-        self.tls_failed = False
+        self.tls_failed = self.was_at_rest = False
         self.resumes: Kept | None = None
         self.transaction: Transaction | None = None
 
@@ -206,6 +207,7 @@ class Connection(asyncio.Protocol):
     def rest(self) -> None:
         """No transaction for now: the connection waits for the next one for a while."""
         self.transaction = None
+        self.was_at_rest = True
         self.idle_since = self._loop.time()
         self.deadline = self.idle_since + IDLE_S
 
@@ -376,7 +378,7 @@ class Connection(asyncio.Protocol):
         self._pieces = None
         self._at_line_start, self._after_cr = True, False
         limit = self._timeouts.smtp_line_length_limit
-        self._folder = Folder(limit) if self._mends(transaction) & HAS_LONG_LINE else None
+        self._folder = Folder(limit) if (transaction.bits | self._assumed) & self._long else None
         if transaction.conversion is not None and self.client.needs_conversion(transaction):
             self._pieces = transaction.conversion.pieces(partial(self._owner.read_body, transaction))
             self._held = b""

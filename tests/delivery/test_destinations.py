@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from fastmta.delivery.hang_ups import BELIEVED, HangUps
 from fastmta.model.envelope import HAS_8BIT, RecipientState
 from fastmta.runtime.metrics import METRICS
 from fastmta.tls.certificate import write_self_signed
 from fastmta.tls.contexts import Contexts, server_context
 from tests.support.dns_stub import SERVFAIL, DnsStub
-from tests.support.smtp_sink import SmtpSink
+from tests.support.smtp_sink import CLOSE, SmtpSink
 
 
 async def test_a_domain_goes_to_its_mx_and_the_second_where_the_first_is_down(make_rig):
@@ -253,6 +254,41 @@ async def test_the_connection_that_rests_longest_makes_room(rig):
             await rig.gone(await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port))
             await rig.settled()
         assert [sink.connections for sink in (one, two, three)] == [2, 1, 1]
+
+
+async def test_a_server_that_ends_each_connection_behind_a_message_is_not_asked_for_more(make_rig):
+    """What was seen twice in a row is believed."""
+    rig = make_rig(initial_destination_concurrency=1, default_destination_concurrency_limit=1)
+    enough = "421 4.7.0 enough for one connection"
+    async with SmtpSink(replies={"MAIL": [None, enough, None, CLOSE]}) as sink:
+        hop = b"smtp:[127.0.0.1]:%d" % sink.port
+        owner = rig.service._own(hop)
+        owner.is_suspended = True
+        for _ in range(6):
+            last = await rig.queue(hop)
+        owner.is_suspended = False
+        owner.kick()
+        await rig.gone(last)
+        await rig.settled()
+        assert len(sink.messages) == sink.connections == 6
+        assert sum(line.startswith(b"MAIL") for line in sink.commands) == 8
+
+
+def test_what_a_server_did_is_believed_for_a_while_and_tried_again():
+    seen = HangUps()
+    assert seen.limit(100) == 100
+    seen.saw(10)
+    assert seen.limit(100) == 100  # it may have been a restart
+    seen.saw(10)
+    assert [seen.limit(100) for _ in range(BELIEVED)] == [10] * BELIEVED and seen.limit(5) == 5
+    seen.saw(10)
+    seen.saw(10)
+    assert [seen.limit(100) for _ in range(BELIEVED + 1)] == [10] * BELIEVED + [100]
+    assert seen.limit(100) == 100  # and it went well
+    seen.saw(10)
+    assert seen.limit(100) == 10
+    seen.saw(3)
+    assert seen.limit(100) == 100
 
 
 @pytest.mark.parametrize(
