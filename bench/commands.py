@@ -172,6 +172,7 @@ ROW_OF: Final = {
 
 #: Those that have no row, and why.
 WITHOUT: Final = {
+    "smtp BURL": "reads as FETCH BODY[] does and writes as BDAT, a piece at a time, each behind a pass of the loop",
     "imap UID": "does what the command without UID does",
     "smtp HTTP": "ends the session",
     "control note": "writes a line of the log",

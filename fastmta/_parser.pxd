@@ -20,8 +20,9 @@ cdef enum Verb:
     VERB_AUTH = 15
     VERB_XCLIENT = 16
     VERB_XFORWARD = 17
-    VERB_HTTP = 18  # a request line of another protocol: the session ends
-    VERBS = 19
+    VERB_BURL = 18
+    VERB_HTTP = 19  # a request line of another protocol: the session ends
+    VERBS = 20
 
 cdef enum PathError:
     PATH_OK = 0

@@ -28,6 +28,7 @@ from fastmta._parser cimport (
     DATA_RUN,
     VERB_AUTH,
     VERB_BDAT,
+    VERB_BURL,
     VERB_DATA,
     VERB_EHLO,
     VERB_EXPN,

@@ -3,7 +3,7 @@
 cdef const char* _VERB_NAMES[VERBS]
 _VERB_NAMES[:] = [
     b"", b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"EXPN",
-    b"HELP", b"STARTTLS", b"AUTH", b"XCLIENT", b"XFORWARD", b"",
+    b"HELP", b"STARTTLS", b"AUTH", b"XCLIENT", b"XFORWARD", b"BURL", b"",
 ]
 cdef enum:
     FOREIGN = 8

@@ -176,7 +176,7 @@ cdef int _ask(Connection self, int verb, int next_state, const char* p, Py_ssize
         reply = Reply(451, "4.3.0", "Error: internal failure")
     if reply is None:
         return self._await(verb, next_state, more)
-    if verb == VERB_BDAT:
+    if verb == VERB_BDAT or verb == VERB_BURL:
         return _chunk_judged(self, reply)
     return _advance(self, reply, verb, next_state, more)
 

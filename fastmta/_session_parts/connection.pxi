@@ -317,7 +317,9 @@ cdef class Connection(Waiter):
         try:
             reply = finish()
             if reply is not None:
-                if self.wait_verb == VERB_BDAT:
+                if self.wait_verb == VERB_BURL and reply.code < 400:
+                    _chunk_done(self)
+                elif self.wait_verb == VERB_BDAT or self.wait_verb == VERB_BURL:
                     _chunk_judged(self, reply)
                 else:
                     _advance(self, reply, self.wait_verb, self.wait_state, self.wait_more or self.residual is not None)
@@ -408,6 +410,37 @@ cdef class Connection(Waiter):
         if self.blob is None:
             return Reply(452, "4.3.1", "Insufficient system storage")
         return GO_ON
+
+    def begin_chunk(self, bint last):
+        """For the rules: a chunk begins that `put_chunk` brings; None, or the reply that refuses it for want of room."""
+        if self.state == IN_RCPT:
+            _begin_message(self)
+            if self.blob is None:
+                return Reply(452, "4.3.1", "Insufficient system storage")
+        self.bdat = True
+        self.state = IN_BDAT
+        self.chunk_last = last
+        self.chunk_left = 0
+        return None
+
+    def put_chunk(self, uint64_t generation, bytes piece not None):
+        """Octets of the chunk that begin_chunk began. False where no more are wanted: `resume` says what came of it."""
+        cdef const char* p = PyBytes_AS_STRING(piece)
+        cdef Py_ssize_t n = len(piece)
+        if self.transport is None or generation != self.generation or not self.waiting & WAIT_ANSWER:
+            return False
+        self.last_tick = self.service.tick
+        self.chunk_left = n + 1  # not its end: that is said by `resume`
+        _message(self, p, p + n, False)
+        self.chunk_left = 0
+        return self.failure == FAIL_NONE
+
+    def when_drained(self, told):
+        """Whether what was put is more than the store has taken in so far: `told` is called when it has."""
+        if self.blob is None or not self.blob.in_flight or not self.blob.congested:
+            return False
+        self.blob.on_drain = told
+        return True
 
     def add_recipient(self, bytes forward_path not None, int notify, bytes orcpt not None):
         """For the rules: resolves and keeps one recipient, and gives the reply."""

@@ -57,6 +57,9 @@ class _Effects:
     def examine(self, session: Any, stage: Stage, subject: bytes, go_on: Callable[[], Reply]) -> Reply | None:
         return go_on()
 
+    def fetch(self, session: Any, url: bytes, *, last: bool) -> Reply | None:
+        raise AssertionError("nobody logs in here")
+
     def may_speak_for(self, session: Any, verb: int) -> bool:
         return False
 

@@ -18,6 +18,7 @@ from fastmta.model import rights
 from fastmta.model.limits import IMAP_HEADER_BYTES, IMAP_URL_BYTES
 
 if TYPE_CHECKING:
+    from fastmta.imap.seams import Mailboxes
     from fastmta.imap.session import Session
     from fastmta.store.mailbox_names import Mailbox
     from fastmta.store.mailboxes import MessageRow
@@ -98,14 +99,14 @@ def resolve(session: Session, raw: bytes) -> Source | bytes:
         return _bad(raw, b"No such section")
     if box is None or isinstance(box, bytes):
         return _bad(raw, b"No such mailbox")
-    found = _found(session, box, url, section)
+    found = _found(session.mailboxes, box, url, section)
     return found if isinstance(found, Source) else _bad(raw, found)
 
 
-def resolve_in(session: Session, box: Mailbox, url: Url) -> Source | bytes:
+def resolve_in(mailboxes: Mailboxes, box: Mailbox, url: Url) -> Source | bytes:
     """The octets that a URL names in a mailbox that may be read, or why there are none."""
     try:
-        return _found(session, box, url, _section(url.section))
+        return _found(mailboxes, box, url, _section(url.section))
     except BadSyntax:
         return b"No such section"
 
@@ -115,13 +116,13 @@ def unquoted(raw: bytes) -> str:
     return unquote_to_bytes(raw).decode("utf-8", "replace")
 
 
-def _found(session: Session, box: Mailbox, url: Url, section: Section) -> Source | bytes:
+def _found(mailboxes: Mailboxes, box: Mailbox, url: Url, section: Section) -> Source | bytes:
     if url.uid_validity and url.uid_validity != box.uid_validity:
         return b"No such mailbox"
-    rows = session.mailboxes.rows(box.id, array("I", (url.uid,))) if 0 < url.uid < 2**32 else ()
+    rows = mailboxes.rows(box.id, array("I", (url.uid,))) if 0 < url.uid < 2**32 else ()
     if not rows:
         return b"No such message"
-    source = _source(session, box.id, rows[0], section)
+    source = _source(mailboxes, box.id, rows[0], section)
     if source is None:
         return b"No such part"
     return _cut(source, url)
@@ -148,16 +149,16 @@ def _bad(raw: bytes, text: bytes) -> bytes:
     return b"NO [BADURL %b] %b" % (shown, text)
 
 
-def _source(session: Session, mailbox_id: int, row: MessageRow, section: Section) -> Source | None:
+def _source(mailboxes: Mailboxes, mailbox_id: int, row: MessageRow, section: Section) -> Source | None:
     if not section.place:
         return Source(row, 0, row.size)
-    record = session.mailboxes.structure(mailbox_id, row.uid)
+    record = mailboxes.structure(mailbox_id, row.uid)
     place = _mime.find_part(record, section.place, len(row.prefix)) if record else None
     if place is None:
         return None
     if section.fields is None:
         return Source(row, *place)
-    raw_header = session.mailboxes.read(mailbox_id, row.uid, place[0], min(place[1], IMAP_HEADER_BYTES)) or b""
+    raw_header = mailboxes.read(mailbox_id, row.uid, place[0], min(place[1], IMAP_HEADER_BYTES)) or b""
     data = _mime.header_fields(raw_header, section.fields, section.invert)
     return Source(row, 0, len(data), data)
 

@@ -9,13 +9,15 @@ from fastmta._intake import Recipient
 from fastmta._unit import Blob, Engine
 from fastmta.auth.sasl import Credentials, Sasl
 from fastmta.config.schema import Config
+from fastmta.imap.seams import Access, UrlKeys
+from fastmta.imap.seams import Mailboxes as ReadMailboxes
 from fastmta.model.envelope import Resolution
 from fastmta.policy.check import DmarcCounts, Parts, Senders, SigningKeys
 from fastmta.policy.limits import Limits
 from fastmta.policy.networks import Networks
 from fastmta.runtime.metrics import Cells
 from fastmta.runtime.tasks import Sweep, Tasks
-from fastmta.smtp.quarantine import Mailboxes
+from fastmta.smtp.quarantine import Mailboxes as QuarantineMailboxes
 
 
 class Directory(Protocol):
@@ -65,7 +67,15 @@ class LastLogins(Protocol):
     def note(self, account_id: int, protocol: str, address: str, /) -> None: ...
 
 
+class Mailboxes(QuarantineMailboxes, ReadMailboxes, Protocol):
+    """Where suspected mail goes, and what BURL reads."""
+
+
 class MailStore(Protocol):
+    @property
+    def access(self) -> Access: ...
+    @property
+    def url_keys(self) -> UrlKeys: ...
     @property
     def engine(self) -> Engine: ...
     @property

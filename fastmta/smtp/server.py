@@ -32,7 +32,7 @@ from fastmta.runtime.events import teller
 from fastmta.runtime.log import Log
 from fastmta.runtime.metrics import METRICS, Cells
 from fastmta.runtime.turns import Share
-from fastmta.smtp import handshake
+from fastmta.smtp import burl, handshake
 from fastmta.smtp.counters import COUNTERS, REASONS, SERVICES
 from fastmta.smtp.greeting import PROTOCOL_ERROR, Greeting
 from fastmta.smtp.paths import named_path, paths_of, safe_name
@@ -191,6 +191,15 @@ class ServiceHost:
         if stage is Stage.RCPT and session in self.greeting.early:
             return PROTOCOL_ERROR
         return self._screening(session).examine(stage, subject, go_on)
+
+    def fetch(self, session: Connection, url: bytes, *, last: bool) -> Reply | None:
+        services = self._server.services
+        limit = self.service.settings.message_size_limit
+        begun = burl.begin(services.store, session, url, services.clock.now(), limit, last=last)
+        if isinstance(begun, Reply):
+            return begun
+        self._server.checks[session] = services.tasks.spawn(f"{self.name}.burl.{session.number}", begun)
+        return None
 
     def message_came(self, session: Connection) -> Outcome | None:
         return self._screening(session).message_came()

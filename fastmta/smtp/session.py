@@ -139,6 +139,10 @@ class Effects(Protocol[Asked]):
         """
         ...
 
+    def fetch(self, session: Asked, url: bytes, *, last: bool) -> Reply | None:
+        """Takes what a URL names as a chunk of the message: None where that is under way, or the refusal."""
+        ...
+
     def may_speak_for(self, session: Asked, verb: int) -> bool:
         """Whether the client may say who its own client is, by XCLIENT or XFORWARD."""
         ...
@@ -157,6 +161,7 @@ class Effects(Protocol[Asked]):
 
 
 # For each connection: module constants are cheaper than attributes of an enum.
+_BURL: Final = "BURL imap"
 _XCLIENT, _XFORWARD, _HELO = Verb.XCLIENT, Verb.XFORWARD, Stage.HELO
 _OK: Final = Reply(250, "2.0.0", "Ok")
 _MAIL_OK: Final = Reply(250, "2.1.0", "Ok")
@@ -203,7 +208,7 @@ class Rules(Generic[S]):
         self.effects = effects
         self._is_lmtp = settings.is_lmtp
         self._welcomes: dict[
-            tuple[bool, bool, tuple[str, ...], bool, bool], Reply
+            tuple[bool, bool, tuple[str, ...], bool, bool, str], Reply
         ] = {}  # a few: what is offered decides
         self._handlers: dict[int, Any] = {
             Verb.EHLO: self.ehlo,
@@ -222,6 +227,7 @@ class Rules(Generic[S]):
             Verb.XFORWARD: self.xforward,
             Verb.DATA: self.data,
             Verb.BDAT: self.chunk,
+            Verb.BURL: self.burl,
         }
 
     def handle(self, session: S, verb: int, raw_args: bytes) -> Reply | None:
@@ -279,6 +285,7 @@ class Rules(Generic[S]):
             () if session.login else effects.mechanisms(session.tls, session.loopback, _certified(session)),
             effects.may_speak_for(session, _XCLIENT),
             effects.may_speak_for(session, _XFORWARD),
+            self._burl(session),
         )
         welcome = self._welcomes.get(offer)
         if welcome is None:
@@ -292,7 +299,9 @@ class Rules(Generic[S]):
         offers = self.settings.offers
         return offers if tls or not offers else offers - {"REQUIRETLS"}
 
-    def _offering(self, tls: bool, starttls: bool, mechanisms: tuple[str, ...], xclient: bool, xforward: bool) -> Reply:
+    def _offering(
+        self, tls: bool, starttls: bool, mechanisms: tuple[str, ...], xclient: bool, xforward: bool, burl: str
+    ) -> Reply:
         settings = self.settings
         lines = ehlo_lines(
             size_limit_bytes=settings.message_size_limit,
@@ -302,6 +311,8 @@ class Rules(Generic[S]):
             hold_s=settings.hold_s,
             now_s=self.effects.now() if settings.hold_s else 0.0,
         )
+        if burl:
+            lines.append(burl)
         if settings.discards:
             lines = [line for line in lines if line.partition(" ")[0] not in settings.discards]
         if xclient:
@@ -381,6 +392,21 @@ class Rules(Generic[S]):
     def chunk(self, session: S, raw: bytes) -> Reply | None:
         """The same for BDAT, once its first chunk has been read."""
         return self._examined(session, Stage.DATA, b"", lambda: _OK)
+
+    def burl(self, session: S, raw: bytes) -> Reply | None:
+        """RFC 4468: a chunk of the message is what a URL names. A refusal ends the transaction."""
+        if self._burl(session) != _BURL:
+            return Reply(502, "5.5.1", "BURL is for who has logged in")
+        url, _, last = raw.partition(b" ")
+        if not url or last.upper() not in (b"", b"LAST"):
+            return Reply(501, "5.5.4", "Syntax: BURL url [LAST]")
+        return self.effects.fetch(session, url, last=bool(last))
+
+    def _burl(self, session: S) -> str:
+        """What EHLO says of it (RFC 4468 §3.2)."""
+        if not self.settings.is_submission:
+            return ""
+        return _BURL if session.login else "BURL"
 
     def greet(self, session: S) -> Reply | None:
         """The greeting, where somebody is asked about the client."""

@@ -42,7 +42,8 @@ class Verb(IntEnum):
     AUTH = 15
     XCLIENT = 16
     XFORWARD = 17
-    HTTP = 18
+    BURL = 18
+    HTTP = 19
 
 
 _ANYWHERE: Final = (Verb.NOOP, Verb.HELP, Verb.VRFY, Verb.EXPN, Verb.QUIT)  # RFC 5321 §4.1.4
@@ -67,6 +68,8 @@ def _build() -> dict[tuple[State, Verb], State]:
     table[State.RCPT, Verb.DATA] = State.DATA
     table[State.RCPT, Verb.BDAT] = State.BDAT
     table[State.BDAT, Verb.BDAT] = State.BDAT
+    table[State.RCPT, Verb.BURL] = State.BDAT  # RFC 4468 §3.3: a chunk that we fetch
+    table[State.BDAT, Verb.BURL] = State.BDAT
     return table
 
 
@@ -85,7 +88,7 @@ def expected_before(state: State, verb: Verb) -> str:
         return "nested MAIL command"
     if verb is Verb.RCPT:
         return "need MAIL command"
-    if verb in (Verb.DATA, Verb.BDAT):
+    if verb in (Verb.DATA, Verb.BDAT, Verb.BURL):
         return "need RCPT command"
     if state is State.CONNECTED:
         return "send EHLO first"

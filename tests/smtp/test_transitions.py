@@ -39,8 +39,10 @@ ALLOWED = {
         "XCLIENT", "XFORWARD",
     },
     State.MAIL: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "RCPT"},
-    State.RCPT: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "RCPT", "DATA", "BDAT"},
-    State.BDAT: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "BDAT"},
+    State.RCPT: {
+        "EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "RCPT", "DATA", "BDAT", "BURL",
+    },
+    State.BDAT: {"EHLO", "HELO", "LHLO", "NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT", "BDAT", "BURL"},
     State.DATA: set(),
     State.AUTH: set(),
 }  # fmt: skip

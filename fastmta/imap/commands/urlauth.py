@@ -2,25 +2,21 @@
 
 A URL is authorized by a token, made with a key of the mailbox that it leads to, which is made at the first GENURLAUTH
 and lies beside the owner's credentials. Who removes the key, by RESETKEY, makes all of the mailbox's URLs worthless.
-What is wrong with a URL is not told: URLFETCH gives NIL. "submit+" is for submission servers that are given BURL's
-URLs, and there is none here: such URLs are made, and fetched by nobody.
+What is wrong with a URL is not told: URLFETCH gives NIL. "submit+" is for submission, which is given such URLs by BURL
+(smtp/burl.py).
 """
 
 from __future__ import annotations
 
-import hmac
-import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
 from fastmta._imap import BadSyntax
+from fastmta.imap import authorized
 from fastmta.imap import url as urls
 from fastmta.imap.fetch_sections import without_nuls, write_octets
-from fastmta.imap.mailbox_name import BadName
 from fastmta.imap.session import SessionEnded, State
 from fastmta.model import rights
-from fastmta.model.errors import Refused
 from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_URL_BYTES, IMAP_URLS
 
 if TYPE_CHECKING:
@@ -28,12 +24,6 @@ if TYPE_CHECKING:
     from fastmta.imap.seams import Answer
     from fastmta.imap.session import Session
 
-#: What stands before it is the URL of the message (RFC 4467 §9).
-_AUTHORIZED: Final = re.compile(
-    rb"(imap://[^/]+/.*?)(?:;EXPIRE=([^;]+))?;URLAUTH=(?:(user|submit)\+([^:;]+)|(authuser|anonymous))",
-    re.IGNORECASE,
-)
-_TOKEN: Final = re.compile(rb"(.*):INTERNAL:([0-9a-f]{64})", re.IGNORECASE)
 _REFUSED: Final = "Not the URL of an own message that can be authorized"
 
 
@@ -56,8 +46,8 @@ def gen_url_auth(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 def _own_mailbox(session: Session, rump: bytes) -> int:
     """The id of the session's own mailbox that a URL leads to; 0 where it leads to none."""
-    match = _AUTHORIZED.fullmatch(rump) if len(rump) <= IMAP_URL_BYTES else None
-    if match is None or (match[2] is not None and _expires_at(match[2]) is None):
+    match = authorized.AUTHORIZED.fullmatch(rump) if len(rump) <= IMAP_URL_BYTES else None
+    if match is None or (match[2] is not None and authorized.expires_at(match[2]) is None):
         return 0
     url = urls.parse(match[1])
     if url is None or not url.mailbox or url.user.lower() != session.address.lower():
@@ -66,25 +56,12 @@ def _own_mailbox(session: Session, rump: bytes) -> int:
     return box.id if not isinstance(box, bytes) and box.account_id == session.account_id else 0
 
 
-def _expires_at(raw: bytes) -> float | None:
-    """An instant of RFC 3339, with its offset, in seconds; None for what is none."""
-    try:
-        moment = datetime.fromisoformat(raw.decode("ascii"))
-    except ValueError:
-        return None
-    return moment.timestamp() if moment.tzinfo is not None else None
-
-
-def _token(key: bytes, rump: bytes) -> bytes:
-    return hmac.digest(key, rump, "sha256").hex().encode()
-
-
 async def _generate(session: Session, rumps: list[tuple[bytes, int]]) -> bytes:
     keys = session.services.store.url_keys
     told = b""
     for rump, mailbox_id in rumps:
         key = await keys.made(session.account_id, mailbox_id)
-        told += b" " + _imap.astring(b"%b:internal:%b" % (rump, _token(key, rump)))
+        told += b" " + _imap.astring(b"%b:internal:%b" % (rump, authorized.token(key, rump)))
     session.write(b"* GENURLAUTH%b\r\n" % told)
     return b"OK GENURLAUTH completed"
 
@@ -124,9 +101,10 @@ def url_fetch(session: Session, tag: bytes, cursor: Cursor) -> Answer:
 
 
 async def _fetch(session: Session, wanted: list[bytes]) -> bytes:
+    keeper = session.services.store
     for raw in wanted:
         session.write(b"* URLFETCH %b" % _imap.astring(raw[:IMAP_URL_BYTES]))
-        source = _authorized(session, raw)
+        source = authorized.resolve(keeper, raw, session.address, session.services.clock.now())
         if source is None:
             session.write(b" NIL")
         elif source.data is not None:
@@ -141,37 +119,3 @@ async def _fetch(session: Session, wanted: list[bytes]) -> bytes:
         if session.state == State.LOGOUT:
             raise SessionEnded
     return b"OK URLFETCH completed"
-
-
-def _authorized(session: Session, raw: bytes) -> urls.Source | None:
-    """The octets of a URL that this session may read by its token; None for any other."""
-    signed = _TOKEN.fullmatch(raw) if len(raw) <= IMAP_URL_BYTES else None
-    match = _AUTHORIZED.fullmatch(signed[1]) if signed is not None else None
-    if signed is None or match is None:
-        return None
-    base, expires, kind, name, _anybody = match.groups()
-    url = urls.parse(base)
-    if url is None or not url.user or not url.mailbox:
-        return None
-    owner = session.access.owner_named(url.user)
-    if owner is None:
-        return None
-    try:
-        box = session.access.resolve(owner, url.mailbox, rights.READ)
-    except (Refused, BadName):
-        return None
-    key = session.services.store.url_keys.get(owner.account_id, box.id)
-    if box.account_id != owner.account_id or not key:
-        return None
-    if not hmac.compare_digest(_token(key, signed[1]), signed[2].lower()):
-        return None
-    if expires is not None and (_expires_at(expires) or 0.0) < session.services.clock.now():
-        return None
-    if kind is not None and (kind.lower() != b"user" or not _is_named(session, name)):
-        return None
-    found = urls.resolve_in(session, box, url)
-    return found if isinstance(found, urls.Source) else None
-
-
-def _is_named(session: Session, raw_name: bytes) -> bool:
-    return urls.unquoted(raw_name).lower() == session.address.lower()
