@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
@@ -18,7 +19,7 @@ from fastmta.authentication.canonical import Form, header_digest
 from fastmta.authentication.message import Field
 from fastmta.authentication.signature import domain_of
 from fastmta.authentication.tags import TagError
-from fastmta.model.limits import ARC_SETS, DKIM_RSA_BITS
+from fastmta.model.limits import ARC_SETS, DKIM_RSA_BITS, SIGNED_FIELDS_KEPT, SIGNED_FRONTS, SIGNED_LISTS
 
 # What is worth signing (RFC 6376 §5.4.1). Those in OVERSIGNED are named once more than they stand: none can be added.
 SIGNED: Final = (
@@ -98,15 +99,13 @@ def _dns_name(text: str, what: str) -> str:
         raise SigningError(f"{text}: not a {what} that a key can stand under") from error
 
 
-def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc: bool = False) -> list[bytes]:
+def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc: bool = False) -> tuple[bytes, ...]:
     """h= of a new signature. `chosen` as it stands, a name for each field; without it, ours, oversigned.
 
     An ARC set covers the DKIM signatures too.
     """
-    present: dict[bytes, int] = {}
-    for field in fields:
-        present[field.name] = present.get(field.name, 0) + 1
-    if b"from" not in present:
+    there = tuple([field.name for field in fields])
+    if b"from" not in there:
         raise SigningError("the message has no From field, which a signature must cover")
     if chosen:
         names = [name.strip().lower() for name in chosen]
@@ -118,21 +117,28 @@ def names_to_sign(fields: Sequence[Field], chosen: Sequence[bytes] = (), *, arc:
         bad = sorted(_NEVER.intersection(names))
         if bad:
             raise SigningError(f"{bad[0].decode()} must not be signed")
-        return names
-    names = []
+        return tuple(names)
+    return _ours(there, arc) if len(there) <= SIGNED_FIELDS_KEPT else _ours.__wrapped__(there, arc)
+
+
+@lru_cache(SIGNED_LISTS)
+def _ours(there: tuple[bytes, ...], arc: bool) -> tuple[bytes, ...]:
+    """The names of a new signature where these fields stand."""
+    present: dict[bytes, int] = {}
+    for name in there:
+        present[name] = present.get(name, 0) + 1
+    names: list[bytes] = []
     for name in SIGNED:
-        count = present.get(name, 0) + (name in OVERSIGNED)
-        if count:
-            names += [name] * count
+        names += [name] * (present.get(name, 0) + (name in OVERSIGNED))
     if arc:
         names += [b"dkim-signature"] * present.get(b"dkim-signature", 0)
-    return names
+    return tuple(names)
 
 
 class DkimTags(NamedTuple):
     """What of a new signature is chosen."""
 
-    names: Sequence[bytes]
+    names: tuple[bytes, ...]
     header_form: Form = "relaxed"
     body_form: Form = "relaxed"
     signed_at: int = 0
@@ -153,21 +159,24 @@ class Draft(NamedTuple):
 
 def draft_dkim(signer: Signer, fields: Sequence[Field], body_digest: bytes, tags: DkimTags) -> Draft:
     """The field up to the public-key operation. `body_digest` is of `tags.body_form`."""
-    parts = [
-        "v=1",
-        f"a={signer.algorithm}",
-        f"c={tags.header_form}/{tags.body_form}",
-        f"d={signer.domain}",
-        f"s={signer.selector}",
-    ]
+    front, width = _front(signer.algorithm, signer.domain, signer.selector, tags)
+    text = f"bh={binascii.b2a_base64(body_digest, newline=False).decode()}"
+    glue = " " if width + 1 + len(text) <= _WIDTH else "\r\n\t"
+    unsigned = f"{front}{glue}{text};\r\n\tb=".encode("ascii")
+    own = Field(b"dkim-signature", unsigned + b"\r\n")
+    return Draft(signer, unsigned, header_digest(fields, tags.names, tags.header_form, own))
+
+
+@lru_cache(SIGNED_FRONTS)
+def _front(algorithm: str, domain: str, selector: str, tags: DkimTags) -> tuple[str, int]:
+    """A signature up to bh=, and how long its last line is: the same for all that are made in a second."""
+    parts = ["v=1", f"a={algorithm}", f"c={tags.header_form}/{tags.body_form}", f"d={domain}", f"s={selector}"]
     if tags.signed_at:
         parts.append(f"t={tags.signed_at}")
     if tags.expires_at:
         parts.append(f"x={tags.expires_at}")
-    parts += [f"h={_colons(tags.names)}", f"bh={binascii.b2a_base64(body_digest, newline=False).decode()}"]
-    unsigned = _folded("DKIM-Signature", parts) + b";\r\n\tb="
-    own = Field(b"dkim-signature", unsigned + b"\r\n")
-    return Draft(signer, unsigned, header_digest(fields, tags.names, tags.header_form, own))
+    text = _folded("DKIM-Signature", [*parts, f"h={_colons(tags.names)};"]).decode()
+    return text, len(text) - 1 - text.rfind("\n")
 
 
 def sign_all(drafts: Sequence[Draft]) -> list[bytes]:

@@ -6,15 +6,16 @@ _ALPHABET: Final = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _BASE: Final = len(_ALPHABET)
 _WIDTH: Final = 12
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 
 def queue_id_text(queue_id: int) -> str:
     """The queue id as users see it: 12 or more characters, no vowels (so no words); sorts as the number does."""
-    out = []
+    text = ""
     while queue_id:
-        queue_id, digit = divmod(queue_id, _BASE)
-        out.append(_ALPHABET[digit])
-    return "".join(reversed(out)).rjust(_WIDTH, "0")
+        queue_id, pair = divmod(queue_id, _BASE * _BASE)
+        text = _PAIRS[pair] + text
+    return text.lstrip("0").rjust(_WIDTH, "0")
 
 
 def parse_queue_id(text: str) -> int:

@@ -167,6 +167,9 @@ AUTHENTICATED_BODY_PIECE: Final = 1 << 18  # a body is hashed in pieces of this 
 DKIM_SIGNERS: Final = 1000  # domains whose signing keys a worker keeps loaded, some 3 KB each
 DKIM_SIGNATURES: Final = 10  # of a message that are verified; each may cost a look-up and a public-key operation
 DKIM_RSA_BITS: Final = (1024, 8192)  # RFC 8301 §3.2 asks for 1024 to 4096; a longer key costs too much to verify
+SIGNED_LISTS: Final = 500  # lists of a header's names for which a worker keeps what is signed, some 2 KB each
+SIGNED_FIELDS_KEPT: Final = 50  # longer ones are looked at anew
+SIGNED_FRONTS: Final = 100  # signatures' beginnings that a worker keeps, some 1 KB each; they are of one second
 DKIM_SIGNED_NAMES: Final = 1000  # in h= of one signature
 DKIM_FIELD_BYTES: Final = 65_536  # a longer signature is malformed
 DKIM_TAGS: Final = 100  # of one list; the RFCs know 14
