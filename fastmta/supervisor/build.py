@@ -135,6 +135,7 @@ class MailServer:
             self._store,
             place.loop,
             lambda: [*self._imap.logged_in(), *self._pop3.logged_in(), *self._smtp.logged_in()],
+            lambda: services.config.auth.auth_master_users,
         )
         self._process = ProcessFigures(place.cells)
         self._delivering = False
@@ -471,6 +472,7 @@ class MailServer:
         self._delivery.reload()
         self._pickup.reload(services)
         self._acts.reload()
+        self._closed.reload()
 
     def tick(self) -> None:
         self._place.cells[METRICS.store_reopened_total] = self._reopened + self._store.heals

@@ -22,6 +22,14 @@ from tests.support.server import Server
 
 BILL, ADMIN, PASSWORD = "bill@example.test", "admin@example.test", "secret"
 KEY = ec.generate_private_key(ec.SECP256R1())
+AUTH = {
+    "mechanisms": [name for name in MECHANISMS if name != "EXTERNAL"],
+    "failure_delay": "0s",
+    "auth_master_users": [ADMIN],
+    "auth_master_user_separator": "*",
+    "oauth2_jwks_file": "keys.json",
+    "oauth2_client_id": "mail",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     found = Server(folder, services=("submission", "imap", "pop3"), workers=2, with_tls=False)
     for name in (BILL, ADMIN, "old@example.test"):  # made before SCRAM was offered: nobody has keys
         found.add_user(name, PASSWORD)
-    found.write_config(
-        {
-            "auth": {
-                "mechanisms": [name for name in MECHANISMS if name != "EXTERNAL"],
-                "failure_delay": "0s",
-                "auth_master_users": [ADMIN],
-                "auth_master_user_separator": "*",
-                "oauth2_jwks_file": "keys.json",
-                "oauth2_client_id": "mail",
-            }
-        }
-    )
+    found.write_config({"auth": AUTH})
     with found:
         yield found
 
@@ -123,6 +120,22 @@ def test_disabling_a_master_user_ends_what_he_has_opened_and_nothing_else(server
     for client in (opened, own):
         client.shutdown()
     drop.close()
+
+
+def test_who_is_no_master_user_after_a_reload_loses_what_he_has_opened(server: Server) -> None:
+    opened, own = (imaplib.IMAP4(server.host, server.port("imap"), timeout=60) for _ in range(2))
+    opened.authenticate("PLAIN", lambda _: f"{BILL}\0{ADMIN}\0{PASSWORD}".encode())
+    own.login(BILL, PASSWORD)
+    server.write_config({"auth": {**AUTH, "auth_master_users": ["somebody@example.test"]}})
+    server.cli("reload")
+    try:
+        assert opened.readline().startswith(b"* BYE ")
+        assert own.noop()[0] == "OK"
+    finally:
+        server.write_config({"auth": AUTH})
+        server.cli("reload")
+    for client in (opened, own):
+        client.shutdown()
 
 
 def token(**claims: object) -> str:
