@@ -40,7 +40,7 @@ def test_comes_after(shared):
 """
 ENDS = """
 def test_ends_its_process():
-    os._exit(3)
+    os._exit({code})
 """
 
 
@@ -69,22 +69,24 @@ def run(directory: Path, *options: str) -> str:
 
 
 def test_what_became_of_each_test_is_told_and_the_rest_of_a_process_that_ends_is_run(tmp_path: Path) -> None:
-    for name, ends in (("one", ""), ("two", ENDS), ("three", "")):
+    for name, ends in (("one", ""), ("two", ENDS.format(code=3)), ("three", ""), ("four", ENDS.format(code=0))):
         (tmp_path / f"test_{name}.py").write_text(TESTS.format(ends=ends))
     said = run(tmp_path, "--processes", "2")
-    assert re.search(r"\b4 failed, 6 passed, 3 skipped\b", said), said
-    assert "it has ended its process: 3" in said
+    assert re.search(r"\b6 failed, 8 passed, 4 skipped\b", said), said
+    assert "it has ended its process: 3" in said and "it has ended its process: 0" in said
     assert sorted(re.findall(r"FAILED \S*test_(\w+)\.py::test_(\w+)", said)) == [
+        ("four", "ends_its_process"),
+        ("four", "fails"),
         ("one", "fails"),
         ("three", "fails"),
         ("two", "ends_its_process"),
         ("two", "fails"),
     ]
-    assert said.count("no reason") == 3 or "SKIPPED [3]" in said
+    assert said.count("no reason") == 4 or "SKIPPED [4]" in said
     assert "AssertionError: assert 'a' == 'b'" in said
 
 
 def test_one_failure_may_end_it_all(tmp_path: Path) -> None:
-    (tmp_path / "test_one.py").write_text(TESTS.format(ends=ENDS))
+    (tmp_path / "test_one.py").write_text(TESTS.format(ends=""))
     said = run(tmp_path, "--processes", "2", "-x")
     assert re.search(r"\b1 failed, 1 passed\b", said), said

@@ -10,6 +10,7 @@ it.
 import contextlib
 import gc
 import os
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -71,6 +72,8 @@ class _Worker:
         self.link = link
         self.pieces: deque[Piece] = deque()  # what it has been given and has not ended
         self.test: int | None = None
+        self.failure = ""  # of pytest itself
+        self.over = False  # it has said that it has done all it was given
 
 
 class Parallel:
@@ -101,6 +104,7 @@ class Parallel:
         finally:
             for worker in self._workers:
                 worker.link.close()  # at its next word it ends
+            for worker in self._workers:
                 os.waitpid(worker.pid, 0)
         return True
 
@@ -143,6 +147,10 @@ class Parallel:
             elif word == "end":
                 item = self._items[told]
                 self._config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+            elif word == "over":
+                worker.over = True
+            elif word == "failure":
+                worker.failure = told
             elif word == "report":
                 report = self._config.hook.pytest_report_from_serializable(config=self._config, data=told)
                 self._config.hook.pytest_runtest_logreport(report=report)
@@ -152,16 +160,16 @@ class Parallel:
         status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
         self._workers.remove(worker)
         worker.link.close()
-        if not status:
+        if worker.over:
             return
-        if worker.test is not None:
-            item = self._items[worker.test]
-            report = pytest.TestReport(
-                item.nodeid, item.location, {}, "failed", f"it has ended its process: {status}", "call"
-            )
-            self._config.hook.pytest_runtest_logreport(report=report)
-            begun = worker.pieces.popleft()
-            worker.pieces.appendleft(begun[begun.index(worker.test) + 1 :])
+        if worker.test is None:
+            raise RuntimeError(f"a process has ended before its first test: {status}\n{worker.failure}")
+        item = self._items[worker.test]
+        what = f"it has ended its process: {status}\n{worker.failure}"
+        report = pytest.TestReport(item.nodeid, item.location, {}, "failed", what, "call")
+        self._config.hook.pytest_runtest_logreport(report=report)
+        begun = worker.pieces.popleft()
+        worker.pieces.appendleft(begun[begun.index(worker.test) + 1 :])
         self._left.extendleft(piece for piece in reversed(worker.pieces) if piece)
         self._fork()
 
@@ -186,7 +194,10 @@ class _Inside:
                 self._run()
             status = 0
         except (BrokenPipeError, EOFError, KeyboardInterrupt):
-            pass
+            with contextlib.suppress(BaseException):  # servers that fixtures have started go too
+                self._items[0].session._setupstate.teardown_exact(None)
+        except BaseException:
+            self._link.send(("failure", traceback.format_exc()))
         finally:
             with contextlib.suppress(OSError):
                 self._link.close()
@@ -202,6 +213,7 @@ class _Inside:
             self._config.hook.pytest_runtest_protocol(item=self._items[now], nextitem=following)
             self._link.send(("end", now))
             now = after
+        self._link.send(("over", None))
 
     def _tests(self) -> Iterator[int]:
         while True:
