@@ -1,9 +1,11 @@
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from fastmta._unit import Engine, RowSink, Unit
 from fastmta.model.errors import StoreDamaged
+
+T = TypeVar("T")
 
 TABLE_BLOB: Final[int]
 TABLE_QUEUE: Final[int]
@@ -179,6 +181,8 @@ def expunged_ids(
 def changed_mailboxes(
     store: Store, account_id: int, since_modseq: int, after: bytes, look: int
 ) -> tuple[list[tuple[int, int, int]], bytes]: ...
+def cold_rows(store: Store, mailbox_id: int, uids: array[int]) -> list[tuple[int, int]]: ...
+def hot(call: Callable[[], T]) -> T: ...
 def message_dates(store: Store, mailbox_id: int, uids: array[int], saved: bool = False) -> array[int]: ...
 def message_modseqs(store: Store, mailbox_id: int, uids: array[int]) -> array[int]: ...
 def give_rows(

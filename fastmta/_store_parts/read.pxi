@@ -234,6 +234,16 @@ cdef uint64_t free_pages(Reading reading) except? 0:
     return pages
 
 
+def hot(call not None):
+    """What `call`, which reads, gives while this thread does not wait for the disk; Cold where it would. Of reads that take `hot`
+    themselves it says nothing."""
+    cdef int before = fm_only_hot(True)
+    try:
+        return call()
+    finally:
+        fm_only_hot(before)
+
+
 def digest_of(bytes data not None, uint64_t seed=0):
     """The chained digest of blobs: one chunk's, given the one of the chunk before."""
     return xxh64(<char*>data, len(data), seed)

@@ -167,6 +167,39 @@ def changed_mailboxes(Store store not None, uint64_t account_id, uint64_t since_
     return out, b""
 
 
+def cold_rows(Store store not None, uint64_t mailbox_id, uids):
+    """[(offset in the file, length)] of rows of these messages, ascending, and of their last changes, that are not in memory; []
+    where all of them are. It is no list of all: who has read these places asks again."""
+    cdef Reading reading
+    cdef Walk walk
+    cdef MessageRecord message
+    cdef MDB_val value
+    cdef Key k
+    cdef const unsigned int[::1] wanted = uids
+    cdef Py_ssize_t i
+    cdef int before = fm_only_hot(True)
+    try:
+        reading = Reading(store)
+        walk_start(&walk, reading, T_MESSAGE, mailbox_id)
+        for i in range(wanted.shape[0]):
+            try:
+                if not walk_to(&walk, wanted[i]):
+                    continue
+            except Cold as cold:
+                return ahead_of(reading, &walk.key) or cold.places
+            memcpy(&message, walk.value.mv_data, sizeof(message))
+            k_change(&k, mailbox_id, 0, message.modseq, wanted[i])
+            try:
+                reading.get(&k, &value)
+            except Cold as cold:
+                return ahead_of(reading, &k) or cold.places
+        return []
+    except StorageFailure:
+        return []  # who reads it will say so
+    finally:
+        fm_only_hot(before)
+
+
 def message_modseqs(Store store not None, uint64_t mailbox_id, uids):
     """The modseq of each of these messages, as array('Q'); 0 for one that is gone."""
     cdef Reading reading = Reading(store)

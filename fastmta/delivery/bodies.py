@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ from fastmta.delivery.job import Job
 from fastmta.delivery.outgoing_checks import OutgoingChecks, looked_through
 from fastmta.model.errors import StorageFailure
 from fastmta.model.ids import queue_id_text
+from fastmta.model.limits import CONVERTED_PIECE_BYTES
 from fastmta.model.reply import Reply
 from fastmta.smtp.client_connection import Connection
 from fastmta.smtp.conversion import Gone, Unconvertible, plan
@@ -34,6 +36,31 @@ def read_body(service: "DeliveryService", transaction: Transaction, offset: int,
             return None if rest is None else before + rest
         offset -= len(front)
     return read_stored(service, transaction, offset, length)
+
+
+def need_body(service: "DeliveryService", job: Job, offset: int, length: int) -> Awaitable[None] | None:
+    """None where `read_body` of these octets will not wait for the disk; else to be awaited before it."""
+    at = max(0, offset - len(job.front))
+    if job.changed is not None:
+        at = job.changed.stored(at)
+    return service.queue.need(job.message.blob_id, at, length)
+
+
+class _Reading:
+    """Reads of a message that is looked through from its beginning: what comes next is brought before it is read."""
+
+    def __init__(self, service: "DeliveryService", job: Job) -> None:
+        self._service = service
+        self._job = job
+        self._at, self._length = 0, CONVERTED_PIECE_BYTES
+
+    def read(self, offset: int, length: int) -> bytes | None:
+        self._at, self._length = offset + length, length
+        return read_body(self._service, self._job, offset, length)
+
+    async def turn(self) -> None:
+        """Lets others have their turn, and returns when the next piece is in memory."""
+        await (need_body(self._service, self._job, self._at, self._length) or asyncio.sleep(0))
 
 
 def read_stored(service: "DeliveryService", job: Job, offset: int, length: int) -> bytes | None:
@@ -112,9 +139,11 @@ async def seal(service: "DeliveryService", connection: Connection, job: Job) -> 
 async def convert(service: "DeliveryService", connection: Connection, job: Job) -> bool:
     """Plans how the message becomes 7-bit, a little at a time; whether the connection still waits for it."""
     try:
-        for step in plan(partial(read_body, service, job), job.size_bytes):
+        reading = _Reading(service, job)
+        await reading.turn()
+        for step in plan(reading.read, job.size_bytes):
             job.conversion = step
-            await asyncio.sleep(0)
+            await reading.turn()
     except Unconvertible as error:
         text = f"8BITMIME is required, but was not offered by server {connection.client.peer}: {error}"
         job.decide(Reply(554, "5.6.3", text))

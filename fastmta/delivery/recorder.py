@@ -6,7 +6,7 @@ that is refused because somebody else has decided about one recipient meanwhile 
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fastmta._intake import Event
@@ -264,6 +264,17 @@ class Recorder:
 
     def submit(self, job: Job) -> None:
         """Hands the job's moves and notifications to the store as one unit; `job.committed` hears of it."""
+        waiting = self.reports.need(job) if job.reports else None
+        if waiting is not None:
+            self._services.tasks.spawn("delivery report", self._submit_when_there(job, waiting))
+            return
+        self._submit(job)
+
+    async def _submit_when_there(self, job: Job, waiting: Awaitable[None]) -> None:
+        await waiting
+        self._submit(job)
+
+    def _submit(self, job: Job) -> None:
         reports: list[Composed] = []
         if job.reports:
             made = [self.reports.compose(job, kind, outcomes) for kind, outcomes in job.reports.items()]

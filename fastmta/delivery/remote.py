@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from fastmta.delivery import bodies
 from fastmta.delivery.bodies import asks_no_tls, convert, header_of, look_through, read_body, seal, tell_folded
 from fastmta.delivery.destination import Destination
 from fastmta.delivery.dialing import connection_to, dial, reason, session_key, tell_failure, tell_tls
@@ -238,10 +239,7 @@ class RemoteHop(Destination):
         transaction.fresh = service.latest_s * 1000 - transaction.envelope.received_at_ms < _FRESH_MS
         if transaction.fresh:
             return None
-        at = max(0, offset - len(transaction.front))
-        if transaction.changed is not None:
-            at = transaction.changed.stored(at)
-        return service.queue.need(transaction.message.blob_id, at, length)
+        return bodies.need_body(service, transaction, offset, length)
 
     def folded(self, connection: Connection, lines: int) -> None:
         tell_folded(self.service, connection, lines)

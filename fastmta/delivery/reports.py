@@ -4,6 +4,7 @@ The unit is that of the results which the report is about, so both are kept or n
 """
 
 import contextlib
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from fastmta._canonical import Field
@@ -172,6 +173,14 @@ class Reports:
         if notice == "delayed copy":
             return "delayed", at_origin(config.delay_notice_recipient, config.myorigin)
         return notice, b""
+
+    def need(self, job: Job) -> Awaitable[None] | None:
+        """None where what the job's reports have of the message can be read without waiting for the disk; else to be
+        awaited before they are composed.
+        """
+        limit = self._services.config.delivery.bounce_size_limit if "failed" in (job.reports or ()) else HEADER_BYTES
+        wanted = min(job.envelope.size_bytes, max(limit, HEADER_BYTES))
+        return self._services.store.queue.need(job.message.blob_id, 0, wanted)
 
     def _original(self, job: Job, kind: Kind, limit: int) -> bytes:
         """As much of the message as the notification needs; b"" where it has gone."""

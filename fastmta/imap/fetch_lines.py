@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastmta._imap import FetchWriter
 from fastmta.model.errors import Cold
+from fastmta.model.limits import COLD_ROUNDS
 
 if TYPE_CHECKING:
     from array import array
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 NO_CAP: Final = 2**64 - 1  # no modseq is above it
 NEVER_RECENT: Final = 2**32  # no uid is at or above it
-COLD_ROUNDS: Final = 16  # of one message: each leads to what the one before could not see
 
 
 def fetch_lines(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastmta.imap.session import Session
     from fastmta.imap.view import View
 
+ROWS_ASKED_ABOUT: Final = 16  # of fewer messages few can be cold, and the committer waits for them
 SLICE: Final = 1000  # messages of one unit: a few milliseconds of the committer
 
 
@@ -56,6 +57,10 @@ async def change_flags(
     await view.before_own_change(session.mailboxes)
     for begin in range(0, len(uids), SLICE):
         part = uids[begin : begin + SLICE]
+        if len(part) >= ROWS_ASKED_ABOUT:
+            waiting = session.mailboxes.need_rows(view.mailbox_id, part)
+            if waiting is not None:
+                await waiting
         modseq, left = await session.mailboxes.change_flags(
             view.mailbox_id, part, mode, flags, keywords, unchanged_since, kept
         )

@@ -356,6 +356,7 @@ PIPE_START_S: Final = 10.0  # for the launcher to take a request
 
 # --- delivery, told and controlled by command ---
 SUSPENDED_HOPS: Final = 10_000  # by command, in all: each worker keeps their names, about 1 MB
+COLD_ROUNDS: Final = 16  # of one read, each for what the one before could not see; then it waits for the disk
 COLD_READERS: Final = 8  # threads of a worker that wait for the disk: a queue of eight keeps one busy
 ACTS_AT_ONCE: Final = 16  # of administrators, and of everybody, in one worker: each may hold a page of rows
 HOPS_TOLD: Final = 50  # of one worker's answer, so that it fits into a message of its channel

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from fastmta.auth.sasl import Credentials
 from fastmta.model.actor import Actor
-from fastmta.model.errors import StorageFailure, StoreDamaged, TemporaryFailure
+from fastmta.model.errors import Cold, StorageFailure, StoreDamaged, TemporaryFailure
 from fastmta.model.limits import (
     LINE_SKIP_BYTES,
     POP3_BLOCK_BYTES,
@@ -34,7 +34,7 @@ from fastmta.model.open_session import OpenSession
 from fastmta.policy.networks import is_loopback
 from fastmta.pop3.keeping import deleted_keyword, login_delay_s, promises
 from fastmta.pop3.lock import MaildropLocks
-from fastmta.pop3.maildrop import MaildropReader, MessageGone
+from fastmta.pop3.maildrop import MaildropReader, MessageGone, Opening
 from fastmta.pop3.seams import Account, Seat, Services
 from fastmta.pop3.session import (
     AUTHENTICATION_FAILED,
@@ -492,8 +492,9 @@ class Pop3Connection(asyncio.Protocol):
         elif self._lock(account):
             self.opened_by = self._server.services.authenticator.opened_by(credentials)
             opening = self._opening(account)
-            if not self._open(account, opening):
-                self._spawn("open", self._open_slowly(account, opening))
+            step = self._open(account, opening)
+            if step is not True:
+                self._spawn("open", self._open_slowly(account, opening, step))
 
     async def _authenticate(self, credentials: Credentials) -> None:
         try:
@@ -507,20 +508,20 @@ class Pop3Connection(asyncio.Protocol):
             self.opened_by = self._server.services.authenticator.opened_by(credentials)
             await self._open_slowly(account, self._opening(account))
 
-    def _opening(self, account: Account) -> Iterator[Maildrop | None]:
+    def _opening(self, account: Account) -> Opening:
         return self._server.reader.open(Actor(account.id), deleted_keyword(self._server.services.config))
 
-    def _open(self, account: Account, opening: Iterator[Maildrop | None]) -> bool:
-        """Goes on with opening the maildrop; False where that takes another turn."""
-        drop: Maildrop | Account | None
+    def _open(self, account: Account, opening: Opening) -> Cold | bool:
+        """Goes on with opening the maildrop; False where that takes another turn, or what is to be in memory then."""
+        drop: Maildrop | Cold | Account | None
         try:
             drop = next(opening, account)
         except StorageFailure as error:
             self._release()
             self._act(self._session.refused(b"SYS/TEMP", self._storage_failed(error)))
             return True
-        if drop is None:
-            return False
+        if drop is None or isinstance(drop, Cold):
+            return drop or False
         if isinstance(drop, Maildrop):
             self._server.services.store.last_logins.note(account.id, self._service, self._client)
             self._server.services.limits.mail_checked(account.id)
@@ -533,10 +534,11 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.refused(b"AUTH", AUTHENTICATION_FAILED))
         return True
 
-    async def _open_slowly(self, account: Account, opening: Iterator[Maildrop | None]) -> None:
+    async def _open_slowly(self, account: Account, opening: Opening, step: Cold | bool = False) -> None:
         self._share.begin()
-        while not self._open(account, opening):
-            await self._share.pause()
+        while step is not True:
+            await (self._server.reader.bring(step) if isinstance(step, Cold) else self._share.pause())
+            step = self._open(account, opening)
 
     def _lock(self, account: Account) -> bool:
         if not self._server.locks.acquire(account.id):

@@ -12,17 +12,17 @@ end without the final ".".
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from functools import partial
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastmta import _mime
 from fastmta._parser import stuff
 from fastmta.model import rights
 from fastmta.model.actor import Actor
 from fastmta.model.errors import Cold, Refused
-from fastmta.model.limits import MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
+from fastmta.model.limits import COLD_ROUNDS, MAILBOX_PAGE, POP3_BLOCK_BYTES, POP3_ENDS_CHECKED, POP3_ENDS_REMEMBERED
 from fastmta.pop3.seams import MailStore
 from fastmta.pop3.session import Maildrop
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fastmta.store.mailboxes import MessageRow
 
 _END = b"\r\n"
+T = TypeVar("T")
+Opening = Iterator[Maildrop | Cold | None]
 
 
 class MessageGone(Exception):
@@ -55,29 +57,41 @@ class MaildropReader:
         self._mailboxes = store.mailboxes
         self._ends: OrderedDict[int, _Ends] = OrderedDict()
 
-    def open(self, actor: Actor, hidden: bytes = b"") -> Iterator[Maildrop | None]:
-        """Yields None while there is more to look at, so that a big new INBOX opens in turns; then the maildrop,
-        without the messages of keyword `hidden`, which DELE gives instead of removing.
+    async def bring(self, cold: Cold) -> None:
+        """Returns when what `open` has met is in memory."""
+        await self._mailboxes.bring(cold)
+
+    def open(self, actor: Actor, hidden: bytes = b"") -> Opening:
+        """Yields None while there is more to look at, so that a big new INBOX opens in turns, and Cold for what is to
+        be brought to memory before; then the maildrop, without the messages of keyword `hidden`, which DELE gives
+        instead of removing.
 
         Yields nothing where the mailbox is gone.
         """
         try:
-            mailbox = self._access.resolve(actor, "INBOX", rights.READ)
+            mailbox = yield from self._hot(lambda: self._access.resolve(actor, "INBOX", rights.READ))
         except Refused:
             return
         mailbox_id = mailbox.id
         uids, flags, sizes, shown, last = array("I"), array("I"), array("Q"), bytearray(), 0
-        while True:
-            page = self._mailboxes.summary(mailbox_id, last, MAILBOX_PAGE)
+        cold_rounds = 0
+        while last < mailbox.uid_next - 1:
+            try:
+                page = self._mailboxes.summary(mailbox_id, last, MAILBOX_PAGE, cold_rounds < COLD_ROUNDS)
+            except Cold as cold:
+                cold_rounds += 1
+                yield cold
+                continue
+            if not page[0]:
+                break
+            cold_rounds, last = 0, page[0][-1]
             uids.extend(page[0])
             flags.extend(page[1])
             sizes.extend(array("Q", page[3]))
             if hidden:
                 shown += self._shown(mailbox_id, page[0], page[4], hidden)
-            if len(page[0]) < MAILBOX_PAGE:
-                break
-            last = uids[-1]
-            yield None
+            if len(page[0]) == MAILBOX_PAGE:
+                yield None
         ends = self._ends.pop(mailbox_id, None)
         if ends is None or ends.uid_validity != mailbox.uid_validity:
             ends = _Ends(mailbox.uid_validity)
@@ -85,7 +99,8 @@ class MaildropReader:
         for index in range(len(uids) - 1, -1, -1):
             if uids[index] <= ends.checked:
                 break
-            if not self._ends_well(mailbox_id, uids[index], sizes[index]):
+            end = partial(self._end, mailbox_id, uids[index], sizes[index])
+            if (yield from self._hot(end)) not in (_END, None):
                 found.append(uids[index])
             if (len(uids) - index) % POP3_ENDS_CHECKED == 0:
                 yield None
@@ -118,8 +133,18 @@ class MaildropReader:
         found = {uid for uid, _, words in rows if hidden in words.lower().split()}
         return bytes(uid not in found for uid in uids)
 
-    def _ends_well(self, mailbox_id: int, uid: int, size: int) -> bool:
-        return size == 0 or (size >= 2 and self._mailboxes.read(mailbox_id, uid, size - 2, 2) in (_END, None))
+    def _end(self, mailbox_id: int, uid: int, size: int) -> bytes | None:
+        """The last two octets of a message; those of an empty one are as good as a line's end."""
+        return self._mailboxes.read(mailbox_id, uid, max(0, size - 2), 2) if size else _END
+
+    def _hot(self, read: Callable[[], T]) -> Generator[Cold, None, T]:
+        """What is read, when all of it is in memory."""
+        for _ in range(COLD_ROUNDS):
+            try:
+                return self._mailboxes.hot(read)
+            except Cold as cold:
+                yield cold
+        return read()
 
     def blocks(self, drop: Maildrop, index: int, body_lines: int | None) -> "Iterator[bytes | Awaitable[None]]":
         """The whole response to RETR, or to TOP with a number of body lines, in blocks. What comes between them is to

@@ -1,9 +1,9 @@
 """Mailboxes and the messages in them, as IMAP and POP3 see them (RFC 3501, RFC 7162)."""
 
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import starmap
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,8 +16,10 @@ from fastmta._store import (
     blob_read,
     changed_uids,
     cold_bytes,
+    cold_rows,
     digest_of,
     give_rows,
+    hot,
     mailbox_changes,
     mailbox_modseq,
     mailbox_summary,
@@ -40,6 +42,8 @@ from fastmta.store.email_ids import email_id
 from fastmta.store.mailbox_names import MailboxNames, canonical_name
 from fastmta.store.pace import others_turn
 from fastmta.store.record_keys import id_key
+
+T = TypeVar("T")
 
 COPIED: Final = 500  # messages of one copying unit: each is a new record beside a change of its blob's
 SLICE: Final = 1000  # messages of one unit where the whole need not be atomic: a few milliseconds of the committer
@@ -183,6 +187,14 @@ class Mailboxes(MailboxNames):
     async def bring(self, cold: Cold) -> None:
         """Returns when what was cold is in memory."""
         await self._store.warming.bring(cold.places)
+
+    def hot(self, read: Callable[[], T]) -> T:
+        """What a short read of names, mailboxes or messages gives; Cold where it would wait for the disk (`bring`)."""
+        return read() if self._store.warming.is_idle else hot(read)
+
+    def need_rows(self, mailbox_id: int, uids: "array[int]") -> Awaitable[None] | None:
+        """None where all that a change of these messages reads is in memory; else to be awaited first."""
+        return self._store.warming.need(lambda: cold_rows(self._raw, mailbox_id, uids))
 
     def need(self, mailbox_id: int, uid: int, offset: int, length: int) -> Awaitable[None] | None:
         """None where `read` of these bytes will not wait for the disk; else to be awaited before it."""

@@ -37,6 +37,11 @@ class Warming:
         """Whom waiting would hold; None: nobody."""
         self._loop = loop
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody would be held by a wait for the disk."""
+        return self._loop is None
+
     def need(self, cold: Callable[[], list[Place]]) -> Awaitable[None] | None:
         """None where `cold` gives no place; else to be awaited before what it is about is read."""
         if self._loop is None:

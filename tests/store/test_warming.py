@@ -13,7 +13,9 @@ import pytest
 from fastmta._mime import Structure
 from fastmta._store import cold_bytes
 from fastmta.imap.fetch_lines import fetch_lines, lines_in_memory
+from fastmta.model.actor import Actor
 from fastmta.model.errors import Cold
+from fastmta.pop3.maildrop import MaildropReader
 from fastmta.store import MailStore
 
 WHOLE = 256
@@ -252,7 +254,7 @@ def crowded(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     async def fill() -> int:
         store = MailStore.open(tmp_path, sync=False)
         account = await store.accounts.add("bill@example.test", "x")
-        inbox = store.mailboxes.list(account.id)[0].id
+        inbox = account.inbox_id
         unit = store.new_unit()
         for n in range(ROWS):
             blob = store.new_blob()
@@ -313,3 +315,57 @@ def test_a_cold_mailbox_was_waited_for(crowded: tuple[Path, int]) -> None:
         return waits() - before
 
     assert opened(directory, work) > 20
+
+
+def test_a_maildrop_is_opened_without_waiting_for_the_disk(crowded: tuple[Path, int]) -> None:
+    directory, _ = crowded
+
+    async def work(store: MailStore) -> tuple[int, int, int]:
+        account = store.accounts.lookup("bill@example.test")
+        assert account is not None
+        opening = MaildropReader(store).open(Actor(account.id))
+        waited = rounds = 0
+        while True:
+            before = waits()
+            step = next(opening)
+            waited += waits() - before
+            if isinstance(step, Cold):
+                rounds += 1
+                await store.mailboxes.bring(step)
+            elif step is not None:
+                return step.live, waited, rounds
+
+    live, waited, rounds = opened(directory, work)
+    assert live == ROWS * 2 // 3
+    assert rounds > 2
+    assert waited <= 2
+
+
+def test_a_mailbox_by_its_name_and_rows_that_will_be_changed(crowded: tuple[Path, int]) -> None:
+    directory, inbox = crowded
+
+    async def work(store: MailStore) -> None:
+        account = store.accounts.lookup("bill@example.test")
+        assert account is not None
+        waited = rounds = 0
+        uids = array("I", range(1, ROWS + 1))
+        while (waiting := store.mailboxes.need_rows(inbox, uids)) is not None:
+            rounds += 1
+            await waiting
+        before = waits()
+        assert sum(1 for each in store.mailboxes.modseqs(inbox, uids) if each) == ROWS * 2 // 3
+        assert len(store.mailboxes.changes(inbox, 0).uids) == ROWS * 2 // 3
+        assert waits() - before <= 2
+        assert 1 <= rounds < 20
+        for _ in range(20):
+            before = waits()
+            try:
+                found = store.mailboxes.hot(lambda: store.mailboxes.get(account.id, "INBOX"))
+                break
+            except Cold as cold:
+                waited += waits() - before
+                await store.mailboxes.bring(cold)
+        assert found is not None and found.id == inbox
+        assert waited == 0
+
+    opened(directory, work)

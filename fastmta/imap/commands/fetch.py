@@ -15,7 +15,7 @@ import msgspec
 from fastmta import _imap
 from fastmta._imap import BadSyntax
 from fastmta.imap import fetch_plan, message_set, resync
-from fastmta.imap.fetch_lines import COLD_ROUNDS, NO_CAP, fetch_lines
+from fastmta.imap.fetch_lines import NO_CAP, fetch_lines
 from fastmta.imap.fetch_plan import Plan
 from fastmta.imap.fetch_sections import write_message
 from fastmta.imap.flag_names import change_flags, tell_changes
@@ -25,7 +25,7 @@ from fastmta.imap.session import Feature, State
 from fastmta.model import rights
 from fastmta.model.errors import Cold, StorageFailure, StoreDamaged
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import IMAP_CHUNK_BYTES, IMAP_HEADER_PIECE_BYTES, IMAP_WINDOW
+from fastmta.model.limits import COLD_ROUNDS, IMAP_CHUNK_BYTES, IMAP_HEADER_PIECE_BYTES, IMAP_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

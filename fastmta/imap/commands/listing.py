@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastmta import _imap
@@ -10,8 +11,9 @@ from fastmta.imap import list_plan, mailbox_name
 from fastmta.imap.metadata_entries import Options, Place, metadata_lines
 from fastmta.imap.session import Feature, State
 from fastmta.model import rights
+from fastmta.model.errors import Cold
 from fastmta.model.flags import DELETED
-from fastmta.model.limits import IMAP_CHUNK_BYTES, MAILBOX_PAGE, MAILBOXES_A_PIECE
+from fastmta.model.limits import COLD_ROUNDS, IMAP_CHUNK_BYTES, MAILBOX_PAGE, MAILBOXES_A_PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -230,10 +232,35 @@ def status(session: Session, tag: bytes, cursor: Cursor) -> Answer:
     if b"HIGHESTMODSEQ" in items:
         session.enable(Feature.CONDSTORE)
     name = session.name_of(raw_name)
-    box = session.box_named(name, rights.READ)
+    try:
+        box = session.mailboxes.hot(partial(session.box_named, name, rights.READ))
+    except Cold as cold:
+        return _status_when_there(session, cold, name, items)
+    return _status(session, name, box, items)
+
+
+def _status(session: Session, name: str, box: Mailbox | bytes, items: Collection[bytes]) -> Answer:
     if isinstance(box, bytes):
         return box
     return listed(session, status_lines(session, name, box, items), b"OK STATUS completed")
+
+
+async def _status_when_there(session: Session, cold: Cold, name: str, items: Collection[bytes]) -> bytes:
+    """STATUS of a mailbox whose record has to come from the disk."""
+    found = partial(session.box_named, name, rights.READ)
+    for _ in range(COLD_ROUNDS):
+        await session.mailboxes.bring(cold)
+        if session.state == State.LOGOUT:
+            return b""
+        try:
+            box = session.mailboxes.hot(found)
+            break
+        except Cold as colder:
+            cold = colder
+    else:
+        box = found()
+    answer = _status(session, name, box, items)
+    return answer or b"" if answer is None or isinstance(answer, bytes) else await answer
 
 
 def status_lines(session: Session, name: str, box: Mailbox, items: Collection[bytes]) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ from fastmta.imap import fetch_plan, mailbox_name
 from fastmta.imap.commands.expunge import NOT_PERMITTED
 from fastmta.imap.commands.fetch import write_lines
 from fastmta.imap.commands.listing import write_list_line
-from fastmta.imap.fetch_lines import COLD_ROUNDS
 from fastmta.imap.message_set import Chosen
 from fastmta.imap.resync import EVERY_UID, Resync, changed_among, parse_resync, tell_vanished
 from fastmta.imap.session import UID_REQUIRED, Feature, State
@@ -20,7 +19,7 @@ from fastmta.imap.view import View
 from fastmta.model import rights
 from fastmta.model.errors import Cold
 from fastmta.model.flags import SEEN
-from fastmta.model.limits import IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
+from fastmta.model.limits import COLD_ROUNDS, IMAP_KEYWORDS_TOLD, MAILBOX_PAGE
 
 if TYPE_CHECKING:
     from fastmta._imap import Cursor
