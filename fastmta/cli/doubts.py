@@ -43,8 +43,10 @@ def doubts(config: Config, store: "MailStore | None", *, none_yet: bool = False)
     yield from _open_networks(config)
     if config.tls.cert_file:
         now = datetime.datetime.now(datetime.UTC)
-        for text in certificate_doubts(config.tls.cert_file, config.myhostname, now):
-            yield Problem("tls.cert_file", text)
+        for name in ("cert_file", "smtpd_tls_eccert_file"):
+            path = getattr(config.tls, name)
+            for text in certificate_doubts(path, config.myhostname, now) if path else ():
+                yield Problem(f"tls.{name}", text)
         yield from _key_mode(config)
     if not any(config.listen.of(service) for service in NAMES):
         yield Problem("listen", "no service listens: nothing can reach this server")

@@ -31,7 +31,7 @@ from fastmta.runtime.identity import (
     unreadable_program,
     workers_user,
 )
-from fastmta.tls.contexts import client_context, server_context
+from fastmta.tls.contexts import client_context, own_certificate, server_context
 
 
 class Problem(NamedTuple):
@@ -137,6 +137,7 @@ def _tls_problems(config: Config) -> Iterator[Problem]:
     except ConfigError as error:
         yield _split(error)
     try:
+        own_certificate(config.tls)
         if config.tls.smtp_tls_CAfile or config.tls.smtp_tls_CApath:
             client_context("verify", config.tls.smtp_tls_CAfile, config.tls.smtp_tls_CApath)
     except ConfigError as error:

@@ -81,6 +81,8 @@ def inconsistencies(config: Config) -> Iterator[tuple[str, str]]:
         yield "tls.key_file", "needs tls.cert_file"
     if config.tls.smtpd_tls_eckey_file and not config.tls.smtpd_tls_eccert_file:
         yield "tls.smtpd_tls_eckey_file", "needs tls.smtpd_tls_eccert_file"
+    if config.tls.smtp_tls_key_file and not config.tls.smtp_tls_cert_file:
+        yield "tls.smtp_tls_key_file", "needs tls.smtp_tls_cert_file"
     if config.tls.smtpd_tls_eccert_file and not config.tls.cert_file:
         yield "tls.smtpd_tls_eccert_file", "stands beside tls.cert_file: name a lone certificate there"
     if config.delivery.maximal_backoff_time < config.delivery.minimal_backoff_time:

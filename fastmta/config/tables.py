@@ -77,6 +77,10 @@ class TlsConfig(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Key("choice", choices=("commonName", "emailAddress", "rfc822Name"), about="where; rfc822Name: subjectAltName"),
     ] = "commonName"
+    smtp_tls_cert_file: Annotated[
+        str, Key("path", about="our own, for servers that ask us for one; leave it empty unless a relay host does")
+    ] = ""
+    smtp_tls_key_file: Annotated[str, Key("path", default="$smtp_tls_cert_file")] = ""
     smtp_tls_CAfile: Annotated[str, Key("path", about="for level verify and secure; empty: the system's")] = ""
     smtp_tls_CApath: Annotated[str, Key("path", about="a directory of such authorities, by hash")] = ""
 

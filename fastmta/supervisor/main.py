@@ -207,7 +207,14 @@ class Supervisor:
 
     def _configure(self) -> None:
         """Whom the workers run as, and what only we may read for them."""
-        names = ("key_file", "cert_file", "smtpd_tls_eckey_file", "smtpd_tls_eccert_file")
+        names = (
+            "key_file",
+            "cert_file",
+            "smtpd_tls_eckey_file",
+            "smtpd_tls_eccert_file",
+            "smtp_tls_key_file",
+            "smtp_tls_cert_file",
+        )
         files = {name: getattr(self.config.tls, name) for name in names}
         private = {key: path for key, path in files.items() if path and not (self.user and lies_with(path, self.user))}
         self.pool.configure(self.config, self.user, private)

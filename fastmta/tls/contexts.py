@@ -8,7 +8,9 @@ certificate leaves the old one in use.
 Left to others: which security level a destination gets (delivery), and the handshake itself (tls/upgrade.py).
 """
 
+import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastmta.model.errors import ConfigError
@@ -23,6 +25,7 @@ CERTIFICATE_BYTES: Final = 1_048_576  # read of its file
 # verify and secure ask the authorities.
 LEVELS: Final = ("none", "may", "encrypt", "verify", "secure")
 MODERN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+_OWN_KEYS: Final = Keys("smtp_tls_cert_file", "smtp_tls_key_file")
 CONTEXTS_KEPT: Final = 100  # by level, versions and ciphers: the administrator's maps name a handful
 # Why a listener asks its clients for certificates: not at all, for SMTP's restrictions, or to log in by them.
 _QUIET, _SMTPD, _LOGIN = "quiet", "smtpd", "login"
@@ -32,10 +35,11 @@ _VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion
 class Contexts:
     """Makes contexts on first use and keeps them. Not thread-safe; may block for a few small file reads."""
 
-    __slots__ = ("_certificate", "_clients", "_expires_at", "_held", "_https", "_newest", "_settings")
+    __slots__ = ("_certificate", "_clients", "_expires_at", "_held", "_https", "_newest", "_own", "_settings")
 
     def __init__(self, settings: "TlsConfig") -> None:
         self._settings = settings
+        self._own = own_certificate(settings)
         self._held: dict[str, ssl.SSLContext] = {}  # given to listeners, by whether and for what clients are asked
         self._certificate = b""  # PEM, read with the context: the file may be a descriptor that is closed then
         self._expires_at: float | None = None
@@ -102,7 +106,7 @@ class Contexts:
         if context is None:
             while len(self._clients) >= CONTEXTS_KEPT:
                 del self._clients[next(iter(self._clients))]
-            context = self._clients[key] = _matched_later(key, self._settings)
+            context = self._clients[key] = _matched_later(key, self._settings, self._own)
         return context
 
     def https_context(self) -> ssl.SSLContext:
@@ -124,7 +128,8 @@ class Contexts:
             for kind in kinds
             if kind in self._held or wants[kind]
         }
-        clients = {key: _matched_later(key, wanted) for key in self._clients}
+        own = own_certificate(wanted)
+        clients = {key: _matched_later(key, wanted, own) for key in self._clients}
         for kind, context in fresh.items():
             held = self._held.setdefault(kind, context)
             if held is not context:
@@ -136,6 +141,7 @@ class Contexts:
             self._held.clear()
         self._newest = fresh
         self._clients = clients
+        self._own = own
         self._https = None
         self._settings = wanted
         self._certificate = _certificate(wanted) if fresh else b""
@@ -175,11 +181,30 @@ def server_context(settings: "TlsConfig", *, asks: bool = False, for_logins: boo
     return context
 
 
-def _matched_later(key: tuple[str, frozenset[str], str], settings: "TlsConfig") -> ssl.SSLContext:
-    """Names are matched after the handshake, by Postfix's strategies (tls/names.py)."""
+def own_certificate(settings: "TlsConfig") -> bytes:
+    """PEM of what we show to servers that ask for it, chain and key, read now for all contexts to come: a file may be a
+    descriptor that is closed then. b"": nothing. Raises ConfigError.
+    """
+    cert_file, key_file = settings.smtp_tls_cert_file, settings.smtp_tls_key_file
+    if not cert_file:
+        return b""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert_file, key_file or None, _no_password)
+        paths = [cert_file] if not key_file or key_file == cert_file else [cert_file, key_file]
+        return b"\n".join(Path(path).read_bytes()[:CERTIFICATE_BYTES] for path in paths)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(file_problem(cert_file, key_file, error, _OWN_KEYS)) from error
+
+
+def _matched_later(key: tuple[str, frozenset[str], str], settings: "TlsConfig", own: bytes) -> ssl.SSLContext:
+    """Names are matched after the handshake, by Postfix's strategies (tls/names.py). `own`: of own_certificate."""
     level, protocols, grade = key
     context = client_context(level, settings.smtp_tls_CAfile, settings.smtp_tls_CApath)
     context.check_hostname = False
+    if own:
+        with open(os.memfd_create("fastmta-certificate", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+            file.write(own)
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
     restrict(context, protocols, grade, weak=level in {"may", "encrypt"})
     return context
 

@@ -1,3 +1,4 @@
+import contextlib
 import ssl
 import stat
 import subprocess
@@ -18,6 +19,7 @@ class Settings:
     ssl_verify_client_cert = False
     smtpd_tls_CApath = ""
     asks_clients = False
+    smtp_tls_cert_file = smtp_tls_key_file = ""
     smtpd_tls_eccert_file = smtpd_tls_eckey_file = ""
 
     def __init__(self, directory: Path | None) -> None:
@@ -95,6 +97,35 @@ def test_of_two_certificates_a_client_gets_the_one_that_it_can_use(tmp_path):
     both.smtpd_tls_eckey_file = both.key_file
     with pytest.raises(ConfigError, match=r"^tls\.smtpd_tls_eckey_file: the key in .*rsa"):
         contexts.reload(both)
+
+
+def test_a_server_that_asks_for_our_certificate_is_shown_it(tmp_path):
+    settings, ours = make(tmp_path / "server"), rsa_in(tmp_path / "ours")
+    contexts = Contexts(settings)
+    asking = server_context(settings)
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    asking.load_verify_locations(ours.cert_file)
+
+    def shown(client):
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = asking.wrap_bio(to_server, to_client, server_side=True)
+        theirs = client.wrap_bio(to_client, to_server, server_hostname="mx.example.test")
+        for _ in range(3):
+            for side in (theirs, server):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        return server.getpeercert(binary_form=True)
+
+    assert shown(contexts.client_context("may")) is None
+    settings.smtp_tls_cert_file, settings.smtp_tls_key_file = ours.cert_file, ours.key_file
+    contexts.reload(settings)
+    mine = ssl.PEM_cert_to_DER_cert(Path(ours.cert_file).read_text())
+    assert shown(contexts.client_context("may")) == mine
+    Path(ours.key_file).unlink()
+    assert shown(contexts.client_context("encrypt")) == mine  # what was read is kept
+    with pytest.raises(ConfigError, match=r"^tls\.smtp_tls_key_file: .*key\.pem"):
+        contexts.reload(settings)
+    assert shown(contexts.client_context("encrypt")) == mine
 
 
 @pytest.mark.parametrize("name", ["mx.example.test", None])
