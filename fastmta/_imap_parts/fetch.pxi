@@ -262,6 +262,8 @@ cdef class FetchWriter(RowSink):
     cdef Buffer gather
     cdef Py_ssize_t at  # the index of the row that is being written
     cdef size_t looked  # octets of headers
+    cdef set keyword_lists  # as rows have them, of those whose flags were written
+    cdef bytes last_keywords
 
     def __cinit__(self, int items, size_t max_bytes, uint64_t recent_from=0x100000000, list sections=None,
                   uint64_t modseq_cap=0xFFFFFFFFFFFFFFFF):
@@ -284,6 +286,22 @@ cdef class FetchWriter(RowSink):
     def lines(self):
         """What has been written, complete lines."""
         return self.out.data[: self.out.length]
+
+    @property
+    def keywords(self):
+        """The lists of keywords that the lines have; None where they have none."""
+        return self.keyword_lists
+
+    cdef int note_keywords(self, const Row* row) except -1:
+        cdef bytes last = self.last_keywords
+        if (last is not None and PyBytes_GET_SIZE(last) == <Py_ssize_t>row.keywords_length
+                and memcmp(PyBytes_AS_STRING(last), row.keywords, row.keywords_length) == 0):
+            return 0  # mostly neighbours have the same
+        if self.keyword_lists is None:
+            self.keyword_lists = set()
+        self.last_keywords = PyBytes_FromStringAndSize(row.keywords, row.keywords_length)
+        self.keyword_lists.add(self.last_keywords)
+        return 0
 
     cdef Py_ssize_t stopped_at(self) noexcept:
         return self.at
@@ -336,6 +354,7 @@ cdef class FetchWriter(RowSink):
             flags = &FLAG_TEXTS[row.flags & 31]
             at = w_text(at, flags.text, sizeof(flags.text)) - sizeof(flags.text) + flags.length  # all of it: no call
             if row.keywords_length:
+                self.note_keywords(row)
                 at = w_text(at, row.keywords, row.keywords_length)
                 at[0] = c' '
                 at += 1

@@ -10,7 +10,7 @@ from fastmta.model.limits import COLD_ROUNDS
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fastmta.imap.seams import Mailboxes
 
@@ -31,6 +31,7 @@ def fetch_lines(
     sections: Sequence[tuple[bytes, bytes, bool]] | None = None,
     modseq_cap: int = NO_CAP,
     hot: bool = False,
+    name: Callable[[set[bytes]], None] | None = None,
 ) -> tuple[bytes, int]:
     """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits of
     fetch_plan: UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE
@@ -39,11 +40,14 @@ def fetch_lines(
     `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
     whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above
     `modseq_cap` is told. StoreDamaged where the first message is damaged; a later one ends the lines before itself.
-    With `hot` nothing is read from the disk: Cold where the first message is not in memory, and so on.
+    With `hot` nothing is read from the disk: Cold where the first message is not in memory, and so on. `name` gets the
+    lists of keywords that the lines have, before they are given: another worker may just have made a new one.
     """
     wanted = None if sections is None else list(sections)
     writer = FetchWriter(items, max_bytes, recent_from, wanted, modseq_cap)
     following = mailboxes.give_rows(mailbox_id, seqs, uids, start, writer, hot)
+    if name is not None and writer.keywords is not None:
+        name(writer.keywords)
     return writer.lines, following
 
 

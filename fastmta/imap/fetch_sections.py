@@ -46,6 +46,7 @@ async def write_message(
             IMAP_CHUNK_BYTES,
             recent_from=recent_from,
             modseq_cap=NO_CAP if plan.by_uid else view.modseq_cap,
+            name=view.namer(session.write),
         )
         if not head:
             return True

@@ -165,6 +165,10 @@ class View:
             self.keywords = self.keywords | new
             self.tell_flags(write)
 
+    def namer(self, write: Write) -> Callable[[set[bytes]], None]:
+        """For fetch_lines: names the keywords of what was just read, and may have changed after `sync` looked."""
+        return lambda lists: self.learn_keywords({keyword for words in lists for keyword in words.split()}, write)
+
     # --- changes ---
 
     @property
@@ -248,7 +252,7 @@ class View:
             # Records of expunges have been dropped since: what is missing is found by comparing.
             page.gone = self.uids.missing(mailboxes.uids(self.mailbox_id))
         told = self._take(write, box, page, expunge, frozenset(own), self.uid_next)
-        for lines in self._lines(mailboxes, told):
+        for lines in self._lines(mailboxes, write, told):
             write(lines)
         return None
 
@@ -263,7 +267,7 @@ class View:
         while since < until:
             page = mailboxes.changes(self.mailbox_id, since, IMAP_CHANGES_PAGE)
             told = page.uids[: bisect_right(page.modseqs, until)]  # a later one is a change that is told below
-            for lines in self._lines(mailboxes, told, fetch_plan.MODSEQ):
+            for lines in self._lines(mailboxes, write, told, fetch_plan.MODSEQ):
                 write(lines)
             since = page.until or until
             if not await self.hold():
@@ -317,7 +321,7 @@ class View:
             mixed |= self.mixed
             self.mixed = mixed
             told = self._take(write, box, page, expunge, own, known)
-            for lines in self._lines(mailboxes, told):
+            for lines in self._lines(mailboxes, write, told):
                 write(lines)
                 if len(lines) >= IMAP_CHUNK_BYTES and not await self.hold():
                     return
@@ -392,7 +396,9 @@ class View:
         self.learn_keywords({keyword for words in page.keywords for keyword in words.split()}, write)
         return changed
 
-    def _lines(self, mailboxes: Mailboxes, uids: array[int], items: int = fetch_plan.FLAGS) -> Iterator[bytes]:
+    def _lines(
+        self, mailboxes: Mailboxes, write: Write, uids: array[int], items: int = fetch_plan.FLAGS
+    ) -> Iterator[bytes]:
         """FETCH responses with `items`, a chunk at a time; nothing of messages that the client has not been told of."""
         seqs, uids = self.uids.seqs_of(uids)
         items |= fetch_plan.MODSEQ if self.with_modseq else 0
@@ -409,6 +415,7 @@ class View:
                     IMAP_CHUNK_BYTES,
                     recent_from=recent_from,
                     modseq_cap=self.modseq_cap,
+                    name=self.namer(write),
                 )
                 yield lines
 

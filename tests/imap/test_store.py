@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from fastmta.imap.view import View
 from tests.imap.harness import Client, World
 
 SILENT = [
@@ -158,3 +159,23 @@ def _named_first(lines: list[bytes]) -> None:
         for match in re.finditer(rb"FETCH \([^)]*FLAGS \(([^)]*)\)", line):
             shown = {word for word in match.group(1).split() if not word.startswith(b"\\")}
             assert not shown or shown <= known, (line, known)
+
+
+async def test_a_keyword_that_comes_between_sync_and_read_is_named_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker commits while a FETCH goes from what has changed to the rows: no lock is between the two."""
+    one, two = await world.login("INBOX"), await world.login("INBOX")
+    await one.append(b"x")
+    await one.ok("NOOP")
+    await two.ok("NOOP")
+    for number, command in enumerate(
+        ("FETCH 1 FLAGS", "FETCH 1 (FLAGS BODY.PEEK[TEXT])", "FETCH 1 (FLAGS BODY.PEEK[])")
+    ):
+        await two.ok(f"STORE 1 +FLAGS.SILENT ($New{number})")
+        with monkeypatch.context() as patched:
+            patched.setattr(View, "sync", lambda *_, **__: None)
+            lines = await one.ok(command)
+        assert lines[0].startswith(b"* FLAGS (") and b"$New%d" % number in lines[0]
+        assert b"$New%d" % number in lines[2] and b"FETCH" in lines[2]
+        assert not any(line.startswith(b"* FLAGS") for line in await one.ok(command))

@@ -130,6 +130,7 @@ def _fetch(session: Session, plan: Plan, chosen: Chosen, *, by_uid: bool) -> Ans
                 sections=fields,
                 modseq_cap=_cap(view, plan),
                 hot=True,
+                name=view.namer(session.write),
             )
         except (StoreDamaged, Cold):
             return _rest(session, view, plan, chosen, done, 0)
@@ -211,6 +212,7 @@ async def _write_window(
                     sections=fields,
                     modseq_cap=_cap(view, plan),
                     hot=cold_rounds < COLD_ROUNDS,
+                    name=view.namer(session.write),
                 )
                 cold_rounds = 0
                 session.write(data)
