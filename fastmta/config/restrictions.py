@@ -171,7 +171,11 @@ def _instead(given: str) -> str:
     absent = _ABSENT.get(given.lower())
     if absent is not None:
         return f"{absent}, not {given}"
-    return f"classes of smtpd_restriction_classes, or restrictions ({', '.join(WORDS)}), not {given}"
+    from difflib import get_close_matches  # late: a configuration without mistakes has no use for it
+
+    near = get_close_matches(given.lower(), WORDS)
+    such = f" such as {', '.join(near)}" if near else " (docs/restrictions.md)"
+    return f"a restriction{such}, or a class of smtpd_restriction_classes, not {given}"
 
 
 def _seconds(text: str) -> str:

@@ -24,7 +24,7 @@ from tests.fuzz.harness import Target, main
 CAME = b"From: a@b.test\r\nSubject: one\r\n\ttwo\r\nX-Spam: No\r\nX-A: 1\r\nSubject: again\r\n"
 ADDED = b"Authentication-Results: mx.test; none\r\n"
 FIELD = re.compile(rb"[!-9;-~]+:(?:[^\r\n\0]|\r\n(?=[ \t][^\r\n]*[^\r\n \t]))*\r\n")
-NEGOTIATED = packet(b"O", bytes.fromhex("00000006 00000131 00100000"))
+NEGOTIATED = packet(b"O", bytes.fromhex("00000006 000001ff 00100000"))
 
 
 def _change(letter: bytes, place: int, name: bytes, value: bytes) -> bytes:
@@ -38,6 +38,13 @@ MILTER = (
     + _change(b"m", 2, b"subject", b"new\r\nEvil: x\n\n.")
     + packet(b"a"),
     NEGOTIATED + _change(b"i", 0, b"X-Top", b"1") + _change(b"i", 99, b"X-Low", b"\xff") + packet(b"c"),
+    NEGOTIATED
+    + packet(b"+", b"<a@b.test>\0")
+    + packet(b"2", b"c@d.test\0NOTIFY=NEVER\0")
+    + packet(b"-", b"<x@y.test>\0")
+    + packet(b"e", b"<>\0")
+    + packet(b"b", b"another\nbody")
+    + packet(b"c"),
     packet(b"O", bytes.fromhex("00000006 00000131 001fffff 00000000") + b"j {x} _\0" + bytes(4) + b"i\0"),
     NEGOTIATED + packet(b"y", b"550 5.7.1 no\r\n550 5.7.1 %%more\0"),
     NEGOTIATED + packet(b"y", b"451-4.7.1 a\n451 b\0"),
@@ -116,6 +123,8 @@ class Filters(Target):
                 changes.take(letter, said)
             except MilterError:
                 continue
+        for address in [address for _, address in changes.recipients] + [changes.sender or b"a@b"]:
+            assert b"@" in address and not re.search(rb"[\x00-\x1f\x7f<>]", address), address
         header = Header(parse_fields(CAME), parse_fields(ADDED))
         header.apply(changes.header, leading_space=bool(terms.steps & Steps.LEADING_SPACE))
         _fields(header.new)

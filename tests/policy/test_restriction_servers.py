@@ -284,7 +284,9 @@ async def test_what_the_session_is_like(judge: Judge, tmp_path: Path) -> None:  
         (f"sleep {SLEEP_S + 1}", f"whole seconds up to {SLEEP_S}"),
         ("sleep ³", "whole seconds"),
         ("check_sender_mx_access", "a map behind check_sender_mx_access"),
-        ("check_sender_x_access hash:/x", "classes of smtpd_restriction_classes"),
+        ("check_sender_x_access hash:/x", "a restriction such as check_sender_"),
+        ("reject_unauth_pipeline", "a restriction such as reject_unauth_pipelining, "),
+        ("qwertz", "a restriction (docs/restrictions.md), or a class of smtpd_restriction_classes, not qwertz"),
     ],
 )
 def test_what_cannot_be_obeyed_is_refused_with_a_remedy(text: str, remedy: str) -> None:
