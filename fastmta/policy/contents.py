@@ -3,12 +3,17 @@
 A field is shown whole, its lines joined by newlines; a line of a body without its end, and in pieces where it is long.
 Rules over octets: nothing here reads a table or waits. What a message may cost is bounded: nesting, fields, and the
 octets of each body that are shown (body_checks_size_limit).
+
+Readers of mail differ in which of two Content-Type fields counts, which of two boundaries, and what a comment hides. So
+an entity has all the boundaries that anybody may read in it: no part is hidden from the checks that some reader shows.
 """
 
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import islice
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from fastmta.model.limits import CONTENT_FIELD_BYTES, CONTENT_LINE_BYTES, MIME_DEPTH
 from fastmta.model.reply import Reply
@@ -25,8 +30,15 @@ _OF_MIME: Final = frozenset(
         b"mime-version",
     }
 )
-_TYPE: Final = re.compile(rb"[^:]*:\s*([!-~]+?)\s*/\s*([!-~]+?)\s*(?:;|\Z)", re.DOTALL)
-_BOUNDARY: Final = re.compile(rb";\s*boundary\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE | re.DOTALL)
+_MULTIPART: Final = re.compile(rb"multipart", re.IGNORECASE)
+_MESSAGE: Final = re.compile(rb"message\s*/\s*(?:rfc822|global)(?![!-:<-~])", re.IGNORECASE)
+_COMMENT: Final = re.compile(rb"\([^()]*\)")
+_BOUNDARY: Final = re.compile(
+    rb"(?<![!-:<-~])boundary(?:\*(\d{1,3}))?(\*)?\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))",
+    re.IGNORECASE | re.DOTALL,
+)
+_TYPES: Final = 4  # Content-Type fields of one header that are read
+_BOUNDARIES: Final = 16  # of one entity
 _BOUNDARY_BYTES: Final = 2048  # Postfix's mime_boundary_length_limit, beyond which two are equal
 _ENHANCED: Final = re.compile(r"(5\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 # A line end in it: $1 has taken from a field that is folded.
@@ -139,9 +151,9 @@ class Walk:
         self._header = Kind.HEADER  # of the header that is read
         self._field: list[bytes] = []
         self._field_at = self._field_size = self._field_shown = 0
-        self._type = b""
+        self._types: list[bytes] = []  # the Content-Type fields of the header that is read
         self._left = self._limit  # of this body
-        self._boundaries: list[bytes] = []
+        self._boundaries: list[list[bytes]] = []  # of the open multiparts, the outermost one first
         self._depth = 0
 
     @property
@@ -191,10 +203,10 @@ class Walk:
         at = self._at
         self._at += size
         if not self._in_line and self._boundaries and line.startswith(b"--"):
-            number = self._boundary(line)
+            number, boundary = self._boundary(line)
             if number >= 0:
                 yield from self._flush()
-                self._enter(number, line)
+                self._enter(number, boundary, line)
                 return
         if not self._in_header:
             yield from self._body_line(line, at, size)
@@ -236,45 +248,72 @@ class Walk:
         self._field = []
         found = _FIELD.match(text)
         name = found[1].lower() if found is not None else b""
-        if name == b"content-type":
-            self._type = text
+        if name == b"content-type" and len(self._types) < _TYPES:
+            self._types.append(text)
         kind = Kind.MIME if name in _OF_MIME else self._header
         if kind in self._kinds:
             yield Piece(kind, text, self._field_at, self._field_size, self._depth == 0)
 
     def _end_header(self) -> None:
-        found = _TYPE.match(self._type)
-        major, minor = (found[1].lower(), found[2].lower()) if found is not None else (b"", b"")
-        boundary = _BOUNDARY.search(self._type)
-        self._type = b""
+        types, self._types = self._types, []
         self._left = self._limit
         self._in_header = False
         if self._depth >= MIME_DEPTH:
             return
-        if major == b"multipart" and boundary is not None:
-            name = boundary[1] if boundary[1] is not None else boundary[2]
-            name = re.sub(rb"\\(.)", rb"\1", name)[:_BOUNDARY_BYTES]
-            if name:
-                self._boundaries.append(b"--" + name)
-        elif (major, minor) in ((b"message", b"rfc822"), (b"message", b"global")):
+        boundaries = boundaries_of(types)
+        if boundaries:
+            self._boundaries.append([b"--" + each for each in boundaries])
+        if any(_MESSAGE.search(each) for each in types):
             self._in_header, self._header = True, Kind.NESTED
             self._depth += 1
 
-    def _boundary(self, line: bytes) -> int:
-        """The open multipart of which a line begins or ends a part, the innermost one first; -1: none."""
+    def _boundary(self, line: bytes) -> tuple[int, bytes]:
+        """The open multipart of which a line begins or ends a part, the innermost one first, and by which of its
+        boundaries; -1: none.
+        """
         for number in range(len(self._boundaries) - 1, -1, -1):
-            if line.startswith(self._boundaries[number]):
-                return number
-        return -1
+            for boundary in self._boundaries[number]:
+                if line.startswith(boundary):
+                    return number, boundary
+        return -1, b""
 
-    def _enter(self, number: int, line: bytes) -> None:
+    def _enter(self, number: int, boundary: bytes, line: bytes) -> None:
         """The next part of a multipart, or what follows its last."""
-        boundary = self._boundaries[number]
         del self._boundaries[number + 1 :]
-        self._type = b""
+        self._types = []
         self._left = self._limit
         self._in_header = not line.startswith(b"--", len(boundary))
         self._header = Kind.MIME
         self._depth = max(1, len(self._boundaries))
-        if not self._in_header:
-            self._boundaries.pop()
+        if not self._in_header:  # whoever reads another boundary goes on
+            self._boundaries[number].remove(boundary)
+            if not self._boundaries[number]:
+                self._boundaries.pop()
+
+
+def boundaries_of(types: list[bytes]) -> list[bytes]:
+    """All that anybody may take for the boundary of an entity with these Content-Type fields; longer ones first, since
+    a line begins with the shorter too.
+    """
+    found: dict[bytes, None] = {}
+    for text in types:
+        if not _MULTIPART.search(text):
+            continue
+        bare = text
+        for _ in range(3):  # comments in comments
+            bare = _COMMENT.sub(b" ", bare)
+        for each in dict.fromkeys((text, bare)):
+            pieces: dict[int, bytes] = {}
+            for match in islice(_BOUNDARY.finditer(each), _BOUNDARIES):
+                value = match[3] if match[3] is not None else match[4]
+                value = re.sub(rb"\\(.)", rb"\1", value, flags=re.DOTALL) if match[3] is not None else value
+                if match[2] is not None:  # RFC 2231: charset'language'%41
+                    value = unquote_to_bytes(value.split(b"'", 2)[-1])
+                if match[1] is not None:
+                    pieces.setdefault(int(match[1]), value)
+                else:
+                    found[value[:_BOUNDARY_BYTES]] = None
+            if pieces:
+                found[b"".join(pieces[n] for n in sorted(pieces))[:_BOUNDARY_BYTES]] = None
+    found.pop(b"", None)
+    return sorted(list(found)[:_BOUNDARIES], key=len, reverse=True)

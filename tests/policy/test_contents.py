@@ -13,9 +13,10 @@ from fastmta.model.stages import Stage
 from fastmta.model.verdict import Action, Verdict
 from fastmta.policy.check import Context
 from fastmta.policy.checks.contents import build
-from fastmta.policy.contents import Kind, Piece, Walk, parse_action, problem_of
+from fastmta.policy.contents import Kind, Piece, Walk, boundaries_of, parse_action, problem_of
 from fastmta.runtime.clock import ManualClock
 from fastmta.runtime.turns import Turns
+from tests.authentication.test_hostile import cpu_within
 
 ALL = frozenset(Kind)
 MIXED = (
@@ -50,6 +51,52 @@ def walked(message: bytes, *sizes: int, kinds: frozenset[Kind] = ALL, limit: int
         out += walk.feed(message[at : at + size])
         at, turn = at + size, turn + 1
     return out + list(walk.end())
+
+
+HIDING = {
+    "the second field counts": b"Content-Type: text/plain\r\nContent-Type: multipart/mixed; boundary=b\r\n",
+    "the first field counts": b"Content-Type: multipart/mixed; boundary=b\r\nContent-Type: text/plain\r\n",
+    "two boundaries": b"Content-Type: multipart/mixed; boundary=b\r\nContent-Type: multipart/mixed; boundary=x\r\n",
+    "the boundary twice": b"Content-Type: multipart/mixed; boundary=x; boundary=b\r\n",
+    "the same, turned round": b"Content-Type: multipart/mixed; boundary=b; boundary=x\r\n",
+    "a comment with a boundary": b"Content-Type: multipart/mixed (a; boundary=x); boundary=b\r\n",
+    "a comment before the value": b"Content-Type: multipart (m) / mixed; boundary (c (d)) = (e)b\r\n",
+    "RFC 2231, in pieces": b'Content-Type: multipart/mixed; boundary*1=b; boundary*0=""\r\n',
+    "RFC 2231, encoded": b"Content-Type: multipart/mixed; boundary*=us-ascii'en'%62\r\n",
+    "folded": b'Content-Type:\r\n multipart/mixed;\r\n\tBOUNDARY="\\b"\r\n',
+    "without a subtype": b"content-type : multipart; boundary=b\r\n",
+    "a message too": b"Content-Type: message/rfc822\r\nContent-Type: multipart/mixed; boundary=b\r\n",
+}
+PARTS = (
+    b"--x\r\n\r\ndecoy\r\n--x--\r\n--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n"
+    b"--b\r\nContent-Disposition: attachment; filename=a.exe\r\n\r\nMZ\r\n--b--\r\n"
+)
+
+
+@pytest.mark.parametrize("how", HIDING)
+@pytest.mark.parametrize("size", [7, 100_000])
+def test_no_part_is_hidden_that_some_reader_shows(how: str, size: int) -> None:
+    found = walked(b"From: a@b.test\r\n" + HIDING[how] + b"\r\n" + PARTS, size)
+    assert Kind.MIME in [piece.kind for piece in found if b"filename=a.exe" in piece.text]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"multipart/mixed; " + b"boundary=" * 11_000,
+        b"multipart/mixed; " + b'boundary="' * 10_000,
+        b"multipart/mixed; " + b"boundary*0=a;" * 7_000,
+        b"multipart" + b"(" * 90_000,
+        b"multipart" + b"()" * 45_000,
+        b"multipart" + b"message/" * 11_000 + b" " * 10_000,
+        b"multipart/mixed; boundary*=" + b"%" * 90_000,
+        b'multipart/mixed; boundary="' + b"\\" * 90_000,
+    ],
+)
+def test_a_content_type_of_anything_costs_little(value: bytes) -> None:
+    with cpu_within(1.0):
+        found = boundaries_of([b"Content-Type: " + value])
+    assert len(found) <= 16 and all(len(each) <= 2048 for each in found)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
