@@ -145,7 +145,7 @@ async def test_a_policy_of_may_is_encrypt_where_servers_begin_with_tls(make_rig,
             smtp_tls_security_level="encrypt",
             smtp_tls_wrappermode=True,
             smtp_tls_policy_maps=(f"texthash:{tmp_path / 'map'}",),
-            smtp_helo_timeout=0.2,
+            smtp_helo_timeout=60.0 if tls else 0.2,
         )
         queue_id = await rig.queue(b"smtp:[127.0.0.1]:%d" % sink.port)
         await rig.until(lambda: rig.store.queue.message(queue_id) is None or rig.rows(queue_id)[0].last_reply)

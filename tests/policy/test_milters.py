@@ -95,7 +95,7 @@ class Parts:
 
 
 async def ask(setting: str, raw: bytes = LETTER, parts: Parts | None = None, **changes: Any) -> Verdict:
-    keys = 'myhostname = "mx.test"\nmilter_command_timeout = 1\nmessage_size_limit = 500_000'
+    keys = 'myhostname = "mx.test"\nmilter_command_timeout = 60\nmessage_size_limit = 500_000'
     config = parse(f'smtpd_milters = "{setting}"\n{keys}')
     found = build(config, parts or Parts())[0].check(  # type: ignore[arg-type]
         msgspec.structs.replace(CONTEXT, message=Letter(raw), **changes)
