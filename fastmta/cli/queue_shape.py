@@ -1,7 +1,8 @@
 """`fastmta queue shape`: how old the queue is, by destination: Postfix's qshape(1).
 
 Columns are minutes, each twice the one before: how many recipients are at most so old; the last column has all others.
-It walks what its selectors mean, so a queue of a million takes a while; memory is bounded by the number of domains.
+With selectors beyond the state it walks what they mean, so a queue of a million takes a while; memory is bounded by the
+number of domains.
 """
 
 from typing import Any
