@@ -290,7 +290,9 @@ cdef class Posting:
         if teller is None:
             return out
         teller.scratch.size = 0
-        if self.event:
+        if out and self.refusal == REPORT_IT:
+            leave_out_refused(self, out)
+        if self.event and self.recipients:
             teller.cells[teller.c_received] += 1
             teller.cells[teller.c_bytes] += <uint64_t>self.octets
             if teller.is_built:
@@ -379,3 +381,23 @@ cdef class Posting:
             target.original if target is not None and target.original != recipient else b"",
             (target.mailbox or b"") if target is not None else b"",
         )
+
+
+cdef int leave_out_refused(Posting posting, list out) except -1:
+    """Whom no mailbox was opened to has been refused, and is no recipient of what is told as received."""
+    cdef Recipient recipient
+    cdef Target target
+    cdef set refused = {id(target) for _, target, result in out if not isinstance(result, tuple)}
+    cdef list left = []
+    if not refused:
+        return 0
+    for recipient in posting.recipients:
+        if not recipient.targets:
+            left.append(recipient)
+            continue
+        for target in recipient.targets:
+            if id(target) not in refused:
+                left.append(recipient)
+                break
+    posting.recipients = left
+    return 0

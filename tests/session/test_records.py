@@ -105,6 +105,34 @@ def test_a_delivery_into_a_mailbox_is_a_line_with_both_recipients_and_the_delay(
     rig.close()
 
 
+@pytest.mark.parametrize(
+    ("recipients", "told"), [(["bill", "gone"], ["bill"]), (["gone", "relayed"], ["relayed"]), (["gone"], [])]
+)
+@pytest.mark.parametrize("is_json", [True, False])
+def test_whom_lmtp_refused_is_no_recipient_of_what_was_received(
+    tmp_path: Path, recipients: list[str], told: list[str], is_json: bool
+) -> None:
+    rig = SmtpRig(tmp_path)
+    rig.log.is_json = is_json
+    addresses = {"bill": "bill@example.test", "gone": "gone@example.test", "relayed": "x@relay.test"}
+    rig.add_mailbox(b"bill@example.test")
+    known = rig.directory.accounts[b"bill@example.test"]
+    rig.directory.accounts[b"gone@example.test"] = LocalTarget(known.account_id, 10**6, b"gone@example.test")
+    client = rig.connect("lmtp").start()
+    to = b"".join(b"RCPT TO:<%s>\r\n" % addresses[name].encode() for name in recipients)
+    client.say(b"LHLO c\r\nMAIL FROM:<a@b.test>\r\n" + to + b"DATA\r\nA: b\r\n.\r\n")
+    found = [json.loads(line) for line in b"".join(rig.log.lines).splitlines()] if is_json else []
+    found += [{"event": event, **fields} for event, fields in rig.log.events]
+    received = [each for each in found if each["event"] == "smtp.received"]
+    if not told:
+        assert received == []
+    else:
+        names = [name.decode() if isinstance(name, bytes) else name for name in received[0]["to"]]
+        assert (names, received[0]["recipients"]) == ([addresses[name] for name in told], len(told))
+    assert sum(each["event"] == "local.refused" for each in found) == 1
+    rig.close()
+
+
 def test_the_fast_path_finds_the_buckets_that_python_finds(tmp_path: Path) -> None:
     rig = SmtpRig(tmp_path)
     rig.add_mailbox(b"bill@example.test")
