@@ -255,6 +255,7 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef uint64_t size = 0
     cdef uint64_t prefix_digest
     cdef int64_t gone = 0
+    cdef int kept
     cdef int rc = mailbox_get(t, op.a, &box)
     if rc:
         return rc
@@ -284,9 +285,15 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
         gone += 1
         size += message.size
         prefix_digest = prefix_digest_of(&message, &value)
-        if op.b and retain(t, &retaining, uid_at(uids, i), &value) < 0:
-            return POISONED
-        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message, prefix_digest, op.b != 0)
+        kept = 0
+        if op.b:
+            kept = room_for(t, &retaining, message.size)
+            if kept < 0:
+                return kept
+            if kept and (message_get(t, op.a, uid_at(uids, i), &message, &value) != DONE
+                         or retain(t, &retaining, uid_at(uids, i), &value) < 0):
+                return POISONED
+        rc = message_remove(t, op.a, &box, uid_at(uids, i), &message, prefix_digest, kept != 0)
         if rc:
             return rc
         if result_uid(t, uid_at(uids, i)) < 0:
@@ -295,7 +302,7 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
         usage.now.bytes -= size
         usage.now.messages -= gone
         if (forget_expunged(t, op.a, &box) < 0 or mailbox_put(t, op.a, &box) < 0 or usage_put(t, &usage) < 0
-                or (op.b and retaining_end(t, &retaining) < 0)):
+                or (op.b and totals_put(t, retaining.account_id, &retaining.totals) < 0)):
             return POISONED
     return result_expunge_end(t)
 

@@ -1,18 +1,17 @@
 # Expunged messages that can be had back: each a row of its account with what its mailbox had of it, until it is released.
 #
-# They are in no mailbox and in no usage that a quota looks at. What an account may retain has a ceiling of its own, over which
-# the oldest go first. The structure is not kept: whoever brings a message back makes it from the bytes.
+# They are in no mailbox and in no usage that a quota looks at. What an account may retain has a ceiling of its own, which is
+# never passed: the oldest go first, and where that is not enough within bounds, the new one goes. The structure is not kept: whoever brings a message back makes it from the bytes.
 
 cdef enum:
     RETAINED_OVERHEAD = 1024  # charged for a row beside the message's size, so that many small ones are bounded too
-    DISPLACED = 2  # of the oldest that go for each message that comes: more would make a unit long; the rest goes with later ones
+    DISPLACED = 8  # of the oldest that go for a message that comes: more would make a unit long
 
 cdef struct Retaining:  # what one EXPUNGE retains
     uint64_t account_id
     uint64_t mailbox_id
     uint64_t ceiling
     uint64_t at_s
-    uint64_t added  # messages so far
     size_t name_length
     RetainedTotals totals
     char name[440]
@@ -61,10 +60,30 @@ cdef int retaining_begin(Txn* t, Retaining* r, Op* op, uint64_t account_id) noex
     r.mailbox_id = op.a
     r.ceiling = op.b
     r.at_s = <uint64_t>(t.now_ms // 1000)
-    r.added = 0
     r.name_length = box.name_length if box.name_length <= sizeof(r.name) else sizeof(r.name)
     memcpy(r.name, <char*>value.mv_data + sizeof(box[0]), r.name_length)
     return totals_get(t, account_id, &r.totals)
+
+
+cdef int room_for(Txn* t, Retaining* r, uint64_t size) noexcept nogil:
+    """1 where a message may be retained, for which the oldest ones go if need be; 0 where it has to go itself."""
+    cdef Key k, found
+    cdef MDB_val key, value
+    cdef int left = DISPLACED
+    cdef int rc
+    k_retained(&k, r.account_id, 0, 0, 0)
+    while r.totals.bytes + size + RETAINED_OVERHEAD > r.ceiling:
+        rc = t_first(t, &k, 9, &key, &value) if left else REFUSE_MISSING
+        if rc < 0:
+            return rc
+        if rc:
+            return 0
+        left -= 1
+        memcpy(found.b, key.mv_data, key.mv_size)
+        found.n = key.mv_size
+        if retained_drop(t, &found, &value, &r.totals) < 0:
+            return POISONED
+    return 1
 
 
 cdef int retain(Txn* t, Retaining* r, uint32_t uid, MDB_val* message) noexcept nogil:
@@ -76,34 +95,12 @@ cdef int retain(Txn* t, Retaining* r, uint32_t uid, MDB_val* message) noexcept n
     record.name_length = <uint16_t>r.name_length
     r.totals.messages += 1
     r.totals.bytes += (<MessageRecord*>message.mv_data).size + RETAINED_OVERHEAD
-    r.added += 1
     t.scratch.length = 0
     if (buffer_add(&t.scratch, &record, sizeof(record)) < 0 or buffer_add(&t.scratch, r.name, r.name_length) < 0
             or buffer_add(&t.scratch, message.mv_data, message.mv_size) < 0):
         return poison(t, ENOMEM)
     k_retained(&k, r.account_id, r.at_s, r.mailbox_id, uid)
     return t_put(t, &k, t.scratch.data, t.scratch.length, OLD_ABSENT, NULL, 0)
-
-
-cdef int retaining_end(Txn* t, Retaining* r) noexcept nogil:
-    """Lets the oldest go where the account has more than its ceiling, and writes the totals."""
-    cdef Key k, found
-    cdef MDB_val key, value
-    cdef uint64_t left = DISPLACED * r.added + 1
-    cdef int rc
-    k_retained(&k, r.account_id, 0, 0, 0)
-    while r.totals.bytes > r.ceiling and left:
-        left -= 1
-        rc = t_first(t, &k, 9, &key, &value)
-        if rc < 0:
-            return rc
-        if rc:
-            break
-        memcpy(found.b, key.mv_data, key.mv_size)
-        found.n = key.mv_size
-        if retained_drop(t, &found, &value, &r.totals) < 0:
-            return POISONED
-    return totals_put(t, r.account_id, &r.totals)
 
 
 cdef int retained_drop(Txn* t, Key* k, MDB_val* value, RetainedTotals* totals) noexcept nogil:

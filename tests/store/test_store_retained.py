@@ -63,12 +63,22 @@ def test_over_the_ceiling_the_oldest_go(store: Store) -> None:
         expunge(store, box, uid, ceiling=5 * (1000 + OVERHEAD))
     assert [int.from_bytes(key[16:], "big") for key in keys(store)] == [6, 7, 8, 9, 10]
     file(store, box, b"x" * 100_000)
-    expunge(store, box, 11, ceiling=50_000)
-    assert len(keys(store)) == 3  # a large one drives out two others and itself in time, no more in one unit
-    expunge(store, new_mailbox(store, 1, b"Other"), ceiling=50_000)
-    file(store, box)
-    expunge(store, box, 12, ceiling=50_000)
-    assert len(keys(store)) == 1
+    expunge(store, box, 11, ceiling=50_000)  # more than all that may be retained
+    assert (keys(store), totals(store)) == ([], (0, 0))
+
+
+def test_the_ceiling_is_never_passed_however_many_small_ones_there_are(store: Store) -> None:
+    """Eight of them go for a large message; where that does not make room for it, it goes itself."""
+    box = new_mailbox(store)
+    for _ in range(20):
+        file(store, box, b"x")
+    ceiling = 25 * (1 + OVERHEAD)
+    expunge(store, box, *range(1, 21), ceiling=ceiling)
+    for uid, left in ((21, 12), (22, 4), (23, 1)):
+        file(store, box, b"x" * 24_000)
+        expunge(store, box, uid, ceiling=ceiling)
+        assert totals(store)[1] <= ceiling
+        assert len(keys(store)) == left
 
 
 def test_only_one_gets_a_message_back(store: Store) -> None:

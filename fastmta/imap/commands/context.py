@@ -92,11 +92,23 @@ class Sorted:
 
     def remove(self, uids: array[int]) -> list[tuple[int, int]]:
         """Takes them out: (place, uid) of each, counted from 1, the last first, so that no place depends on others."""
+        if len(uids) <= IMAP_CONTEXT_COMPARED:
+            found = sorted(((self._place(uid), uid) for uid in uids), reverse=True)
+            for place, _ in found:
+                del self._uids[place - 1]
+            return found
         gone = set(uids)
         places = [(place, uid) for place, uid in enumerate(self._uids, 1) if uid in gone]
         self._uids = array("I", [uid for uid in self._uids if uid not in gone])
         places.reverse()
         return places
+
+    def _place(self, uid: int) -> int:
+        raw, wanted = self._uids.tobytes(), array("I", [uid]).tobytes()
+        at = raw.find(wanted)
+        while at % len(wanted):  # where two others meet
+            at = raw.find(wanted, at + 1)
+        return at // len(wanted) + 1
 
     async def insert(self, session: Session, view: View, uids: array[int]) -> list[tuple[int, int]]:
         """Puts them where they belong: (place, uid) of each, in this order. SessionEnded."""
