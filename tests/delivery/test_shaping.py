@@ -403,8 +403,10 @@ async def test_connections_come_from_the_addresses_of_the_pool(make_rig):
             await rig.queue(b"smtp:b.test", b"u%d@b.test" % n)
         while len(sink.messages) < 8:
             await step(rig)
+        # One at a time from each address: which of the two is free first, when one has ended, the machine decides.
         greetings = [line for line in sink.commands if line.startswith(b"EHLO")]
-        assert greetings.count(b"EHLO two.a.test") == greetings.count(b"EHLO three.a.test") == 4
+        assert set(greetings) == {b"EHLO two.a.test", b"EHLO three.a.test"}
+        assert len(greetings) == 8
         assert sink.most_open <= 2
 
 
