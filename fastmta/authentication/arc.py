@@ -72,10 +72,11 @@ def collect_sets(fields: Sequence[Field]) -> list[ArcSet]:
             raise BrokenChain(highest, f"instance {instance} stands twice")
         found[field.name][instance] = field
     sets = []
+    results, signatures, seals = (found[kind] for kind in _KINDS)
     for instance in range(1, highest + 1):
-        if any(instance not in found[kind] for kind in _KINDS):
+        if not (instance in results and instance in signatures and instance in seals):
             raise BrokenChain(highest, f"the set of instance {instance} is not whole")
-        sets.append(ArcSet(instance, *(found[kind][instance] for kind in _KINDS)))
+        sets.append(ArcSet(instance, results[instance], signatures[instance], seals[instance]))
     return sets
 
 

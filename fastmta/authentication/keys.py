@@ -15,6 +15,7 @@ from fastmta.authentication.tags import TagError, colon_list, decode_base64, par
 from fastmta.model.limits import DKIM_KEPT_KEY_BYTES, DKIM_KEYS, DKIM_RSA_BITS, DKIM_RSA_EXPONENT_BITS
 
 _SHA256: Final = Prehashed(hashes.SHA256())
+_PKCS1: Final = padding.PKCS1v15()
 
 
 class BadKey(ValueError):
@@ -39,7 +40,7 @@ class PublicKey(NamedTuple):
         """Whether `signature` is of this SHA-256 `digest`. Half a millisecond at most; frees the interpreter lock."""
         try:
             if isinstance(self.key, RSAPublicKey):
-                self.key.verify(signature, digest, padding.PKCS1v15(), _SHA256)
+                self.key.verify(signature, digest, _PKCS1, _SHA256)
             else:
                 self.key.verify(signature, digest)  # RFC 8463 §3: Ed25519 signs the digest itself
         except (InvalidSignature, ValueError):  # ValueError: a hostile key that could be read but not used

@@ -70,6 +70,9 @@ class Signing(Check):
         if version != self._version:
             self._version = version
             self._signers.clear()
+        known = self._signers.get(domain)
+        if known:
+            return known
         labels = domain.split(".")
         for at in range(max(0, len(labels) - _LABELS_LEAST) + 1):
             name = ".".join(labels[at:])
@@ -94,7 +97,7 @@ class Signing(Check):
                 self._rewriting.refresh()
                 changes, _ = await self._rewriting.changes(context, came, self._parts.turns)
                 shown = tuple(applied(came, changes))
-            fields: list[Field] = [*parse_fields(context.added), *shown]
+            fields: Sequence[Field] = (*parse_fields(context.added), *shown) if context.added else shown
             domains = author_domains(fields)
             signers = self._signers_of(domains[0]) if len(domains) == 1 else ()
             if not signers:
