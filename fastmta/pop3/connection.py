@@ -32,7 +32,8 @@ from fastmta.model.limits import (
 )
 from fastmta.model.open_session import OpenSession
 from fastmta.policy.networks import is_loopback
-from fastmta.pop3.keeping import deleted_keyword, login_delay_s, promises
+from fastmta.pop3.admission import refused
+from fastmta.pop3.keeping import deleted_keyword, promises
 from fastmta.pop3.lock import MaildropLocks
 from fastmta.pop3.maildrop import MaildropReader, MessageGone, Opening
 from fastmta.pop3.seams import Account, Seat, Services
@@ -545,17 +546,14 @@ class Pop3Connection(asyncio.Protocol):
             self._act(self._session.refused(b"IN-USE", b"Maildrop is in use by another session"))
             return False
         self._account_id, self._login = account.id, account.address
-        services, seat = self._server.services, self._seat
-        delay_s = login_delay_s(services.config)
-        if delay_s and services.limits.checked_within(account.id, delay_s):
-            code, refusal = b"LOGIN-DELAY", f"Mail may be checked once in {delay_s} seconds"
-        elif seat is not None and not seat.log_in(account.id):
-            code, refusal = b"SYS/TEMP", seat.refusal
-        else:
+        services = self._server.services
+        refusal = refused(services, self._seat, account.id)
+        if refusal is None:
             return True
+        code, why = refusal
         self._release()
-        services.log.info("pop3.refused", session=self._id, account=account.address, client=self._client, reply=refusal)
-        self._act(self._session.refused(code, refusal.encode()))
+        services.log.info("pop3.refused", session=self._id, account=account.address, client=self._client, reply=why)
+        self._act(self._session.refused(code, why.encode()))
         return False
 
     async def _update(self) -> None:
