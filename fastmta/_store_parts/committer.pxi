@@ -375,9 +375,13 @@ cdef void* committer_main(void* argument) noexcept nogil:
                 give_way(s)
         if not s.failed and not s.heal:
             housekeeping(s, &t, n != 0)
+        elif s.failed and s.reap_now:
+            reap_told(s)
         if s.heal:
             ask_to_heal(s)
             break
+    if s.reap_now and not s.heal:  # nobody will reap any more
+        reap_told(s)
     txn_release(&t)
     return NULL
 

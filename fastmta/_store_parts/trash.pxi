@@ -8,6 +8,8 @@ cdef void housekeeping(StoreState* s, Txn* t, bint busy) noexcept nogil:
     cdef int64_t now = wall_ms()
     cdef int dead = 0
     if s.any_format:
+        if s.reap_now:
+            reap_told(s)
         return
     if now >= s.reader_check_ms or s.reader_check_ms - now > 2 * READER_CHECK_MS:
         s.reader_check_ms = now + READER_CHECK_MS

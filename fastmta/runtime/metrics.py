@@ -74,6 +74,14 @@ TABLES: Final = (  # of the store, in the order of _store.TABLE_NAMES
     "meta",
     "dkim_key",
     "annotation",
+    "credential",
+    "queue_by_error",
+    "queue_count",
+    "acl",
+    "acl_index",
+    "retained",
+    "queue_by_tenant",
+    "uidl",
     "other",
 )
 CHECK_STAGES: Final = ("connect", "helo", "auth", "mail", "rcpt", "data", "end")

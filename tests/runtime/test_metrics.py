@@ -1,13 +1,19 @@
 import pytest
 
+from fastmta._store import TABLE_NAMES
 from fastmta.runtime.metrics import (
     METRICS,
     RANGE_BYTES,
+    TABLES,
     SharedCells,
     index_of,
     local_cells,
     reset_gauges,
 )
+
+
+def test_damage_is_counted_by_each_table_of_the_store() -> None:
+    assert (*TABLE_NAMES, "other") == TABLES
 
 
 def test_every_cell_belongs_to_one_metric() -> None:

@@ -308,6 +308,15 @@ def test_a_failed_commit_of_the_disk_stops_the_store(tmp_path: Path, error: str,
     store.close()
 
 
+def test_nobody_waits_for_the_trash_of_a_store_that_is_only_looked_at(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"), sync=False)
+    file(store, new_mailbox(store))
+    store.close()
+    store = Store(str(tmp_path / "store"), create=False, any_format=True)
+    assert store.reap() == 0
+    store.close()
+
+
 def test_a_full_map_fails_what_does_not_fit_and_recovers(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"), sync=False, map_size_bytes=2 << 20, trash_delay_ms=0)
     mailbox_id = new_mailbox(store)
