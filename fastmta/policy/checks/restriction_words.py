@@ -11,6 +11,7 @@ from typing import Final
 
 from fastmta.config.restrictions import WORDS, Restriction, parse, parse_filter
 from fastmta.config.schema import Config
+from fastmta.directory.addresses import parse as parse_address
 from fastmta.dns.resolver import LookupTrouble, NotFound
 from fastmta.model.errors import TemporaryFailure
 from fastmta.model.reply import Reply
@@ -277,6 +278,11 @@ class Words:
         return self._mx_backup(subject) if self._relays(subject) is not None else _PERMIT
 
     async def _mx_backup(self, subject: Subject) -> Found:
+        try:
+            if parse_address(subject.recipient).is_source_routed:  # the best host trusts us, and may obey it
+                return None
+        except ValueError:
+            return None
         try:
             are_we = await self._servers.are_backup(_domain(subject.recipient).rstrip(".").lower())
         except LookupTrouble:
