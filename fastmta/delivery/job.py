@@ -56,7 +56,7 @@ class Job(Transaction, eq=False, kw_only=True):
     postings: list[Posting] = msgspec.field(default_factory=list)  # reports of the unit that is on its way
     mailboxes: dict[int, bytes] | None = None  # number of a recipient -> whose mailbox has the message
     recordings: int = 0
-    heard: int = 0  # of its recipients were taken by a server that answers for one after the other
+    heard: frozenset[int] = frozenset()  # numbers of those that a server has taken which answers for each
     checked: bool = False  # the checks of outgoing mail have looked at it
     kept_back: bool = False  # by them: what is decided is none of the server's words
 

@@ -135,11 +135,11 @@ class Recorder:
         if self._service.answers is None:
             return
         replies = zip(job.rows, job.results, strict=True)
-        taken = [row.n for row, reply in replies if reply is not None and reply.code < 300]
-        fresh, job.heard = taken[job.heard :], len(taken)
-        self._note(
-            job, self._service.answers, [row.n for row in job.rows if row.n in fresh and not _owes_success(job, row)]
-        )
+        taken = [row for row, reply in replies if reply is not None and reply.code < 300]
+        # Not the last ones of them: who is tried again after a lost connection stands where he stood.
+        fresh = [row.n for row in taken if row.n not in job.heard and not _owes_success(job, row)]
+        job.heard = frozenset(row.n for row in taken)
+        self._note(job, self._service.answers, fresh)
 
     def _note(self, job: Job, answers: Answers, taken: list[int]) -> None:
         """Notes what the next hop took, so that it is not sent again should we be killed before the commit.

@@ -358,11 +358,11 @@ class RemoteHop(Destination):
             job.tls = connection.tls_shown
             self.service.recorder.finish(job)
             self.take_again(job)
-        elif client.unanswered and client.messages:
+        elif client.unanswered and client.was_used:
             # The server had closed a connection that was kept, and has not begun with this message.
             job.addresses = None
             self.ready.appendleft(job)
-            if not connection.was_at_rest:
+            if client.messages and not connection.was_at_rest:
                 self._hang_ups.saw(client.messages)
         elif connection.tls_failed and (
             connection.resumes is not None or (connection.policy.level == "may" and not job.plain_text)
@@ -386,6 +386,7 @@ class RemoteHop(Destination):
             job.relay = ""
             self._login_refused(connection, job, failure)
         else:
+            self.service.recorder.partly_answered(job)
             failure = refused(connection, job, failure)
             job.failure = failure
             job.tls = connection.tls_shown

@@ -78,6 +78,7 @@ class Client:
         "tls",
         "transaction",
         "unanswered",
+        "was_used",
     )
 
     def __init__(
@@ -123,6 +124,7 @@ class Client:
         self.tls = False
         self.transaction: Transaction | None = None
         self.unanswered = False  # the session failed before the server said anything to the transaction
+        self.was_used = False  # a transaction has come to its end, whatever that was
 
     # --- what the owner calls ---
 
@@ -169,7 +171,7 @@ class Client:
         if terms is not None and not self._lmtp:  # what takes mail by LMTP delivers it
             self.offered.refuse_terms(transaction, terms, self.peer, proved=self.proved)
         if None not in transaction.results:
-            return self._finished()
+            return _DONE  # the server has no part in it
         if probe or self._needs_reset:
             self._needs_reset = False
             self.state = State.RESET
@@ -528,8 +530,7 @@ class Client:
             for n in accepted:
                 transaction.results[n] = reply
         self.messages += 1
-        self.state = _READY
-        return _DONE
+        return self._finished()
 
     def _reset_reply(self, reply: Reply, code: int) -> Event:
         if code // 100 != 2:
@@ -538,6 +539,7 @@ class Client:
         return _NOTHING
 
     def _finished(self) -> Event:
+        self.was_used = True
         self.state = _READY
         return _DONE
 

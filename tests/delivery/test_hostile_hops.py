@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from types import SimpleNamespace
 
 import pytest
 
@@ -307,3 +308,82 @@ async def test_a_kept_connection_that_fails_leads_to_the_next_address(make_rig, 
         await rig.settled()
         assert not any("error" in line for line in rig.log())
         assert all(not owner.busy for owner in rig.service._owners.values())
+
+
+async def gone_at_rset(self, reader, writer):
+    """Refuses the first recipient of a connection, and leaves when it is asked to begin anew."""
+    writer.write(GREETING)
+    await reader.readline()
+    writer.write(EHLO)
+    await reader.readuntil(b"DATA\r\n")
+    writer.write(b"250 ok\r\n550 5.1.1 nobody\r\n503 no recipients\r\n")
+    await reader.readline()
+
+
+async def goodbye_at_rset(self, reader, writer):
+    await gone_at_rset(self, reader, writer)
+    writer.write(b"421 4.7.0 too many unknown recipients\r\n")
+    await writer.drain()
+
+
+@pytest.mark.parametrize("script", [gone_at_rset, goodbye_at_rset])
+async def test_a_server_that_leaves_behind_a_refusal_costs_the_next_message_no_attempt(make_rig, script):
+    async with Hostile(script, times=1) as hop:
+        rig = make_rig(smtp_destination_concurrency_limit=1, **TIMEOUTS)
+        route = b"smtp:[127.0.0.1]:%d" % hop.port
+        ids = [await rig.queue(route, sender=b"") for _ in range(3)]
+        for queue_id in ids:
+            await rig.until(lambda each=queue_id: rig.store.queue.message(each) is None or rig.rows(each)[0].last_reply)
+        await rig.settled()
+        assert rig.count("smtp", "deferred") == 0
+        assert (rig.count("smtp", "bounced"), rig.count("smtp", "delivered")) == (1, 2)
+        assert (len(hop.taken), hop.connections) == (2, 2)
+
+
+class PartlyLmtp:
+    """Answers of an LMTP server for each recipient of a session: to RCPT, and behind the dot before it is `done`."""
+
+    def __init__(self, rcpts, dots, *, done=None):
+        self.rcpts, self.dots, self.done = rcpts, dots, done
+
+    async def __call__(self, hop, reader, writer):
+        writer.write(b"220 hostile.test LMTP\r\n")
+        await reader.readline()
+        writer.write(EHLO)
+        await reader.readuntil(b"DATA\r\n")
+        writer.write(b"250 ok\r\n" + self.rcpts + b"354 go\r\n")
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(self.dots)
+        if self.done is not None:
+            await self.done()
+        await writer.drain()
+
+
+@pytest.mark.parametrize("goodbye", [b"", b"421 4.3.2 going down\r\n"], ids=["lost", "421"])
+async def test_what_lmtp_took_is_noted_before_the_rest_is_tried_elsewhere(make_rig, goodbye):
+    notes = set()
+    asked = asyncio.Event()
+
+    async def first_noted():
+        while not goodbye and not {0, 2} <= notes:  # noqa: ASYNC110 - the service knows of no event
+            await asyncio.sleep(0.001)
+
+    async def all_noted():
+        assert {0, 2} <= notes  # though this server has yet to answer
+        while 1 not in notes:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        asked.set()
+
+    ok = b"250 ok\r\n"
+    first = PartlyLmtp(ok + b"452 later\r\n" + ok + ok, ok + ok + goodbye, done=first_noted)
+    second = PartlyLmtp(ok + ok, ok, done=all_noted)
+    async with Hostile(first, times=9) as one, Hostile(second, times=9) as two:
+        rig = make_rig(smtp_destination_concurrency_limit=1, **TIMEOUTS)
+        rig.service.answers = SimpleNamespace(note=lambda _, __, numbers: notes.update(numbers), close=lambda: None)
+        route = b"lmtp:[127.0.0.1]:%d,[127.0.0.1]:%d" % (one.port, two.port)
+        queue_id = await rig.queue(route, *[b"%d@b.test" % n for n in range(4)])
+        await asyncio.wait_for(asked.wait(), 60)
+        await rig.until(lambda: rig.rows(queue_id) and rig.rows(queue_id)[-1].last_reply)
+        await rig.settled()
+        assert [row.n for row in rig.rows(queue_id) if row.state == RecipientState.DEFERRED] == [3]
+        assert notes == {0, 1, 2}
