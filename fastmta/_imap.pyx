@@ -13,6 +13,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+from fastmta._mime cimport MORE_TEXT, ROOT_MARKS_AT
 from fastmta._unit cimport Beginning, Buffer, ROWS, Row, RowSink, RowSource, buffer_add, buffer_free, buffer_room
 
 import array as _array_module

@@ -5,6 +5,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef enum:
     FIELD_COUNT = 18
     BOUNDARY_DEPTH = 100
+    # Octet of a record's table that says of the message itself what its ENVELOPE does not show: several fields of a
+    # name, or what has no room. Records of earlier programs have the first mark alone.
+    ROOT_MARKS_AT = 33
+    ROOT_MARK = 1
+    MORE_TEXT = 2           # Date, Subject, In-Reply-To, Message-ID
+    MORE_ADDRESSES = 4
 
 
 cdef struct Buffer:
@@ -30,6 +36,7 @@ cdef struct Node:           # one entity: a header and a body. Nodes lie in the 
     bint is_message         # its header is a message's: the root, and what a message/rfc822 part contains
     bint in_digest
     bint header_done
+    bint repeats            # a field that may stand once stands there again; the first one counts
     uint64_t header_offset
     uint64_t header_length  # the empty line included
     uint64_t body_offset

@@ -1,7 +1,8 @@
 # SEARCH through the ENVELOPEs that were made at arrival: "* n FETCH (ENVELOPE (...))" lines as the store's loop writes them.
 #
 # A value in plain ASCII is decided here. One with an encoded word or a literal (octets over 127) is handed back, for the caller to
-# decode: (n - 1, its octets); and (n - 1, None) where there is no ENVELOPE.
+# decode: (n - 1, its octets). (n - 1, None) says that the header decides what is not found: there is no ENVELOPE, or it does not show
+# all (the store's loop says so by MORE behind it, where it is asked).
 
 cdef extern from "<string.h>" nogil:
     void* memmem(const void*, size_t, const void*, size_t)
@@ -16,6 +17,7 @@ cdef struct Span:
     const char* at
     Py_ssize_t size
     int kind                        # 0 NIL, 1 quoted, 2 literal, 3 a list, -1 malformed
+    bint more                       # the header has more of this than the ENVELOPE
 
 
 cdef struct Text:
@@ -214,6 +216,7 @@ cdef const char* line_field(const char* p, const char* end, int field, Py_ssize_
     cdef const char* newline
     number[0] = 0
     value.kind = -1
+    value.more = False
     if end - p < 8 or p[0] != c'*':
         return end
     p += 2
@@ -226,6 +229,8 @@ cdef const char* line_field(const char* p, const char* end, int field, Py_ssize_
             p = span_at(p, end, value if i == field else &skipped)
             if i < ENVELOPE_FIELDS - 1 and p < end:
                 p += 1
+        if end - p > 7 and memcmp(p, b") MORE ", 7) == 0:
+            value.more = (p[7] & (2 if 2 <= field <= 7 else 1)) != 0
     newline = <const char*>memchr(p, c'\n', end - p) if p < end else NULL
     return end if newline == NULL else newline + 1
 
@@ -233,7 +238,7 @@ cdef const char* line_field(const char* p, const char* end, int field, Py_ssize_
 def envelope_matches(bytes lines, int field, bytes needle, bytearray found) -> list:
     """Sets found[n - 1] for each line whose field contains `needle` (folded, in UTF-8). `field`: 0 Date to 9 Message-ID.
 
-    The list that it gives has the values that only their decoding decides.
+    The list that it gives has the values that only their decoding decides, and behind such a one what the header decides.
     """
     cdef const char* p = PyBytes_AS_STRING(lines)
     cdef const char* end = p + PyBytes_GET_SIZE(lines)
@@ -268,6 +273,9 @@ def envelope_matches(bytes lines, int field, bytes needle, bytearray found) -> l
                 unsure.append((number - 1, PyBytes_FromStringAndSize(text.data, text.size)))
             elif text_has(&text, word, n):
                 out[number - 1] = 1
+                continue
+            if value.more:
+                unsure.append((number - 1, None))
         return unsure
     finally:
         free(text.data)

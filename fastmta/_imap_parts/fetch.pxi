@@ -15,6 +15,7 @@ cdef enum Item:
     ITEM_EMAILID = 1024
     ITEM_THREADID = 2048
     ITEM_UIDONLY = 4096  # "* uid UIDFETCH", RFC 9586
+    ITEM_MORE = 8192  # for SEARCH: behind an ENVELOPE, whether the header has more of its text fields (1), address lists (2)
 
 cdef enum:
     LINE_ROOM = 640  # of all that a line has but for keywords, structures and bytes of messages
@@ -412,6 +413,8 @@ cdef class FetchWriter(RowSink):
         """The wire bytes that were computed at arrival."""
         cdef uint32_t lengths[4]
         cdef const char* data
+        cdef const char* table
+        cdef char more
         cdef int failed = 0
         if row.structure_length < 16:
             source.wrong_structure(row)
@@ -421,6 +424,13 @@ cdef class FetchWriter(RowSink):
             source.wrong_structure(row)
         if self.items & ITEM_ENVELOPE:
             failed |= put_part(&self.out, b"ENVELOPE ", 9, data, lengths[0])
+            if self.items & ITEM_MORE:
+                table = data + lengths[0] + lengths[1] + lengths[2]
+                if table + ROOT_MARKS_AT >= row.structure + row.structure_length:
+                    source.wrong_structure(row)
+                more = 48 + (<uint8_t>table[ROOT_MARKS_AT] // MORE_TEXT & 3)
+                if more != 48:
+                    failed |= put_part(&self.out, b"MORE ", 5, &more, 1)
         if self.items & ITEM_BODY:
             failed |= put_part(&self.out, b"BODY ", 5, data + lengths[0], lengths[1])
         if self.items & ITEM_BODYSTRUCTURE:

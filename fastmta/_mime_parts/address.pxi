@@ -9,6 +9,7 @@ cdef struct AddressScratch:
     Buffer route
     Buffer host
     Buffer comment
+    bint cut            # the bounds have left addresses out of a list
 
 
 cdef void put_address(
@@ -217,6 +218,8 @@ cdef void put_addresses(Buffer* out, const char* p, const char* end, AddressScra
                 put(out, b"(NIL NIL NIL NIL)", 17)
                 in_group = False
             p += 1
+    if p < end:
+        s.cut = True
     if in_group:
         put(out, b"(NIL NIL NIL NIL)", 17)
     if out.size == start + 1:

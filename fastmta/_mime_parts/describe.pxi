@@ -57,6 +57,7 @@ cdef void put_address_field(Describer* d, Buffer* text, Slice* field) noexcept n
         return
     p = text.data + field.start
     if length >= MAX_FIELD_BYTES:                   # cut by the bound: its last address is not whole
+        d.scratch.cut = True
         while length > 0 and p[length - 1] != c",":
             length -= 1
     put_addresses(&d.out, p, p + length, &d.scratch)

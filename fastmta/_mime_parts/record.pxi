@@ -13,10 +13,11 @@ cdef packed struct Row:
     uint32_t parent             # index of the row around this one + 1; 0: none
     uint32_t number             # among its siblings, from 1
     uint8_t kind
-    uint8_t is_message
+    uint8_t is_message          # of the first row: its marks (_mime.pxd)
 
 cdef enum:
     HEAD_BYTES = 16
+    NEARLY_FIELD_BYTES = MAX_FIELD_BYTES - 64   # a value that may have been cut, with its line, whose name counts too
 
 KINDS = ("other", "text", "multipart", "message", "opaque")     # by Node.kind
 
@@ -85,10 +86,21 @@ cdef void put_table(Describer* d, Buffer* text, Node* nodes, int count, uint64_t
         put_short(&d.out, d.value.data, d.value.size)
 
 
+cdef uint8_t marks_of(Describer* d, Buffer* text, Node* root) noexcept nogil:
+    """What the ENVELOPE that was just written does not show of the header."""
+    cdef uint8_t marks = ROOT_MARK | (MORE_TEXT if root.repeats else 0) | (MORE_ADDRESSES if d.scratch.cut else 0)
+    cdef int i
+    for i in range(DATE, FIELD_COUNT):
+        if not is_address_field(i) and root.fields[i].start != ABSENT and root.fields[i].length >= NEARLY_FIELD_BYTES:
+            marks |= MORE_TEXT
+    return marks if text.size < MAX_TEXT_BYTES else marks | MORE_TEXT | MORE_ADDRESSES
+
+
 cdef bytes make_record(Structure s, uint64_t prefix):
     cdef Describer d
     cdef uint32_t head[4]
     cdef Py_ssize_t mark
+    cdef uint8_t marks
     memset(&d, 0, sizeof(Describer))
     try:
         with nogil:
@@ -97,6 +109,7 @@ cdef bytes make_record(Structure s, uint64_t prefix):
             mark = d.out.size
             put_envelope(&d, &s.text, &s.nodes[0])
             head[0] = <uint32_t>(d.out.size - mark)
+            marks = marks_of(&d, &s.text, &s.nodes[0])
             mark = d.out.size
             put_body(&d, &s.text, s.nodes, False)
             head[1] = <uint32_t>(d.out.size - mark)
@@ -106,6 +119,8 @@ cdef bytes make_record(Structure s, uint64_t prefix):
             mark = d.out.size
             put_table(&d, &s.text, s.nodes, s.node_count, prefix)
             head[3] = <uint32_t>(d.out.size - mark)
+            if not d.out.failed:
+                d.out.data[mark + ROOT_MARKS_AT] = <char>marks
         if describer_failed(&d):
             raise MemoryError
         memcpy(d.out.data, head, HEAD_BYTES)
@@ -209,7 +224,7 @@ def parts_of(bytes record not None):
             raise ValueError("not a structure record: impossible row")
         part = Part.__new__(Part)
         part.kind = KINDS[row.kind]
-        part.is_message = row.is_message
+        part.is_message = row.is_message != 0
         part.header_offset = row.header_offset
         part.header_length = row.header_length
         part.body_offset = row.body_offset

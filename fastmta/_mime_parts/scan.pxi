@@ -179,6 +179,8 @@ cdef class Structure:
                 slot.start = <uint32_t>(self.text.size - slot.length)
             self.add_value(b",", 1)
         else:
+            if self.field >= DATE:
+                node.repeats = True
             self.field = -1                         # the first one counts
             return 0
         self.add_value(colon + 1, length - (colon + 1 - line))
@@ -396,6 +398,8 @@ cdef class Structure:
         memcpy(came, self.nodes[0].fields, sizeof(came))
         for i in range(FIELD_COUNT):
             self.nodes[0].fields[i].start = ABSENT
+        if all_of_it:
+            self.nodes[0].repeats = False
         while data < end:
             q = <const char*>memchr(data, 10, end - data)
             if q == NULL:
@@ -411,7 +415,11 @@ cdef class Structure:
             slot = &self.nodes[0].fields[i]
             if i < DATE or (slot.start == ABSENT and not all_of_it):
                 slot[0] = came[i]
-            elif came[i].start != ABSENT and not all_of_it and is_address_field(i):
+            elif came[i].start == ABSENT or all_of_it:
+                continue
+            elif not is_address_field(i):
+                self.nodes[0].repeats = True
+            else:
                 if self.text.size + slot.length + came[i].length + 1 > MAX_TEXT_BYTES:
                     continue
                 if not reserve(&self.text, slot.length + came[i].length + 1):

@@ -35,7 +35,9 @@ def fetch_lines(
 ) -> tuple[bytes, int]:
     """Complete `* seq FETCH (...)` lines for uids[start:] until max_bytes, and where to go on. `items` are bits of
     fetch_plan: UID 1, FLAGS 2, INTERNALDATE 4, RFC822.SIZE 8, ENVELOPE 16, BODY 32, BODYSTRUCTURE 64, MODSEQ 128, WHOLE
-    256, SAVEDATE 512, EMAILID 1024, THREADID 2048; with UIDONLY 4096 the lines are `* uid UIDFETCH (...)` (RFC 9586).
+    256, SAVEDATE 512, EMAILID 1024, THREADID 2048; with UIDONLY 4096 the lines are `* uid UIDFETCH (...)` (RFC 9586);
+    with MORE 8192 ` MORE n` follows an ENVELOPE that does not show all that the header has of its text fields (1) or
+    address lists (2).
     With WHOLE (BODY[] as a literal) a message larger than max_bytes ends the lines before itself: `read` has it.
     `sections`, at most 4, are fields of the header: (label, names in lower case with a byte of length before each,
     whether all others are meant); a message with a very long header ends the lines too. No MODSEQ above

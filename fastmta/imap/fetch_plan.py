@@ -27,6 +27,7 @@ SAVEDATE: Final = 512
 EMAILID: Final = 1024
 THREADID: Final = 2048
 UIDONLY: Final = 4096  # the lines begin with the uid (RFC 9586)
+MORE: Final = 8192  # behind an ENVELOPE, whether the header has more: for SEARCH alone
 WHOLE: Final = 256  # BODY[] of a message that is not too large for one chunk
 
 _BITS: Final = {

@@ -24,7 +24,7 @@ from fastmta.imap import search_index
 from fastmta.imap import search_keys as keys
 from fastmta.imap.dates import days_of
 from fastmta.imap.fetch_lines import lines_in_memory
-from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES
+from fastmta.imap.fetch_plan import ENVELOPE, LOOP_NAMES, MORE
 from fastmta.imap.flag_names import tell_changes
 from fastmta.imap.search_keys import Key
 from fastmta.imap.search_text import Message, Pending, Vanished, field_values
@@ -184,9 +184,10 @@ class Search:
         start = 0
         while start < len(uids):
             lines, start = await lines_in_memory(
-                self._mailboxes, self._view.mailbox_id, places, uids, ENVELOPE, start, SEARCH_LINES_BYTES
+                self._mailboxes, self._view.mailbox_id, places, uids, ENVELOPE | MORE, start, SEARCH_LINES_BYTES
             )
             texts: dict[tuple[int, int], str | None] = {}  # decoded once for all keys
+            not_shown: dict[int, list[keys.Envelope]] = {}  # what the header decides
             for key in self._envelopes:
                 mine = found[id(key)]
                 if isinstance(key, keys.Sent):
@@ -195,13 +196,33 @@ class Search:
                         mine[at] = text is not None and _is_sent(text, key)
                 else:
                     for at, raw in _imap.envelope_matches(lines, key.field, key.needle.encode(), mine):
-                        text = self._text(block, at, key.field, raw, texts)
-                        mine[at] = text is not None and key.needle in text
+                        if raw is not None:
+                            text = self._text(block, at, key.field, raw, texts)
+                            mine[at] = text is not None and key.needle in text
+                        elif not mine[at]:
+                            not_shown.setdefault(at, []).append(key)
                 waiting = self.pause_now()
                 if waiting is not None:
                     await waiting
+            for at, asked in not_shown.items():
+                for number, yes in (await self._look_at_header(block, at, asked)).items():
+                    found[number][at] = yes
         for key in self._envelopes:
             block.masks[id(key)] = bytes(found[id(key)])
+
+    async def _look_at_header(self, block: Block, at: int, asked: list[keys.Envelope]) -> dict[int, bool]:
+        """Which of the keys some field of one message's header has, by id: of those that its ENVELOPE does not show."""
+        headers = {id(key): keys.Header(keys.ENVELOPE_FIELDS[key.field], key.needle) for key in asked}
+        known: dict[int, bool] = {}
+        with suppress(Vanished):
+            await self._message(block, at).look_at_header(
+                list(headers.values()), known, None, self.pause_now, goes_on=False
+            )
+        return {number: known.get(id(header), False) for number, header in headers.items()}
+
+    def _message(self, block: Block, at: int) -> Message:
+        columns = block.columns
+        return Message(self._mailboxes, self._view.mailbox_id, block.uids[at], columns.sizes[at], columns.prefixes[at])
 
     async def _look_at_fields(self, block: Block, mask: bytes) -> None:
         """HEADER keys, by the store's loop for header fields: no message is opened but one with a very long header."""
@@ -224,13 +245,7 @@ class Search:
             if start == last:  # a header that does not lie in one piece
                 place = places[start] - 1
                 known: dict[int, bool] = {}
-                message = Message(
-                    self._mailboxes,
-                    self._view.mailbox_id,
-                    uids[start],
-                    block.columns.sizes[place],
-                    block.columns.prefixes[place],
-                )
+                message = self._message(block, place)
                 with suppress(Vanished):
                     await message.look_at_header(self._headers, known, None, self.pause_now, goes_on=False)
                 for number, yes in known.items():
@@ -281,9 +296,7 @@ class Search:
     async def _look_at_message(self, block: Block, at: int) -> bool:
         known = block.known_texts(self._texts, at)
         texts = [key for key in self._texts if id(key) not in known]
-        message = Message(
-            self._mailboxes, self._view.mailbox_id, block.uids[at], block.columns.sizes[at], block.columns.prefixes[at]
-        )
+        message = self._message(block, at)
         try:
             pending = Pending([key for key in texts if key.with_header], known, self.pause_now)
             await message.look_at_header(self._headers, known, pending, self.pause_now, goes_on=bool(texts))

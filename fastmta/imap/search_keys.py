@@ -134,8 +134,11 @@ _FLAG_KEYS: Final = {
 }
 _BLANKS: Final = re.compile(r"[ \t\r\n]+")
 _FIELDS: Final = {b"SUBJECT": 1, b"FROM": 2, b"TO": 5, b"CC": 6, b"BCC": 7}
-# HEADER with these is answered from the ENVELOPE too. Of several such fields the first counts.
-_HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 9}
+# Of those that may stand several times an ENVELOPE shows the first, or all in one list; the search finds any of them.
+ENVELOPE_FIELDS: Final = (
+    *(b"DATE", b"SUBJECT", b"FROM", b"SENDER", b"REPLY-TO", b"TO", b"CC", b"BCC", b"IN-REPLY-TO", b"MESSAGE-ID"),
+)
+_HEADERS: Final = {b"DATE": 0, b"SUBJECT": 1, b"IN-REPLY-TO": 8, b"MESSAGE-ID": 9}  # HEADER of them asks the ENVELOPE
 
 
 class Parser:

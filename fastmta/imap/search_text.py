@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FIRST_BYTES: Final = 8192  # most headers are whole within it
 WHOLE_BYTES: Final = 65_536  # a message up to here is read in one go
 NEEDLES: Final = 64  # looked for in one piece before the turn is asked for
+OVERLAP_BYTES: Final = 2048  # of a field that are looked at again with its next piece; a line of it is within them
 
 
 class Vanished(Exception):
@@ -111,13 +112,13 @@ class Message:
             raise Vanished
         return data
 
-    async def _header(self, whole: bool) -> AsyncIterator[bytes]:
-        """The header in pieces that end where a field does, unless a field is longer than a piece."""
+    async def _header(self, whole: bool) -> AsyncIterator[tuple[bytes, bool]]:
+        """The header in pieces that end where a field does, or (True) where a line does, of a field that is longer."""
         length = WHOLE_BYTES if whole else FIRST_BYTES
         self._beginning = await self._read(0, min(length, self._size))
         end = _mime.header_end(self._beginning)
         if 0 <= end <= SEARCH_PIECE_BYTES:
-            yield self._beginning[:end]
+            yield self._beginning[:end], False
             return
         offset = 0
         at_line = True  # whether the piece begins with a line
@@ -127,10 +128,13 @@ class Message:
             skipped = 0 if at_line else data.find(b"\n") + 1
             end = _mime.header_end(data[skipped:]) if at_line or skipped else -1
             if end >= 0 or not data:
-                yield data[: skipped + end]
+                yield data[: skipped + end], False
                 return
             cut = last_field(data) if offset + len(data) < limit else len(data)
-            yield data[:cut]
+            goes_on = cut == len(data)
+            if goes_on and offset + len(data) < limit:
+                cut = data.rfind(b"\n") + 1 or len(data)
+            yield data[:cut], goes_on
             at_line = data[cut - 1 : cut] == b"\n"
             offset += cut
 
@@ -148,9 +152,11 @@ class Message:
         for key in headers:
             fields.setdefault(key.field.lower(), []).append(key)
             known[id(key)] = False
-        async for piece in self._header(goes_on):
+        begun = b""  # the field that goes on: its name, and what of it is looked at again
+        async for piece, is_cut in self._header(goes_on):
             if fields:
-                await self._look_at_fields(piece, fields, known, pause)
+                await self._look_at_fields(begun + piece, fields, known, pause)
+                begun = field_begun(begun + piece) if is_cut else b""
             if reader:
                 await reader.look(_mime.decode_header(piece))
             await paused(pause)
@@ -232,6 +238,16 @@ def last_field(data: bytes) -> int:
             return len(data)
         if at + 1 < len(data) and data[at + 1] not in b" \t":
             return at + 1
+
+
+def field_begun(header: bytes) -> bytes:
+    """The last field of these header bytes, which goes on behind them, without all but its last octets. Nothing of what
+    is no field, however long."""
+    start = last_field(header)
+    name, _, value = header[start if start < len(header) else 0 :].partition(b":")
+    tail = value[-OVERLAP_BYTES:]
+    line = tail.find(b"\n") + 1
+    return name + b": " + (tail[line:] or tail) if len(name) < OVERLAP_BYTES else b""
 
 
 def field_values(header: bytes, field: bytes) -> list[str]:

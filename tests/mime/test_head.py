@@ -1,7 +1,10 @@
 """Fields that are put in front of a message, or hidden, when it has ended: its structure is that of what is shown."""
 
+from typing import Any
+
 import pytest
 
+from fastmta import _mime
 from fastmta._mime import Structure
 
 BODY = (
@@ -61,3 +64,29 @@ def test_a_header_that_never_ends_is_completed_too() -> None:
         parser = Structure()
         parser.feed(tail)
         assert parser.finish(head=HEADS[1]) == record_of(HEADS[1] + tail)
+
+
+@pytest.mark.parametrize(
+    "came, marks, how",
+    [
+        (b"Subject: a\r\nTo: x@y\r\nTo: z@y\r\nReceived: a\r\nReceived: b\r\n", 1, {}),
+        (b"Subject: a\r\nsubject : a\r\n", 3, {}),
+        (b"Subject: a\r\n", 3, {"head": b"Subject: b\r\n"}),
+        (b"To: a@b\r\n", 1, {"head": b"To: c@d\r\nReceived: x\r\n"}),
+        (b"Subject: a\r\n", 3, {"head": b"Date: 1\r\nDate: 2\r\n"}),
+        (b"Subject: a\r\nSubject: b\r\n", 1, {"cut": 12, "header": b"Subject: b\r\n"}),
+        (b"Subject: a\r\n", 3, {"header": b"Subject: b\r\nSubject: a\r\n"}),
+        (b"Content-Type: a/b\r\nContent-Type: c/d\r\n", 1, {}),
+        (b"Subject: " + b"x" * 65_536 + b"\r\n", 3, {}),
+        (b"To: " + b"a@b, " * 14_000 + b"\r\n", 5, {}),
+        (b"To: " + b"a@b," * 5_000 + b"\r\n", 1, {}),
+        (b"To: " + b"a@b," * 5_000 + b"c\r\n", 5, {}),
+    ],
+)
+def test_a_record_says_that_the_header_has_more_than_its_envelope(came: bytes, marks: int, how: dict[str, Any]) -> None:
+    structure = Structure()
+    structure.feed(came + b"\r\nbody\r\n")
+    record = structure.finish(**how)
+    table = 16 + len(_mime.envelope_of(record)) + len(_mime.body_of(record)) + len(_mime.bodystructure_of(record))
+    assert record[table + 33] == marks
+    assert [part.is_message for part in _mime.parts_of(record)] == [True]
