@@ -266,18 +266,26 @@ def _address(data: bytes, *, empty: bool = False) -> bytes:
     return text
 
 
-class _Shown(NamedTuple):
+class _Shown:
     """A field as filters see it. `at`: where it lies in what came; -1: a filter has made it, -2: the server adds it."""
 
-    field: Field
-    at: int
+    __slots__ = ("at", "field", "is_gone")
+
+    def __init__(self, field: Field, at: int) -> None:
+        self.field = field
+        self.at = at
+        self.is_gone = False  # a filter has deleted it
 
 
 class Header:
-    """The header that filters see, one after the other: fields that the server adds, and those that came."""
+    """The header that filters see, one after the other: fields that the server adds, and those that came.
+
+    Whoever sends a message chooses how many fields a filter takes out of how many, so a change looks none through.
+    """
 
     def __init__(self, came: Iterable[Field], added: Iterable[Field] = ()) -> None:
         self._shown = [_Shown(field, -2) for field in added]
+        self._by_name: dict[bytes, list[_Shown]] = {}  # those that are there, top down; empty: not known
         self.cuts: list[tuple[int, int]] = []  # of what came
         at = 0
         for field in came:
@@ -286,12 +294,12 @@ class Header:
 
     @property
     def fields(self) -> list[Field]:
-        return [each.field for each in self._shown if each.field.name]
+        return [each.field for each in self._shown if each.field.name and not each.is_gone]
 
     @property
     def new(self) -> tuple[bytes, ...]:
         """The fields that filters have made, top down."""
-        return tuple(each.field.raw for each in self._shown if each.at == -1)
+        return tuple(each.field.raw for each in self._shown if each.at == -1 and not each.is_gone)
 
     def apply(self, changes: Iterable[Change], *, leading_space: bool) -> None:
         """Carries out what one filter has asked for."""
@@ -299,25 +307,50 @@ class Header:
             field = _field(change, leading_space)
             match change.letter:
                 case b"h":
-                    self._shown.append(_Shown(field, -1))
+                    self._append(field)
                 case b"i":
-                    self._shown.insert(min(max(change.place - 1, 0), len(self._shown)), _Shown(field, -1))
+                    self._insert(change.place, field)
                 case _:
                     self._change(change, field)
 
+    def _named(self, name: bytes) -> list[_Shown]:
+        if not self._by_name:
+            for each in self._shown:
+                if not each.is_gone:
+                    self._by_name.setdefault(each.field.name, []).append(each)
+        return self._by_name.setdefault(name, [])
+
+    def _append(self, field: Field) -> None:
+        made = _Shown(field, -1)
+        self._named(field.name).append(made)
+        self._shown.append(made)
+
+    def _insert(self, place: int, field: Field) -> None:
+        made = _Shown(field, -1)
+        alike = self._named(field.name)
+        self._shown = [each for each in self._shown if not each.is_gone]  # places count what is there
+        self._shown.insert(min(max(place - 1, 0), len(self._shown)), made)
+        if alike:
+            self._by_name.clear()
+        else:
+            alike.append(made)
+
     def _change(self, change: Change, field: Field) -> None:
-        found = [number for number, each in enumerate(self._shown) if each.field.name == field.name]
+        found = self._named(field.name)
         which = max(change.place, 1) - 1
         if which >= len(found):
             if change.value:
-                self._shown.append(_Shown(field, -1))
+                self._append(field)
             return
-        old = self._shown[found[which]]
+        old = found[which]
         if old.at == -2:
             return  # the server's own field stays
         if old.at >= 0:
             self.cuts.append((old.at, len(old.field.raw)))
-        self._shown[found[which] : found[which] + 1] = [_Shown(field, -1)] if change.value else []
+        old.field, old.at = field, -1
+        if not change.value:
+            old.is_gone = True
+            del found[which]
 
 
 def _field(change: Change, leading_space: bool) -> Field:

@@ -18,6 +18,7 @@ from fastmta.policy.milter import OFFER, Changes, MilterError, Steps, Terms, pac
 _REJECTED: Final = Reply(550, "5.7.1", "Command rejected")
 _NOT_NOW: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
 _SHUTDOWN: Final = Reply(451, "4.7.0", "Server closing connection")
+Pause = Callable[[], Awaitable[None]]
 _CONTENT: Final = frozenset({b"L", b"N", b"B", b"E"})
 
 
@@ -38,17 +39,25 @@ class MilterConnection:
     """One connection."""
 
     def __init__(
-        self, milter: Milter, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, macros: Mapping[str, str]
+        self,
+        milter: Milter,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        macros: Mapping[str, str],
+        pause: Pause,
     ) -> None:
         self._milter = milter
+        self._pause = pause
         self._reader = reader
         self._writer = writer
         self.macros = dict(macros)
         self.terms: Terms
 
     @classmethod
-    async def open(cls, milter: Milter, macros: Mapping[str, str]) -> "MilterConnection":
-        """Connects and negotiates. Raises MilterTrouble."""
+    async def open(cls, milter: Milter, macros: Mapping[str, str], pause: Pause) -> "MilterConnection":
+        """Connects and negotiates. `pause` lets others have their turn: a packet may be there, or have room, without
+        any wait, and there may be many. Raises MilterTrouble.
+        """
         host, port, path, *_ = parse_peer(milter.address)
         try:
             async with asyncio.timeout(milter.connect_timeout_s):
@@ -58,7 +67,7 @@ class MilterConnection:
                     reader, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError) as error:
             raise MilterTrouble(f"no connection: {error or 'time-out'}") from None
-        made = cls(milter, reader, writer, macros)
+        made = cls(milter, reader, writer, macros, pause)
         try:
             await made._write(OFFER, milter.command_timeout_s)
             made.terms = Terms(*await made._packet(milter.command_timeout_s))
@@ -81,6 +90,7 @@ class MilterConnection:
 
     async def _told(self, letter: bytes, data: bytes) -> bool:
         self._refusal: Reply | None = None
+        await self._pause()
         timeout_s = self._timeout_s(letter)
         await self._write(self.terms.command(letter, data, self.macros), timeout_s)
         if not self.terms.is_answered(letter):
@@ -171,6 +181,7 @@ class MilterConnection:
                 return found
 
     async def _packet(self, timeout_s: float) -> tuple[bytes, bytes]:
+        await self._pause()
         try:
             async with asyncio.timeout(timeout_s):
                 octets = packet_octets(await self._reader.readexactly(4))

@@ -1,5 +1,6 @@
 """What filters ask for beside the header: other recipients, another sender, another body."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,24 @@ async def test_who_is_removed_and_added_again_stays(tmp_path: Path) -> None:
 
 async def test_added_recipients_are_bounded(tmp_path: Path) -> None:
     many = [b"+u%d@example.test\0" % number for number in range(CHECK_COPIES + 1)]
+    parts = Parts()
     async with scripted_milter(tmp_path / "m", answer(*many), offer=ALL):
-        verdict = await ask(f"unix:{tmp_path}/m")
+        verdict = await ask(f"unix:{tmp_path}/m", parts=parts)
     assert len(verdict.copies) == CHECK_COPIES
+    assert parts.told == [("policy.recipient_not_added", f"u{CHECK_COPIES}@example.test")]
+
+
+async def test_changes_of_many_recipients_are_found_without_looking_all_through(tmp_path: Path) -> None:
+    everybody = tuple(b"u%d@example.test" % number for number in range(2000))
+    changes = [b"-<u%d@EXAMPLE.test>\0" % number for number in range(1999, 2999)]
+    spent = []
+    for each in "12345":
+        async with scripted_milter(tmp_path / each, answer(*changes), offer=terms(0x1FF, steps=0x100008)):
+            began = time.process_time()
+            verdict = await ask(f"unix:{tmp_path}/{each}", recipients=everybody)
+            spent.append(time.process_time() - began)
+        assert verdict.removed == (1999,)
+    assert min(spent) < 0.2, spent  # looking all through took 0.5 s more
 
 
 @pytest.mark.parametrize("sender", [b"<new@sender.test>", b"new@sender.test", b"<>"])

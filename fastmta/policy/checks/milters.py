@@ -24,7 +24,7 @@ from fastmta.policy.check import Check, Context, Message, Parts
 from fastmta.policy.checks.authentication import read_header
 from fastmta.policy.checks.milter_headers import MilterHeaders
 from fastmta.policy.milter import Header, Steps, strings
-from fastmta.policy.milter_client import Decided, MilterConnection, MilterTrouble
+from fastmta.policy.milter_client import Decided, MilterConnection, MilterTrouble, Pause
 from fastmta.policy.new_body import NewBody
 
 _UNAVAILABLE: Final = Reply(451, "4.7.1", "Service unavailable - try again later")
@@ -53,6 +53,7 @@ class Milters(Check):
         self._store = parts.store
         self._hostname = config.myhostname
         self._log = parts.log
+        self._turns = parts.turns
         tables = config.milter_header_checks
         self._sieve = MilterHeaders(tables, parts.clock) if tables else None
 
@@ -60,6 +61,14 @@ class Milters(Check):
         return PASS if context.message is None else self._ask(context, context.message)
 
     async def _ask(self, context: Context, message: Message) -> Verdict:
+        share = self._turns.share()
+        share.begin()
+        try:
+            return await self._asked(context, message, share.pause)
+        finally:
+            share.leave()
+
+    async def _asked(self, context: Context, message: Message, pause: Pause) -> Verdict:
         try:
             came = await read_header(message)
             header = Header(came, parse_fields(context.added))
@@ -68,7 +77,7 @@ class Milters(Check):
         body_at = sum(len(field.raw) for field in came) + 2
         state = _State(context, message)
         for milter in self._milters:
-            showing = _Showing(milter, context, self._hostname)
+            showing = _Showing(milter, context, self._hostname, pause)
             body = _Replacing(self._new_body, message, body_at)
             try:
                 await showing.run(header, _body(state.message, body_at), state, body)
@@ -116,29 +125,38 @@ class Milters(Check):
     async def _taken(self, state: "_State", showing: "_Showing", body: "_Replacing") -> None:
         """Notes what a filter has asked for, which has said its last word."""
         changes, context = showing.changes, state.context
+        numbers: dict[bytes, int] = {}
+        for number, each in enumerate(context.recipients if changes.recipients else ()):
+            numbers.setdefault(_key(each), number)
         for sign, address in changes.recipients:
-            number = next((n for n, each in enumerate(context.recipients) if _same(each, address)), None)
-            if sign == b"+" and number is not None and number in state.removed:
-                del state.removed[number]
-            elif sign == b"+" and number is None and address not in state.copies:
+            key = _key(address)
+            found = numbers.get(key)
+            if sign == b"-":
+                state.copies = [each for each in state.copies if _key(each) != key]
+                if found is not None:
+                    state.removed[found] = None
+                    self._tell("policy.recipient_removed", context, showing, address)
+            elif found is not None:
+                state.removed.pop(found, None)
+            elif address not in state.copies:
                 if len(state.copies) < CHECK_COPIES:
                     state.copies.append(address)
-            elif sign == b"-":
-                state.copies = [each for each in state.copies if not _same(each, address)]
-                if number is not None:
-                    state.removed[number] = None
-                    self._log.warning(
-                        "policy.recipient_removed",
-                        session=context.session,
-                        queue_id=queue_id_text(context.queue_id),
-                        milter=showing.address,
-                        recipient=address.decode("utf-8", "backslashreplace"),
-                    )
+                else:
+                    self._tell("policy.recipient_not_added", context, showing, address)
         if changes.sender is not None:
             state.sender = changes.sender
         made = await body.end()
         if made is not None:
             state.replace(made)
+
+    def _tell(self, event: str, context: Context, showing: "_Showing", address: bytes) -> None:
+        self._log.warning(
+            event,
+            session=context.session,
+            queue_id=queue_id_text(context.queue_id),
+            milter=showing.address,
+            recipient=address.decode("utf-8", "backslashreplace"),
+        )
 
 
 class _State:
@@ -189,11 +207,10 @@ class _Replacing:
             self._made = None
 
 
-def _same(one: bytes, other: bytes) -> bool:
-    """Whether two addresses are one; case matters before the @ alone."""
-    user, _, domain = one.rpartition(b"@")
-    other_user, _, other_domain = other.rpartition(b"@")
-    return user == other_user and domain.lower() == other_domain.lower()
+def _key(address: bytes) -> bytes:
+    """The same for addresses that are one; case matters before the @ alone."""
+    user, at, domain = address.rpartition(b"@")
+    return user + at + domain.lower()
 
 
 def _verdict(header: Header, state: _State) -> Verdict:
@@ -233,8 +250,9 @@ async def _body(message: Message, at: int) -> AsyncIterator[bytes]:
 class _Showing:
     """One message on its way through one filter."""
 
-    def __init__(self, milter: Milter, context: Context, hostname: str) -> None:
+    def __init__(self, milter: Milter, context: Context, hostname: str, pause: Pause) -> None:
         self._milter = milter
+        self._pause = pause
         self._context = context
         sender = (context.sender or b"").decode("utf-8", "replace")
         cipher, tls_version, bits = context.cipher
@@ -267,7 +285,7 @@ class _Showing:
 
     async def run(self, header: Header, body: AsyncIterator[bytes], state: _State, replaced: _Replacing) -> None:
         """Shows the message, notes the recipients that are refused, changes the header; `changes` has the rest."""
-        connection = await MilterConnection.open(self._milter, self._macros)
+        connection = await MilterConnection.open(self._milter, self._macros, self._pause)
         try:
             mine = await self._envelope(connection, state)
             self.changes = changes = await connection.tell_message(header.fields, body, replaced.add)
