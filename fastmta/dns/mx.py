@@ -31,6 +31,7 @@ HOSTS_ASKED: Final = 20  # MX hosts whose addresses are looked up; a domain may 
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 )
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Address(msgspec.Struct, frozen=True, gc=False):
@@ -61,10 +62,16 @@ class Ourselves:
             endpoint = parse_endpoint(text)
             if endpoint.path:
                 continue
-            if endpoint.host in ("0.0.0.0", "::"):
-                self._any.add(endpoint.port)
-            else:
-                self._exact.add((endpoint.host, endpoint.port))
+            for host in ("127.0.0.1", "::1") if endpoint.host == "localhost" else (endpoint.host,):
+                try:
+                    address = _plain(host)
+                except ValueError:  # a name: of this machine, and who knows when it is looked up
+                    self._any.add(endpoint.port)
+                    continue
+                if address.is_unspecified:
+                    self._any.add(endpoint.port)
+                else:
+                    self._exact.add((str(address), endpoint.port))
 
     def __contains__(self, place: tuple[str, int]) -> bool:
         ip, port = _reached(place[0]), place[1]
@@ -126,7 +133,8 @@ class MxLookup:
         trouble: LookupTrouble | None = None
         for preference, host in hosts[:HOSTS_ASKED]:
             families = {":" in address.ip for address in found}
-            if len(found) >= self._address_limit and len(families) == 2:
+            enough = len(found) >= self._address_limit and len(families) == 2
+            if enough and preference > found[-1].preference:  # among equal ones we may be, and send to none of them
                 break
             try:
                 for ip in await self._addresses(host):
@@ -246,9 +254,11 @@ def is_private(ip: str) -> bool:
 
 
 def _plain(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address, or that of IPv4 which it stands for: mapped, by this site's NAT64 (RFC 6052), or by 6to4."""
     address = ipaddress.ip_address(ip)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+        return address.ipv4_mapped or translated or address.sixtofour or address
     return address
 
 

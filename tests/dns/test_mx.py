@@ -8,7 +8,7 @@ import pytest
 
 from fastmta.config.delivery_keys import DeliveryConfig
 from fastmta.dns.cache import TtlCache
-from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_private, native_addresses
+from fastmta.dns.mx import Address, MxLookup, Ourselves, _balance, is_internal, is_private, native_addresses
 from fastmta.dns.resolver import LookupTrouble, NotFound, Resolver, _endpoint
 from fastmta.model.errors import PermanentFailure, TemporaryFailure
 from fastmta.runtime.clock import ManualClock
@@ -116,10 +116,16 @@ async def test_a_private_mx_is_taken_but_for_mail_with_the_null_sender(resolver)
 @pytest.mark.parametrize(
     ("ip", "private"),
     [("10.0.0.1", True), ("172.16.0.1", True), ("172.32.0.1", False), ("192.168.9.9", True), ("fd00::1", True),
-     ("::ffff:10.0.0.1", True), ("127.0.0.1", False), ("169.254.1.1", False), ("192.0.2.1", False)],
+     ("::ffff:10.0.0.1", True), ("64:ff9b::10.0.0.1", True), ("2002:a00:1::1", True), ("64:ff9b::192.0.2.1", False),
+     ("2001:db8::10.0.0.1", False), ("127.0.0.1", False), ("169.254.1.1", False), ("192.0.2.1", False)],
 )  # fmt: skip
 def test_what_is_private(ip, private):
     assert is_private(ip) is private
+
+
+@pytest.mark.parametrize("ip", ["64:ff9b::127.0.0.1", "64:ff9b::169.254.169.254", "2002:7f00:1::", "::ffff:0.0.0.0"])
+def test_what_stands_for_an_internal_address_is_internal(ip):
+    assert is_internal(ip)
 
 
 async def test_a_broken_better_host_does_not_hide_the_next(resolver):
@@ -241,6 +247,32 @@ def test_every_spelling_of_a_listener_on_loopback_is_ourselves(ip: str) -> None:
     ourselves = Ourselves(["127.0.0.1:25", "[::1]:25"])
     assert (ip, 25) in ourselves
     assert (ip, 26) not in ourselves
+
+
+@pytest.mark.parametrize(
+    "listener",
+    ["localhost:25", "[::ffff:127.0.0.1]:25", "127.1:25", "mx.example.test:25", "[0::0]:25", "[::ffff:0.0.0.0]:25"],
+)
+def test_a_listener_is_known_however_it_is_written(listener: str) -> None:
+    ourselves = Ourselves([listener])
+    assert ("127.0.0.1", 25) in ourselves
+    assert ourselves.have("127.0.0.1")
+    assert ("127.0.0.1", 26) not in ourselves
+    assert ("192.0.2.1", 25) not in ourselves
+    assert ("::1", 25) in Ourselves(["[0:0:0:0:0:0:0:1]:25"])
+
+
+async def test_we_are_found_behind_equal_hosts_with_many_addresses(stub, resolver):
+    stub.zones["equal.test"] = {"MX": [(10, "big.equal.test"), (10, "us.equal.test"), (20, "far.equal.test")]}
+    addresses = {"A": [f"192.0.2.{n}" for n in range(10, 16)], "AAAA": [f"2001:db8::{n}" for n in range(1, 7)]}
+    stub.zones["big.equal.test"] = stub.zones["far.equal.test"] = addresses
+    stub.zones["us.equal.test"] = {"A": ["198.51.100.25"]}
+    with pytest.raises(PermanentFailure) as caught:
+        await MxLookup(resolver, Ourselves(["198.51.100.25:25"]), DeliveryConfig(), shuffle=list.sort).by_mx(
+            "equal.test", 25
+        )
+    assert caught.value.reply.enhanced == "5.4.6"
+    assert not stub.queries["far.equal.test", "A"]  # enough were found before
 
 
 def test_other_addresses_of_loopback_are_not_ourselves() -> None:
