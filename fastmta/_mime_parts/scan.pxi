@@ -362,8 +362,12 @@ cdef class Structure:
         if end > node.body_offset:
             node.body_length = end - node.body_offset
             node.lines = newlines - node.lines
-        else:
-            node.lines = 0
+            return 0
+        node.lines = 0
+        if node.header_offset <= end < node.body_offset:
+            # The header's empty line ends with the delimiter's line end (RFC 2046 §5.1.1), so it has none.
+            node.header_length = end - node.header_offset
+            node.body_offset = end
         return 0
 
     cdef int close_all(self) noexcept nogil:

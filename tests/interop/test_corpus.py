@@ -254,14 +254,12 @@ def _part(structure: list[Any], place: str) -> Iterator[tuple[str, str]]:
 
 
 def _same_octets(item: str, kind: str, theirs: bytes, ours: bytes) -> bool:
-    """Whose is the CRLF before a delimiter? Ours is the delimiter's (RFC 2046 §5.1.1) but for one that ends an empty
-    line, which is the header's; Dovecot gives it to a multipart or message before it.
+    """Whose is the CRLF before a delimiter? Ours is the delimiter's (RFC 2046 §5.1.1); Dovecot gives it to the body of
+    a multipart or message before it, though not to the header of one that ends in its header.
     """
     if theirs == ours:
         return True
-    if item.endswith((".MIME]", ".HEADER]")):
-        return ours == theirs + b"\r\n"
-    return kind != "leaf" and theirs == ours + b"\r\n"
+    return kind != "leaf" and not item.endswith((".MIME]", ".HEADER]")) and theirs == ours + b"\r\n"
 
 
 # --- the comparison ---

@@ -294,3 +294,33 @@ def test_what_is_no_boundary_in_these_forms_makes_no_parts(parameter: str) -> No
     structure = _mime.Structure()
     structure.feed(f"Content-Type: multipart/mixed; {parameter}\r\n\r\n--a\r\n\r\none\r\n--a--\r\n".encode())
     assert len(_mime.parts_of(structure.finish())) == 1
+
+
+@pytest.mark.parametrize(
+    "part, mime, header, body",
+    [
+        (b"Content-Type: text/plain\r\n\r\n", b"Content-Type: text/plain\r\n", None, b""),
+        (b"Content-Type: text/plain\r\n", b"Content-Type: text/plain", None, b""),
+        (b"Content-Type: text/plain\r\n\r\n\r\n", b"Content-Type: text/plain\r\n\r\n", None, b""),
+        (b"Content-Type: message/rfc822\r\n\r\n", b"Content-Type: message/rfc822\r\n", b"", b""),
+        (b"Content-Type: message/rfc822\r\n\r\n\r\n", b"Content-Type: message/rfc822\r\n\r\n", b"", b""),
+        (b"Content-Type: message/rfc822\n\nA: b\n\n", b"Content-Type: message/rfc822\n\n", b"A: b\n", b"A: b\n"),
+        (b"Content-Type: message/rfc822\n\nA: b\n\n\n", b"Content-Type: message/rfc822\n\n", b"A: b\n\n", b"A: b\n\n"),
+        (b"Content-Type: message/rfc822\n\nA: b\n", b"Content-Type: message/rfc822\n\n", b"A: b", b"A: b"),
+    ],
+)
+def test_the_line_end_before_a_delimiter_is_not_its_headers(
+    part: bytes, mime: bytes, header: bytes | None, body: bytes
+) -> None:
+    """RFC 2046 §5.1.1: a part that ends in its header has no empty line, where the delimiter needs its line end."""
+    text = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + part + b"--b\r\n\r\nlast\r\n--b--\r\n"
+    record = same_for_every_cut(text, record_of)
+    check(text, record)
+
+    def section(name: str) -> bytes | None:
+        found = _mime.find_part(record, name)
+        return None if found is None else text[found[0] : found[0] + found[1]]
+
+    assert (section("1.MIME"), section("1"), section("1.HEADER")) == (mime, body, header)
+    assert section("1.TEXT") == (None if header is None else b"")
+    assert section("2") == b"last"
