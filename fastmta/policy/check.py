@@ -66,6 +66,8 @@ class Context(msgspec.Struct, frozen=True):
     queue_id: int = 0
     message: Message | None = None  # at the end
     added: bytes = b""  # at the end: fields of ours that will stand on top of what came, below Received
+    head: bytes = b""  # at the end: fields that checks of earlier stages have put on top of all
+    verdicts: tuple[Verdict, ...] = ()  # for one that `reads_verdicts`: what those before it have said, but PASS
 
     @property
     def is_known(self) -> bool:
@@ -176,7 +178,9 @@ class Check:
     reads: Stage = Stage.CONNECT
     looks_ahead: bool = False  # it is told at MAIL what it will be asked about at its stage
     has_effects: bool = False  # outside of its verdict: it is asked only once all before it have let pass
+    reads_verdicts: bool = False  # of those before it in the list: it is asked once these have spoken and let pass
     known_too: bool = True  # asked also about clients in mynetworks and logins
+    strangers_too: bool = True  # asked also about all others
     services: tuple[str, ...] = screened("smtp", "lmtp")
     accepts_for_all: bool = True  # its ACCEPT spares the rest of the stage; else it is about this check alone
     grants_relay: bool = False  # at RCPT: nobody may relay to this recipient but whom it ACCEPTs

@@ -6,7 +6,7 @@ domain that theirs get then. What changes is a cut and a field of the head, so w
 stays.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from fastmta.authentication.message import Field
@@ -140,14 +140,3 @@ def cuts_of(changes: Sequence[Change]) -> tuple[tuple[int, int], ...]:
         else:
             out.append((change.at, change.size))
     return tuple(out)
-
-
-def applied(fields: Sequence[Field], changes: Sequence[Change]) -> Iterator[Field]:
-    """The fields as they go out, in the order of what is shown: what is changed stands in front."""
-    yield from (Field(change.name, change.new) for change in changes)
-    gone = {change.at for change in changes}
-    at = 0
-    for field in fields:
-        if at not in gone:
-            yield field
-        at += len(field.raw)

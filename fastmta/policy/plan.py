@@ -23,12 +23,12 @@ CHECKS: Final = (  # files of policy/checks, in the order in which a stage asks 
     "contents",
     "header_rewriting",
     "authentication",
-    "signing",
     "clamav",
     "rspamd",
     "spamassassin",
     "milters",
     "site",
+    "signing",  # of what all others have made of the message
 )
 _BUILDERS: Final[tuple[Build, ...]] = tuple(import_module(f"fastmta.policy.checks.{name}").build for name in CHECKS)
 _DELAYED: Final = frozenset({Stage.CONNECT, Stage.HELO, Stage.MAIL})

@@ -1,7 +1,8 @@
 """The checks of one stage at work on one context.
 
-Pure checks run side by side; one with effects starts when all before it have let pass. The first decisive verdict in
-the list's order counts, and the rest are cancelled. When the time is over, each check that has not answered answers
+Pure checks run side by side; one with effects, or that reads verdicts, starts when all before it have let pass. The
+first decisive verdict in the list's order counts, and the rest are cancelled; one about some of the recipients decides
+nothing about the others. When the time is over, each check that has not answered answers
 what it says of itself for that case; so does one that fails.
 """
 
@@ -9,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
+
+from msgspec.structs import replace
 
 from fastmta.model.verdict import DECISIVE, PASS, Action, Verdict
 from fastmta.policy.check import Check, Context
@@ -73,13 +76,14 @@ class Run:
                     break
                 check = checks[len(verdicts)]
                 verdicts.append((check, answer))
-                decided = answer.action in DECISIVE and (check.accepts_for_all or answer.action is not Action.ACCEPT)
+                decided = answer.action in DECISIVE and not answer.recipients
+                decided = decided and (check.accepts_for_all or answer.action is not Action.ACCEPT)
             if decided or len(verdicts) == len(checks):
                 break
             if len(answers) == len(checks):
                 return
             check = checks[len(answers)]
-            if check.has_effects and len(verdicts) < len(answers):
+            if (check.has_effects or check.reads_verdicts) and len(verdicts) < len(answers):
                 return  # somebody before it has not answered
             answers.append(self._ask(check))
         self.done = True
@@ -89,10 +93,14 @@ class Run:
             then()
 
     def _ask(self, check: Check) -> Any:
-        if self._context.is_known and not check.known_too:
+        context = self._context
+        if not (check.known_too if context.is_known else check.strangers_too):
             return PASS
+        if check.reads_verdicts:
+            said = tuple([verdict for _, verdict in self.verdicts if verdict is not PASS])
+            context = replace(context, verdicts=said) if said else context
         try:
-            answer = check.check(self._context)
+            answer = check.check(context)
         except Exception as error:
             self._failed(check, error)
             return check.late

@@ -44,7 +44,19 @@ def note(outcome: Outcome, verdict: Verdict) -> None:
     if verdict.fields:
         outcome.head = b"".join([outcome.head, *verdict.fields])
     if verdict.cuts:
-        outcome.cuts += tuple(cut for cut in verdict.cuts if cut not in outcome.cuts)
+        outcome.cuts = _joined(outcome.cuts + verdict.cuts)
+
+
+def _joined(cuts: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The same ranges in order, those that touch or overlap as one."""
+    out: list[tuple[int, int]] = []
+    for start, octets in sorted(cuts):
+        if out and start <= sum(out[-1]):
+            first, before = out[-1]
+            out[-1] = (first, max(before, start + octets - first))
+        else:
+            out.append((start, octets))
+    return tuple(out)
 
 
 def sum_up(outcome: Outcome, verdicts: Iterable[Verdict], recipients: int) -> tuple[dict[int, Verdict], list[str]]:

@@ -339,6 +339,7 @@ class Screening:
             queue_id=session.queue_id if stage is Stage.END else 0,
             message=Message(session) if stage is Stage.END else None,
             added=session.added_fields() if stage is Stage.END else b"",
+            head=self._outcome.head if stage is Stage.END else b"",
         )
 
     def _tell(self, run: Run) -> None:

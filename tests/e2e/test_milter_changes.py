@@ -1,4 +1,6 @@
-"""A filter that changes everything: what is delivered, to whom and in whose name, over SMTP and from sendmail."""
+"""A filter that changes everything: what is delivered, to whom and in whose name, over SMTP and from sendmail; and
+our signature holds for it.
+"""
 
 import asyncio
 import smtplib
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_signing import records, verdicts
 from tests.support.mail import wait_for_messages
 from tests.support.scripted_milter import CONTINUE, packet, scripted_milter, terms
 from tests.support.server import Server
@@ -57,7 +60,8 @@ def test_a_filter_changes_recipients_sender_header_and_body(tmp_path: Path, way:
     server = Server(tmp_path / "server", services=("smtp", "pop3"), settings=settings)
     for address in ADDRESSES:
         server.add_user(address, "x")
-    text = "Subject: one\nX-Kept: yes\n\nText\n"
+    text = "From: ann@example.test\nSubject: one\nX-Kept: yes\n\nText\n"
+    server.cli("dkim", "add", "example.test", "--algorithm", "ed25519")
     with milter(socket), server:
         if way == "smtp":
             with smtplib.SMTP(server.host, server.port("smtp")) as client:
@@ -71,6 +75,7 @@ def test_a_filter_changes_recipients_sender_header_and_body(tmp_path: Path, way:
             assert head.startswith(b"Return-Path: <changed@client.example>\r\n")
             assert b"\r\nX-Seen: yes\r\n" in head and b"\r\nSubject: other" in head
             assert b"Subject: one" not in head and b"\r\nX-Kept: yes" in head
+            assert [each.result for each in asyncio.run(verdicts(raw, records(server)))] == ["pass"], raw
         assert wait_for_messages(server, "eve@example.test", "x", 0) == []
         assert server.queue() == []
         log = server.log_tail(10_000)

@@ -28,11 +28,11 @@ def records(server: Server) -> dict[str, Any]:
     return {row["name"].rstrip("."): {"TXT": [row["record"]]} for row in shown}
 
 
-async def verdicts(raw: bytes, zone: dict[str, Any]) -> tuple[DkimVerdict, ...]:
+async def verdicts(raw: bytes, zone: dict[str, Any], now: float | None = None) -> tuple[DkimVerdict, ...]:
     header, body = split_message(raw)
     bodies = Bodies()
     bodies.update(body)
-    return await verify_dkim(parse_fields(header), bodies, Zone(zone), inline, time.time())
+    return await verify_dkim(parse_fields(header), bodies, Zone(zone), inline, time.time() if now is None else now)
 
 
 def submit(server: Server, text: str, sender: str = ANN) -> None:

@@ -92,6 +92,15 @@ async def test_the_body_is_replaced_in_pieces_and_filters_behind_see_all_of_it(t
     assert second.data(b"R") == [b"<eve@example.test>\0"]
 
 
+@pytest.mark.parametrize(
+    ("came", "header"), [(b"Subject: x\r\n", b"Subject: x\r\n\r\n"), (b"\r\nHello\r\n", b"\r\n"), (LETTER, HEADER)]
+)
+async def test_a_body_is_put_in_behind_an_empty_line(tmp_path: Path, came: bytes, header: bytes) -> None:
+    async with scripted_milter(tmp_path / "m", answer(b"bAnother\r\n"), offer=ALL):
+        verdict = await ask(f"unix:{tmp_path}/m", came)
+    assert verdict.body.blob.octets == header + b"Another\r\n"
+
+
 async def test_the_last_body_counts_and_the_others_are_given_up(tmp_path: Path) -> None:
     parts = Parts()
     setting = f"unix:{tmp_path}/a, unix:{tmp_path}/b"

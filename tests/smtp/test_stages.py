@@ -346,6 +346,37 @@ async def test_a_check_with_effects_starts_when_all_before_it_have_let_pass(rig:
     assert last.cancelled == 1
 
 
+async def test_a_check_that_reads_verdicts_is_told_what_those_before_it_have_said(rig: SmtpRig) -> None:
+    seen = Verdict(fields=(b"X-Seen: yes\r\n",))
+    first, effects = Waiting(Stage.END), Waiting(Stage.END, has_effects=True)
+    last = Fixed(Stage.END, reads_verdicts=True)
+    ask(rig, Fixed(Stage.RCPT, Verdict(fields=(b"X-Early: yes\r\n",))), first, Fixed(Stage.END), effects, last)
+    client = rig.connect().start()
+    client.say(MAIL + RCPT + b"DATA\r\n" + LETTER + b".\r\n")
+    await first.say(seen)
+    assert last.asked == []
+    some = Verdict(Action.REJECT, recipients=(7,))
+    await effects.say(some)
+    assert [(each.head, each.verdicts) for each in last.asked] == [(b"X-Early: yes\r\n", (seen, some))]
+    assert first.asked[0].verdicts == () == effects.asked[0].verdicts
+
+
+async def test_it_is_not_asked_where_one_has_refused(rig: SmtpRig) -> None:
+    last = Fixed(Stage.END, reads_verdicts=True)
+    ask(rig, Fixed(Stage.END, REFUSED), last)
+    client = rig.connect().start()
+    client.say(MAIL + RCPT + b"DATA\r\n" + LETTER + b".\r\n")
+    assert last.asked == []
+
+
+async def test_who_refuses_some_recipients_decides_nothing_about_the_others(rig: SmtpRig) -> None:
+    some = [Verdict(Action.REJECT, REFUSED.reply, recipients=(number,)) for number in (0, 1)]
+    ask(rig, *[Fixed(Stage.END, each) for each in some])
+    client = rig.connect("lmtp").start(b"LHLO client.test")
+    client.say(MAIL + b"RCPT TO:<x@relay.test>\r\nRCPT TO:<y@relay.test>\r\nRCPT TO:<z@relay.test>\r\nDATA\r\n")
+    assert codes(client.say(LETTER + b".\r\n")) == [554, 554, 250]
+
+
 async def test_the_first_decisive_verdict_counts_and_accept_ends_the_list(rig: SmtpRig) -> None:
     ask(rig, Fixed(Stage.MAIL, Verdict(Action.ACCEPT)), Fixed(Stage.MAIL, REFUSED), delay_reject=False)
     assert rig.connect(ip=STRANGER).start().codes(MAIL + RCPT) == [250, 250]

@@ -193,7 +193,10 @@ class _Replacing:
         """Raises TooLong."""
         if self._made is None:
             self._made = self._make()
-            await self._made.add(await self._came.read(0, self._header_octets))
+            header = await self._came.read(0, self._header_octets)
+            await self._made.add(header)
+            if header != b"\r\n" and not header.endswith(b"\r\n\r\n"):  # what came ends with its header
+                await self._made.add(b"\r\n")
         await self._made.add(octets)
 
     async def end(self) -> NewBody | None:
