@@ -64,11 +64,23 @@ def matching_record(
 ) -> Tlsa | None:
     """The record by which a presented chain is the server's; None: none. `names`: the reference identifiers."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        certificates = [x509.load_der_x509_certificate(raw) for raw in chain]
-    except ValueError:
+        return _matching([x509.load_der_x509_certificate(raw) for raw in chain], records, names, now)
+    except (
+        ValueError,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        UnsupportedAlgorithm,
+    ):  # what the TLS library took may still be more than can be read here
         return None
+
+
+def _matching(
+    certificates: "Sequence[x509.Certificate]", records: Sequence[Tlsa], names: Sequence[str], now: datetime.datetime
+) -> Tlsa | None:
     if not certificates:
         return None
     for record in records:

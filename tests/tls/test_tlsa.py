@@ -102,3 +102,23 @@ def test_what_is_no_certificate_matches_nothing(leaf, chain):
 
 def test_a_fingerprint_is_of_the_certificate_or_of_its_key(leaf):
     assert fingerprints(leaf.der(), "sha256") == (leaf.fingerprint(), leaf.fingerprint(key=True))
+
+
+@pytest.mark.parametrize(
+    ("raw", "made", "has_key"),
+    [
+        (b"\xa0\3\2\1\2", b"\xa0\3\2\1\4", False),  # version 5
+        (b"\6\3\x55\x1d\x11", b"\6\3\x55\x1d\x13", True),  # two extensions of one kind
+        (b"\x2a\x86\x48\xce\x3d\3\1\7", b"\x2a\x86\x48\xce\x3d\3\1\6", False),  # a curve that nobody knows
+        (b"\x0c\7mx.test", b"\x0c\7\xff\xff\xff\xff\xff\xff\xff", True),  # a common name that is no text
+    ],
+    ids=["version", "extensions", "curve", "name"],
+)
+def test_what_cannot_be_read_of_a_certificate_proves_nothing(middle, raw, made, has_key):
+    hostile = issue(["mx.test"], middle)
+    broken = hostile.der().replace(raw, made)
+    assert broken != hostile.der()
+    anchor, ours = record(middle.tlsa(2, 1, 1)), record(hostile.tlsa(3, 1, 1))
+    for chain in ([broken, middle.der()], [broken, broken]):
+        assert matching_record(chain, [anchor], ["mx.test"], NOW) is None
+    assert matching_record([broken], [ours], ["mx.test"], NOW) is (ours if has_key else None)
