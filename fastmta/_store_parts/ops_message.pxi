@@ -249,6 +249,7 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MessageRecord message
     cdef MDB_val value
     cdef Retaining retaining
+    cdef bint retains = op.b != 0 and t.s.level >= BESIDE_LEVEL
     cdef const char* uids = parts
     cdef size_t i, count = op.part[0] // 4
     cdef Usage usage
@@ -280,13 +281,13 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
             if usage_get(t, box.account_id, &usage) < 0:
                 return POISONED
             next_modseq(t, &usage, &box)
-            if op.b and retaining_begin(t, &retaining, op, box.account_id) < 0:
+            if retains and retaining_begin(t, &retaining, op, box.account_id) < 0:
                 return POISONED
         gone += 1
         size += message.size
         prefix_digest = prefix_digest_of(&message, &value)
         kept = 0
-        if op.b:
+        if retains:
             kept = room_for(t, &retaining, message.size)
             if kept < 0:
                 return kept
@@ -302,7 +303,7 @@ cdef int op_expunge(Txn* t, Op* op, const char* parts) noexcept nogil:
         usage.now.bytes -= size
         usage.now.messages -= gone
         if (forget_expunged(t, op.a, &box) < 0 or mailbox_put(t, op.a, &box) < 0 or usage_put(t, &usage) < 0
-                or (op.b and totals_put(t, retaining.account_id, &retaining.totals) < 0)):
+                or (retains and totals_put(t, retaining.account_id, &retaining.totals) < 0)):
             return POISONED
     return result_expunge_end(t)
 
@@ -432,7 +433,7 @@ cdef int op_uidl(Txn* t, Op* op, const char* parts) noexcept nogil:
     cdef MailboxRecord box
     cdef Key k
     cdef int rc = mailbox_get(t, op.a, &box)
-    if rc:
+    if rc or t.s.level < BESIDE_LEVEL:
         return rc
     if box.uid_next == 1:
         return REFUSE_MISSING

@@ -19,6 +19,7 @@ cdef enum:
     HOP_FORMAT = 2
     INDEXED_LEVEL = 3  # from which the queue's recipients are all in its indexes and counts, but for fresh ones
     TENANT_LEVEL = 4  # from which those by tenant are among them
+    BESIDE_LEVEL = 4  # from which rows of retained mail and of names of POP3 are written: a program before leaves them behind
     PAGE = 4096
     TAIL_MAX = 1024  # bytes kept in a blob's record rather than in a page of their own
     RECORD_MAX = 2000  # of a blob with such bytes: a larger value would have a page of its own in any case

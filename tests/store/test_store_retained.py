@@ -1,12 +1,13 @@
 """Expunged messages that can be had back: inside the transaction, and by store/retained.py."""
 
+import lzma
 from array import array
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_BLOB, TABLE_RETAINED, Store, blob_meta, retained_totals
+from fastmta._store import TABLE_BLOB, TABLE_RETAINED, TABLE_UIDL, Store, blob_meta, retained_totals
 from fastmta.model.errors import Refused
 from fastmta.runtime.clock import ManualClock
 from fastmta.store import MailStore
@@ -53,6 +54,24 @@ def test_what_is_retained_has_its_bytes_and_no_quota_until_it_is_released(store:
     assert run(store, unit) == ""
     assert (keys(store), totals(store)) == ([], (0, 0))
     assert references(store) == [0]  # and so it is in the trash
+
+
+def test_a_store_of_the_level_before_gets_no_rows_that_its_programs_do_not_know(tmp_path: Path) -> None:
+    old = Path(__file__).parent / "old_stores" / "format_3.mdb.xz"
+    (tmp_path / "data.mdb").write_bytes(lzma.decompress(old.read_bytes()))
+    store = Store(str(tmp_path), create=False, sync=False)
+    box = new_mailbox(store)
+    for raised in (False, True):
+        uid = file(store, box, b"x" * 5000)
+        unit = store.new_unit()
+        unit.uidl(box, b"a name")
+        assert run(store, unit) == ""
+        assert len(store.scan(TABLE_UIDL, b"")) == raised
+        expunge(store, box, uid)
+        assert len(keys(store)) == raised
+        assert check_store(store).problems == []
+        assert raised or store.raise_level()
+    store.close()
 
 
 def test_over_the_ceiling_the_oldest_go(store: Store) -> None:
