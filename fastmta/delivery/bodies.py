@@ -145,6 +145,8 @@ async def convert(service: "DeliveryService", connection: Connection, job: Job) 
             job.conversion = step
             await reading.turn()
     except Unconvertible as error:
+        if connection.transaction is not job:  # the next server may take it as it is
+            return False
         text = f"8BITMIME is required, but was not offered by server {connection.client.peer}: {error}"
         job.decide(Reply(554, "5.6.3", text))
     except Gone:

@@ -61,6 +61,7 @@ class Job(Transaction, eq=False, kw_only=True):
     kept_back: bool = False  # by them: what is decided is none of the server's words
 
     changed: "Changed | None" = None  # by them
+    in_making: bool = False  # a task makes it ready for a connection, or did when that ended
     wants_front: bool = False  # it is passed on, and is to be sealed or signed before it leaves
 
     @property

@@ -5,7 +5,7 @@ task exists only while a connection is being made.
 """
 
 import ssl
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,6 @@ from fastmta.delivery.finding import Finder
 from fastmta.delivery.hang_ups import HangUps
 from fastmta.delivery.job import Job
 from fastmta.delivery.logins import HopLogins
-from fastmta.delivery.outgoing_checks import OutgoingChecks
 from fastmta.delivery.terms import count_down, fits, refused
 from fastmta.delivery.tls_policy import Refused, TlsPolicy
 from fastmta.dns.mx import unusable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from fastmta.delivery.service import DeliveryService
 
 _FRESH_MS: Final = 10_000  # after it came a message is in memory as it was written, and nobody asks
+Then = Callable[[Connection, Job], None]
 UNREADABLE: Final = Reply(451, "4.3.0", "The message cannot be read from the store")
 
 
@@ -225,10 +225,10 @@ class RemoteHop(Destination):
             self._idle.remove(connection)
         job = waiting if waiting is not None else connection.transaction
         connection.transaction = None
-        if isinstance(job, Job):
-            self.service.pace.later(partial(self._session_failed, connection, job))
-        else:
+        if not isinstance(job, Job):
             self.pump()
+        elif not job.in_making:
+            self.service.pace.later(partial(self._session_failed, connection, job))
 
     def read_body(self, transaction: Transaction, offset: int, length: int) -> bytes | None:
         return read_body(self.service, transaction, offset, length)
@@ -270,20 +270,17 @@ class RemoteHop(Destination):
             return
         checks = self.service.outgoing_checks.get(self.transport)
         if checks is not None and not job.checked:
-            connection.reserve(job)
-            self.spawn("delivery looks through a message", self._look_through(connection, job, checks))
+            self._prepare(connection, job, look_through(self.service, connection, job, checks), self._start)
             return
         if job.wants_front:
-            connection.reserve(job)
-            self.spawn("delivery seals a message", self._seal(connection, job))
+            self._prepare(connection, job, seal(self.service, connection, job), self._start)
             return
         client = connection.client
         if client.lacks_smtputf8(job):
             job.utf8_header = not header_of(self.service, job).isascii()
         if client.needs_conversion(job) and job.conversion is None:
             if not self.service.config.delivery.disable_mime_output_conversion:
-                connection.reserve(job)
-                self.spawn("delivery makes a message 7-bit", self._convert(connection, job))
+                self._prepare(connection, job, convert(self.service, connection, job), Connection.start)
                 return
             job.unconverted = True
         connection.start(job)
@@ -298,17 +295,23 @@ class RemoteHop(Destination):
         self._connect_for(job)
         return False
 
-    async def _look_through(self, connection: Connection, job: Job, checks: OutgoingChecks) -> None:
-        if await look_through(self.service, connection, job, checks):
-            self._start(connection, job)
+    def _prepare(self, connection: Connection, job: Job, work: Coroutine[Any, Any, bool], then: Then) -> None:
+        """Has the job made ready for a connection that is kept for it."""
+        connection.reserve(job)
+        job.in_making = True
+        self.spawn("delivery prepares a message", self._prepared(connection, job, work, then))
 
-    async def _seal(self, connection: Connection, job: Job) -> None:
-        if await seal(self.service, connection, job):
-            self._start(connection, job)
-
-    async def _convert(self, connection: Connection, job: Job) -> None:
-        if await convert(self.service, connection, job):
-            connection.start(job)
+    async def _prepared(self, connection: Connection, job: Job, work: Coroutine[Any, Any, bool], then: Then) -> None:
+        """Where the connection has ended meanwhile, the job goes its way only now: one at a time makes it ready."""
+        is_ready = False
+        try:
+            is_ready = await work
+        finally:
+            job.in_making = False
+            if connection.transaction is not job:
+                self.service.pace.later(partial(self._session_failed, connection, job))
+        if is_ready and connection.transaction is job:
+            then(connection, job)
 
     def _at_rest(self, job: Job) -> Connection | None:
         """Takes a connection that fits the job from those at rest."""

@@ -121,3 +121,35 @@ async def test_a_connection_that_is_lost_while_it_is_sealed_loses_nothing(rig, s
     rig.tick(8000)
     await sink.until(lambda: sink.messages)
     assert sink.messages[0].data.endswith(BODY)
+
+
+async def test_a_server_that_leaves_while_it_is_sealed_does_not_let_it_out_by_halves(rig, sink):
+    await key_of(rig)
+    real, calls, left = rig.services.offload, [], asyncio.Event()
+
+    async def slow(operation, *arguments):
+        calls.append(operation)
+        if len(calls) == 1:
+            await left.wait()
+        return await real(operation, *arguments)
+
+    async def leave(reader, writer):
+        writer.write(b"220 hasty.test\r\n")
+        await reader.readline()
+        writer.write(b"250 hasty.test\r\n")
+        while not calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        writer.transport.abort()
+        for _ in range(100):  # turns in which it could go elsewhere as it is
+            await asyncio.sleep(0.001)
+        left.set()
+
+    rig.services.offload = slow
+    async with await asyncio.start_server(leave, "127.0.0.1", 0) as hasty:
+        route = b"smtp:[127.0.0.1]:%d,[127.0.0.1]:%d" % (hasty.sockets[0].getsockname()[1], sink.port)
+        queue_id = await rig.queue(route, PASSED, sender=b"x@author.test", body=BODY, bits=HAS_DOT_LINE)
+        await rig.gone(queue_id)
+    (taken,) = sink.messages
+    assert taken.data.startswith(b"DKIM-Signature:") and taken.data.endswith(BODY)
+    assert taken.data.count(b"ARC-Seal:") == 1
+    assert b"SIZE=%d" % len(taken.data) in taken.parameters
