@@ -233,3 +233,23 @@ async def test_what_the_clock_or_all_results_change_is_not_kept(world: World, ke
         else f"UID SEARCH RETURN (UPDATE) {key}"
     )
     assert any(b"NO [NOUPDATE " in line for line in await client.ok(command))
+
+
+@pytest.mark.parametrize("compared", [50, 0])
+async def test_what_is_expunged_but_not_told_is_not_compared_with(
+    world: World, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An expunge waits while numbers must stay; what a SORT is by is gone of such messages."""
+    monkeypatch.setattr(context, "IMAP_CONTEXT_COMPARED", compared)
+    client, other = await filled(world, *"cgaebfd")
+    mirror = Mirror(await client.ok("UID SORT RETURN (UPDATE ALL) (SUBJECT) UTF-8 ALL"))
+    await other.ok("STORE 1,4,7 +FLAGS.SILENT (\\Deleted)")
+    for subject in ("cc", "a", "ff", "h", "bb"):
+        await other.append(letter(subject))
+    await other.ok("EXPUNGE")
+    mirror.take(await client.do("SEARCH ALL"))
+    assert sorted(mirror.list) == list(range(1, 13))
+    assert [uid for uid in mirror.list if uid not in (1, 4, 7)] == [3, 9, 5, 12, 8, 6, 10, 2, 11]
+    mirror.take(await client.ok("NOOP"))
+    assert mirror.list == [3, 9, 5, 12, 8, 6, 10, 2, 11]
+    assert (await client.ok("UID SORT (SUBJECT) UTF-8 ALL"))[-1].split()[2:] == [b"%d" % uid for uid in mirror.list]

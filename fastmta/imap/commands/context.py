@@ -20,7 +20,7 @@ from fastmta._imap import BadSyntax
 from fastmta.imap import search_keys as keys
 from fastmta.imap.commands.fetch import tell_new
 from fastmta.imap.message_set import Chosen
-from fastmta.imap.order import at_places, sorted_places
+from fastmta.imap.order import at_places, paused, sorted_places
 from fastmta.imap.search import Search
 from fastmta.imap.session import SessionEnded, State
 from fastmta.model.limits import (
@@ -29,6 +29,7 @@ from fastmta.model.limits import (
     IMAP_CONTEXT_COMPARED,
     IMAP_CONTEXT_MESSAGES,
     IMAP_CONTEXTS,
+    SEARCH_BLOCK,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Context:
 
 
 class Sorted:
-    """The results of a SORT in their order. What it sorts by never changes of a message."""
+    """The results of a SORT in their order. What it sorts by never changes of a message, but of one that is expunged it
+    is gone before the client may be told so: it keeps its place, and is not compared with.
+    """
 
     __slots__ = ("_keys", "_uids")
 
@@ -118,20 +121,61 @@ class Sorted:
         for uid in uids:
             low, high = 0, len(self._uids)
             while low < high:
-                middle = (low + high) // 2
-                pair = array("I", sorted((uid, self._uids[middle])))
-                first = pair[(await sorted_places(session, view, pair, self._keys))[0]]
-                low, high = (low, middle) if first == uid else (middle + 1, high)
+                at = middle = (low + high) // 2
+                while at < high:
+                    pair = array("I", sorted((uid, self._uids[at])))
+                    first = pair[(await sorted_places(session, view, pair, self._keys))[0]]
+                    if _there(session, view, self._uids[at : at + 1]):
+                        low, high = (low, middle) if first == uid else (at + 1, high)
+                        break
+                    at = await self._first_there(session, view, at + 1, high)
+                else:
+                    high = middle
             self._uids.insert(low, uid)
             places.append((low + 1, uid))
         return places
 
+    async def _first_there(self, session: Session, view: View, place: int, end: int) -> int:
+        """The first place from this one on whose message is there; `end` where none is. SessionEnded."""
+        for begin in range(place, end, SEARCH_BLOCK):
+            some = self._uids[begin : min(begin + SEARCH_BLOCK, end)]
+            there = _there(session, view, some)
+            for at, uid in enumerate(some if there else (), begin):
+                if uid in there:
+                    return at
+            await paused(session)
+        return end
+
     async def _merge(self, session: Session, view: View, uids: array[int]) -> list[tuple[int, int]]:
         """Many: all is sorted again. In ascending places, so that each is right when those before it are there."""
         everything = array("I", sorted([*self._uids, *uids]))
-        self._uids = await at_places(session, everything, await sorted_places(session, view, everything, self._keys))
-        new = set(uids)
+        ordered = await at_places(session, everything, await sorted_places(session, view, everything, self._keys))
+        new, last = set(uids), 0
+        behind: dict[int, list[int]] = {}  # new ones, by what they follow, which was there while it was compared
+        for begin in range(0, len(ordered), SEARCH_BLOCK):
+            some = ordered[begin : begin + SEARCH_BLOCK]
+            there = _there(session, view, some)
+            for uid in some:
+                if uid in new:
+                    behind.setdefault(last, []).append(uid)
+                elif uid in there:
+                    last = uid
+            await paused(session)
+        placed = array("I", behind.get(0, ()))
+        for count, uid in enumerate(self._uids):
+            placed.append(uid)
+            if uid in behind:
+                placed.extend(behind[uid])
+            if count % SEARCH_BLOCK == 0:
+                await paused(session)
+        self._uids = placed
         return [(place, uid) for place, uid in enumerate(self._uids, 1) if uid in new]
+
+
+def _there(session: Session, view: View, uids: array[int]) -> set[int]:
+    """Those that are not expunged."""
+    ascending = array("I", sorted(uids))
+    return set(_imap.mask_select(session.mailboxes.columns(view.mailbox_id, ascending).here, ascending))
 
 
 class Contexts:
