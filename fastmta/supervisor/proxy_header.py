@@ -17,6 +17,7 @@ V2_EXTRA_BYTES: Final = 4096  # of addresses and what follows them; proxies send
 _V2_HEAD: Final = 16
 _PEEKED: Final = _V2_HEAD + V2_EXTRA_BYTES
 _ENDED: Final = "the connection ended before its PROXY header"
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 _FAMILIES: Final = {0x11: (4, socket.AF_INET), 0x21: (16, socket.AF_INET6)}  # TCP over IPv4, IPv6
 _VERSIONS: Final = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}
 
@@ -41,11 +42,11 @@ def wanted(raw: bytes) -> int:
             raise BadHeader("no PROXY header")
         if b"\n" in raw[:-1]:
             raise BadHeader("no PROXY header")
+        if len(raw) > V1_BYTES or (len(raw) == V1_BYTES and not raw.endswith(b"\r\n")):
+            raise BadHeader("the PROXY line is too long")
         if raw.endswith(b"\r\n"):
             return 0
-        if len(raw) >= V1_BYTES:
-            raise BadHeader("the PROXY line is too long")
-        return 1 if raw.endswith(b"\r") else 2
+        return 1 if raw.endswith(b"\r") or len(raw) == V1_BYTES - 1 else 2
     if not SIGNATURE.startswith(raw[: len(SIGNATURE)]):
         raise BadHeader("no PROXY header")
     if len(raw) < _V2_HEAD:
@@ -75,7 +76,7 @@ def _parse_v1(raw: bytes) -> Peer | None:
         raise BadHeader(f"an address of the PROXY line is none of {words[1].decode()}") from error
     if len(ports) != 2 or max(ports) > 65_535:
         raise BadHeader("a port of the PROXY line is none")
-    return Peer(socket.inet_ntop(family, client), ports[0])
+    return Peer(_address(family, client), ports[0])
 
 
 def _parse_v2(raw: bytes) -> Peer | None:
@@ -87,9 +88,15 @@ def _parse_v2(raw: bytes) -> Peer | None:
     octets, address_family = _FAMILIES[family]
     if len(raw) < _V2_HEAD + 2 * octets + 4:
         raise BadHeader("the PROXY header has no room for its addresses")
-    address = socket.inet_ntop(address_family, raw[_V2_HEAD : _V2_HEAD + octets])
+    address = _address(address_family, raw[_V2_HEAD : _V2_HEAD + octets])
     (port,) = struct.unpack_from(">H", raw, _V2_HEAD + 2 * octets)
     return Peer(address, port)
+
+
+def _address(family: socket.AddressFamily, raw: bytes) -> str:
+    """As text; one of IPv4 as such, which a proxy that listens for both families has mapped: bans know it so."""
+    mapped = raw[:12] == _MAPPED and len(raw) == 16
+    return socket.inet_ntop(socket.AF_INET, raw[12:]) if mapped else socket.inet_ntop(family, raw)
 
 
 async def read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, timeout_s: float) -> Peer | None:

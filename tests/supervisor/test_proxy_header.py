@@ -38,7 +38,9 @@ V6 = b"".join(socket.inet_pton(socket.AF_INET6, each) for each in ("2001:db8::7"
 GOOD = [
     (b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 25\r\n", Peer("198.51.100.7", 4711)),
     (b"PROXY TCP6 2001:db8::7 2001:db8::1 4712 25\r\n", Peer("2001:db8::7", 4712)),
+    (b"PROXY TCP6 ::ffff:198.51.100.7 ::1 4711 25\r\n", Peer("198.51.100.7", 4711)),
     (b"PROXY UNKNOWN\r\n", None),
+    (b"PROXY UNKNOWN " + b"x" * (V1_BYTES - 16) + b"\r\n", None),
     (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
     (v2(0x21, 0x11, V4), Peer("198.51.100.7", 4711)),
     (v2(0x21, 0x11, V4, b"\x03\x00\x04abcd"), Peer("198.51.100.7", 4711)),
@@ -57,6 +59,7 @@ BAD = [
     b"PROXY TCP4 1.2.3 192.0.2.1 4711 25\r\n",
     b"PROXY UDP4 198.51.100.7 192.0.2.1 4711 25\r\n",
     b"PROXY TCP4 " + b"1" * V1_BYTES + b"\r\n",
+    b"PROXY UNKNOWN " + b"x" * (V1_BYTES - 15) + b"\r\n",
     b"PROXY TCP4 a\nb\r\n",
     SIGNATURE[:-1] + b"X" + b"\x21\x11\x00\x0c" + V4,
     v2(0x11, 0x11, V4),
