@@ -83,7 +83,7 @@ class Run:
             if len(answers) == len(checks):
                 return
             check = checks[len(answers)]
-            if (check.has_effects or check.reads_verdicts) and len(verdicts) < len(answers):
+            if len(verdicts) < len(answers) and (check.has_effects or check.reads_verdicts):
                 return  # somebody before it has not answered
             answers.append(self._ask(check))
         self.done = True
@@ -97,8 +97,12 @@ class Run:
         if not (check.known_too if context.is_known else check.strangers_too):
             return PASS
         if check.reads_verdicts:
-            said = tuple([verdict for _, verdict in self.verdicts if verdict is not PASS])
-            context = replace(context, verdicts=said) if said else context
+            said: tuple[Verdict, ...] = ()
+            for _, verdict in self.verdicts:
+                if verdict is not PASS:
+                    said += (verdict,)
+            if said:
+                context = replace(context, verdicts=said)
         try:
             answer = check.check(context)
         except Exception as error:

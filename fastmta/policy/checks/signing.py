@@ -103,10 +103,10 @@ class Signing(Check):
             tags = DkimTags(names_to_sign(fields), signed_at=int(self._parts.clock.now()))
             drafts = [draft_dkim(signer, fields, digest, tags) for signer in signers]
             signatures = await self._parts.offload(sign_all, drafts)
-            signed = tuple(draft.signed(each) for draft, each in zip(drafts, signatures, strict=True))
+            signed = [draft.signed(each) for draft, each in zip(drafts, signatures, strict=True)]
         except (HeaderTooLong, SigningError) as error:
             return Verdict(reason=f"not signed: {error}")
-        return Verdict(fields=signed, reason=f"signed for {signers[0].domain}")
+        return Verdict(fields=tuple(signed), reason=f"signed for {signers[0].domain}")
 
 
 def _noted(verdicts: Sequence[Verdict]) -> Outcome:
