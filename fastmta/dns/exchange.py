@@ -277,6 +277,14 @@ class Exchange:
         task.add_done_callback(self._tcp.discard)
 
     async def _ask_tcp(self, question: _Question, server: tuple[str, int]) -> None:
+        try:
+            result = await self._told_over_tcp(question, server)
+        except (OSError, TimeoutError, EOFError) as error:
+            result = f"TCP: {error or type(error).__name__}"
+        question.attempt -= 1
+        self._answered(question, result)
+
+    async def _told_over_tcp(self, question: _Question, server: tuple[str, int]) -> "dns.message.Message | str":
         writer: Any = None
         try:
             async with asyncio.timeout(self._timeout_s * 2), self._tcp_places:
@@ -284,26 +292,16 @@ class Exchange:
                 writer.write(len(question.wire).to_bytes(2, "big") + question.wire)
                 length = int.from_bytes(await reader.readexactly(2), "big")
                 data = await reader.readexactly(length)
-        except (OSError, TimeoutError, EOFError) as error:
-            data, problem = b"", f"TCP: {error or type(error).__name__}"
         finally:
             if writer is not None:
                 writer.close()
         echo = question.echo
-        if (
-            len(data) < _HEADER
-            or data[:2] != question.wire[:2]
-            or data[_HEADER : _HEADER + len(echo)].lower() != echo.lower()
-        ):
-            question.attempt -= 1
-            self._failed(question, problem if not data else "an answer to something else")
-        elif len(data) <= DNS_PAYLOAD_BYTES:
-            question.attempt -= 1
-            self._answered(question, _read(data))
-        else:
-            result = await self._loop.run_in_executor(None, _read, data)
-            question.attempt -= 1
-            self._answered(question, result)
+        echoed = data[_HEADER : _HEADER + len(echo)]
+        if len(data) < _HEADER or data[:2] != question.wire[:2] or echoed.lower() != echo.lower():
+            return "an answer to something else"
+        if len(data) <= DNS_PAYLOAD_BYTES:
+            return _read(data)
+        return await self._loop.run_in_executor(None, _read, data)
 
 
 def _read(data: bytes) -> "dns.message.Message | str":

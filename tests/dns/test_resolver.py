@@ -257,3 +257,23 @@ async def test_thousands_of_questions_cost_a_few_sockets_and_under_a_kilobyte_ea
         for wait in waits:
             wait.cancel()
         await asked.close()
+
+
+@pytest.mark.parametrize("answer", [b"\0\0", b"\0\5short", b"\xff\xffcut", b""], ids=["empty", "short", "cut", "none"])
+async def test_a_name_server_that_says_nothing_over_tcp_is_followed_by_the_next(answer: bytes) -> None:
+    class Mute(DnsStub):
+        async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(2)
+            writer.write(answer)
+            writer.close()
+
+    zones = {"big.test": {"TXT": [f"{n:03}" + "x" * 200 for n in range(10)]}}
+    async with Mute(zones) as mute, DnsStub(zones) as good:
+        asked = Resolver([mute.address], monotonic=time.monotonic)
+        with pytest.raises(LookupTrouble):
+            await asyncio.wait_for(asked.txt("big.test"), 60)
+        await asked.close()
+        asked = Resolver([mute.address, good.address], monotonic=time.monotonic)
+        assert len(await asyncio.wait_for(asked.txt("big.test"), 60)) == 10
+        assert good.tcp_queries == 1
+        await asked.close()
