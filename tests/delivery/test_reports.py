@@ -4,14 +4,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fastmta.authentication.signing import load_own_signer
 from fastmta.model.envelope import NOTIFY_SUCCESS, LocalTarget, RecipientTail
 from fastmta.store.dkim_keys import DkimKey
+from tests.e2e.test_signing import verdicts
+
+PEM = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.fixture
-async def signing(rig):
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    await rig.store.dkim_keys.add(DkimKey("mx.test", "s1", "ed25519", "active", pem, 1, 1))
+@pytest.fixture(
+    params=[{}, {"top": {"canonical_maps": "inline:{ {s@a.test = t@a.test} }"}}], ids=["plain", "rewriting"]
+)
+async def signing(make_rig, request):
+    rig = make_rig(**request.param)
+    await rig.store.dkim_keys.add(DkimKey("mx.test", "s1", "ed25519", "active", PEM, 1, 1))
     return rig
 
 
@@ -22,6 +28,9 @@ async def test_a_bounce_is_signed(signing):
     raw = signing.store.queue.read(message.blob_id, 0, 100_000)
     assert raw.startswith(b"DKIM-Signature: ") and b"d=mx.test" in raw and b"\r\nReceived: by mx.test" in raw
     assert message.envelope.size_bytes == len(raw) and row.tail.forward_path == b"s@a.test"
+    record = load_own_signer(PEM, "mx.test", "s1").public_record()
+    found = await verdicts(raw, {"s1._domainkey.mx.test": {"TXT": [record]}}, signing.clock.now())
+    assert [each.result for each in found] == ["pass"], found
 
 
 async def test_a_report_of_success_into_a_mailbox_is_signed(signing):
