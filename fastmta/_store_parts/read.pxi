@@ -14,6 +14,7 @@ cdef inline bytes value_bytes(MDB_val* value):
 
 
 @cython.final
+@cython.no_gc_clear  # its end needs the store
 cdef class Reading:
     """One read transaction, for as long as this object is alive; kept inside one call. It closes the cursors left open."""
 

@@ -104,6 +104,7 @@ cdef class Fate(Waiter):
 
 
 @cython.final
+@cython.no_gc_clear  # its end needs the engine
 cdef class Unit:
     """An ordered list of operations, all or nothing. Made by Engine.new_unit, filled, submitted once."""
 
