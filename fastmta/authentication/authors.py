@@ -15,6 +15,8 @@ _QUOTED: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _MARK: Final = re.compile(r'\\.|["()]', re.DOTALL)
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9._\-\u0080-\U0010ffff]+")
 _PLAIN_BYTES: Final = 256
+_DOTS: Final = re.compile(r"[.\u3002\uff0e\uff61]")
+_DOMAIN_CHARS: Final = 300  # that are kept of a domain: the DNS has room for fewer, so it is none still
 _END: Final = re.compile(r"[,;:]")
 
 
@@ -138,13 +140,20 @@ def _written_domain(address: str) -> str:
 
 
 def _a_labels(domain: str) -> str:
+    """The domain for the DNS. What cannot be there keeps its place below a domain that can: it has an owner too."""
+    domain = domain[-_DOMAIN_CHARS:]
     if domain.isascii():
-        return domain if len(domain) <= 255 else ""
+        return domain
     import idna
 
-    if len(domain) > 255:
-        return ""
     try:
-        return idna.encode(domain, uts46=True).decode("ascii")
+        if len(domain) < _DOMAIN_CHARS:
+            return idna.encode(domain, uts46=True).decode("ascii")
     except (UnicodeError, idna.IDNAError):
-        return ""
+        pass
+    return ".".join(_a_label(label) for label in _DOTS.split(domain))
+
+
+def _a_label(label: str) -> str:
+    """A label that IDNA does not have as older programs ask for it, or cut where there is no room for it anyway."""
+    return label if label.isascii() else "xn--" + label[:64].encode("punycode").decode("ascii")

@@ -14,7 +14,7 @@ from fastmta.model.limits import DMARC_WALK_QUERIES
 
 _ORDER: Final = {"none": 0, "quarantine": 1, "reject": 2}
 _DOUBT: Final = {"fail": 3, "temperror": 2, "none": 1, "pass": 0}
-_NAME: Final = re.compile(r"[^.]{1,63}(?:\.[^.]{1,63})+\Z")  # two labels at least
+_ASKABLE: Final = re.compile(r"(?=.{1,246}\Z)[^.]{1,63}(?:\.[^.]{1,63})*\Z")  # with "_dmarc." a name of 253 octets
 _WEAKER: Final[dict[str, Policy]] = {"reject": "quarantine", "quarantine": "none", "none": "none"}
 
 
@@ -83,6 +83,8 @@ async def tree_walk(dns: DmarcDns, domain: str) -> Walk:
 
 
 async def _record(dns: DmarcDns, name: str) -> DmarcRecord | None:
+    if not _ASKABLE.match(name):
+        return None
     try:
         texts = await dns.txt(f"_dmarc.{name}")
     except NotFound:
@@ -92,7 +94,9 @@ async def _record(dns: DmarcDns, name: str) -> DmarcRecord | None:
 
 
 async def _exists(dns: DmarcDns, domain: str) -> bool:
-    """Whether the name exists (RFC 8020): anything but NXDOMAIN."""
+    """Whether the name exists (RFC 8020): anything but NXDOMAIN. One that the DNS has no room for does not."""
+    if not _ASKABLE.match(domain):
+        return False
     try:
         await dns.a(domain)
     except NotFound as absence:
@@ -125,7 +129,7 @@ async def check_dmarc(
 async def _judge(
     dns: DmarcDns, domain: str, spf: SpfVerdict | None, dkim: Sequence[DkimVerdict], walks: dict[str, Walk]
 ) -> DmarcVerdict:
-    if not _NAME.match(domain):
+    if "." not in domain:
         return DmarcVerdict("none", "", "none", "", domain)
 
     async def walk_of(name: str) -> Walk:
@@ -151,17 +155,28 @@ async def _judge(
             return True
         if strict or not identifier:
             return False
-        return (await walk_of(identifier)).organizational == (await walk_of(domain)).organizational
+        # An organisation is a name or one above it. Nobody else is asked: a stranger's name servers could make trouble,
+        # and a failure pass for doubt.
+        organizational = (await walk_of(domain)).organizational
+        if not f".{identifier}".endswith(f".{organizational}"):
+            return False
+        return (await walk_of(identifier)).organizational == organizational
 
-    trouble = False
-    spf_aligned = dkim_aligned = False
-    if spf is not None and spf.result in ("pass", "temperror") and await aligned(spf.domain, record.strict_spf):
-        spf_aligned = spf.result == "pass"
-        trouble |= not spf_aligned
-    for verdict in dkim:
-        if verdict.result in ("pass", "temperror") and await aligned(verdict.domain, record.strict_dkim):
-            dkim_aligned |= verdict.result == "pass"
-            trouble |= verdict.result == "temperror"
+    async def stands(result: str, identifier: str, strict: bool) -> bool | None:
+        """Whether this result is a pass for the author; None where nobody can say."""
+        if result not in ("pass", "temperror"):
+            return False
+        try:
+            if not await aligned(identifier, strict):
+                return False
+        except LookupTrouble:  # another identifier may still pass
+            return None
+        return result == "pass" or None
+
+    spf_stands = await stands(spf.result, spf.domain, record.strict_spf) if spf is not None else False
+    dkim_stand = [await stands(one.result, one.domain, record.strict_dkim) for one in dkim]
+    spf_aligned, dkim_aligned = bool(spf_stands), any(dkim_stand)
+    trouble = spf_stands is None or None in dkim_stand
     passed = spf_aligned or dkim_aligned
     result = "pass" if passed else "temperror" if trouble else "fail"
     disposition = _WEAKER[policy] if record.testing else policy

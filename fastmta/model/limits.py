@@ -162,7 +162,7 @@ PASSWORD_CHECKS_WAITING: Final = 4096  # of all addresses; each is served in tur
 # --- message authentication ---
 AUTHENTICATED_HEADER_BYTES: Final = 1 << 20  # a longer header section is not read; RFC 5322 sets no limit
 AUTHENTICATED_FIELDS: Final = 10_000  # header fields; mail has up to 200, and each costs a microsecond
-AUTHENTICATION_TIME_S: Final = 30.0  # after this a message's verification asks the DNS nothing further
+AUTHENTICATION_TIME_S: Final = 30.0  # then SPF, DKIM and ARC ask the DNS nothing further; DMARC after as long again
 AUTHENTICATED_BODY_PIECE: Final = 1 << 18  # a body is hashed in pieces of this size
 DKIM_SIGNERS: Final = 1000  # domains whose signing keys a worker keeps loaded, some 3 KB each
 DKIM_SIGNATURES: Final = 10  # of a message that are verified; each may cost a look-up and a public-key operation

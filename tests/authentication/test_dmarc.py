@@ -123,6 +123,44 @@ async def test_trouble_never_rejects() -> None:
     assert (verdict.result, verdict.disposition) == ("temperror", "none")
 
 
+@pytest.mark.parametrize("stranger", ["evil.example", "xbank.example", "example"])
+async def test_trouble_at_a_strangers_servers_is_no_doubt(stranger: str) -> None:
+    zone = Zone({"_dmarc.bank.example": txt("v=DMARC1; p=reject"), f"_dmarc.{stranger}": TROUBLE})
+    fields = parse_fields(b"From: a@bank.example\r\n")
+    spf = SpfVerdict("pass", f"mail.{stranger}")
+    verdict = await check_dmarc(zone, fields, spf, [DkimVerdict("pass", stranger, "s", "")])
+    assert stranger == "example" or (verdict.result, verdict.disposition) == ("fail", "reject")
+    verdict = await check_dmarc(zone, fields, spf, [DkimVerdict("pass", "bank.example", "s", "")])
+    assert (verdict.result, verdict.dkim_aligned) == ("pass", True)
+
+
+async def test_trouble_with_one_identifier_leaves_the_others() -> None:
+    zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=reject"), "_dmarc.a.example.org": TROUBLE})
+    assert (await judge("a@example.org", zone, dkim="a.example.org")).result == "temperror"
+    verdict = await judge("a@example.org", zone, spf="a.example.org", dkim="b.example.org")
+    assert (verdict.result, verdict.spf_aligned, verdict.dkim_aligned) == ("pass", False, True)
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        ".".join(["x" * 60] * 4),  # a name of which the DNS has room, but not with _dmarc. in front
+        ".".join(["x" * 60] * 9),
+        "x" * 64,
+        "x.",
+        "\u2603",
+        "x" * 5000,
+        "\u2603" * 5000,
+    ],
+)
+async def test_a_name_that_cannot_exist_has_the_policy_of_its_owner(below: str) -> None:
+    zone = Zone({"_dmarc.bank.example": txt("v=DMARC1; p=none; sp=quarantine; np=reject")})
+    verdict = await judge(f"Ann <a@{below}.bank.example>", zone, spf="evil.example")
+    assert (verdict.result, verdict.disposition, verdict.domain) == ("fail", "reject", "bank.example")
+    assert len(verdict.author_domain) < 1000
+    assert all(len(name) <= 253 for name, _ in zone.asked)
+
+
 async def test_the_strictest_of_several_authors_counts() -> None:
     zone = Zone({"_dmarc.example.org": txt("v=DMARC1; p=none"), "_dmarc.bank.example": txt("v=DMARC1; p=reject")})
     for sender in ("a@example.org, b@bank.example", "b@bank.example, a@example.org"):

@@ -1,16 +1,18 @@
 """Hostile octets in what authentication reads: work is linear and bounded, and only the documented errors leave."""
 
 import base64
+import hashlib
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fastmta.authentication import keys
+from fastmta.authentication import keys, verifying
 from fastmta.authentication.authors import TooManyAuthors, author_domains
 from fastmta.authentication.bodies import Bodies, forms_needed
 from fastmta.authentication.canonical import BodyHash, canonical_body, canonical_field
@@ -29,6 +31,7 @@ from fastmta.authentication.verifying import Client, verify_message
 from fastmta.model.limits import (
     AUTHENTICATED_FIELDS,
     AUTHENTICATED_HEADER_BYTES,
+    AUTHENTICATION_TIME_S,
     DKIM_FIELD_BYTES,
     DKIM_KEPT_KEY_BYTES,
     DKIM_KEYS,
@@ -238,6 +241,28 @@ async def test_any_octets_in_a_message_give_a_verdict() -> None:
         authentication_results("mx.example.org", verdicts.parts(client.sender))
 
 
+async def test_slow_signers_leave_time_for_the_authors_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class Slow(Zone):
+        async def txt(self, name: str) -> tuple[bytes, ...]:
+            if name.endswith("evil.example"):
+                clock[0] += AUTHENTICATION_TIME_S + 1
+            return await super().txt(name)
+
+    loop = SimpleNamespace(time=lambda: clock[0])
+    monkeypatch.setattr(verifying, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    bh = base64.b64encode(hashlib.sha256().digest()).decode()
+    header = (
+        f"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=evil.example; s=s; h=from; bh={bh}; b=AAAA\r\n"
+        "From: ceo@bank.example\r\n"
+    )
+    fields = parse_fields(header.encode())
+    zone = Slow({"_dmarc.bank.example": {"TXT": ["v=DMARC1; p=reject"]}})
+    verdicts = await verify_message(fields, Bodies(forms_needed(fields)), None, zone, inline, 1e9)
+    assert (verdicts.dmarc.result, verdicts.dmarc.disposition) == ("fail", "reject")
+
+
 # --- From ---
 
 
@@ -253,7 +278,8 @@ async def test_any_octets_in_a_message_give_a_verdict() -> None:
         ("<ceo@bank.example, x@evil.example>", "bank.example"),
         ("<ceo@bank.example, x@evil.example", "bank.example"),
         ("ceo@bank.example foo", "bank.example"),
-        ("ceo@bank.example\ufffd, x@evil.example", ""),
+        ("ceo@bank.example\ufffd, x@evil.example", "evil.example"),
+        ("ceo@\u2603.bank.example", "xn--n3h.bank.example"),
         ("ceo@Bank.EXAMPLE..", "bank.example"),
         ("ceo@bank\u3002example", "bank.example"),
         ("ceo@\uff42ank.example", "bank.example"),
@@ -263,8 +289,7 @@ async def test_any_octets_in_a_message_give_a_verdict() -> None:
     ],
 )
 def test_a_domain_does_not_hide(value: str, domain: str) -> None:
-    found = author_domains(from_(value))
-    assert domain in found if domain else found == ("evil.example",)
+    assert domain in author_domains(from_(value))
 
 
 def test_many_authors_are_too_many_and_cost_little() -> None:
