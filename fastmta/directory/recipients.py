@@ -247,13 +247,13 @@ class Directory:
         return self.senders.allowed(login, account.id, reverse_path)
 
     def at_home(self, path: bytes) -> Sequence[LocalTarget | QueuedTarget]:
-        """Where mail to an address of our own domains goes; nowhere, for others. ValueError, Permanent- or
-        TemporaryFailure.
+        """Where mail to an address of our own domains goes, whether there is room or not; nowhere, for others.
+        ValueError, Permanent- or TemporaryFailure.
         """
         address = self.qualify(path.decode("utf-8", "surrogateescape"))
         if self.class_of(address.domain) in (DomainClass.OTHER, DomainClass.RELAY):
             return ()
-        return self._expanded(address).targets
+        return self._expanded(address, needs_room=False).targets
 
     def is_ours(self, domain: str) -> bool:
         """Whether mail of a domain is delivered here, or by hosts that we relay to."""
@@ -292,7 +292,7 @@ class Directory:
                 if passed_on.is_source_routed:
                     raise PermanentFailure(relay_denied(address))
 
-    def _expanded(self, first: Address) -> Resolution:
+    def _expanded(self, first: Address, *, needs_room: bool = True) -> Resolution:
         """Depth-first through the aliases. An address met again below itself is a loop; elsewhere it is only known."""
         targets: dict[LocalTarget | QueuedTarget, None] = {}
         refusals: list[tuple[Address, Reply]] = []
@@ -325,10 +325,14 @@ class Directory:
                     self._finish(address, targets, refusals, None)
                 else:
                     stack.append((target, False))
-        return self._verdict(first, targets, refusals)
+        return self._verdict(first, targets, refusals, needs_room)
 
     def _verdict(
-        self, first: Address, targets: dict[LocalTarget | QueuedTarget, None], refusals: list[tuple[Address, Reply]]
+        self,
+        first: Address,
+        targets: dict[LocalTarget | QueuedTarget, None],
+        refusals: list[tuple[Address, Reply]],
+        needs_room: bool,
     ) -> Resolution:
         if not targets:
             if not refusals:  # an alias of nothing but what was dropped
@@ -338,7 +342,7 @@ class Directory:
         for address, reply in refusals:  # the others get it, and the sender is told of this one
             hop = f"error:{reply.enhanced} {reply.text}"[:200].encode("utf-8", "surrogateescape")
             targets[QueuedTarget(address.raw, hop)] = None
-        if len(targets) == 1 and not refusals:
+        if needs_room and len(targets) == 1 and not refusals:
             (only,) = targets
             if isinstance(only, LocalTarget):
                 self._require_room(only, first)

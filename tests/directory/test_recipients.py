@@ -573,3 +573,13 @@ def test_senders_of_a_table_that_was_never_read_are_trouble(make, tmp_path):
     with pytest.raises(TemporaryFailure):
         world.directory.senders.owned(b"x@elsewhere.test")
     assert not world.directory.sender_allowed("user@example.test", b"user@example.test")
+
+
+@pytest.mark.parametrize("sender", ["full@example.test", "full+x@example.test", "alias@boxes.test"])
+def test_whoever_has_a_full_mailbox_may_still_send(make, sender):
+    world = make("alias@boxes.test full@example.test\n")
+    world.store.accounts.used[5] = 100
+    assert str(world.directory.resolve(b"full@example.test", may_relay=False).refusal).startswith("452 4.2.2 ")
+    assert world.directory.sender_allowed("full@example.test", sender.encode())
+    assert world.directory.senders.owned(sender.encode())
+    assert not world.directory.sender_allowed("user@example.test", sender.encode())
