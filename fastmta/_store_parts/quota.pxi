@@ -58,10 +58,31 @@ cdef const QuotaRule* next_rule(const Buffer* rules, size_t* at) noexcept nogil:
     return rule
 
 
+cdef const QuotaRule* rule_of(const Buffer* rules, const char* name, size_t n) noexcept nogil:
+    """The first rule for a mailbox of that name, which is the one that holds; NULL where there is none."""
+    cdef const QuotaRule* rule
+    cdef size_t at = sizeof(QuotaRules)
+    while True:
+        rule = next_rule(rules, &at)
+        if rule == NULL or name_fits(<const char*>rule + sizeof(rule[0]), rule.name_length, name, n):
+            return rule
+
+
+cdef const QuotaRule* next_uncounted(const Buffer* rules, size_t* at) noexcept nogil:
+    """The next rule by which a mailbox is not counted, which has its name."""
+    cdef const QuotaRule* rule
+    while True:
+        rule = next_rule(rules, at)
+        if rule == NULL or (rule.kind & QUOTA_IGNORE
+                            and rule_of(rules, <const char*>rule + sizeof(rule[0]), rule.name_length) == rule):
+            return rule
+
+
 cdef inline uint64_t changed_limit(uint64_t limit, int64_t by, bint percent) noexcept nogil:
     if limit == 0:
         return 0
-    by = <int64_t>(limit // 100) * by if percent else by
+    if percent:
+        by = <int64_t>(limit // 100) * by + <int64_t>(limit % 100) * by // 100
     if by < 0:
         return limit - <uint64_t>-by if <uint64_t>-by < limit else 1  # as good as nothing: 0 would be no limit
     return limit + <uint64_t>by
@@ -72,7 +93,6 @@ cdef Limits limits_of(const UsageRecord* usage, const Buffer* rules, const char*
     cdef Limits limits
     cdef const QuotaRules* head = <const QuotaRules*>rules.data
     cdef const QuotaRule* rule
-    cdef size_t at = sizeof(QuotaRules)
     cdef bint ruled = rules.length >= sizeof(QuotaRules) and head.format == FORMAT
     limits.ignored = False
     limits.bytes = usage.quota if usage.quota else head.bytes if ruled else 0
@@ -81,18 +101,16 @@ cdef Limits limits_of(const UsageRecord* usage, const Buffer* rules, const char*
     limits.messages = 0 if limits.messages == NO_QUOTA_MESSAGES else limits.messages
     if not ruled or n == 0 or (limits.bytes == 0 and limits.messages == 0):
         return limits
-    while True:
-        rule = next_rule(rules, &at)
-        if rule == NULL:
-            return limits
-        if name_fits(<const char*>rule + sizeof(rule[0]), rule.name_length, name, n):
-            if rule.kind & QUOTA_IGNORE:
-                limits.ignored = True
-                limits.bytes = limits.messages = 0
-            else:
-                limits.bytes = changed_limit(limits.bytes, rule.bytes, rule.kind & QUOTA_PERCENT)
-                limits.messages = changed_limit(limits.messages, rule.messages, rule.kind & QUOTA_PERCENT_MESSAGES)
-            return limits
+    rule = rule_of(rules, name, n)
+    if rule == NULL:
+        return limits
+    if rule.kind & QUOTA_IGNORE:
+        limits.ignored = True
+        limits.bytes = limits.messages = 0
+    else:
+        limits.bytes = changed_limit(limits.bytes, rule.bytes, rule.kind & QUOTA_PERCENT)
+        limits.messages = changed_limit(limits.messages, rule.messages, rule.kind & QUOTA_PERCENT_MESSAGES)
+    return limits
 
 
 cdef int load_quota_rules(Txn* t) noexcept nogil:
@@ -119,11 +137,9 @@ cdef int counted_usage(Txn* t, uint64_t account_id, UsageRecord* usage) noexcept
     cdef uint64_t mailbox_id
     cdef int rc
     while True:
-        rule = next_rule(&t.s.quota_rules, &at)
+        rule = next_uncounted(&t.s.quota_rules, &at)
         if rule == NULL:
             return DONE
-        if not rule.kind & QUOTA_IGNORE:
-            continue
         k_mailbox_name(&k, account_id, <const char*>rule + sizeof(rule[0]), rule.name_length)
         rc = t_get(t, &k, &value)
         if rc == DONE:
@@ -195,11 +211,9 @@ def quota_fields(Store store not None, uint64_t account_id, uint64_t mailbox_id=
             name = (<char*>box + sizeof(box[0]))[: box.name_length]
     limits = limits_of(&usage, &rules, <char*>name, len(name))
     while not limits.ignored and (limits.bytes or limits.messages):
-        rule = next_rule(&rules, &at)
+        rule = next_uncounted(&rules, &at)
         if rule == NULL:
             break
-        if not rule.kind & QUOTA_IGNORE:
-            continue
         k_mailbox_name(&k, account_id, <const char*>rule + sizeof(rule[0]), rule.name_length)
         if reading.get(&k, &value):
             memcpy(&number, value.mv_data, 8)

@@ -88,6 +88,24 @@ def test_a_limit_of_messages_is_raised_too(store: Store) -> None:
     assert (fill(store, inbox), fill(store, trash)) == (4, 3)
 
 
+@pytest.mark.parametrize(("percent", "taken"), [("+10", 5), ("+199", 99), ("-10", -5), ("-1", 0)])
+def test_a_part_of_a_limit_is_of_all_of_it(store: Store, percent: str, taken: int) -> None:
+    """Of a limit of 50, too: ten per cent are 5, not ten times what each whole hundred gives."""
+    trash = new_mailbox(store, 1, b"Trash")
+    rule(store, "*:messages=50:bytes=1050", f"Trash:messages={percent}%:bytes={percent}%")
+    wanted = 1050 * int(percent) / 100
+    assert quota_fields(store, 1, trash)[2:] == (1050 + int(wanted), 50 + taken)
+
+
+def test_the_first_rule_for_a_mailbox_is_the_one_that_holds(store: Store) -> None:
+    """What is counted by the first is counted though a later one says otherwise; and what is not, is taken off once."""
+    inbox, trash = new_mailbox(store), new_mailbox(store, 1, b"Trash")
+    rule(store, f"*:bytes={10 * SIZE}", f"Tr*:bytes=+{2 * SIZE}", "Trash:ignore")
+    assert (fill(store, trash), quota_fields(store, 1)[:2]) == (12, (12 * SIZE, 12))
+    rule(store, f"*:bytes={10 * SIZE}", "Trash:ignore", "Trash:ignore")
+    assert (fill(store, inbox), quota_fields(store, 1)[:2]) == (10, (10 * SIZE, 10))
+
+
 def test_what_is_not_counted_takes_no_room_and_counts_once_it_is_moved(store: Store) -> None:
     inbox, spam = new_mailbox(store), new_mailbox(store, 1, b"Spam")
     rule(store, f"*:bytes={10 * SIZE}", "Spam:ignore")
