@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from fastmta.model.errors import ActFailed, Refused
+from fastmta.model.errors import ActFailed, Refused, StorageFailure
 from fastmta.operations.acts import act, rows
 from fastmta.operations.desk import Desk
 from fastmta.operations.users import required
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmta.store.retained import Retained
 
 AT_ONCE = 50  # messages looked at, and brought back, between two pauses
+TRIES = 3  # for one message, where its mailbox goes or comes meanwhile
 HEADER_BYTES = 16_384  # of a message that is listed
 
 
@@ -85,18 +86,26 @@ async def _found(desk: Desk, account: "Account", asked: Wanted) -> AsyncIterator
 
 
 async def _restore(desk: Desk, account: "Account", message: "Retained", done: int) -> bool:
-    """Whether it is there now: somebody else may have had it back."""
-    mailbox_id = await _home(desk, account, message)
-    structure = await desk.store.retained.structure(message)
-    try:
-        unit = desk.store.retained.restoring(account.id, message, mailbox_id, structure)
-        await desk.store.commit(unit)
-    except Refused as refused:
-        if refused.code == "changed":
+    """Whether it is there now: somebody else may have had it back, or it had to go, since it was listed."""
+    retained, mailbox_id = desk.store.retained, 0
+    for _ in range(TRIES):
+        try:
+            mailbox_id = await _home(desk, account, message)
+            structure = await retained.structure(message)
+            await desk.store.commit(retained.restoring(account.id, message, mailbox_id, structure))
+            return True
+        except StorageFailure:
+            if retained.holds(account.id, message):
+                raise
             return False
-        why = "the account's quota is used up" if refused.code == "quota" else refused.code
-        raise ActFailed(f"{why}; {done} messages were brought back before", "cannot_create") from refused
-    return True
+        except Refused as refused:
+            if not retained.holds(account.id, message):
+                return False
+            why = "the account's quota is used up" if refused.code == "quota" else refused.code
+            if refused.code == "quota" or desk.store.mailboxes.by_id(mailbox_id) is not None:
+                break
+            mailbox_id = 0  # somebody deleted its mailbox, or made it, meanwhile
+    raise ActFailed(f"{why}; {done} messages were brought back before", "cannot_create")
 
 
 async def _home(desk: Desk, account: "Account", message: "Retained") -> int:

@@ -55,6 +55,10 @@ class RetainedMessages:
         rows = self._store.raw.scan(TABLE_RETAINED, lead, start, limit)
         return [_decoded(key[8:], value) for key, value in rows]
 
+    def holds(self, account_id: int, message: Retained) -> bool:
+        """Whether a message that was listed is still there."""
+        return self._store.raw.get(TABLE_RETAINED, id_key(account_id) + message.key) is not None
+
     async def read(self, message: Retained, offset: int, length: int) -> bytes:
         """What is shown of a message behind its prefix, 256 KB at most; b"" where it cannot be read.
 

@@ -3,11 +3,16 @@
 import asyncio
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from fastmta import _mime
 from fastmta.cli.failures import EX_CANTCREAT, EX_USAGE
 from fastmta.config.load import load
+from fastmta.operations import undeleting
 from fastmta.store import MailStore
+from fastmta.store.retained import RetainedMessages
 
 BODY = b"From: Ann <ann@example.org>\r\nSubject: %d\r\n\r\ntext\r\n"
 
@@ -71,6 +76,49 @@ def test_what_comes_back_is_chosen_by_time_and_bounded_by_the_quota(cli):
     assert "quota" in done.err and "1 messages were brought back" in done.err
     cli.ok("user", "quota", "bill", "0")
     assert cli.ok("mailbox", "undelete", "bill").out == "1 message brought back\n"
+
+
+@pytest.mark.parametrize("moment", ["structure", "restoring"])
+def test_what_goes_while_it_is_brought_back_ends_nothing(cli, monkeypatch, moment):
+    """The oldest make room for what is expunged meanwhile, and mailboxes are deleted."""
+    cli.user()
+    expunged(cli, "Archive", 3)
+    before = getattr(RetainedMessages, moment)
+
+    async def work():
+        store = MailStore.open(Path(load(cli.config).data_directory), trash_delay_ms=0)
+        account = store.accounts.lookup("bill@example.test")
+        raw, rows = store.raw, store.retained.page(account.id)
+        events = iter(("message", "mailbox", "nothing", "nothing"))
+
+        def meanwhile(self, *arguments):
+            out, event, unit = None, next(events), raw.new_unit()
+            if moment == "restoring":
+                out = before(self, *arguments)
+            if event == "message":
+                unit.release(account.id, rows[0].key, True)
+                assert raw.commit_sync(unit).failure is None
+                raw.reap()
+            if event == "mailbox":
+                unit.mailbox_gone(rows[0].mailbox_id)
+                assert raw.commit_sync(unit).failure is None
+            return before(self, *arguments) if out is None else out
+
+        async def pause():
+            pass
+
+        monkeypatch.setattr(RetainedMessages, moment, meanwhile)
+        desk = SimpleNamespace(
+            config=load(cli.config), store=store, pause=pause, note=lambda **_: None, progress=lambda *_: None
+        )
+        try:
+            return await undeleting.undelete(desk, undeleting.Wanted("bill@example.test"))
+        finally:
+            store.close()
+
+    assert asyncio.run(work()).messages == 2
+    assert len(cli.mail(mailbox="Archive")) == 2
+    assert cli.ok("store", "check").code in (0, None)
 
 
 def test_a_purge_is_for_good(cli):
