@@ -161,8 +161,8 @@ async def _message_signature(
         return Outcome("fail", str(error))
     if SEAL in signature.names:  # RFC 8617 §4.1.2
         return Outcome("fail", "ARC-Seal is signed")
-    outcome = acceptable(signature, now)
-    if outcome is not None and outcome.reason != "From is not signed":
+    outcome = acceptable(signature, now, arc=True)
+    if outcome is not None:
         return outcome
     found, _ = await prepare(signature, fields, bodies.digest(signature.body_form), dns)
     return found

@@ -27,15 +27,15 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def acceptable(signature: Signature, now: float) -> Outcome | None:
-    """Why a signature is not worth a look-up, or None."""
+def acceptable(signature: Signature, now: float, *, arc: bool = False) -> Outcome | None:
+    """Why a signature is not worth a look-up, or None. ARC's need not sign From: its seal covers the rest."""
     if signature.algorithm == "rsa-sha1":
         return Outcome("policy", "SHA-1 is not believed (RFC 8301)")
     if signature.algorithm not in ALGORITHMS:
         return Outcome("permerror", "unknown algorithm")
     if signature.has_length:
         return Outcome("policy", "l= leaves a part of the body unsigned")
-    if b"from" not in signature.names:
+    if not arc and b"from" not in signature.names:
         return Outcome("permerror", "From is not signed")
     if signature.expires_at and signature.expires_at < now:
         return Outcome("fail", "the signature has expired")

@@ -333,7 +333,8 @@ class _Check:
 
 
 def _best_name(names: tuple[str, ...], domain: str) -> str:
-    """%{p}: the domain itself, else a name below it, else any (§7.3)."""
+    """%{p}: the domain itself, else a name below it, else any (§7.3). `names` are in lower case."""
+    domain = domain.lower().removesuffix(".")
     if domain in names:
         return domain
     below = [name for name in names if name.endswith("." + domain)]

@@ -147,8 +147,9 @@ def _dmarc(texts: Sequence[bytes]) -> tuple[str, str]:
     if len(records) > 1:
         return WRONG, f"{len(records)} records, which count as none"
     record = records[0]
-    if record.p is None:
-        return WRONG, "p= is missing or unknown, which counts as p=none"
+    if record.broken:
+        taken = "no record" if record.p is None else "p=none"
+        return WRONG, f"p= is missing, or p=, sp= or np= is unknown, which counts as {taken}"
     notes = []
     if record.p == "none":
         notes.append("p=none asks for nothing: go on to quarantine and reject when the reports look well")

@@ -69,6 +69,18 @@ async def test_a_broken_chain(old: bytes, new: bytes, reason: str) -> None:
     assert (verdict.result, reason in verdict.reason) == ("fail", True), verdict
 
 
+async def test_a_message_signature_without_from_expires_too() -> None:
+    unsigned = altered(await seal(MESSAGE), b"ARC-Message-Signature: ", b"ARC-Message-Signature: x=%d; " % (NOW + 1))
+    at = unsigned.index(b" h=", unsigned.index(b"ARC-Message-Signature")) + 3
+    raw = unsigned[:at] + b"subject" + unsigned[unsigned.index(b";", at) :]
+    header, body = split_message(raw)
+    fields = parse_fields(header)
+    bodies = Bodies(forms_needed(fields))
+    bodies.update(body)
+    verdict = await verify_arc(fields, bodies, Zone(ZONE), inline, NOW + 2)
+    assert (verdict.result, verdict.reason) == ("fail", "message signature 1: the signature has expired")
+
+
 async def test_a_set_that_stands_twice_breaks_it() -> None:
     raw = await seal(MESSAGE)
     fields = parse_fields(split_message(raw)[0])

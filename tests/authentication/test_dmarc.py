@@ -46,6 +46,9 @@ async def test_alignment_is_relaxed_by_default_and_strict_where_asked() -> None:
         ("sub.example.org", True, "p=reject; np=none", "reject"),
         ("example.org", True, "rua=mailto:d@example.org", "none"),
         ("example.org", True, "p=bogus; rua=mailto:d@example.org", "none"),
+        ("example.org", True, "p=reject; sp=bogus; rua=x, mailto:d@example.org", "none"),
+        ("example.org", True, "p=reject; np=; rua=mailto:d@example.org", "none"),
+        ("sub.example.org", True, "sp=reject; rua=mailto:d@example.org", "none"),
     ],
 )
 async def test_which_tag_is_the_policy(author: str, exists: bool, record: str, policy: str) -> None:
@@ -55,7 +58,19 @@ async def test_which_tag_is_the_policy(author: str, exists: bool, record: str, p
     assert (await judge(f"a@{author}", zone)).policy == policy
 
 
-@pytest.mark.parametrize("record", ["v=DMARC1", "v=dmarc1; p=reject", "p=reject; v=DMARC1", "v=DMARC1; p=bogus", "x"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        "v=DMARC1",
+        "v=dmarc1; p=reject",
+        "p=reject; v=DMARC1",
+        "v=DMARC1; p=bogus",
+        "v=DMARC1; p=reject; sp=bogus",
+        "v=DMARC1; p=reject; np=bogus; rua=d@example.org",
+        "v=DMARC1; rua=d@example.org",
+        "x",
+    ],
+)
 async def test_what_is_no_record(record: str) -> None:
     verdict = await judge("a@example.org", Zone({"_dmarc.example.org": txt(record)}))
     assert (verdict.result, verdict.disposition) == ("none", "none")

@@ -122,3 +122,17 @@ async def test_macros_reverse_cut_and_escape() -> None:
     verdict = await check_spf(zone, IP, "h", "ann-lists@example.org")
     assert verdict.result == "fail"
     assert ("10.2.0.192.in-addr.ann.example.org.x.example", "A") in zone.asked
+
+
+async def test_the_best_of_a_clients_names_is_below_the_domain_in_any_case() -> None:
+    zone = Zone(
+        {
+            "example.org": {"TXT": ["v=spf1 redirect=Mail.Example.ORG"]},
+            "mail.example.org": {"TXT": ["v=spf1 exists:%{p}.ok.example -all"]},
+            "1.2.0.192.in-addr.arpa": {"PTR": ["other.example", "a.mail.example.org"]},
+            "other.example": {"A": ["192.0.2.1"]},
+            "a.mail.example.org": {"A": ["192.0.2.1"]},
+            "a.mail.example.org.ok.example": {"A": ["127.0.0.2"]},
+        }
+    )
+    assert (await check_spf(zone, "192.0.2.1", "mx.example.net", "ann@example.org")).result == "pass"
