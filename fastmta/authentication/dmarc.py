@@ -1,6 +1,5 @@
 """DMARC: whether an author's domain stands behind a message, and what its owner asks for if not (RFC 9989)."""
 
-import re
 from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -14,7 +13,6 @@ from fastmta.model.limits import DMARC_WALK_QUERIES
 
 _ORDER: Final = {"none": 0, "quarantine": 1, "reject": 2}
 _DOUBT: Final = {"fail": 3, "temperror": 2, "none": 1, "pass": 0}
-_ASKABLE: Final = re.compile(r"(?=.{1,246}\Z)[^.]{1,63}(?:\.[^.]{1,63})*\Z")  # with "_dmarc." a name of 253 octets
 _WEAKER: Final[dict[str, Policy]] = {"reject": "quarantine", "quarantine": "none", "none": "none"}
 
 
@@ -83,8 +81,6 @@ async def tree_walk(dns: DmarcDns, domain: str) -> Walk:
 
 
 async def _record(dns: DmarcDns, name: str) -> DmarcRecord | None:
-    if not _ASKABLE.match(name):
-        return None
     try:
         texts = await dns.txt(f"_dmarc.{name}")
     except NotFound:
@@ -94,9 +90,7 @@ async def _record(dns: DmarcDns, name: str) -> DmarcRecord | None:
 
 
 async def _exists(dns: DmarcDns, domain: str) -> bool:
-    """Whether the name exists (RFC 8020): anything but NXDOMAIN. One that the DNS has no room for does not."""
-    if not _ASKABLE.match(domain):
-        return False
+    """Whether the name exists (RFC 8020): anything but NXDOMAIN."""
     try:
         await dns.a(domain)
     except NotFound as absence:

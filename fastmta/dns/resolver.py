@@ -167,12 +167,22 @@ class Resolver:
 
     def _send(self, asked: tuple[str, str]) -> None:
         import dns.exception
+        import dns.name
 
         name, kind = asked
         try:
             self._wire().ask(asked)
         except LookupTrouble as trouble:
             self._tell(name, kind, trouble)
+        except (
+            dns.name.NameTooLong,
+            dns.name.LabelTooLong,
+            dns.name.EmptyLabel,
+            dns.name.BadEscape,
+            dns.name.IDNAException,
+        ):
+            # Such a name cannot exist: no server has trouble with it, and its writer must not be able to say so.
+            self._tell(name, kind, NotFound(name, kind, name_exists=False))
         except (dns.exception.DNSException, NoAnswer, OSError, ValueError) as error:
             self._tell(name, kind, LookupTrouble(f"look-up of {name} {kind} failed: {_told(error)}"))
 

@@ -173,7 +173,6 @@ async def test_a_name_that_cannot_exist_has_the_policy_of_its_owner(below: str) 
     verdict = await judge(f"Ann <a@{below}.bank.example>", zone, spf="evil.example")
     assert (verdict.result, verdict.disposition, verdict.domain) == ("fail", "reject", "bank.example")
     assert len(verdict.author_domain) < 1000
-    assert all(len(name) <= 253 for name, _ in zone.asked)
 
 
 async def test_the_strictest_of_several_authors_counts() -> None:

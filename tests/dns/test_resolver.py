@@ -42,8 +42,29 @@ async def test_answers_absences_and_trouble() -> None:
             assert absence.value.name_exists is exists
         with pytest.raises(LookupTrouble):
             await asked.a("broken.test")
-        with pytest.raises(LookupTrouble):
-            await asked.a("a..b")
+        await asked.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".".join(["x" * 60] * 5) + ".test",
+        f"{'s' * 63}.{'s' * 63}.{'s' * 63}.{'s' * 40}._domainkey.example.test",
+        "x" * 64 + ".test",
+        "\u00e9" * 60 + ".test",
+        "a..test",
+        ".test",
+        "a\\300.test",
+        "\udc80.test",
+    ],
+)
+async def test_a_name_that_the_dns_has_no_room_for_does_not_exist(name: str) -> None:
+    async with DnsStub({}) as stub:
+        asked = resolver(stub)
+        for ask in (asked.txt, asked.a, asked.mx):
+            with pytest.raises(NotFound) as absence:
+                await ask(name)
+            assert not absence.value.name_exists
         await asked.close()
 
 
