@@ -1,5 +1,6 @@
 """Hostile octets in what authentication reads: work is linear and bounded, and only the documented errors leave."""
 
+import asyncio
 import base64
 import hashlib
 import random
@@ -261,6 +262,30 @@ async def test_slow_signers_leave_time_for_the_authors_policy(monkeypatch: pytes
     zone = Slow({"_dmarc.bank.example": {"TXT": ["v=DMARC1; p=reject"]}})
     verdicts = await verify_message(fields, Bodies(forms_needed(fields)), None, zone, inline, 1e9)
     assert (verdicts.dmarc.result, verdicts.dmarc.disposition) == ("fail", "reject")
+
+
+async def test_no_signer_waits_for_another_ones_key() -> None:
+    asked = asyncio.Event()
+
+    class Waiting(Zone):
+        async def txt(self, name: str) -> tuple[bytes, ...]:
+            if name == "s._domainkey.bank.example":
+                asked.set()
+            elif name.endswith("evil.example"):
+                await asked.wait()
+            return await super().txt(name)
+
+    bh = base64.b64encode(hashlib.sha256().digest()).decode()
+    header = "".join(
+        f"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d={d}; s=s; h=from; bh={bh}; b=AAAA\r\n"
+        for d in ("evil.example", "a.evil.example", "bank.example")
+    )
+    fields = parse_fields(f"{header}From: ceo@bank.example\r\n".encode())
+    zone = Waiting({"_dmarc.bank.example": {"TXT": ["v=DMARC1; p=reject"]}})
+    async with asyncio.timeout(60):
+        verdicts = await verify_message(fields, Bodies(forms_needed(fields)), None, zone, inline, 1e9)
+    assert [one.domain for one in verdicts.dkim] == ["evil.example", "a.evil.example", "bank.example"]
+    assert verdicts.dmarc.result == "fail"
 
 
 # --- From ---
