@@ -153,6 +153,11 @@ def quick(store: "MailStore", seconds: float = 10.0, clock: Callable[[], float] 
         return check.report
 
 
+def trashed_blobs(row: bytes) -> list[int]:
+    """The blobs that a row of trash names, which is not a mailbox's."""
+    return [_number(row[at : at + 8][::-1]) for at in range(0, len(row), 8)]
+
+
 def _number(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
@@ -211,7 +216,7 @@ class _Check:
             if key[8] == TRASH_MAILBOX:
                 self.dead_mailboxes.add(_number(key[9:]))
             else:
-                blobs = [_number(value[at : at + 8][::-1]) for at in range(0, len(value), 8)]
+                blobs = trashed_blobs(value)
                 if key[8] == TRASH_LET_GO:
                     self.references.update(blobs)
                 else:

@@ -11,7 +11,7 @@ import struct
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,7 @@ from fastmta.model.errors import StorageFailure
 from fastmta.model.flags import DELETED, SEEN
 from fastmta.store.accounts import Account
 from fastmta.store.bans import PREFIX as BANS
-from fastmta.store.check import RETAINED_OVERHEAD, check_store
+from fastmta.store.check import RETAINED_OVERHEAD, TRASH_MAILBOX, check_store, trashed_blobs
 from fastmta.store.credentials import LOGIN_SECRET
 from fastmta.store.days import PREFIX as DAYS
 from fastmta.store.dmarc_rows import PREFIX as DMARC_ROWS
@@ -156,6 +156,7 @@ class _Salvage:
         self.recovered: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
         self.sound: set[int] = set()  # blobs that are whole
         self.references: Counter[int] = Counter()
+        self.deleted: set[int] = set()  # blobs that are in the trash
 
     def run(self) -> Outcome:
         self._orphans()
@@ -287,11 +288,13 @@ class _Salvage:
 
     def _references(self) -> None:
         """Each blob's record, with the references that were found; a blob that nothing refers to is left out."""
+        for key, value in self.rows(TABLE_TRASH):
+            if len(key) == 17 and key[8] != TRASH_MAILBOX:
+                self.deleted.update(trashed_blobs(value))
         for blob_id, value in self.metas.items():
             count = self.references[blob_id]
-            if not count:
+            if not count and blob_id not in self.deleted:
                 self.lost(f"blob {blob_id} is whole, and nothing that can be read refers to it")
-                count = 0
             if count:
                 self.put(TABLE_BLOB, id_key(blob_id), _with_references(value, count))
             else:
@@ -334,11 +337,14 @@ class _Salvage:
     # --- mailboxes ---
 
     def _mailboxes(self) -> None:
-        gone = {_number(key[9:]) for key, _ in self.rows(TABLE_TRASH) if len(key) == 17 and key[8] == 2}
+        gone = {_number(key[9:]) for key, _ in self.rows(TABLE_TRASH) if len(key) == 17 and key[8] == TRASH_MAILBOX}
         records = {_number(key): value for key, value in self.rows(TABLE_MAILBOX) if len(value) >= _MAILBOX.size}
         messages: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         for key, value in self.rows(TABLE_MESSAGE):
-            if len(key) == 12 and _number(key[:8]) not in gone:
+            if len(key) == 12 and _number(key[:8]) in gone:
+                with suppress(ValueError):
+                    self.deleted.add(message_fields(value)[0])
+            elif len(key) == 12:
                 if value[:1] == b"\1" and len(value) >= OLD_MESSAGE_BYTES:
                     value = message_from_one(value)
                 messages[_number(key[:8])].append((_number(key[8:]), value))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmta._store import TABLE_MESSAGE, TABLE_META, Store
+from fastmta._store import TABLE_MESSAGE, TABLE_META, TABLE_QUEUE, Store
 from fastmta.model.errors import StorageFailure, StoreUnreadable
 from fastmta.store.check import check_pages, check_path
 from fastmta.store.days import PREFIX as DAYS
@@ -209,6 +209,28 @@ def test_a_damaged_meta_page_is_one_line_and_salvage_takes_the_other(sound: Path
     assert f"meta page {number} is damaged" in lines[0]
     outcome = salvage(tmp_path / "damaged", tmp_path / "saved")
     assert outcome.kept["messages"] >= MESSAGES - 1
+    assert check_path(tmp_path / "saved").problems == []
+
+
+def test_what_was_deleted_is_no_loss(sound: Path, tmp_path: Path) -> None:
+    """Bytes wait in the trash for a minute: of expunged mail, of deleted mailboxes, and of what left the queue."""
+    copy_of(sound, tmp_path / "deleted")
+    mail = MailStore.open(tmp_path / "deleted", sync=False)
+    account = mail.accounts.lookup("user@example.test")
+    assert account is not None
+    inbox, archive = (mail.mailboxes.get(account.id, name) for name in ("INBOX", "Archive"))
+    assert inbox is not None and archive is not None
+    _until_done(mail.mailboxes.expunge(inbox.id, array("I", range(1, 20)), only_deleted=False))
+    _until_done(mail.mailboxes.delete(archive.id))
+    queued = [key for key, _ in mail.raw.scan(TABLE_QUEUE, b"", b"", 40) if len(key) == 12]
+    unit = mail.raw.new_unit()
+    unit.move_each(b"".join(queued), 0b1110, 0, 5)
+    assert mail.raw.commit_sync(unit).failure is None
+    mail.close()
+    outcome = salvage(tmp_path / "deleted", tmp_path / "saved")
+    assert outcome.lost == []
+    assert outcome.kept["messages"] == MESSAGES // 2 - 19
+    assert outcome.kept["queue entries"] < 60
     assert check_path(tmp_path / "saved").problems == []
 
 
