@@ -288,6 +288,23 @@ async def test_no_signer_waits_for_another_ones_key() -> None:
     assert verdicts.dmarc.result == "fail"
 
 
+async def test_no_author_waits_for_another_ones_policy() -> None:
+    asked = asyncio.Event()
+
+    class Waiting(Zone):
+        async def txt(self, name: str) -> tuple[bytes, ...]:
+            if name == "_dmarc.bank.example":
+                asked.set()
+            elif name.endswith("evil.example"):
+                await asked.wait()
+            return await super().txt(name)
+
+    zone = Waiting({"_dmarc.bank.example": {"TXT": ["v=DMARC1; p=reject"]}})
+    async with asyncio.timeout(60):
+        verdict = await check_dmarc(zone, from_("x@a.evil.example, y@evil.example, ceo@bank.example"), None, [])
+    assert (verdict.author_domain, verdict.disposition) == ("bank.example", "reject")
+
+
 # --- From ---
 
 
