@@ -555,6 +555,8 @@ class Client:
         return self._fail(Reply(450, "4.5.0", f"{self.peer} sent an unexpected reply while {self.stage}: {reply}"))
 
     def _fail(self, reply: Reply) -> Event:
+        if reply.code < 400:  # no reply of a failure, whatever was asked
+            return self._unexpected(reply)
         self.failure = reply
         state = self.state
         self.unanswered = state in _BEFORE or (state is _ENVELOPE and self._answered == 0)

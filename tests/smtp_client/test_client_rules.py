@@ -1,5 +1,7 @@
 """The SMTP client's rules as dialogs: what the server says, what we send, and what becomes of each recipient."""
 
+import random
+
 import pytest
 
 from fastmta.model.envelope import HAS_8BIT, NOTIFY_FAILURE, NOTIFY_SUCCESS, Envelope, RecipientTail
@@ -283,6 +285,19 @@ def test_a_5xx_greeting_is_the_hosts_and_temporary():
     assert peer.client.failure.code == 450 and peer.client.failure.enhanced == "4.7.1"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [["354 go"], ["220 mx.test", "354 go"], ["220 mx.test", "500 what", "354 go"]],
+    ids=["greeting", "EHLO", "HELO"],
+)
+def test_a_reply_that_asks_for_more_fails_as_one_that_nobody_expected(said):
+    peer = Peer()
+    events = [peer.say(each) for each in said]
+    assert events[-1] == Event.CLOSED
+    failure = peer.client.failure
+    assert failure.is_temporary and failure.enhanced == "4.5.0" and "unexpected reply while" in failure.text
+
+
 def test_helo_where_ehlo_is_unknown():
     peer = Peer()
     peer.say("220 old")
@@ -453,3 +468,57 @@ def test_an_address_with_a_control_byte_is_never_sent(peer):
 
 def test_xtext():
     assert xtext(b"a+b=c \x7f") == b"a+2Bb+3Dc+20+7F"
+
+
+CODES = [
+    "250 ok", "250-a\r\n250 b", "250", "354 go", "220 hi", "421 bye", "450 x", "452 y", "550 5.1.1 no", "221 q",
+    "250-x\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE 9999", "250-x\r\n250 DSN", "334 ", "235 ok", "xx", "150 hm",
+    "250-a\r\n251 b", "599 ",
+]  # fmt: skip
+
+
+def fitting(client, rng):
+    """What a server may say that does not lie."""
+    if client.state is State.GREETING:
+        return "220 hi"
+    if client.state is State.EHLO:
+        return rng.choice(["250-x\r\n250-PIPELINING\r\n250 CHUNKING", "250-x\r\n250 PIPELINING", "250 x"])
+    if client.stage == "sending DATA command":
+        return "354 go"
+    return rng.choice(["250 ok"] * 6 + ["452 later", "550 no"])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_a_server_says_each_recipient_has_an_end_or_none(seed):
+    rng = random.Random(seed)
+    for _ in range(250):
+        client = Client("me.test", "mx.test[192.0.2.1]:25", lmtp=rng.random() < 0.4, tls_level="none")
+        honesty = rng.random()
+        tx = None
+        for _ in range(60):
+            said = [rng.choice(CODES) if rng.random() > honesty else fitting(client, rng)]
+            while rng.random() < 0.3:
+                said.append(rng.choice(CODES))
+            event = client.receive("".join(f"{each}\r\n" for each in said).encode())
+            while event in (Event.READY, Event.BODY, Event.DONE):
+                if event is Event.BODY:
+                    if client.chunked:
+                        client.chunk(100, last=True)
+                    else:
+                        client.body_sent()
+                    break
+                assert tx is None or not tx.undecided()
+                if not client.is_usable:
+                    break
+                tx = transaction(*[b"%d@b.test" % n for n in range(rng.randint(1, 4))])
+                event = client.start(tx, probe=rng.random() < 0.2)
+                if client.chunked and client.state is State.ENVELOPE and rng.random() < 0.7:
+                    client.chunk(100, last=True)
+            client.output = b""
+            if tx is not None:
+                codes_now = [result.code for result in tx.results if result is not None]
+                assert all(200 <= code < 300 or code >= 400 for code in codes_now), codes_now
+            if not client.is_usable:
+                break
+        if client.state is State.CLOSED:
+            assert client.failure.code >= 400
