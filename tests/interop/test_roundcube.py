@@ -76,7 +76,7 @@ def _letter(number: int, subject: str, text: str, *, answers: int = 0) -> bytes:
         f"In-Reply-To: <{answers}@client.example>\r\nReferences: <{answers}@client.example>\r\n" if answers else ""
     )
     return (
-        f"From: Anna Example <anna@client.example>\r\nTo: you@example.test\r\nSubject: {subject}\r\n"
+        f"From: A Writer <writer@client.example>\r\nTo: you@example.test\r\nSubject: {subject}\r\n"
         f"Date: Tue, 24 Nov 2026 1{number}:00:00 +0000\r\nMessage-ID: <{number}@client.example>\r\n{reference}"
         "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
         f"{text}\r\n"

@@ -23,7 +23,7 @@ _SETUP = """
     const page = tab.browser.contentDocument;
 """
 _FILL = """
-    for (const [id, value] of [["realname", "Anna Example"], ["email", arguments[0]], ["password", arguments[1]]]) {
+    for (const [id, value] of [["realname", "A Reader"], ["email", arguments[0]], ["password", arguments[1]]]) {
         const field = page.getElementById(id);
         field.value = value;
         field.dispatchEvent(new page.defaultView.Event("input", { bubbles: true }));
