@@ -67,7 +67,7 @@ def test_a_network_is_banned_for_a_time(server: Server) -> None:
     server.cli("ban", "add", "127.0.5.0/24", "--time", "2s")
     wait_for(lambda: is_banned(server, "127.0.5.9"), "both workers")
     wait_for(lambda: first_line(server, "smtp", "127.0.5.9").startswith(b"220 "), "its end by itself")
-    assert "127.0.5.0/24" not in listed(server)
+    wait_for(lambda: "127.0.5.0/24" not in listed(server), "nor is it listed")
 
 
 @pytest.mark.parametrize(

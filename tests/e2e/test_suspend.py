@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.mail import letter
 from tests.support.server import Server
 from tests.support.smtp_sink import SmtpSink
+from tests.support.waiting import wait_for
 
 SENDER, STOPPED, OPEN = "bill@example.test", "a@stopped.example", "b@open.example"
 
@@ -29,17 +30,23 @@ def test_a_suspended_domain_waits_over_flush_and_restart_until_it_is_resumed(tmp
             def cli(*arguments: str) -> str:
                 return server.cli(*arguments).stdout
 
+            def recorded() -> None:
+                """What the other server has taken is no more in the queue."""
+                wait_for(lambda: len(server.queue()) == 1, "the answer is recorded")
+
             await asyncio.to_thread(server.start)
             try:
                 hop = f"smtp:[127.0.0.1]:{stopped.port}"
                 assert await asyncio.to_thread(cli, "queue", "suspend", "stopped.example") == f"{hop} suspended\n"
                 await asyncio.to_thread(_send, server, STOPPED, OPEN)
                 await other.until(lambda: len(other.messages) == 1)
+                await asyncio.to_thread(recorded)
                 assert await asyncio.to_thread(cli, "queue", "flush", "--json") == '{"changed": 0}\n'
                 await asyncio.to_thread(server.stop)
                 await asyncio.to_thread(server.start)
                 await asyncio.to_thread(_send, server, OPEN)
                 await other.until(lambda: len(other.messages) == 2)
+                await asyncio.to_thread(recorded)
                 (row,) = json.loads(await asyncio.to_thread(cli, "queue", "top", "--json"))
                 assert (row["next_hop"], row["state"], row["waiting"], row["in_flight"]) == (hop, "suspended", 1, 0)
                 (queued,) = await asyncio.to_thread(server.queue)
